@@ -1,0 +1,1 @@
+"""Simulated receivers, pulses, oscillators and worlds: the second shell around the real engine."""

@@ -1,0 +1,176 @@
+"""The complete vocabulary between the engine and the machine: what can happen (Event) and what can be done (Effect).
+
+Every event carries its own Instant; the engine has no clock. A shell (``ppsd.run`` on a machine, ``refclock_sim.world`` in simulated
+time) turns devices into events and carries out effects. Nothing else crosses this line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from refclock.sample import Edge, Instant, Leap, Sample, SecondLabel, SkyView, SourceId
+from refclock.timescales import LeapTable
+
+# ---- events -----------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """Bytes from a receiver's line; ``at`` is when the read that returned them ended, ``byte_ns`` the line time of one byte (0: unknown, USB)."""
+
+    source: SourceId
+    data: bytes
+    at: Instant
+    byte_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pulsed:
+    """An edge of the pulse that belongs to this source; ``at`` is when we learned of it (just after ``edge.at``)."""
+
+    source: SourceId
+    edge: Edge
+    at: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A second label that arrived decoded (gpsd)."""
+
+    source: SourceId
+    label: SecondLabel
+    at: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class SkySeen:
+    """Fix and satellites that arrived decoded (gpsd)."""
+
+    source: SourceId
+    sky: SkyView
+    at: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """A finished sample from another program (SOCK, SHM). Its ``tai_ns`` was made with the table in force."""
+
+    source: SourceId
+    sample: Sample
+    at: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFound:
+    """A device was opened. ``what`` names it for people."""
+
+    source: SourceId
+    what: str
+    at: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class SourceLost:
+    """A device failed or vanished; ``why`` says what and what to do."""
+
+    source: SourceId
+    why: str
+    at: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class ClockStepped:
+    """Somebody stepped CLOCK_REALTIME; ``at`` is the first instant of the new era. ``by_ns``: positive = moved forward."""
+
+    by_ns: int
+    at: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class LeapFileRead:
+    """leap-seconds.list was (re-)read."""
+
+    table: LeapTable
+    path: str
+    at: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """Time passed (the engine's deadline came)."""
+
+    at: Instant
+
+
+Event = Received | Pulsed | Labelled | SkySeen | Sampled | SourceFound | SourceLost | ClockStepped | LeapFileRead | Ticked
+
+# ---- effects ----------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Make this the served timescale. Fields, signs and units as in native/timescale.h (struct tsc_params)."""
+
+    raw_ns: int
+    tai_ns: int
+    rate: float
+    bound_ns: float
+    bound_rate: float
+    bound_wander_ns: float
+    root_delay_ns: int
+    reference_raw_ns: int
+    valid_until_raw_ns: int
+    leap_tai_ns: int
+    leap_step_s: int
+    tai_offset_s: int
+    refid: int
+    precision: int
+    stratum: int
+    simulated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Steer:
+    """Bring CLOCK_REALTIME onto the timescale: at raw instant ``raw_ns`` it should have read ``utc_ns``, running at ``rate`` = d(UTC)/d(raw) - 1.
+
+    The clock decides how (frequency, slew, or one step when ``may_step``); ``leap`` and the errors are what the kernel should tell others.
+    """
+
+    raw_ns: int
+    utc_ns: int
+    rate: float
+    may_step: bool
+    leap: Leap
+    tai_offset_s: int
+    est_error_ns: int
+    max_error_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """One sample for the programs that we feed: at ``at`` (REALTIME) reference minus local was ``offset_ns``."""
+
+    at: Instant
+    offset_ns: int
+    uncertainty_ns: int
+    leap: Leap
+
+
+@dataclass(frozen=True, slots=True)
+class Persist:
+    """Save what the next start wants to know."""
+
+    state: Mapping[str, float | int | str]
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What happened, for the log. ``level`` is one of debug, info, warning, error."""
+
+    event: str
+    level: str
+    fields: Mapping[str, str | int | float | bool | None]
+
+
+Effect = Publish | Steer | Feed | Persist | Note

@@ -1,0 +1,163 @@
+"""The values that flow: instants, pulse edges, second labels, samples.
+
+Signs and units, stated once for the whole project:
+
+* **offset = reference - local** (positive: the local clock is behind), as in chrony's SOCK samples and RFC 5905.
+* ``*_ns`` are integers, nanoseconds. Absolute time is never a float.
+* ``real_ns`` counts CLOCK_REALTIME (POSIX: no leap seconds, stepped and steered by anybody).
+* ``mono_ns`` counts CLOCK_MONOTONIC_RAW: the oscillator itself. Nothing steers or steps it, so everything is estimated on it.
+* ``utc_ns`` counts POSIX UTC (23:59:60 has the number of the 23:59:59 before it); ``tai_ns`` = UTC + (TAI-UTC), continuous.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from typing import NewType
+
+NS = 1_000_000_000
+
+SourceId = NewType("SourceId", str)
+
+
+class EraMismatch(ValueError):
+    """Two REALTIME readings on different sides of a clock step were compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instant:
+    """One moment read on both local clocks at once.
+
+    ``era`` counts the steps of CLOCK_REALTIME seen so far: ``real_ns`` of two eras cannot be compared, ``mono_ns`` always can.
+    """
+
+    real_ns: int
+    mono_ns: int
+    era: int = 0
+
+    def real_since(self, other: Instant) -> int:
+        """REALTIME ns from ``other`` to here; raises EraMismatch when a step lies between."""
+        if self.era != other.era:
+            raise EraMismatch(f"era {self.era} compared with era {other.era}")
+        return self.real_ns - other.real_ns
+
+    def shifted(self, delta_ns: int) -> Instant:
+        """The same clocks ``delta_ns`` later (negative: earlier); for spans so short that their rates agree."""
+        return Instant(self.real_ns + delta_ns, self.mono_ns + delta_ns, self.era)
+
+
+class EdgeKind(Enum):
+    """Which way the pulse line went (RFC 2783: assert is the rising edge)."""
+
+    ASSERT = "assert"
+    CLEAR = "clear"
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """One edge of a pulse, stamped by the kernel. ``uncertainty_ns`` is that of the REALTIME to RAW conversion (1 sigma-like half width)."""
+
+    at: Instant
+    kind: EdgeKind
+    sequence: int
+    uncertainty_ns: int = 0
+
+
+class Leap(IntEnum):
+    """NTP leap indicator (RFC 5905 figure 9)."""
+
+    NORMAL = 0
+    INSERT = 1
+    DELETE = 2
+    UNSYNCHRONISED = 3
+
+
+class FixMode(IntEnum):
+    """What the receiver says of its own solution."""
+
+    NONE = 1
+    FIX_2D = 2
+    FIX_3D = 3
+    TIME_ONLY = 4
+
+
+@dataclass(frozen=True, slots=True)
+class SecondLabel:
+    """A receiver's statement "it is now UTC so-and-so", already checked for fix, syntax and date window.
+
+    ``utc_ns`` is the instant the sentence names (fraction kept; whole seconds for nearly every receiver).
+    ``second_60``: the sentence said 23:59:60; ``utc_ns`` then has the number of 23:59:59 (POSIX).
+    ``at`` is when the first byte of the first sentence of that cycle arrived: always after the true instant by the message delay.
+    ``leap_known``: the receiver itself says that its UTC includes the current leap count (UBX only).
+    ``weeks_repaired``: multiples of 1024 weeks that the date window added to what the receiver said.
+    """
+
+    utc_ns: int
+    at: Instant
+    sentence: str
+    second_60: bool = False
+    leap_known: bool = False
+    weeks_repaired: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LeapNotice:
+    """A receiver's leap second information (UBX-NAV-TIMELS and the like).
+
+    ``tai_offset_s``: TAI-UTC now, None when unknown. ``step_s``: +1 insertion, -1 deletion, 0 none announced.
+    ``at_utc_s``: POSIX second of the midnight that ends the day of the leap, None without announcement.
+    """
+
+    tai_offset_s: int | None
+    step_s: int
+    at_utc_s: int | None
+    at: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class Sawtooth:
+    """Quantisation error of the *next* pulse (UBX-TIM-TP qErr).
+
+    The pulse leaves the receiver ``error_ns`` **after** the true second when positive (subtract it from the measured edge).
+    ``utc_ns``: the second of that pulse, or None when it is given on another time scale.
+    """
+
+    error_ns: float
+    utc_ns: int | None
+    at: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class Satellite:
+    """One satellite in view; ``elevation`` and ``azimuth`` degrees, ``snr`` dB-Hz; None when the receiver leaves it empty."""
+
+    gnss: str
+    number: int
+    elevation: int | None
+    azimuth: int | None
+    snr: int | None
+    used: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SkyView:
+    """Fix and satellites as of the last complete report."""
+
+    mode: FixMode
+    used: int
+    satellites: tuple[Satellite, ...]
+    at: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One measurement: at local instant ``at`` the true time was ``tai_ns``.
+
+    ``uncertainty_ns``: what the source says of this one sample's random error (1 sigma), 0 = unknown.
+    ``leap``: announcement that came with it (SOCK, SHM); NORMAL when the source has no opinion.
+    """
+
+    at: Instant
+    tai_ns: int
+    uncertainty_ns: int = 0
+    leap: Leap = Leap.NORMAL
