@@ -1,0 +1,360 @@
+"""The engine: the whole daemon minus the machine.
+
+``handle(event) -> effects``. It owns every machine (sources, leap seconds, selection, timescale) and is the one place that knows whether
+we are synchronised. It has no clock, no I/O and no log: time comes in with the event, what is to be done goes out as effects, so the same
+object runs behind devices (``ppsd.run``) and in simulated time (``refclock_sim.world``).
+
+Modes: ACQUIRE (no timescale) -> CONVERGE (second known, few samples) -> TRACK (locked) <-> HOLDOVER (no usable source: the bound grows
+until the limit, then ACQUIRE and leap 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from ppsd.config import Config
+from ppsd.events import (
+    ClockStepped,
+    Effect,
+    Event,
+    Feed,
+    Labelled,
+    LeapFileRead,
+    Note,
+    Persist,
+    Publish,
+    Pulsed,
+    Received,
+    Sampled,
+    SkySeen,
+    SourceFound,
+    SourceLost,
+    Steer,
+    Ticked,
+)
+from ppsd.leap import LeapKeeper
+from ppsd.selection import Choice, select
+from ppsd.source import Source
+from ppsd.status import Mode, Snapshot, SourceStatus, Verdict
+from ppsd.timescale import Timescale, refid_text
+from refclock.sample import NS, Instant, Leap, LeapNotice, Sample, SourceId
+from refclock.timescales import DAY_S
+
+TICK_NS = NS
+LOCK_SAMPLES = 8
+"""Accepted samples of the selected source before TRACK: the seed's five and three that confirmed it."""
+PERSIST_FIRST_NS, PERSIST_NS = 300 * NS, 3600 * NS
+RESUME_BOUND_NS = 100_000_000
+"""A record left by an earlier run is resumed below this bound: pulses can still be rounded by it."""
+LEAP_SILENCE_NS = 2 * NS
+"""Nothing is fed this near to a leap second: REALTIME of the fed host may already, or not yet, have stepped."""
+VERDICTS = {
+    Mode.ACQUIRE: Verdict.NO_TIME,
+    Mode.CONVERGE: Verdict.ACQUIRING,
+    Mode.TRACK: Verdict.LOCKED,
+    Mode.HOLDOVER: Verdict.HOLDOVER,
+}
+LEAP_WORDS = ("normal", "insert", "delete", "unsynchronised")
+
+
+class Engine:
+    """See the module's text. ``state``: what the last run persisted. ``resume``: the record that it left published, from the same boot."""
+
+    def __init__(
+        self,
+        config: Config,
+        state: Mapping[str, float | int | str],
+        at: Instant,
+        *,
+        simulated: bool,
+        version: str,
+        pid: int,
+        resume: Publish | None = None,
+    ) -> None:
+        not_before = config.clock.not_before
+        not_before_s = int(datetime(not_before.year, not_before.month, not_before.day, tzinfo=UTC).timestamp())
+        self.config = config
+        self.version, self.pid, self.simulated = version, pid, simulated
+        self.mode = Mode.ACQUIRE
+        self.sources = {SourceId(s.name): Source(s, not_before_s, state) for s in config.sources}
+        self.leaps = LeapKeeper()
+        self.timescale = Timescale(simulated, round(config.clock.holdover_limit_s * NS), config.clock.max_bound_ms * 1e6)
+        self.selected: SourceId | None = None
+        self.choice = Choice(None, frozenset(), {})
+        self._started = at
+        self._deadline = at.mono_ns + TICK_NS
+        self._persist_at = at.mono_ns + PERSIST_FIRST_NS
+        self._decided_at = at.mono_ns
+        self._steered = False
+        self._steps = 0
+        resumed = resume is not None and self.timescale.resume(resume, at.mono_ns)
+        if resumed and self.timescale.bound_ns(at.mono_ns) < RESUME_BOUND_NS:
+            self.mode = Mode.HOLDOVER
+        else:
+            self.timescale.drop()
+
+    # ---- events in, effects out --------------------------------------------------------------------------------------------------
+
+    def handle(self, event: Event) -> list[Effect]:
+        """Take one event; events must come in the order of their instants."""
+        at = event.at
+        present = self.timescale.present(at.mono_ns)
+        out: list[Effect] = []
+        match event:
+            case Received():
+                source = self.sources[event.source]
+                trusted = source.verdict.trusted
+                samples = source.received(event.data, at, event.byte_ns, self.leaps, present)
+                self._after_labels(source, trusted, samples, at, out)
+            case Pulsed():
+                source = self.sources[event.source]
+                sample = source.pulsed(event.edge, present)
+                if sample is not None:
+                    self._after_sample(source, sample, at, out)
+            case Labelled():
+                source = self.sources[event.source]
+                trusted = source.verdict.trusted
+                samples = source.labelled(event.label, self.leaps, present)
+                self._after_labels(source, trusted, samples, at, out)
+            case SkySeen():
+                self.sources[event.source].sky = event.sky
+            case Sampled():
+                self._sampled(event, at, out)
+            case SourceFound():
+                self.sources[event.source].found(event.what)
+                out.append(Note("source found", "info", {"source": event.source, "what": event.what}))
+            case SourceLost():
+                self.sources[event.source].lost(event.why)
+                out.append(Note("source lost", "warning", {"source": event.source, "why": event.why}))
+            case ClockStepped():
+                self._steps += 1
+                out.append(Note("system clock stepped", "warning", {"by_s": event.by_ns / NS, "served_time": "not affected"}))
+            case LeapFileRead():
+                self._leap_file(event, out)
+            case Ticked():
+                pass
+        if at.mono_ns >= self._deadline:
+            self._tick(at, out)
+        return out
+
+    def deadline(self) -> int | None:
+        """Raw instant at which a ``Ticked`` is wanted."""
+        return self._deadline
+
+    def _sampled(self, event: Sampled, at: Instant, out: list[Effect]) -> None:
+        source = self.sources[event.source]
+        if not source.sampled(event.sample, self.timescale.present(at.mono_ns)):
+            return
+        if event.sample.leap in (Leap.INSERT, Leap.DELETE):
+            utc_s = self.leaps.table.tai_to_utc_ns(event.sample.tai_ns) // NS
+            step = 1 if event.sample.leap is Leap.INSERT else -1
+            self.leaps.notice(source.id, LeapNotice(None, step, (utc_s // DAY_S + 1) * DAY_S, at), utc_s)
+        self._after_sample(source, event.sample, at, out)
+
+    def _leap_file(self, event: LeapFileRead, out: list[Effect]) -> None:
+        e = self.timescale.estimate
+        before = self.leaps.schedule(e.tai_ns)[2] if e is not None else None
+        self.leaps.read(event.table, event.path)
+        if e is not None and before is not None and self.leaps.schedule(e.tai_ns)[2] != before:
+            out.append(Note("leap second table changed the present TAI-UTC", "error", {"was": before}))
+            self._relearn(event.at, out)
+
+    def _after_labels(self, source: Source, trusted_before: bool, samples: list[Sample], at: Instant, out: list[Effect]) -> None:
+        if source.verdict.trusted != trusted_before:
+            what, level = ("labels trusted", "info") if source.verdict.trusted else ("labels not trusted", "warning")
+            out.append(Note(what, level, {"source": source.id, "why": source.verdict.why}))
+        if source.contradicts and self.selected in (None, source.id):
+            out.append(Note("second given up", "error", {"source": source.id, "why": source.pairing.why}))
+            self._relearn(at, out)
+        elif samples:
+            self._after_sample(source, samples[-1], at, out)
+
+    def _relearn(self, at: Instant, out: list[Effect]) -> None:
+        """The second was wrong: better no time than a wrong one."""
+        for source in self.sources.values():
+            source.forget()
+        self.timescale.drop()
+        self.selected = None
+        self._enter(Mode.ACQUIRE, at, out)
+        out.append(self._record(at))
+
+    # ---- decisions ---------------------------------------------------------------------------------------------------------------
+
+    def _after_sample(self, source: Source, sample: Sample, at: Instant, out: list[Effect]) -> None:
+        if self.selected in (None, source.id) or at.mono_ns - self._decided_at > TICK_NS:
+            self._decide(at, out)
+        if source.id == self.selected and self.mode in (Mode.CONVERGE, Mode.TRACK):
+            leap_tai, step, _ = self.leaps.schedule(sample.tai_ns - LEAP_SILENCE_NS)
+            near_leap = step and abs(sample.tai_ns - leap_tai) < LEAP_SILENCE_NS
+            if sample.at.era == at.era and not near_leap:
+                offset = self.leaps.table.tai_to_utc_ns(sample.tai_ns) - sample.at.real_ns
+                out.append(Feed(sample.at, offset, sample.uncertainty_ns, self._leap(sample.tai_ns)))
+
+    def _decide(self, at: Instant, out: list[Effect]) -> None:
+        """Choose a source and serve its estimate, or hold over."""
+        now = at.mono_ns
+        self._decided_at = now
+        candidates = [c for s in self.sources.values() if not s.config.noselect and (c := s.candidate(now)) is not None]
+        before = self.choice
+        self.choice = select(candidates, self.selected)
+        for name, by_ns in self.choice.falsetickers.items():
+            if name not in before.falsetickers:
+                out.append(Note("sources disagree", "warning", {"source": name, "by_s": by_ns / NS}))
+        best = self.choice.selected
+        if best is None:
+            self.selected = None
+            self._hold(at, out)
+            return
+        if best.source != self.selected:
+            out.append(Note("source selected", "info", {"source": best.source, "bound_ns": round(best.estimate.bound_ns)}))
+        self.selected = best.source
+        known = self.timescale.estimate is not None and now < self.timescale.valid_until_ns
+        if known:
+            jump = best.estimate.tai_ns - self.timescale.tai_at(now)
+            if abs(jump) > self.timescale.bound_ns(now) + best.estimate.bound_ns:
+                out.append(Note("served time corrected beyond its bound", "error", {"by_ns": jump}))
+        if best.estimate.bound_ns >= self.timescale.max_bound_ns:
+            self._hold(at, out)
+            return
+        self.timescale.adopt(best.estimate, best.reference_mono_ns, "SIM" if self.simulated else best.refid)
+        self._enter(Mode.TRACK if best.estimate.samples >= LOCK_SAMPLES else Mode.CONVERGE, at, out)
+        out.append(self._record(at))
+
+    def _hold(self, at: Instant, out: list[Effect]) -> None:
+        """No source to believe: run on by the map, as long as the limits allow."""
+        if self.timescale.estimate is None:
+            return
+        if at.mono_ns >= self.timescale.valid_until_ns:
+            self.timescale.drop()
+            self._enter(Mode.ACQUIRE, at, out)
+            out.append(self._record(at))
+        elif self.mode is not Mode.HOLDOVER:
+            self._enter(Mode.HOLDOVER, at, out)
+
+    def _enter(self, mode: Mode, at: Instant, out: list[Effect]) -> None:
+        if mode is not self.mode:
+            fields: dict[str, str | int | float | bool | None] = {"was": self.mode.value}
+            if self.timescale.estimate is not None:
+                fields["bound_ns"] = round(self.timescale.bound_ns(at.mono_ns))
+            out.append(Note(f"mode {mode.value}", "warning" if mode in (Mode.HOLDOVER, Mode.ACQUIRE) else "info", fields))
+            self.mode = mode
+
+    def _tick(self, at: Instant, out: list[Effect]) -> None:
+        """Once a second: notice what did not happen, steer, save."""
+        self._deadline = at.mono_ns + TICK_NS
+        if at.mono_ns - self._decided_at >= TICK_NS:
+            self._decide(at, out)
+        if self.config.clock.steer == "kernel" and self.mode is not Mode.ACQUIRE:
+            out.append(self._steer(at))
+        if at.mono_ns >= self._persist_at and self.mode is Mode.TRACK:
+            self._persist_at = at.mono_ns + PERSIST_NS
+            out.append(Persist(self.state()))
+
+    def _steer(self, at: Instant) -> Steer:
+        tai_ns = self.timescale.tai_at(at.mono_ns)
+        e = self.timescale.estimate
+        assert e is not None
+        first, self._steered = not self._steered, True
+        bound = round(self.timescale.bound_ns(at.mono_ns))
+        return Steer(
+            raw_ns=at.mono_ns,
+            utc_ns=self.leaps.table.tai_to_utc_ns(tai_ns),
+            rate=e.rate,
+            may_step=first,
+            leap=self._leap(tai_ns),
+            tai_offset_s=self.leaps.schedule(tai_ns)[2],
+            est_error_ns=round(e.jitter_ns),
+            max_error_ns=bound,
+        )
+
+    def _leap(self, tai_ns: int) -> Leap:
+        leap_tai, step, _ = self.leaps.schedule(tai_ns)
+        if not step or leap_tai - tai_ns > DAY_S * NS:
+            return Leap.NORMAL
+        return Leap.INSERT if step > 0 else Leap.DELETE
+
+    def _record(self, at: Instant) -> Publish:
+        tai_ns = self.timescale.tai_at(at.mono_ns) if self.timescale.estimate is not None else self._system_tai(at)
+        return self.timescale.record(*self.leaps.schedule(tai_ns))
+
+    def _system_tai(self, at: Instant) -> int:
+        return self.leaps.table.utc_to_tai_ns(at.real_ns)
+
+    # ---- what is told ------------------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, float | int | str]:
+        """What the next start wants to know; empty while nothing was learned."""
+        state: dict[str, float | int | str] = {}
+        if self.mode is Mode.TRACK and self.timescale.estimate is not None:
+            state["rate"] = self.timescale.estimate.rate
+        for source in self.sources.values():
+            state |= source.state()
+        return state
+
+    def snapshot(self, at: Instant) -> Snapshot:
+        """Everything that people and programs may want to see, as of ``at``."""
+        now = at.mono_ns
+        scale = self.timescale if self.timescale.present(now) is not None else None
+        e = scale.estimate if scale is not None else None
+        tai_ns = scale.tai_at(now) if scale is not None else self._system_tai(at)
+        utc_ns = self.leaps.table.tai_to_utc_ns(tai_ns)
+        verdict = VERDICTS[self.mode]
+        if self.mode is Mode.ACQUIRE and any(s.present for s in self.sources.values()):
+            verdict = Verdict.ACQUIRING
+        held = (now - self.timescale.reference_mono_ns) / NS if self.mode is Mode.HOLDOVER else None
+        return Snapshot(
+            version=self.version,
+            pid=self.pid,
+            simulated=self.simulated,
+            uptime_s=(now - self._started.mono_ns) / NS,
+            utc=f"{datetime.fromtimestamp(utc_ns // NS, UTC):%Y-%m-%dT%H:%M:%S}.{utc_ns % NS:09d}Z",
+            mode=self.mode.value,
+            verdict=verdict.value,
+            why="" if verdict is Verdict.LOCKED else self._why(),
+            stages=self._stages(),
+            stratum=1 if scale is not None else 0,
+            refid=refid_text(self.timescale.refid) if scale is not None else "INIT",
+            leap=LEAP_WORDS[self._leap(tai_ns) if scale is not None else Leap.UNSYNCHRONISED],
+            leap_pending=self.leaps.pending(tai_ns),
+            tai_offset_s=self.leaps.schedule(tai_ns)[2],
+            bound_ns=round(scale.bound_ns(now)) if scale is not None else None,
+            frequency_ppm=-e.rate * 1e6 if e is not None else None,
+            skew_ppm=e.skew * 1e6 if e is not None else None,
+            system_offset_ns=utc_ns - at.real_ns if scale is not None else None,
+            holdover_s=held,
+            holdover_left_s=(self.timescale.valid_until_ns - now) / NS if held is not None else None,
+            steering=self.config.clock.steer,
+            clock_steps=self._steps,
+            sources=tuple(self._source_status(s, at, tai_ns if scale is not None else None) for s in self.sources.values()),
+        )
+
+    def _why(self) -> str:
+        if not self.sources:
+            return "no receiver is configured and none was found"
+        if self.choice.falsetickers and self.choice.selected is None:
+            return "the sources disagree and none can be believed"
+        if self.mode is Mode.CONVERGE:
+            return "the second is known, learning the frequency"
+        return next(iter(self.sources.values())).why()
+
+    def _stages(self) -> tuple[tuple[str, bool], ...]:
+        sources = self.sources.values()
+        return (
+            ("source found", any(s.present for s in sources)),
+            ("second known", any(s.verdict.trusted if s.has_label else s.pulse.estimator.ready for s in sources)),
+            ("pulses numbered", any(s.pulse.estimator.ready for s in sources)),
+            ("locked", self.mode is Mode.TRACK),
+        )
+
+    def _source_status(self, source: Source, at: Instant, served_tai_ns: int | None) -> SourceStatus:
+        by = self.choice.falsetickers.get(source.id)
+        if source.id == self.selected:
+            tally, why = "*", "selected"
+        elif by is not None:
+            tally, why = "x", f"disagrees by {by / NS:+.6f} s"
+        elif source.id in self.choice.agreeing:
+            tally, why = "-" if source.config.noselect else "+", "agrees"
+        else:
+            tally, why = "?", source.why()
+        return source.status(at, tally, why, served_tai_ns)

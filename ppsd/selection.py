@@ -1,0 +1,82 @@
+"""Which source to believe: agreement by bounds.
+
+Each source states an interval (its TAI now, plus and minus its bound). The largest group whose intervals share a point is the group of
+truechimers (Marzullo's algorithm, RFC 5905 section 11.2.1); it must be a majority. Of two that contradict each other neither wins.
+Within the group the tightest bound is served, with some reluctance to change, and ``prefer`` goes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ppsd.estimator import Estimate
+from refclock.sample import NS, SourceId
+
+RELUCTANCE = 0.7
+"""A rival must have a bound this much tighter than the selected source."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One source's claim at the present instant; ``reference_mono_ns``: its last accepted sample."""
+
+    source: SourceId
+    estimate: Estimate
+    reference_mono_ns: int
+    refid: str
+    prefer: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """``selected`` is None when nobody won; ``falsetickers``: source -> by how much (ns) it lies outside."""
+
+    selected: Candidate | None
+    agreeing: frozenset[SourceId]
+    falsetickers: dict[SourceId, int]
+
+
+def select(candidates: Sequence[Candidate], current: SourceId | None) -> Choice:
+    """Judge ``candidates`` (at most one a source, all estimated at the same instant)."""
+    if not candidates:
+        return Choice(None, frozenset(), {})
+    group = _largest_group(candidates)
+    agreeing = frozenset(c.source for c in group)
+    if 2 * len(group) <= len(candidates) and len(candidates) > 1:
+        group = []
+    low = max((_low(c) for c in group), default=0.0)
+    high = min((_high(c) for c in group), default=0.0)
+    outside = {}
+    for c in candidates:
+        if not group:
+            other = min((o for o in candidates if o is not c), key=lambda o: abs(o.estimate.tai_ns - c.estimate.tai_ns), default=c)
+            outside[c.source] = c.estimate.tai_ns - other.estimate.tai_ns
+        elif c.source not in agreeing:
+            outside[c.source] = round(_low(c) - high if _low(c) > high else _high(c) - low)
+    if not group:
+        return Choice(None, frozenset(), outside)
+    ranked = sorted(group, key=lambda c: (not c.prefer, c.estimate.bound_ns))
+    best = ranked[0]
+    for c in group:
+        if c.source == current and c.prefer == best.prefer and best.estimate.bound_ns > RELUCTANCE * c.estimate.bound_ns:
+            best = c
+    return Choice(best, agreeing, outside)
+
+
+def _low(c: Candidate) -> float:
+    return c.estimate.tai_ns - c.estimate.bound_ns
+
+
+def _high(c: Candidate) -> float:
+    return c.estimate.tai_ns + c.estimate.bound_ns
+
+
+def _largest_group(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The most intervals that share a point (ties: the tighter sum of bounds); a shared point can always be some interval's low end."""
+    groups = ([c for c in candidates if _low(c) <= _low(point) <= _high(c)] for point in candidates)
+    return max(groups, key=lambda g: (len(g), -sum(c.estimate.bound_ns for c in g)))
+
+
+FRESH_NS = 3 * NS
+"""A source whose last accepted sample is older takes no part (three pulses)."""

@@ -1,0 +1,281 @@
+"""One source of time: its bytes, labels and pulses on the way to an estimate.
+
+A source has up to two channels, each with its own estimator: ``pulse`` (numbered pulses, or the finished samples of another program) and
+``label`` (the labels themselves, less the message delay). The pulse channel speaks for the source while it is fresh; the label channel only
+when there is no pulse, or none that could be numbered for ``PULSE_PATIENCE_NS``.
+
+    bytes -> Receiver -> label -> SecondTrust -> Pairing -> Sample -> Estimator
+                         pulse -> EdgeChooser ----^
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ppsd.estimator import Estimator
+from ppsd.leap import LeapKeeper
+from ppsd.selection import FRESH_NS, Candidate
+from ppsd.status import SourceStatus
+from refclock.config import GpsdSource, ReceiverSource, ShmSource, SockSource
+from refclock.config import Source as SourceConfig
+from refclock.filter import EdgeChooser
+from refclock.pairing import DEFAULT_DELAY_UNCERTAINTY_NS, Pairing, Present
+from refclock.receiver import Receiver
+from refclock.sample import NS, Edge, EdgeKind, FixMode, Instant, Leap, LeapNotice, Sample, Sawtooth, SecondLabel, SkyView, SourceId
+from refclock.trust import SecondTrust, Verdict
+
+PULSE_FLOOR_NS = 50.0
+"""No pulse through an interrupt is better known: one reading of the clocks (measured: ppsd/timescale.py PRECISION, halved)."""
+LABEL_FLOOR_NS = 1e6
+"""No serial message is better known: a byte at 9600 baud takes 1.04 ms."""
+LABEL_FRESH_NS = 10 * NS
+PULSE_PATIENCE_NS = 30 * NS
+SAWTOOTH_NS = 1500 * 1_000_000
+"""A quantisation error belongs to the next pulse only."""
+SAWTOOTH_LIMIT_NS = 1000.0
+"""Larger ones are receivers' nonsense (u-blox clocks tick every 21 ns; oscillatord drops absurd values too)."""
+STATE_RATE_SIGMA = 5e-7
+"""A crystal comes back within 0.5 ppm after a restart at another temperature (discipline.md b-ramp: 1 ppm over a warm-up)."""
+FIX_WORDS = {FixMode.NONE: "none", FixMode.FIX_2D: "2D", FixMode.FIX_3D: "3D", FixMode.TIME_ONLY: "time-only"}
+
+
+@dataclass(slots=True)
+class Channel:
+    """An estimator and what people want to see of it."""
+
+    estimator: Estimator
+    last_mono_ns: int = -(1 << 62)
+    last_offset_ns: int | None = None
+    reach: int = 0
+    reach_mono_ns: int = 0
+
+    def add(self, sample: Sample, served_tai_ns: int | None) -> bool:
+        """One sample; ``served_tai_ns``: what we served at that instant."""
+        self.tick(sample.at.mono_ns)
+        if served_tai_ns is not None:
+            self.last_offset_ns = sample.tai_ns - served_tai_ns
+        used = self.estimator.add(sample.at.mono_ns, sample.tai_ns)
+        if used:
+            self.last_mono_ns = sample.at.mono_ns
+            self.reach |= 1
+        return used
+
+    def tick(self, mono_ns: int) -> None:
+        """Shift the reach register once a second."""
+        if mono_ns - self.reach_mono_ns >= NS * 3 // 4:
+            missed = min(8, max(1, round((mono_ns - self.reach_mono_ns) / NS))) if self.reach_mono_ns else 1
+            self.reach = (self.reach << missed) & 0xFF
+            self.reach_mono_ns = mono_ns
+
+
+class Source:
+    """See the module's text."""
+
+    def __init__(self, config: SourceConfig, not_before_s: int, state: Mapping[str, float | int | str]) -> None:
+        self.config = config
+        self.id = SourceId(config.name)
+        self.present = False
+        self.lost_why = "not opened yet"
+        self.what = config.kind
+        self.pulses = 0
+        self.labels = 0
+        self.verdict = Verdict(False, "waiting for the receiver's first valid second", 0.0)
+        self.leap = Leap.NORMAL
+        self.sky: SkyView | None = None
+        self.receiver = Receiver(not_before_s)
+        self.trust = SecondTrust(system_clock=True)
+        self._not_before_s = not_before_s
+        self._sawtooth: Sawtooth | None = None
+        self._waiting_since: int | None = None
+        self._state = state
+        self.has_label = isinstance(config, ReceiverSource | GpsdSource)
+        self.has_pulse = bool(isinstance(config, ReceiverSource | GpsdSource) and config.pps)
+        self.forget()
+
+    def forget(self) -> None:
+        """Start from nothing: estimators and numbering (the second was wrong)."""
+        rate = self._number("rate")
+        config = self.config
+        if isinstance(config, ReceiverSource | GpsdSource):
+            delay = config.message_delay_ms if config.message_delay_ms is not None else self._number(f"{self.id}.delay_ms")
+            uncertainty = config.message_delay_uncertainty_ms
+            if uncertainty is None and config.message_delay_ms is None:
+                uncertainty = self._number(f"{self.id}.delay_spread_ms")
+            self.pairing = Pairing(
+                None if delay is None else round(delay * 1e6),
+                DEFAULT_DELAY_UNCERTAINTY_NS if uncertainty is None else round(uncertainty * 1e6),
+            )
+            self.chooser = EdgeChooser(None if config.edge == "auto" else EdgeKind(config.edge))
+            bias = config.pps_bias_us * 1e3
+        else:
+            bias = config.bias_us * 1e3
+        self.pulse = Channel(Estimator(PULSE_FLOOR_NS, bias, rate, STATE_RATE_SIGMA))
+        self.label = Channel(Estimator(LABEL_FLOOR_NS, 0.0, rate, STATE_RATE_SIGMA))
+        self._waiting_since = None
+
+    def _number(self, key: str) -> float | None:
+        value = self._state.get(key)
+        return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+    # ---- what arrives ------------------------------------------------------------------------------------------------------------
+
+    def received(self, data: bytes, at: Instant, byte_ns: int, leaps: LeapKeeper, present: Present | None) -> list[Sample]:
+        """Bytes of the line. Returns the pulse samples that became known, oldest first (label samples: see ``label``)."""
+        out: list[Sample] = []
+        for value in self.receiver.feed(data, at, byte_ns):
+            if isinstance(value, SecondLabel):
+                out += self.labelled(value, leaps, present)
+            elif isinstance(value, SkyView):
+                self.sky = value
+            elif isinstance(value, Sawtooth):
+                self._sawtooth = value
+            else:
+                self.noticed(value, leaps)
+        return out
+
+    def noticed(self, notice: LeapNotice, leaps: LeapKeeper) -> None:
+        """Leap second information of the receiver."""
+        self.trust.notice(notice)
+        leaps.notice(self.id, notice, notice.at.real_ns // NS if self.verdict.trusted else self._not_before_s)
+
+    def labelled(self, label: SecondLabel, leaps: LeapKeeper, present: Present | None) -> list[Sample]:
+        """A valid label. Labels that are not trusted yet go no further."""
+        self.labels += 1
+        self.verdict = self.trust.judge(label)
+        if not self.verdict.trusted:
+            return []
+        if self._waiting_since is None:
+            self._waiting_since = label.at.mono_ns
+        tai_ns = leaps.table.utc_to_tai_ns(label.utc_ns, label.second_60)
+        numbered, coarse = self.pairing.label(tai_ns, label.at, present)
+        if coarse is not None:
+            served = present.tai_at(coarse.at.mono_ns) if present is not None else None
+            self.label.estimator.bias_ns = float(coarse.uncertainty_ns)
+            self.label.add(coarse, served)
+            if not self.has_pulse:
+                return [coarse]
+        for sample in numbered:
+            self.pulse.add(sample, present.tai_at(sample.at.mono_ns) if present is not None else None)
+        return numbered
+
+    def pulsed(self, edge: Edge, present: Present | None) -> Sample | None:
+        """An edge of the pulse; its sample when it could be numbered and was used."""
+        if not self.chooser.accept(edge):
+            return None
+        self.pulses += 1
+        at = edge.at
+        saw = self._sawtooth
+        if saw is not None and abs(saw.error_ns) < SAWTOOTH_LIMIT_NS and at.mono_ns - saw.at.mono_ns < SAWTOOTH_NS:
+            at = at.shifted(-round(saw.error_ns))
+        self._sawtooth = None
+        sample = self.pairing.edge(Edge(at, edge.kind, edge.sequence, edge.uncertainty_ns), present)
+        if sample is None or present is None or not self.pulse.add(sample, present.tai_at(at.mono_ns)):
+            return None
+        return sample
+
+    def sampled(self, sample: Sample, present: Present | None) -> bool:
+        """A finished sample from another program."""
+        self.pulses += 1
+        self.leap = sample.leap
+        assert isinstance(self.config, ShmSource | SockSource)
+        self.pulse.estimator.bias_ns = max(self.config.bias_us * 1e3, float(sample.uncertainty_ns))
+        return self.pulse.add(sample, present.tai_at(sample.at.mono_ns) if present is not None else None)
+
+    def found(self, what: str) -> None:
+        """The device is there."""
+        self.present, self.what, self.lost_why = True, what, ""
+
+    def lost(self, why: str) -> None:
+        """The device is gone: half a sentence and half a numbering go with it, what was learned stays."""
+        self.present, self.lost_why = False, why
+        self.receiver = Receiver(self._not_before_s)
+        self.sky = None
+        if self.has_label:
+            self.pairing.lost()
+
+    # ---- what is claimed ---------------------------------------------------------------------------------------------------------
+
+    def candidate(self, now_mono_ns: int) -> Candidate | None:
+        """This source's claim now; None while it has none that is fresh."""
+        if isinstance(self.config, ShmSource) or not self.has_label:
+            refid = "SHM" if isinstance(self.config, ShmSource) else "SOCK"
+        else:
+            refid = "PPS"
+        channel = self.pulse
+        if not self._fresh(channel, now_mono_ns, FRESH_NS if self.has_label else LABEL_FRESH_NS):
+            patience = max(self._waiting_since or 0, self.pulse.last_mono_ns) + PULSE_PATIENCE_NS
+            if not self.has_label or (self.has_pulse and now_mono_ns < patience):
+                return None
+            channel, refid = self.label, "GPS"
+            if not self._fresh(channel, now_mono_ns, LABEL_FRESH_NS):
+                return None
+        estimate = channel.estimator.estimate(now_mono_ns)
+        return Candidate(self.id, estimate, channel.last_mono_ns, refid, self.config.prefer)
+
+    def _fresh(self, channel: Channel, now: int, limit: int) -> bool:
+        return channel.estimator.ready and now - channel.last_mono_ns < limit
+
+    @property
+    def contradicts(self) -> bool:
+        """Its labels have said for long that the numbering is wrong."""
+        return self.has_label and self.pairing.contradicts
+
+    def why(self) -> str:
+        """Why it gives no time, in plain words."""
+        if not self.present:
+            return self.lost_why
+        if not self.has_label:
+            return "waiting for samples" if not self.pulses else "gathering samples"
+        if self.sky is not None and self.sky.mode is FixMode.NONE and not self.verdict.trusted:
+            return f"no fix yet, {self.sky.used} of {len(self.sky.satellites)} satellites used"
+        if not self.verdict.trusted:
+            return self.verdict.why
+        if self.has_pulse and not self.pulses:
+            return "waiting for pulses"
+        return self.pairing.why
+
+    def state(self) -> dict[str, float | int | str]:
+        """What the next start wants to know."""
+        if not self.has_label or not self.pairing.delay_learned:
+            return {}
+        delay, spread = self.pairing.delay_ns()
+        return {f"{self.id}.delay_ms": delay / 1e6, f"{self.id}.delay_spread_ms": max(spread / 1e6, 5.0)}
+
+    def status(self, now: Instant, tally: str, why: str, served_tai_ns: int | None) -> SourceStatus:
+        """For people."""
+        channel = self.pulse if self.pulse.estimator.ready or not self.has_label or self.has_pulse else self.label
+        channel.tick(now.mono_ns)
+        estimate = channel.estimator.estimate(now.mono_ns) if channel.estimator.ready else None
+        delay = self.pairing.delay_ns() if self.has_label and self.pairing.delay_learned else None
+        rejected = dict(self.receiver.rejected) if self.has_label else {}
+        if self.has_label:
+            rejected |= self.pairing.refused
+        if channel.estimator.refused:
+            rejected["outlier"] = channel.estimator.refused
+        used = channel.last_mono_ns > -(1 << 61)
+        return SourceStatus(
+            name=str(self.id),
+            kind=self.config.kind,
+            what=self.what,
+            present=self.present,
+            tally=tally,
+            why=why,
+            reach=channel.reach,
+            last_sample_s=(now.mono_ns - channel.last_mono_ns) / NS if used else None,
+            offset_ns=channel.last_offset_ns,
+            jitter_ns=round(estimate.jitter_ns) if estimate else None,
+            bound_ns=round(estimate.bound_ns) if estimate else None,
+            frequency_ppm=-estimate.rate * 1e6 if estimate else None,
+            skew_ppm=estimate.skew * 1e6 if estimate else None,
+            samples=channel.estimator.accepted,
+            pulses=self.pulses,
+            labels=self.labels,
+            fix=FIX_WORDS[self.sky.mode] if self.sky is not None else "unknown",
+            satellites_used=self.sky.used if self.sky is not None else None,
+            satellites_seen=len(self.sky.satellites) if self.sky is not None else None,
+            message_delay_ms=delay[0] / 1e6 if delay else None,
+            message_spread_ms=delay[1] / 2e6 if delay else None,
+            rejected=rejected,
+        )

@@ -1,0 +1,181 @@
+"""Which second does this pulse mark? Edge + label + present bound -> Sample.
+
+A pulse says exactly *when* a second begins, a label says roughly *which*. Pairing has no memory of being synchronised: each call is
+given the present timescale as a value, and
+
+* with a bound below 0.1 s the pulse is rounded to the nearest second of that timescale; labels only check it;
+* otherwise ``AGREEING`` consecutive labels must put the pulses before them on the same seconds.
+
+A label arrives some time after the second that it names. Delays are read modulo one second as -0.5..+0.5; between 0.35 and 0.65 s after
+the pulse the second is ambiguous and nothing is named. The learned delay turns labels into (coarse) samples of their own.
+All times inside are TAI against CLOCK_MONOTONIC_RAW, so leap seconds and clock steps do not exist here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass
+
+from refclock.filter import median, spread
+from refclock.sample import NS, Edge, Instant, Sample
+
+ROUNDING_BOUND_NS = 100_000_000
+"""Below this bound a pulse is rounded to the timescale's nearest second: a fifth of the half second at which rounding fails."""
+AMBIGUOUS_NS = 350_000_000
+"""A message delay beyond this, early or late, does not tell this pulse from the next (0.15 s of margin for jitter)."""
+AGREEING = 5
+"""Labels that must agree, one after the other: a receiver's odd second or a torn burst never makes five."""
+FIX_TIMEOUT_NS = 10 * NS
+"""Pulses go on being believed this long after the last valid label: receivers keep pulsing, ever less exactly, without a fix."""
+DISAGREEING_FRESH = 10
+DISAGREEING_PROVEN = 300
+"""Labels in a row that must contradict the timescale by a whole second before it is given up: few when it was named a short time ago,
+five minutes when labels had confirmed it for longer than ``PROVEN`` (then late labels are likelier than a wrong timescale)."""
+PROVEN = 60
+LATE_EDGE_NS = 400_000_000
+DELAYS = 32
+"""Message delays kept for the median."""
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """The timescale as pairing needs it: what TAI was at a raw instant, and within what."""
+
+    mono_ns: int
+    tai_ns: int
+    rate: float
+    bound_ns: float
+
+    def tai_at(self, mono_ns: int) -> int:
+        """TAI at ``mono_ns`` by the affine map."""
+        return self.tai_ns + (mono_ns - self.mono_ns) + round((mono_ns - self.mono_ns) * self.rate)
+
+
+class Pairing:
+    """One receiver's pulses and labels."""
+
+    def __init__(self, delay_ns: int | None, delay_uncertainty_ns: int) -> None:
+        self.assumed_delay_ns = delay_ns if delay_ns is not None else DEFAULT_DELAY_NS
+        self.assumed_uncertainty_ns = delay_uncertainty_ns
+        self.refused: Counter[str] = Counter()
+        self.why = "waiting for the receiver's first valid second"
+        self._edges: deque[Edge] = deque(maxlen=AGREEING + 3)
+        self._delays: deque[float] = deque(maxlen=DELAYS)
+        self._naming: deque[int] = deque(maxlen=AGREEING)
+        self._last_label_mono: int | None = None
+        self._confirmed = 0
+        self._contradicted = 0
+
+    # ---- labels ------------------------------------------------------------------------------------------------------------------
+
+    def label(self, tai_ns: int, at: Instant, present: Present | None) -> tuple[list[Sample], Sample | None]:
+        """A trusted label: (pulses that it numbers, itself as a coarse sample or None).
+
+        ``tai_ns`` is what the label says, ``at`` its first byte.
+        """
+        self._last_label_mono = at.mono_ns
+        numbered: list[Sample] = []
+        if present is not None and present.bound_ns < ROUNDING_BOUND_NS:
+            if not self._agrees(present.tai_at(at.mono_ns) - tai_ns):
+                return [], None
+        elif self._edges:
+            numbered = self._name(tai_ns, at)
+        delay, uncertainty = self.delay_ns()
+        return numbered, Sample(at.shifted(-round(delay)), tai_ns, round(uncertainty))
+
+    def _agrees(self, delay_ns: int) -> bool:
+        """``delay_ns``: how long after the named second the label came, by the timescale. Learns it, or counts the contradiction."""
+        if -AMBIGUOUS_NS <= delay_ns <= NS - AMBIGUOUS_NS // 2:
+            self._confirmed += 1
+            self._contradicted = 0
+            self._delays.append(delay_ns)
+            return True
+        self._contradicted += 1
+        self.refused["second-contradicted"] += 1
+        self.why = f"its labels say {delay_ns / NS:+.1f} s against the pulses"
+        return False
+
+    @property
+    def contradicts(self) -> bool:
+        """Labels have contradicted the timescale for so long that it must be named anew."""
+        return self._contradicted >= (DISAGREEING_PROVEN if self._confirmed >= PROVEN else DISAGREEING_FRESH)
+
+    def _name(self, tai_ns: int, at: Instant) -> list[Sample]:
+        """Try to number the pulses seen so far; empty until enough labels agree."""
+        edge = min(self._edges, key=lambda e: abs(at.mono_ns - e.at.mono_ns))
+        if abs(at.mono_ns - edge.at.mono_ns) > NS:
+            self.refused["no-pulse-near-label"] += 1
+            self.why = "labels arrive but no pulse with them"
+            self._naming.clear()
+            return []
+        apparent = tai_ns - (at.mono_ns - edge.at.mono_ns)  # what the pulse would mark if the label came without delay
+        second = (apparent + NS // 2) // NS * NS
+        delay = second - apparent
+        if abs(delay) > AMBIGUOUS_NS:
+            self.refused["ambiguous-delay"] += 1
+            self.why = f"labels arrive {delay / NS % 1:.2f} s after the pulse: which second it is cannot be told"
+            self._naming.clear()
+            return []
+        origin = second - edge.at.mono_ns
+        if self._naming and abs(origin - self._naming[-1]) > ROUNDING_BOUND_NS:
+            self.refused["labels-disagree"] += 1
+            self.why = f"successive labels disagree by {(origin - self._naming[-1]) / NS:+.1f} s"
+            self._naming.clear()
+        self._naming.append(origin)
+        self._delays.append(delay)
+        if len(self._naming) < AGREEING:
+            self.why = f"naming the second: {len(self._naming)} of {AGREEING} labels agree"
+            return []
+        samples = [s for e in self._edges if (s := _rounded(e, e.at.mono_ns + origin)) is not None]
+        self._naming.clear()
+        self._edges.clear()
+        self._confirmed = self._contradicted = 0
+        return samples
+
+    def delay_ns(self) -> tuple[float, float]:
+        """(message delay, its uncertainty): learned from pulses when there are any, assumed otherwise."""
+        if len(self._delays) >= AGREEING:
+            return median(self._delays), 2 * spread(self._delays)
+        return self.assumed_delay_ns, self.assumed_uncertainty_ns
+
+    @property
+    def delay_learned(self) -> bool:
+        """Whether ``delay_ns`` was measured against pulses."""
+        return len(self._delays) >= AGREEING
+
+    # ---- pulses ------------------------------------------------------------------------------------------------------------------
+
+    def edge(self, edge: Edge, present: Present | None) -> Sample | None:
+        """A pulse: its Sample when the timescale can number it, None while labels must (it is kept for them) or when it is refused."""
+        if present is None or present.bound_ns >= ROUNDING_BOUND_NS:
+            self._edges.append(edge)
+            return None
+        if self._last_label_mono is not None and edge.at.mono_ns - self._last_label_mono > FIX_TIMEOUT_NS:
+            self.refused["no-fix"] += 1
+            self.why = "pulses without a valid fix are not believed"
+            return None
+        sample = _rounded(edge, present.tai_at(edge.at.mono_ns))
+        if sample is None:
+            self.refused["off-second"] += 1
+            self.why = "pulses lie near the half second"
+        return sample
+
+    def lost(self) -> None:
+        """The receiver is gone: what was half learned is forgotten, the delay is kept."""
+        self._edges.clear()
+        self._naming.clear()
+        self._last_label_mono = None
+
+
+DEFAULT_DELAY_NS = 250_000_000
+"""Message delay taken without a pulse to measure it: middle of what receivers do (60 ms u-blox F10 .. 500 ms MTK3339: receivers.md (c))."""
+DEFAULT_DELAY_UNCERTAINTY_NS = 300_000_000
+"""Half width that covers all of them."""
+
+
+def _rounded(edge: Edge, tai_ns: int) -> Sample | None:
+    """The pulse on its nearest second, None when that is too far off to be it."""
+    second = (tai_ns + NS // 2) // NS * NS
+    if abs(tai_ns - second) > LATE_EDGE_NS:
+        return None
+    return Sample(edge.at, second, edge.uncertainty_ns)
