@@ -48,13 +48,15 @@ struct tsc_reading {
 
 struct tsc;
 
-/* Open (writer: create, mode 0644, never follow a symlink) the record file. 0 or -errno; -EPROTO when the file is not of this version. */
+/* Open (writer: create, mode 0644, never follow a symlink) the record file. 0 or -errno; -EPROTO: not such a file; -ENODATA: just being
+ * made; -ESTALE: of another version or an earlier boot (RAW starts anew), which a writer replaces. */
 int tsc_open(const char *path, int writable, struct tsc **out);
 void tsc_close(struct tsc *t);
 /* Make p the record in force. One writer only. */
 void tsc_publish(struct tsc *t, const struct tsc_params *p);
 /* Copy the record in force. 0, -ENODATA before the first publication. Wait-free against a dead writer. */
 int tsc_read(const struct tsc *t, struct tsc_params *out);
-/* Evaluate p at raw_ns. Unsynchronised (leap 3, stratum 0) when stratum is 0 or raw_ns is past valid_until_raw_ns; the time is filled in all the same. */
+/* Evaluate p at raw_ns. Unsynchronised (leap 3, stratum 0) when stratum is 0, raw_ns is past valid_until_raw_ns or a minute before the
+ * anchor (a record of another boot), or the bound is no number; the time is filled in all the same. */
 void tsc_at(const struct tsc_params *p, int64_t raw_ns, struct tsc_reading *out);
 #endif

@@ -1,0 +1,184 @@
+#include "shm.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ipc.h>
+#include <sys/shm.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { BASE = 0x4e545030 }; /* "NTP0" */
+
+/* Byte offsets of struct shmTime (ntpd, libparse/refclock_shm.c); int fields unless said otherwise. */
+struct layout {
+    size_t size, clock_sec, clock_usec, receive_sec, receive_usec, leap, precision, valid, clock_nsec, receive_nsec;
+    int wide; /* seconds are 64-bit */
+};
+enum { MODE = 0, COUNT = 4 };
+static const struct layout layouts[] = {
+    {.size = 96, .clock_sec = 8, .clock_usec = 16, .receive_sec = 24, .receive_usec = 32, .leap = 36, .precision = 40, .valid = 48,
+     .clock_nsec = 52, .receive_nsec = 56, .wide = 1},
+    {.size = 80, .clock_sec = 8, .clock_usec = 12, .receive_sec = 16, .receive_usec = 20, .leap = 24, .precision = 28, .valid = 36,
+     .clock_nsec = 40, .receive_nsec = 44, .wide = 0},
+};
+
+struct shm {
+    unsigned char *at;
+    const struct layout *layout;
+};
+
+static const int64_t second = 1000000000;
+static const int64_t last_second = INT64_MAX / 1000000000 - 1; /* 2262 */
+
+static int32_t get(const struct shm *s, size_t offset)
+{
+    return __atomic_load_n((const int32_t *)(const void *)(s->at + offset), __ATOMIC_RELAXED);
+}
+
+static void put(struct shm *s, size_t offset, int32_t value)
+{
+    __atomic_store_n((int32_t *)(void *)(s->at + offset), value, __ATOMIC_RELAXED);
+}
+
+/* 32-bit seconds are read as unsigned: no reference of ours lies before 1970, and so the layout lasts to 2106. */
+static int64_t get_seconds(const struct shm *s, size_t offset)
+{
+    int64_t seconds;
+    if (!s->layout->wide)
+        return (uint32_t)get(s, offset);
+    memcpy(&seconds, s->at + offset, sizeof seconds); /* torn words are caught by the count */
+    return seconds;
+}
+
+static void put_seconds(struct shm *s, size_t offset, int64_t seconds)
+{
+    if (s->layout->wide)
+        memcpy(s->at + offset, &seconds, sizeof seconds);
+    else
+        put(s, offset, (int32_t)(uint32_t)seconds);
+}
+
+static int find(int unit, int create, int perm, int *id)
+{
+    const size_t native = sizeof(time_t) == 8 ? 96 : 80;
+    if (perm < 0)
+        perm = unit < 2 ? 0600 : 0666;
+    for (int i = 0; i < 2; i++) { /* twice: somebody may create it between the two calls */
+        *id = shmget(BASE + unit, 0, 0);
+        if (*id >= 0 || errno != ENOENT || !create)
+            break;
+        *id = shmget(BASE + unit, native, IPC_CREAT | IPC_EXCL | (perm & 0777));
+        if (*id >= 0 || errno != EEXIST)
+            break;
+    }
+    return *id < 0 ? -errno : 0;
+}
+
+int shm_attach(int unit, int create, int perm, struct shm **out)
+{
+    struct shmid_ds ds;
+    const struct layout *layout = NULL;
+    int id;
+    *out = NULL;
+    if (unit < 0 || unit > 255) /* ntpd's unit numbers (refclock_shm: the low byte of 127.127.28.u) */
+        return -EINVAL;
+    int r = find(unit, create, perm, &id);
+    if (r < 0)
+        return r;
+    if (shmctl(id, IPC_STAT, &ds) < 0)
+        return -errno;
+    for (size_t i = 0; i < sizeof layouts / sizeof *layouts; i++)
+        if (ds.shm_segsz == layouts[i].size)
+            layout = &layouts[i];
+    if (!layout)
+        return -EPROTO;
+    uid_t us = geteuid();
+    if (create && ((ds.shm_perm.uid != us && ds.shm_perm.uid != 0) || (ds.shm_perm.cuid != us && ds.shm_perm.cuid != 0)))
+        return -EPERM;
+    struct shm *s = malloc(sizeof *s);
+    if (!s)
+        return -ENOMEM;
+    s->layout = layout;
+    s->at = shmat(id, NULL, 0);
+    if (s->at == (void *)-1) {
+        r = -errno;
+        free(s);
+        return r;
+    }
+    *out = s;
+    return 0;
+}
+
+void shm_detach(struct shm *s)
+{
+    if (!s)
+        return;
+    shmdt(s->at);
+    free(s);
+}
+
+int shm_write(struct shm *s, const struct shm_sample *sample)
+{
+    const struct layout *l = s->layout;
+    const int64_t limit = l->wide ? INT64_MAX : ((int64_t)UINT32_MAX + 1) * second - 1;
+    if (sample->clock_ns < 0 || sample->clock_ns > limit || sample->receive_ns < 0 || sample->receive_ns > limit)
+        return -ERANGE;
+    int32_t clock_nsec = (int32_t)(sample->clock_ns % second), receive_nsec = (int32_t)(sample->receive_ns % second);
+    uint32_t count = (uint32_t)get(s, COUNT);
+    put(s, l->valid, 0);
+    put(s, MODE, 1);
+    put(s, COUNT, (int32_t)(count + 1));
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    put_seconds(s, l->clock_sec, sample->clock_ns / second);
+    put(s, l->clock_usec, clock_nsec / 1000);
+    put(s, l->clock_nsec, clock_nsec);
+    put_seconds(s, l->receive_sec, sample->receive_ns / second);
+    put(s, l->receive_usec, receive_nsec / 1000);
+    put(s, l->receive_nsec, receive_nsec);
+    put(s, l->leap, sample->leap);
+    put(s, l->precision, sample->precision);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    put(s, COUNT, (int32_t)(count + 2));
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    put(s, l->valid, 1);
+    return 0;
+}
+
+/* Old writers fill in microseconds only: the ns field counts when it refines the us field (as ntpd and chronyd decide). */
+static int stamp(int64_t seconds, int32_t usec, int32_t nsec, int64_t *ns)
+{
+    if (seconds < 0 || seconds > last_second || usec < 0 || usec >= 1000000)
+        return -EPROTO;
+    *ns = seconds * second + (nsec >= 0 && nsec / 1000 == usec ? nsec : usec * 1000);
+    return 0;
+}
+
+int shm_read(struct shm *s, struct shm_sample *out)
+{
+    const struct layout *l = s->layout;
+    if (get(s, l->valid) == 0)
+        return 0;
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    int32_t count = get(s, COUNT), mode = get(s, MODE);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    int64_t clock_s = get_seconds(s, l->clock_sec), receive_s = get_seconds(s, l->receive_sec);
+    int32_t clock_usec = get(s, l->clock_usec), clock_nsec = get(s, l->clock_nsec);
+    int32_t receive_usec = get(s, l->receive_usec), receive_nsec = get(s, l->receive_nsec);
+    int32_t leap = get(s, l->leap), precision = get(s, l->precision);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    int32_t after = get(s, COUNT);
+    put(s, l->valid, 0);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if (mode == 1 && after != count)
+        return -EAGAIN;
+    if (mode != 0 && mode != 1)
+        return -EPROTO;
+    if (stamp(clock_s, clock_usec, clock_nsec, &out->clock_ns) < 0 || stamp(receive_s, receive_usec, receive_nsec, &out->receive_ns) < 0)
+        return -EPROTO;
+    if (leap < 0 || leap > 3)
+        return -EPROTO;
+    out->leap = leap;
+    out->precision = precision;
+    return 1;
+}

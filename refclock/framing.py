@@ -1,0 +1,195 @@
+"""Bytes from a receiver's line to frames: NMEA sentences, UBX frames, and junk that is only counted.
+
+First station of the flow: tty bytes + Instant -> **framing** -> nmea | ubx -> labels. Nothing is interpreted here beyond what delimits a
+frame and its checksum. The stream may begin anywhere, carry several protocols at once, lose bytes and have sentences written into the
+middle of others; therefore
+
+* a frame is looked for at every ``$`` and every ``B5 62``; what lies between frames is junk (CASIC, SiRF, TSIP, noise, comments);
+* a sentence ends at ``*hh`` (the line end may be missing), without checksum at CR or LF; a ``$`` or an unprintable byte inside tears it,
+  and the search goes on behind its ``$``: a sentence written into another one is found, the outer one is lost;
+* a UBX header claims a span. When the span's checksum is wrong, or while a complete correct frame lies inside it, the header was a chance
+  pair of bytes and the search goes on behind it: it swallows no good frame.
+
+What is found depends on the bytes alone, never on how reads cut them up. The buffer is bounded by the longest frame.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, deque
+from enum import Enum
+from itertools import accumulate
+from typing import NamedTuple
+
+from refclock.sample import Instant
+
+SENTENCE_MAX = 1024
+"""Longest sentence taken, ``$`` to checksum: NMEA 0183 allows 82, receivers' own sentences reach several hundred."""
+UBX_PAYLOAD_MAX = 8192
+"""Longest UBX payload taken: the largest of the u-blox interface descriptions (RXM-RAWX, NAV-SAT, MON-SPAN) stay below 4 kB."""
+UBX_OVERHEAD = 8
+"""Sync 2, class, id, length 2, checksum 2 (u-blox protocol specification, UBX frame structure)."""
+
+_SYNC = re.compile(rb"[$\xb5]")
+_BODY = re.compile(rb"\$[\x20-\x23\x25-\x29\x2b-\x7e]*")  # printable, without $ and *
+_EMBEDDED = re.compile(rb"\$([A-Z][\x20-\x23\x25-\x29\x2b-\x7e]{5,1015})\*([0-9A-Fa-f]{2})")
+_HEX = re.compile(rb"[0-9A-Fa-f]{2}")
+
+
+class FrameKind(Enum):
+    """Which decoder a frame is for."""
+
+    NMEA = "NMEA"
+    UBX = "UBX"
+
+
+class Frame(NamedTuple):
+    """One frame. ``at``: arrival of its **first** byte.
+
+    ``data``: NMEA: the text between ``$`` and ``*``; UBX: class, id, payload. ``checksum``: None when a sentence carries none; a UBX frame
+    with a wrong one is not a frame.
+    """
+
+    kind: FrameKind
+    data: bytes
+    at: Instant
+    checksum: bool | None
+
+
+def nmea_checksum(body: bytes) -> int:
+    """Exclusive or of all bytes (NMEA 0183 section 5.3), by folding one big integer: no loop over bytes."""
+    folded = int.from_bytes(body, "little")
+    shift = 512 if len(body) <= 128 else 4096
+    while shift >= 8:
+        folded ^= folded >> shift
+        shift >>= 1
+    return folded & 0xFF
+
+
+def ubx_checksum(body: bytes) -> bytes:
+    """8-bit Fletcher sums over class, id, length and payload (u-blox protocol specification, UBX checksum; RFC 1145)."""
+    sums = list(accumulate(body))
+    return bytes(((sums[-1] & 0xFF) if sums else 0, sum(sums) & 0xFF))
+
+
+class Framer:
+    """Cuts one receiver's bytes into frames.
+
+    ``counts``: frames by kind name, ``junk-bytes``, and why candidates were no frames: ``torn-sentence``, ``ubx-checksum``, ``ubx-length``,
+    ``ubx-bogus`` (a header around a good frame).
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._pending = b""
+        self._base = 0  # position in the stream of the first pending byte
+        self._chunks: deque[tuple[int, Instant, int]] = deque()  # (end position, arrival of the last byte, ns per byte)
+
+    def feed(self, data: bytes, at: Instant, byte_ns: int) -> list[Frame]:
+        """Frames completed by ``data``, in order. ``at``: end of the read; ``byte_ns``: line time of one byte, 0 when unknown."""
+        buffer = self._pending + data if self._pending else data
+        self._chunks.append((self._base + len(buffer), at, byte_ns))
+        frames: list[Frame] = []
+        position = 0
+        while True:
+            sync = _SYNC.search(buffer, position)
+            start = sync.start() if sync else len(buffer)
+            if start != position:
+                gap = buffer[position:start]
+                junk = len(gap) - gap.count(b"\r") - gap.count(b"\n")
+                if junk:
+                    self.counts["junk-bytes"] += junk
+            position = start
+            if sync is None:
+                break
+            after = self._sentence(buffer, start, frames) if buffer[start] == 0x24 else self._ubx(buffer, start, frames)
+            if after is None:
+                break
+            if after == start + 1:
+                self.counts["junk-bytes"] += 1
+            position = after
+        self._pending = buffer[position:]
+        self._base += position
+        while self._chunks and self._chunks[0][0] <= self._base:
+            self._chunks.popleft()
+        return frames
+
+    def _stamp(self, offset: int) -> Instant:
+        """Arrival of the byte at ``offset`` of the buffer; offsets only grow."""
+        position = self._base + offset
+        while self._chunks[0][0] <= position:
+            self._chunks.popleft()
+        end, at, byte_ns = self._chunks[0]
+        behind_ns = (end - position - 1) * byte_ns
+        return at.shifted(-behind_ns) if behind_ns else at
+
+    def _sentence(self, buffer: bytes, start: int, frames: list[Frame]) -> int | None:
+        """Take the sentence at ``start``: position behind it, ``start`` + 1 when it is none, None when bytes are missing."""
+        match = _BODY.match(buffer, start)
+        end = match.end() if match else start + 1
+        if end - start > SENTENCE_MAX - 3:
+            self.counts["torn-sentence"] += 1
+            return start + 1
+        if end == len(buffer):
+            return None
+        stop = buffer[end]
+        if stop == 0x2A:
+            if len(buffer) < end + 3:
+                return None
+            if not _HEX.match(buffer, end + 1):
+                self.counts["torn-sentence"] += 1
+                return start + 1
+            body = buffer[start + 1 : end]
+            good: bool | None = nmea_checksum(body) == int(buffer[end + 1 : end + 3], 16)
+            behind = end + 3
+        elif stop in b"\r\n" and end > start + 1:
+            body, good, behind = buffer[start + 1 : end], None, end + 1
+        else:
+            if end > start + 1:  # of "$$" only the first is lost
+                self.counts["torn-sentence"] += 1
+            return start + 1
+        self.counts["NMEA"] += 1
+        frames.append(Frame(FrameKind.NMEA, body, self._stamp(start), good))
+        return behind
+
+    def _ubx(self, buffer: bytes, start: int, frames: list[Frame]) -> int | None:
+        """Take the UBX frame at ``start``; returns as ``_sentence``."""
+        available = len(buffer)
+        if available < start + 2:
+            return None
+        if buffer[start + 1] != 0x62:
+            return start + 1
+        if available < start + 6:
+            return None
+        length = buffer[start + 4] | buffer[start + 5] << 8
+        if length > UBX_PAYLOAD_MAX:
+            self.counts["ubx-length"] += 1
+            return start + 1
+        end = start + UBX_OVERHEAD + length
+        if _holds_frame(buffer, start + 2, min(end, available)):
+            self.counts["ubx-bogus"] += 1
+            return start + 1
+        if available < end:
+            return None
+        if ubx_checksum(buffer[start + 2 : end - 2]) != buffer[end - 2 : end]:
+            self.counts["ubx-checksum"] += 1
+            return start + 1
+        self.counts["UBX"] += 1
+        frames.append(Frame(FrameKind.UBX, buffer[start + 2 : start + 4] + buffer[start + 6 : end - 2], self._stamp(start), True))
+        return end
+
+
+def _holds_frame(buffer: bytes, start: int, end: int) -> bool:
+    """Whether a complete frame with the right checksum lies wholly within buffer[start:end]."""
+    if buffer.find(b"$", start, end) >= 0:
+        for match in _EMBEDDED.finditer(buffer, start, end):
+            if nmea_checksum(match[1]) == int(match[2], 16):
+                return True
+    inner = buffer.find(b"\xb5\x62", start, end)
+    while inner >= 0:
+        if inner + UBX_OVERHEAD <= end:
+            stop = inner + UBX_OVERHEAD + (buffer[inner + 4] | buffer[inner + 5] << 8)
+            if stop <= end and ubx_checksum(buffer[inner + 2 : stop - 2]) == buffer[stop - 2 : stop]:
+                return True
+        inner = buffer.find(b"\xb5\x62", inner + 1, end)
+    return False

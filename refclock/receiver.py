@@ -1,0 +1,70 @@
+"""One receiver's bytes to at most one label a second, whatever protocols it speaks: framing, decoders and gate in one sans-IO machine.
+
+Flow: tty bytes + Instant -> **receiver** -> SecondLabel (to trust and pairing), LeapNotice, Sawtooth, SkyView. It opens nothing, waits for
+nothing and has no clock. NMEA and UBX may be mixed; while a UBX label is fresh NMEA only checks it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from refclock.framing import FrameKind, Framer
+from refclock.labels import LabelGate
+from refclock.nmea import NmeaDecoder
+from refclock.sample import Instant, LeapNotice, Sawtooth, SecondLabel, SkyView
+from refclock.ubx import UbxDecoder
+
+SILENCE_NS = 200_000_000
+"""A pause of the line this long ends a cycle's burst: longer than USB and buffer time-outs, shorter than a cycle's idle part."""
+
+ReceiverValue = SecondLabel | LeapNotice | Sawtooth | SkyView
+
+
+class Receiver:
+    """``not_before_s``: POSIX second before which no date is believed (see labels.window). ``sky``: the last one reported, None before."""
+
+    def __init__(self, not_before_s: int) -> None:
+        self.framer = Framer()
+        self.nmea = NmeaDecoder(not_before_s)
+        self.ubx = UbxDecoder(not_before_s)
+        self.gate = LabelGate()
+        self.sky: SkyView | None = None
+        self.labels = 0
+        self._heard_mono = 0
+
+    def feed(self, data: bytes, at: Instant, byte_ns: int) -> list[ReceiverValue]:
+        """What a read brought. ``at``: when it ended; ``byte_ns``: line time of one byte, 0 when unknown (USB)."""
+        began = at.mono_ns - len(data) * byte_ns
+        if began - self._heard_mono > SILENCE_NS:
+            self.gate.burst(began)
+        self._heard_mono = at.mono_ns
+        values: list[ReceiverValue] = []
+        for frame in self.framer.feed(data, at, byte_ns):
+            decoded = self.nmea.decode(frame) if frame.kind is FrameKind.NMEA else self.ubx.decode(frame)
+            for value in decoded:
+                if isinstance(value, SecondLabel):
+                    if not self.gate.offer(value):
+                        continue
+                    self.labels += 1
+                elif isinstance(value, SkyView):
+                    self.sky = value
+                values.append(value)
+        return values
+
+    @property
+    def rejected(self) -> Counter[str]:
+        """Statements that gave no label, by reason (labels.Reject)."""
+        return self.nmea.rejected + self.ubx.rejected + self.gate.rejected
+
+    @property
+    def protocol(self) -> str:
+        """NMEA, UBX, NMEA+UBX, or unknown while no frame has been recognised."""
+        return "+".join(kind.value for kind in FrameKind if self.framer.counts[kind.value]) or "unknown"
+
+    @property
+    def identity(self) -> str:
+        """What the receiver calls itself (MON-VER, else its TXT banner), "" when it did not say."""
+        if self.ubx.identity:
+            return self.ubx.identity
+        banner = [text for text in self.nmea.texts if text.startswith(("MOD=", "HW ", "IC="))]
+        return " ".join(banner[:2])

@@ -1,0 +1,290 @@
+/* timescale: the map, its bound, leap seconds, and the file that carries it. */
+#include "timescale.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "check.h"
+
+static const int64_t second = 1000000000;
+static char directory[] = "/tmp/tscXXXXXX";
+static char path[64], other[64];
+
+static struct tsc_params good(void)
+{
+    return (struct tsc_params){.raw_ns = 1000 * second, .tai_ns = 1800000037 * second, .rate = 1e-5, .bound_ns = 100.25,
+                               .bound_rate = 1e-8, .bound_wander_ns = 2, .root_delay_ns = 50, .reference_raw_ns = 999 * second,
+                               .valid_until_raw_ns = 2000 * second, .tai_offset_s = 37, .refid = 0x47505300, .precision = -24, .stratum = 1};
+}
+
+static struct tsc_reading at(const struct tsc_params *p, int64_t raw_ns)
+{
+    struct tsc_reading r;
+    tsc_at(p, raw_ns, &r);
+    return r;
+}
+
+static void the_map_is_affine_and_its_bound_grows(void)
+{
+    struct tsc_params p = good();
+    struct tsc_reading r = at(&p, p.raw_ns);
+    CHECK_EQUAL(r.tai_ns, p.tai_ns);
+    CHECK_EQUAL(r.utc_ns, 1800000000 * second);
+    CHECK_EQUAL(r.bound_ns, 101); /* up */
+    CHECK(r.stratum == 1 && r.leap == 0 && r.refid == 0x47505300 && r.precision == -24 && r.root_delay_ns == 50);
+    CHECK_EQUAL(r.reference_utc_ns, 1799999999 * second - 10000);
+    r = at(&p, p.raw_ns + 100 * second);
+    CHECK_EQUAL(r.tai_ns, p.tai_ns + 100 * second + 1000000);
+    CHECK_EQUAL(r.bound_ns, 100 + 1000 + 2 * 1000 + 1); /* 100 s: 1e-8 -> 1000 ns, 2 * 100^1.5 = 2000 ns */
+    r = at(&p, p.raw_ns - 2 * second);
+    CHECK_EQUAL(r.tai_ns, p.tai_ns - 2 * second - 20000);
+    CHECK_EQUAL(r.bound_ns, 101); /* before the anchor: as at it */
+    CHECK(r.reference_utc_ns == r.utc_ns); /* never in the future */
+}
+
+static void it_ends_at_the_holdover_limit_but_goes_on_counting(void)
+{
+    struct tsc_params p = good();
+    CHECK_EQUAL(at(&p, p.valid_until_raw_ns).leap, 0);
+    struct tsc_reading r = at(&p, p.valid_until_raw_ns + 1);
+    CHECK(r.leap == 3 && r.stratum == 0 && r.utc_ns > 1800000999 * second && r.reference_utc_ns != 0);
+    p.stratum = 0;
+    r = at(&p, p.raw_ns);
+    CHECK(r.leap == 3 && r.stratum == 0 && r.reference_utc_ns == 0);
+    p.stratum = 16;
+    CHECK_EQUAL(at(&p, p.raw_ns).stratum, 0);
+}
+
+static void a_record_of_the_future_is_of_another_boot(void)
+{
+    struct tsc_params p = good();
+    CHECK_EQUAL(at(&p, p.raw_ns - 60 * second).leap, 0);
+    CHECK_EQUAL(at(&p, p.raw_ns - 61 * second).leap, 3);
+}
+
+static void an_inserted_second_repeats_its_number(void)
+{
+    struct tsc_params p = good();
+    int64_t midnight = 1800230400 * second; /* ends a day, more than one after the anchor */
+    p.rate = 0;
+    p.valid_until_raw_ns = INT64_MAX;
+    p.leap_step_s = 1;
+    p.leap_tai_ns = midnight + 37 * second; /* 23:59:60 begins */
+    int64_t leap_raw = p.raw_ns + (p.leap_tai_ns - p.tai_ns);
+    CHECK_EQUAL(at(&p, leap_raw - 86400 * second - 1).leap, 0);
+    CHECK_EQUAL(at(&p, leap_raw - 86400 * second).leap, 1);
+    struct tsc_reading r = at(&p, leap_raw - 1);
+    CHECK(r.leap == 1 && r.utc_ns == midnight - 1);
+    p.reference_raw_ns = leap_raw - 1;
+    r = at(&p, leap_raw);
+    CHECK(r.leap == 0 && r.utc_ns == midnight - second);
+    CHECK_EQUAL(r.reference_utc_ns, r.utc_ns); /* its number is later than the present one */
+    CHECK_EQUAL(r.tai_ns, p.leap_tai_ns);
+    CHECK_EQUAL(at(&p, leap_raw + second).utc_ns, midnight);
+}
+
+static void a_deleted_second_is_jumped_over(void)
+{
+    struct tsc_params p = good();
+    int64_t midnight = 1800230400 * second;
+    p.rate = 0;
+    p.valid_until_raw_ns = INT64_MAX;
+    p.leap_step_s = -1;
+    p.leap_tai_ns = midnight + 36 * second; /* the missing 23:59:59 would begin */
+    int64_t leap_raw = p.raw_ns + (p.leap_tai_ns - p.tai_ns);
+    struct tsc_reading r = at(&p, leap_raw - 1);
+    CHECK(r.leap == 2 && r.utc_ns == midnight - second - 1);
+    r = at(&p, leap_raw);
+    CHECK(r.leap == 0 && r.utc_ns == midnight);
+}
+
+static void a_senseless_record_is_unsynchronised(void)
+{
+    struct tsc_params p = good();
+    p.bound_ns = NAN;
+    CHECK_EQUAL(at(&p, p.raw_ns).leap, 3);
+    p.bound_ns = -1;
+    CHECK_EQUAL(at(&p, p.raw_ns).leap, 3);
+    p = good();
+    p.bound_rate = INFINITY;
+    CHECK_EQUAL(at(&p, p.raw_ns + 1).leap, 3);
+    p = good();
+    p.rate = 1e300;
+    p.tai_ns = INT64_MAX;
+    p.reference_raw_ns = INT64_MIN;
+    p.tai_offset_s = INT32_MIN;
+    p.leap_step_s = INT32_MIN;
+    p.leap_tai_ns = INT64_MIN;
+    at(&p, INT64_MAX); /* UBSan looks on */
+    at(&p, INT64_MIN);
+}
+
+static void a_record_goes_through_the_file(void)
+{
+    struct tsc *writer, *reader;
+    struct tsc_params in = good(), out;
+    CHECK_EQUAL(tsc_open(path, 0, &reader), -ENOENT);
+    CHECK_EQUAL(tsc_open(path, 1, &writer), 0);
+    CHECK_EQUAL(tsc_open(path, 0, &reader), 0);
+    struct stat st;
+    CHECK(stat(path, &st) == 0 && (st.st_mode & 0777) == 0644);
+    CHECK_EQUAL(tsc_read(reader, &out), -ENODATA);
+    for (int i = 0; i < 5; i++) {
+        in.raw_ns++;
+        tsc_publish(writer, &in);
+        CHECK_EQUAL(tsc_read(reader, &out), 0);
+        CHECK(memcmp(&in, &out, sizeof in) == 0);
+    }
+    tsc_close(writer);
+    CHECK_EQUAL(tsc_read(reader, &out), 0);
+    CHECK_EQUAL(tsc_open(path, 1, &writer), 0); /* restarted: the last record stays in force, for old readers and new */
+    memset(&out, 0, sizeof out);
+    CHECK_EQUAL(tsc_read(writer, &out), 0);
+    CHECK(memcmp(&in, &out, sizeof in) == 0);
+    in.raw_ns++;
+    tsc_publish(writer, &in);
+    CHECK_EQUAL(tsc_read(reader, &out), 0);
+    CHECK_EQUAL(out.raw_ns, in.raw_ns);
+    tsc_close(writer);
+    tsc_close(reader);
+}
+
+/* The file's page; where things are is found, not assumed. */
+static unsigned char *page(void)
+{
+    int fd = open(path, O_RDWR);
+    unsigned char *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    CHECK(p != MAP_FAILED);
+    close(fd);
+    return p;
+}
+
+static void a_writer_killed_half_way_leaves_the_last_record(void)
+{
+    struct tsc *writer, *reader;
+    struct tsc_params first = good(), second_one = good(), out;
+    CHECK_EQUAL(tsc_open(path, 1, &writer), 0);
+    CHECK_EQUAL(tsc_open(path, 0, &reader), 0);
+    unsigned char *p = page();
+    first.tai_ns = 0x1111111111111111;
+    second_one.tai_ns = 0x2222222222222222;
+    tsc_publish(writer, &first);
+    tsc_publish(writer, &second_one);
+    for (int i = 0; i + 8 <= 4096; i += 4) /* the idle slot holds the first record: half of the third one overwrites it */
+        if (memcmp(p + i, &first.tai_ns, 8) == 0)
+            memset(p + i, 0xff, 40);
+    CHECK_EQUAL(tsc_read(reader, &out), 0);
+    CHECK(memcmp(&out, &second_one, sizeof out) == 0);
+    tsc_close(writer);
+    CHECK_EQUAL(tsc_open(path, 1, &writer), 0);
+    tsc_publish(writer, &first);
+    CHECK_EQUAL(tsc_read(reader, &out), 0);
+    CHECK(memcmp(&out, &first, sizeof out) == 0);
+    munmap(p, 4096);
+    tsc_close(writer);
+    tsc_close(reader);
+}
+
+static void another_version_or_boot_is_replaced_and_nothing_else(void)
+{
+    struct tsc *writer, *reader;
+    struct tsc_params out, in = good();
+    unsigned char *p = page();
+    CHECK(memcmp(p, "tscpage", 8) == 0);
+    p[8] ^= 0x40; /* version */
+    CHECK_EQUAL(tsc_open(path, 0, &reader), -ESTALE);
+    CHECK_EQUAL(tsc_open(path, 1, &writer), 0);
+    CHECK_EQUAL(tsc_read(writer, &out), -ENODATA);
+    tsc_publish(writer, &in);
+    tsc_close(writer);
+    munmap(p, 4096);
+    p = page();
+    p[12] ^= 1; /* boot id */
+    CHECK_EQUAL(tsc_open(path, 0, &reader), -ESTALE);
+    CHECK_EQUAL(tsc_open(path, 1, &writer), 0);
+    CHECK_EQUAL(tsc_read(writer, &out), -ENODATA);
+    tsc_close(writer);
+    munmap(p, 4096);
+}
+
+static void somebody_elses_file_is_left_alone(void)
+{
+    struct tsc *t;
+    int fd = open(other, O_RDWR | O_CREAT | O_TRUNC, 0600);
+    CHECK(write(fd, "hello", 5) == 5);
+    CHECK_EQUAL(tsc_open(other, 1, &t), -EPROTO);
+    CHECK_EQUAL(tsc_open(other, 0, &t), -EPROTO);
+    static const char filled[4096] = "hello";
+    CHECK(pwrite(fd, filled, sizeof filled, 0) == sizeof filled);
+    CHECK_EQUAL(tsc_open(other, 1, &t), -EPROTO);
+    CHECK_EQUAL(ftruncate(fd, 0), 0);
+    CHECK_EQUAL(tsc_open(other, 0, &t), -ENODATA);
+    close(fd);
+    unlink(other);
+    CHECK_EQUAL(symlink(path, other), 0);
+    CHECK_EQUAL(tsc_open(other, 1, &t), -ELOOP);
+    CHECK_EQUAL(tsc_open(other, 0, &t), -ELOOP);
+    unlink(other);
+    CHECK_EQUAL(tsc_open(directory, 0, &t), -EPROTO);
+}
+
+static int done;
+
+static void *publish_many(void *argument)
+{
+    struct tsc_params p = good();
+    for (int i = 0; i < 200000; i++) {
+        p.raw_ns = p.tai_ns = p.root_delay_ns = p.reference_raw_ns = p.valid_until_raw_ns = p.leap_tai_ns = i;
+        tsc_publish(argument, &p);
+    }
+    __atomic_store_n(&done, 1, __ATOMIC_RELEASE);
+    return NULL;
+}
+
+static void a_reader_never_sees_half_of_two_records(void)
+{
+    struct tsc *writer, *reader;
+    struct tsc_params p;
+    pthread_t thread;
+    CHECK_EQUAL(tsc_open(path, 1, &writer), 0);
+    CHECK_EQUAL(tsc_open(path, 0, &reader), 0);
+    p = good();
+    p.raw_ns = p.tai_ns = p.root_delay_ns = p.reference_raw_ns = p.valid_until_raw_ns = p.leap_tai_ns = 0;
+    tsc_publish(writer, &p);
+    pthread_create(&thread, NULL, publish_many, writer);
+    while (!__atomic_load_n(&done, __ATOMIC_ACQUIRE)) {
+        CHECK_EQUAL(tsc_read(reader, &p), 0);
+        CHECK(p.raw_ns == p.tai_ns && p.raw_ns == p.root_delay_ns && p.raw_ns == p.reference_raw_ns);
+        CHECK(p.raw_ns == p.valid_until_raw_ns && p.raw_ns == p.leap_tai_ns);
+    }
+    pthread_join(thread, NULL);
+    tsc_close(writer);
+    tsc_close(reader);
+}
+
+int main(void)
+{
+    CHECK(mkdtemp(directory));
+    snprintf(path, sizeof path, "%s/timescale", directory);
+    snprintf(other, sizeof other, "%s/other", directory);
+    RUN(the_map_is_affine_and_its_bound_grows);
+    RUN(it_ends_at_the_holdover_limit_but_goes_on_counting);
+    RUN(a_record_of_the_future_is_of_another_boot);
+    RUN(an_inserted_second_repeats_its_number);
+    RUN(a_deleted_second_is_jumped_over);
+    RUN(a_senseless_record_is_unsynchronised);
+    RUN(a_record_goes_through_the_file);
+    RUN(a_writer_killed_half_way_leaves_the_last_record);
+    RUN(another_version_or_boot_is_replaced_and_nothing_else);
+    RUN(somebody_elses_file_is_left_alone);
+    RUN(a_reader_never_sees_half_of_two_records);
+    unlink(path);
+    rmdir(directory);
+    return 0;
+}
