@@ -87,6 +87,7 @@ class Source:
         self.receiver = Receiver(not_before_s)
         self.trust = SecondTrust(system_clock=True)
         self._not_before_s = not_before_s
+        self._named_s = not_before_s
         self._sawtooth: Sawtooth | None = None
         self._waiting_since: int | None = None
         self._state = state
@@ -138,11 +139,13 @@ class Source:
     def noticed(self, notice: LeapNotice, leaps: LeapKeeper) -> None:
         """Leap second information of the receiver."""
         self.trust.notice(notice)
-        leaps.notice(self.id, notice, notice.at.real_ns // NS if self.verdict.trusted else self._not_before_s)
+        if self.verdict.trusted:
+            leaps.notice(self.id, notice, self._named_s)
 
     def labelled(self, label: SecondLabel, leaps: LeapKeeper, present: Present | None) -> list[Sample]:
         """A valid label. Labels that are not trusted yet go no further."""
         self.labels += 1
+        self._named_s = label.utc_ns // NS
         self.verdict = self.trust.judge(label)
         if not self.verdict.trusted:
             return []

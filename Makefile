@@ -1,0 +1,46 @@
+# refclock: `make run` shows a simulated stratum-1 server, `make test` proves it. Both set everything up first.
+VENV   := .venv
+PY     := $(VENV)/bin/python
+STAMP  := $(VENV)/.ready
+NTP    ?= 127.0.0.1:11123
+PEERS  := chrony gpsd gpsd-clients pps-tools ntpsec-ntpdig ntpsec-ntpdate iproute2 clang tmux
+# What the two commands need from the system: a C compiler, Python with venv and headers.
+BUILD  := gcc make python3 python3-venv python3-dev tzdata
+
+.PHONY: run test check bench sim fuzz clean setup peers
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml setup.py constraints.txt native/build.py $(wildcard native/*.c native/*.h) hw-sim/fake_pps.c tools/setup.sh
+	@sh tools/setup.sh build $(BUILD)
+	@sh tools/setup.sh venv $(VENV)
+	@touch $@
+
+peers:
+	@sh tools/setup.sh peers $(PEERS)
+
+run: setup
+	@exec $(VENV)/bin/refclock run --sim --ntp $(NTP)
+
+test: setup peers
+	$(MAKE) -C native test
+	$(PY) -m pytest
+
+check: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+sim: setup
+	@set -e; for f in hw-sim/scenarios/*.toml; do $(VENV)/bin/refclock sim $$f; done
+
+bench: setup peers
+	$(PY) tests/bench/footprint.py
+	$(PY) tests/bench/clock.py
+
+fuzz: setup peers
+	$(MAKE) -C native fuzz
+
+clean:
+	rm -rf build $(VENV) *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find refclock ppsd hw-sim -name '*.so' -delete
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,239 @@
+"""Scenario files: conditions and limits, one claim each. ``refclock sim FILE`` runs one and says whether the claim held.
+
+    claim = "what a user may rely on"
+    duration_s = 1800
+    [start]       utc = 2026-12-31T23:30:00Z, clock_offset_s = 0.1 (the system clock is that far ahead)
+    [oscillator]  ppm, wander, sine_ppm, sine_period_s, [[oscillator.ramps]] ppm at_s over_s lag_s
+    [pulse]       model (of pulse.MODELS, or "none"), outliers, burst_every_s, inverted (the wiring turns the pulse round)
+    [receiver]    kind (of receiver.KINDS), baud, fix_after_s, leap_known_after_s, leap_at (UTC midnight), announce (false: unannounced)
+    [config]      keys of a [[source]] type = "receiver" (pps_bias_us, edge ...) and of [clock]
+    [[fault]]     what = "no-pulse" | "no-fix" | "late-label" | "label-delay" | "unplugged" | "clock-step", from_s, until_s, value, share
+    [limits]      locked_within_s, max_error_us (after it), settled_max_error_us (last tenth), final = LOCKED ..., unsynchronised_until_s, holdover (true)
+
+Whatever the limits: at every packet |served - true| <= root dispersion + root delay / 2, and no packet is a wrong second.
+"""
+
+from __future__ import annotations
+
+import time
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from refclock_sim.oscillator import Ramp
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The true time at the start, and how far ahead of it the system clock is."""
+
+    utc: datetime = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
+    clock_offset_s: float = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class OscillatorModel:
+    """Arguments of ``oscillator.Oscillator``."""
+
+    ppm: float = 12.0
+    wander: float = 1e-9
+    sine_ppm: float = 0.0
+    sine_period_s: float = 7200.0
+    ramps: tuple[Ramp, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PulseModel:
+    """Arguments of ``pulse.Pulse``; ``width_ms`` of the pulse; ``inverted`` wiring."""
+
+    model: str = "clean"
+    outliers: float = 0.0
+    burst_every_s: float = 0.0
+    burst_s: float = 20.0
+    width_ms: float = 100.0
+    inverted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverModel:
+    """The receiver and what it comes to know when."""
+
+    kind: str = "ublox-nmea"
+    baud: int = 9600
+    fix_after_s: float = 2.0
+    leap_known_after_s: float = 2.0
+    leap_error_s: int = 3
+    leap_at: datetime | None = None
+    leap_step_s: int = 1
+    announce: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that happens from ``from_s`` to ``until_s``; ``value`` by what, ``share``: with what probability each second."""
+
+    what: str
+    from_s: float
+    until_s: float = 1e12
+    value: float = 1.0
+    share: float = 1.0
+
+
+FAULTS = ("no-pulse", "no-fix", "late-label", "label-delay", "unplugged", "clock-step", "pulse-offset")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What must hold besides the bound."""
+
+    locked_within_s: float | None = None
+    max_error_us: float | None = None
+    settled_max_error_us: float | None = None
+    final: str = "LOCKED"
+    unsynchronised_until_s: float = 0.0
+    holdover: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A scenario file."""
+
+    name: str
+    claim: str
+    duration_s: int
+    start: Start = Start()
+    oscillator: OscillatorModel = OscillatorModel()
+    pulse: PulseModel = PulseModel()
+    receiver: ReceiverModel = ReceiverModel()
+    config: Mapping[str, Any] = field(default_factory=dict)
+    clock: Mapping[str, Any] = field(default_factory=dict)
+    faults: tuple[Fault, ...] = ()
+    limits: Limits = Limits()
+
+
+class ScenarioError(ValueError):
+    """A scenario file that cannot be run; the text says where and why."""
+
+
+def _table(cls: type[Any], table: object, where: str) -> Any:
+    known = {f.name for f in fields(cls)}
+    if not isinstance(table, dict):
+        raise ScenarioError(f"{where}: expected a table")
+    unknown = sorted(set(table) - known)
+    if unknown:
+        raise ScenarioError(f"{where}: unknown key {unknown[0]}; allowed: {', '.join(sorted(known))}")
+    try:
+        return cls(**table)
+    except TypeError as error:
+        raise ScenarioError(f"{where}: {error}") from error
+
+
+def load_scenario(path: Path) -> Scenario:
+    """Read a scenario file; raises ScenarioError or OSError."""
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ScenarioError(f"{path}: {error}") from error
+    known = {"claim", "duration_s", "start", "oscillator", "pulse", "receiver", "config", "clock", "fault", "limits"}
+    unknown = sorted(set(data) - known)
+    if unknown:
+        raise ScenarioError(f"{path}: unknown key {unknown[0]}; allowed: {', '.join(sorted(known))}")
+    duration = data.get("duration_s")
+    if not isinstance(data.get("claim"), str) or not isinstance(duration, int) or not 10 <= duration <= 10_000_000:
+        raise ScenarioError(f"{path}: needs claim (a text) and duration_s (10 to 10000000)")
+    oscillator = dict(data.get("oscillator", {}))
+    ramps = tuple(_table(Ramp, r, f"{path}: [[oscillator.ramps]]") for r in oscillator.pop("ramps", []))
+    faults = tuple(_table(Fault, f, f"{path}: [[fault]]") for f in data.get("fault", []))
+    for fault in faults:
+        if fault.what not in FAULTS:
+            raise ScenarioError(f"{path}: [[fault]]: what = {fault.what!r}; allowed: {', '.join(FAULTS)}")
+    return Scenario(
+        name=path.stem,
+        claim=data["claim"],
+        duration_s=duration,
+        start=_table(Start, data.get("start", {}), f"{path}: [start]"),
+        oscillator=_table(OscillatorModel, {**oscillator, "ramps": ramps}, f"{path}: [oscillator]"),
+        pulse=_table(PulseModel, data.get("pulse", {}), f"{path}: [pulse]"),
+        receiver=_table(ReceiverModel, data.get("receiver", {}), f"{path}: [receiver]"),
+        config=data.get("config", {}),
+        clock=data.get("clock", {}),
+        faults=faults,
+        limits=_table(Limits, data.get("limits", {}), f"{path}: [limits]"),
+    )
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a run showed. Errors in us; ``violations``: packets whose error was beyond what the packet itself claimed."""
+
+    seed: int
+    packets: int = 0
+    synchronised: int = 0
+    violations: int = 0
+    wrong_seconds: int = 0
+    locked_after_s: float | None = None
+    first_synchronised_s: float | None = None
+    max_error_us: float = 0.0
+    rms_error_us: float = 0.0
+    settled_max_error_us: float = 0.0
+    median_bound_us: float = 0.0
+    held_over: bool = False
+    final: str = ""
+    wall_s: float = 0.0
+    worst: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    def failures(self, scenario: Scenario) -> list[str]:
+        """Every limit that did not hold, in words."""
+        limits, bad = scenario.limits, []
+        if self.violations:
+            bad.append(f"{self.violations} of {self.synchronised} packets beyond their own bound ({self.worst})")
+        if self.wrong_seconds:
+            bad.append(f"{self.wrong_seconds} packets with a wrong second")
+        if limits.locked_within_s is not None and (self.locked_after_s is None or self.locked_after_s > limits.locked_within_s):
+            bad.append(f"LOCKED after {self.locked_after_s} s, limit {limits.locked_within_s} s")
+        if limits.max_error_us is not None and self.max_error_us > limits.max_error_us:
+            bad.append(f"maximum error {self.max_error_us:.2f} us after locking, limit {limits.max_error_us} us")
+        if limits.settled_max_error_us is not None and self.settled_max_error_us > limits.settled_max_error_us:
+            bad.append(f"maximum error {self.settled_max_error_us:.2f} us in the last tenth, limit {limits.settled_max_error_us} us")
+        if self.first_synchronised_s is not None and self.first_synchronised_s < limits.unsynchronised_until_s:
+            bad.append(f"served time after {self.first_synchronised_s:.0f} s, must not before {limits.unsynchronised_until_s:.0f} s")
+        if limits.holdover and not self.held_over:
+            bad.append("never went into holdover")
+        if self.final != limits.final:
+            bad.append(f"ended {self.final}, expected {limits.final}")
+        return bad
+
+
+def run_scenario_file(path: Path, seeds: Sequence[int], out: TextIO) -> int:
+    """Run a scenario for each seed, a line each; 0 when every limit held, 1 otherwise, 64 for a file that cannot be run, 74 unreadable."""
+    from refclock_sim.world import World  # the world knows scenarios; not the other way round
+
+    try:
+        scenario = load_scenario(path)
+    except ScenarioError as error:
+        out.write(f"{error}\n")
+        return 64
+    except OSError as error:
+        out.write(f"{path}: {error.strerror}\n")
+        return 74
+    out.write(f"{scenario.name}: {scenario.claim}\n")
+    failed = False
+    for seed in seeds:
+        began = time.perf_counter()
+        outcome = World(scenario, seed).run()
+        outcome.wall_s = time.perf_counter() - began
+        bad = outcome.failures(scenario)
+        failed = failed or bool(bad)
+        locked = "never LOCKED" if outcome.locked_after_s is None else f"LOCKED after {outcome.locked_after_s:.0f} s"
+        out.write(
+            f"  seed {seed}: {'FAILED' if bad else 'held  '}  {locked}, error rms {outcome.rms_error_us:.3f} us max {outcome.max_error_us:.3f} us, "
+            f"median bound {outcome.median_bound_us:.1f} us, {outcome.packets} packets, {scenario.duration_s / outcome.wall_s:.0f} x real time\n"
+        )
+        for words in bad:
+            out.write(f"          {words}\n")
+        out.flush()
+    return 1 if failed else 0

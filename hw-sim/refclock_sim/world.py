@@ -1,0 +1,221 @@
+"""A world in simulated time: the second shell around the real engine and the real packet code.
+
+True time runs in whole seconds of TAI. In each, the oscillator says how fast the local clock runs, the pulse model how late the edge is stamped, the receiver
+what bytes arrive when; clients ask at random moments. All of it becomes events of ``ppsd.events``, in order, for the very Engine that runs behind
+devices; what it publishes goes to the very ``pkt_respond`` that answers on the wire, and every reply is held against the truth.
+"""
+
+from __future__ import annotations
+
+import math
+from random import Random
+
+from ppsd.config import ClockConfig, Config
+from ppsd.engine import Engine
+from ppsd.events import ClockStepped, Effect, LeapFileRead, Note, Publish, Pulsed, Received, SourceFound, SourceLost, Ticked
+from ppsd.server import PacketPath
+from ppsd.status import Mode
+from refclock.config import ReceiverSource
+from refclock.sample import NS, Edge, EdgeKind, Instant, SourceId
+from refclock.timescales import NTP_UNIX_S, LeapTable
+from refclock_sim.oscillator import Oscillator
+from refclock_sim.pulse import Pulse
+from refclock_sim.receiver import Knows, SimReceiver
+from refclock_sim.scenario import Fault, Outcome, Scenario
+
+GPS = SourceId("gps0")
+RAW_START_NS = 5_000 * NS
+"""The host has been up for a while."""
+EDGE_NOTICE_NS = 60_000
+"""From the edge to the event: a thread wakes up."""
+REQUEST = bytes([0x23]) + bytes(39) + b"\x12\x34\x56\x78\x9a\xbc\xde\xf0"
+TURN_NS = 20_000
+"""From arrival to departure of a packet."""
+BOUND_RESOLUTION_NS = 2
+"""Rounding of the stamps on the wire."""
+
+
+class World:
+    """One run of one scenario with one seed."""
+
+    def __init__(self, scenario: Scenario, seed: int) -> None:
+        self.scenario = scenario
+        self.outcome = Outcome(seed)
+        base = Random(f"{scenario.name}/{seed}")
+        o, p, r = scenario.oscillator, scenario.pulse, scenario.receiver
+        self._oscillator = Oscillator(base.getrandbits(62), o.ppm, o.wander, o.ramps, o.sine_ppm, o.sine_period_s)
+        self._pulse = None
+        if p.model != "none":
+            self._pulse = Pulse(p.model, base.getrandbits(62), p.outliers, p.burst_every_s, p.burst_s)
+        self._faults_random = Random(base.getrandbits(62))
+        self._clients = Random(base.getrandbits(62))
+        self._table = LeapTable()
+        self._leap_s = int(r.leap_at.timestamp()) if r.leap_at is not None else None
+        self._truth = self._table if self._leap_s is None else self._table.with_leap(self._leap_s, r.leap_step_s)
+        self._receiver = SimReceiver(r.kind, r.baud, base.getrandbits(62), leap_error_s=r.leap_error_s)
+        utc_s = int(scenario.start.utc.timestamp())
+        self._tai0 = self._truth.utc_to_tai_ns(utc_s * NS)
+        self._real0 = utc_s * NS + round(scenario.start.clock_offset_s * NS)
+        self._raw = RAW_START_NS  # raw reading at the beginning of the present true second
+        self._rate = 0.0
+        self._era = 0
+        self._line: list[tuple[int, bytes]] = []  # (true ns since the start, chunk) still to arrive
+        self._plugged = True
+        source = ReceiverSource(name=str(GPS), device="/dev/simulated", pps="/dev/simulated-pps" if self._pulse else "", **dict(scenario.config))
+        clock = ClockConfig(not_before=scenario.start.utc.date().replace(year=2026, month=1, day=1), **dict(scenario.clock))
+        config = Config(clock=clock, sources=(source,))
+        at = self._instant(0)
+        self.engine = Engine(config, {}, at, simulated=False, version="world", pid=0)
+        self._path: PacketPath | None = None
+        self._effects(self.engine.handle(LeapFileRead(self._table, "the world's table", at)))
+        self._effects(self.engine.handle(SourceFound(GPS, "simulated receiver", at)))
+        self._errors: list[float] = []
+        self._bounds: list[float] = []
+
+    # ---- clocks ------------------------------------------------------------------------------------------------------------------
+
+    def _raw_at(self, into_ns: float) -> int:
+        """Raw clock ``into_ns`` after the beginning of the present true second (a little beyond its end is allowed)."""
+        return self._raw + round(into_ns * (1.0 + self._rate))
+
+    def _instant(self, into_ns: float) -> Instant:
+        raw = self._raw_at(into_ns)
+        return Instant(self._real0 + raw - RAW_START_NS, raw, self._era)
+
+    # ---- one second after another ------------------------------------------------------------------------------------------------
+
+    def run(self) -> Outcome:
+        """The whole scenario."""
+        for k in range(self.scenario.duration_s):
+            self._rate = self._oscillator.step(float(k))
+            for into, kind, payload in sorted(self._second(k), key=lambda event: event[0]):
+                self._happen(k, into, kind, payload)
+            self._raw += round(NS * (1.0 + self._rate))
+        return self._finish()
+
+    def _active(self, what: str, k: int) -> Fault | None:
+        for fault in self.scenario.faults:
+            if fault.what == what and fault.from_s <= k < fault.until_s and (fault.share >= 1.0 or self._faults_random.random() < fault.share):
+                return fault
+        return None
+
+    def _second(self, k: int) -> list[tuple[float, str, bytes | EdgeKind]]:
+        """What happens in true second ``k``: (ns into it, kind, payload)."""
+        tai_ns = self._tai0 + k * NS
+        happenings: list[tuple[float, str, bytes | EdgeKind]] = [(self._clients.random() * NS, "packet", b"") for _ in range(2)]
+        happenings.append((0.95e9, "tick", b""))
+        if self._active("clock-step", k):
+            happenings.append((0.5e9, "step", b""))
+        unplugged = self._active("unplugged", k) is not None
+        if unplugged == self._plugged:
+            self._plugged = not unplugged
+            happenings.append((0.0, "lost" if unplugged else "found", b""))
+        if unplugged:
+            self._line.clear()
+            return happenings
+        if self._pulse is not None:
+            late = self._pulse.error_ns(float(k), self._raw / NS)
+            offset = self._active("pulse-offset", k)
+            late += offset.value * 1e9 if offset is not None else 0.0
+            if self._active("no-pulse", k) is None and late < 0.8e9:
+                kinds = (EdgeKind.CLEAR, EdgeKind.ASSERT) if self.scenario.pulse.inverted else (EdgeKind.ASSERT, EdgeKind.CLEAR)
+                happenings.append((late, "edge", kinds[0]))
+                happenings.append((late + self.scenario.pulse.width_ms * 1e6, "edge", kinds[1]))
+        self._send(k, tai_ns)
+        for at, chunk in self._line:
+            if at < (k + 1) * NS:
+                happenings.append((float(at - k * NS), "bytes", chunk))
+        self._line = [(at, chunk) for at, chunk in self._line if at >= (k + 1) * NS]
+        return happenings
+
+    def _send(self, k: int, tai_ns: int) -> None:
+        """Queue the cycle that the receiver sends for this second."""
+        r = self.scenario.receiver
+        late = self._active("late-label", k)
+        named = tai_ns - (round(late.value) * NS if late is not None else 0)
+        delay = self._active("label-delay", k)
+        utc_ns = self._truth.tai_to_utc_ns(named)
+        in_leap = self._truth.tai_to_utc_ns(named - NS) == utc_ns
+        announced = self._leap_s if r.announce and self._leap_s is not None and utc_ns // NS < self._leap_s else None
+        self._receiver.tai_offset_s = (named - utc_ns) // NS - in_leap
+        fix = k >= r.fix_after_s and self._active("no-fix", k) is None
+        knows = Knows(fix, k >= r.fix_after_s, k >= r.leap_known_after_s, in_leap, announced, r.leap_step_s)
+        for at, chunk in self._receiver.cycle(utc_ns // NS, knows, round(delay.value * 1e9) if delay is not None else 0):
+            self._line.append((k * NS + at, chunk))
+
+    def _happen(self, k: int, into: float, kind: str, payload: bytes | EdgeKind) -> None:
+        at = self._instant(into)
+        engine = self.engine
+        if kind == "packet":
+            self._ask(k, into)
+        elif kind == "bytes" and isinstance(payload, bytes):
+            self._effects(engine.handle(Received(GPS, payload, at, self._receiver.byte_ns)))
+        elif kind == "edge" and isinstance(payload, EdgeKind):
+            self._effects(engine.handle(Pulsed(GPS, Edge(at, payload, k), at.shifted(EDGE_NOTICE_NS))))
+        elif kind == "tick":
+            self._effects(engine.handle(Ticked(at)))
+            if engine.mode is Mode.TRACK and self.outcome.locked_after_s is None:
+                self.outcome.locked_after_s = float(k + 1)
+            self.outcome.held_over = self.outcome.held_over or engine.mode is Mode.HOLDOVER
+        elif kind == "step":
+            by = round(next(f.value for f in self.scenario.faults if f.what == "clock-step") * NS)
+            self._real0 += by
+            self._era += 1
+            self._effects(engine.handle(ClockStepped(by, self._instant(into))))
+        elif kind == "lost":
+            self._effects(engine.handle(SourceLost(GPS, "unplugged", at)))
+        elif kind == "found":
+            self._effects(engine.handle(SourceFound(GPS, "simulated receiver", at)))
+
+    def _effects(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Publish):
+                if self._path is None:
+                    self._path = PacketPath(effect)
+                self._path.publish(effect)
+            elif isinstance(effect, Note):
+                words = " ".join(f"{key}={value}" for key, value in effect.fields.items())
+                self.outcome.notes.append(f"{(self._raw - RAW_START_NS) / NS:.0f} s: {effect.event} {words}")
+
+    # ---- clients -----------------------------------------------------------------------------------------------------------------
+
+    def _ask(self, k: int, into: float) -> None:
+        """One client's request, and its reply held against the truth at the moment it left."""
+        self.outcome.packets += 1
+        if self._path is None:
+            return
+        reply, _, _ = self._path.respond(REQUEST, self._raw_at(into), self._raw_at(into + TURN_NS))
+        if len(reply) != 48 or reply[0] >> 6 == 3 or reply[1] == 0:
+            return
+        true_tai = self._tai0 + k * NS + round(into) + TURN_NS
+        true_utc = self._truth.tai_to_utc_ns(true_tai)
+        stamp = int.from_bytes(reply[40:48], "big")
+        served_utc = ((stamp >> 32) - NTP_UNIX_S) * NS + ((stamp & 0xFFFF_FFFF) * NS >> 32)
+        bound = int.from_bytes(reply[8:12], "big") * NS / 65536 + int.from_bytes(reply[4:8], "big") * NS / 131072 + BOUND_RESOLUTION_NS
+        error = served_utc - true_utc
+        near_leap = self._leap_s is not None and abs(true_utc - self._leap_s * NS) < bound + TURN_NS
+        if near_leap:
+            return  # within its own uncertainty of the leap either count is right
+        out = self.outcome
+        out.synchronised += 1
+        if out.first_synchronised_s is None:
+            out.first_synchronised_s = float(k)
+        if abs(error) > bound:
+            out.violations += 1
+            out.worst = out.worst or f"first at {k} s: error {error / 1e3:.3f} us, bound {bound / 1e3:.3f} us, {self.engine.mode.value}"
+        if abs(error) > 0.5e9:
+            out.wrong_seconds += 1
+        if out.locked_after_s is not None:
+            self._errors.append(error / 1e3)
+            self._bounds.append(self.engine.timescale.bound_ns(self._raw_at(into)) / 1e3 if self.engine.timescale.estimate is not None else 0.0)
+
+    def _finish(self) -> Outcome:
+        out = self.outcome
+        out.final = self.engine.snapshot(self._instant(0)).verdict
+        if self._errors:
+            tail = self._errors[-max(1, len(self._errors) // 10) :]
+            out.max_error_us = max(map(abs, self._errors))
+            out.rms_error_us = math.sqrt(sum(e * e for e in self._errors) / len(self._errors))
+            out.settled_max_error_us = max(map(abs, tail))
+            out.median_bound_us = sorted(self._bounds)[len(self._bounds) // 2]
+        return out
