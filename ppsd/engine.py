@@ -10,6 +10,7 @@ until the limit, then ACQUIRE and leap 3).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
@@ -45,6 +46,8 @@ TICK_NS = NS
 LOCK_SAMPLES = 8
 """Accepted samples of the selected source before TRACK: the seed's five and three that confirmed it."""
 PERSIST_FIRST_NS, PERSIST_NS = 300 * NS, 3600 * NS
+WORSE = 2.0
+"""A source that comes while we hold over is taken up unless its bound is this much worse than what we still have."""
 RESUME_BOUND_NS = 100_000_000
 """A record left by an earlier run is resumed below this bound: pulses can still be rounded by it."""
 LEAP_SILENCE_NS = 2 * NS
@@ -202,7 +205,8 @@ class Engine:
             if name not in before.falsetickers:
                 out.append(Note("sources disagree", "warning", {"source": name, "by_s": by_ns / NS}))
         best = self.choice.selected
-        if best is None:
+        held = self.timescale.bound_ns(now) if self.mode is Mode.HOLDOVER else math.inf
+        if best is None or best.estimate.bound_ns >= min(self.timescale.max_bound_ns, WORSE * held):
             self.selected = None
             self._hold(at, out)
             return
@@ -214,9 +218,6 @@ class Engine:
             jump = best.estimate.tai_ns - self.timescale.tai_at(now)
             if abs(jump) > self.timescale.bound_ns(now) + best.estimate.bound_ns:
                 out.append(Note("served time corrected beyond its bound", "error", {"by_ns": jump}))
-        if best.estimate.bound_ns >= self.timescale.max_bound_ns:
-            self._hold(at, out)
-            return
         self.timescale.adopt(best.estimate, best.reference_mono_ns, "SIM" if self.simulated else best.refid)
         self._enter(Mode.TRACK if best.estimate.samples >= LOCK_SAMPLES else Mode.CONVERGE, at, out)
         out.append(self._record(at))

@@ -16,8 +16,8 @@ absolute deviation), and beyond ``GATE`` of it not at all. Guards against the fi
 * a bank member that has become hopeless is restarted from the mixture;
 * after a (re)start the range of the samples that it was made from stays in the bound, fading as others confirm.
 
-The bound adds what the covariance cannot know: the estimator settles somewhere inside the noise (its median, roughly), the true second may be
-anywhere inside: ``SHAPE`` robust sigmas cover a one-sided exponential (1.40) and a uniform latency (1.35).
+The bound adds what the covariance cannot know: the estimator settles somewhere inside the noise (its median, roughly), the true second
+may be anywhere inside: ``SHAPE`` robust sigmas cover a one-sided exponential (1.40) and a uniform latency (1.35).
 
 Pure; one of these for each channel of each source. Times are raw ns in, floats relative to the first sample inside.
 """
@@ -286,7 +286,8 @@ class Estimator:
         dt = max(0.0, t - self._t)
         jump = self._jump[0] if t - self._jump[1] < JUMP_HOLD_S else 0.0
         early = self._seed_range * SEED_SAMPLES / (SEED_SAMPLES + self._since_seed)
-        bound = self.bias_ns + jump + early + self._repeating / UNIFORM + SHAPE * self._scale * (1 + abs(self._drift)) + COVER * math.sqrt(pxx)
+        shape = SHAPE * self._scale * (1 + abs(self._drift)) + self._repeating / UNIFORM
+        bound = self.bias_ns + jump + early + shape + COVER * math.sqrt(pxx)
         rate_bound = COVER * math.sqrt(pyy)
         wander = COVER * ASSUMED_WANDER / math.sqrt(3)
         x += y * dt

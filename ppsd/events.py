@@ -17,7 +17,7 @@ from refclock.timescales import LeapTable
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """Bytes from a receiver's line; ``at`` is when the read that returned them ended, ``byte_ns`` the line time of one byte (0: unknown, USB)."""
+    """Bytes from a receiver's line; ``at``: when the read ended that returned them; ``byte_ns``: line time of a byte (0: unknown, USB)."""
 
     source: SourceId
     data: bytes
@@ -132,7 +132,7 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class Steer:
-    """Bring CLOCK_REALTIME onto the timescale: at raw instant ``raw_ns`` it should have read ``utc_ns``, running at ``rate`` = d(UTC)/d(raw) - 1.
+    """Bring CLOCK_REALTIME onto the timescale: at raw ``raw_ns`` it should have read ``utc_ns``, running at ``rate`` = d(UTC)/d(raw) - 1.
 
     The clock decides how (frequency, slew, or one step when ``may_step``); ``leap`` and the errors are what the kernel should tell others.
     """

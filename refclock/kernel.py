@@ -24,7 +24,7 @@ from refclock._kernel import ffi, lib
 from refclock.sample import NS, Instant, Leap
 
 if TYPE_CHECKING:
-    from refclock._kernel import Shm, Tsc
+    from refclock._kernel import Shm, Tsc, TscParams
 
 _Handle = TypeVar("_Handle")
 
@@ -159,8 +159,7 @@ _CONTROL_HINTS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Adjtimex:
-    """What the kernel says of its clock. ``frequency_ppm`` positive: it is made to run faster. ``status``: STA_* of <sys/timex.h>;
-    ``state``: what adjtimex(2) returns."""
+    """The kernel's clock. ``frequency_ppm`` positive: made to run faster. ``status``: STA_*, ``state``: TIME_* of adjtimex(2)."""
 
     frequency_ppm: float
     offset_ns: int
@@ -218,8 +217,7 @@ class PpsEvent:
 
 
 class PpsDevice:
-    """A kernel PPS source, /dev/ppsN. Opening it captures every edge that it can; without the privilege to change the capture, what it
-    already captures."""
+    """A kernel PPS source, /dev/ppsN. Opening it captures every edge that it can; without privilege, what it already captures."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
@@ -370,8 +368,7 @@ class Record(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TimescaleReading:
-    """The timescale at one instant: struct tsc_reading. ``bound_ns`` rounded up; ``stratum`` 0 and ``leap`` 3 when unsynchronised;
-    ``reference_utc_ns`` 0 = never."""
+    """struct tsc_reading. ``bound_ns`` rounded up; ``stratum`` 0 and ``leap`` 3 when unsynchronised; ``reference_utc_ns`` 0 = never."""
 
     utc_ns: int
     tai_ns: int
@@ -441,11 +438,13 @@ class TimescaleReader(_TimescaleFile):
 
     def at(self, raw_ns: int) -> TimescaleReading | None:
         """The record in force evaluated at ``raw_ns``, None before the first."""
-        if lib.tsc_read(_live(self._tsc, self.path), self._params) < 0:
+        p, r = self.params(), self._reading
+        if p is None:
             return None
-        r = self._reading
-        lib.tsc_at(self._params, raw_ns, r)
-        leap, simulated = Leap(r.leap), bool(r.simulated)
-        return TimescaleReading(
-            r.utc_ns, r.tai_ns, r.bound_ns, r.root_delay_ns, r.reference_utc_ns, r.refid, r.precision, r.stratum, leap, simulated
-        )
+        lib.tsc_at(p, raw_ns, r)
+        times = r.utc_ns, r.tai_ns, r.bound_ns, r.root_delay_ns, r.reference_utc_ns
+        return TimescaleReading(*times, r.refid, r.precision, r.stratum, Leap(r.leap), bool(r.simulated))
+
+    def params(self) -> TscParams | None:
+        """The record in force as it was published (a struct that the next call reuses), None before the first."""
+        return self._params if lib.tsc_read(_live(self._tsc, self.path), self._params) == 0 else None

@@ -55,7 +55,7 @@ class EdgeKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """One edge of a pulse, stamped by the kernel. ``uncertainty_ns`` is that of the REALTIME to RAW conversion (1 sigma-like half width)."""
+    """One edge of a pulse, stamped by the kernel. ``uncertainty_ns``: half width of the REALTIME to RAW conversion."""
 
     at: Instant
     kind: EdgeKind

@@ -63,7 +63,10 @@ class LeapTable:
 
 
 def parse_leap_seconds_list(text: str) -> LeapTable | None:
-    """Read IERS/NIST leap-seconds.list (tzdata ships it): ``<NTP second> <TAI-UTC> # comment``, ``#@ <NTP second>`` expiry. None when it holds no table."""
+    """Read IERS/NIST leap-seconds.list (tzdata ships it); None when it holds no table.
+
+    Lines: ``<NTP second> <TAI-UTC> # comment``; ``#@ <NTP second>`` is the expiry.
+    """
     starts: list[int] = []
     offsets: list[int] = []
     expires: int | None = None
@@ -83,7 +86,7 @@ def parse_leap_seconds_list(text: str) -> LeapTable | None:
 
 
 def window_weeks(utc_s: int, not_before_s: int) -> int:
-    """Multiples of 1024 weeks to add so that ``utc_s`` lies in [not_before, not_before + 1024 weeks); 0 when it does, negative when it is past."""
+    """Multiples of 1024 weeks to add so that ``utc_s`` lies in [not_before, + 1024 weeks); negative when it is past."""
     return -((utc_s - not_before_s) // ROLLOVER_S)
 
 

@@ -38,6 +38,7 @@ class Oscillator:
         ppm: float = 12.0,
         wander: float = 1e-9,
         ramps: tuple[Ramp, ...] = (),
+        *,
         sine_ppm: float = 0.0,
         sine_period_s: float = 7200.0,
     ) -> None:

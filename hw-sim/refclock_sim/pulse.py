@@ -1,7 +1,7 @@
 """Pulses: how late the kernel stamps each one, ns. A phase error; positive = late. Seeded.
 
-The Raspberry Pi's latency is the mixture N(0, 0.5 us) + Exp(1 us) + [2 %] Exp(20 us) (shared measurements of GPIO interrupts), here with the constant
-part left in: a real latency has a mean, and a server that does not know it must cover it with its bound.
+The Raspberry Pi's latency is 4 us and the mixture N(0, 0.5 us) + Exp(1 us) + [2 %] Exp(20 us): a real latency has a mean, and a server
+that does not know it must cover it with its bound.
 """
 
 from __future__ import annotations

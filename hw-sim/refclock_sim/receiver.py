@@ -1,7 +1,7 @@
 """A byte-level receiver: what it sends in the second that it names, chunk by chunk, at the true speed of its line.
 
-It knows what it is told: how long ago it was switched on, whether it has a fix, whether its leap count has come. Before a fix sentences are empty,
-then void, then valid; before the leap count is known UTC is ``leap_error_s`` ahead, as with real receivers after a cold start.
+It knows what it is told: whether it has time, a fix, its leap count. Without time sentences are empty, without a fix they are void; while
+the leap count is not known UTC is ``leap_error_s`` ahead, as with real receivers after a cold start.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from random import Random
 
 BITS = 10
 """8N1: start, eight data bits, stop."""
-CONSTELLATION = ((2, 71, 284), (5, 44, 75), (7, 12, 150), (12, 33, 310), (13, 58, 40), (15, 23, 205), (18, 9, 15), (20, 17, 100), (24, 63, 190), (25, 28, 250), (29, 39, 130))
+CONSTELLATION = (
+    (2, 71, 284), (5, 44, 75), (7, 12, 150), (12, 33, 310), (13, 58, 40), (15, 23, 205),
+    (18, 9, 15), (20, 17, 100), (24, 63, 190), (25, 28, 250), (29, 39, 130),
+)  # fmt: skip
 """GPS satellites in view: number, elevation, azimuth (degrees) at one moment of one day."""
 GPS_EPOCH_S = 315_964_800
 """1980-01-06T00:00:00Z (IS-GPS-200)."""
@@ -133,13 +136,16 @@ class SimReceiver:
         pvt += struct.pack("<iiii", round(LONGITUDE * 1e7), round(LATITUDE * 1e7), round(HEIGHT_M * 1e3), round(HEIGHT_M * 1e3))
         out = frame(0x01, 0x07, pvt.ljust(92, b"\0"))
         if self._cycles % 4 == 0:
-            change, until = 0, 0
+            change, until, week, weekday = 0, 0, 0, 0
             if knows.leap_at_s is not None:
                 change, until = knows.leap_step_s, knows.leap_at_s - utc_s
+                days = (knows.leap_at_s - GPS_EPOCH_S) // 86_400  # the leap second ends day 1 (Sunday) to 7 of a GPS week
+                week, weekday = (days - 1) // 7, (days - 1) % 7 + 1
             flags = (0x01 if knows.leap else 0) | (0x02 if knows.leap_at_s is not None else 0)
             source = 2 if knows.leap else 0
             leap = self.tai_offset_s - GPS_TAI_S - (0 if knows.leap else self.leap_error_s)
-            out += frame(0x01, 0x26, struct.pack("<IB3xBbBbiHH3xB", itow, 0, source, leap, 2 if knows.leap_at_s else 0, change, until, 0, 0, flags))
+            announced = (2 if knows.leap_at_s else 0, change, until, week, weekday, flags)
+            out += frame(0x01, 0x26, struct.pack("<IB3xBbBbiHH3xB", itow, 0, source, leap, *announced))
         return out
 
 

@@ -8,20 +8,20 @@
     [receiver]    kind (of receiver.KINDS), baud, fix_after_s, leap_known_after_s, leap_at (UTC midnight), announce (false: unannounced)
     [config]      keys of a [[source]] type = "receiver" (pps_bias_us, edge ...) and of [clock]
     [[fault]]     what = "no-pulse" | "no-fix" | "late-label" | "label-delay" | "unplugged" | "clock-step", from_s, until_s, value, share
-    [limits]      locked_within_s, max_error_us (after it), settled_max_error_us (last tenth), final = LOCKED ..., unsynchronised_until_s, holdover (true)
+    [limits]      locked_within_s, max_error_us (after it), settled_max_error_us (last tenth), final = "LOCKED" ...,
+                  unsynchronised_until_s, holdover (true: must have been in it)
 
 Whatever the limits: at every packet |served - true| <= root dispersion + root delay / 2, and no packet is a wrong second.
 """
 
 from __future__ import annotations
 
-import time
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from refclock_sim.oscillator import Ramp
 
@@ -206,34 +206,3 @@ class Outcome:
         if self.final != limits.final:
             bad.append(f"ended {self.final}, expected {limits.final}")
         return bad
-
-
-def run_scenario_file(path: Path, seeds: Sequence[int], out: TextIO) -> int:
-    """Run a scenario for each seed, a line each; 0 when every limit held, 1 otherwise, 64 for a file that cannot be run, 74 unreadable."""
-    from refclock_sim.world import World  # the world knows scenarios; not the other way round
-
-    try:
-        scenario = load_scenario(path)
-    except ScenarioError as error:
-        out.write(f"{error}\n")
-        return 64
-    except OSError as error:
-        out.write(f"{path}: {error.strerror}\n")
-        return 74
-    out.write(f"{scenario.name}: {scenario.claim}\n")
-    failed = False
-    for seed in seeds:
-        began = time.perf_counter()
-        outcome = World(scenario, seed).run()
-        outcome.wall_s = time.perf_counter() - began
-        bad = outcome.failures(scenario)
-        failed = failed or bool(bad)
-        locked = "never LOCKED" if outcome.locked_after_s is None else f"LOCKED after {outcome.locked_after_s:.0f} s"
-        out.write(
-            f"  seed {seed}: {'FAILED' if bad else 'held  '}  {locked}, error rms {outcome.rms_error_us:.3f} us max {outcome.max_error_us:.3f} us, "
-            f"median bound {outcome.median_bound_us:.1f} us, {outcome.packets} packets, {scenario.duration_s / outcome.wall_s:.0f} x real time\n"
-        )
-        for words in bad:
-            out.write(f"          {words}\n")
-        out.flush()
-    return 1 if failed else 0

@@ -1,14 +1,20 @@
 """A world in simulated time: the second shell around the real engine and the real packet code.
 
-True time runs in whole seconds of TAI. In each, the oscillator says how fast the local clock runs, the pulse model how late the edge is stamped, the receiver
-what bytes arrive when; clients ask at random moments. All of it becomes events of ``ppsd.events``, in order, for the very Engine that runs behind
-devices; what it publishes goes to the very ``pkt_respond`` that answers on the wire, and every reply is held against the truth.
+True time runs in whole seconds of TAI. In each, the oscillator says how fast the local clock runs, the pulse model how late the edge is
+stamped, the receiver what bytes arrive when; clients ask at random moments. All of it becomes events of ``ppsd.events``, in order, for the
+very Engine that runs behind devices; what it publishes goes to the very ``pkt_respond`` that answers on the wire, and every reply is held
+against the truth.
 """
 
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
 from random import Random
+from typing import TextIO
 
 from ppsd.config import ClockConfig, Config
 from ppsd.engine import Engine
@@ -21,7 +27,7 @@ from refclock.timescales import NTP_UNIX_S, LeapTable
 from refclock_sim.oscillator import Oscillator
 from refclock_sim.pulse import Pulse
 from refclock_sim.receiver import Knows, SimReceiver
-from refclock_sim.scenario import Fault, Outcome, Scenario
+from refclock_sim.scenario import Fault, Outcome, Scenario, ScenarioError, load_scenario
 
 GPS = SourceId("gps0")
 RAW_START_NS = 5_000 * NS
@@ -43,7 +49,8 @@ class World:
         self.outcome = Outcome(seed)
         base = Random(f"{scenario.name}/{seed}")
         o, p, r = scenario.oscillator, scenario.pulse, scenario.receiver
-        self._oscillator = Oscillator(base.getrandbits(62), o.ppm, o.wander, o.ramps, o.sine_ppm, o.sine_period_s)
+        sine = {"sine_ppm": o.sine_ppm, "sine_period_s": o.sine_period_s}
+        self._oscillator = Oscillator(base.getrandbits(62), o.ppm, o.wander, o.ramps, **sine)
         self._pulse = None
         if p.model != "none":
             self._pulse = Pulse(p.model, base.getrandbits(62), p.outliers, p.burst_every_s, p.burst_s)
@@ -61,8 +68,9 @@ class World:
         self._era = 0
         self._line: list[tuple[int, bytes]] = []  # (true ns since the start, chunk) still to arrive
         self._plugged = True
-        source = ReceiverSource(name=str(GPS), device="/dev/simulated", pps="/dev/simulated-pps" if self._pulse else "", **dict(scenario.config))
-        clock = ClockConfig(not_before=scenario.start.utc.date().replace(year=2026, month=1, day=1), **dict(scenario.clock))
+        pps = "/dev/simulated-pps" if self._pulse else ""
+        source = ReceiverSource(name=str(GPS), device="/dev/simulated", pps=pps, **dict(scenario.config))
+        clock = ClockConfig(not_before=date(2026, 1, 1), **dict(scenario.clock))
         config = Config(clock=clock, sources=(source,))
         at = self._instant(0)
         self.engine = Engine(config, {}, at, simulated=False, version="world", pid=0)
@@ -95,7 +103,8 @@ class World:
 
     def _active(self, what: str, k: int) -> Fault | None:
         for fault in self.scenario.faults:
-            if fault.what == what and fault.from_s <= k < fault.until_s and (fault.share >= 1.0 or self._faults_random.random() < fault.share):
+            now = fault.what == what and fault.from_s <= k < fault.until_s
+            if now and (fault.share >= 1.0 or self._faults_random.random() < fault.share):
                 return fault
         return None
 
@@ -207,7 +216,7 @@ class World:
             out.wrong_seconds += 1
         if out.locked_after_s is not None:
             self._errors.append(error / 1e3)
-            self._bounds.append(self.engine.timescale.bound_ns(self._raw_at(into)) / 1e3 if self.engine.timescale.estimate is not None else 0.0)
+            self._bounds.append(self.engine.timescale.bound_ns(self._raw_at(into)) / 1e3)
 
     def _finish(self) -> Outcome:
         out = self.outcome
@@ -219,3 +228,31 @@ class World:
             out.settled_max_error_us = max(map(abs, tail))
             out.median_bound_us = sorted(self._bounds)[len(self._bounds) // 2]
         return out
+
+
+def run_scenario_file(path: Path, seeds: Sequence[int], out: TextIO) -> int:
+    """Run a scenario for each seed, a line each; 0 when every limit held, 1 otherwise, 64 for a file that cannot be run, 74 unreadable."""
+    try:
+        scenario = load_scenario(path)
+    except ScenarioError as error:
+        out.write(f"{error}\n")
+        return 64
+    except OSError as error:
+        out.write(f"{path}: {error.strerror}\n")
+        return 74
+    out.write(f"{scenario.name}: {scenario.claim}\n")
+    failed = False
+    for seed in seeds:
+        began = time.perf_counter()
+        outcome = World(scenario, seed).run()
+        outcome.wall_s = time.perf_counter() - began
+        bad = outcome.failures(scenario)
+        failed = failed or bool(bad)
+        locked = "never LOCKED" if outcome.locked_after_s is None else f"LOCKED after {outcome.locked_after_s:.0f} s"
+        shown = f"error rms {outcome.rms_error_us:.3f} us max {outcome.max_error_us:.3f} us, median bound {outcome.median_bound_us:.1f} us"
+        speed = f"{outcome.packets} packets, {scenario.duration_s / outcome.wall_s:.0f} x real time"
+        out.write(f"  seed {seed}: {'FAILED' if bad else 'held  '}  {locked}, {shown}, {speed}\n")
+        for words in bad:
+            out.write(f"          {words}\n")
+        out.flush()
+    return 1 if failed else 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from refclock_sim.scenario import load_scenario
 from refclock_sim.world import World
 

@@ -1,0 +1,72 @@
+"""``python -m ppsd clock|serve|simulator``: the daemon's processes, one each; any other word is a command of ``refclock``.
+
+``clock`` and ``serve`` are complete by themselves: systemd starts them as units, ``refclock run`` as children, a network simulator
+one by one. Exit codes as in ``ppsd.cli``.
+"""
+# ruff: noqa: PLC0415 (each process imports its own half only: the server's library never enters the clock process)
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+
+def _process(name: str, argv: list[str]) -> int:
+    """The clock or the serve process, until it is told to stop."""
+    from ppsd.cli import BAD_CONFIG, USAGE, complain, io_failure
+    from ppsd.config import load
+    from refclock.config import ConfigError
+
+    parser = argparse.ArgumentParser(prog=f"python -m ppsd {name}", exit_on_error=False)
+    parser.add_argument("--config", metavar="FILE", type=Path)
+    parser.add_argument("--run-dir", metavar="DIR", type=Path)
+    parser.add_argument("--simulated", action="store_true", help="everything served is marked as simulated")
+    parser.add_argument("--duration", metavar="SECONDS", type=float)
+    try:
+        args = parser.parse_args(argv)
+    except argparse.ArgumentError as error:
+        print(f"ppsd {name}: {error}", file=sys.stderr)
+        return USAGE
+    try:
+        config = load(args.config)
+    except ConfigError as error:
+        return complain(error)
+    if args.simulated and config.clock.steer != "none":
+        print(f'ppsd {name}: clock.steer must be "none" with --simulated', file=sys.stderr)
+        return BAD_CONFIG
+    run_dir = args.run_dir or Path(config.run.directory)
+    try:
+        if name == "clock":
+            from ppsd.run import main as clock
+
+            return clock(config, run_dir, args.simulated, args.duration)
+        from ppsd.serve import main as serve
+
+        return serve(config, run_dir, args.simulated, args.duration)
+    except OSError as error:
+        return io_failure(error)
+
+
+def main(argv: list[str]) -> int:
+    """Dispatch on the first word."""
+    if argv[:1] in (["clock"], ["serve"], ["simulator"]) and "REFCLOCK_PARENT_FD" in os.environ:
+        from ppsd.supervise import die_with_parent
+
+        die_with_parent()
+    if argv[:1] in (["clock"], ["serve"]):
+        return _process(argv[0], argv[1:])
+    if argv[:1] == ["simulator"]:
+        import runpy
+
+        sys.argv = ["refclock_sim", *argv[1:]]
+        runpy.run_module("refclock_sim", run_name="__main__", alter_sys=True)
+        return 0
+    from ppsd.cli import main as command
+
+    return command(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

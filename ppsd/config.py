@@ -1,0 +1,449 @@
+"""The configuration file: TOML text to one frozen Config, with every mistake reported at once, by line.
+
+Every key is optional. Rules for values live in the fields (``refclock.config.Rule``); this module adds what needs the whole file: syntax
+errors past the first, the line of each key, names, duplicates and contradictions. A file is at most 1 MB, UTF-8 (a byte order mark is
+tolerated). ``as_toml`` writes a Config that reads back equal: what ``config show`` prints and ``run --sim`` hands to its children.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from datetime import date
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import Any
+
+from refclock import BUILD_DATE
+from refclock.config import (
+    FEEDS,
+    SOCKET_PATH_BYTES,
+    SOURCES,
+    ConfigError,
+    Feed,
+    GpsdSource,
+    Key,
+    Problem,
+    ReceiverSource,
+    ShmFeed,
+    ShmSource,
+    SockFeed,
+    SockSource,
+    Source,
+    absolute_path,
+    key,
+    read_table,
+    suggestion,
+)
+
+DEFAULT_FILE = "/etc/refclock/refclock.toml"
+LIMIT_BYTES = 1 << 20
+"""Largest file read: thousands of times what anybody writes by hand."""
+SYNTAX_ERRORS = 20
+"""Give up after as many syntax errors: it is probably not TOML."""
+KEY_DEPTH = 64
+"""Most dots of one line's keys and numbers: tomllib needs time in the square of a key's parts (0.6 s for 8000; measured on x86-64)."""
+ELEMENTS = 64
+"""Most sources, and most feeds: more than any machine has ports for."""
+
+
+def parse_endpoint(text: str) -> tuple[str, int] | None:
+    """``IPv4:PORT`` or ``[IPv6]:PORT`` to (address, port); None when it is neither or the port is not 1..65535."""
+    match = re.fullmatch(r"(?:\[([^\[\]\s]+)\]|([0-9.]+)):([0-9]{1,5})", text, re.ASCII)
+    if match is None or not 1 <= int(match[3]) <= 65535:
+        return None
+    try:
+        _ = IPv6Address(match[1]) if match[1] else IPv4Address(match[2])
+    except ValueError:
+        return None
+    return match[1] or match[2], int(match[3])
+
+
+def _endpoint(text: str) -> str | None:
+    return None if parse_endpoint(text) else 'must be an address and port like "0.0.0.0:123" or "[::]:123"'
+
+
+def _run_directory(text: str) -> str | None:
+    longest = SOCKET_PATH_BYTES - len("/clock.sock")
+    return f"longer than {longest} bytes (it holds unix sockets)" if len(text.encode()) > longest else absolute_path(text)
+
+
+@dataclass(frozen=True, slots=True)
+class ClockConfig:
+    """``steer``: whether CLOCK_REALTIME is disciplined. ``holdover_limit_s``: longest holdover. ``max_bound_ms``: beyond it leap 3."""
+
+    steer: str = key("none", "who sets the system clock", choices=("none", "kernel"))
+    holdover_limit_s: float = key(86400.0, "seconds", low=0, high=31_536_000)
+    max_bound_ms: float = key(1000.0, "milliseconds", low=0.001, high=16_000)
+    not_before: date = key(date.fromisoformat(BUILD_DATE), "a date like 2026-11-21, without quotes")  # noqa: RUF009 (key() makes a field)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """The NTP server. ``threads`` per address."""
+
+    enabled: bool = key(True, "true or false")
+    listen: tuple[str, ...] = key(("0.0.0.0:123", "[::]:123"), 'a list like ["0.0.0.0:123", "[::]:123"]', check=_endpoint)
+    threads: int = key(1, "a whole number", low=1, high=64)
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """``directory``: sockets and the timescale record. ``state``: what survives a restart."""
+
+    directory: str = key("/run/refclock", "an absolute path", check=_run_directory)
+    state: str = key("/var/lib/refclock", "an absolute path", check=absolute_path)
+
+
+@dataclass(frozen=True, slots=True)
+class LeapConfig:
+    """The table of leap seconds (IERS format; tzdata ships it)."""
+
+    file: str = key("/usr/share/zoneinfo/leap-seconds.list", "an absolute path", check=absolute_path)
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """The log goes to standard error."""
+
+    format: str = key("text", "the form of a line", choices=("text", "json"))
+    level: str = key("info", "the least important level shown", choices=("debug", "info", "warning", "error"))
+
+
+@dataclass(frozen=True, slots=True)
+class SimulationConfig:
+    """``run --sim`` only. ``pulse``: whether the receiver gives one. ``offset_s``: true time minus this machine's clock at the start."""
+
+    receiver: str = key("ublox8", "a receiver that the simulator knows")
+    baud: int = key(9600, "the simulated line's speed", low=4800, high=921600)
+    pulse: bool = key(True, "true or false")
+    offset_s: float = key(0.0, "seconds", low=-1e9, high=1e9)
+    seed: int = key(1, "a whole number", low=0, high=2**63 - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole file. ``file`` names where it came from ("" = defaults) and does not count in comparisons."""
+
+    clock: ClockConfig = field(default_factory=ClockConfig)
+    server: ServerConfig = field(default_factory=ServerConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+    leap: LeapConfig = field(default_factory=LeapConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    simulation: SimulationConfig = field(default_factory=SimulationConfig)
+    sources: tuple[Source, ...] = ()
+    feeds: tuple[Feed, ...] = ()
+    file: str = field(default="", compare=False)
+
+
+TABLES: Mapping[str, type[Any]] = {
+    "clock": ClockConfig,
+    "server": ServerConfig,
+    "run": RunConfig,
+    "leap": LeapConfig,
+    "log": LogConfig,
+    "simulation": SimulationConfig,
+}
+_NAME_PREFIX = {"receiver": "gps", "gpsd": "gpsd", "shm": "shm", "sock": "sock"}
+
+# ---- lines ------------------------------------------------------------------------------------------------------------------------
+
+_TOKEN = re.compile(
+    r'''(?P<long>"""(?:[^\\]|\\.)*?"{3,5}|\'\'\'.*?\'{3,5})|(?P<text>"(?:[^"\\\n]|\\.)*"|'[^'\n]*')|(?P<comment>\#[^\n]*)'''
+    r"""|(?P<word>[A-Za-z0-9_+:-]+)|(?P<end>\n)|(?P<mark>[\[\]{}=.,])|(?P<other>.)""",
+    re.DOTALL,
+)
+
+
+def _statements(text: str) -> Iterator[tuple[int, list[str]]]:
+    """(line, tokens before the value) of each header or assignment of a valid TOML text; headers keep their brackets."""
+    line, first, depth, tokens, in_value = 1, 1, 0, list[str](), False
+    for match in _TOKEN.finditer(text + "\n"):
+        what, token = match.lastgroup, match[0]
+        if what == "end" and depth == 0:
+            if tokens:
+                yield first, tokens
+            tokens, in_value = [], False
+        elif in_value:
+            depth += (token in ("[", "{")) - (token in ("]", "}")) if what == "mark" else 0
+        elif what == "mark" and token == "=" and tokens:
+            in_value = True
+        elif what in ("text", "word", "mark", "long"):
+            first = line if not tokens else first
+            tokens.append(token)
+        line += token.count("\n")
+
+
+def _parts(tokens: Iterable[str]) -> Key:
+    """Key parts of a (dotted, quoted) key."""
+    parts: list[str | int] = []
+    for token in tokens:
+        if token[0] == '"':
+            try:
+                parts.append(str(json.loads(token)))
+            except ValueError:  # escapes that TOML has and JSON has not: \UXXXXXXXX
+                parts.append(token)
+        elif token not in (".", "[", "]"):
+            parts.append(token.strip("'"))
+    return tuple(parts)
+
+
+def locate(text: str) -> dict[Key, int]:
+    """Line (from 1) of every table, array element and key of a TOML text; keys of inline tables stand on their statement's line."""
+    lines: dict[Key, int] = {}
+    counts: dict[Key, int] = {}
+    at: Key = ()
+    for line, tokens in _statements(text):
+        parts = _parts(tokens)
+        if tokens[0] == "[":
+            if tokens[1:2] == ["["]:
+                counts[parts] = counts.get(parts, -1) + 1
+                at = (*parts, counts[parts])
+            else:
+                at = parts
+            lines.setdefault(at, line)
+        else:
+            for n in range(1, len(parts) + 1):
+                lines.setdefault((*at, *parts[:n]), line)
+    return lines
+
+
+def _line_of(lines: Mapping[Key, int], at: Key) -> int:
+    """Line of a key, or of the nearest thing that contains it."""
+    while at and at not in lines:
+        at = at[:-1]
+    return lines.get(at, 0)
+
+
+def _written(at: Key) -> str:
+    """A key as people write it: server.threads, source[1].baud."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in at).lstrip(".")
+
+
+_NO_KEY = re.compile(r""""(?:[^"\\\n]|\\.)*"|'[^'\n]*'|\#.*""")
+
+
+# ---- reading ----------------------------------------------------------------------------------------------------------------------
+
+
+def _syntax(text: str, file: str) -> tuple[dict[str, Any], str, list[Problem]]:
+    """Parse; each faulty line is reported and left out (a faulty header with its whole table) and the rest is tried again."""
+    problems: list[Problem] = []
+    for number, line in enumerate(_NO_KEY.sub("", text).split("\n"), 1):
+        if line.count(".") > KEY_DEPTH:
+            return {}, "", [Problem(file, number, "", "a key of too many parts")]
+    while True:
+        try:
+            return tomllib.loads(text), text, problems
+        except RecursionError:
+            return {}, "", [*problems, Problem(file, 0, "", "lists or tables are nested too deeply")]
+        except ValueError as error:  # TOMLDecodeError, or int() on thousands of digits
+            match = re.search(r"\s*\(at line (\d+), column \d+\)$", str(error))
+            lines = text.split("\n")
+            number = int(match[1]) if match else 0
+            what = str(error)[: match.start()] if match else str(error).removesuffix(" (at end of document)")
+            if not number and "end of document" in str(error):
+                problems.append(Problem(file, len(lines), "", f"not TOML: {what} at the end of the file"))
+                return {}, "", problems
+            problems.append(Problem(file, number, "", f"not TOML: {what}"))
+            if not number or not lines[number - 1].strip() or len(problems) == SYNTAX_ERRORS or len(text) > 1 << 16:
+                return {}, "", problems
+            last = number
+            if lines[number - 1].lstrip().startswith("["):
+                while last < len(lines) and not lines[last].startswith("["):
+                    last += 1
+            text = "\n".join([*lines[: number - 1], *[""] * (last - number + 1), *lines[last:]])
+
+
+def _elsewhere(here: str) -> Callable[[str], str]:
+    """Hint for a key that stands in the wrong table."""
+
+    def hint(name: str) -> str:
+        for table, cls in (*TABLES.items(), *(("[source]", c) for c in SOURCES.values())):
+            if here not in (table, "[source]") and name in {f.name for f in fields(cls)}:
+                return f"; did you mean {name} of [{table}]?"
+        kinds = [kind for kind, cls in SOURCES.items() if here == "[source]" and name in {f.name for f in fields(cls)}]
+        return f" here; only type {' and '.join(kinds)} has it" if kinds else ""
+
+    return hint
+
+
+class _Reader:
+    """One pass over the decoded file."""
+
+    def __init__(self, file: str, lines: Mapping[Key, int], problems: list[Problem]) -> None:
+        self.file, self.lines, self.problems = file, lines, problems
+        self.complete = not problems
+
+    def report(self, at: Key, what: str) -> None:
+        self.problems.append(Problem(self.file, _line_of(self.lines, at), _written(at), what))
+
+    def table(self, name: str, cls: type[Any], raw: Mapping[str, Any]) -> Any:
+        value = raw.get(name, {})
+        if not isinstance(value, dict):
+            self.report((name,), f"expected a table, written [{name}]")
+            return cls()
+        return read_table(cls, value, (name,), self.report, elsewhere=_elsewhere(name), complete=self.complete)
+
+    def array(self, name: str, kinds: Mapping[str, type[Any]], raw: Mapping[str, Any], default: str | None) -> list[tuple[Key, Any]]:
+        """The elements of ``[[name]]`` that could be read, each with its place."""
+        found: list[tuple[Key, Any]] = []
+        value = raw.get(name, [])
+        if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
+            self.report((name,), f"expected tables, each written [[{name}]]")
+            return found
+        if len(value) > ELEMENTS:
+            self.report((name, ELEMENTS), f"more than {ELEMENTS} of them")
+        allowed = "allowed: " + ", ".join(f'"{k}"' for k in kinds)
+        for i, table in enumerate(value[:ELEMENTS]):
+            at: Key = (name, i)
+            kind = table.get("type", default)
+            if kind is None:
+                if self.complete:
+                    self.report(at, f"type is missing; {allowed}")
+            elif not isinstance(kind, str) or kind not in kinds:
+                hint = suggestion(kind, list(kinds)) if isinstance(kind, str) else ""
+                self.report((*at, "type"), f"is not known; {allowed}{hint}")
+            else:
+                hints = _elsewhere(f"[{name}]")
+                item = read_table(kinds[kind], table, at, self.report, also=("type",), elsewhere=hints, complete=self.complete)
+                if item is not None:
+                    found.append((at, item))
+        return found
+
+    def named(self, items: list[tuple[Key, Any]], prefix: Mapping[str, str]) -> list[Any]:
+        """Names checked for uniqueness; missing ones made: gps0, gps1, shm0."""
+        taken: dict[str, Key] = {}
+        for at, item in items:
+            if item.name in taken:
+                self.report((*at, "name"), f'"{item.name}" is taken on line {_line_of(self.lines, (*taken[item.name], "name"))}')
+            elif item.name:
+                taken[item.name] = at
+        result = []
+        for at, item in items:
+            name, n = item.name, 0
+            while not name:
+                candidate = f"{prefix[item.kind]}{n}"
+                name, n = ("" if candidate in taken else candidate), n + 1
+                taken.setdefault(candidate, at)
+            result.append(replace(item, name=name))
+        return result
+
+    def unique(self, items: Iterable[tuple[Key, str, object]]) -> None:
+        """No two places may name the same machine's thing (what it is, which one)."""
+        seen: dict[tuple[str, object], Key] = {}
+        for at, what, which in items:
+            first = seen.setdefault((what, which), at)
+            if first != at:
+                self.report(at, f"{what} {which} is used already on line {_line_of(self.lines, first)}")
+
+
+def _resources(items: Iterable[tuple[Key, Source | Feed]]) -> Iterator[tuple[Key, str, object]]:
+    """What each source and feed occupies, alone."""
+    for at, item in items:
+        match item:
+            case ReceiverSource():
+                yield (*at, "device"), "device", item.device
+            case GpsdSource():
+                yield (*at, "host"), "gpsd", f"{item.host}:{item.port} {item.device}".rstrip()
+            case ShmSource() | ShmFeed():
+                yield (*at, "unit"), "shared memory unit", item.unit
+            case SockSource() | SockFeed():
+                yield (*at, "path"), "socket", item.path
+        if isinstance(item, ReceiverSource | GpsdSource) and item.pps:
+            yield (*at, "pps"), "pulse device", item.pps
+
+
+def parse(text: str, file: str = "configuration") -> Config:
+    """TOML text to a Config; raises ConfigError, and nothing else, with all that is wrong."""
+    raw, text, problems = _syntax(text.removeprefix("\ufeff").replace("\r\n", "\n"), file)
+    reader = _Reader(file, locate(text), problems)
+    known = [*TABLES, "source", "feed"]
+    for name in raw:
+        if name not in known:
+            reader.report((name,), f"unknown table or key{suggestion(name, known) or _elsewhere('')(name)}")
+    tables = {name: reader.table(name, cls, raw) for name, cls in TABLES.items()}
+    sources = reader.array("source", SOURCES, raw, None)
+    feeds = reader.array("feed", FEEDS, raw, None)
+    named_sources = reader.named(sources, _NAME_PREFIX)
+    named_feeds = reader.named(feeds, {"sock": "sock", "shm": "shm"})
+    reader.unique(_resources([*sources, *feeds]))
+    reader.unique((("server", "listen", i), "address", address) for i, address in enumerate(tables["server"].listen))
+    if sources and reader.complete and all(source.noselect for _, source in sources):
+        reader.report((*sources[0][0], "noselect"), "every source is noselect: none could ever be used")
+    if problems:
+        raise ConfigError(sorted(problems, key=lambda p: p.line))
+    return Config(**tables, sources=tuple(named_sources), feeds=tuple(named_feeds), file=file)
+
+
+def read(path: Path) -> Config:
+    """The file at ``path`` as a Config; ConfigError also when it cannot be read. Reads at most ``LIMIT_BYTES``."""
+    file = str(path)
+
+    def refused(what: str) -> ConfigError:
+        return ConfigError([Problem(file, 0, "", what)])
+
+    try:
+        if path.is_fifo():
+            raise refused("is a pipe; a regular file is needed")
+        with path.open("rb") as stream:
+            data = stream.read(LIMIT_BYTES + 1)
+    except FileNotFoundError:
+        raise refused("does not exist") from None
+    except IsADirectoryError:
+        raise refused("is a directory; a file is needed") from None
+    except PermissionError:
+        raise refused("may not be read by this user") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise refused(f"cannot be read: {error}") from None
+    if len(data) > LIMIT_BYTES:
+        raise refused(f"is larger than {LIMIT_BYTES >> 20} MB")
+    return parse_bytes(data, file)
+
+
+def parse_bytes(data: bytes, file: str) -> Config:
+    """UTF-8 bytes to a Config; ConfigError names the line of the first byte that is not UTF-8."""
+    try:
+        return parse(data.decode("utf-8"), file)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError([Problem(file, line, "", f"byte 0x{data[error.start]:02x} is not UTF-8 text")]) from None
+
+
+def load(path: Path | None) -> Config:
+    """The file named by the user, or else the default file when there is one, or else the defaults."""
+    if path is None:
+        path = Path(DEFAULT_FILE)
+        if not path.exists():
+            return Config()
+    return read(path)
+
+
+# ---- writing ----------------------------------------------------------------------------------------------------------------------
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_value(v) for v in value) + "]"
+    return value.isoformat() if isinstance(value, date) else repr(value)
+
+
+def as_toml(config: Config) -> str:
+    """The whole configuration, defaults included, as TOML that reads back equal. Keys without a value are comments."""
+    blocks = [(f"[{name}]", getattr(config, name), "") for name in TABLES]
+    blocks += [("[[source]]", item, item.kind) for item in config.sources] + [("[[feed]]", item, item.kind) for item in config.feeds]
+    out = []
+    for header, item, kind in blocks:
+        lines = [header] + ([f'type = "{kind}"'] if kind else [])
+        for spec in fields(item):
+            value = getattr(item, spec.name)
+            lines.append(f"# {spec.name} is not set: {spec.metadata['rule'].what}" if value is None else f"{spec.name} = {_value(value)}")
+        out.append("\n".join(lines))
+    return "\n\n".join(out) + "\n"

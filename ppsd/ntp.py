@@ -1,0 +1,139 @@
+"""NTP packets on the Python side: the 48-octet header, its fixed-point formats, and what a client may believe of a reply.
+
+The server's packets are made in C (native/packet.c); this codec is for the query client, upstream associations and tests. Pure: stamps
+come in as arguments. Layout and formats: RFC 5905 sections 6 and 7.3; kiss codes section 7.4; checks of a reply section 8.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import Enum
+
+from refclock.sample import NS, Leap
+from refclock.timescales import utc_of_ntp64
+
+HEADER = struct.Struct("!BBbbIIIQQQQ")
+"""LI/VN/mode, stratum, poll, precision, root delay, root dispersion, reference ID, four timestamps (RFC 5905 figure 8)."""
+MODE_CLIENT = 3
+MODE_SERVER = 4
+VERSION = 4
+MAX_STRATUM = 16
+
+
+class Reason(Enum):
+    """Why a reply is not used; the value is for people."""
+
+    SHORT = "shorter than an NTP header"
+    MODE = "not a server's reply"
+    VERSION = "another protocol version than asked"
+    ORIGIN = "does not echo our request (spoofed, late or duplicate)"
+    KISS = "the server refuses to serve (kiss-o'-death)"
+    UNSYNCHRONISED = "the server says that it is not synchronised"
+    ZERO = "a timestamp is missing"
+    BACKWARDS = "transmitted before it was received"
+    DISTANT = "root distance above 16 s"
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """One packet's header. Timestamps are 64-bit NTP (2**-32 s, modulo the era); root delay and dispersion 16.16 fixed point (2**-16 s)."""
+
+    leap: Leap = Leap.NORMAL
+    version: int = VERSION
+    mode: int = MODE_CLIENT
+    stratum: int = 0
+    poll: int = 0
+    precision: int = 0
+    root_delay: int = 0
+    root_dispersion: int = 0
+    refid: int = 0
+    reference: int = 0
+    origin: int = 0
+    receive: int = 0
+    transmit: int = 0
+
+    def pack(self) -> bytes:
+        """The 48 octets; raises struct.error when a field does not fit (our own mistake)."""
+        first = self.leap << 6 | self.version << 3 | self.mode
+        return HEADER.pack(
+            first, self.stratum, self.poll, self.precision, self.root_delay, self.root_dispersion, self.refid,
+            self.reference, self.origin, self.receive, self.transmit,
+        )  # fmt: skip
+
+    @property
+    def root_delay_ns(self) -> int:
+        """Root delay in ns, rounded up."""
+        return -(-self.root_delay * NS >> 16)
+
+    @property
+    def root_dispersion_ns(self) -> int:
+        """Root dispersion in ns, rounded up."""
+        return -(-self.root_dispersion * NS >> 16)
+
+
+def parse(data: bytes) -> Header | None:
+    """The header of a datagram (extension fields and MAC after it are ignored); None when it is too short."""
+    if len(data) < HEADER.size:
+        return None
+    first, *rest = HEADER.unpack_from(data)
+    return Header(Leap(first >> 6), first >> 3 & 7, first & 7, *rest)
+
+
+def refid_text(refid: int, stratum: int) -> str:
+    """ASCII at stratum 0 (kiss code) and 1 (source); a dotted quad, IPv4 address or hash of IPv6, above (RFC 5905 figures 12 and 13)."""
+    octets = refid.to_bytes(4, "big")
+    if stratum > 1:
+        return ".".join(str(o) for o in octets)
+    return "".join(chr(o) if 32 < o < 127 else "?" for o in octets.rstrip(b"\0"))
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request and its reply. ``offset_ns``: server minus local (positive: we are behind); ``delay_ns``: time on the way."""
+
+    header: Header
+    offset_ns: int
+    delay_ns: int
+    local_utc_ns: int
+
+    @property
+    def root_distance_ns(self) -> int:
+        """How far from true time the server's answer may be, by its own word and the path: |true - (local + offset)| stays below it."""
+        return self.header.root_dispersion_ns + (self.header.root_delay_ns + self.delay_ns + 1) // 2
+
+
+def judge(request_transmit: int, data: bytes, sent_utc_ns: int, received_utc_ns: int) -> Exchange | Reason:
+    """What a datagram tells about the server, or why it tells nothing.
+
+    ``sent_utc_ns``, ``received_utc_ns``: the local clock around the exchange (T1 and T4, RFC 5905 section 8). The request's transmit
+    field was a random number, not T1: it only proves that the reply answers it. A reply that says stratum 0 or leap 3 is judged
+    KISS or UNSYNCHRONISED only after its origin matched, so nobody off the path can send a kiss (CVE-2015-7704).
+    """
+    header = parse(data)
+    if header is None:
+        return Reason.SHORT
+    if header.mode != MODE_SERVER:
+        return Reason.MODE
+    if header.version != VERSION:
+        return Reason.VERSION
+    if header.origin != request_transmit:
+        return Reason.ORIGIN
+    if header.leap == Leap.UNSYNCHRONISED or header.stratum >= MAX_STRATUM:
+        return Reason.KISS if header.stratum == 0 and refid_text(header.refid, 0) in KISSES else Reason.UNSYNCHRONISED
+    if header.stratum == 0:
+        return Reason.KISS
+    if not header.transmit or not header.receive:
+        return Reason.ZERO
+    receive = utc_of_ntp64(header.receive, sent_utc_ns)
+    transmit = utc_of_ntp64(header.transmit, sent_utc_ns)
+    if transmit < receive:
+        return Reason.BACKWARDS
+    offset = ((receive - sent_utc_ns) + (transmit - received_utc_ns)) // 2
+    delay = max(0, (received_utc_ns - sent_utc_ns) - (transmit - receive))
+    exchange = Exchange(header, offset, delay, sent_utc_ns)
+    return Reason.DISTANT if exchange.root_distance_ns >= MAX_STRATUM * NS else exchange
+
+
+KISSES = frozenset({"DENY", "RSTR", "RATE"})
+"""Kiss codes by which a server sends a client away (RFC 5905 section 7.4); the others (INIT, STEP) only say that it has no time."""

@@ -1,0 +1,214 @@
+"""What ``refclock status``, ``sources`` and ``tracking`` print, from a decoded snapshot.
+
+``sources`` and ``tracking`` have chronyc's columns, labels, units and signs, so that eyes and scripts trained on it need not change. The
+signs differ from ours in two places: chronyc prints offsets as local - reference (positive: the local clock is ahead of the source).
+Formats: chrony's documentation chronyc(1), reports "sources" and "tracking"; widths as its output shows them. Pure.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from ppsd.status import plain_duration, plain_ns, top_line
+
+Snapshot = Mapping[str, Any]
+
+_TALLY = {
+    "*": "selected",
+    "+": "agrees",
+    "-": "not used",
+    "x": "falseticker",
+    "~": "too variable",
+    "?": "unusable",
+}
+_LEAP = {"normal": "Normal", "insert": "Insert second", "delete": "Delete second", "unsynchronised": "Not synchronised"}
+
+
+def _interval(s: float | None) -> str:
+    """chronyc's four columns of age: seconds below 1200, then m, h, d, y; - when unknown."""
+    if s is None:
+        return "   -"
+    for limit, unit, scale in ((1200, "", 1), (36_000, "m", 60), (345_600, "h", 3600), (1000 * 86_400, "d", 86_400)):
+        if s < limit:
+            return f"{int(s / scale):{4 - len(unit)}d}{unit}"
+    return f"{int(s / 31_536_000):3d}y"
+
+
+def _amount(s: float, signed: bool) -> str:
+    """chronyc's time with a unit: four digits (five with a sign) and ns, us, ms, s, m, h, d, y."""
+    sign, width = ("+", 5) if signed else ("", 4)
+    value = s if signed else abs(s)
+    for limit, unit, scale in ((9999.5e-9, "ns", 1e-9), (9999.5e-6, "us", 1e-6), (9999.5e-3, "ms", 1e-3)):
+        if abs(s) < limit:
+            return f"{value / scale:{sign}{width}.0f}{unit}"
+    if abs(s) < 999.5:
+        return f"{value:{sign}{width + 1}.1f}s"
+    for unit, scale in (("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)):
+        if abs(s) < 99_999.5 * scale:
+            return f"{value / scale:{sign}{width + 1}.0f}{unit}"
+    return f"{value / 31_536_000:{sign}{width + 1}.0f}y"
+
+
+def sources(clock: Snapshot) -> str:
+    """The table of ``chronyc sources``; sources here are reference clocks, mode #."""
+    lines = ["MS Name/IP address         Stratum Poll Reach LastRx Last sample               ", "=" * 79]
+    for s in clock["sources"]:
+        offset = (0 - (s["offset_ns"] or 0)) / 1e9
+        error = (s["bound_ns"] if s["bound_ns"] is not None else s["jitter_ns"] or 0) / 1e9
+        sample = f"{_amount(offset, True)}[{_amount(offset, True)}] +/- {_amount(error, False)}"
+        lines.append(f"#{s['tally']} {s['name']:<27}  {0:2d}  {0:2d}   {s['reach']:3o}  {_interval(s['last_sample_s'])}  {sample}")
+    return "\n".join(lines)
+
+
+def sources_in_words(clock: Snapshot) -> list[str]:
+    """One sentence for each source: what it is, how it stands, why."""
+    lines = []
+    for s in clock["sources"]:
+        words = [f"{s['tally']} {s['name']}: {s['what']}", _TALLY.get(s["tally"], s["tally"]) if s["present"] else "absent"]
+        if s["fix"] not in ("unknown", ""):
+            words.append(f"fix {s['fix']}")
+        if s["satellites_used"] is not None:
+            words.append(f"{s['satellites_used']}/{s['satellites_seen']} sats")
+        if s["jitter_ns"] is not None:
+            words.append(f"jitter {plain_ns(s['jitter_ns'])}")
+        if s["message_delay_ms"] is not None:
+            spread = f" ± {s['message_spread_ms']:.1f}" if s["message_spread_ms"] is not None else ""
+            words.append(f"message {s['message_delay_ms']:.1f}{spread} ms after the second")
+        rejected = sum(s["rejected"].values())
+        if rejected:
+            worst = max(s["rejected"], key=lambda reason: s["rejected"][reason])
+            words.append(f"{rejected} rejected (mostly {worst})")
+        lines.append(", ".join(words) + (f" — {s['why']}" if s["why"] else ""))
+    return lines
+
+
+def tracking(clock: Snapshot) -> str:
+    """The lines of ``chronyc tracking``. Root dispersion is our bound: it contains all that the root distance would."""
+    synchronised = clock["stratum"] > 0 and clock["leap"] != "unsynchronised"
+    selected = next((s for s in clock["sources"] if s["tally"] == "*"), None)
+    refid = clock["refid"].encode("ascii", "replace")[:4].ljust(4, b"\0").hex().upper() if synchronised else "00000000"
+    age = selected["last_sample_s"] or 0.0 if selected else clock["holdover_s"] or 0.0
+    reference = _parse_utc(clock["utc"]) - timedelta(seconds=age) if synchronised else datetime(1970, 1, 1)
+    system = (clock["system_offset_ns"] or 0) / 1e9
+    last = (0 - (selected["offset_ns"] or 0) if selected else 0) / 1e9
+    rms = ((selected["jitter_ns"] or 0) if selected else 0) / 1e9
+    frequency = clock["frequency_ppm"] or 0.0
+    return "\n".join(
+        f"{label:<16}: {value}"
+        for label, value in (
+            ("Reference ID", f"{refid} ({clock['refid'] if synchronised else ''})"),
+            ("Stratum", clock["stratum"] if synchronised else 0),
+            ("Ref time (UTC)", f"{reference:%a %b %d %H:%M:%S %Y}"),
+            ("System time", f"{abs(system):.9f} seconds {'slow' if system > 0 else 'fast'} of NTP time"),
+            ("Last offset", f"{last:+.9f} seconds"),
+            ("RMS offset", f"{rms:.9f} seconds"),
+            ("Frequency", f"{abs(frequency):.3f} ppm {'slow' if frequency < 0 else 'fast'}"),
+            ("Residual freq", f"{0.0:+.3f} ppm"),
+            ("Skew", f"{clock['skew_ppm'] or 0.0:.3f} ppm"),
+            ("Root delay", f"{0.0:.9f} seconds"),
+            ("Root dispersion", f"{(clock['bound_ns'] or 0) / 1e9:.9f} seconds"),
+            ("Update interval", f"{1.0 if selected else 0.0:.1f} seconds"),
+            ("Leap status", _LEAP.get(clock["leap"], clock["leap"])),
+        )
+    )
+
+
+def _parse_utc(text: str) -> datetime:
+    """ISO 8601 with up to nine decimals; the decimals are of no use here."""
+    try:
+        return datetime.fromisoformat(text[:19])
+    except ValueError:  # 23:59:60
+        return datetime.fromisoformat(text[:17] + "59")
+
+
+def counters(value: object, name: str = "") -> dict[str, int]:
+    """All whole numbers in a nested report, by dotted name."""
+    if isinstance(value, bool) or not isinstance(value, int | Mapping):
+        return {}
+    if isinstance(value, int):
+        return {name: value}
+    found: dict[str, int] = {}
+    for word, inner in value.items():
+        found |= counters(inner, f"{name}.{word}" if name else str(word))
+    return found
+
+
+def server_line(server: Snapshot | str) -> str:
+    """The NTP server in one line: its counters that are not zero, or why there is none."""
+    if isinstance(server, str):
+        return f"server: {server}"
+    told = {name: n for name, n in counters(server.get("counters", server)).items() if n and name != "pid"}
+    return "server: " + (", ".join(f"{name} {n}" for name, n in told.items()) or "no requests yet")
+
+
+def status(clock: Snapshot, server: Snapshot | str) -> str:
+    """The top line, the stages on the way to being locked, sources in words, server counters."""
+    stages = "  ".join(f"[{'x' if done else ' '}] {name}" for name, done in clock["stages"])
+    lines = [top_line(clock), "", stages]
+    lines += ["", *(sources_in_words(clock) or ["no source"])]
+    if clock["clock_steps"]:
+        lines.append(f"the system clock was stepped by others {clock['clock_steps']} times")
+    lines.append(f"{server_line(server)}; system clock: {_system_clock(clock)}")
+    return "\n".join(lines)
+
+
+def _system_clock(clock: Snapshot) -> str:
+    how = "steered" if clock["steering"] == "kernel" else "left alone"
+    offset = clock["system_offset_ns"]
+    if offset is None:
+        return how
+    much = plain_ns(abs(offset)) if abs(offset) < 1e11 else plain_duration(abs(offset) / 1e9)
+    return f"{how}, {much} {'behind' if offset >= 0 else 'ahead'}"
+
+
+def status_json(clock: Snapshot, server: Snapshot | str) -> str:
+    """The snapshot with the server's report beside it."""
+    return json.dumps({**clock, "server": {"error": server} if isinstance(server, str) else server, "line": top_line(clock)})
+
+
+# ---- feeds ------------------------------------------------------------------------------------------------------------------------
+
+CHRONY_SOCKET = "/run/chrony/refclock.sock"
+"""In the directory that chronyd owns on Debian and Fedora."""
+SHM_UNIT = 2
+"""Units 0 and 1 are for root only (ntpd's driver 28)."""
+
+
+def _feed_line(program: str, kind: str, target: str | int) -> str:
+    if kind == "sock":
+        if program == "chrony":
+            return f"refclock SOCK {target} refid GPS poll 3 precision 1e-7"
+        return f"# {target}: only chronyd takes samples from a socket; for {program} use a feed of type shm"
+    if program == "chrony":
+        return f"refclock SHM {target} refid GPS poll 3 precision 1e-7"
+    if program == "ntpsec":
+        return f"refclock shm unit {target} refid GPS minpoll 4 maxpoll 4"
+    return f"server 127.127.28.{target} minpoll 4 maxpoll 4\nfudge 127.127.28.{target} refid GPS"
+
+
+def feed_lines(program: str, feeds: tuple[Any, ...]) -> list[str]:
+    """What to put into the configuration of ``program`` (chrony, ntpd, ntpsec) for each feed; without feeds, also what to put into ours."""
+    if feeds:
+        return [_feed_line(program, f.kind, f.path if f.kind == "sock" else f.unit) for f in feeds]
+    if program == "chrony":
+        ours = f'[[feed]]\ntype = "sock"\npath = "{CHRONY_SOCKET}"'
+        line = _feed_line(program, "sock", CHRONY_SOCKET)
+    else:
+        ours = f'[[feed]]\ntype = "shm"\nunit = {SHM_UNIT}'
+        line = _feed_line(program, "shm", SHM_UNIT)
+    return [line, "# and in refclock.toml:", *("# " + text for text in ours.split("\n"))]
+
+
+def feed_problems(before: list[Snapshot], after: list[Snapshot]) -> list[tuple[bool, str]]:
+    """(whether it is well, a sentence) for each feed, from two looks at a daemon."""
+    sent = {f["name"]: f["sent"] for f in before}
+    told = []
+    for f in after:
+        good = f["sent"] > sent.get(f["name"], f["sent"])
+        why = f" ({f['why']})" if f.get("why") else ""
+        now = "" if good else ", none just now"
+        told.append((good, f"{f['name']}: {f['kind']} {f['target']}: {f['state']}{why}, {f['sent']} samples taken{now}"))
+    return told or [(False, "the daemon has no feeds: its configuration is another one, or was not reloaded")]

@@ -1,0 +1,92 @@
+"""Pairing never names a wrong second."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from refclock_sim.receiver import Knows, SimReceiver
+
+from refclock.pairing import AMBIGUOUS_NS, Pairing, Present
+from refclock.receiver import Receiver
+from refclock.sample import NS, Edge, EdgeKind, Instant, SecondLabel
+from refclock.timescales import LeapTable
+
+UTC0 = 1_790_000_000
+MONO0 = 77_000 * NS + 123_456_789
+TABLE = LeapTable()
+
+
+def edge(k: int) -> Edge:
+    return Edge(Instant((UTC0 + k) * NS, MONO0 + k * NS), EdgeKind.ASSERT, k)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([4800, 9600, 19200, 38400, 57600, 115200, 460800, 921600]),
+    st.floats(-0.4, 0.4),
+    st.sampled_from(["nmea", "ublox-nmea", "ublox8", "ubx"]),
+    st.integers(0, 2**31),
+)
+def test_no_wrong_second_at_any_baud(baud: int, delay_s: float, kind: str, seed: int) -> None:
+    """Labels up to 0.4 s after or before their pulse, on a line of any speed: every numbered pulse has its own second, or none."""
+    sim, receiver, pairing = SimReceiver(kind, baud, seed), Receiver(UTC0 - 10**7), Pairing(None, 300_000_000)
+    wanted = round((delay_s - sim.kind.delay_ms / 1e3) * 1e9)
+    happenings: list[tuple[int, int, bytes]] = []
+    for k in range(20):
+        happenings.append((k * NS, 0, b""))
+        happenings += [(k * NS + at, 1, chunk) for at, chunk in sim.cycle(UTC0 + k, Knows(), 0)]
+    happenings = sorted((at + wanted * what, what, chunk) for at, what, chunk in happenings)
+    named = []
+    for at, what, chunk in happenings:
+        if what == 0:
+            sample = pairing.edge(edge(at // NS), None)
+            assert sample is None
+            continue
+        for value in receiver.feed(chunk, Instant(UTC0 * NS + at, MONO0 + at), sim.byte_ns):
+            if isinstance(value, SecondLabel):
+                named += pairing.label(TABLE.utc_to_tai_ns(value.utc_ns), value.at, None)[0]
+    for sample in named:
+        k = (sample.at.mono_ns - MONO0) // NS
+        assert sample.tai_ns == (UTC0 + k + 37) * NS
+    if abs(delay_s) < 0.25:
+        assert named, f"a clear case was not named: {pairing.why}"
+
+
+@given(st.floats(0.40, 0.60), st.integers(5, 30))
+def test_half_a_second_is_refused_with_the_reason(delay_s: float, labels: int) -> None:
+    """A message half a second after the pulse names nothing, and the reason says so."""
+    pairing = Pairing(None, 300_000_000)
+    for k in range(labels):
+        pairing.edge(edge(k), None)
+        at = round(delay_s * NS)
+        numbered, _ = pairing.label((UTC0 + k + 37) * NS, Instant((UTC0 + k) * NS + at, MONO0 + k * NS + at), None)
+        assert not numbered
+    assert pairing.refused["ambiguous-delay"] == labels
+    assert "cannot be told" in pairing.why
+
+
+@given(st.integers(-90_000_000, 90_000_000), st.floats(1.0, 90e6))
+def test_below_a_tenth_of_a_second_pulses_are_rounded(error_ns: int, bound_ns: float) -> None:
+    """With a bound below 0.1 s the pulse takes the timescale's nearest second, labels or not."""
+    pairing = Pairing(None, 300_000_000)
+    present = Present(MONO0, (UTC0 + 37) * NS + error_ns, 0.0, bound_ns)
+    sample = pairing.edge(edge(5), present)
+    assert sample is not None
+    assert sample.tai_ns == (UTC0 + 42) * NS
+
+
+def test_late_labels_do_not_move_a_proven_timescale_for_minutes() -> None:
+    """After a minute of agreement labels one second late are refused, and only after five minutes is the second given up."""
+    pairing = Pairing(None, 300_000_000)
+    present = Present(MONO0, (UTC0 + 37) * NS, 0.0, 1000.0)
+    for k in range(100):
+        pairing.label((UTC0 + k + 37) * NS, Instant(0, MONO0 + k * NS + 150_000_000), present)
+    late = 0
+    while not pairing.contradicts:
+        late += 1
+        numbered, coarse = pairing.label((UTC0 + 99 + late + 37) * NS, Instant(0, MONO0 + (100 + late) * NS + 150_000_000), present)
+        assert not numbered
+        assert coarse is None
+    assert late == 300
+    assert pairing.delay_ns()[0] == 150_000_000
+    assert AMBIGUOUS_NS > 150_000_000

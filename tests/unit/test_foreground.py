@@ -1,0 +1,124 @@
+"""What ``refclock run`` would start: devices found, effective configuration, run directory."""
+
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ppsd import foreground
+from ppsd.config import Config, read
+from ppsd.control import ControlServer
+from ppsd.foreground import Run, discover, make_run_directory
+from refclock.config import ConfigError, ReceiverSource
+
+
+def devices(tmp_path: Path, *names: str) -> Path:
+    made = tmp_path / "dev"
+    made.mkdir(exist_ok=True)
+    for name in names:
+        (made / name).touch()
+    return made
+
+
+def test_devices_are_found_once(tmp_path: Path) -> None:
+    """An alias hides what it points to; pulses go to receivers in order; a receiver too many has none."""
+    dev = devices(tmp_path, "ttyAMA0", "ttyUSB0", "ttyS0", "pps0", "console")
+    (dev / "serial0").symlink_to("ttyAMA0")
+    found = discover(dev)
+    assert found.receivers == (dev / "serial0", dev / "ttyUSB0")
+    assert found.sources() == (
+        ReceiverSource(name="gps0", device=str(dev / "serial0"), pps=str(dev / "pps0")),
+        ReceiverSource(name="gps1", device=str(dev / "ttyUSB0"), pps=""),
+    )
+
+
+def test_nothing_configured_nothing_found(tmp_path: Path) -> None:
+    """The run goes on without a source, says where it looked, and takes a receiver that is plugged in later."""
+    empty = tmp_path / "empty.toml"
+    empty.touch()
+    run = Run(empty, False, "127.0.0.1:11999", tmp_path / "run", devices(tmp_path))
+    run.prepare()
+    assert run.config.sources == ()
+    text = "\n".join(run.greeting())
+    assert f"{tmp_path}/dev/ttyACM*" in text
+    assert "refclock query 127.0.0.1:11999" in text
+    assert not run.look_again()
+    devices(tmp_path, "ttyACM0")
+    assert run.look_again()
+    assert [s.device for s in read(run.file).sources if isinstance(s, ReceiverSource)] == [str(tmp_path / "dev/ttyACM0")]
+    assert "found receiver" in run.findings()
+    assert not run.look_again()
+
+
+def test_effective_configuration_keeps_what_was_configured(tmp_path: Path) -> None:
+    """Children read the user's configuration with only the command line's changes in it."""
+    file = tmp_path / "c.toml"
+    file.write_text('[log]\nlevel = "debug"\n[server]\nthreads = 3\n[[source]]\ntype = "shm"\nunit = 4\n')
+    run = Run(file, False, "[::1]:11999", tmp_path / "run")
+    run.prepare()
+    user, effective = read(file), read(run.file)
+    changed = replace(user.run, directory=str(tmp_path / "run"))
+    assert effective == replace(user, server=replace(user.server, listen=("[::1]:11999",)), run=changed)
+    assert [p.name for p in run.programs()] == ["clock", "serve"]
+    file.write_text("[log]\nlevel = 1")
+    with pytest.raises(ConfigError):
+        run.reload()
+    assert read(run.file) == effective
+    file.write_text("[server]\nenabled = false\n[[source]]\ntype = 'shm'\nunit = 4\n")
+    run.listen = None
+    run.reload()
+    assert [p.name for p in run.programs()] == ["clock"]
+
+
+def test_simulation_is_fenced_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Simulated time: own directory, loopback, no feeds, the configured receivers left alone, the clock not steered."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    file = tmp_path / "c.toml"
+    file.write_text('[[source]]\ntype = "receiver"\ndevice = "/dev/ttyS0"\n[[feed]]\ntype = "shm"\nunit = 2\n')
+    run = Run(file, True, None, None)
+    run.prepare()
+    assert run.directory == tmp_path / "refclock-sim"
+    assert stat.S_IMODE(run.directory.stat().st_mode) == 0o700
+    assert run.config.feeds == ()
+    assert [s.device for s in run.config.sources if isinstance(s, ReceiverSource)] == [str(run.directory / "ttySIM0")]
+    assert run.config.server.listen == ("127.0.0.1:11123",)
+    assert run.config.run.state.startswith(str(run.directory))
+    assert "SIMULATED" in run.greeting()[0]
+    file.write_text('[clock]\nsteer = "kernel"\n')
+    with pytest.raises(ConfigError, match="must not steer"):
+        run.prepare()
+
+
+def test_foreign_directories_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link, a file, a directory that others own or may change: none becomes a private run directory."""
+    make_run_directory(tmp_path / "good", private=True)
+    make_run_directory(tmp_path / "good", private=True)
+    (tmp_path / "link").symlink_to(tmp_path / "good")
+    (tmp_path / "file").touch()
+    for name in ("link", "file"):
+        with pytest.raises(NotADirectoryError):
+            make_run_directory(tmp_path / name, private=True)
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    with pytest.raises(PermissionError):
+        make_run_directory(tmp_path / "open", private=True)
+    monkeypatch.setattr(foreground.os, "geteuid", lambda: 4242)
+    with pytest.raises(PermissionError, match="another user"):
+        make_run_directory(tmp_path / "good", private=True)
+
+
+def test_one_daemon_for_a_directory(tmp_path: Path) -> None:
+    """A second run in the directory of a living one is refused."""
+    server = ControlServer(tmp_path / "clock.sock", lambda _: "{}")
+    with pytest.raises(OSError, match="runs there already"):
+        Run(None, False, None, tmp_path, devices(tmp_path)).prepare()
+    server.close()
+
+
+def test_defaults_do_without_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No configuration file at all is the defaults."""
+    monkeypatch.setattr("ppsd.config.DEFAULT_FILE", str(tmp_path / "none"))
+    run = Run(None, False, None, tmp_path / "r", devices(tmp_path))
+    run.prepare()
+    assert run.config == replace(Config(), run=replace(Config().run, directory=str(tmp_path / "r")))
