@@ -22,6 +22,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -239,15 +240,13 @@ static int64_t ns_of(struct pps_ktime t)
 /* A consistent copy of the counters and stamps. */
 static void snapshot(const struct line *l, struct pps_kinfo *info)
 {
-    struct line copy;
+    struct line copy = { 0 };
     for (int i = 0; i < TRIES; i++) {
         uint32_t change = load(&l->change);
-        if (!(change & 1)) {
-            memcpy(&copy, l, sizeof copy);
-            __atomic_thread_fence(__ATOMIC_ACQUIRE);
-            if (load(&l->change) == change)
-                break;
-        }
+        memcpy(&copy, l, sizeof copy);
+        __atomic_thread_fence(__ATOMIC_ACQUIRE);
+        if (!(change & 1) && load(&l->change) == change)
+            break;
         sched_yield();
     }
     memset(info, 0, sizeof *info);

@@ -3,7 +3,7 @@
 From the configuration file and the command line come the effective configuration, the run directory, and the programs that
 ``ppsd.supervise`` then keeps alive. Without any ``[[source]]`` the usual devices are looked for, now and every two seconds until one
 turns up. With ``--sim`` the source is a simulated receiver, everything lives in a directory of the user's own, the server listens on
-loopback and feeds are left out: simulated time must reach nobody by accident.
+loopback, and only feeds of a configuration that was named on the command line are served: simulated time must reach nobody by accident.
 """
 
 from __future__ import annotations
@@ -131,7 +131,8 @@ class Run:
             state = str(self.directory / "state")
             pulse = "/dev/pps-sim0" if config.simulation.pulse else ""
             source = ReceiverSource(name="gps0", device=str(self.directory / "ttySIM0"), pps=pulse)
-            config = replace(config, run=RunConfig(str(self.directory), state), sources=(source,), feeds=())
+            feeds = config.feeds if self.config_path is not None else ()
+            config = replace(config, run=RunConfig(str(self.directory), state), sources=(source,), feeds=feeds)
         elif self.run_dir is not None:
             config = replace(config, run=replace(config.run, directory=str(self.directory)))
         if not config.sources:

@@ -14,11 +14,12 @@ known holds any more, an unsynchronised record is published and everything start
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from enum import Enum
 from types import FrameType
-from typing import Final
+from typing import Final, Protocol
 
 from refclock.sample import NS
 
@@ -65,3 +66,401 @@ class Signals:
         with contextlib.suppress(BlockingIOError):
             while len(os.read(self.wake, 512)) == 512:
                 pass
+
+
+# ---- devices ------------------------------------------------------------------------------------------------------------------------
+
+
+class Device(Protocol):
+    """An open source. ``fileno`` is -1 when it must be polled every ``POLL_NS``. ``read`` raises OSError when the device is lost."""
+
+    what: str
+
+    def fileno(self) -> int: ...
+    def read(self) -> list[Event]: ...
+    def close(self) -> None: ...
+
+
+class Intake:
+    """Samples of other programs (SOCK, SHM) as Sampled events. A sample whose stamp lies before a step or too far back gives none."""
+
+    def __init__(self, config: SockSource | ShmSource, clock: LocalClock, engine: Engine) -> None:
+        self._id = SourceId(config.name)
+        self._clock, self._engine = clock, engine
+        self._intake: SockIntake | ShmIntake
+        if isinstance(config, SockSource):
+            self._intake = SockIntake(config.path)
+            self.what = f"samples on {config.path}"
+        else:
+            self._intake = ShmIntake(config.unit)
+            self.what = f"shared memory unit {config.unit}"
+
+    def fileno(self) -> int:
+        """The socket's descriptor; shared memory has none."""
+        return self._intake.fileno() if isinstance(self._intake, SockIntake) else -1
+
+    def read(self) -> list[Event]:
+        """What has arrived. OSError: the segment cannot be read."""
+        raws = self._intake.read()
+        if isinstance(self._intake, ShmIntake) and self._intake.why:
+            raise OSError(errno.ENODEV, self._intake.why)
+        samples = [sample for raw in raws if (sample := self._sample(raw)) is not None]
+        return [Sampled(self._id, sample, self._clock.now()) for sample in samples]
+
+    def _sample(self, raw: RawSample) -> Sample | None:
+        at = self._clock.instant_of(raw.real_ns)
+        if at is None or raw.leap is Leap.UNSYNCHRONISED:
+            return None
+        table = self._engine.leaps.table
+        tai_ns = table.utc_to_tai_ns(raw.real_ns + raw.offset_ns)
+        if raw.pulse:  # the offset is known modulo a second: the served time names the second, when it can
+            present = self._engine.timescale.present(at.mono_ns)
+            if present is None or present.bound_ns > PULSE_NAMED_NS:
+                return None
+            tai_ns += round((present.tai_at(at.mono_ns) - tai_ns) / NS) * NS
+        return Sample(at, tai_ns, raw.uncertainty_ns, raw.leap)
+
+    def close(self) -> None:
+        """Give it up."""
+        self._intake.close()
+
+
+@dataclass(slots=True)
+class Retry:
+    """When to try again, and what was said of it last."""
+
+    due_ns: int = 0
+    failures: int = 0
+    why: str = ""
+
+    def failed(self, now_ns: int, why: str) -> bool:
+        """Put it off; whether ``why`` is news."""
+        self.due_ns = now_ns + PAUSES_NS[min(self.failures, len(PAUSES_NS) - 1)]
+        self.failures += 1
+        news, self.why = why != self.why, why
+        return news
+
+    def worked(self) -> None:
+        """Start from the shortest pause again."""
+        self.failures, self.why = 0, ""
+
+
+# ---- the process --------------------------------------------------------------------------------------------------------------------
+
+
+class ClockProcess:
+    """One run under one configuration: owns everything that is open. ``resume``: the record to go on from, of this boot.
+
+    OSError from the constructor: another clock process lives in ``run_dir``, the record cannot be made, the clock may not be steered.
+    """
+
+    def __init__(self, config: Config, run_dir: Path, simulated: bool, resume: Publish | None, signals: Signals) -> None:
+        self.config, self._signals = config, signals
+        self._log = open_log(config.log.format, config.log.level, "clock")
+        self._devices: dict[SourceId, Device] = {}
+        self._pulses: dict[SourceId, PpsThread] = {}
+        self._retries = {SourceId(s.name): Retry() for s in config.sources}
+        self._pulse_retries = {SourceId(s.name): Retry() for s in config.sources if isinstance(s, Pulse) and s.pps}
+        self._feeds = [open_feed(feed) for feed in config.feeds]
+        self._told: dict[str, str] = {}
+        self._poll = select.poll()
+        self._readers: dict[int, Callable[[], None]] = {}
+        self._closers = contextlib.ExitStack()
+        try:
+            control = ControlServer(run_dir / "clock.sock", self._answer)
+            self._closers.callback(control.close)
+            self._writer = TimescaleWriter(run_dir / "timescale")
+            self._closers.callback(self._writer.close)
+            self._watch = StepWatch()
+            self._closers.callback(self._watch.close)
+            self._steering: Clock = KernelClock(refclock.kernel) if config.clock.steer == "kernel" else FreeRunningClock()
+            self._closers.callback(self._steering.close)
+        except OSError:
+            self._closers.close()
+            raise
+        saved, complaint = state.load(Path(config.run.state))
+        self._tell("state", complaint)
+        self._clock = LocalClock()
+        now = self._clock.now()
+        self._era = now.era
+        self._slept_ns = _slept_ns()
+        self._chores_ns = self._leap_file_ns = self._status_ns = self._shared_ns = now.mono_ns
+        self._engine = Engine(config, saved, now, simulated=simulated, version=version(), pid=os.getpid(), resume=resume)
+        self.published = resume
+        if self._engine.timescale.estimate is None:  # whatever an earlier run left is not what we say
+            self._carry_out(self._engine.timescale.record(*self._engine.leaps.schedule(0)))
+        else:
+            self._log.info("resumed", bound_ns=round(self._engine.timescale.bound_ns(now.mono_ns)))
+        self._listen(control.fileno(), control.handle_ready)
+        self._listen(self._watch.fileno(), self._stepped)
+        self._listen(signals.wake, signals.drain)
+
+    def run(self, until_ns: int | None) -> End:
+        """Until a signal, a suspend, or the raw instant ``until_ns``."""
+        while True:
+            now = self._clock.now()
+            if self._signals.stop or (until_ns is not None and now.mono_ns >= until_ns):
+                return End.STOP
+            if self._signals.reload:
+                return End.RELOAD
+            if now.mono_ns >= self._chores_ns:
+                self._chores_ns = now.mono_ns + NS
+                if _slept_ns() - self._slept_ns > SUSPENDED_NS:
+                    self._log.warning("the machine slept, time starts anew", slept_s=(_slept_ns() - self._slept_ns) / NS)
+                    return End.SUSPENDED
+                self._chores(now)
+            self._open_due(now)
+            self._take_pulses()
+            self._poll_shared(now)
+            deadline = self._engine.deadline()
+            if deadline is not None and now.mono_ns >= deadline:
+                self._handle(Ticked(self._clock.now()))
+            for fd, _ in self._poll.poll(self._pause_ms(until_ns)):
+                if fd in self._readers:  # not closed by one before it
+                    self._readers[fd]()
+
+    def save(self) -> None:
+        """Write what the next start wants to know."""
+        learned = self._engine.state()
+        if learned:
+            self._tell("state", state.save(Path(self.config.run.state), learned))
+
+    def refuse(self, error: ConfigError) -> None:
+        """Say why a new configuration is not taken."""
+        for problem in error.problems:
+            self._log.error("configuration refused, the old one stays", problem=str(problem))
+
+    def close(self) -> None:
+        """Let everything go; the published record stays."""
+        for thread in self._pulses.values():
+            thread.stop()
+        for device in self._devices.values():
+            device.close()
+        for feed in self._feeds:
+            feed.close()
+        self._closers.close()
+
+    # ---- the loop's parts ------------------------------------------------------------------------------------------------------------
+
+    def _listen(self, fd: int, reader: Callable[[], None]) -> None:
+        self._readers[fd] = reader
+        self._poll.register(fd, select.POLLIN)
+
+    def _pause_ms(self, until_ns: int | None) -> int:
+        """Until something is due, rounded up: a millisecond late is nothing, a millisecond early is a turn for nothing."""
+        times = [self._chores_ns]
+        times += [t for t in (until_ns, self._engine.deadline()) if t is not None]
+        times += [r.due_ns for name, r in self._retries.items() if name not in self._devices]
+        times += [r.due_ns for name, r in self._pulse_retries.items() if name not in self._pulses]
+        if any(device.fileno() < 0 for device in self._devices.values()):
+            times.append(self._shared_ns)
+        return max(0, -((self._clock.now().mono_ns - min(times)) // 1_000_000))
+
+    def _chores(self, now: Instant) -> None:
+        """Once a second."""
+        self._steering.expire(now)
+        if now.mono_ns >= self._leap_file_ns:
+            self._leap_file_ns = now.mono_ns + DAY_S * NS
+            self._read_leap_file()
+        if "NOTIFY_SOCKET" in os.environ:
+            notify("WATCHDOG=1")
+            if now.mono_ns >= self._status_ns:
+                self._status_ns = now.mono_ns + STATUS_NS
+                notify(f"READY=1\nSTATUS={top_line(asdict(self._engine.snapshot(now)))}")
+
+    def _open_due(self, now: Instant) -> None:
+        """Open what is missing and due."""
+        for source in self.config.sources:
+            name = SourceId(source.name)
+            retry = self._retries[name]
+            if name not in self._devices and now.mono_ns >= retry.due_ns:
+                try:
+                    device = open_device(source, self._clock, self._engine)
+                except OSError as error:
+                    self._lost(name, _said(error))
+                else:
+                    self._devices[name] = device
+                    if device.fileno() >= 0:
+                        self._listen(device.fileno(), lambda name=name: self._read(name))  # type: ignore[misc]
+                    self._handle(SourceFound(name, device.what, self._clock.now()))
+            if isinstance(source, Pulse) and source.pps and name not in self._pulses and now.mono_ns >= self._pulse_retries[name].due_ns:
+                try:
+                    self._pulses[name] = PpsThread(source.pps, self._clock, self._signals.nudge)
+                    self._tell(f"pulse of {name}", "")
+                except OSError as error:
+                    self._pulse_retries[name].failed(now.mono_ns, _said(error))
+                    self._tell(f"pulse of {name}", _said(error))
+
+    def _read(self, name: SourceId) -> None:
+        """What a device has for us."""
+        try:
+            events = self._devices[name].read()
+        except OSError as error:
+            self._lost(name, _said(error))
+            return
+        if events:
+            self._retries[name].worked()
+        for event in events:
+            self._handle(event)
+
+    def _lost(self, name: SourceId, why: str) -> None:
+        device = self._devices.pop(name, None)
+        if device is not None:
+            if device.fileno() >= 0:
+                self._poll.unregister(device.fileno())
+                del self._readers[device.fileno()]
+            device.close()
+        now = self._clock.now()
+        if self._retries[name].failed(now.mono_ns, why) or device is not None:
+            self._handle(SourceLost(name, why, now))
+
+    def _take_pulses(self) -> None:
+        for name, thread in list(self._pulses.items()):
+            for edge in thread.take():
+                self._pulse_retries[name].worked()
+                self._handle(Pulsed(name, edge, self._clock.now()))
+            if thread.error is not None:
+                thread.stop()
+                del self._pulses[name]
+                why = str(thread.error)
+                self._pulse_retries[name].failed(self._clock.now().mono_ns, why)
+                self._tell(f"pulse of {name}", why)
+
+    def _poll_shared(self, now: Instant) -> None:
+        """Read what cannot wake us."""
+        if now.mono_ns >= self._shared_ns:
+            self._shared_ns = now.mono_ns + POLL_NS
+            for name in [name for name, device in self._devices.items() if device.fileno() < 0]:
+                self._read(name)
+
+    def _stepped(self) -> None:
+        """Somebody set the clock, a leap second was applied or the machine woke up: look at once."""
+        if self._watch.stepped():
+            self._chores_ns = 0
+            self._notice_step(self._clock.now())
+
+    def _notice_step(self, now: Instant) -> None:
+        if now.era != self._era:
+            self._era = now.era
+            self._handle(ClockStepped(self._clock.last_step_ns, now))
+
+    def _read_leap_file(self) -> None:
+        path = self.config.leap.file
+        try:
+            with Path(path).open("rb") as stream:
+                table = parse_leap_seconds_list(stream.read(LEAP_FILE_LIMIT).decode("ascii", "replace"))
+        except OSError as error:
+            self._tell("leap seconds", f"{path} cannot be read ({error.strerror}): known up to 2017 only; install tzdata or set leap.file")
+            return
+        if table is None:
+            self._tell("leap seconds", f"{path} holds no table of leap seconds: known up to 2017 only")
+            return
+        self._handle(LeapFileRead(table, path, self._clock.now()))
+
+    # ---- events in, effects out ------------------------------------------------------------------------------------------------------
+
+    def _handle(self, event: Event) -> None:
+        self._notice_step(event.at)
+        for effect in self._engine.handle(event):
+            self._carry_out(effect)
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case Publish():
+                self._writer.publish(effect)
+                self.published = effect
+            case Feed():
+                for feed in self._feeds:
+                    feed.send(effect.at, effect.offset_ns, effect.uncertainty_ns, effect.leap)
+                    self._tell(f"feed {feed.name}", feed.why)
+            case Steer():
+                self._steer(effect)
+            case Persist():
+                self._tell("state", state.save(Path(self.config.run.state), effect.state))
+            case Note():
+                getattr(self._log, effect.level)(effect.event, **effect.fields)
+
+    def _steer(self, steer: Steer) -> None:
+        try:
+            notes = self._steering.apply(steer, self._clock.now())
+        except OSError as error:
+            self._tell("steering", _said(error))
+            return
+        self._tell("steering", "")
+        self._era = self._clock.now().era  # a step of our own is no news to the engine
+        for note in notes:
+            self._carry_out(note)
+
+    def _tell(self, what: str, why: str | None) -> None:
+        """Log trouble with ``what`` when it changes, and its end."""
+        why = why or ""
+        if why != self._told.get(what, ""):
+            if why:
+                self._log.warning(f"{what}: {why}")
+            else:
+                self._log.info(f"{what}: well again")
+            self._told[what] = why
+
+    def _answer(self, line: str) -> str:
+        if line != "snapshot":
+            return json.dumps({"error": f"unknown verb {line[:32]!r}; known: snapshot"})
+        snapshot = asdict(self._engine.snapshot(self._clock.now()))
+        return json.dumps(snapshot | {"feeds": [feed.status() for feed in self._feeds]}, separators=(",", ":"))
+
+
+def _said(error: OSError) -> str:
+    """What an OSError has to say, with the file when it names one."""
+    text = error.strerror or str(error)
+    return f"{error.filename}: {text}" if error.filename else text
+
+
+def _slept_ns() -> int:
+    """How long the machine has been suspended since it booted."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+
+
+def left_record(path: Path) -> Publish | None:
+    """The record that an earlier run of this boot left at ``path``; None when there is none that can be read."""
+    try:
+        reader = TimescaleReader(path)
+    except OSError:  # absent, of an earlier boot, or no record: the writer sorts that out
+        return None
+    p = reader.params()
+    record = None if p is None else Publish(**{f.name: getattr(p, f.name) for f in fields(Publish)} | {"simulated": bool(p.simulated)})
+    reader.close()
+    return record
+
+
+def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | None) -> int:
+    """Run until told to stop, or for ``duration_s``; 0. ``simulated``: everything served is marked so.
+
+    OSError: see ClockProcess. ``run_dir`` stays the same through a reload.
+    """
+    signals = Signals()
+    run_dir.mkdir(parents=True, exist_ok=True)
+    until_ns = None if duration_s is None else refclock.kernel.read_clocks().raw_ns + round(duration_s * NS)
+    resume = left_record(run_dir / "timescale")
+    while True:
+        process = ClockProcess(config, run_dir, simulated, resume, signals)
+        try:
+            end = process.run(until_ns)
+            while end is End.RELOAD:
+                signals.reload = False
+                try:
+                    renewed = load(Path(config.file) if config.file else None)
+                except ConfigError as error:
+                    process.refuse(error)
+                    renewed = config
+                if renewed != config:
+                    config = renewed
+                    break
+                end = process.run(until_ns)
+            if end is not End.SUSPENDED:
+                process.save()
+        finally:
+            if end is End.STOP:
+                notify("STOPPING=1")
+            process.close()
+        if end is End.STOP:
+            return 0
+        resume = process.published if end is End.RELOAD else None

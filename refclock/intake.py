@@ -30,6 +30,8 @@ LATEST_S: Final = 9_214_646_400
 SOCKET_MODE: Final = 0o660
 """Owner and group may send: who can write here can move the clock."""
 
+_BIND_HINTS: Final = {errno.ENOENT: "; create its directory", errno.EACCES: "; give this user write access to its directory"}
+
 
 class Reject(StrEnum):
     """Why a datagram or segment gave no sample."""
@@ -46,8 +48,8 @@ class Reject(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RawSample:
-    """At CLOCK_REALTIME ``real_ns`` reference - local was ``offset_ns``; with ``pulse`` only modulo one second. ``uncertainty_ns``: what the
-    writer says, 0 = nothing. ``leap`` UNSYNCHRONISED: the writer itself does not believe it."""
+    """At CLOCK_REALTIME ``real_ns`` reference - local was ``offset_ns``; with ``pulse`` only modulo one second. ``uncertainty_ns``: what
+    the writer says, 0 = nothing. ``leap`` UNSYNCHRONISED: the writer itself does not believe it."""
 
     real_ns: int
     offset_ns: int
@@ -90,8 +92,8 @@ class SockIntake:
             Path(path).chmod(mode)
         except OSError as e:
             self._socket.close()
-            hint = "; create its directory" if e.errno == errno.ENOENT else "; give this user write access to its directory"
-            raise OSError(e.errno, f"making the socket {path}: {e.strerror}{hint if e.errno in (errno.ENOENT, errno.EACCES) else ''}") from e
+            hint = _BIND_HINTS.get(e.errno or 0, "")
+            raise OSError(e.errno, f"making the socket {path}: {e.strerror}{hint}") from e
         self._inode = Path(path).lstat().st_ino
 
     def fileno(self) -> int:
@@ -166,7 +168,8 @@ class ShmIntake:
                 self.rejected[Reject.NONSENSE] += 1
             return []
         self.why = ""
-        self.rejected[Reject.CLASH] += segment.clashes
+        if segment.clashes:
+            self.rejected[Reject.CLASH] += segment.clashes
         if sample is None:
             return []
         if not EARLIEST_S * NS <= sample.clock_ns < LATEST_S * NS:

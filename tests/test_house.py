@@ -23,7 +23,8 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys([f"refclock.{m}" for m in ("kernel", "serial_port", "pps", "feed", "intake", "gpsd_socket", "_kernel")], 3),
     **dict.fromkeys([f"ppsd.{m}" for m in ("clock", "server", "state", "control", "_server")], 3),
     # 4 programs
-    **dict.fromkeys([f"ppsd.{m}" for m in ["run", "serve", "supervise", "foreground", "cli", "reports", "query", "replay", "log", "__main__"]], 4),
+    **dict.fromkeys([f"ppsd.{m}" for m in ("run", "serve", "supervise", "foreground", "cli", "reports", "query")], 4),
+    **dict.fromkeys([f"ppsd.{m}" for m in ("replay", "log", "__main__")], 4),
 }
 THIRD_PARTY = {
     "pynmea2": {"refclock.nmea"},

@@ -1,0 +1,221 @@
+"""A receiver's serial line: opened exclusively, read without blocking, each read stamped on both clocks (pyserial behind this door).
+
+Flow: tty -> **serial_port** -> (bytes, Instant) -> Received event. Works on UARTs, USB serial adapters, USB CDC and pseudo-terminals, also
+through symlinks. ``BaudSearch`` is the pure half: it looks for the line's speed by the valid frames that the speeds give.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import grp
+import os
+import termios
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import serial
+
+from refclock.kernel import LocalClock
+from refclock.sample import NS, Instant
+
+READ_BYTES: Final = 4096
+"""One read: the line discipline's buffer (N_TTY_BUF_SIZE, drivers/tty/n_tty.c)."""
+READS: Final = 16
+"""Reads in one call at most, so that no device can hold the caller."""
+BYTE_BITS: Final = 10
+"""8N1: start, 8 data, stop."""
+DEFAULT_BAUD: Final = 9600
+"""What a line is opened with when its speed does not matter (pseudo-terminal) or is to be found."""
+SEARCH_BAUDS: Final = (9600, 115200, 38400, 4800, 57600, 230400, 460800, 921600, 19200)
+"""In the order of how often receivers come with them."""
+DWELL_NS: Final = 1_200_000_000
+"""A speed is tried this long at first: receivers speak once a second."""
+DWELLS: Final = 4
+"""... and after fruitless rounds twice and then four times as long: some speak every 4 s."""
+SILENCE_NS: Final = 10 * NS
+"""Without a valid frame for this long a speed once found is doubted (the receiver was reset or replaced)."""
+TTY_PATTERNS: Final = ("serial/by-id/*", "serial0", "ttyAMA*", "ttyS0", "ttyUSB*", "ttyACM*", "gnss*")
+"""Where receivers are found, below /dev."""
+
+
+class SerialPort:
+    """``path`` at ``baud`` 8N1 raw. ``byte_ns``: line time of one byte, 0 for USB CDC, which has none.
+
+    OSError, here and in ``read``: ``strerror`` is the sentence for people (``explain``).
+    """
+
+    def __init__(self, path: str, baud: int, clock: LocalClock) -> None:
+        self.path = path
+        self._clock = clock
+        self._usb = Path(path).resolve().name.startswith("ttyACM")  # drivers/usb/class/cdc-acm.c
+        try:
+            self._port = serial.Serial(path, baud or DEFAULT_BAUD, timeout=0, exclusive=True)
+        except (OSError, ValueError) as e:
+            failure = e if isinstance(e, OSError) else OSError(errno.EINVAL, str(e))
+            raise OSError(failure.errno, explain(path, failure)) from e
+        self._tune()
+
+    @property
+    def baud(self) -> int:
+        """The speed as set."""
+        return int(self._port.baudrate)
+
+    @property
+    def byte_ns(self) -> int:
+        """Line time of one byte, ns."""
+        return 0 if self._usb else BYTE_BITS * NS // self.baud
+
+    def set_baud(self, baud: int) -> None:
+        """Change the speed; what was received before at another is thrown away."""
+        try:
+            self._port.baudrate = baud
+            self._port.reset_input_buffer()
+        except (OSError, ValueError, termios.error) as e:
+            failure = e if isinstance(e, OSError) else OSError(errno.EIO, f"cannot be set to {baud} baud: {e}")
+            raise OSError(failure.errno, explain(self.path, failure)) from e
+        self._tune()
+
+    def _tune(self) -> None:
+        """VMIN 1: with pyserial's 0 a line that hung up and one that is silent would read alike (termios(3))."""
+        try:
+            attributes = termios.tcgetattr(self._port.fileno())
+            attributes[6][termios.VMIN] = 1
+            termios.tcsetattr(self._port.fileno(), termios.TCSANOW, attributes)
+        except termios.error as e:
+            self._port.close()
+            failure = OSError(int(e.args[0]), "cannot be configured")
+            raise OSError(failure.errno, explain(self.path, failure)) from e
+
+    def fileno(self) -> int:
+        """The descriptor to wait on."""
+        return int(self._port.fileno())
+
+    def read(self) -> tuple[bytes, Instant]:
+        """All that has arrived (b"": nothing) and the instant at which the reading of it ended. OSError: the line hung up or failed."""
+        chunks: list[bytes] = []
+        for _ in range(READS):
+            try:
+                chunk = os.read(self._port.fileno(), READ_BYTES)
+            except BlockingIOError:
+                break
+            except OSError as e:
+                if chunks:
+                    break
+                raise OSError(e.errno, explain(self.path, e)) from e
+            if not chunk:
+                if chunks:
+                    break
+                raise OSError(errno.ENODEV, explain(self.path, OSError(errno.ENODEV, "hung up")))
+            chunks.append(chunk)
+        return b"".join(chunks), self._clock.now()
+
+    def write(self, data: bytes) -> int:
+        """Send ``data`` (receiver configuration); how many bytes the driver took. Never blocks."""
+        try:
+            return os.write(self._port.fileno(), data)
+        except BlockingIOError:
+            return 0
+        except OSError as e:
+            raise OSError(e.errno, explain(self.path, e)) from e
+
+    def close(self) -> None:
+        """Close the line."""
+        self._port.close()
+
+
+class BaudSearch:
+    """Which speed to listen at. Pure: told the count of valid frames so far, it answers with a speed to switch to, or None."""
+
+    def __init__(self, mono_ns: int, bauds: Iterable[int] = SEARCH_BAUDS) -> None:
+        self._bauds = tuple(bauds)
+        self._index = 0
+        self._dwells = 1
+        self._since = mono_ns
+        self._frames = 0
+        self.found = False
+
+    @property
+    def baud(self) -> int:
+        """The speed being listened at."""
+        return self._bauds[self._index]
+
+    @property
+    def deadline_ns(self) -> int:
+        """When (mono_ns) to ``heard`` again at the latest."""
+        return self._since + (SILENCE_NS if self.found else DWELL_NS * self._dwells)
+
+    def heard(self, valid_frames: int, mono_ns: int) -> int | None:
+        """``valid_frames``: with correct checksum, counted since the line was opened, at any speed."""
+        if valid_frames > self._frames:
+            self._frames, self._since, self.found, self._dwells = valid_frames, mono_ns, True, 1
+            return None
+        if mono_ns < self.deadline_ns:
+            return None
+        self.found = False
+        self._since = mono_ns
+        self._index = (self._index + 1) % len(self._bauds)
+        if self._index == 0:
+            self._dwells = min(DWELLS, self._dwells * 2)
+        return self.baud
+
+
+# ---- what went wrong ------------------------------------------------------------------------------------------------------------------
+
+
+def explain(path: str, error: OSError) -> str:
+    """What failed with this serial line, why, and what to do about it."""
+    match error.errno:
+        case errno.ENOENT:
+            return f"{path}: there is no such device; {_present()}; plug the receiver in or correct device"
+        case errno.EACCES | errno.EPERM:
+            return f"{path}: permission denied; {_group_advice(path)}"
+        case errno.EBUSY | errno.EAGAIN:
+            return f'{path}: {_holder(path)} has it open; stop that program, or let it share the receiver (gpsd: type = "gpsd")'
+        case errno.ENOTTY | errno.EISDIR | errno.ENXIO:
+            return f"{path}: this is no serial line; correct device"
+        case errno.ENODEV:
+            return f"{path}: the line hung up: the receiver was unplugged or its driver went away; plug it in again"
+        case errno.EIO:
+            return f"{path}: the line is dead: there is no UART behind it, or the receiver was unplugged; correct device or plug it in"
+    return f"{path}: {error.strerror or error}"
+
+
+def _present() -> str:
+    found = sorted({str(p) for pattern in TTY_PATTERNS for p in Path("/dev").glob(pattern)})
+    return f"found instead: {', '.join(found)}" if found else "looked for serial0, ttyAMA, ttyS0, ttyUSB, ttyACM and gnss in /dev: none"
+
+
+def _group_advice(path: str) -> str:
+    try:
+        group = grp.getgrgid(Path(path).stat().st_gid).gr_name
+    except (OSError, KeyError):
+        group = "dialout"  # Debian's group of serial lines
+    if group == "root":
+        return "only root may use it; is a getty (serial console) on it? disable that, then: usermod -aG dialout <user>"
+    return f"add the user that runs this to the group {group}: usermod -aG {group} <user>, then log in again or restart the service"
+
+
+def _holder(path: str) -> str:
+    """Name and pid of a program that has ``path`` open, from /proc (proc(5)); of other users' only root can see it."""
+    target = str(Path(path).resolve())
+    for fds in Path("/proc").glob("[0-9]*/fd"):
+        if target in _open_files(fds):
+            try:
+                name = (fds.parent / "comm").read_text(encoding="utf-8", errors="replace").strip()
+            except OSError:
+                continue  # it has just ended
+            return f"{name} (pid {fds.parent.name})"
+    return "another program"
+
+
+def _open_files(fds: Path) -> set[str]:
+    found = set()
+    try:
+        for fd in fds.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                found.add(str(fd.readlink()))
+    except OSError:
+        pass  # another user's, or it has just ended
+    return found
