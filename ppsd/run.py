@@ -15,13 +15,37 @@ known holds any more, an unsynchronised record is published and everything start
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import select
 import signal
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
 from enum import Enum
+from functools import partial
+from pathlib import Path
 from types import FrameType
-from typing import Final, Protocol
+from typing import Final
 
-from refclock.sample import NS
+import refclock.kernel
+from ppsd import events, state
+from ppsd.cli import version
+from ppsd.clock import Clock, FreeRunningClock, KernelClock
+from ppsd.config import Config, load
+from ppsd.control import ControlServer
+from ppsd.devices import Device, open_device
+from ppsd.engine import Engine
+from ppsd.events import Effect, Event, Publish
+from ppsd.log import open_log
+from ppsd.status import top_line
+from ppsd.supervise import notify
+from refclock.config import ConfigError, Pulse
+from refclock.feed import open_feed
+from refclock.kernel import LocalClock, StepWatch, TimescaleReader, TimescaleWriter
+from refclock.pps import PpsThread
+from refclock.sample import NS, Instant, SourceId
+from refclock.timescales import DAY_S, parse_leap_seconds_list
 
 PAUSES_NS: Final = (1 * NS, 2 * NS, 5 * NS)
 """Before the n-th attempt in a row to open a device; the last one repeats. A plugged-in receiver is noticed within five seconds."""
@@ -29,6 +53,8 @@ SUSPENDED_NS: Final = 100_000_000
 """BOOTTIME - MONOTONIC that grows by more: the machine slept. Readings of the two are microseconds apart; no suspend is so short."""
 LEAP_FILE_LIMIT: Final = 1 << 20
 """Octets of leap-seconds.list: the real one has 5 kB (tzdata 2024b)."""
+POLL_NS: Final = NS // 5
+"""Between two looks at shared memory: its writers leave a sample a second, and the stamp in it is theirs."""
 STATUS_NS: Final = 10 * NS
 """Between two status lines for systemctl status."""
 
@@ -64,65 +90,7 @@ class Signals:
     def drain(self) -> None:
         """Take note of the wake-ups so far."""
         with contextlib.suppress(BlockingIOError):
-            while len(os.read(self.wake, 512)) == 512:
-                pass
-
-
-# ---- devices ------------------------------------------------------------------------------------------------------------------------
-
-
-class Device(Protocol):
-    """An open source. ``fileno`` is -1 when it must be polled every ``POLL_NS``. ``read`` raises OSError when the device is lost."""
-
-    what: str
-
-    def fileno(self) -> int: ...
-    def read(self) -> list[Event]: ...
-    def close(self) -> None: ...
-
-
-class Intake:
-    """Samples of other programs (SOCK, SHM) as Sampled events. A sample whose stamp lies before a step or too far back gives none."""
-
-    def __init__(self, config: SockSource | ShmSource, clock: LocalClock, engine: Engine) -> None:
-        self._id = SourceId(config.name)
-        self._clock, self._engine = clock, engine
-        self._intake: SockIntake | ShmIntake
-        if isinstance(config, SockSource):
-            self._intake = SockIntake(config.path)
-            self.what = f"samples on {config.path}"
-        else:
-            self._intake = ShmIntake(config.unit)
-            self.what = f"shared memory unit {config.unit}"
-
-    def fileno(self) -> int:
-        """The socket's descriptor; shared memory has none."""
-        return self._intake.fileno() if isinstance(self._intake, SockIntake) else -1
-
-    def read(self) -> list[Event]:
-        """What has arrived. OSError: the segment cannot be read."""
-        raws = self._intake.read()
-        if isinstance(self._intake, ShmIntake) and self._intake.why:
-            raise OSError(errno.ENODEV, self._intake.why)
-        samples = [sample for raw in raws if (sample := self._sample(raw)) is not None]
-        return [Sampled(self._id, sample, self._clock.now()) for sample in samples]
-
-    def _sample(self, raw: RawSample) -> Sample | None:
-        at = self._clock.instant_of(raw.real_ns)
-        if at is None or raw.leap is Leap.UNSYNCHRONISED:
-            return None
-        table = self._engine.leaps.table
-        tai_ns = table.utc_to_tai_ns(raw.real_ns + raw.offset_ns)
-        if raw.pulse:  # the offset is known modulo a second: the served time names the second, when it can
-            present = self._engine.timescale.present(at.mono_ns)
-            if present is None or present.bound_ns > PULSE_NAMED_NS:
-                return None
-            tai_ns += round((present.tai_at(at.mono_ns) - tai_ns) / NS) * NS
-        return Sample(at, tai_ns, raw.uncertainty_ns, raw.leap)
-
-    def close(self) -> None:
-        """Give it up."""
-        self._intake.close()
+            os.read(self.wake, 4096)
 
 
 @dataclass(slots=True)
@@ -145,9 +113,6 @@ class Retry:
         self.failures, self.why = 0, ""
 
 
-# ---- the process --------------------------------------------------------------------------------------------------------------------
-
-
 class ClockProcess:
     """One run under one configuration: owns everything that is open. ``resume``: the record to go on from, of this boot.
 
@@ -158,6 +123,7 @@ class ClockProcess:
         self.config, self._signals = config, signals
         self._log = open_log(config.log.format, config.log.level, "clock")
         self._devices: dict[SourceId, Device] = {}
+        self._fds: dict[SourceId, int] = {}
         self._pulses: dict[SourceId, PpsThread] = {}
         self._retries = {SourceId(s.name): Retry() for s in config.sources}
         self._pulse_retries = {SourceId(s.name): Retry() for s in config.sources if isinstance(s, Pulse) and s.pps}
@@ -214,7 +180,7 @@ class ClockProcess:
             self._poll_shared(now)
             deadline = self._engine.deadline()
             if deadline is not None and now.mono_ns >= deadline:
-                self._handle(Ticked(self._clock.now()))
+                self._handle(events.Ticked(self._clock.now()))
             for fd, _ in self._poll.poll(self._pause_ms(until_ns)):
                 if fd in self._readers:  # not closed by one before it
                     self._readers[fd]()
@@ -230,9 +196,9 @@ class ClockProcess:
         for problem in error.problems:
             self._log.error("configuration refused, the old one stays", problem=str(problem))
 
-    def close(self) -> None:
-        """Let everything go; the published record stays."""
-        for thread in self._pulses.values():
+    def close(self, for_good: bool) -> None:
+        """Let everything go; the published record stays. ``for_good``: the process's end takes the pulse threads along."""
+        for thread in self._pulses.values() if not for_good else ():
             thread.stop()
         for device in self._devices.values():
             device.close()
@@ -259,6 +225,14 @@ class ClockProcess:
     def _chores(self, now: Instant) -> None:
         """Once a second."""
         self._steering.expire(now)
+        for name, device in list(self._devices.items()):
+            what = device.what
+            try:
+                device.tick(now)
+            except OSError as error:
+                self._lost(name, _said(error))
+            else:
+                self._found(name, what)
         if now.mono_ns >= self._leap_file_ns:
             self._leap_file_ns = now.mono_ns + DAY_S * NS
             self._read_leap_file()
@@ -281,8 +255,9 @@ class ClockProcess:
                 else:
                     self._devices[name] = device
                     if device.fileno() >= 0:
-                        self._listen(device.fileno(), lambda name=name: self._read(name))  # type: ignore[misc]
-                    self._handle(SourceFound(name, device.what, self._clock.now()))
+                        self._fds[name] = device.fileno()
+                        self._listen(device.fileno(), partial(self._read, name))
+                    self._found(name, "")
             if isinstance(source, Pulse) and source.pps and name not in self._pulses and now.mono_ns >= self._pulse_retries[name].due_ns:
                 try:
                     self._pulses[name] = PpsThread(source.pps, self._clock, self._signals.nudge)
@@ -293,38 +268,46 @@ class ClockProcess:
 
     def _read(self, name: SourceId) -> None:
         """What a device has for us."""
+        device = self._devices[name]
+        what = device.what
         try:
-            events = self._devices[name].read()
+            arrived = device.read()
         except OSError as error:
             self._lost(name, _said(error))
             return
-        if events:
+        self._found(name, what)
+        if arrived:
             self._retries[name].worked()
-        for event in events:
+        for event in arrived:
             self._handle(event)
+
+    def _found(self, name: SourceId, before: str) -> None:
+        """Tell what the device is when that is not what it was."""
+        what = self._devices[name].what
+        if what and what != before:
+            self._handle(events.SourceFound(name, what, self._clock.now()))
 
     def _lost(self, name: SourceId, why: str) -> None:
         device = self._devices.pop(name, None)
+        fd = self._fds.pop(name, -1)
         if device is not None:
-            if device.fileno() >= 0:
-                self._poll.unregister(device.fileno())
-                del self._readers[device.fileno()]
+            if fd >= 0:
+                self._poll.unregister(fd)
+                del self._readers[fd]
             device.close()
         now = self._clock.now()
-        if self._retries[name].failed(now.mono_ns, why) or device is not None:
-            self._handle(SourceLost(name, why, now))
+        if self._retries[name].failed(now.mono_ns, why) or (device is not None and device.what):
+            self._handle(events.SourceLost(name, why, now))
 
     def _take_pulses(self) -> None:
         for name, thread in list(self._pulses.items()):
             for edge in thread.take():
                 self._pulse_retries[name].worked()
-                self._handle(Pulsed(name, edge, self._clock.now()))
-            if thread.error is not None:
-                thread.stop()
+                self._handle(events.Pulsed(name, edge, self._clock.now()))
+            if thread.error:  # the thread has ended
                 del self._pulses[name]
-                why = str(thread.error)
-                self._pulse_retries[name].failed(self._clock.now().mono_ns, why)
-                self._tell(f"pulse of {name}", why)
+                self._pulse_retries[name].failed(self._clock.now().mono_ns, thread.error)
+                self._tell(f"pulse of {name}", thread.error)
 
     def _poll_shared(self, now: Instant) -> None:
         """Read what cannot wake us."""
@@ -342,7 +325,7 @@ class ClockProcess:
     def _notice_step(self, now: Instant) -> None:
         if now.era != self._era:
             self._era = now.era
-            self._handle(ClockStepped(self._clock.last_step_ns, now))
+            self._handle(events.ClockStepped(self._clock.last_step_ns, now))
 
     def _read_leap_file(self) -> None:
         path = self.config.leap.file
@@ -355,7 +338,7 @@ class ClockProcess:
         if table is None:
             self._tell("leap seconds", f"{path} holds no table of leap seconds: known up to 2017 only")
             return
-        self._handle(LeapFileRead(table, path, self._clock.now()))
+        self._handle(events.LeapFileRead(table, path, self._clock.now()))
 
     # ---- events in, effects out ------------------------------------------------------------------------------------------------------
 
@@ -369,18 +352,18 @@ class ClockProcess:
             case Publish():
                 self._writer.publish(effect)
                 self.published = effect
-            case Feed():
+            case events.Feed():
                 for feed in self._feeds:
                     feed.send(effect.at, effect.offset_ns, effect.uncertainty_ns, effect.leap)
                     self._tell(f"feed {feed.name}", feed.why)
-            case Steer():
+            case events.Steer():
                 self._steer(effect)
-            case Persist():
+            case events.Persist():
                 self._tell("state", state.save(Path(self.config.run.state), effect.state))
-            case Note():
+            case events.Note():
                 getattr(self._log, effect.level)(effect.event, **effect.fields)
 
-    def _steer(self, steer: Steer) -> None:
+    def _steer(self, steer: events.Steer) -> None:
         try:
             notes = self._steering.apply(steer, self._clock.now())
         except OSError as error:
@@ -442,6 +425,7 @@ def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | Non
     resume = left_record(run_dir / "timescale")
     while True:
         process = ClockProcess(config, run_dir, simulated, resume, signals)
+        end = End.STOP
         try:
             end = process.run(until_ns)
             while end is End.RELOAD:
@@ -460,7 +444,7 @@ def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | Non
         finally:
             if end is End.STOP:
                 notify("STOPPING=1")
-            process.close()
+            process.close(for_good=end is End.STOP)
         if end is End.STOP:
             return 0
         resume = process.published if end is End.RELOAD else None

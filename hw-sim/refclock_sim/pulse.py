@@ -1,63 +1,177 @@
-"""Pulses: how late the kernel stamps each one, ns. A phase error; positive = late. Seeded.
+"""Pulses: what lies between the true second and the stamp that the kernel gives its edge. A model returns a **phase error**.
 
-The Raspberry Pi's latency is 4 us and the mixture N(0, 0.5 us) + Exp(1 us) + [2 %] Exp(20 us): a real latency has a mean, and a server
-that does not know it must cover it with its bound.
+Sign and unit: ns as float, positive = stamped late. The stamp is the local clock's reading at (true second + error). Models are asked once
+per pulse, in order of time, and may be added with ``+``. Part of the error is the receiver's (Sawtooth, Offset: antenna cable), part the
+host's (interrupt latency, USB frames, load). Same seed, same history. Cost below 5 µs per call, the sum of several included.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from random import Random
 
-Model = Callable[[Random, float], float]
-"""(random, host raw time of the true second in s) -> ns late."""
+MS = 1_000_000.0
 
 
-def _clean(random: Random, _: float) -> float:
-    return random.gauss(200.0, 200.0)
+class PulseError:
+    """``late_ns(true_s, raw_ns)``: error of the pulse of second ``true_s`` (seconds since the start of the run, or TAI: any count that goes
+    up by one), ``raw_ns``: the host's CLOCK_MONOTONIC_RAW at that true second, for what happens on the host's own time grid."""
+
+    def late_ns(self, true_s: int, raw_ns: int) -> float:
+        """Error in ns, positive = late."""
+        raise NotImplementedError
+
+    def __add__(self, other: PulseError) -> Sum:
+        return Sum(self, other)
 
 
-def _pi(random: Random, _: float) -> float:
-    late = 4_000.0 + random.gauss(0.0, 500.0) + random.expovariate(1e-3)
-    return late + random.expovariate(1 / 20_000) if random.random() < 0.02 else late
+class Sum(PulseError):
+    """All of them at once."""
+
+    def __init__(self, *parts: PulseError) -> None:
+        self._parts = [p for part in parts for p in (part._parts if isinstance(part, Sum) else (part,))]
+
+    def late_ns(self, true_s: int, raw_ns: int) -> float:
+        """The sum of the parts."""
+        total = 0.0
+        for part in self._parts:
+            total += part.late_ns(true_s, raw_ns)
+        return total
 
 
-def _micro(random: Random, _: float) -> float:
-    return random.gauss(0.0, 1000.0)
+class Offset(PulseError):
+    """Always ``ns`` late: a cable (5 ns/m), a constant interrupt latency."""
+
+    def __init__(self, ns: float) -> None:
+        self._ns = ns
+
+    def late_ns(self, true_s: int, raw_ns: int) -> float:
+        """The constant."""
+        return self._ns
 
 
-def _usb(random: Random, _: float) -> float:
-    return random.random() * 1e6 + abs(random.gauss(0.0, 20_000.0))
+class Gaussian(PulseError):
+    """Zero mean, standard deviation ``sigma_ns``: a hardware stamp, or a good receiver's own jitter."""
+
+    def __init__(self, seed: int, sigma_ns: float) -> None:
+        self._gauss = Random(f"gaussian {seed}").gauss
+        self._sigma = sigma_ns
+
+    def late_ns(self, true_s: int, raw_ns: int) -> float:
+        """One draw."""
+        return self._gauss(0.0, self._sigma)
 
 
-def _usb_beat(random: Random, raw_s: float) -> float:
-    """Full-speed USB polls each millisecond of the host's own crystal: late by the time to its next frame."""
-    jitter = random.gauss(0.0, 20e-6)
-    return (1e-3 - (raw_s + jitter + 0.37e-3) % 1e-3) * 1e9
+class PiLatency(PulseError):
+    """Interrupt latency of a small computer's GPIO: N(0, 0.5 µs) + Exp(1 µs) + [2 %] Exp(20 µs), mean 1.4 µs, standard deviation 4.2 µs.
 
-
-MODELS: dict[str, Model] = {"clean": _clean, "pi": _pi, "micro": _micro, "usb": _usb, "usb-beat": _usb_beat}
-
-
-class Pulse:
-    """One of MODELS, with late outliers (``outliers``: share of pulses late by 1..20 ms, log-uniform) and load bursts.
-
-    ``burst_s`` of every ``burst_every_s``, from the start on, 80 % of the pulses are late by 0.5..4 ms.
+    ``base_ns`` is added (Raspberry Pi 5: about 11 µs, published measurements); below zero it is cut off, for nothing is stamped before it
+    happens. ``mean_removed`` gives the mixture less its mean instead, uncut, as in a filter's textbook noise.
     """
 
-    def __init__(self, model: str, seed: int, outliers: float = 0.0, burst_every_s: float = 0.0, burst_s: float = 20.0) -> None:
-        self._model = MODELS[model]
-        self._random = Random(seed)
-        self._outliers = outliers
-        self._burst = (burst_every_s, burst_s)
+    MEAN_NS = 1_400.0
 
-    def error_ns(self, t: float, raw_s: float = 0.0) -> float:
-        """How late the pulse ``t`` s after the start is stamped; ``raw_s``: what the host's oscillator counts at that second."""
+    def __init__(self, seed: int, base_ns: float = 0.0, mean_removed: bool = False) -> None:
+        self._random = Random(f"pi {seed}")
+        self._base = base_ns - self.MEAN_NS if mean_removed else base_ns
+        self._floor = -math.inf if mean_removed else 0.0
+
+    def late_ns(self, true_s: int, raw_ns: int) -> float:
+        """One draw."""
         random = self._random
-        late = self._model(random, raw_s)
-        if self._outliers and random.random() < self._outliers:
-            late += 1e6 * 20 ** random.random()
-        every, span = self._burst
-        if every and t % every < span and random.random() < 0.8:
-            late += 0.5e6 * 8 ** random.random()
-        return late
+        late = self._base + random.gauss(0.0, 500.0) + random.expovariate(1e-3)
+        if random.random() < 0.02:
+            late += random.expovariate(1 / 20_000)
+        return max(self._floor, late)
+
+
+class UsbFrames(PulseError):
+    """A modem line read over USB shows at the next frame of the host controller, 1 ms apart at full speed (USB 2.0 section 8.4.3; 125 µs at
+    high speed). The frames tick on the host's own crystal, so the delay is a sawtooth in its raw time; ``jitter_ns``: 20 µs of transfer."""
+
+    def __init__(self, seed: int, frame_ns: float = MS, jitter_ns: float = 20_000.0) -> None:
+        self._random = Random(f"usb frames {seed}")
+        self._phase = self._random.random() * frame_ns
+        self._frame = frame_ns
+        self._span = int(1000 * frame_ns)  # whole frames: keeps the float small
+        self._jitter = jitter_ns
+
+    def late_ns(self, true_s: int, raw_ns: int) -> float:
+        """From the (jittered) edge to the next frame."""
+        jitter = self._random.gauss(0.0, self._jitter)
+        return self._frame - (raw_ns % self._span + jitter + self._phase) % self._frame + jitter
+
+
+class UsbPolling(PulseError):
+    """The same without memory: U(0, 1 ms) + N(0, 20 µs), as when receiver and host crystals share nothing. Never below zero."""
+
+    def __init__(self, seed: int, frame_ns: float = MS, jitter_ns: float = 20_000.0) -> None:
+        self._random = Random(f"usb polling {seed}")
+        self._frame = frame_ns
+        self._jitter = jitter_ns
+
+    def late_ns(self, true_s: int, raw_ns: int) -> float:
+        """One draw."""
+        return max(0.0, self._random.random() * self._frame + self._random.gauss(0.0, self._jitter))
+
+
+class Outliers(PulseError):
+    """A share of the pulses is late by ``shortest_ns`` to ``longest_ns``, log-uniform: interrupts masked by something else."""
+
+    def __init__(self, seed: int, share: float = 0.05, shortest_ns: float = MS, longest_ns: float = 20 * MS) -> None:
+        self._random = Random(f"outliers {seed}").random
+        self._share = share
+        self._shortest = shortest_ns
+        self._ratio = longest_ns / shortest_ns
+
+    def late_ns(self, true_s: int, raw_ns: int) -> float:
+        """Mostly 0."""
+        if self._random() >= self._share:
+            return 0.0
+        return float(self._shortest * self._ratio ** self._random())
+
+
+class LoadBursts(PulseError):
+    """For ``length_s`` of every ``period_s`` (from ``first_s`` on) the host is busy: most pulses late by 0.5 to 4 ms."""
+
+    def __init__(self, seed: int, length_s: int = 20, period_s: int = 600, share: float = 0.8, first_s: int = 0) -> None:
+        self._late = Outliers(seed, share, 0.5 * MS, 4 * MS)
+        self._length = length_s
+        self._period = period_s
+        self._first = first_s
+
+    def late_ns(self, true_s: int, raw_ns: int) -> float:
+        """0 outside the bursts."""
+        if true_s < self._first or (true_s - self._first) % self._period >= self._length:
+            return 0.0
+        return self._late.late_ns(true_s, raw_ns)
+
+
+class Sawtooth(PulseError):
+    """The receiver can only put the edge on a tick of its own clock: late by -step/2 .. step/2, known to it beforehand (UBX-TIM-TP).
+
+    ``step_ns``: 1/48 MHz (u-blox 8); ``drift_ns``: how far its ticks move against the second per second; near a multiple of the step the
+    error hardly moves for minutes (a hanging bridge). A function of the second alone, so receiver and pulse agree without talking.
+    """
+
+    def __init__(self, seed: int, step_ns: float = 1e9 / 48e6, drift_ns: float = 7.3) -> None:
+        self._step = step_ns
+        self._drift = drift_ns
+        self._phase = Random(f"sawtooth {seed}").random() * step_ns
+
+    def late_ns(self, true_s: int, raw_ns: int = 0) -> float:
+        """Error of the pulse of ``true_s``; the argument must be the same count for receiver and pulse."""
+        return (self._phase + self._drift * (true_s % 86_400)) % self._step - self._step / 2
+
+
+PRESETS: dict[str, Callable[[int], PulseError]] = {
+    "perfect": lambda _seed: Offset(0.0),
+    "clean": lambda seed: Gaussian(seed, 200.0),
+    "pi": PiLatency,
+    "usb": UsbFrames,
+    "usb-iid": UsbPolling,
+    "outliers": lambda seed: Gaussian(seed, 1_000.0) + Outliers(seed),
+    "bursts": lambda seed: Gaussian(seed, 1_000.0) + LoadBursts(seed),
+}
+"""Name to a model made from a seed; the sawtooth is the receiver's and comes on top."""

@@ -1,167 +1,199 @@
-"""A byte-level receiver: what it sends in the second that it names, chunk by chunk, at the true speed of its line.
+"""A receiver at byte level: what comes out of its serial port in the second after each true second, and how it obeys its host.
 
-It knows what it is told: whether it has time, a fix, its leap count. Without time sentences are empty, without a fix they are void; while
-the leap count is not known UTC is ``leap_error_s`` ahead, as with real receivers after a cold start.
+Flow: gnss.Knowledge -> sentences, ubx_messages -> **receiver** -> paced chunks -> pty (real time) or world (simulated time). It has no clock:
+the shell asks for one cycle per true second, in order. The line carries one byte per ten bit times; what does not fit into a second runs
+into the next and delays it, as it does in a real receiver whose port is too slow.
 """
 
 from __future__ import annotations
 
-import struct
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from random import Random
+from typing import NamedTuple
 
-BITS = 10
-"""8N1: start, eight data bits, stop."""
-CONSTELLATION = (
-    (2, 71, 284), (5, 44, 75), (7, 12, 150), (12, 33, 310), (13, 58, 40), (15, 23, 205),
-    (18, 9, 15), (20, 17, 100), (24, 63, 190), (25, 28, 250), (29, 39, 130),
-)  # fmt: skip
-"""GPS satellites in view: number, elevation, azimuth (degrees) at one moment of one day."""
-GPS_EPOCH_S = 315_964_800
-"""1980-01-06T00:00:00Z (IS-GPS-200)."""
-GPS_TAI_S = 19
-"""TAI - GPS time."""
-LATITUDE, LONGITUDE, HEIGHT_M = 48.1372, 11.5756, 520.0
+from refclock.sample import NS
+from refclock_sim import sentences, ubx_messages
+from refclock_sim.gnss import Gnss, Knowledge
+from refclock_sim.pulse import Sawtooth
+from refclock_sim.sentences import Civil
+
+MS = 1_000_000
+BITS_PER_BYTE = 10
+"""8N1: start bit, eight data bits, stop bit."""
+EARLIEST_NS = MS
+"""However the jitter falls, no receiver reports a second that has not begun."""
+HOST_BUFFER = 4096
+"""Bytes of commands that may wait for their end; more is noise and dropped."""
+
+
+class Chunk(NamedTuple):
+    """Bytes of one sentence or message. ``offset_ns``: its **last** byte has arrived this long after the true second."""
+
+    offset_ns: int
+    data: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """A sort of receiver. ``delay_ms``, ``jitter_ms``: first byte after the second named; ``full``: with satellites (GSA, GSV, NAV-SAT)."""
+class Model:
+    """A kind of receiver. ``messages``: (name, every so many seconds) in order of sending; ``delay_ns``, ``jitter_ns``: from the true second
+    to the first byte, mean and standard deviation; ``baud`` 0: native USB, a chunk is there at once; ``ubx``: understands UBX commands."""
 
-    nmea: bool = True
+    name: str
+    what: str
+    messages: tuple[tuple[str, int], ...]
+    talker: bytes = b"GN"
+    baud: int = 9600
+    delay_ns: int = 60 * MS
+    jitter_ns: int = 3 * MS
+    banner: tuple[str, ...] = ()
     ubx: bool = False
-    delay_ms: float = 60.0
-    jitter_ms: float = 3.0
-    full: bool = True
+    software: str = ""
+    hardware: str = ""
+    extensions: tuple[str, ...] = ()
 
 
-KINDS = {
-    "ublox8": Kind(ubx=True),
-    "ublox-nmea": Kind(),
-    "nmea": Kind(delay_ms=140.0, jitter_ms=8.0, full=False),
-    "mouse": Kind(delay_ms=100.0, jitter_ms=30.0, full=False),
-    "mtk": Kind(delay_ms=497.0, jitter_ms=10.0, full=False),
-    "ubx": Kind(nmea=False, ubx=True, full=False),
+_NMEA = (("RMC", 1), ("GGA", 1), ("GSA", 1), ("GSV", 1), ("ZDA", 1))
+_UBX = (("NAV-PVT", 1), ("NAV-TIMEUTC", 1), ("NAV-TIMELS", 4), ("NAV-SAT", 5), ("TIM-TP", 1))
+_UBLOX8 = Model(
+    "ublox8",
+    "u-blox 8, NMEA and UBX",
+    (("RMC", 1), ("GGA", 1), ("ZDA", 1), ("GSA", 1), ("GSV", 5), *_UBX),
+    banner=("u-blox AG - www.u-blox.com", "HW UBX-M8030 00080000", "ROM CORE 3.01 (107888)", "FWVER=SPG 3.01", "PROTVER=18.00", "MOD=NEO-M8N-0"),
+    ubx=True,
+    software="ROM CORE 3.01 (107888)",
+    hardware="00080000",
+    extensions=("FWVER=SPG 3.01", "PROTVER=18.00", "MOD=NEO-M8N-0", "GPS;GLO;GAL;BDS"),
+)
+MODELS = {
+    "ublox8": _UBLOX8,
+    "ublox8-nmea": replace(_UBLOX8, name="ublox8-nmea", what="u-blox 8 as it comes, NMEA only", messages=_NMEA),
+    "timing": replace(_UBLOX8, name="timing", what="u-blox timing receiver, UBX only", messages=(*_UBX, ("NAV-EOE", 1)), baud=115_200, delay_ns=40 * MS),
+    "nmea": Model("nmea", "any NMEA receiver", _NMEA, talker=b"GP", delay_ns=120 * MS, jitter_ns=10 * MS),
+    "minimal": Model("minimal", "RMC, GGA and ZDA only", (("RMC", 1), ("GGA", 1), ("ZDA", 1)), talker=b"GP"),
+    "slow": Model("slow", "4800 baud mouse with a late, wandering burst, no ZDA", _NMEA[:4], talker=b"GP", baud=4800, delay_ns=250 * MS, jitter_ns=60 * MS),
 }
+"""Delays are of the kind published for such receivers: 62-65 ms (u-blox F10), 128-165 (M10), SiRF wobbles by 170 ms."""
+
+_CONFIGURABLE = {
+    (0xF0, 0x00): "GGA", (0xF0, 0x02): "GSA", (0xF0, 0x03): "GSV", (0xF0, 0x04): "RMC", (0xF0, 0x08): "ZDA",
+    ubx_messages.NAV_PVT: "NAV-PVT", ubx_messages.NAV_TIMEUTC: "NAV-TIMEUTC", ubx_messages.NAV_TIMELS: "NAV-TIMELS",
+    ubx_messages.NAV_SAT: "NAV-SAT", ubx_messages.NAV_EOE: "NAV-EOE", ubx_messages.TIM_TP: "TIM-TP",
+}  # fmt: skip
+"""Class and id as CFG-MSG names them (u-blox 8 protocol specification, NMEA messages overview: class F0)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Knows:
-    """What the receiver knows in one cycle. ``leap_at_s``: POSIX midnight of an announced leap second; ``second_60``: it is 23:59:60."""
+class Receiver:
+    """One receiver of a kind, with its own sky. ``baud`` replaces the kind's; ``sawtooth``: the pulse's quantisation error that TIM-TP tells."""
 
-    fix: bool = True
-    time: bool = True
-    leap: bool = True
-    second_60: bool = False
-    leap_at_s: int | None = None
-    leap_step_s: int = 1
+    def __init__(self, model: Model, gnss: Gnss, seed: int, baud: int | None = None, sawtooth: Sawtooth | None = None) -> None:
+        self.model = model
+        self.gnss = gnss
+        self.baud = model.baud if baud is None else baud
+        self.sawtooth = sawtooth
+        self.rates = dict(model.messages)
+        self._random = Random(f"receiver {seed}")
+        self._line_free_ns = 0  # TAI
+        self._greeted = False
+        self._heard = bytearray()
 
+    @property
+    def byte_ns(self) -> int:
+        """Line time of one byte; 0: native USB."""
+        return BITS_PER_BYTE * NS // self.baud if self.baud else 0
 
-class SimReceiver:
-    """One receiver on a line of ``baud``. ``leap_error_s``: how far its UTC is ahead while it does not know the leap count."""
+    def cycle(self, tai_s: int) -> list[Chunk]:
+        """The output that belongs to the true second ``tai_s`` (TAI); ask for each second once, in order. Cost: 60 µs for RMC, GGA and ZDA."""
+        knows = self.gnss.at(tai_s)
+        at = sentences.civil(knows.label)
+        delay = max(EARLIEST_NS, round(self._random.gauss(self.model.delay_ns, self.model.jitter_ns))) + knows.delay_ns
+        parts: list[bytes] = []
+        if not self._greeted:
+            self._greeted = True
+            parts += sentences.txt(self.model.talker, self.model.banner)
+        for name, every in self.rates.items():
+            if every and tai_s % every == 0:
+                parts += self._message(name, tai_s, knows, at)
+        second_ns = tai_s * NS
+        return [Chunk(end - second_ns, data) for end, data in self._send(second_ns + delay, parts)]
 
-    def __init__(self, kind: str = "ublox8", baud: int = 9600, seed: int = 1, tai_offset_s: int = 37, leap_error_s: int = 3) -> None:
-        self.kind = KINDS[kind]
-        self.byte_ns = BITS * 1_000_000_000 // baud
-        self.tai_offset_s = tai_offset_s
-        self.leap_error_s = leap_error_s
-        self._random = Random(seed)
-        self._cycles = 0
+    def hear(self, data: bytes, tai_ns: int) -> list[tuple[int, bytes]]:
+        """Bytes from the host at TAI ``tai_ns``; the answers as (TAI ns of the last byte, bytes). Obeyed: CFG-MSG (rate of a message), MON-VER;
+        any other CFG is refused with ACK-NAK, the rest ignored, as is everything when the model speaks no UBX."""
+        if not self.model.ubx:
+            return []
+        self._heard += data
+        answers: list[bytes] = []
+        while (begin := self._heard.find(b"\xb5\x62")) >= 0:
+            del self._heard[:begin]
+            if len(self._heard) < 6:
+                break
+            length = int.from_bytes(self._heard[4:6], "little")
+            if length > HOST_BUFFER:
+                del self._heard[:2]
+                continue
+            if len(self._heard) < length + 8:
+                break
+            command, payload = (self._heard[2], self._heard[3]), bytes(self._heard[6 : 6 + length])
+            if bytes(self._heard[: length + 8]) != ubx_messages.frame(command, payload):
+                del self._heard[:2]
+                continue
+            del self._heard[: length + 8]
+            answers += self._obey(command, payload)
+        if not self._heard.startswith(b"\xb5"):
+            del self._heard[: -1 if self._heard.endswith(b"\xb5") else None]
+        return self._send(tai_ns, answers)
 
-    def cycle(self, utc_s: int, knows: Knows, extra_delay_ns: int = 0) -> list[tuple[int, bytes]]:
-        """The output of the cycle that names POSIX second ``utc_s``: (arrival of the chunk's last byte, ns after that second; bytes)."""
-        stated = utc_s if knows.leap else utc_s + self.leap_error_s
-        chunks: list[bytes] = []
-        if self.kind.ubx:
-            chunks.append(self._ubx(stated, knows))
-        if self.kind.nmea:
-            chunks += self._nmea(stated, knows)
-        if self._cycles == 0 and self.kind.nmea:
-            chunks.insert(0, sentence("GPTXT,01,01,02,HW UBX-SIM 00080000") + sentence("GPTXT,01,01,02,ANTSTATUS=OK"))
-        self._cycles += 1
-        delay = self.kind.delay_ms + (self._random.gauss(0.0, self.kind.jitter_ms) if self.kind.jitter_ms else 0.0)
-        at = max(0, round(delay * 1e6)) + extra_delay_ns
-        out = []
-        for chunk in chunks:
-            at += len(chunk) * self.byte_ns
-            out.append((at, chunk))
-        return out
+    def _send(self, earliest_ns: int, parts: Sequence[bytes]) -> list[tuple[int, bytes]]:
+        sent = []
+        byte_ns = self.byte_ns
+        free = max(earliest_ns, self._line_free_ns)
+        for part in parts:
+            free += len(part) * byte_ns
+            sent.append((free, part))
+        self._line_free_ns = free
+        return sent
 
-    # ---- NMEA 0183 ---------------------------------------------------------------------------------------------------------------
+    def _message(self, name: str, tai_s: int, knows: Knowledge, at: Civil) -> list[bytes]:
+        talker = self.model.talker
+        match name:
+            case "RMC":
+                return [sentences.rmc(talker, knows, at)]
+            case "GGA":
+                return [sentences.gga(talker, knows, at, self._used(tai_s, knows))]
+            case "ZDA":
+                return [sentences.zda(talker, knows, at)]
+            case "GSA":
+                return sentences.gsa(talker, knows, self.gnss.sky(tai_s, knows.stage))
+            case "GSV":
+                return sentences.gsv(talker, self.gnss.sky(tai_s, knows.stage))
+            case "NAV-PVT":
+                return [ubx_messages.nav_pvt(knows, at, self._used(tai_s, knows))]
+            case "NAV-TIMEUTC":
+                return [ubx_messages.nav_timeutc(knows, at)]
+            case "NAV-TIMELS":
+                return [ubx_messages.nav_timels(knows)]
+            case "NAV-SAT":
+                return [ubx_messages.nav_sat(knows, self.gnss.sky(tai_s, knows.stage))]
+            case "NAV-EOE":
+                return [ubx_messages.nav_eoe(knows)]
+            case "TIM-TP":
+                late_ns = self.sawtooth.late_ns(tai_s + 1) if self.sawtooth is not None and knows.fixed else None
+                return [ubx_messages.tim_tp(self.gnss.at(tai_s + 1), late_ns)]
+        raise ValueError(f"no receiver sends {name!r}")
 
-    def _nmea(self, utc_s: int, knows: Knows) -> list[bytes]:
-        day = datetime.fromtimestamp(utc_s, UTC)
-        clock = f"{day:%H%M}60.00" if knows.second_60 else f"{day:%H%M%S}.00"
-        if not knows.time:
-            return [sentence("GPRMC,,V,,,,,,,,,,N") + sentence("GPGGA,,,,,,0,00,99.99,,,,,,") + sentence("GPZDA,,,,,00,00")]
-        date = f"{day:%d%m%y}"
-        zda = sentence(f"GPZDA,{clock},{day:%d,%m,%Y},00,00")
-        if not knows.fix:
-            void = sentence(f"GPRMC,{clock},V,,,,,,,{date},,,N") + sentence(f"GPGGA,{clock},,,,,0,03,99.99,,,,,,")
-            return [void + zda]
-        where = "4808.2320,N,01134.5360,E"
-        used = [n for n, elevation, _ in CONSTELLATION if elevation >= 10]
-        out = [
-            sentence(f"GPRMC,{clock},A,{where},0.010,,{date},,,A")
-            + sentence(f"GPGGA,{clock},{where},1,{len(used):02d},0.92,{HEIGHT_M:.1f},M,46.5,M,,")
-        ]
-        if self.kind.full:
-            numbers = ",".join([f"{n:02d}" for n in used] + [""] * (12 - len(used)))
-            out.append(sentence(f"GPGSA,A,3,{numbers},1.60,0.92,1.31") + self._gsv())
-        out.append(zda)
-        return out
+    def _used(self, tai_s: int, knows: Knowledge) -> int:
+        return sum(s.used for s in self.gnss.sky(tai_s, knows.stage))
 
-    def _gsv(self) -> bytes:
-        total = (len(CONSTELLATION) + 3) // 4
-        out = b""
-        for i in range(total):
-            four = CONSTELLATION[4 * i : 4 * i + 4]
-            seen = ",".join(f"{n:02d},{elevation:02d},{azimuth:03d},{25 + elevation // 4:02d}" for n, elevation, azimuth in four)
-            out += sentence(f"GPGSV,{total},{i + 1},{len(CONSTELLATION):02d},{seen}")
-        return out
-
-    # ---- UBX (u-blox 8 protocol specification, messages 0x01 0x07, 0x21, 0x26) -----------------------------------------------------
-
-    def _ubx(self, utc_s: int, knows: Knows) -> bytes:
-        gps_s = utc_s + self.tai_offset_s - GPS_TAI_S - GPS_EPOCH_S + knows.second_60
-        itow = gps_s % 604_800 * 1000
-        day = datetime.fromtimestamp(utc_s, UTC)
-        second = 60 if knows.second_60 else day.second
-        valid = (0x03 | 0x04 * knows.leap) if knows.time else 0
-        civil = struct.pack("<HBBBBB", day.year, day.month, day.day, day.hour, day.minute, second)
-        used = 10 if knows.fix else 2
-        fix = 3 if knows.fix else 0
-        pvt = struct.pack("<I7sBIiBBBB", itow, civil, valid, 25, 0, fix, int(knows.fix), 0, used)
-        pvt += struct.pack("<iiii", round(LONGITUDE * 1e7), round(LATITUDE * 1e7), round(HEIGHT_M * 1e3), round(HEIGHT_M * 1e3))
-        out = frame(0x01, 0x07, pvt.ljust(92, b"\0"))
-        if self._cycles % 4 == 0:
-            change, until, week, weekday = 0, 0, 0, 0
-            if knows.leap_at_s is not None:
-                change, until = knows.leap_step_s, knows.leap_at_s - utc_s
-                days = (knows.leap_at_s - GPS_EPOCH_S) // 86_400  # the leap second ends day 1 (Sunday) to 7 of a GPS week
-                week, weekday = (days - 1) // 7, (days - 1) % 7 + 1
-            flags = (0x01 if knows.leap else 0) | (0x02 if knows.leap_at_s is not None else 0)
-            source = 2 if knows.leap else 0
-            leap = self.tai_offset_s - GPS_TAI_S - (0 if knows.leap else self.leap_error_s)
-            announced = (2 if knows.leap_at_s else 0, change, until, week, weekday, flags)
-            out += frame(0x01, 0x26, struct.pack("<IB3xBbBbiHH3xB", itow, 0, source, leap, *announced))
-        return out
-
-
-def sentence(body: str) -> bytes:
-    """An NMEA sentence with its checksum."""
-    check = 0
-    for byte in body.encode("ascii"):
-        check ^= byte
-    return f"${body}*{check:02X}\r\n".encode("ascii")
-
-
-def frame(cls: int, identity: int, payload: bytes) -> bytes:
-    """A UBX frame with its Fletcher checksum."""
-    body = struct.pack("<BBH", cls, identity, len(payload)) + payload
-    a = b = 0
-    for byte in body:
-        a = (a + byte) & 0xFF
-        b = (b + a) & 0xFF
-    return b"\xb5\x62" + body + bytes((a, b))
+    def _obey(self, command: tuple[int, int], payload: bytes) -> list[bytes]:
+        if command == ubx_messages.MON_VER and not payload:
+            return [ubx_messages.mon_ver(self.model.software, self.model.hardware, self.model.extensions)]
+        if command[0] != ubx_messages.CFG_MSG[0]:
+            return []
+        done = ubx_messages.ACK_NAK
+        if command == ubx_messages.CFG_MSG and len(payload) in (3, 8):  # this port's rate; or those of six ports, UART1 is the second
+            name = _CONFIGURABLE.get((payload[0], payload[1]))
+            if name is not None:
+                self.rates[name] = payload[2] if len(payload) == 3 else payload[3]
+                done = ubx_messages.ACK_ACK
+        return [ubx_messages.frame(done, bytes(command))]

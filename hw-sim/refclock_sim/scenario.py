@@ -4,7 +4,7 @@
     duration_s = 1800
     [start]       utc = 2026-12-31T23:30:00Z, clock_offset_s = 0.1 (the system clock is that far ahead)
     [oscillator]  ppm, wander, sine_ppm, sine_period_s, [[oscillator.ramps]] ppm at_s over_s lag_s
-    [pulse]       model (of pulse.MODELS, or "none"), outliers, burst_every_s, inverted (the wiring turns the pulse round)
+    [pulse]       model (of pulse.PRESETS, or "none"), late_us (constant), inverted (the wiring turns the pulse round)
     [receiver]    kind (of receiver.KINDS), baud, fix_after_s, leap_known_after_s, leap_at (UTC midnight), announce (false: unannounced)
     [config]      keys of a [[source]] type = "receiver" (pps_bias_us, edge ...) and of [clock]
     [[fault]]     what = "no-pulse" | "no-fix" | "late-label" | "label-delay" | "unplugged" | "clock-step", from_s, until_s, value, share
@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from refclock_sim.oscillator import Ramp
+from refclock_sim import oscillator, pulse
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,24 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
+class Ramp:
+    """A change of temperature: ``ppm`` more, linearly from ``at_s`` over ``over_s``, or (0) at once with thermal lag ``lag_s``."""
+
+    ppm: float
+    at_s: float
+    over_s: float = 0.0
+    lag_s: float = 60.0
+
+    def term(self) -> oscillator.Term:
+        """As the oscillator takes it."""
+        if self.over_s > 0:
+            return oscillator.ramp(self.ppm * 1e-6, self.at_s, self.over_s)
+        return oscillator.step(self.ppm * 1e-6, self.at_s, self.lag_s)
+
+
+@dataclass(frozen=True, slots=True)
 class OscillatorModel:
-    """Arguments of ``oscillator.Oscillator``."""
+    """The crystal; the walk of ``wander`` a second."""
 
     ppm: float = 12.0
     wander: float = 1e-9
@@ -44,17 +60,26 @@ class OscillatorModel:
     sine_period_s: float = 7200.0
     ramps: tuple[Ramp, ...] = ()
 
+    def make(self, seed: int) -> oscillator.Oscillator:
+        """The oscillator of one run."""
+        terms = [r.term() for r in self.ramps]
+        if self.sine_ppm:
+            terms.append(oscillator.sinusoid(self.sine_ppm * 1e-6, self.sine_period_s))
+        return oscillator.Oscillator(seed, self.ppm * 1e-6, self.wander, terms)
+
 
 @dataclass(frozen=True, slots=True)
 class PulseModel:
-    """Arguments of ``pulse.Pulse``; ``width_ms`` of the pulse; ``inverted`` wiring."""
+    """A preset of ``pulse``, always ``late_us`` later; ``width_ms`` of the pulse; ``inverted`` wiring."""
 
     model: str = "clean"
-    outliers: float = 0.0
-    burst_every_s: float = 0.0
-    burst_s: float = 20.0
+    late_us: float = 0.0
     width_ms: float = 100.0
     inverted: bool = False
+
+    def make(self, seed: int) -> pulse.PulseError | None:
+        """The pulse of one run; None without one."""
+        return None if self.model == "none" else pulse.PRESETS[self.model](seed) + pulse.Offset(self.late_us * 1e3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +169,12 @@ def load_scenario(path: Path) -> Scenario:
     duration = data.get("duration_s")
     if not isinstance(data.get("claim"), str) or not isinstance(duration, int) or not 10 <= duration <= 10_000_000:
         raise ScenarioError(f"{path}: needs claim (a text) and duration_s (10 to 10000000)")
-    oscillator = dict(data.get("oscillator", {}))
-    ramps = tuple(_table(Ramp, r, f"{path}: [[oscillator.ramps]]") for r in oscillator.pop("ramps", []))
+    crystal = dict(data.get("oscillator", {}))
+    ramps = tuple(_table(Ramp, r, f"{path}: [[oscillator.ramps]]") for r in crystal.pop("ramps", []))
     faults = tuple(_table(Fault, f, f"{path}: [[fault]]") for f in data.get("fault", []))
+    pulse_model = _table(PulseModel, data.get("pulse", {}), f"{path}: [pulse]")
+    if pulse_model.model not in ("none", *pulse.PRESETS):
+        raise ScenarioError(f"{path}: [pulse]: model = {pulse_model.model!r}; allowed: none, {', '.join(pulse.PRESETS)}")
     for fault in faults:
         if fault.what not in FAULTS:
             raise ScenarioError(f"{path}: [[fault]]: what = {fault.what!r}; allowed: {', '.join(FAULTS)}")
@@ -155,8 +183,8 @@ def load_scenario(path: Path) -> Scenario:
         claim=data["claim"],
         duration_s=duration,
         start=_table(Start, data.get("start", {}), f"{path}: [start]"),
-        oscillator=_table(OscillatorModel, {**oscillator, "ramps": ramps}, f"{path}: [oscillator]"),
-        pulse=_table(PulseModel, data.get("pulse", {}), f"{path}: [pulse]"),
+        oscillator=_table(OscillatorModel, {**crystal, "ramps": ramps}, f"{path}: [oscillator]"),
+        pulse=pulse_model,
         receiver=_table(ReceiverModel, data.get("receiver", {}), f"{path}: [receiver]"),
         config=data.get("config", {}),
         clock=data.get("clock", {}),

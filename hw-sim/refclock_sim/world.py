@@ -24,8 +24,6 @@ from ppsd.status import Mode
 from refclock.config import ReceiverSource
 from refclock.sample import NS, Edge, EdgeKind, Instant, SourceId
 from refclock.timescales import NTP_UNIX_S, LeapTable
-from refclock_sim.oscillator import Oscillator
-from refclock_sim.pulse import Pulse
 from refclock_sim.receiver import Knows, SimReceiver
 from refclock_sim.scenario import Fault, Outcome, Scenario, ScenarioError, load_scenario
 
@@ -48,12 +46,9 @@ class World:
         self.scenario = scenario
         self.outcome = Outcome(seed)
         base = Random(f"{scenario.name}/{seed}")
-        o, p, r = scenario.oscillator, scenario.pulse, scenario.receiver
-        sine = {"sine_ppm": o.sine_ppm, "sine_period_s": o.sine_period_s}
-        self._oscillator = Oscillator(base.getrandbits(62), o.ppm, o.wander, o.ramps, **sine)
-        self._pulse = None
-        if p.model != "none":
-            self._pulse = Pulse(p.model, base.getrandbits(62), p.outliers, p.burst_every_s, p.burst_s)
+        r = scenario.receiver
+        self._oscillator = scenario.oscillator.make(base.getrandbits(62))
+        self._pulse = scenario.pulse.make(base.getrandbits(62))
         self._faults_random = Random(base.getrandbits(62))
         self._clients = Random(base.getrandbits(62))
         self._table = LeapTable()
@@ -95,7 +90,7 @@ class World:
     def run(self) -> Outcome:
         """The whole scenario."""
         for k in range(self.scenario.duration_s):
-            self._rate = self._oscillator.step(float(k))
+            self._rate = self._oscillator.advance()
             for into, kind, payload in sorted(self._second(k), key=lambda event: event[0]):
                 self._happen(k, into, kind, payload)
             self._raw += round(NS * (1.0 + self._rate))
@@ -123,7 +118,7 @@ class World:
             self._line.clear()
             return happenings
         if self._pulse is not None:
-            late = self._pulse.error_ns(float(k), self._raw / NS)
+            late = self._pulse.late_ns(k, self._raw)
             offset = self._active("pulse-offset", k)
             late += offset.value * 1e9 if offset is not None else 0.0
             if self._active("no-pulse", k) is None and late < 0.8e9:

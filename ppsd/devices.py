@@ -1,0 +1,182 @@
+"""Sources as open devices: what each kind reads, turned into events.
+
+Flow: serial_port, gpsd_socket, intake (bytes and raw samples) -> **devices** -> Received, Labelled, SkySeen, Sampled -> engine. The shell
+(``ppsd.run``) opens a device, waits for its descriptor and closes it when it fails; a device never tries again by itself.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Final, Protocol
+
+from ppsd.engine import Engine
+from ppsd.events import Event, Labelled, Received, Sampled, SkySeen
+from refclock.config import GpsdSource, ReceiverSource, ShmSource, SockSource, Source
+from refclock.gpsd import GpsdStream
+from refclock.gpsd_socket import GpsdSocket
+from refclock.intake import RawSample, ShmIntake, SockIntake
+from refclock.kernel import LocalClock, ShmSegment
+from refclock.sample import NS, Instant, Leap, Sample, SecondLabel, SkyView, SourceId
+from refclock.serial_port import BaudSearch, SerialPort
+
+PULSE_NAMED_NS: Final = 100_000_000
+"""A bound below this names the second of a sample that is known modulo a second (as for pulses: refclock.pairing)."""
+
+
+class Device(Protocol):
+    """An open source. ``what`` names it for people, "" while it is not known to be there. Each method raises OSError when it is lost."""
+
+    what: str
+
+    def fileno(self) -> int:
+        """The descriptor to wait on, the same for life; -1 when there is none and ``read`` must be called now and then."""
+        ...
+
+    def read(self) -> list[Event]:
+        """What has arrived, in order; never blocks."""
+        ...
+
+    def tick(self, now: Instant) -> None:
+        """Called about once a second."""
+        ...
+
+    def close(self) -> None:
+        """Give it up."""
+        ...
+
+
+class Line:
+    """A receiver's serial line, its speed looked for when the configuration leaves it open."""
+
+    def __init__(self, config: ReceiverSource, clock: LocalClock, engine: Engine) -> None:
+        self._id = SourceId(config.name)
+        self._source = engine.sources[self._id]
+        self._search = None if config.baud else BaudSearch(clock.now().mono_ns)
+        self._port = SerialPort(config.device, self._search.baud if self._search else config.baud, clock)
+        self._name = config.device + (f" + {config.pps}" if config.pps else "")
+        self.what = self._name
+
+    def fileno(self) -> int:
+        """The line's descriptor."""
+        return self._port.fileno()
+
+    def read(self) -> list[Event]:
+        """What the line brought."""
+        data, at = self._port.read()
+        return [Received(self._id, data, at, self._port.byte_ns)] if data else []
+
+    def tick(self, now: Instant) -> None:
+        """Go on looking for the speed."""
+        if self._search is None:
+            return
+        counts = self._source.receiver.framer.counts
+        baud = self._search.heard(counts["NMEA"] + counts["UBX"], now.mono_ns)
+        if baud is not None:
+            self._port.set_baud(baud)
+        self.what = f"{self._name} at {self._port.baud} baud" if self._search.found else self._name
+
+    def close(self) -> None:
+        """Close the line."""
+        self._port.close()
+
+
+class GpsdLine:
+    """gpsd's reports. Its PPS objects are left alone: that stamp has been through gpsd; ``pps`` names the pulse's own device."""
+
+    def __init__(self, config: GpsdSource, clock: LocalClock, engine: Engine) -> None:
+        self._id = SourceId(config.name)
+        source = engine.sources[self._id]
+        self._stream = GpsdStream(source.receiver.nmea.not_before_s, config.device)
+        self._socket = GpsdSocket(config.host, config.port, clock)
+        self._name = f"gpsd at {config.host}:{config.port}" + (f" + {config.pps}" if config.pps else "")
+        self.what = ""
+        self.read()
+
+    def fileno(self) -> int:
+        """The connection's descriptor. While it is being made only an error makes it readable; then ``tick`` finds it done."""
+        return self._socket.fileno()
+
+    def read(self) -> list[Event]:
+        """What gpsd reported."""
+        data, at = self._socket.pump()
+        if self._socket.connected:
+            self.what = self._name
+        events: list[Event] = []
+        for value in self._stream.feed(data, at):
+            if isinstance(value, SecondLabel):
+                events.append(Labelled(self._id, value, at))
+            elif isinstance(value, SkyView):
+                events.append(SkySeen(self._id, value, at))
+        if not self._socket.connected and not self._socket.connecting:
+            why = self._socket.why
+            self._socket.close()
+            raise OSError(errno.ENOTCONN, why)
+        return events
+
+    def tick(self, now: Instant) -> None:
+        """Notice that the connection was made, or never will be."""
+        del now
+        if self._socket.connecting:
+            self.read()
+
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.close()
+
+
+class Intake:
+    """Samples of other programs (SOCK, SHM). A sample whose stamp lies before a step or too far back, or which its writer does not believe
+    itself, gives none."""
+
+    def __init__(self, config: SockSource | ShmSource, clock: LocalClock, engine: Engine) -> None:
+        self._id = SourceId(config.name)
+        self._clock, self._engine = clock, engine
+        self._intake: SockIntake | ShmIntake
+        if isinstance(config, SockSource):
+            self._intake = SockIntake(config.path)
+            self.what = f"samples on {config.path}"
+        else:
+            ShmSegment(config.unit).close()  # its writer must have made it
+            self._intake = ShmIntake(config.unit)
+            self.what = f"shared memory unit {config.unit}"
+
+    def fileno(self) -> int:
+        """The socket's descriptor; shared memory has none."""
+        return self._intake.fileno() if isinstance(self._intake, SockIntake) else -1
+
+    def read(self) -> list[Event]:
+        """What has arrived."""
+        raws = self._intake.read()
+        if isinstance(self._intake, ShmIntake) and self._intake.why:
+            raise OSError(errno.ENODEV, self._intake.why)
+        samples = [sample for raw in raws if (sample := self._sample(raw)) is not None]
+        return [Sampled(self._id, sample, self._clock.now()) for sample in samples]
+
+    def _sample(self, raw: RawSample) -> Sample | None:
+        at = self._clock.instant_of(raw.real_ns)
+        if at is None or raw.leap is Leap.UNSYNCHRONISED:
+            return None
+        tai_ns = self._engine.leaps.table.utc_to_tai_ns(raw.real_ns + raw.offset_ns)
+        if raw.pulse:  # the offset is known modulo a second: the served time names the second, when it can
+            present = self._engine.timescale.present(at.mono_ns)
+            if present is None or present.bound_ns > PULSE_NAMED_NS:
+                return None
+            tai_ns += round((present.tai_at(at.mono_ns) - tai_ns) / NS) * NS
+        return Sample(at, tai_ns, raw.uncertainty_ns, raw.leap)
+
+    def tick(self, now: Instant) -> None:
+        """Nothing to do."""
+        del now
+
+    def close(self) -> None:
+        """Give it up."""
+        self._intake.close()
+
+
+def open_device(source: Source, clock: LocalClock, engine: Engine) -> Device:
+    """Open what ``source`` names. OSError says what is missing."""
+    if isinstance(source, ReceiverSource):
+        return Line(source, clock, engine)
+    if isinstance(source, GpsdSource):
+        return GpsdLine(source, clock, engine)
+    return Intake(source, clock, engine)
