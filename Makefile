@@ -35,7 +35,6 @@ sim: setup
 
 bench: setup peers
 	$(PY) tests/bench/footprint.py
-	$(PY) tests/bench/clock.py
 
 fuzz: setup peers
 	$(MAKE) -C native fuzz

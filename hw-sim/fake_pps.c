@@ -195,8 +195,11 @@ static int injected(struct line *l)
     return 0;
 }
 
-/* Wait until *counter differs from what it was. wait_ns < 0: for ever. 0, or -1 with EINTR, ETIMEDOUT or an injected error.
- * FUTEX_WAIT without timeout would be restarted after a handler with SA_RESTART; with one it returns EINTR always (signal(7)). */
+enum { FOR_EVER = -1, FOR_EVER_RESTARTED = -2 };
+
+/* Wait until *counter differs from what it was. 0, or -1 with EINTR, ETIMEDOUT or an injected error. A handler with SA_RESTART ends a
+ * PPS_FETCH all the same (pps.c turns ERESTARTSYS into EINTR), but not a TIOCMIWAIT (uart_wait_modem_status returns ERESTARTSYS; glibc's
+ * setuid() interrupts every thread that way). So does FUTEX_WAIT with and without a timeout (signal(7)). */
 static int wait_change(struct line *l, const uint32_t *counter, int64_t wait_ns)
 {
     struct timespec now, slice;
@@ -207,7 +210,7 @@ static int wait_change(struct line *l, const uint32_t *counter, int64_t wait_ns)
         uint32_t change = load(&l->change);
         if (load(counter) != before && !(change & 1))
             return 0;
-        int error = injected(l);
+        int error = wait_ns == FOR_EVER_RESTARTED ? 0 : injected(l); /* faults are those of PPS_FETCH */
         if (error)
             return fail(error);
         int64_t left = 3600 * second;
@@ -219,7 +222,7 @@ static int wait_change(struct line *l, const uint32_t *counter, int64_t wait_ns)
         }
         slice.tv_sec = left / second;
         slice.tv_nsec = left % second;
-        if (syscall(SYS_futex, &l->change, FUTEX_WAIT, change, &slice, NULL, 0) < 0 && errno == EINTR)
+        if (syscall(SYS_futex, &l->change, FUTEX_WAIT, change, wait_ns == FOR_EVER_RESTARTED ? NULL : &slice, NULL, 0) < 0 && errno == EINTR)
             return -1;
     }
 }
@@ -263,7 +266,7 @@ static int fetch(struct line *l, struct pps_fdata *data)
     if (error)
         return fail(error);
     int for_ever = data->timeout.flags & PPS_TIME_INVALID;
-    int64_t wait_ns = for_ever ? -1 : ns_of(data->timeout);
+    int64_t wait_ns = for_ever ? FOR_EVER : ns_of(data->timeout);
     if (!(load(&l->capabilities) & PPS_CANWAIT) && wait_ns)
         return fail(EOPNOTSUPP);
     if (wait_ns && wait_change(l, &l->events, wait_ns) < 0)
@@ -318,7 +321,7 @@ static int modem_ioctl(struct line *l, int fd, unsigned long request, void *argu
 {
     switch (request) {
     case TIOCMIWAIT: /* the argument is the mask itself; only carrier detect ever changes here */
-        return (uintptr_t)argument & TIOCM_CAR ? wait_change(l, &l->transitions, -1) : fail(EINVAL);
+        return (uintptr_t)argument & TIOCM_CAR ? wait_change(l, &l->transitions, FOR_EVER_RESTARTED) : fail(EINVAL);
     case TIOCMGET:
         *(int *)argument = TIOCM_DTR | TIOCM_RTS | TIOCM_CTS | TIOCM_DSR | (load(&l->level) ? TIOCM_CAR : 0);
         return 0;

@@ -34,6 +34,8 @@ from refclock.sample import NS
 WANDERS = (0.1, 1.0, 6.0, 40.0)
 """Bank of w, ns/s per sqrt(s): TCXO, quiet crystal, crystal in a room, crystal in a draught (1e-10 .. 1e-8 cover a Pi; one beyond)."""
 SEED_SAMPLES = 5
+SEED_APART_S = 0.2
+"""Samples of a fast source that come sooner tell nothing new of the frequency."""
 HUBER = 1.5
 GATE = 8.0
 """Robust sigmas: beyond, a sample is an outlier whatever the shape."""
@@ -116,7 +118,7 @@ class Estimator:
         self._base: tuple[int, int] | None = None
         self._t = 0.0
         self._bank: list[_Filter] = []
-        self._seed: deque[tuple[float, float]] = deque(maxlen=2 * SEED_SAMPLES)
+        self._seed: deque[tuple[float, float]] = deque(maxlen=SEED_SAMPLES + 2)
         self._innovations: deque[float] = deque(maxlen=MEMORY)
         self._run: list[tuple[float, float]] = []
         self._scale = floor_ns
@@ -164,6 +166,8 @@ class Estimator:
         return True
 
     def _try_seed(self, t: float, z: float) -> bool:
+        if self._seed and t - self._seed[-1][0] < SEED_APART_S:
+            return False
         self._seed.append((t, z))
         if len(self._seed) < SEED_SAMPLES or self._seed[-1][0] - self._seed[0][0] < 1.0:
             return False

@@ -83,6 +83,11 @@ class PpsThread:
             raise OSError(errno.EINVAL, refused)
         try:
             self._device = PpsDevice(path)
+            try:
+                self._last = self._device.fetch(0) or PpsEvent(0, 0, 0, 0)  # edges of before are nobody's
+            except OSError:
+                self._device.close()
+                raise
         except OSError as e:
             raise OSError(e.errno, explain(path, e)) from e
         self._node = _node(path)
@@ -112,20 +117,19 @@ class PpsThread:
             self._wake()
 
     def _watch(self) -> None:
-        last = self._device.fetch(0) or PpsEvent(0, 0, 0, 0)  # edges of before are nobody's
         while not self._stopping.is_set():
             if self._device.can_wait:
                 event = self._device.fetch(FETCH_S)
             else:
                 self._stopping.wait(POLL_S)
                 event = self._device.fetch(0)
-            if event is None or event == last:
+            if event is None or event == self._last:
                 # A source whose driver went away does not fail here, it only falls silent; its node goes.
                 if self._node is not None and _node(self.path) != self._node:
                     raise OSError(errno.ENODEV, "the device vanished")
                 continue
-            self._keep(last, event)
-            last = event
+            self._keep(self._last, event)
+            self._last = event
             self._wake()
 
     def _keep(self, last: PpsEvent, event: PpsEvent) -> None:

@@ -1,7 +1,7 @@
 """What a receiver knows: fix, time, date, leap count and sky as a function of true TAI.
 
-Flow: true TAI second -> **gnss** -> Knowledge -> receiver (bytes) and pulse (whether there is one). A fix comes in stages after power-on, is
-lost and returns; the leap second count and announcements come later than the fix; labels can be wrong on purpose.
+Flow: true TAI second -> **gnss** -> Knowledge -> receiver (bytes) and device (whether there is a pulse). A fix comes in stages after
+power-on, is lost and returns; the leap second count and announcements come later than the fix; labels can be wrong on purpose.
 
 Nothing here is random but the satellites and the faults, and all of it is a function of seed and second: asking twice changes nothing.
 """
@@ -24,6 +24,8 @@ GPS_EPOCH_TAI_S = 315_964_800 + TAI_GPS_S
 """TAI second of 1980-01-06, GPS week 0."""
 ANNOUNCE_S = 60 * DAY_S
 """GPS announces a leap second about two months ahead (the week number field allows 127 weeks: IS-GPS-200 section 20.3.3.5.2.4)."""
+FIRMWARE_UTC_S = 1_445_126_400
+"""2015-10-18: a u-blox 8 counts from a date of its firmware until it has heard a satellite, and marks it as not valid."""
 SKY_STEP_S = 15
 """The sky is computed anew this often: the fastest satellite moves by 0.1 degree."""
 
@@ -45,8 +47,8 @@ _USED = {Stage.DARK: 0, Stage.TIME: 1, Stage.FIX_2D: 3, Stage.FIX_3D: 64}
 class LabelFault:
     """From ``start_s`` to ``end_s`` after power-on labels are wrong.
 
-    ``shift_s``: added to the named second (negative: the label is late), ``either_way``: or subtracted, by chance; ``delay_ns``: the message
-    itself comes that much later; ``probability``: of each cycle.
+    ``shift_s``: added to the named second (negative: the label is late), ``either_way``: or subtracted, by chance; ``delay_ns``: the
+    message itself comes that much later; ``probability``: of each cycle.
     """
 
     start_s: int
@@ -68,8 +70,8 @@ class Knowledge(NamedTuple):
     """What the receiver knows at one true second.
 
     ``label``: UTC that it would state for it, faults, wrong leap count and rollover included. ``tai_offset_s``: TAI-UTC that it believes;
-    ``leap_known``: whether it has that from the sky. ``leap``: (POSIX midnight, +1 or -1) announced, or None. ``date_known``: it has had a fix
-    since power-on. ``delay_ns``: extra message delay. ``gps_s``: seconds since 1980-01-06, rollover included.
+    ``leap_known``: whether it has that from the sky. ``leap``: (POSIX midnight, +1 or -1) announced, or None. ``date_known``: it has had a
+    2D fix since power-on. ``delay_ns``: extra message delay. ``gps_s``: seconds since 1980-01-06, rollover included.
     """
 
     stage: Stage
@@ -91,11 +93,11 @@ class Knowledge(NamedTuple):
 class Gnss:
     """One receiver's sky and state since power-on at TAI second ``power_on_tai_s``.
 
-    ``fix_s``: seconds to the 3D fix (time after a third of it, 2D after two thirds; 0: warm from the first second). ``leap_known_s``: seconds
-    until the leap count has come from the sky, 0 with the first fix (up to 750 s after a cold start: 25 pages of 30 s, IS-GPS-200 section
-    20.3.3.5.1). ``firmware_tai_offset_s``: TAI-UTC that it uses before (an LEA-6T of 2009 believes 34), None: the true one. ``losses``: (from,
-    to) seconds after power-on without a fix; the receiver's clock then runs on, status void. ``rollovers``: multiples of 1024 weeks that its
-    dates are behind.
+    ``fix_s``: seconds to the 3D fix (time after a third of it, 2D after two thirds; 0: warm from the first second).
+    ``leap_known_s``: seconds until the leap count has come from the sky, 0 with the first fix (up to 750 s after a cold start: 25 pages of
+    30 s, IS-GPS-200 section 20.3.3.5.1). ``firmware_tai_offset_s``: TAI-UTC that it uses before (an LEA-6T of 2009 believes 34), None: the
+    true one. ``losses``: (from, to) seconds after power-on without a fix; the receiver's clock then runs on, status void.
+    ``rollovers``: multiples of 1024 weeks that its dates are behind. ``visible``: satellites above the horizon, about.
     """
 
     def __init__(
@@ -140,7 +142,7 @@ class Gnss:
         utc_s = true_ns // NS
         offset = self.table.tai_offset_s(utc_s)
         second_60 = tai_s - utc_s != offset
-        date_known = age >= self.fix_s
+        date_known = 3 * age >= 2 * self.fix_s
         leap_known = date_known and age >= self.leap_known_s
         if not leap_known and self.firmware_tai_offset_s is not None:
             offset, second_60 = self.firmware_tai_offset_s, False
@@ -154,9 +156,10 @@ class Gnss:
         if shift:
             second_60 = False
         behind = self.rollovers * ROLLOVER_S
-        return Knowledge(
-            stage, _MODE[stage], Label(utc_s + shift - behind, second_60), date_known, leap_known, offset, leap, delay, tai_s - GPS_EPOCH_TAI_S - behind
-        )
+        if stage is Stage.DARK:
+            utc_s, second_60 = FIRMWARE_UTC_S + age, False
+        label = Label(utc_s + shift - behind, second_60)
+        return Knowledge(stage, _MODE[stage], label, date_known, leap_known, offset, leap, delay, tai_s - GPS_EPOCH_TAI_S - behind)
 
     def _fault(self, age: int) -> tuple[int, int]:
         shift = delay = 0

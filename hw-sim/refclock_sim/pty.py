@@ -1,10 +1,11 @@
 """A pseudo-terminal that stands for a serial port: a stable name outside /dev/pts, the line's pace, and a reader who comes and goes.
 
-Flow: receiver chunks -> device -> **pty** -> the program under test (and its commands back). A pty knows no bit rate, modem lines or errors:
-the writer does the pacing, fake_pps.c the carrier, and with ``strict`` bytes sent at another rate than the reader has set arrive as noise.
+Flow: receiver chunks -> device -> **pty** -> the program under test (and its commands back). A pty knows no bit rate, modem lines or
+errors: the writer does the pacing, fake_pps.c the carrier, and with ``strict`` bytes sent at another rate than the reader has set arrive as
+noise.
 
-The slave is not held open: on the last close the kernel then raises POLLHUP on the master (drivers/tty/pty.c), and what is sent while nobody
-listens is lost, as on a line, instead of piling up for the next reader.
+The slave is not held open: on the last close the kernel then raises POLLHUP on the master (drivers/tty/pty.c), and what is sent while
+nobody listens is lost, as on a line, instead of piling up for the next reader.
 """
 
 from __future__ import annotations

@@ -30,7 +30,9 @@ class Sum(PulseError):
     """All of them at once."""
 
     def __init__(self, *parts: PulseError) -> None:
-        self._parts = [p for part in parts for p in (part._parts if isinstance(part, Sum) else (part,))]
+        self._parts: list[PulseError] = []
+        for part in parts:
+            self._parts += part._parts if isinstance(part, Sum) else [part]
 
     def late_ns(self, true_s: int, raw_ns: int) -> float:
         """The sum of the parts."""

@@ -48,8 +48,11 @@ _EVERYBODY = 0x7FFF_FFFF
 
 
 class PulseFile:
-    """The writer's end. ``path`` is made (mode 0666: the reader may have dropped its privileges) or, when it is one already, taken over with
-    its sequence numbers, so that programs that hold it open go on. OSError when neither can be done."""
+    """The writer's end.
+
+    ``path`` is made (mode 0666: the reader may have dropped its privileges) or, when it is one already, taken over with its sequence
+    numbers, so that programs that hold it open go on. OSError when neither can be done.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,8 +1,8 @@
 """A receiver at byte level: what comes out of its serial port in the second after each true second, and how it obeys its host.
 
-Flow: gnss.Knowledge -> sentences, ubx_messages -> **receiver** -> paced chunks -> pty (real time) or world (simulated time). It has no clock:
-the shell asks for one cycle per true second, in order. The line carries one byte per ten bit times; what does not fit into a second runs
-into the next and delays it, as it does in a real receiver whose port is too slow.
+Flow: gnss.Knowledge -> sentences, ubx_messages -> **receiver** -> paced chunks -> pty (real time) or world (simulated time). It has no
+clock: the shell asks for one cycle per true second, in order. The line carries one byte per ten bit times; what does not fit into a second
+runs into the next and delays it, as it does in a real receiver whose port is too slow.
 """
 
 from __future__ import annotations
@@ -36,13 +36,15 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A kind of receiver. ``messages``: (name, every so many seconds) in order of sending; ``delay_ns``, ``jitter_ns``: from the true second
-    to the first byte, mean and standard deviation; ``baud`` 0: native USB, a chunk is there at once; ``ubx``: understands UBX commands."""
+    """A kind of receiver.
 
-    name: str
+    ``messages``: (name, every so many seconds) in order of sending; ``delay_ns``, ``jitter_ns``: from the true second to the first byte,
+    mean and standard deviation; ``baud`` 0: native USB, a chunk is there at once; ``ubx``: understands UBX commands.
+    """
+
     what: str
     messages: tuple[tuple[str, int], ...]
-    talker: bytes = b"GN"
+    talker: bytes = b"GP"
     baud: int = 9600
     delay_ns: int = 60 * MS
     jitter_ns: int = 3 * MS
@@ -54,26 +56,28 @@ class Model:
 
 
 _NMEA = (("RMC", 1), ("GGA", 1), ("GSA", 1), ("GSV", 1), ("ZDA", 1))
-_UBX = (("NAV-PVT", 1), ("NAV-TIMEUTC", 1), ("NAV-TIMELS", 4), ("NAV-SAT", 5), ("TIM-TP", 1))
+_UBX = (("NAV-PVT", 1), ("NAV-TIMEUTC", 1), ("TIM-TP", 1), ("NAV-TIMELS", 4))
 _UBLOX8 = Model(
-    "ublox8",
     "u-blox 8, NMEA and UBX",
-    (("RMC", 1), ("GGA", 1), ("ZDA", 1), ("GSA", 1), ("GSV", 5), *_UBX),
-    banner=("u-blox AG - www.u-blox.com", "HW UBX-M8030 00080000", "ROM CORE 3.01 (107888)", "FWVER=SPG 3.01", "PROTVER=18.00", "MOD=NEO-M8N-0"),
+    (*_UBX, ("RMC", 1), ("GGA", 1), ("ZDA", 1), ("GSA", 1), ("GSV", 5), ("NAV-SAT", 5)),
+    talker=b"GN",
+    banner=("u-blox AG - www.u-blox.com", "HW UBX-M8030 00080000", "ROM CORE 3.01 (107888)", "PROTVER=18.00", "MOD=NEO-M8N-0"),
     ubx=True,
     software="ROM CORE 3.01 (107888)",
     hardware="00080000",
     extensions=("FWVER=SPG 3.01", "PROTVER=18.00", "MOD=NEO-M8N-0", "GPS;GLO;GAL;BDS"),
 )
+_TIMING = (*_UBX, ("NAV-SAT", 5), ("NAV-EOE", 1))
 MODELS = {
     "ublox8": _UBLOX8,
-    "ublox8-nmea": replace(_UBLOX8, name="ublox8-nmea", what="u-blox 8 as it comes, NMEA only", messages=_NMEA),
-    "timing": replace(_UBLOX8, name="timing", what="u-blox timing receiver, UBX only", messages=(*_UBX, ("NAV-EOE", 1)), baud=115_200, delay_ns=40 * MS),
-    "nmea": Model("nmea", "any NMEA receiver", _NMEA, talker=b"GP", delay_ns=120 * MS, jitter_ns=10 * MS),
-    "minimal": Model("minimal", "RMC, GGA and ZDA only", (("RMC", 1), ("GGA", 1), ("ZDA", 1)), talker=b"GP"),
-    "slow": Model("slow", "4800 baud mouse with a late, wandering burst, no ZDA", _NMEA[:4], talker=b"GP", baud=4800, delay_ns=250 * MS, jitter_ns=60 * MS),
+    "ublox8-nmea": replace(_UBLOX8, what="u-blox 8 as it comes, NMEA only", messages=_NMEA),
+    "timing": replace(_UBLOX8, what="u-blox timing receiver, UBX only", messages=_TIMING, baud=115_200, delay_ns=40 * MS),
+    "nmea": Model("plain NMEA receiver", _NMEA, delay_ns=120 * MS, jitter_ns=10 * MS),
+    "minimal": Model("RMC, GGA and ZDA only", (("RMC", 1), ("GGA", 1), ("ZDA", 1))),
+    "slow": Model("4800 baud mouse, late and wandering, no ZDA", _NMEA[:4], baud=4800, delay_ns=250 * MS, jitter_ns=60 * MS),
+    "mtk": Model("NMEA receiver that is half a second late", _NMEA, delay_ns=497 * MS, jitter_ns=10 * MS),
 }
-"""Delays are of the kind published for such receivers: 62-65 ms (u-blox F10), 128-165 (M10), SiRF wobbles by 170 ms."""
+"""Delays are of the kind published for such receivers: 62-65 ms (u-blox F10), 128-165 (M10), 500 (MT3339); SiRF wanders by 170 ms."""
 
 _CONFIGURABLE = {
     (0xF0, 0x00): "GGA", (0xF0, 0x02): "GSA", (0xF0, 0x03): "GSV", (0xF0, 0x04): "RMC", (0xF0, 0x08): "ZDA",
@@ -84,7 +88,7 @@ _CONFIGURABLE = {
 
 
 class Receiver:
-    """One receiver of a kind, with its own sky. ``baud`` replaces the kind's; ``sawtooth``: the pulse's quantisation error that TIM-TP tells."""
+    """One receiver of a kind. ``baud`` replaces the kind's own; ``sawtooth``: the pulse's quantisation error, which TIM-TP tells."""
 
     def __init__(self, model: Model, gnss: Gnss, seed: int, baud: int | None = None, sawtooth: Sawtooth | None = None) -> None:
         self.model = model
@@ -103,7 +107,7 @@ class Receiver:
         return BITS_PER_BYTE * NS // self.baud if self.baud else 0
 
     def cycle(self, tai_s: int) -> list[Chunk]:
-        """The output that belongs to the true second ``tai_s`` (TAI); ask for each second once, in order. Cost: 60 µs for RMC, GGA and ZDA."""
+        """The output of the true second ``tai_s`` (TAI); ask for each second once, in order. Cost: 20 µs for RMC, GGA and ZDA."""
         knows = self.gnss.at(tai_s)
         at = sentences.civil(knows.label)
         delay = max(EARLIEST_NS, round(self._random.gauss(self.model.delay_ns, self.model.jitter_ns))) + knows.delay_ns
@@ -111,15 +115,18 @@ class Receiver:
         if not self._greeted:
             self._greeted = True
             parts += sentences.txt(self.model.talker, self.model.banner)
-        for name, every in self.rates.items():
-            if every and tai_s % every == 0:
+        for i, (name, every) in enumerate(self.rates.items()):
+            if every and (tai_s + i) % every == 0:  # the long, rare ones fall on different seconds
                 parts += self._message(name, tai_s, knows, at)
         second_ns = tai_s * NS
         return [Chunk(end - second_ns, data) for end, data in self._send(second_ns + delay, parts)]
 
     def hear(self, data: bytes, tai_ns: int) -> list[tuple[int, bytes]]:
-        """Bytes from the host at TAI ``tai_ns``; the answers as (TAI ns of the last byte, bytes). Obeyed: CFG-MSG (rate of a message), MON-VER;
-        any other CFG is refused with ACK-NAK, the rest ignored, as is everything when the model speaks no UBX."""
+        """Bytes from the host at TAI ``tai_ns``; the answers as (TAI ns of the last byte, bytes).
+
+        Obeyed: CFG-MSG (rate of a message), MON-VER; any other CFG is refused with ACK-NAK, the rest ignored, as is everything when the
+        model speaks no UBX.
+        """
         if not self.model.ubx:
             return []
         self._heard += data

@@ -5,7 +5,7 @@
     [start]       utc = 2026-12-31T23:30:00Z, clock_offset_s = 0.1 (the system clock is that far ahead)
     [oscillator]  ppm, wander, sine_ppm, sine_period_s, [[oscillator.ramps]] ppm at_s over_s lag_s
     [pulse]       model (of pulse.PRESETS, or "none"), late_us (constant), inverted (the wiring turns the pulse round)
-    [receiver]    kind (of receiver.KINDS), baud, fix_after_s, leap_known_after_s, leap_at (UTC midnight), announce (false: unannounced)
+    [receiver]    kind (of receiver.MODELS), baud, fix_after_s, leap_known_after_s, leap_error_s, leap_at (UTC midnight), leap_step_s
     [config]      keys of a [[source]] type = "receiver" (pps_bias_us, edge ...) and of [clock]
     [[fault]]     what = "no-pulse" | "no-fix" | "late-label" | "label-delay" | "unplugged" | "clock-step", from_s, until_s, value, share
     [limits]      locked_within_s, max_error_us (after it), settled_max_error_us (last tenth), final = "LOCKED" ...,
@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from refclock_sim import oscillator, pulse
+from refclock_sim.gnss import LabelFault
+from refclock_sim.receiver import MODELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,27 +86,32 @@ class PulseModel:
 
 @dataclass(frozen=True, slots=True)
 class ReceiverModel:
-    """The receiver and what it comes to know when."""
+    """The receiver and what it comes to know when; until it knows the leap count its UTC is ``leap_error_s`` ahead."""
 
-    kind: str = "ublox-nmea"
+    kind: str = "nmea"
     baud: int = 9600
-    fix_after_s: float = 2.0
-    leap_known_after_s: float = 2.0
+    fix_after_s: int = 2
+    leap_known_after_s: int = 2
     leap_error_s: int = 3
     leap_at: datetime | None = None
     leap_step_s: int = 1
-    announce: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something that happens from ``from_s`` to ``until_s``; ``value`` by what, ``share``: with what probability each second."""
+    """Something that happens from ``from_s`` to ``until_s``; ``value`` s by what; ``share``: with what probability (labels)."""
 
     what: str
-    from_s: float
-    until_s: float = 1e12
+    from_s: int
+    until_s: int = 1 << 40
     value: float = 1.0
     share: float = 1.0
+
+    def on_labels(self) -> LabelFault:
+        """As the receiver takes it: a second late, or the message delayed."""
+        if self.what == "late-label":
+            return LabelFault(self.from_s, self.until_s, shift_s=-round(self.value), probability=self.share)
+        return LabelFault(self.from_s, self.until_s, delay_ns=round(self.value * 1e9), probability=self.share)
 
 
 FAULTS = ("no-pulse", "no-fix", "late-label", "label-delay", "unplugged", "clock-step", "pulse-offset")
@@ -175,6 +182,9 @@ def load_scenario(path: Path) -> Scenario:
     pulse_model = _table(PulseModel, data.get("pulse", {}), f"{path}: [pulse]")
     if pulse_model.model not in ("none", *pulse.PRESETS):
         raise ScenarioError(f"{path}: [pulse]: model = {pulse_model.model!r}; allowed: none, {', '.join(pulse.PRESETS)}")
+    receiver = _table(ReceiverModel, data.get("receiver", {}), f"{path}: [receiver]")
+    if receiver.kind not in MODELS:
+        raise ScenarioError(f"{path}: [receiver]: kind = {receiver.kind!r}; allowed: {', '.join(MODELS)}")
     for fault in faults:
         if fault.what not in FAULTS:
             raise ScenarioError(f"{path}: [[fault]]: what = {fault.what!r}; allowed: {', '.join(FAULTS)}")
@@ -185,7 +195,7 @@ def load_scenario(path: Path) -> Scenario:
         start=_table(Start, data.get("start", {}), f"{path}: [start]"),
         oscillator=_table(OscillatorModel, {**crystal, "ramps": ramps}, f"{path}: [oscillator]"),
         pulse=pulse_model,
-        receiver=_table(ReceiverModel, data.get("receiver", {}), f"{path}: [receiver]"),
+        receiver=receiver,
         config=data.get("config", {}),
         clock=data.get("clock", {}),
         faults=faults,

@@ -87,10 +87,15 @@ def gsa(talker: bytes, knows: Knowledge, sky: Sequence[Satellite]) -> list[bytes
     dilution = b"1.62,0.92,1.33" if knows.fixed else b"99.99,99.99,99.99"
     groups = [[s for s in sky if s.used and s.gnss == gnss] for gnss in (GSV_TALKERS if talker == b"GN" else ("GPS",))]
     filled = [group for group in groups if group] if knows.fixed else []
-    return [
-        sentence(b"%bGSA,A,%b,%b,%b" % (talker, mode, b",".join([b"%02d" % s.number for s in group[:12]] + [b""] * (12 - len(group))), dilution))
-        for group in filled or [[]]
-    ]
+    written = []
+    for group in filled or [[]]:
+        numbers = [b"%02d" % s.number for s in group[:12]] + [b""] * (12 - len(group))
+        written.append(sentence(b"%bGSA,A,%b,%b,%b" % (talker, mode, b",".join(numbers), dilution)))
+    return written
+
+
+def _place(s: Satellite) -> tuple[int, int, int, bytes]:
+    return s.number, s.elevation or 0, s.azimuth or 0, b"%02d" % s.snr if s.snr else b""
 
 
 def gsv(talker: bytes, sky: Sequence[Satellite]) -> list[bytes]:
@@ -98,12 +103,12 @@ def gsv(talker: bytes, sky: Sequence[Satellite]) -> list[bytes]:
     written = []
     for gnss, own in GSV_TALKERS.items():
         seen = [s for s in sky if s.gnss == gnss]
-        if not seen and gnss != "GPS" or gnss != "GPS" and talker != b"GN":
+        if (not seen and gnss != "GPS") or (gnss != "GPS" and talker != b"GN"):
             continue
         pages = max(1, -(-len(seen) // 4))
         for page in range(pages):
-            fields = [b",%02d,%02d,%03d,%b" % (s.number, s.elevation or 0, s.azimuth or 0, b"%02d" % s.snr if s.snr else b"") for s in seen[4 * page : 4 * page + 4]]
-            written.append(sentence(b"%bGSV,%d,%d,%02d%b" % (own, pages, page + 1, len(seen), b"".join(fields))))
+            fields = b"".join(b",%02d,%02d,%03d,%b" % _place(s) for s in seen[4 * page : 4 * page + 4])
+            written.append(sentence(b"%bGSV,%d,%d,%02d%b" % (own, pages, page + 1, len(seen), fields)))
     return written
 
 

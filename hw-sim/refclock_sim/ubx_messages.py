@@ -1,4 +1,4 @@
-"""UBX messages as a u-blox receiver sends them: Knowledge -> bytes. Layouts: u-blox 8/M8 protocol specification, one section per message."""
+"""UBX messages as a u-blox receiver sends them: Knowledge -> bytes. Layouts: u-blox 8/M8 protocol specification, a section each."""
 
 from __future__ import annotations
 
@@ -101,8 +101,10 @@ def nav_eoe(knows: Knowledge) -> bytes:
 
 
 def tim_tp(next_pulse: Knowledge, late_ns: float | None) -> bytes:
-    """TIM-TP: the next pulse's time on UTC and its quantisation error, which is to be **added** to the pulse's time: minus ``late_ns``. None:
-    no error is stated (flag qErrInvalid)."""
+    """TIM-TP: the next pulse's time on UTC, and its quantisation error, which is to be **added** to the pulse's time: minus ``late_ns``.
+
+    None: no error is stated (flag qErrInvalid).
+    """
     utc = next_pulse.leap_known
     seconds = next_pulse.label.utc_s - GPS_EPOCH_S if utc else next_pulse.gps_s
     flags = (3 if utc else 0) | (0x10 if late_ns is None else 0)

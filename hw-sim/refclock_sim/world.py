@@ -24,7 +24,8 @@ from ppsd.status import Mode
 from refclock.config import ReceiverSource
 from refclock.sample import NS, Edge, EdgeKind, Instant, SourceId
 from refclock.timescales import NTP_UNIX_S, LeapTable
-from refclock_sim.receiver import Knows, SimReceiver
+from refclock_sim.gnss import Gnss
+from refclock_sim.receiver import MODELS, Receiver
 from refclock_sim.scenario import Fault, Outcome, Scenario, ScenarioError, load_scenario
 
 GPS = SourceId("gps0")
@@ -49,14 +50,24 @@ class World:
         r = scenario.receiver
         self._oscillator = scenario.oscillator.make(base.getrandbits(62))
         self._pulse = scenario.pulse.make(base.getrandbits(62))
-        self._faults_random = Random(base.getrandbits(62))
         self._clients = Random(base.getrandbits(62))
         self._table = LeapTable()
         self._leap_s = int(r.leap_at.timestamp()) if r.leap_at is not None else None
         self._truth = self._table if self._leap_s is None else self._table.with_leap(self._leap_s, r.leap_step_s)
-        self._receiver = SimReceiver(r.kind, r.baud, base.getrandbits(62), leap_error_s=r.leap_error_s)
         utc_s = int(scenario.start.utc.timestamp())
         self._tai0 = self._truth.utc_to_tai_ns(utc_s * NS)
+        seed = base.getrandbits(62)
+        gnss = Gnss(
+            seed,
+            self._tai0 // NS,
+            self._truth,
+            fix_s=r.fix_after_s,
+            leap_known_s=r.leap_known_after_s,
+            firmware_tai_offset_s=self._truth.tai_offset_s(utc_s) - r.leap_error_s,
+            losses=[(f.from_s, f.until_s) for f in scenario.faults if f.what == "no-fix"],
+            faults=[f.on_labels() for f in scenario.faults if f.what in ("late-label", "label-delay")],
+        )
+        self._receiver = Receiver(MODELS[r.kind], gnss, seed, r.baud)
         self._real0 = utc_s * NS + round(scenario.start.clock_offset_s * NS)
         self._raw = RAW_START_NS  # raw reading at the beginning of the present true second
         self._rate = 0.0
@@ -98,8 +109,7 @@ class World:
 
     def _active(self, what: str, k: int) -> Fault | None:
         for fault in self.scenario.faults:
-            now = fault.what == what and fault.from_s <= k < fault.until_s
-            if now and (fault.share >= 1.0 or self._faults_random.random() < fault.share):
+            if fault.what == what and fault.from_s <= k < fault.until_s:
                 return fault
         return None
 
@@ -125,27 +135,12 @@ class World:
                 kinds = (EdgeKind.CLEAR, EdgeKind.ASSERT) if self.scenario.pulse.inverted else (EdgeKind.ASSERT, EdgeKind.CLEAR)
                 happenings.append((late, "edge", kinds[0]))
                 happenings.append((late + self.scenario.pulse.width_ms * 1e6, "edge", kinds[1]))
-        self._send(k, tai_ns)
+        self._line += [(k * NS + chunk.offset_ns, chunk.data) for chunk in self._receiver.cycle(tai_ns // NS)]
         for at, chunk in self._line:
             if at < (k + 1) * NS:
                 happenings.append((float(at - k * NS), "bytes", chunk))
         self._line = [(at, chunk) for at, chunk in self._line if at >= (k + 1) * NS]
         return happenings
-
-    def _send(self, k: int, tai_ns: int) -> None:
-        """Queue the cycle that the receiver sends for this second."""
-        r = self.scenario.receiver
-        late = self._active("late-label", k)
-        named = tai_ns - (round(late.value) * NS if late is not None else 0)
-        delay = self._active("label-delay", k)
-        utc_ns = self._truth.tai_to_utc_ns(named)
-        in_leap = self._truth.tai_to_utc_ns(named - NS) == utc_ns
-        announced = self._leap_s if r.announce and self._leap_s is not None and utc_ns // NS < self._leap_s else None
-        self._receiver.tai_offset_s = (named - utc_ns) // NS - in_leap
-        fix = k >= r.fix_after_s and self._active("no-fix", k) is None
-        knows = Knows(fix, k >= r.fix_after_s, k >= r.leap_known_after_s, in_leap, announced, r.leap_step_s)
-        for at, chunk in self._receiver.cycle(utc_ns // NS, knows, round(delay.value * 1e9) if delay is not None else 0):
-            self._line.append((k * NS + at, chunk))
 
     def _happen(self, k: int, into: float, kind: str, payload: bytes | EdgeKind) -> None:
         at = self._instant(into)

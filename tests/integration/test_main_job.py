@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import REFCLOCK, Processes, ask_ntp, free_port, locked, snapshot, wait_for
+from peers import REFCLOCK, Processes, ask_ntp, free_port, locked, snapshot, wait_for
 
 pytestmark = pytest.mark.peers
 

@@ -88,6 +88,16 @@ def test_holdover_bound_covers_an_hour(seed: int) -> None:
     assert seen[-1][1] > 10 * seen[3000][1]
 
 
+@pytest.mark.parametrize("rate_hz", [0.2, 1, 5, 10, 50])
+def test_sources_of_any_rate_start(rate_hz: float) -> None:
+    """Ten seconds of samples, or six samples of a slow source, are enough for an estimate."""
+    estimator = Estimator(50.0, 0.0)
+    for k in range(max(6, round(10 * rate_hz))):
+        since = round(k / rate_hz * NS)
+        estimator.add(RAW0 + since, TAI0 + since)
+    assert estimator.ready
+
+
 def test_samples_out_of_order_are_ignored() -> None:
     """A sample that is older than the last one is not used."""
     estimator = Estimator(50.0, 0.0)
