@@ -268,7 +268,7 @@ def _feed(args: argparse.Namespace) -> int:
         config = load(args.config)
     except ConfigError as error:
         return complain(error)
-    print("\n".join(feed_lines(args.program, config.feeds)))
+    print("\n".join(feed_lines(args.program, config.feeds)), flush=True)
     if not config.feeds:
         return 0
     return _check_feeds(args.run_dir, feed_problems)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import NamedTuple
 
-from refclock.sample import NS
+from refclock.sample import NS, Satellite
 from refclock_sim import sentences, ubx_messages
 from refclock_sim.gnss import Gnss, Knowledge
 from refclock_sim.pulse import Sawtooth
@@ -171,9 +171,9 @@ class Receiver:
             case "ZDA":
                 return [sentences.zda(talker, knows, at)]
             case "GSA":
-                return sentences.gsa(talker, knows, self.gnss.sky(tai_s, knows.stage))
+                return sentences.gsa(talker, knows, self._sky(tai_s, knows))
             case "GSV":
-                return sentences.gsv(talker, self.gnss.sky(tai_s, knows.stage))
+                return sentences.gsv(self._sky(tai_s, knows))
             case "NAV-PVT":
                 return [ubx_messages.nav_pvt(knows, at, self._used(tai_s, knows))]
             case "NAV-TIMEUTC":
@@ -181,7 +181,7 @@ class Receiver:
             case "NAV-TIMELS":
                 return [ubx_messages.nav_timels(knows)]
             case "NAV-SAT":
-                return [ubx_messages.nav_sat(knows, self.gnss.sky(tai_s, knows.stage))]
+                return [ubx_messages.nav_sat(knows, self._sky(tai_s, knows))]
             case "NAV-EOE":
                 return [ubx_messages.nav_eoe(knows)]
             case "TIM-TP":
@@ -190,7 +190,12 @@ class Receiver:
         raise ValueError(f"no receiver sends {name!r}")
 
     def _used(self, tai_s: int, knows: Knowledge) -> int:
-        return sum(s.used for s in self.gnss.sky(tai_s, knows.stage))
+        return sum(s.used for s in self._sky(tai_s, knows))
+
+    def _sky(self, tai_s: int, knows: Knowledge) -> Sequence[Satellite]:
+        """What this receiver can see: talker GP is a GPS-only one."""
+        seen = self.gnss.sky(tai_s, knows.stage)
+        return seen if self.model.talker == b"GN" else [s for s in seen if s.gnss == "GPS"]
 
     def _obey(self, command: tuple[int, int], payload: bytes) -> list[bytes]:
         if command == ubx_messages.MON_VER and not payload:

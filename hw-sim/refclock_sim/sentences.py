@@ -82,10 +82,10 @@ def zda(talker: bytes, knows: Knowledge, at: Civil) -> bytes:
 
 
 def gsa(talker: bytes, knows: Knowledge, sky: Sequence[Satellite]) -> list[bytes]:
-    """GSA: mode and up to twelve satellites used; with talker GN one per constellation that is used."""
+    """GSA: mode and up to twelve satellites used; one for each constellation that is used."""
     mode = {FixMode.FIX_2D: b"2", FixMode.FIX_3D: b"3"}.get(knows.mode, b"1")
     dilution = b"1.62,0.92,1.33" if knows.fixed else b"99.99,99.99,99.99"
-    groups = [[s for s in sky if s.used and s.gnss == gnss] for gnss in (GSV_TALKERS if talker == b"GN" else ("GPS",))]
+    groups = [[s for s in sky if s.used and s.gnss == gnss] for gnss in GSV_TALKERS]
     filled = [group for group in groups if group] if knows.fixed else []
     written = []
     for group in filled or [[]]:
@@ -98,12 +98,12 @@ def _place(s: Satellite) -> tuple[int, int, int, bytes]:
     return s.number, s.elevation or 0, s.azimuth or 0, b"%02d" % s.snr if s.snr else b""
 
 
-def gsv(talker: bytes, sky: Sequence[Satellite]) -> list[bytes]:
-    """GSV: the satellites in view, four a sentence, each constellation under its own talker (all but GPS left out unless GN)."""
+def gsv(sky: Sequence[Satellite]) -> list[bytes]:
+    """GSV: the satellites in view, four a sentence, each constellation under its own talker; an empty one for GPS when there are none."""
     written = []
     for gnss, own in GSV_TALKERS.items():
         seen = [s for s in sky if s.gnss == gnss]
-        if (not seen and gnss != "GPS") or (gnss != "GPS" and talker != b"GN"):
+        if not seen and gnss != "GPS":
             continue
         pages = max(1, -(-len(seen) // 4))
         for page in range(pages):

@@ -107,7 +107,7 @@ def test_feeds_chronyd_by_sock_and_shm(processes: Processes) -> None:
     unit = 100 + os.getpid() % 100
     sock = processes.directory / "sock" / "chrony.refclock.sock"
     directories = {kind: processes.directory / kind for kind in ("sock", "shm")}
-    lines = {"sock": f"refclock SOCK {sock} refid RCS poll 0 filter 4", "shm": f"refclock SHM {unit} refid RCM poll 0 filter 4"}
+    lines = {"sock": f"refclock SOCK {sock} refid RCS poll 1 filter 1", "shm": f"refclock SHM {unit} refid RCM poll 1 filter 1"}
     configs = {kind: chrony_config(directories[kind], line) for kind, line in lines.items()}
     started = {kind: processes.start(f"chronyd-{kind}", [*CHRONYD, "-f", str(config)]) for kind, config in configs.items()}
     config = processes.directory / "refclock.toml"
