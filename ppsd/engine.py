@@ -36,7 +36,7 @@ from ppsd.events import (
 )
 from ppsd.leap import LeapKeeper
 from ppsd.selection import Choice, select
-from ppsd.source import Source
+from ppsd.source import LABEL_REFID, Source
 from ppsd.status import Mode, Snapshot, SourceStatus, Verdict
 from ppsd.timescale import Timescale, refid_text
 from refclock.sample import NS, Instant, Leap, LeapNotice, Sample, SourceId
@@ -312,7 +312,7 @@ class Engine:
             utc=f"{datetime.fromtimestamp(utc_ns // NS, UTC):%Y-%m-%dT%H:%M:%S}.{utc_ns % NS:09d}Z",
             mode=self.mode.value,
             verdict=verdict.value,
-            why="" if verdict is Verdict.LOCKED else self._why(),
+            why=self._degraded() if verdict is Verdict.LOCKED else self._why(),
             stages=self._stages(),
             stratum=1 if scale is not None else 0,
             refid=refid_text(self.timescale.refid) if scale is not None else "INIT",
@@ -329,6 +329,13 @@ class Engine:
             clock_steps=self._steps,
             sources=tuple(self._source_status(s, at, tai_ns if scale is not None else None) for s in self.sources.values()),
         )
+
+    def _degraded(self) -> str:
+        """Why a locked clock is not as good as it could be, "" when it is."""
+        best = self.choice.selected
+        if best is None or best.refid != LABEL_REFID or not self.sources[best.source].has_pulse:
+            return ""
+        return f"by messages only: {self.sources[best.source].why()}"
 
     def _why(self) -> str:
         if not self.sources:

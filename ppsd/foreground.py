@@ -93,6 +93,13 @@ class Run:
         configured = load(self.config_path)
         if self.simulated and configured.clock.steer != "none":
             raise ConfigError([Problem(configured.file, 0, "clock.steer", 'a simulation must not steer the clock; set it to "none"')])
+        if self.simulated:
+            from refclock_sim.receiver import MODELS  # noqa: PLC0415 (the simulator is no part of a real run)
+
+            kind = configured.simulation.receiver
+            if kind not in MODELS:
+                what = f'"{kind}" is not known; allowed: {", ".join(MODELS)}'
+                raise ConfigError([Problem(configured.file, 0, "simulation.receiver", what)])
         self.directory = (self.run_dir or (sim_directory() if self.simulated else Path(configured.run.directory))).absolute()
         make_run_directory(self.directory, private=self.simulated and self.run_dir is None)
         if alive(self.directory / "clock.sock"):

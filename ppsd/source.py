@@ -38,6 +38,8 @@ SAWTOOTH_LIMIT_NS = 1000.0
 """Larger ones are receivers' nonsense (u-blox clocks tick every 21 ns; oscillatord drops absurd values too)."""
 STATE_RATE_SIGMA = 5e-7
 """A crystal comes back within 0.5 ppm after a restart at another temperature (discipline.md b-ramp: 1 ppm over a warm-up)."""
+PULSE_REFID, LABEL_REFID = "PPS", "GPS"
+"""Served reference identifiers (RFC 5905 figure 12): numbered by its pulse, or by its messages alone."""
 FIX_WORDS = {FixMode.NONE: "none", FixMode.FIX_2D: "2D", FixMode.FIX_3D: "3D", FixMode.TIME_ONLY: "time-only"}
 
 
@@ -147,11 +149,13 @@ class Source:
         self.labels += 1
         self._named_s = label.utc_ns // NS
         self.verdict = self.trust.judge(label)
+        tai_ns = leaps.table.utc_to_tai_ns(label.utc_ns, label.second_60)
         if not self.verdict.trusted:
+            if present is not None and self.pairing.confirms(tai_ns, label.at, present):
+                self.trust.confirm("the served time names the same second")
             return []
         if self._waiting_since is None:
             self._waiting_since = label.at.mono_ns
-        tai_ns = leaps.table.utc_to_tai_ns(label.utc_ns, label.second_60)
         numbered, coarse = self.pairing.label(tai_ns, label.at, present)
         if coarse is not None:
             served = present.tai_at(coarse.at.mono_ns) if present is not None else None
@@ -205,13 +209,13 @@ class Source:
         if isinstance(self.config, ShmSource) or not self.has_label:
             refid = "SHM" if isinstance(self.config, ShmSource) else "SOCK"
         else:
-            refid = "PPS"
+            refid = PULSE_REFID
         channel = self.pulse
         if not self._fresh(channel, now_mono_ns, FRESH_NS if self.has_label else LABEL_FRESH_NS):
             patience = max(self._waiting_since or 0, self.pulse.last_mono_ns) + PULSE_PATIENCE_NS
             if not self.has_label or (self.has_pulse and now_mono_ns < patience):
                 return None
-            channel, refid = self.label, "GPS"
+            channel, refid = self.label, LABEL_REFID
             if not self._fresh(channel, now_mono_ns, LABEL_FRESH_NS):
                 return None
         estimate = channel.estimator.estimate(now_mono_ns)
@@ -235,7 +239,9 @@ class Source:
             return f"no fix yet, {self.sky.used} of {len(self.sky.satellites)} satellites used"
         if not self.verdict.trusted:
             return self.verdict.why
-        if self.has_pulse and not self.pulses:
+        if not self.has_pulse:
+            return "timing its messages"
+        if not self.pulses:
             return "waiting for pulses"
         return self.pairing.why
 

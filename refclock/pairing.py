@@ -76,24 +76,22 @@ class Pairing:
         self._last_label_mono = at.mono_ns
         numbered: list[Sample] = []
         if present is not None and present.bound_ns < ROUNDING_BOUND_NS:
-            if not self._agrees(present.tai_at(at.mono_ns) - tai_ns):
+            if not self.confirms(tai_ns, at, present):
+                self._contradicted += 1
+                self.refused["second-contradicted"] += 1
+                self.why = f"its labels come {(present.tai_at(at.mono_ns) - tai_ns) / NS:+.1f} s after the seconds they name"
                 return [], None
+            self._confirmed += 1
+            self._contradicted = 0
+            self._delays.append(present.tai_at(at.mono_ns) - tai_ns)
         elif self._edges:
             numbered = self._name(tai_ns, at)
         delay, uncertainty = self.delay_ns()
         return numbered, Sample(at.shifted(-round(delay)), tai_ns, round(uncertainty))
 
-    def _agrees(self, delay_ns: int) -> bool:
-        """``delay_ns``: how long after the named second the label came, by the timescale. Learns it, or counts the contradiction."""
-        if -AMBIGUOUS_NS <= delay_ns <= NS - AMBIGUOUS_NS // 2:
-            self._confirmed += 1
-            self._contradicted = 0
-            self._delays.append(delay_ns)
-            return True
-        self._contradicted += 1
-        self.refused["second-contradicted"] += 1
-        self.why = f"its labels say {delay_ns / NS:+.1f} s against the pulses"
-        return False
+    def confirms(self, tai_ns: int, at: Instant, present: Present) -> bool:
+        """Whether a label names the timescale's second (it came -0.35 to 0.82 s after it); False too when the bound is too large to say."""
+        return present.bound_ns < ROUNDING_BOUND_NS and -AMBIGUOUS_NS <= present.tai_at(at.mono_ns) - tai_ns <= NS - AMBIGUOUS_NS // 2
 
     @property
     def contradicts(self) -> bool:
@@ -150,7 +148,9 @@ class Pairing:
         if present is None or present.bound_ns >= ROUNDING_BOUND_NS:
             self._edges.append(edge)
             return None
-        if self._last_label_mono is not None and edge.at.mono_ns - self._last_label_mono > FIX_TIMEOUT_NS:
+        if self._last_label_mono is None:
+            self._last_label_mono = edge.at.mono_ns  # a timescale taken over from an earlier run: labels must come soon
+        if edge.at.mono_ns - self._last_label_mono > FIX_TIMEOUT_NS:
             self.refused["no-fix"] += 1
             self.why = "pulses without a valid fix are not believed"
             return None

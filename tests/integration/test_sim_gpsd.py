@@ -57,11 +57,12 @@ def gpsd_reports(
 ) -> list[dict[str, Any]]:
     """gpsd on the simulated tty, watched until ``enough`` of its JSON reports; each gets ``at``: when it came, by this machine's clock.
 
+    It is not allowed to configure the receiver (-b): what it takes for an old u-blox it switches to NAV-SOL, which is not simulated.
     It has System V shared memory of its own where that takes no more than being root: NTP's segments of this host are left alone.
     """
     port = free_port()
     apart = ["unshare", "-i"] if os.geteuid() == 0 else []
-    processes.start("gpsd", [*apart, "gpsd", "-N", "-n", "-D", "4", "-S", str(port), str(directory / TTY)], **environment)
+    processes.start("gpsd", [*apart, "gpsd", "-N", "-n", "-b", "-S", str(port), str(directory / TTY)], **environment)
     end = time.monotonic() + 60
     while True:
         try:

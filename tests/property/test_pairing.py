@@ -80,6 +80,15 @@ def test_below_a_tenth_of_a_second_pulses_are_rounded(error_ns: int, bound_ns: f
     assert sample.tai_ns == (UTC0 + 42) * NS
 
 
+def test_pulses_without_labels_are_believed_for_ten_seconds() -> None:
+    """Without a valid label pulses are refused after ten seconds, also when the timescale was taken over from an earlier run."""
+    pairing = Pairing(None, 300_000_000)
+    present = Present(MONO0, (UTC0 + 37) * NS, 0.0, 1000.0)
+    believed = [k for k in range(30) if pairing.edge(edge(k), present) is not None]
+    assert believed == list(range(11))
+    assert pairing.refused["no-fix"] == 19
+
+
 def test_late_labels_do_not_move_a_proven_timescale_for_minutes() -> None:
     """After a minute of agreement labels one second late are refused, and only after five minutes is the second given up."""
     pairing = Pairing(None, 300_000_000)

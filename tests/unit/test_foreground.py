@@ -10,7 +10,7 @@ from ppsd import foreground
 from ppsd.config import Config, read
 from ppsd.control import ControlServer
 from ppsd.foreground import Run, discover, make_run_directory
-from refclock.config import ConfigError, ReceiverSource
+from refclock.config import ConfigError, ReceiverSource, ShmFeed
 
 
 def devices(tmp_path: Path, *names: str) -> Path:
@@ -72,7 +72,7 @@ def test_effective_configuration_keeps_what_was_configured(tmp_path: Path) -> No
 
 
 def test_simulation_is_fenced_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Simulated time: own directory, loopback, no feeds, the configured receivers left alone, the clock not steered."""
+    """Simulated time: own directory, loopback, feeds only of a file named here and now, configured receivers left alone, no steering."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     file = tmp_path / "c.toml"
     file.write_text('[[source]]\ntype = "receiver"\ndevice = "/dev/ttyS0"\n[[feed]]\ntype = "shm"\nunit = 2\n')
@@ -80,7 +80,7 @@ def test_simulation_is_fenced_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     run.prepare()
     assert run.directory == tmp_path / "refclock-sim"
     assert stat.S_IMODE(run.directory.stat().st_mode) == 0o700
-    assert run.config.feeds == ()
+    assert [f.kind for f in run.config.feeds] == ["shm"]
     assert [s.device for s in run.config.sources if isinstance(s, ReceiverSource)] == [str(run.directory / "ttySIM0")]
     assert run.config.server.listen == ("127.0.0.1:11123",)
     assert run.config.run.state.startswith(str(run.directory))
@@ -88,6 +88,13 @@ def test_simulation_is_fenced_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     file.write_text('[clock]\nsteer = "kernel"\n')
     with pytest.raises(ConfigError, match="must not steer"):
         run.prepare()
+    file.write_text('[simulation]\nreceiver = "sextant"\n')
+    with pytest.raises(ConfigError, match="allowed: ublox8"):
+        run.prepare()
+    monkeypatch.setattr("ppsd.foreground.load", lambda _: replace(Config(), feeds=(ShmFeed(unit=2, name="shm0"),)))
+    default = Run(None, True, None, None)
+    default.prepare()
+    assert default.config.feeds == ()
 
 
 def test_foreign_directories_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
