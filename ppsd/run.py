@@ -18,14 +18,12 @@ import contextlib
 import json
 import os
 import select
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 import refclock.kernel
@@ -38,6 +36,7 @@ from ppsd.devices import Device, open_device
 from ppsd.engine import Engine
 from ppsd.events import Effect, Event, Publish
 from ppsd.log import open_log
+from ppsd.signals import Signals
 from ppsd.status import top_line
 from ppsd.supervise import notify
 from refclock.config import ConfigError, Pulse
@@ -65,32 +64,6 @@ class End(Enum):
     STOP = "stop"
     RELOAD = "reload"
     SUSPENDED = "suspended"
-
-
-class Signals:
-    """Which signals came, and a descriptor that tells. SIGHUP only sets ``reload``."""
-
-    def __init__(self) -> None:
-        self.stop = False
-        self.reload = False
-        self.wake, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._came)
-        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-
-    def _came(self, number: int, _: FrameType | None) -> None:
-        self.reload = self.reload or number == signal.SIGHUP
-        self.stop = self.stop or number != signal.SIGHUP
-
-    def nudge(self) -> None:
-        """Wake the loop (any thread)."""
-        with contextlib.suppress(BlockingIOError):  # full: it will wake anyway
-            os.write(self._write, b"\0")
-
-    def drain(self) -> None:
-        """Take note of the wake-ups so far."""
-        with contextlib.suppress(BlockingIOError):
-            os.read(self.wake, 4096)
 
 
 @dataclass(slots=True)

@@ -15,15 +15,14 @@ import errno
 import json
 import os
 import select
-import signal
 import time
 from pathlib import Path
-from types import FrameType
 
 from ppsd.config import Config, load, parse_endpoint
 from ppsd.control import ControlServer
 from ppsd.log import open_log
 from ppsd.server import NtpServer
+from ppsd.signals import Signals
 from ppsd.supervise import notify
 from refclock.config import ConfigError
 
@@ -110,41 +109,25 @@ class Serve:
             }
         )
 
-    def wait(self, wake: int, until_s: float | None) -> None:
-        """Answer questions until a signal wrote to ``wake`` or ``until_s`` (time.monotonic) has come."""
+    def wait(self, signals: Signals, until_s: float | None) -> None:
+        """Answer questions until a signal came or ``until_s`` (time.monotonic) has come."""
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
-        poll.register(wake, select.POLLIN)
+        poll.register(signals.wake, select.POLLIN)
         while until_s is None or time.monotonic() < until_s:
             pause_s = BEAT_S if until_s is None else max(0.0, min(BEAT_S, until_s - time.monotonic()))
             ready = {fd for fd, _ in poll.poll(pause_s * 1000)}
             if self._control.fileno() in ready:
                 self._control.handle_ready()
             notify("WATCHDOG=1")
-            if wake in ready:
-                os.read(wake, 64)
+            if signals.wake in ready:
+                signals.drain()
                 return
 
     def close(self) -> None:
         """Give up addresses and socket."""
         self._control.close()
         self._server.close()
-
-
-class _Signals:
-    """Which signals came, and a descriptor that tells."""
-
-    def __init__(self) -> None:
-        self.end = False
-        self.reload = False
-        self.wake, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._came)
-        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-
-    def _came(self, number: int, _: FrameType | None) -> None:
-        self.reload = self.reload or number == signal.SIGHUP
-        self.end = self.end or number != signal.SIGHUP
 
 
 def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | None) -> int:
@@ -155,14 +138,14 @@ def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | Non
     del simulated
     started_s = time.monotonic()
     until_s = None if duration_s is None else started_s + duration_s
-    signals = _Signals()
+    signals = Signals()
     run_dir.mkdir(parents=True, exist_ok=True)
     fds = inherited_sockets()
     serve = Serve(config, run_dir, fds, started_s)
     try:
-        while not signals.end and (until_s is None or time.monotonic() < until_s):
-            serve.wait(signals.wake, until_s)
-            if signals.reload and not signals.end:
+        while not signals.stop and (until_s is None or time.monotonic() < until_s):
+            serve.wait(signals, until_s)
+            if signals.reload and not signals.stop:
                 signals.reload = False
                 renewed = _reread(config, serve)
                 if (renewed.server, renewed.log) != (config.server, config.log):

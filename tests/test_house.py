@@ -23,7 +23,7 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys([f"refclock.{m}" for m in ("kernel", "serial_port", "pps", "feed", "intake", "gpsd_socket", "_kernel")], 3),
     **dict.fromkeys([f"ppsd.{m}" for m in ("clock", "devices", "server", "state", "control", "_server")], 3),
     # 4 programs
-    **dict.fromkeys([f"ppsd.{m}" for m in ("run", "serve", "supervise", "foreground", "cli", "reports", "query")], 4),
+    **dict.fromkeys([f"ppsd.{m}" for m in ("run", "serve", "signals", "supervise", "foreground", "cli", "reports", "query")], 4),
     **dict.fromkeys([f"ppsd.{m}" for m in ("replay", "log", "__main__")], 4),
 }
 THIRD_PARTY = {
