@@ -81,7 +81,8 @@ MODELS = {
 
 _CONFIGURABLE = {
     (0xF0, 0x00): "GGA", (0xF0, 0x02): "GSA", (0xF0, 0x03): "GSV", (0xF0, 0x04): "RMC", (0xF0, 0x08): "ZDA",
-    ubx_messages.NAV_PVT: "NAV-PVT", ubx_messages.NAV_TIMEUTC: "NAV-TIMEUTC", ubx_messages.NAV_TIMELS: "NAV-TIMELS",
+    ubx_messages.NAV_SOL: "NAV-SOL", ubx_messages.NAV_PVT: "NAV-PVT", ubx_messages.NAV_TIMEGPS: "NAV-TIMEGPS",
+    ubx_messages.NAV_TIMEUTC: "NAV-TIMEUTC", ubx_messages.NAV_TIMELS: "NAV-TIMELS",
     ubx_messages.NAV_SAT: "NAV-SAT", ubx_messages.NAV_EOE: "NAV-EOE", ubx_messages.TIM_TP: "TIM-TP",
 }  # fmt: skip
 """Class and id as CFG-MSG names them (u-blox 8 protocol specification, NMEA messages overview: class F0)."""
@@ -176,6 +177,10 @@ class Receiver:
                 return sentences.gsv(self._sky(tai_s, knows))
             case "NAV-PVT":
                 return [ubx_messages.nav_pvt(knows, at, self._used(tai_s, knows))]
+            case "NAV-SOL":
+                return [ubx_messages.nav_sol(knows, self._used(tai_s, knows))]
+            case "NAV-TIMEGPS":
+                return [ubx_messages.nav_timegps(knows)]
             case "NAV-TIMEUTC":
                 return [ubx_messages.nav_timeutc(knows, at)]
             case "NAV-TIMELS":

@@ -13,7 +13,9 @@ from refclock_sim.sentences import Civil
 
 GPS_EPOCH_S = GPS_EPOCH_TAI_S - TAI_GPS_S
 
+NAV_SOL = (0x01, 0x06)
 NAV_PVT = (0x01, 0x07)
+NAV_TIMEGPS = (0x01, 0x20)
 NAV_TIMEUTC = (0x01, 0x21)
 NAV_TIMELS = (0x01, 0x26)
 NAV_SAT = (0x01, 0x35)
@@ -25,12 +27,16 @@ CFG_MSG = (0x06, 0x01)
 MON_VER = (0x0A, 0x04)
 
 _PVT = struct.Struct("<IHBBBBBBIiBBBBiiiiIIiiiiiIIHHIihH")
+_SOL = struct.Struct("<IiHBBiiiIiiiIHBBI")
+_TIMEGPS = struct.Struct("<IiHbBI")
 _TIMEUTC = struct.Struct("<IIiHBBBBBB")
 _TIMELS = struct.Struct("<IB3xBbBbiHH3xB")
 _SAT = struct.Struct("<BBBbhhI")
 _TIM_TP = struct.Struct("<IIiHBB")
 _GNSS_ID = {"GPS": 0, "Galileo": 2, "GLONASS": 6}
 _FIX = {FixMode.FIX_2D: 2, FixMode.FIX_3D: 3}
+_ECEF_CM = (397_514_912, -14_275, 497_128_130)
+"""sentences.POSITION, 107.5 m above the ellipsoid of WGS 84."""
 _FROM_SKY, _FROM_FIRMWARE = 2, 0  # NAV-TIMELS srcOfCurrLs: GPS; firmware default
 
 
@@ -57,6 +63,24 @@ def nav_pvt(knows: Knowledge, at: Civil, used: int) -> bytes:
         *(*where, *near, 0, 0, 0, 6, 0, 80, 18_000_000, 162 if knows.fixed else 9999, 0, 0, 0, 0, 0),
     )
     return frame(NAV_PVT, payload)
+
+
+def nav_sol(knows: Knowledge, used: int) -> bytes:
+    """NAV-SOL, the older NAV-PVT, without UTC. ``flags``: fix OK, week known, time of week known."""
+    flags = knows.fixed | (knows.date_known << 2) | ((knows.stage > Stage.DARK) << 3)
+    where = _ECEF_CM if knows.fixed else (0, 0, 0)
+    near_cm = 230 if knows.fixed else 0xFFFF_FFFF
+    week = knows.gps_s // WEEK_S
+    rest = (*where, near_cm, 0, 0, 0, 8, 162 if knows.fixed else 9999, 0, used, 0)
+    return frame(NAV_SOL, _SOL.pack(_tow_ms(knows), 0, week, _FIX.get(knows.mode, 0), flags, *rest))
+
+
+def nav_timegps(knows: Knowledge) -> bytes:
+    """NAV-TIMEGPS: week, time of week and leap count; ``valid``: time of week, week, leap count."""
+    time_known = knows.stage > Stage.DARK
+    valid = time_known | (knows.date_known and time_known) << 1 | (knows.leap_known and time_known) << 2
+    count = knows.tai_offset_s - TAI_GPS_S
+    return frame(NAV_TIMEGPS, _TIMEGPS.pack(_tow_ms(knows), 0, knows.gps_s // WEEK_S, count, valid, 25 if knows.fixed else 1_000_000))
 
 
 def nav_timeutc(knows: Knowledge, at: Civil) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Callable
@@ -95,7 +96,7 @@ def test_usb_frames_make_a_sawtooth_in_the_hosts_time() -> None:
     errors = history(UsbFrames(2, jitter_ns=0.0), drift_ns=12_000, seconds=1000)
     assert 0 < min(errors) < 12_000
     assert MS - 12_000 < max(errors) <= MS
-    steps = [(after - before) % MS for before, after in zip(errors, errors[1:], strict=False)]
+    steps = [(after - before) % MS for before, after in itertools.pairwise(errors)]
     assert set(map(round, steps)) == {round(MS) - 12_000}
 
 
@@ -123,7 +124,7 @@ def test_a_sawtooth_is_a_function_of_the_second() -> None:
     assert [same.late_ns(k) for k in reversed(range(1000))] == errors[::-1]
     half = 1e9 / 48e6 / 2
     assert all(-half <= e < half for e in errors)
-    assert {round((b - a) % (2 * half), 3) for a, b in zip(errors, errors[1:], strict=False)} == {7.3}
+    assert {round((b - a) % (2 * half), 3) for a, b in itertools.pairwise(errors)} == {7.3}
 
 
 @pytest.mark.parametrize("name", sorted(pulse.PRESETS))

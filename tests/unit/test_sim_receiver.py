@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import struct
 
@@ -26,7 +27,9 @@ INSERTED = PLAIN.with_leap(UTC0 + 60, 1)
 DELETED = PLAIN.with_leap(UTC0 + 60, -1)
 
 
-def simulated(model: str = "minimal", table: LeapTable = PLAIN, *, power_on: int = TAI0, baud: int | None = None, **sky: object) -> Receiver:
+def simulated(
+    model: str = "minimal", table: LeapTable = PLAIN, *, power_on: int = TAI0, baud: int | None = None, **sky: object
+) -> Receiver:
     """A receiver that was switched on at ``power_on`` and, unless told otherwise, has its fix at once."""
     gnss = Gnss(7, power_on, table, **{"fix_s": 0, **sky})  # type: ignore[arg-type]
     return Receiver(MODELS[model], gnss, 7, baud, Sawtooth(7))
@@ -75,7 +78,7 @@ def test_bytes_take_ten_bit_times(baud: int) -> None:
     chunks = receiver.cycle(TAI0)
     first = chunks[0].offset_ns - len(chunks[0].data) * receiver.byte_ns
     assert abs(first - 60 * MS) < 5 * 3 * MS
-    for before, after in zip(chunks, chunks[1:], strict=False):
+    for before, after in itertools.pairwise(chunks):
         assert (after.offset_ns - before.offset_ns) / len(after.data) == pytest.approx(10e9 / baud, rel=1e-4)
 
 
@@ -211,7 +214,7 @@ def test_labels_lie_on_request() -> None:
 
 @pytest.mark.parametrize("model", ["nmea", "ublox8-nmea", "ublox8", "timing"])
 def test_the_sky_is_plausible(model: str) -> None:
-    """The decoders see a 3D fix with four to thirty satellites in view, elevations and SNR within their ranges, and as many as there are."""
+    """The decoders see a 3D fix with four to thirty satellites in view, elevations, azimuths and SNR within their ranges."""
     views = [v for _, v in heard(simulated(model), 40) if isinstance(v, SkyView)]
     view = views[-1]
     assert view.mode is FixMode.FIX_3D
@@ -226,7 +229,7 @@ def test_the_sky_is_plausible(model: str) -> None:
 
 
 def test_the_sky_moves_slowly_and_depends_on_the_stage() -> None:
-    """In a minute no satellite moves by more than two degrees of elevation; in an hour the sky is another one; in the dark nothing is used."""
+    """In a minute no satellite moves by more than two degrees of elevation, in an hour they do; in the dark none is heard."""
     gnss = simulated("nmea").gnss
     now, soon, later = ({(s.gnss, s.number): s.elevation or 0 for s in gnss.sky(TAI0 + t, Stage.FIX_3D)} for t in (0, 60, 3600))
     assert all(abs(soon[key] - now[key]) <= 2 for key in now.keys() & soon.keys())
@@ -259,6 +262,17 @@ def test_cfg_msg_changes_what_is_sent() -> None:
     chunks = receiver.cycle(TAI0 + 1)
     assert not text(chunks, "RMC")
     assert any(c.data[2:4] == b"\x01\x61" for c in chunks)
+
+
+def test_gps_time_alone_names_the_second() -> None:
+    """Switched to NAV-SOL and NAV-TIMEGPS, as programs do with old receivers, each label is right, through a leap second too."""
+    receiver = simulated("timing", INSERTED)
+    for identity, rate in ((0x07, 0), (0x21, 0), (0x06, 1), (0x20, 1)):
+        receiver.hear(frame((0x06, 0x01), bytes((0x01, identity, rate))), TAI0 * NS - NS)
+    labels = [(tai, v) for tai, v in heard(receiver, 70) if isinstance(v, SecondLabel)]
+    assert len(labels) >= 65
+    assert {v.sentence for _, v in labels} == {"NAV-TIMEGPS"}
+    assert all(INSERTED.utc_to_tai_ns(v.utc_ns, v.second_60) == tai * NS for tai, v in labels)
 
 
 def test_it_names_itself_and_refuses_what_it_cannot() -> None:
