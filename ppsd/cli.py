@@ -105,7 +105,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("action", choices=("check", "show"), help="check: all errors, exit 78; show: every key with its value")
     config_option(p)
 
-    p = command("sim", "run a scenario in simulated time", "refclock sim scenarios/holdover.toml --seeds 5")
+    p = command("sim", "run a scenario in simulated time", "refclock sim hw-sim/scenarios/leap-second.toml --seeds 5")
     p.add_argument("scenario", type=Path, help="a scenario file (TOML)")
     p.add_argument("--seeds", metavar="N", type=_count, default=1, help="with N different random seeds (default 1)")
 
@@ -328,7 +328,7 @@ def _sim(args: argparse.Namespace) -> int:
     from refclock_sim.world import run_scenario_file
 
     try:
-        return run_scenario_file(args.scenario, args.seeds, sys.stdout)
+        return run_scenario_file(args.scenario, range(1, args.seeds + 1), sys.stdout)
     except OSError as error:
         return io_failure(error)
 
