@@ -105,7 +105,8 @@ class Run:
         if alive(self.directory / "clock.sock"):
             raise OSError(errno.EADDRINUSE, "refclock runs there already (refclock status shows it)", str(self.directory))
         if self.simulated:
-            (self.directory / "ttySIM0").unlink(missing_ok=True)  # of a simulator that was killed: the clock waits for the new one
+            for left in ("ttySIM0", "timescale"):  # another simulation is another world: neither its receiver nor its time goes on
+                (self.directory / left).unlink(missing_ok=True)
         self._take(configured)
 
     def reload(self) -> None:

@@ -248,7 +248,8 @@ class Supervisor:
             child.process = subprocess.Popen(
                 child.program.argv,
                 stdin=subprocess.DEVNULL,
-                stderr=subprocess.PIPE if self._screen.live else None,
+                stdout=subprocess.PIPE if self._screen.live else None,
+                stderr=subprocess.STDOUT if self._screen.live else None,
                 env=env,
                 pass_fds=(theirs,),
                 process_group=0,
@@ -260,9 +261,9 @@ class Supervisor:
         finally:
             os.close(theirs)
         child.started_s = now
-        if child.process is not None and child.process.stderr is not None:
-            os.set_blocking(child.process.stderr.fileno(), False)
-            self._logs[child.process.stderr.fileno()] = b""
+        if child.process is not None and child.process.stdout is not None:
+            os.set_blocking(child.process.stdout.fileno(), False)
+            self._logs[child.process.stdout.fileno()] = b""
 
     def _put_off(self, child: _Child, now: float) -> float:
         if now - child.started_s >= STAYED_UP_S:
@@ -277,12 +278,12 @@ class Supervisor:
             if child.process is None or child.process.poll() is None:
                 continue
             code = child.process.returncode
-            if child.process.stderr is not None:
-                fd = child.process.stderr.fileno()
+            if child.process.stdout is not None:
+                fd = child.process.stdout.fileno()
                 if fd in self._logs:
                     self._read(fd)
                     self._logs.pop(fd, None)
-                child.process.stderr.close()
+                child.process.stdout.close()
             os.close(child.lifeline)
             child.process = None
             if self._stop_s is not None:
