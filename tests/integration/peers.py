@@ -39,16 +39,16 @@ def free_port() -> int:
 
 
 class Network:
-    """A network namespace with a loopback of its own, where port 123 is free. Needs no root."""
+    """A network namespace with a loopback of its own, where port 123 is free, and System V shared memory of its own. Needs no root."""
 
     def __init__(self) -> None:
         user = [] if os.geteuid() == 0 else ["-r"]
         self.holder = subprocess.Popen(
-            ["unshare", *user, "-n", "sh", "-c", "ip link set lo up && echo up && exec sleep 1000"], stdout=subprocess.PIPE, text=True
+            ["unshare", *user, "-n", "-i", "sh", "-c", "ip link set lo up && echo up && exec sleep 1000"], stdout=subprocess.PIPE, text=True
         )
         assert self.holder.stdout is not None
         assert self.holder.stdout.readline() == "up\n", "a network namespace cannot be made here (unshare -n)"
-        self.enter = ["nsenter", "-t", str(self.holder.pid), *(["-U", "--preserve-credentials"] if user else []), "-n"]
+        self.enter = ["nsenter", "-t", str(self.holder.pid), *(["-U", "--preserve-credentials"] if user else []), "-n", "-i"]
 
     def close(self) -> None:
         self.holder.kill()

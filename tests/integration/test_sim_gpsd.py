@@ -20,7 +20,7 @@ from refclock_sim.device import TTY, preload_environment
 from refclock.sample import NS
 
 if TYPE_CHECKING:
-    from conftest import Processes
+    from peers import Processes
 
 pytestmark = [pytest.mark.peers, pytest.mark.skipif(shutil.which("gpsd") is None, reason="needs gpsd")]
 
