@@ -60,10 +60,15 @@ class SecondTrust:
         self._returned = 0
         self._leap: tuple[int, int] | None = None  # (POSIX midnight, step) announced
         self._leap_taken = False
+        self._denied = False  # the receiver itself says that its leap count is not known
 
     def notice(self, notice: LeapNotice) -> None:
-        """What the receiver says of leap seconds: a stated count confirms, an announced leap second explains its step."""
-        if notice.tai_offset_s is not None:
+        """What the receiver says of leap seconds: a stated count confirms, an announced leap second explains its step.
+
+        A receiver that says that it does not know its count yet is taken at its word, whatever the system clock says.
+        """
+        self._denied = notice.tai_offset_s is None
+        if not self._denied:
             self.confirm("receiver states its leap count")
         if notice.step_s and notice.at_utc_s is not None:
             announced = (notice.at_utc_s, notice.step_s)
@@ -94,10 +99,12 @@ class SecondTrust:
             return stepped
         self._settle(label, place, now)
         steady_s = (now - self._since) / NS
-        if self.confirmed is None and steady_s >= self.steady_s:
+        if self.confirmed is None and steady_s >= self.steady_s and not self._denied:
             self.confirmed = f"{self.steady_s:.0f} s of steady fix: a leap count must have come"
         if self.confirmed is not None:
             return Verdict(True, self.confirmed, 0.0)
+        if self._denied:
+            return Verdict(False, "the receiver says that it does not know its leap count yet", max(0.0, self.steady_s - steady_s))
         return Verdict(False, f"leap count not known yet: {steady_s:.0f} of {self.steady_s:.0f} s of steady fix", self.steady_s - steady_s)
 
     @property
@@ -152,7 +159,7 @@ class SecondTrust:
             if self._returned >= RETURNED:
                 self.confirmed = why if why.endswith(SAME_AGAIN) else why + SAME_AGAIN
         late = label.at.real_ns - label.utc_ns
-        if self.system_clock and CLOCK_EARLY_NS <= late <= CLOCK_LATE_NS:
+        if self.system_clock and not self._denied and CLOCK_EARLY_NS <= late <= CLOCK_LATE_NS:
             self.confirmed = f"system clock agrees within {abs(late) / NS:.2f} s"
 
 

@@ -192,7 +192,7 @@ class World:
         served_utc = ((stamp >> 32) - NTP_UNIX_S) * NS + ((stamp & 0xFFFF_FFFF) * NS >> 32)
         bound = int.from_bytes(reply[8:12], "big") * NS / 65536 + int.from_bytes(reply[4:8], "big") * NS / 131072 + BOUND_RESOLUTION_NS
         error = served_utc - true_utc
-        near_leap = self._leap_s is not None and abs(true_utc - self._leap_s * NS) < bound + TURN_NS
+        near_leap = self._leap_s is not None and abs(true_utc - self._leap_s * NS) < bound + TURN_NS + NS
         if near_leap:
             return  # within its own uncertainty of the leap either count is right
         out = self.outcome

@@ -122,3 +122,15 @@ def test_jitter_and_a_poor_oscillator_are_no_steps() -> None:
     trust = SecondTrust(system_clock=False)
     verdicts = [trust.judge(label(UTC_S + i, i * 1.0002 + (0.3 if i % 3 else -0.3))) for i in range(8000)]
     assert all(v.trusted for v in verdicts[800:])
+
+
+def test_receiver_that_denies_its_count_is_taken_at_its_word() -> None:
+    """A system clock that agrees counts for nothing while the receiver says that its leap count is not known."""
+    trust = SecondTrust(system_clock=True)
+    at = Instant(UTC_S * NS + 100_000_000, 10 * NS)
+    trust.notice(LeapNotice(None, 0, None, at))
+    verdict = trust.judge(SecondLabel(UTC_S * NS, at, "RMC"))
+    assert not verdict.trusted
+    assert "does not know" in verdict.why
+    trust.notice(LeapNotice(37, 0, None, at))
+    assert trust.judge(SecondLabel((UTC_S + 1) * NS, Instant((UTC_S + 1) * NS + 100_000_000, 11 * NS), "RMC")).trusted
