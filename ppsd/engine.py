@@ -312,7 +312,7 @@ class Engine:
             utc=f"{datetime.fromtimestamp(utc_ns // NS, UTC):%Y-%m-%dT%H:%M:%S}.{utc_ns % NS:09d}Z",
             mode=self.mode.value,
             verdict=verdict.value,
-            why=self._degraded() if verdict is Verdict.LOCKED else self._why(),
+            why=self._degraded(now) if verdict is Verdict.LOCKED else self._why(now),
             stages=self._stages(),
             stratum=1 if scale is not None else 0,
             refid=refid_text(self.timescale.refid) if scale is not None else "INIT",
@@ -330,21 +330,21 @@ class Engine:
             sources=tuple(self._source_status(s, at, tai_ns if scale is not None else None) for s in self.sources.values()),
         )
 
-    def _degraded(self) -> str:
+    def _degraded(self, now: int) -> str:
         """Why a locked clock is not as good as it could be, "" when it is."""
         best = self.choice.selected
         if best is None or best.refid != LABEL_REFID or not self.sources[best.source].has_pulse:
             return ""
-        return f"by messages only: {self.sources[best.source].why()}"
+        return f"by messages only: {self.sources[best.source].why(now)}"
 
-    def _why(self) -> str:
+    def _why(self, now: int) -> str:
         if not self.sources:
             return "no receiver is configured and none was found"
         if self.choice.falsetickers and self.choice.selected is None:
             return "the sources disagree and none can be believed"
         if self.mode is Mode.CONVERGE:
             return "the second is known, learning the frequency"
-        return next(iter(self.sources.values())).why()
+        return next(iter(self.sources.values())).why(now)
 
     def _stages(self) -> tuple[tuple[str, bool], ...]:
         sources = self.sources.values()
@@ -362,7 +362,7 @@ class Engine:
         elif by is not None:
             tally, why = "x", f"disagrees by {by / NS:+.6f} s"
         elif source.id in self.choice.agreeing:
-            tally, why = "-" if source.config.noselect else "+", "agrees"
+            tally, why = "+", "agrees"
         else:
-            tally, why = "?", source.why()
+            tally, why = "?", source.why(at.mono_ns)
         return source.status(at, tally, why, served_tai_ns)

@@ -21,7 +21,7 @@ from ppsd.status import SourceStatus
 from refclock.config import GpsdSource, ReceiverSource, ShmSource, SockSource
 from refclock.config import Source as SourceConfig
 from refclock.filter import EdgeChooser
-from refclock.pairing import DEFAULT_DELAY_UNCERTAINTY_NS, Pairing, Present
+from refclock.pairing import DEFAULT_DELAY_UNCERTAINTY_NS, FIX_TIMEOUT_NS, Pairing, Present
 from refclock.receiver import Receiver
 from refclock.sample import NS, Edge, EdgeKind, FixMode, Instant, Leap, LeapNotice, Sample, Sawtooth, SecondLabel, SkyView, SourceId
 from refclock.trust import SecondTrust, Verdict
@@ -90,6 +90,7 @@ class Source:
         self.trust = SecondTrust(system_clock=True)
         self._not_before_s = not_before_s
         self._named_s = not_before_s
+        self._label_mono_ns = self._pulse_mono_ns = 0
         self._sawtooth: Sawtooth | None = None
         self._waiting_since: int | None = None
         self._state = state
@@ -147,6 +148,7 @@ class Source:
     def labelled(self, label: SecondLabel, leaps: LeapKeeper, present: Present | None) -> list[Sample]:
         """A valid label. Labels that are not trusted yet go no further."""
         self.labels += 1
+        self._label_mono_ns = label.at.mono_ns
         self._named_s = label.utc_ns // NS
         self.verdict = self.trust.judge(label)
         tai_ns = leaps.table.utc_to_tai_ns(label.utc_ns, label.second_60)
@@ -173,6 +175,7 @@ class Source:
             return None
         self.pulses += 1
         at = edge.at
+        self._pulse_mono_ns = at.mono_ns
         saw = self._sawtooth
         if saw is not None and abs(saw.error_ns) < SAWTOOTH_LIMIT_NS and at.mono_ns - saw.at.mono_ns < SAWTOOTH_NS:
             at = at.shifted(-round(saw.error_ns))
@@ -229,20 +232,27 @@ class Source:
         """Its labels have said for long that the numbering is wrong."""
         return self.has_label and self.pairing.contradicts
 
-    def why(self) -> str:
+    def why(self, now_mono_ns: int) -> str:
         """Why it gives no time, in plain words."""
         if not self.present:
             return self.lost_why
+        if self.config.noselect:
+            return "watched, not used (noselect)"
         if not self.has_label:
             return "waiting for samples" if not self.pulses else "gathering samples"
         if self.sky is not None and self.sky.mode is FixMode.NONE and not self.verdict.trusted:
             return f"no fix yet, {self.sky.used} of {len(self.sky.satellites)} satellites used"
+        silent_s = (now_mono_ns - self._label_mono_ns) / NS
+        if self.labels and silent_s * NS > FIX_TIMEOUT_NS:
+            return f"no valid second from the receiver for {silent_s:.0f} s: is the antenna covered or off?"
         if not self.verdict.trusted:
             return self.verdict.why
         if not self.has_pulse:
             return "timing its messages"
         if not self.pulses:
             return "waiting for pulses"
+        if now_mono_ns - self._pulse_mono_ns > FRESH_NS:
+            return f"no pulse for {(now_mono_ns - self._pulse_mono_ns) / NS:.0f} s: check the wire and the receiver's pulse setting"
         return self.pairing.why
 
     def state(self) -> dict[str, float | int | str]:
