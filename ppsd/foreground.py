@@ -189,7 +189,8 @@ class Run:
         first = config.server.listen[0]
         loopback = first.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:").removesuffix(":123")
         query = f" · refclock query {loopback}" if config.server.enabled else ""
-        where = f" --run-dir {self.directory}" if self.run_dir is not None else ""
+        usual = (sim_directory(), Path(RunConfig().directory))  # where the commands look by themselves
+        where = "" if self.directory in usual else f" --run-dir {self.directory}"
         lines.append(f"try:  refclock status{where} · refclock sources{where}{query}")
         return lines
 
