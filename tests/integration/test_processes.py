@@ -33,6 +33,7 @@ directory = "{run}"
 state = "{state}"
 [[source]]
 type = "sock"
+bias_us = 15
 path = "{sock}"
 """
 
