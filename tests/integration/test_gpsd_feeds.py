@@ -122,7 +122,7 @@ def test_pulses_by_shared_memory(network: Processes, directory: Path) -> None:
 
 
 def test_messages_by_shared_memory(network: Processes, directory: Path) -> None:
-    """gpsd's unit 0 is the arrival of messages, late by more than gpsd says: the allowance that holds when none is stated keeps the bound true."""
+    """gpsd's unit 0 is the arrival of messages, late by more than gpsd says: the default allowance keeps the bound true."""
     start_simulator(network, directory)
     start_gpsd(network, directory)
     run_dir = start_clock(network, 'type = "shm"\nunit = 0')
