@@ -4,8 +4,8 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.ready
 NTP    ?= 127.0.0.1:11123
 PEERS  := chrony gpsd gpsd-clients pps-tools ntpsec-ntpdig ntpsec-ntpdate iproute2 clang tmux
-# What the two commands need from the system: a C compiler, Python with venv and headers.
-BUILD  := gcc make python3 python3-venv python3-dev tzdata
+# What the two commands need from the system: a C compiler, Python with venv and headers, nettle (symmetric keys).
+BUILD  := gcc make python3 python3-venv python3-dev nettle-dev tzdata
 
 .PHONY: run test check bench sim fuzz clean setup peers
 

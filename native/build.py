@@ -20,8 +20,8 @@ def declarations(header: str) -> str:
     return re.sub(r"^[ \t]*#(?:.*\\\n)*.*$", "", (NATIVE / header).read_text(encoding="utf-8"), flags=re.MULTILINE)
 
 
-def extension(module: str, public: list[str], units: list[str]) -> FFI:
-    """The extension ``module``: the interface of the headers ``public``, made of the translation units ``units``."""
+def extension(module: str, public: list[str], units: list[str], libraries: list[str]) -> FFI:
+    """The extension ``module``: the interface of the headers ``public``, made of the translation units ``units``, with ``libraries``."""
     ffi = FFI()
     ffi.cdef("\n".join(declarations(f"{name}.h") for name in public))
     ffi.set_source(
@@ -30,11 +30,16 @@ def extension(module: str, public: list[str], units: list[str]) -> FFI:
         sources=[f"native/{name}.c" for name in units],
         depends=[f"native/{path.name}" for path in sorted(NATIVE.glob("*.h"))],
         include_dirs=["native"],
-        libraries=["m", "pthread"],
+        libraries=libraries,
         extra_compile_args=FLAGS,
     )
     return ffi
 
 
-kernel = extension("refclock._kernel", ["pps", "clock", "shm", "timescale"], ["pps", "clock", "shm", "timescale"])
-server = extension("ppsd._server", ["timescale", "packet", "server"], ["timescale", "packet", "server", "clock"])
+kernel = extension("refclock._kernel", ["pps", "clock", "shm", "timescale"], ["pps", "clock", "shm", "timescale"], ["m"])
+server = extension(
+    "ppsd._server",
+    ["timescale", "access", "mac", "clients", "packet", "server"],
+    ["timescale", "access", "mac", "clients", "packet", "flood", "socket", "server", "clock"],
+    ["m", "pthread", "nettle"],
+)

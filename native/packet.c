@@ -5,10 +5,12 @@
 /* RFC 5905 figure 8 (header) and 7.3; RFC 1305 appendix C and RFC 1119 for the MACs of older versions. */
 enum { STRATUM = 1, POLL = 2, PRECISION = 3, ROOT_DELAY = 4, ROOT_DISPERSION = 8, REFID = 12, REFERENCE = 16, ORIGIN = 24,
        RECEIVE = 32, TRANSMIT = 40 };
-enum { MODE_CLIENT = 3, MODE_SERVER = 4, NTP_PORT = 123 };
-enum { MAC_DES = 12, MAC_MD5 = 20, MAC_SHA1 = 24, FIELD_MIN = 16 }; /* key id + digest; RFC 7822 7.5.1 */
-enum { NAK = 4 };
-static const uint32_t refid_init = 'I' << 24 | 'N' << 16 | 'I' << 8 | 'T';
+enum { MODE_ACTIVE = 1, MODE_PASSIVE = 2, MODE_CLIENT = 3, MODE_SERVER = 4, MODE_BROADCAST = 5, NTP_PORT = 123 };
+enum { MAC_DES = MAC_ID + 8, MAC_V4_SHORT = MAC_ID + 16, MAC_V4_MAX = MAC_ID + MAC_CODE_V4_MAX, MAC_MAX = MAC_ID + MAC_CODE_MAX };
+enum { FIELD_MIN = 16, NAK = MAC_ID }; /* RFC 7822 7.5.1; RFC 5905 A.5.1 */
+enum { UNSYNCHRONISED = 3 };           /* RFC 5905 figure 9 */
+#define CODE(a, b, c, d) ((uint32_t)(a) << 24 | (b) << 16 | (c) << 8 | (d))
+static const uint32_t refid_init = CODE('I', 'N', 'I', 'T'), code_rate = CODE('R', 'A', 'T', 'E'), code_deny = CODE('D', 'E', 'N', 'Y');
 static const int64_t second = 1000000000;
 static const uint64_t ntp_unix_s = 2208988800; /* 1900 to 1970, RFC 5905 figure 4 */
 
@@ -25,16 +27,31 @@ static void put32(uint8_t *p, uint32_t v)
     p[3] = (uint8_t)v;
 }
 
+static uint32_t get32(const uint8_t *p)
+{
+    return get16(p) << 16 | get16(p + 2);
+}
+
+static uint64_t get64(const uint8_t *p)
+{
+    return (uint64_t)get32(p) << 32 | get32(p + 4);
+}
+
+static void put64(uint8_t *p, uint64_t v)
+{
+    put32(p, (uint32_t)(v >> 32));
+    put32(p + 4, (uint32_t)v);
+}
+
 /* NTP timestamp, modulo the era; rounded down. */
-static void put_time(uint8_t *p, int64_t utc_ns)
+static uint64_t timestamp(int64_t utc_ns)
 {
     int64_t seconds = utc_ns / second, rest = utc_ns % second;
     if (rest < 0) {
         rest += second;
         seconds--;
     }
-    put32(p, (uint32_t)((uint64_t)seconds + ntp_unix_s));
-    put32(p + 4, (uint32_t)(((uint64_t)rest << 32) / (uint64_t)second));
+    return ((uint64_t)seconds + ntp_unix_s) << 32 | ((uint64_t)rest << 32) / (uint64_t)second;
 }
 
 /* NTP short format: 2^-16 s, rounded up, saturated: a bound may be too wide, never too narrow. */
@@ -45,32 +62,35 @@ static void put_span(uint8_t *p, int64_t ns)
     put32(p, (uint32_t)up);
 }
 
-/* What follows the header. PKT_BASIC: nothing that asks for anything; PKT_UNKNOWN_KEY: a MAC; else the reason to drop. */
-static enum pkt_reason check_trailer(unsigned version, const uint8_t *at, size_t left)
+/* What a request is made of besides its header. */
+struct parts {
+    size_t mac;      /* where the MAC begins: after header and extension fields */
+    size_t mac_size; /* 0: none */
+};
+
+/* What follows the header: PKT_BASIC or the reason to drop. */
+static enum pkt_reason divide(unsigned version, const uint8_t *request, size_t length, struct parts *parts)
 {
-    if (version < 4) {
-        if (left == 0)
-            return PKT_BASIC;
-        return left == MAC_DES || left == MAC_MD5 || left == MAC_SHA1 ? PKT_UNKNOWN_KEY : PKT_MAC_MALFORMED;
+    size_t at = PKT_HEADER, left = length - PKT_HEADER;
+    if (version >= 4) {
+        while (left > MAC_V4_MAX) {
+            size_t field = get16(request + at + 2);
+            if (field < FIELD_MIN || field % 4 != 0 || field > left)
+                return PKT_EXTENSION_MALFORMED;
+            at += field;
+            left -= field;
+        }
+        if (left != 0 && left != MAC_V4_SHORT && left != MAC_V4_MAX)
+            return at > PKT_HEADER || left >= FIELD_MIN ? PKT_EXTENSION_MALFORMED : PKT_MAC_MALFORMED;
+    } else if (left != 0 && left != MAC_DES && left != MAC_V4_SHORT && left != MAC_V4_MAX && left != MAC_MAX) {
+        return PKT_MAC_MALFORMED;
     }
-    int fields = 0;
-    while (left > MAC_SHA1) {
-        size_t field = get16(at + 2);
-        if (field < FIELD_MIN || field % 4 != 0 || field > left)
-            return PKT_EXTENSION_MALFORMED;
-        at += field;
-        left -= field;
-        fields++;
-    }
-    if (left == 0)
-        return PKT_BASIC;
-    if (left == MAC_MD5 || left == MAC_SHA1)
-        return PKT_UNKNOWN_KEY;
-    return fields || left >= FIELD_MIN ? PKT_EXTENSION_MALFORMED : PKT_MAC_MALFORMED;
+    *parts = (struct parts){at, left};
+    return PKT_BASIC;
 }
 
-/* PKT_BASIC and PKT_UNKNOWN_KEY: to be answered; else the reason to drop. */
-static enum pkt_reason check(const uint8_t *request, size_t length, uint16_t source_port)
+/* PKT_BASIC: well formed and of a kind that is answered; else the reason to drop. */
+static enum pkt_reason check(const struct pkt_context *context, const uint8_t *request, size_t length, struct parts *parts)
 {
     static const enum pkt_reason unwanted[8] = {PKT_MODE_RESERVED, PKT_MODE_SYMMETRIC, PKT_MODE_SYMMETRIC, PKT_BASIC,
                                                 PKT_MODE_SERVER, PKT_MODE_BROADCAST, PKT_MODE_CONTROL, PKT_MODE_PRIVATE};
@@ -81,56 +101,176 @@ static enum pkt_reason check(const uint8_t *request, size_t length, uint16_t sou
     unsigned version = request[0] >> 3 & 7, mode = request[0] & 7;
     if (version < 1 || version > 4)
         return PKT_VERSION;
-    if (source_port == 0)
+    if (context->source_port == 0)
         return PKT_PORT_ZERO;
-    if (mode != MODE_CLIENT && !(mode == 0 && version == 1 && source_port != NTP_PORT))
+    int version_1 = mode == 0 && version == 1 && context->source_port != NTP_PORT;
+    if (mode != MODE_CLIENT && !version_1 && !(mode == MODE_ACTIVE && context->symmetric))
         return unwanted[mode];
-    return check_trailer(version, request + PKT_HEADER, length - PKT_HEADER);
+    enum pkt_reason reason = divide(version, request, length, parts);
+    return reason == PKT_BASIC && mode == MODE_ACTIVE && !parts->mac_size ? PKT_MODE_SYMMETRIC : reason;
+}
+
+/* The key that made the request's MAC: NULL, and why not, when none of ours did. */
+static const struct mac_key *verify(const struct pkt_context *context, const uint8_t *request, const struct parts *parts, enum pkt_reason *why)
+{
+    const struct mac_key *key = mac_find(context->keys, get32(request + parts->mac));
+    *why = PKT_UNKNOWN_KEY;
+    if (!key)
+        return NULL;
+    *why = PKT_WRONG_MAC;
+    if (!mac_check(key, request[0] >> 3 & 7, request, parts->mac, request + parts->mac + MAC_ID, parts->mac_size - MAC_ID))
+        return NULL;
+    *why = PKT_KEY_ELSEWHERE;
+    return mac_from(key, context->source) ? key : NULL;
+}
+
+/* What is to become of a well-formed request. */
+static void decide(const struct pkt_context *context, const uint8_t *request, const struct parts *parts, struct pkt_outcome *outcome,
+                   const struct mac_key **key)
+{
+    enum pkt_reason why;
+    int refused = 1;
+    if (context->access == ACL_IGNORE)
+        outcome->reason = PKT_IGNORED;
+    else if (context->access == ACL_DENY)
+        outcome->reason = PKT_DENIED;
+    else if (context->over_rate)
+        outcome->reason = PKT_RATE;
+    else if (context->access == ACL_AUTHENTICATED && !parts->mac_size)
+        outcome->reason = PKT_UNAUTHENTICATED;
+    else
+        refused = 0;
+    if (refused) {
+        int active = (request[0] & 7) == MODE_ACTIVE; /* answered only when it is known to be authenticated */
+        outcome->action = context->may_kod && context->access != ACL_IGNORE && !active ? PKT_KOD : PKT_DROP;
+        return;
+    }
+    outcome->action = PKT_REPLY;
+    outcome->reason = PKT_BASIC;
+    if (!parts->mac_size)
+        return;
+    *key = verify(context, request, parts, &why);
+    outcome->authenticated = *key != NULL;
+    if (*key)
+        return;
+    outcome->action = (request[0] & 7) == MODE_ACTIVE ? PKT_DROP : PKT_NAK;
+    outcome->reason = (uint8_t)why;
+}
+
+/* The served timescale at an instant, as this server tells it. */
+static void read_scale(const struct tsc_params *record, int64_t raw_ns, int smear, struct tsc_reading *reading)
+{
+    tsc_at(record, raw_ns, reading);
+    if (smear)
+        tsc_smear(record, reading);
+}
+
+uint64_t pkt_timestamp(const struct tsc_params *record, int64_t raw_ns, int smear)
+{
+    struct tsc_reading reading;
+    if (record->tai_ns == 0)
+        return 0;
+    read_scale(record, raw_ns, smear, &reading);
+    return timestamp(reading.utc_ns);
+}
+
+/* All of the header that follows from the departure alone; zero from origin to transmit. */
+static void put_header(const struct tsc_reading *now, unsigned version, unsigned mode, uint8_t poll, uint8_t *packet)
+{
+    packet[0] = (uint8_t)((unsigned)now->leap << 6 | version << 3 | mode);
+    packet[STRATUM] = now->stratum;
+    packet[POLL] = poll;
+    packet[PRECISION] = (uint8_t)now->precision;
+    put_span(packet + ROOT_DELAY, now->root_delay_ns);
+    put_span(packet + ROOT_DISPERSION, now->bound_ns);
+    put32(packet + REFID, now->leap != UNSYNCHRONISED ? now->refid : refid_init);
+    memset(packet + REFERENCE, 0, PKT_HEADER - REFERENCE);
+    if (now->reference_utc_ns != 0)
+        put64(packet + REFERENCE, timestamp(now->reference_utc_ns));
+}
+
+static size_t put_mac(const struct mac_key *key, uint32_t id, uint8_t *packet, size_t code_size)
+{
+    put32(packet + PKT_HEADER, id);
+    mac_make(key, packet, PKT_HEADER, packet + PKT_HEADER + MAC_ID, code_size);
+    return PKT_HEADER + MAC_ID + code_size;
+}
+
+/* Receive, origin and transmit; in interleaved mode the transmit of the reply before (RFC 9769 2). */
+static void put_times(const struct pkt_context *context, const uint8_t *request, const struct tsc_reading *now, uint8_t *reply,
+                      struct pkt_outcome *outcome)
+{
+    struct tsc_reading arrived;
+    int64_t rx = context->rx_raw_ns < context->tx_raw_ns ? context->rx_raw_ns : context->tx_raw_ns;
+    read_scale(&context->record, rx, context->smear, &arrived);
+    uint64_t receive = timestamp(arrived.utc_ns);
+    /* not earlier: a leap second may have been inserted between the two; not the same: interleaved requests are told by the difference */
+    uint64_t transmit = now->utc_ns > arrived.utc_ns ? timestamp(now->utc_ns) : receive + 1;
+    uint64_t origin = get64(request + ORIGIN), theirs = get64(request + RECEIVE);
+    int versed = (request[0] & 0x3f) == (4 << 3 | MODE_CLIENT);
+    put64(reply + RECEIVE, receive);
+    if (versed && context->receive != 0 && origin == context->receive && theirs != get64(request + TRANSMIT)) {
+        put64(reply + ORIGIN, theirs);
+        put64(reply + TRANSMIT, context->transmit);
+        if (outcome->reason == PKT_BASIC)
+            outcome->reason = PKT_INTERLEAVED;
+    } else {
+        put64(reply + TRANSMIT, transmit);
+    }
+    outcome->receive = receive;
+    outcome->transmit = transmit;
 }
 
 size_t pkt_respond(const struct pkt_context *context, const uint8_t *request, size_t length, uint8_t *reply, struct pkt_outcome *outcome)
 {
-    enum pkt_reason reason = check(request, length, context->source_port);
-    outcome->action = reason == PKT_BASIC ? PKT_REPLY : reason == PKT_UNKNOWN_KEY ? PKT_NAK : PKT_DROP;
-    if (outcome->action == PKT_DROP) {
-        outcome->reason = (uint8_t)reason;
+    struct parts parts = {0, 0};
+    const struct mac_key *key = NULL;
+    *outcome = (struct pkt_outcome){.action = PKT_DROP, .reason = (uint8_t)check(context, request, length, &parts)};
+    if (outcome->reason != PKT_BASIC)
         return 0;
-    }
-    const struct tsc_params *record = &context->record;
-    struct tsc_reading receive, transmit;
-    tsc_at(record, context->tx_raw_ns, &transmit);
-    tsc_at(record, context->rx_raw_ns < context->tx_raw_ns ? context->rx_raw_ns : context->tx_raw_ns, &receive);
-    if (transmit.utc_ns < receive.utc_ns) /* a leap second was inserted between the two */
-        transmit.utc_ns = receive.utc_ns;
-    int synchronised = transmit.leap != 3;
-
-    reply[0] = (uint8_t)(transmit.leap << 6 | (request[0] & 0x38) | MODE_SERVER);
-    reply[STRATUM] = transmit.stratum;
-    reply[POLL] = request[POLL];
-    reply[PRECISION] = (uint8_t)transmit.precision;
-    put_span(reply + ROOT_DELAY, transmit.root_delay_ns);
-    put_span(reply + ROOT_DISPERSION, transmit.bound_ns);
-    put32(reply + REFID, synchronised ? transmit.refid : refid_init);
-    memset(reply + REFERENCE, 0, PKT_HEADER - REFERENCE);
-    if (transmit.reference_utc_ns != 0)
-        put_time(reply + REFERENCE, transmit.reference_utc_ns);
+    decide(context, request, &parts, outcome, &key);
+    if (outcome->action == PKT_DROP)
+        return 0;
+    struct tsc_reading now;
+    unsigned version = request[0] >> 3 & 7, active = (request[0] & 7) == MODE_ACTIVE;
+    read_scale(&context->record, context->tx_raw_ns, context->smear, &now);
+    if (outcome->action == PKT_REPLY && now.leap == UNSYNCHRONISED)
+        outcome->reason = PKT_UNSYNCHRONISED;
+    else if (outcome->action == PKT_REPLY && active)
+        outcome->reason = PKT_SYMMETRIC_PASSIVE;
+    put_header(&now, version, active ? MODE_PASSIVE : MODE_SERVER, request[POLL], reply);
     memcpy(reply + ORIGIN, request + TRANSMIT, 8);
-    if (record->tai_ns != 0) {
-        put_time(reply + RECEIVE, receive.utc_ns);
-        put_time(reply + TRANSMIT, transmit.utc_ns);
-    }
+    if (context->record.tai_ns != 0)
+        put_times(context, request, &now, reply, outcome);
+    if (outcome->action == PKT_REPLY)
+        return key ? put_mac(key, get32(request + parts.mac), reply, parts.mac_size - MAC_ID) : PKT_HEADER;
+    outcome->receive = outcome->transmit = 0; /* nothing that a later request could refer to */
     if (outcome->action == PKT_NAK) {
-        outcome->reason = PKT_UNKNOWN_KEY;
         memset(reply + PKT_HEADER, 0, NAK);
         return PKT_HEADER + NAK;
     }
-    outcome->reason = synchronised ? PKT_BASIC : PKT_UNSYNCHRONISED;
+    reply[0] |= UNSYNCHRONISED << 6;
+    reply[STRATUM] = 0;
+    put32(reply + REFID, outcome->reason == PKT_RATE ? code_rate : code_deny);
     return PKT_HEADER;
+}
+
+size_t pkt_broadcast(const struct tsc_params *record, int64_t tx_raw_ns, int smear, int poll, const struct mac_keys *keys, uint32_t id,
+                     uint8_t *packet)
+{
+    const struct mac_key *key = mac_find(keys, id);
+    struct tsc_reading now;
+    read_scale(record, tx_raw_ns, smear, &now);
+    if (!key || now.leap == UNSYNCHRONISED)
+        return 0;
+    put_header(&now, 4, MODE_BROADCAST, (uint8_t)poll, packet);
+    put64(packet + TRANSMIT, timestamp(now.utc_ns));
+    return put_mac(key, id, packet, mac_length(key, 4));
 }
 
 const char *pkt_action_name(int action)
 {
-    static const char *const names[PKT_ACTIONS] = {[PKT_DROP] = "drop", [PKT_REPLY] = "reply", [PKT_NAK] = "nak"};
+    static const char *const names[PKT_ACTIONS] = {[PKT_DROP] = "drop", [PKT_REPLY] = "reply", [PKT_NAK] = "nak", [PKT_KOD] = "kod"};
     return action >= 0 && action < PKT_ACTIONS ? names[action] : NULL;
 }
 
@@ -138,8 +278,16 @@ const char *pkt_reason_name(int reason)
 {
     static const char *const names[PKT_REASONS] = {
         [PKT_BASIC] = "basic",
+        [PKT_INTERLEAVED] = "interleaved",
+        [PKT_SYMMETRIC_PASSIVE] = "symmetric_passive",
         [PKT_UNSYNCHRONISED] = "unsynchronised",
         [PKT_UNKNOWN_KEY] = "unknown_key",
+        [PKT_WRONG_MAC] = "wrong_mac",
+        [PKT_KEY_ELSEWHERE] = "key_elsewhere",
+        [PKT_RATE] = "rate",
+        [PKT_DENIED] = "denied",
+        [PKT_UNAUTHENTICATED] = "unauthenticated",
+        [PKT_IGNORED] = "ignored",
         [PKT_SHORT] = "short",
         [PKT_LONG] = "long",
         [PKT_VERSION] = "version",

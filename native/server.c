@@ -2,8 +2,8 @@
 #include "server.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <netdb.h>
+#include <linux/net_tstamp.h>
+#include <math.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
@@ -12,62 +12,121 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "clock.h"
+#include "flood.h"
+#include "socket.h"
 
 enum {
-    BATCH = 16,               /* as chrony (MAX_RECV_MESSAGES): more gains nothing measurable and delays the last of the batch */
-    TURNS = 8,                /* batches of one socket before the others and srv_stop are looked at */
-    STACK = 256 * 1024,       /* locked in memory by mlockall, so not the default 8 MiB */
-    RECEIVE_BUFFER = 4 << 20, /* some 5000 requests: a second's burst of a large network */
-    LINE = 64                 /* cache line */
+    BATCH = 32,         /* requests per receive call */
+    GROUP = 8,          /* replies per send call: enough to share its cost, few enough that the departures can be foretold */
+    TURNS = 8,          /* batches of one socket before the others and srv_stop are looked at */
+    STACK = 256 * 1024, /* locked in memory by mlockall, so not the default 8 MiB */
+    LINE = 64,          /* cache line */
+    PENDING = 64,       /* replies whose departure stamp is awaited */
+    FILTER_PAUSE_MS = 100
 };
 static const int64_t second = 1000000000;
-static const int64_t age_limit_ns = 10 * 1000000000LL; /* no request waits that long in a receive buffer that is being served */
-static const int64_t pairing_good_ns = 500;            /* a reading with more was interrupted; try again */
-static const int64_t step_ns = 1000000;                /* REALTIME against RAW: at most 1000 ppm of slew and this is no step */
+static const int64_t age_limit_ns = 10 * 1000000000LL;  /* no request waits that long in a receive buffer that is being served */
+static const int64_t pairing_good_ns = 500;             /* a reading with more was interrupted; try again */
+static const int64_t step_ns = 1000000;                 /* REALTIME against RAW: at most 1000 ppm of slew and this is no step */
+static const int64_t look_ns = 100 * 1000000LL;         /* between looks at the load */
+static const int64_t look_busy_ns = 5 * 1000000LL;      /* the same while requests queue up; the buffer holds 50 ms of them and more */
+static const int64_t known_ns = 1000000000;             /* between searches of the table for clients that ask decently */
+static const uint32_t known_packets = 4, known_age_s = 2;
+
+/* What sending took lately, ns: moving averages over some 16 groups. */
+struct pace {
+    double compute; /* from the clock reading to the send call, per group */
+    double send;    /* of the send call, per reply */
+};
+
+struct pending {
+    uint64_t receive;
+    size_t place, length;
+};
+
+struct rules {
+    struct srv_rules own;
+    struct acl_range *ranges;
+    struct cli_limits limits;
+    int64_t kod_interval_ns; /* per thread; 0: never */
+};
 
 struct worker {
     struct srv *server;
     int sockets[SRV_SOCKETS_MAX];
     int socket_count;
+    int wake; /* eventfd: stop, or look at the rules */
     pthread_t thread;
+    uint64_t rules_seen; /* the number of the newest rules that this thread has turned to */
     struct tsc *record;
     int64_t record_raw_ns; /* when it was looked for */
     struct clk_reading last;
+    struct cli *clients;
+    struct fld *flood;
+    int filtered; /* a filter is on the sockets */
+    int64_t looked_ns, known_at_ns, kod_owed_ns;
+    struct pace alone, grouped;
+    struct pending pending[PENDING]; /* a ring */
+    unsigned pending_at;
+    int departures; /* asked for: not before an interleaved client comes, for it makes receiving dearer */
     struct srv_counts counts __attribute__((aligned(LINE)));
     struct mmsghdr messages[BATCH] __attribute__((aligned(LINE)));
     struct iovec vectors[BATCH];
     struct sockaddr_in6 peers[BATCH]; /* the larger of the two families */
-    union {
+    union control {
         char bytes[CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(struct timespec)) + 64];
         struct cmsghdr align;
     } controls[BATCH];
+    /* replies of a group */
+    struct mmsghdr out[GROUP];
+    struct iovec out_vectors[GROUP];
+    union control out_controls[GROUP];
+    uint8_t replies[GROUP][PKT_REPLY_MAX];
+    struct pkt_outcome outcomes[GROUP];
+    int out_count;
+    struct sock_filter program[FLD_PROGRAM_MAX];
     uint8_t requests[BATCH][PKT_REQUEST_MAX];
 };
 
 struct srv {
     char *record_path;
+    char *interface;
     struct worker *workers;
     int threads;
     int running;   /* threads started */
     int listeners; /* sockets that srv_bound tells of */
     int adopted;
+    int stopping;
+    struct rules *rules;
+    uint64_t rules_number;
+    struct fld_hash_key hash_key;
     struct {
         char host[SRV_HOST_MAX];
         uint16_t port;
     } bound[SRV_SOCKETS_MAX];
-    int stop; /* eventfd, readable = end */
 };
 
 /* ---- serving ---------------------------------------------------------------------------------------------------------------- */
 
+static void set(uint64_t *counter, uint64_t value)
+{
+    __atomic_store_n(counter, value, __ATOMIC_RELAXED); /* one writer */
+}
+
 static void bump(uint64_t *counter)
 {
-    __atomic_store_n(counter, *counter + 1, __ATOMIC_RELAXED); /* one writer */
+    set(counter, *counter + 1);
+}
+
+static void count(struct worker *w, const struct pkt_outcome *outcome)
+{
+    bump(&w->counts.packets[outcome->action][outcome->reason]);
 }
 
 /* The record file may appear late or be replaced, so it is opened anew once a second; until a new one holds a record the old one lasts. */
@@ -113,34 +172,18 @@ static void open_envelope(struct msghdr *m, struct envelope *e)
     }
 }
 
-/* Send from the address that was asked. 0, or -1 and errno. */
-static int reply_to(int fd, const struct msghdr *request, struct envelope *e, const uint8_t *reply, size_t length)
+static struct acl_address source_of(const struct sockaddr_in6 *peer)
 {
-    if (!e->family) /* bound to that address */
-        return sendto(fd, reply, length, MSG_DONTWAIT | MSG_NOSIGNAL, request->msg_name, request->msg_namelen) < 0 ? -1 : 0;
-    union {
-        char bytes[CMSG_SPACE(sizeof(struct in6_pktinfo))];
-        struct cmsghdr align;
-    } control = {.bytes = {0}};
-    size_t size = e->family == AF_INET ? sizeof e->to4 : sizeof e->to6;
-    struct iovec vector = {(void *)(uintptr_t)reply, length};
-    struct msghdr m = {.msg_name = request->msg_name, .msg_namelen = request->msg_namelen, .msg_iov = &vector, .msg_iovlen = 1,
-                       .msg_control = control.bytes, .msg_controllen = CMSG_SPACE(size)};
-    struct cmsghdr *c = CMSG_FIRSTHDR(&m);
-    c->cmsg_len = CMSG_LEN(size);
-    if (e->family == AF_INET) {
-        e->to4.ipi_ifindex = 0; /* routing chooses: the way back need not be the way in */
-        c->cmsg_level = IPPROTO_IP;
-        c->cmsg_type = IP_PKTINFO;
-        memcpy(CMSG_DATA(c), &e->to4, size);
-    } else {
-        if (!IN6_IS_ADDR_LINKLOCAL(&e->to6.ipi6_addr))
-            e->to6.ipi6_ifindex = 0;
-        c->cmsg_level = IPPROTO_IPV6;
-        c->cmsg_type = IPV6_PKTINFO;
-        memcpy(CMSG_DATA(c), &e->to6, size);
+    struct acl_address a = {0, 0};
+    if (peer->sin6_family == AF_INET) {
+        a.low = UINT64_C(0xffff) << 32 | ntohl(((const struct sockaddr_in *)peer)->sin_addr.s_addr);
+        return a;
     }
-    return sendmsg(fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -1 : 0;
+    for (int i = 0; i < 8; i++) {
+        a.high = a.high << 8 | peer->sin6_addr.s6_addr[i];
+        a.low = a.low << 8 | peer->sin6_addr.s6_addr[i + 8];
+    }
+    return a;
 }
 
 /* Kernel stamp to RAW. `stepped`: REALTIME was stepped since the last batch, so it cannot be told on which side the stamp lies. */
@@ -164,27 +207,208 @@ static int was_stepped(const struct clk_reading *before, const struct clk_readin
     return llabs(moved) > step_ns + (now->raw_ns - before->raw_ns) / 1000;
 }
 
-static void serve_one(struct worker *w, int fd, int i, struct pkt_context *context, const struct clk_reading *now, int stepped)
+/* ---- departures ------------------------------------------------------------------------------------------------------------------ */
+
+/* Append a control message that fits (see union control). */
+static void add_control(struct msghdr *m, int level, int type, const void *data, size_t size)
+{
+    struct cmsghdr *c = (struct cmsghdr *)((char *)m->msg_control + m->msg_controllen);
+    memset(c, 0, CMSG_SPACE(size));
+    c->cmsg_level = level;
+    c->cmsg_type = type;
+    c->cmsg_len = CMSG_LEN(size);
+    memcpy(CMSG_DATA(c), data, size);
+    m->msg_controllen += CMSG_SPACE(size);
+}
+
+/* Address reply number i: to the one who asked, from the address that was asked, with its departure stamped if that is wanted. */
+static void address_reply(struct worker *w, int i, const struct msghdr *request, struct envelope *e, int stamped)
+{
+    const uint32_t flags = SOF_TIMESTAMPING_TX_SOFTWARE;
+    struct msghdr *m = &w->out[i].msg_hdr;
+    m->msg_name = request->msg_name;
+    m->msg_namelen = request->msg_namelen;
+    m->msg_control = w->out_controls[i].bytes;
+    m->msg_controllen = 0;
+    if (e->family == AF_INET) {
+        e->to4.ipi_ifindex = 0; /* routing chooses: the way back need not be the way in */
+        add_control(m, IPPROTO_IP, IP_PKTINFO, &e->to4, sizeof e->to4);
+    } else if (e->family == AF_INET6) {
+        if (!IN6_IS_ADDR_LINKLOCAL(&e->to6.ipi6_addr))
+            e->to6.ipi6_ifindex = 0;
+        add_control(m, IPPROTO_IPV6, IPV6_PKTINFO, &e->to6, sizeof e->to6);
+    }
+    if (stamped)
+        add_control(m, SOL_SOCKET, SO_TIMESTAMPING, &flags, sizeof flags);
+    if (m->msg_controllen == 0)
+        m->msg_control = NULL;
+}
+
+static void learn(double *average, double value)
+{
+    if (*average == 0 || value < 4 * *average) /* more: we were interrupted */
+        *average += (*average == 0 ? 1 : 1.0 / 16) * (value - *average);
+    else
+        *average *= 1.02; /* or it has become slower for good */
+}
+
+/* Send the group; each reply that the kernel does not take is counted as such, the others as what they are. began: when it was begun. */
+static void send_group(struct worker *w, int fd, int64_t began_ns)
+{
+    struct pace *pace = w->out_count == 1 ? &w->alone : &w->grouped;
+    int done = 0, all = w->out_count;
+    if (all == 0)
+        return;
+    int64_t ready_ns = clk_raw_ns();
+    while (done < all) {
+        int sent = sendmmsg(fd, w->out + done, (unsigned)(all - done), MSG_DONTWAIT | MSG_NOSIGNAL);
+        for (int i = 0; i < sent; i++)
+            count(w, &w->outcomes[done + i]);
+        done += sent > 0 ? sent : 0;
+        if (done < all && sent <= 0) /* this one will not go; the next may */
+            bump(&w->counts.packets[PKT_DROP][PKT_SEND_FAILED]), done++;
+    }
+    w->out_count = 0;
+    learn(&pace->compute, (double)(ready_ns - began_ns));
+    learn(&pace->send, (double)(clk_raw_ns() - ready_ns) / all);
+}
+
+static void await_departure(struct worker *w, struct pending reply)
+{
+    for (int i = 0; !w->departures && i < w->socket_count; i++)
+        (void)sok_stamps_departures(w->sockets[i]); /* where it cannot be, interleaved clients get the foretold departure */
+    w->departures = 1;
+    w->pending[w->pending_at++ % PENDING] = reply;
+}
+
+/* The departures that the kernel stamped, into the table: the next reply to that client tells it (RFC 9769). A stamp comes with the packet
+ * sent, headers in front; which one it is tells its receive timestamp. */
+static void read_departures(struct worker *w, int fd, const struct tsc_params *record, int smear)
+{
+    for (;;) {
+        uint8_t packet[PKT_REPLY_MAX + 128];
+        union control control;
+        struct iovec vector = {packet, sizeof packet};
+        struct msghdr m = {.msg_iov = &vector, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes};
+        struct clk_reading now;
+        ssize_t n = recvmsg(fd, &m, MSG_ERRQUEUE | MSG_DONTWAIT);
+        int64_t real_ns = -1;
+        if (n < 0)
+            return;
+        for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); c; c = CMSG_NXTHDR(&m, c))
+            if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SO_TIMESTAMPING) {
+                struct timespec ts;
+                memcpy(&ts, CMSG_DATA(c), sizeof ts);
+                real_ns = (int64_t)ts.tv_sec * second + ts.tv_nsec;
+            }
+        clk_read(pairing_good_ns, &now);
+        if (real_ns < 0 || now.real_ns - real_ns > age_limit_ns || now.real_ns < real_ns)
+            continue;
+        for (int i = 0; i < PENDING; i++) {
+            struct pending *p = &w->pending[i];
+            struct cli_client client;
+            uint64_t receive;
+            if (p->receive == 0 || (size_t)n < p->length)
+                continue;
+            memcpy(&receive, packet + (size_t)n - p->length + 32, sizeof receive); /* RFC 5905 figure 8 */
+            if (be64toh(receive) != p->receive)
+                continue;
+            if (cli_copy(w->clients, p->place, &client) && client.receive == p->receive) {
+                client.transmit = pkt_timestamp(record, now.raw_ns - (now.real_ns - real_ns), smear);
+                cli_keep(w->clients, p->place, &client);
+                bump(&w->counts.departures);
+            }
+            p->receive = 0;
+            break;
+        }
+    }
+}
+
+/* ---- one request ----------------------------------------------------------------------------------------------------------------- */
+
+/* A request on its way through. */
+struct request {
+    struct envelope envelope;
+    struct acl_address source;
+    uint64_t hash;
+};
+
+/* What the table knows and the limiter says of the client, into the context. */
+static size_t meet_client(struct worker *w, const struct rules *rules, const struct request *r, int64_t raw_ns, struct pkt_context *context,
+                          struct cli_client *client)
+{
+    size_t place = cli_meet(w->clients, r->source, r->hash, raw_ns, client);
+    context->receive = client->receive;
+    context->transmit = client->transmit;
+    context->over_rate = !cli_pay(w->clients, &rules->limits, raw_ns, client);
+    if (context->over_rate && fld_excess(w->flood, fld_hash(&w->server->hash_key, r->source), rules->limits.leak))
+        context->over_rate = 0; /* the kernel has thrown the dice for this one already */
+    return place;
+}
+
+static void remember(struct worker *w, size_t place, struct cli_client *client, const uint8_t *request, const struct pkt_outcome *outcome,
+                     size_t length)
+{
+    client->version = request[0] >> 3 & 7;
+    if (outcome->receive) {
+        client->receive = outcome->receive;
+        client->transmit = outcome->transmit;
+        client->flags &= (uint8_t)~(CLI_MAC | CLI_INTERLEAVED);
+        client->flags |= (uint8_t)((outcome->authenticated ? CLI_MAC : 0) | (outcome->reason == PKT_INTERLEAVED ? CLI_INTERLEAVED : 0));
+        if (outcome->reason == PKT_INTERLEAVED)
+            await_departure(w, (struct pending){outcome->receive, place, length});
+    }
+    cli_keep(w->clients, place, client);
+}
+
+static void serve_one(struct worker *w, const struct rules *rules, int i, struct request *r, struct pkt_context *context,
+                      const struct clk_reading *now, int stepped)
 {
     struct msghdr *m = &w->messages[i].msg_hdr;
-    struct pkt_outcome outcome;
-    struct envelope envelope;
-    uint8_t reply[PKT_REPLY_MAX];
-    open_envelope(m, &envelope);
+    struct pkt_outcome *outcome = &w->outcomes[w->out_count];
+    struct cli_client client = {.last_ns = 0};
+    size_t place = 0, length = w->messages[i].msg_len + (m->msg_flags & MSG_TRUNC ? 1 : 0); /* a cut one is longer than we look at */
+    context->source = r->source;
     context->source_port = ntohs(w->peers[i].sin6_port); /* the same place in sockaddr_in */
-    context->rx_raw_ns = arrival(w, &envelope, now, stepped);
-    size_t length = w->messages[i].msg_len + (m->msg_flags & MSG_TRUNC ? 1 : 0); /* a cut one is longer than we look at */
-    context->tx_raw_ns = clk_raw_ns();
-    length = pkt_respond(context, w->requests[i], length, reply, &outcome);
-    if (length && reply_to(fd, m, &envelope, reply, length) < 0)
-        outcome = (struct pkt_outcome){PKT_DROP, PKT_SEND_FAILED};
-    bump(&w->counts.packets[outcome.action][outcome.reason]);
+    context->rx_raw_ns = arrival(w, &r->envelope, now, stepped);
+    context->access = (uint8_t)acl_find(rules->ranges, rules->own.range_count, r->source);
+    context->receive = context->over_rate = 0;
+    context->may_kod = rules->kod_interval_ns && w->kod_owed_ns - now->raw_ns <= second - rules->kod_interval_ns;
+    if (context->access <= ACL_AUTHENTICATED)
+        place = meet_client(w, rules, r, now->raw_ns, context, &client);
+    else
+        context->may_kod &= rules->own.tell_denied;
+    length = pkt_respond(context, w->requests[i], length, w->replies[w->out_count], outcome);
+    if (client.last_ns)
+        remember(w, place, &client, w->requests[i], outcome, length);
+    if (length == 0) {
+        count(w, outcome);
+        return;
+    }
+    if (outcome->action == PKT_KOD)
+        w->kod_owed_ns = (w->kod_owed_ns > now->raw_ns ? w->kod_owed_ns : now->raw_ns) + rules->kod_interval_ns;
+    address_reply(w, w->out_count, m, &r->envelope, outcome->reason == PKT_INTERLEAVED);
+    w->out_vectors[w->out_count++].iov_len = length;
+}
+
+/* Requests first .. last - 1 of the batch, their replies leaving together. */
+static void serve_group(struct worker *w, int fd, const struct rules *rules, int first, int last, struct request *requests,
+                        struct pkt_context *context, const struct clk_reading *now, int stepped)
+{
+    const struct pace *pace = last - first == 1 ? &w->alone : &w->grouped;
+    int64_t began_ns = clk_raw_ns();
+    for (int i = first; i < last; i++) {
+        context->tx_raw_ns = began_ns + (int64_t)(pace->compute + (w->out_count + 0.5) * pace->send);
+        serve_one(w, rules, i, &requests[i], context, now, stepped);
+    }
+    send_group(w, fd, began_ns);
 }
 
 /* 1: there may be more. */
-static int serve_batch(struct worker *w, int fd)
+static int serve_batch(struct worker *w, int fd, const struct rules *rules)
 {
-    struct pkt_context context = {.record = {.stratum = 0}};
+    struct pkt_context context = {.record = {.stratum = 0}, .keys = rules->own.keys, .symmetric = rules->own.symmetric, .smear = rules->own.smear};
+    struct request requests[BATCH];
     struct clk_reading now;
     for (int i = 0; i < BATCH; i++) {
         w->messages[i].msg_hdr.msg_namelen = sizeof w->peers[i];
@@ -202,122 +426,225 @@ static int serve_batch(struct worker *w, int fd)
     find_record(w, now.raw_ns);
     if (w->record)
         tsc_read(w->record, &context.record); /* before the first publication: stays unsynchronised */
-    for (int i = 0; i < n; i++)
-        serve_one(w, fd, i, &context, &now, stepped);
+    for (int i = 0; i < n; i++) {
+        open_envelope(&w->messages[i].msg_hdr, &requests[i].envelope);
+        requests[i].source = source_of(&w->peers[i]);
+        requests[i].hash = cli_hash(w->clients, requests[i].source); /* and its set is on its way into the cache */
+    }
+    unsigned awaited = w->pending_at;
+    for (int i = 0; i < n; i += GROUP)
+        serve_group(w, fd, rules, i, i + GROUP < n ? i + GROUP : n, requests, &context, &now, stepped);
+    if (w->pending_at != awaited)
+        read_departures(w, fd, &context.record, rules->own.smear);
     return n == BATCH;
+}
+
+/* ---- load ------------------------------------------------------------------------------------------------------------------------ */
+
+/* Who came back several times, at a decent rate, and lately. */
+static void find_known(struct worker *w, int64_t raw_ns)
+{
+    struct cli_client c;
+    fld_forget(w->flood);
+    for (size_t i = 0; i < cli_room(w->clients); i++) {
+        if (!cli_copy(w->clients, i, &c) || c.packets < known_packets || c.drops > c.packets / 4)
+            continue;
+        if (c.last_ns / second - c.first_s < known_age_s || raw_ns - c.last_ns > 3600 * second)
+            continue;
+        int is_64 = (c.flags & CLI_IPV6) && !(c.flags & CLI_WHOLE);
+        uint64_t local = c.flags & CLI_WHOLE ? UINT64_C(0xfe80) << 48 : 0;
+        fld_know(w->flood, is_64 ? (struct acl_address){c.network, 0} : (struct acl_address){local, c.network});
+    }
+}
+
+static void renew_filter(struct worker *w, const struct rules *rules, int64_t raw_ns)
+{
+    if (fld_thinning(w->flood) && raw_ns - w->known_at_ns > known_ns) {
+        find_known(w, raw_ns);
+        w->known_at_ns = raw_ns;
+    }
+    size_t length = fld_filter(w->flood, rules->limits.leak, w->program);
+    if (length || w->filtered)
+        for (int i = 0; i < w->socket_count; i++)
+            (void)sok_filter(w->sockets[i], w->program, length); /* refused: the limiter alone goes on */
+    w->filtered = length != 0;
+    bump(&w->counts.filters);
+}
+
+static void look_at_load(struct worker *w, const struct rules *rules, int64_t raw_ns)
+{
+    struct sok_load fullest = {0, 1, 0}, load;
+    struct timespec used = {0, 0};
+    w->looked_ns = raw_ns;
+    for (int i = 0; i < w->socket_count; i++)
+        if (sok_load(w->sockets[i], &load) == 0 && load.queue * fullest.room > fullest.queue * load.room)
+            fullest = load;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+    if (fld_turn(w->flood, raw_ns, fullest.queue, fullest.room, (int64_t)used.tv_sec * second + used.tv_nsec, rules->own.cpu_limit))
+        renew_filter(w, rules, raw_ns);
+    set(&w->counts.blocked, fld_blocked(w->flood));
+    set(&w->counts.let_through, (uint64_t)lrint(fld_share(w->flood) * 1000));
 }
 
 static void *srv_loop(void *argument)
 {
     struct worker *w = argument;
-    struct pollfd polled[SRV_SOCKETS_MAX + 1] = {{.fd = w->server->stop, .events = POLLIN}};
+    struct srv *s = w->server;
+    struct pollfd polled[SRV_SOCKETS_MAX + 1] = {{.fd = w->wake, .events = POLLIN}};
     for (int i = 0; i < w->socket_count; i++)
         polled[i + 1] = (struct pollfd){.fd = w->sockets[i], .events = POLLIN};
     clk_read(0, &w->last);
     for (;;) {
-        if (poll(polled, (nfds_t)w->socket_count + 1, -1) < 0)
+        uint64_t number = __atomic_load_n(&s->rules_number, __ATOMIC_ACQUIRE), woken;
+        const struct rules *rules = __atomic_load_n(&s->rules, __ATOMIC_ACQUIRE);
+        int busy = 0;
+        __atomic_store_n(&w->rules_seen, number, __ATOMIC_RELEASE);
+        if (poll(polled, (nfds_t)w->socket_count + 1, w->filtered ? FILTER_PAUSE_MS : -1) < 0)
             continue;
-        if (polled[0].revents)
-            return NULL;
-        for (int i = 0; i < w->socket_count; i++)
-            for (int turns = polled[i + 1].revents ? TURNS : 0; turns > 0 && serve_batch(w, w->sockets[i]); turns--)
-                ;
+        if (polled[0].revents) {
+            if (__atomic_load_n(&s->stopping, __ATOMIC_ACQUIRE))
+                return NULL;
+            (void)!read(w->wake, &woken, sizeof woken);
+            continue;
+        }
+        for (int i = 0; i < w->socket_count; i++) {
+            if (polled[i + 1].revents & POLLERR) { /* departure stamps that came late */
+                struct tsc_params record = {.stratum = 0};
+                if (w->record)
+                    tsc_read(w->record, &record);
+                read_departures(w, w->sockets[i], &record, rules->own.smear);
+            }
+            int more = polled[i + 1].revents & POLLIN ? TURNS : 0;
+            for (; more > 0 && serve_batch(w, w->sockets[i], rules); more--)
+                busy = 1;
+        }
+        int64_t raw_ns = w->filtered ? clk_raw_ns() : w->last.raw_ns;
+        if (raw_ns - w->looked_ns >= (busy ? look_busy_ns : look_ns))
+            look_at_load(w, rules, raw_ns);
     }
+}
+
+/* ---- rules ------------------------------------------------------------------------------------------------------------------- */
+
+static void free_rules(struct rules *r)
+{
+    if (!r)
+        return;
+    mac_destroy(r->own.keys);
+    free(r->ranges);
+    free(r);
+}
+
+static int make_rules(const struct srv *s, const struct srv_rules *from, struct rules **out)
+{
+    struct rules *r = calloc(1, sizeof *r);
+    *out = NULL;
+    if (!r) {
+        mac_destroy(from->keys);
+        return -ENOMEM;
+    }
+    r->own = *from;
+    int sound = from->range_count == 0 || acl_valid(from->ranges, from->range_count);
+    sound = sound && from->rate >= 0 && from->rate <= 1e9 && from->kod_rate >= 0 && from->kod_rate <= 1e6 && from->cpu_limit > 0;
+    r->ranges = malloc(from->range_count * sizeof *r->ranges + 1);
+    if (!sound || !r->ranges || (from->rate > 0 && from->burst == 0)) {
+        int error = sound && !r->ranges ? -ENOMEM : -EINVAL;
+        free_rules(r);
+        return error;
+    }
+    if (from->range_count)
+        memcpy(r->ranges, from->ranges, from->range_count * sizeof *r->ranges);
+    r->own.ranges = r->ranges;
+    if (from->rate > 0) {
+        double interval = 1e9 / from->rate;
+        r->limits.interval_ns = interval < 1 ? 1 : (int64_t)interval;
+        r->limits.burst_ns = r->limits.interval_ns * (int64_t)from->burst;
+    }
+    r->limits.leak = from->leak;
+    if (from->kod_rate > 0) {
+        double interval = 1e9 * s->threads / from->kod_rate;
+        r->kod_interval_ns = interval > (double)second ? second : (int64_t)interval;
+    }
+    *out = r;
+    return 0;
+}
+
+static void nudge(const struct worker *w)
+{
+    const uint64_t one = 1;
+    (void)!write(w->wake, &one, sizeof one);
+}
+
+int srv_configure(struct srv *s, const struct srv_rules *rules)
+{
+    struct rules *renewed, *old = s->rules;
+    int r = make_rules(s, rules, &renewed);
+    if (r < 0)
+        return r;
+    __atomic_store_n(&s->rules, renewed, __ATOMIC_RELEASE);
+    __atomic_store_n(&s->rules_number, s->rules_number + 1, __ATOMIC_RELEASE);
+    for (int t = 0; t < s->running; t++) {
+        const struct timespec pause = {0, 200000};
+        nudge(&s->workers[t]);
+        while (__atomic_load_n(&s->workers[t].rules_seen, __ATOMIC_ACQUIRE) != s->rules_number)
+            nanosleep(&pause, NULL);
+    }
+    free_rules(old);
+    return 0;
 }
 
 /* ---- set-up ----------------------------------------------------------------------------------------------------------------- */
 
-static int switch_on(int fd, int level, int option)
+static int make_worker(struct srv *s, struct worker *w, size_t table_bytes)
 {
-    const int on = 1;
-    return setsockopt(fd, level, option, &on, sizeof on) < 0 ? -errno : 0;
-}
-
-static int is_wildcard(const struct sockaddr_storage *address)
-{
-    if (address->ss_family == AF_INET)
-        return ((const struct sockaddr_in *)address)->sin_addr.s_addr == htonl(INADDR_ANY);
-    return IN6_IS_ADDR_UNSPECIFIED(&((const struct sockaddr_in6 *)address)->sin6_addr);
-}
-
-/* Ask for what each request's envelope must tell. */
-static int prepare(int fd, const struct sockaddr_storage *bound)
-{
-    int r = switch_on(fd, SOL_SOCKET, SO_TIMESTAMPNS);
-    if (r < 0 || !is_wildcard(bound))
-        return r;
-    return bound->ss_family == AF_INET ? switch_on(fd, IPPROTO_IP, IP_PKTINFO) : switch_on(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO);
-}
-
-/* Remember where socket s is bound, for people. */
-static int note_bound(struct srv *s, const struct sockaddr_storage *address, socklen_t length)
-{
-    char port[8];
-    if (getnameinfo((const struct sockaddr *)address, length, s->bound[s->listeners].host, SRV_HOST_MAX, port, sizeof port,
-                    NI_NUMERICHOST | NI_NUMERICSERV) != 0)
-        return -EINVAL;
-    s->bound[s->listeners++].port = (uint16_t)atoi(port);
-    return 0;
-}
-
-/* A socket at address. The first of a port is bound alone, so that a second server is refused, and shared (SO_REUSEPORT) afterwards. */
-static int open_socket(struct sockaddr_storage *address, socklen_t *length, int first, int shared)
-{
-    const int size = RECEIVE_BUFFER;
-    int fd = socket(address->ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0), r;
-    if (fd < 0)
-        return -errno;
-    r = address->ss_family == AF_INET6 ? switch_on(fd, IPPROTO_IPV6, IPV6_V6ONLY) : 0;
-    if (r == 0 && shared && !first)
-        r = switch_on(fd, SOL_SOCKET, SO_REUSEPORT);
-    if (r == 0 && bind(fd, (struct sockaddr *)address, *length) < 0)
-        r = -errno;
-    if (r == 0 && shared && first)
-        r = switch_on(fd, SOL_SOCKET, SO_REUSEPORT);
-    if (r == 0 && getsockname(fd, (struct sockaddr *)address, length) < 0)
-        r = -errno;
-    if (r == 0)
-        r = prepare(fd, address);
-    if (r < 0) {
-        close(fd);
-        return r;
+    uint8_t key[CLI_KEY_BYTES];
+    w->server = s;
+    w->record_raw_ns = INT64_MIN / 2; /* look at the first packet */
+    w->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    set(&w->counts.let_through, 1000);
+    for (int i = 0; i < BATCH; i++) {
+        w->vectors[i] = (struct iovec){w->requests[i], sizeof w->requests[i]};
+        w->messages[i].msg_hdr = (struct msghdr){.msg_name = &w->peers[i], .msg_iov = &w->vectors[i], .msg_iovlen = 1,
+                                                .msg_control = w->controls[i].bytes};
     }
-    if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size) < 0) /* needs CAP_NET_ADMIN; */
-        (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);    /* else as much as net.core.rmem_max allows */
-    return fd;
+    for (int i = 0; i < GROUP; i++) {
+        w->out_vectors[i].iov_base = w->replies[i];
+        w->out[i].msg_hdr = (struct msghdr){.msg_iov = &w->out_vectors[i], .msg_iovlen = 1};
+    }
+    if (w->wake < 0 || getrandom(key, sizeof key, 0) != sizeof key)
+        return -errno;
+    int r = cli_create(table_bytes, key, &w->clients);
+    return r < 0 ? r : fld_create(&s->hash_key, &w->flood);
 }
 
-int srv_create(const char *record_path, int threads, struct srv **out)
+int srv_create(const char *record_path, int threads, size_t table_bytes, const char *interface, struct srv **out)
 {
+    static const struct srv_rules closed = {.cpu_limit = 1};
     *out = NULL;
     if (threads < 1 || threads > SRV_THREADS_MAX)
         return -EINVAL;
     struct srv *s = calloc(1, sizeof *s);
     if (!s)
         return -ENOMEM;
-    s->threads = threads;
-    s->stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    int r = s->stop < 0 ? -errno : -ENOMEM;
     s->record_path = strdup(record_path);
+    s->interface = strdup(interface);
     s->workers = aligned_alloc(LINE, sizeof *s->workers * (size_t)threads);
-    if (s->stop < 0 || !s->record_path || !s->workers) {
-        if (s->stop >= 0)
-            close(s->stop);
-        free(s->record_path);
-        free(s->workers);
-        free(s);
-        return r;
+    int r = s->record_path && s->interface && s->workers ? 0 : -ENOMEM;
+    if (s->workers) {
+        memset(s->workers, 0, sizeof *s->workers * (size_t)threads);
+        s->threads = threads;
     }
-    memset(s->workers, 0, sizeof *s->workers * (size_t)threads);
-    for (int t = 0; t < threads; t++) {
-        struct worker *w = &s->workers[t];
-        w->server = s;
-        w->record_raw_ns = INT64_MIN / 2; /* look at the first packet */
-        for (int i = 0; i < BATCH; i++) {
-            w->vectors[i] = (struct iovec){w->requests[i], sizeof w->requests[i]};
-            w->messages[i].msg_hdr = (struct msghdr){.msg_name = &w->peers[i], .msg_iov = &w->vectors[i], .msg_iovlen = 1,
-                                                    .msg_control = w->controls[i].bytes};
-        }
+    for (int t = 0; t < s->threads; t++)
+        s->workers[t].wake = -1;
+    if (r == 0 && getrandom(&s->hash_key, sizeof s->hash_key, 0) != sizeof s->hash_key)
+        r = -errno;
+    for (int t = 0; r == 0 && t < threads; t++)
+        r = make_worker(s, &s->workers[t], table_bytes / (size_t)threads);
+    if (r == 0)
+        r = srv_configure(s, &closed);
+    if (r < 0) {
+        srv_destroy(s);
+        return r;
     }
     *out = s;
     return 0;
@@ -335,6 +662,14 @@ static int has_room(const struct srv *s)
     return 0;
 }
 
+/* Remember where a socket is bound, for people. */
+static int note_bound(struct srv *s, const struct sockaddr_storage *address, socklen_t length)
+{
+    int r = sok_name(address, length, s->bound[s->listeners].host, SRV_HOST_MAX, &s->bound[s->listeners].port);
+    s->listeners += r == 0;
+    return r;
+}
+
 static void give(struct worker *w, int fd)
 {
     w->sockets[w->socket_count++] = fd;
@@ -342,28 +677,21 @@ static void give(struct worker *w, int fd)
 
 int srv_listen(struct srv *s, const char *host, uint16_t port)
 {
-    const struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE, .ai_socktype = SOCK_DGRAM};
     struct sockaddr_storage address;
-    struct addrinfo *found;
-    char service[8];
+    struct sock_filter *program = s->workers[0].program; /* no thread runs yet */
+    socklen_t length;
     int fds[SRV_THREADS_MAX], opened = 0, r = has_room(s);
-    if (r < 0)
-        return r;
-    snprintf(service, sizeof service, "%u", port);
-    if (getaddrinfo(host, service, &hints, &found) != 0)
-        return -EINVAL;
-    socklen_t length = found->ai_addrlen;
-    memset(&address, 0, sizeof address);
-    memcpy(&address, found->ai_addr, length);
-    freeaddrinfo(found);
-    while (opened < s->threads) {
-        fds[opened] = open_socket(&address, &length, opened == 0, s->threads > 1);
-        if (fds[opened] < 0) {
+    if (r == 0)
+        r = sok_address(host, port, &address, &length);
+    while (r == 0 && opened < s->threads) {
+        fds[opened] = sok_open(&address, &length, s->interface, opened == 0, s->threads > 1);
+        if (fds[opened] < 0)
             r = fds[opened];
-            break;
-        }
-        opened++;
+        else
+            opened++;
     }
+    if (r == 0 && s->threads > 1)
+        r = sok_select(fds[0], program, fld_selector(&s->hash_key, (unsigned)s->threads, program));
     if (r == 0)
         r = note_bound(s, &address, length);
     for (int i = 0; i < opened; i++) {
@@ -378,20 +706,14 @@ int srv_listen(struct srv *s, const char *host, uint16_t port)
 int srv_adopt(struct srv *s, int fd)
 {
     struct sockaddr_storage address;
-    socklen_t length = sizeof address, size = sizeof(int);
-    int type, ours, r = has_room(s);
+    socklen_t length;
+    int r = has_room(s), ours;
     if (r < 0)
         return r;
-    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) < 0 || getsockname(fd, (struct sockaddr *)&address, &length) < 0)
-        return -errno;
-    if (type != SOCK_DGRAM || (address.ss_family != AF_INET && address.ss_family != AF_INET6))
-        return -EPROTOTYPE;
-    ours = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    ours = sok_adopt(fd, &address, &length);
     if (ours < 0)
-        return -errno;
-    r = prepare(ours, &address);
-    if (r == 0)
-        r = note_bound(s, &address, length);
+        return ours;
+    r = note_bound(s, &address, length);
     if (r < 0)
         close(ours);
     else
@@ -412,11 +734,11 @@ int srv_start(struct srv *s)
 {
     sigset_t all, before;
     pthread_attr_t attributes;
-    uint64_t stops;
+    uint64_t woken;
     char name[16];
     if (s->running)
         return -EALREADY;
-    (void)!read(s->stop, &stops, sizeof stops); /* of an earlier srv_stop */
+    __atomic_store_n(&s->stopping, 0, __ATOMIC_RELEASE);
     int r = pthread_attr_init(&attributes);
     if (r)
         return -r;
@@ -425,6 +747,7 @@ int srv_start(struct srv *s)
     pthread_sigmask(SIG_SETMASK, &all, &before);
     while (r == 0 && s->running < s->threads) {
         struct worker *w = &s->workers[s->running];
+        (void)!read(w->wake, &woken, sizeof woken); /* of an earlier srv_stop */
         r = pthread_create(&w->thread, &attributes, srv_loop, w);
         if (r)
             break;
@@ -440,10 +763,9 @@ int srv_start(struct srv *s)
 
 void srv_stop(struct srv *s)
 {
-    const uint64_t one = 1;
-    if (!s->running)
-        return;
-    (void)!write(s->stop, &one, sizeof one);
+    __atomic_store_n(&s->stopping, 1, __ATOMIC_RELEASE);
+    for (int t = 0; t < s->running; t++)
+        nudge(&s->workers[t]);
     for (int t = 0; t < s->running; t++)
         pthread_join(s->workers[t].thread, NULL);
     s->running = 0;
@@ -455,23 +777,91 @@ void srv_destroy(struct srv *s)
         return;
     srv_stop(s);
     for (int t = 0; t < s->threads; t++) {
-        for (int i = 0; i < s->workers[t].socket_count; i++)
-            close(s->workers[t].sockets[i]);
-        tsc_close(s->workers[t].record);
+        struct worker *w = &s->workers[t];
+        for (int i = 0; i < w->socket_count; i++)
+            close(w->sockets[i]);
+        if (w->wake >= 0)
+            close(w->wake);
+        tsc_close(w->record);
+        cli_destroy(w->clients);
+        fld_destroy(w->flood);
     }
-    close(s->stop);
+    free_rules(s->rules);
     free(s->record_path);
+    free(s->interface);
     free(s->workers);
     free(s);
 }
 
+/* ---- for others ----------------------------------------------------------------------------------------------------------------- */
+
 void srv_count(const struct srv *s, struct srv_counts *out)
 {
     memset(out, 0, sizeof *out);
-    uint64_t *sums = (uint64_t *)out;
+    uint64_t *sums = (uint64_t *)out, through = 1000;
+    out->receive_buffer = 0;
     for (int t = 0; t < s->threads; t++) {
-        const uint64_t *counts = (const uint64_t *)&s->workers[t].counts;
+        const struct worker *w = &s->workers[t];
+        const uint64_t *counts = (const uint64_t *)&w->counts;
+        struct sok_load load;
+        uint64_t drops = 0, room = 0;
         for (size_t i = 0; i < sizeof *out / sizeof *sums; i++)
             sums[i] += __atomic_load_n(&counts[i], __ATOMIC_RELAXED);
+        for (int i = 0; i < w->socket_count; i++)
+            if (sok_load(w->sockets[i], &load) == 0) {
+                drops += load.drops;
+                room = room == 0 || load.room < room ? load.room : room;
+            }
+        out->kernel_drops += drops;
+        out->receive_buffer = t == 0 || room < out->receive_buffer ? room : out->receive_buffer;
+        uint64_t share = __atomic_load_n(&w->counts.let_through, __ATOMIC_RELAXED);
+        through = share < through ? share : through;
     }
+    out->let_through = through;
+}
+
+int64_t srv_now(void)
+{
+    return clk_raw_ns();
+}
+
+size_t srv_clients(const struct srv *s, size_t *place, struct cli_client *out, size_t room)
+{
+    size_t found = 0, of_one = cli_room(s->workers[0].clients), all = of_one * (size_t)s->threads;
+    for (; *place < all && found < room; ++*place)
+        found += (size_t)cli_copy(s->workers[*place / of_one].clients, *place % of_one, &out[found]);
+    return found;
+}
+
+int srv_broadcast(struct srv *s, const char *host, uint16_t port, uint32_t key, int poll)
+{
+    const int on = 1;
+    struct sockaddr_storage address, own;
+    struct tsc_params params;
+    struct tsc *record;
+    socklen_t length, own_length;
+    uint8_t packet[PKT_REPLY_MAX];
+    int r = sok_address(host, port, &address, &length);
+    if (r < 0)
+        return r;
+    if (!mac_find(s->rules->own.keys, key))
+        return -ENOKEY;
+    r = tsc_open(s->record_path, 0, &record);
+    if (r < 0)
+        return -EAGAIN;
+    r = tsc_read(record, &params);
+    tsc_close(record);
+    size_t size = r < 0 ? 0 : pkt_broadcast(&params, clk_raw_ns(), s->rules->own.smear, poll, s->rules->own.keys, key, packet);
+    if (size == 0)
+        return -EAGAIN;
+    for (int i = 0; i < s->workers[0].socket_count; i++) { /* from the port that is served: clients look at it */
+        int fd = s->workers[0].sockets[i];
+        own_length = sizeof own;
+        if (getsockname(fd, (struct sockaddr *)&own, &own_length) < 0 || own.ss_family != address.ss_family)
+            continue;
+        if (setsockopt(fd, SOL_SOCKET, SO_BROADCAST, &on, sizeof on) < 0)
+            return -errno;
+        return sendto(fd, packet, size, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&address, length) < 0 ? -errno : 0;
+    }
+    return -EAFNOSUPPORT;
 }

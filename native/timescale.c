@@ -220,3 +220,26 @@ void tsc_at(const struct tsc_params *p, int64_t raw_ns, struct tsc_reading *out)
     if (p->leap_step_s != 0 && out->tai_ns < p->leap_tai_ns && minus(p->leap_tai_ns, out->tai_ns) <= DAY_S * second)
         out->leap = p->leap_step_s > 0 ? 1 : 2;
 }
+
+/* One instant, smeared. UTC runs 86400 s of its own while DAY_S + step SI seconds pass, noon to noon; a deleted second makes the first half
+ * of them shorter. */
+static int64_t smeared(const struct tsc_params *p, int64_t tai_ns, int64_t utc_ns)
+{
+    int64_t step = p->leap_step_s, start = minus(p->leap_tai_ns, (DAY_S / 2 + (step < 0 ? step : 0)) * second);
+    int64_t in = minus(tai_ns, start), length = DAY_S + step;
+    if (in < 0 || in >= length * second)
+        return utc_ns;
+    return plus(minus(start, (int64_t)p->tai_offset_s * second), in / length * DAY_S + in % length * DAY_S / length);
+}
+
+void tsc_smear(const struct tsc_params *p, struct tsc_reading *r)
+{
+    if (p->leap_step_s != 1 && p->leap_step_s != -1)
+        return;
+    int64_t before = minus(r->utc_ns, r->reference_utc_ns), utc_ns = smeared(p, r->tai_ns, r->utc_ns);
+    if (r->reference_utc_ns != 0)
+        r->reference_utc_ns = minus(utc_ns, before); /* its age to within the smear's 12 us/s */
+    r->utc_ns = utc_ns;
+    if (r->leap != 3)
+        r->leap = 0;
+}

@@ -59,4 +59,7 @@ int tsc_read(const struct tsc *t, struct tsc_params *out);
 /* Evaluate p at raw_ns. Unsynchronised (leap 3, stratum 0) when stratum is 0, raw_ns is past valid_until_raw_ns or a minute before the
  * anchor (a record of another boot), or the bound is no number; the time is filled in all the same. */
 void tsc_at(const struct tsc_params *p, int64_t raw_ns, struct tsc_reading *out);
+/* Spread a leap second near r over the 24 h from noon to noon UTC around it, linearly (the convention of the large public smears; RFC 8633
+ * 3.7.1): r.utc_ns and r.reference_utc_ns are moved, r.leap never announces it. For clients that all ask smearing servers. */
+void tsc_smear(const struct tsc_params *p, struct tsc_reading *r);
 #endif

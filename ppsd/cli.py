@@ -86,6 +86,17 @@ def build_parser() -> argparse.ArgumentParser:
     json_option(p)
     run_dir_option(p)
 
+    p = command("clients", "list who asks for the time, the latest first", "refclock clients -n 20")
+    p.add_argument("-n", dest="count", metavar="N", type=_count, default=50, help="at most N (default 50)")
+    json_option(p)
+    run_dir_option(p)
+    p = command("access", "tell which rule decides about an address: 0 may ask, 1 may not", "refclock access test 192.168.1.7")
+    p.add_argument("action", choices=("test", "list"), help="test: one address; list: every rule, in the order they decide")
+    p.add_argument("address", metavar="ADDRESS", nargs="?", help="IPv4 or IPv6")
+    json_option(p)
+    config_option(p)
+    run_dir_option(p)
+
     p = command("query", "ask an NTP server what time it is", "refclock query 127.0.0.1:11123 -n 4")
     p.add_argument("server", metavar="HOST[:PORT]", help="name or address; IPv6 with a port: [ADDRESS]:PORT")
     p.add_argument("-n", dest="count", metavar="N", type=_count, default=1, help="ask N times (default 1)")
@@ -247,6 +258,37 @@ def _table(args: argparse.Namespace) -> int:
     return 0
 
 
+def _clients(args: argparse.Namespace) -> int:
+    from ppsd.clients import print_clients
+
+    directory = _find_run_dir(args.run_dir)
+    try:
+        return print_clients(directory, args.count, args.json)
+    except PermissionError:
+        print(f"refclock: {directory}/serve.sock: not allowed; try as the daemon's user or root", file=sys.stderr)
+        return NO_PERMISSION
+    except OSError as error:
+        print(f"refclock: no server in {directory} ({error.strerror or error}); start one: refclock run", file=sys.stderr)
+        return NO_DAEMON
+
+
+def _access(args: argparse.Namespace) -> int:
+    from ppsd.clients import list_access, test_access
+    from ppsd.config import load
+    from refclock.config import ConfigError
+
+    if (args.action == "test") != (args.address is not None):
+        print("refclock access: test needs an address, list takes none", file=sys.stderr)
+        return USAGE
+    try:
+        config = load(args.config)
+    except ConfigError as error:
+        return complain(error)
+    if args.action == "list":
+        return list_access(config, args.json)
+    return test_access(config, _find_run_dir(args.run_dir), args.address, args.json)
+
+
 def _query(args: argparse.Namespace) -> int:
     from ppsd.query import query
 
@@ -311,10 +353,12 @@ def _replay(args: argparse.Namespace) -> int:
 
 def _config(args: argparse.Namespace) -> int:
     from ppsd.config import as_toml, load
+    from ppsd.serve import read_keys
     from refclock.config import ConfigError
 
     try:
         config: Config = load(args.config)
+        read_keys(config)
     except ConfigError as error:
         return complain(error)
     if args.action == "show":
@@ -339,7 +383,8 @@ def _version(_: argparse.Namespace) -> int:
 
 
 COMMANDS = {
-    "run": _run, "status": _status, "sources": _table, "tracking": _table, "query": _query, "feed": _feed,
+    "run": _run, "status": _status, "sources": _table, "tracking": _table, "clients": _clients, "access": _access,
+    "query": _query, "feed": _feed,
     "replay": _replay, "config": _config, "sim": _sim, "version": _version,
 }  # fmt: skip
 

@@ -17,6 +17,8 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
 
+from ppsd.access import PRIVATE, AccessList, is_private, prefix_complaint
+from ppsd.toml_lines import line_of, locate, written
 from refclock import BUILD_DATE
 from refclock.config import (
     FEEDS,
@@ -66,6 +68,10 @@ def _endpoint(text: str) -> str | None:
     return None if parse_endpoint(text) else 'must be an address and port like "0.0.0.0:123" or "[::]:123"'
 
 
+def _interface(text: str) -> str | None:
+    return None if re.fullmatch(r"[^\s/:]{1,15}", text) else "is no interface name; they are listed by: ip link"
+
+
 def _run_directory(text: str) -> str | None:
     longest = SOCKET_PATH_BYTES - len("/clock.sock")
     return f"longer than {longest} bytes (it holds unix sockets)" if len(text.encode()) > longest else absolute_path(text)
@@ -83,11 +89,57 @@ class ClockConfig:
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """The NTP server. ``threads`` per address."""
+    """The NTP server. ``threads`` None: one per core, at most 4. ``interface``: only that one ("" = all). ``symmetric``: answer mode 1,
+    authenticated only. ``broadcast``: addresses to which the time is sent every 2**``broadcast_poll`` s with key ``broadcast_key``."""
 
     enabled: bool = key(True, "true or false")
     listen: tuple[str, ...] = key(("0.0.0.0:123", "[::]:123"), 'a list like ["0.0.0.0:123", "[::]:123"]', check=_endpoint)
-    threads: int = key(1, "a whole number", low=1, high=64)
+    threads: int | None = key(None, "a whole number", low=1, high=64)
+    interface: str = key("", 'a network interface such as "eth0", or "" for all', empty=True, check=_interface)
+    client_table_mib: int = key(16, "mebibytes", low=1, high=4096)
+    symmetric: bool = key(False, "true or false")
+    leap_smear: bool = key(False, "true or false")
+    smear_public: bool = key(False, "true or false")
+    broadcast: tuple[str, ...] = key((), 'a list like ["192.168.1.255:123"]', check=_endpoint)
+    broadcast_key: int = key(0, "the number of a key, 0 for none", low=0, high=2**32 - 1)
+    broadcast_poll: int = key(6, "log2 of seconds", low=3, high=17)
+
+
+@dataclass(frozen=True, slots=True)
+class AccessConfig:
+    """Who may ask; the longest prefix decides, none means denied. ``authenticated``: only with a key. ``ignore``: silence.
+    ``denied``: whether those are told (KoD DENY, now and then) or met with silence."""
+
+    allow: tuple[str, ...] = key(PRIVATE, 'a list like ["192.168.0.0/16", "2001:db8::/32"]', check=prefix_complaint)
+    authenticated: tuple[str, ...] = key((), 'a list like ["203.0.113.0/24"]', check=prefix_complaint)
+    deny: tuple[str, ...] = key((), 'a list like ["192.168.9.0/24"]', check=prefix_complaint)
+    ignore: tuple[str, ...] = key((), 'a list like ["192.168.9.7"]', check=prefix_complaint)
+    denied: str = key("kod", "what the denied are told", choices=("kod", "silence"))
+
+    def rules(self) -> AccessList:
+        """Made ready."""
+        return AccessList.of({action: getattr(self, action) for action in ("allow", "authenticated", "deny", "ignore")})
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsConfig:
+    """How much one client may ask: ``rate`` requests/s for ever (0: no limit), ``burst`` at once; one of ``leak`` beyond it is answered all
+    the same (0: none), for a flood in somebody's name must not starve him. ``kod_rate``: kisses-o'-death/s, in all. ``cpu_limit``: share
+    of a core per thread above which unknown clients are turned away before known ones."""
+
+    rate: float = key(8.0, "requests a second", low=0, high=1e9)
+    burst: int = key(32, "requests", low=1, high=1_000_000_000)
+    leak: int = key(16, "one of so many", low=0, high=1_000_000)
+    kod_rate: float = key(4.0, "a second", low=0, high=1e6)
+    cpu_limit: float = key(1.0, "a share", low=0.01, high=1)
+
+
+@dataclass(frozen=True, slots=True)
+class KeysConfig:
+    """Symmetric keys in chrony's or ntp's format. ``weak``: MD5 and SHA1 too."""
+
+    file: str = key("", 'an absolute path, or "" for no keys', empty=True, check=absolute_path)
+    weak: bool = key(False, "true or false")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +182,9 @@ class Config:
 
     clock: ClockConfig = field(default_factory=ClockConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
+    access: AccessConfig = field(default_factory=AccessConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    keys: KeysConfig = field(default_factory=KeysConfig)
     run: RunConfig = field(default_factory=RunConfig)
     leap: LeapConfig = field(default_factory=LeapConfig)
     log: LogConfig = field(default_factory=LogConfig)
@@ -142,86 +197,15 @@ class Config:
 TABLES: Mapping[str, type[Any]] = {
     "clock": ClockConfig,
     "server": ServerConfig,
+    "access": AccessConfig,
+    "limits": LimitsConfig,
+    "keys": KeysConfig,
     "run": RunConfig,
     "leap": LeapConfig,
     "log": LogConfig,
     "simulation": SimulationConfig,
 }
 _NAME_PREFIX = {"receiver": "gps", "gpsd": "gpsd", "shm": "shm", "sock": "sock"}
-
-# ---- lines ------------------------------------------------------------------------------------------------------------------------
-
-_TOKEN = re.compile(
-    r'''(?P<long>"""(?:[^\\]|\\.)*?"{3,5}|\'\'\'.*?\'{3,5})|(?P<text>"(?:[^"\\\n]|\\.)*"|'[^'\n]*')|(?P<comment>\#[^\n]*)'''
-    r"""|(?P<word>[A-Za-z0-9_+:-]+)|(?P<end>\n)|(?P<mark>[\[\]{}=.,])|(?P<other>.)""",
-    re.DOTALL,
-)
-
-
-def _statements(text: str) -> Iterator[tuple[int, list[str]]]:
-    """(line, tokens before the value) of each header or assignment of a valid TOML text; headers keep their brackets."""
-    line, first, depth, tokens, in_value = 1, 1, 0, list[str](), False
-    for match in _TOKEN.finditer(text + "\n"):
-        what, token = match.lastgroup, match[0]
-        if what == "end" and depth == 0:
-            if tokens:
-                yield first, tokens
-            tokens, in_value = [], False
-        elif in_value:
-            depth += (token in ("[", "{")) - (token in ("]", "}")) if what == "mark" else 0
-        elif what == "mark" and token == "=" and tokens:
-            in_value = True
-        elif what in ("text", "word", "mark", "long"):
-            first = line if not tokens else first
-            tokens.append(token)
-        line += token.count("\n")
-
-
-def _parts(tokens: Iterable[str]) -> Key:
-    """Key parts of a (dotted, quoted) key."""
-    parts: list[str | int] = []
-    for token in tokens:
-        if token[0] == '"':
-            try:
-                parts.append(str(json.loads(token)))
-            except ValueError:  # escapes that TOML has and JSON has not: \UXXXXXXXX
-                parts.append(token)
-        elif token not in (".", "[", "]"):
-            parts.append(token.strip("'"))
-    return tuple(parts)
-
-
-def locate(text: str) -> dict[Key, int]:
-    """Line (from 1) of every table, array element and key of a TOML text; keys of inline tables stand on their statement's line."""
-    lines: dict[Key, int] = {}
-    counts: dict[Key, int] = {}
-    at: Key = ()
-    for line, tokens in _statements(text):
-        parts = _parts(tokens)
-        if tokens[0] == "[":
-            if tokens[1:2] == ["["]:
-                counts[parts] = counts.get(parts, -1) + 1
-                at = (*parts, counts[parts])
-            else:
-                at = parts
-            lines.setdefault(at, line)
-        else:
-            for n in range(1, len(parts) + 1):
-                lines.setdefault((*at, *parts[:n]), line)
-    return lines
-
-
-def _line_of(lines: Mapping[Key, int], at: Key) -> int:
-    """Line of a key, or of the nearest thing that contains it."""
-    while at and at not in lines:
-        at = at[:-1]
-    return lines.get(at, 0)
-
-
-def _written(at: Key) -> str:
-    """A key as people write it: server.threads, source[1].baud."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in at).lstrip(".")
-
 
 _NO_KEY = re.compile(r""""(?:[^"\\\n]|\\.)*"|'[^'\n]*'|\#.*""")
 
@@ -279,7 +263,7 @@ class _Reader:
         self.complete = not problems
 
     def report(self, at: Key, what: str) -> None:
-        self.problems.append(Problem(self.file, _line_of(self.lines, at), _written(at), what))
+        self.problems.append(Problem(self.file, line_of(self.lines, at), written(at), what))
 
     def table(self, name: str, cls: type[Any], raw: Mapping[str, Any]) -> Any:
         value = raw.get(name, {})
@@ -319,7 +303,7 @@ class _Reader:
         taken: dict[str, Key] = {}
         for at, item in items:
             if item.name in taken:
-                self.report((*at, "name"), f'"{item.name}" is taken on line {_line_of(self.lines, (*taken[item.name], "name"))}')
+                self.report((*at, "name"), f'"{item.name}" is taken on line {line_of(self.lines, (*taken[item.name], "name"))}')
             elif item.name:
                 taken[item.name] = at
         result = []
@@ -338,7 +322,7 @@ class _Reader:
         for at, what, which in items:
             first = seen.setdefault((what, which), at)
             if first != at:
-                self.report(at, f"{what} {which} is used already on line {_line_of(self.lines, first)}")
+                self.report(at, f"{what} {which} is used already on line {line_of(self.lines, first)}")
 
 
 def _resources(items: Iterable[tuple[Key, Source | Feed]]) -> Iterator[tuple[Key, str, object]]:
@@ -355,6 +339,18 @@ def _resources(items: Iterable[tuple[Key, Source | Feed]]) -> Iterator[tuple[Key
                 yield (*at, "path"), "socket", item.path
         if isinstance(item, ReceiverSource | GpsdSource) and item.pps:
             yield (*at, "pps"), "pulse device", item.pps
+
+
+def _judge_server(tables: Mapping[str, Any], reader: _Reader) -> None:
+    """Contradictions between the server's tables."""
+    server, access = tables["server"], tables["access"]
+    public = [prefix for prefix in (*access.allow, *access.authenticated) if prefix_complaint(prefix) is None and not is_private(prefix)]
+    if server.leap_smear and not server.smear_public and (public or server.symmetric):
+        who = f"{public[0]} is open to" if public else "server.symmetric admits"
+        what = f"clients that may also ask servers that do not smear ({who} them); if none does, confirm with smear_public = true"
+        reader.report(("server", "leap_smear"), what)
+    if server.broadcast and not (server.broadcast_key and tables["keys"].file):
+        reader.report(("server", "broadcast"), "is only sent authenticated; set broadcast_key and keys.file")
 
 
 def parse(text: str, file: str = "configuration") -> Config:
@@ -374,6 +370,7 @@ def parse(text: str, file: str = "configuration") -> Config:
     reader.unique((("server", "listen", i), "address", address) for i, address in enumerate(tables["server"].listen))
     if sources and reader.complete and all(source.noselect for _, source in sources):
         reader.report((*sources[0][0], "noselect"), "every source is noselect: none could ever be used")
+    _judge_server(tables, reader)
     if problems:
         raise ConfigError(sorted(problems, key=lambda p: p.line))
     return Config(**tables, sources=tuple(named_sources), feeds=tuple(named_feeds), file=file)

@@ -51,7 +51,7 @@ class ControlServer:
         try:
             os.fchmod(self._listener.fileno(), mode)  # bind gives the file this mode at once (Linux net/unix/af_unix.c)
             self._listener.bind(str(path))
-            self._listener.listen(CLIENTS)
+            self._listener.listen(16 * CLIENTS)  # a burst waits; a full backlog would refuse at once (EAGAIN)
             self._epoll = select.epoll()
         except OSError:
             self._listener.close()

@@ -233,7 +233,7 @@ def _convert(kind: object, value: object, rule: Rule) -> tuple[Any, str | None]:
     name, complaint, result = "", None, value
     if kind is bool:
         name = "" if isinstance(value, bool) else "true or false"
-    elif kind is int:
+    elif kind in (int, int | None):
         name = "a whole number" if isinstance(value, bool) or not isinstance(value, int) else ""
         complaint = None if name else _number_complaint(value, rule)  # type: ignore[arg-type]
     elif kind in (float, float | None):

@@ -15,15 +15,15 @@ MACHINE = {"time", "os", "socket", "threading", "asyncio", "random", "structlog"
 LAYERS: dict[str, int] = {
     # 1 values
     **dict.fromkeys(["refclock", "refclock.sample", "refclock.timescales", "refclock.config"], 1),
-    **dict.fromkeys(["ppsd", "ppsd.events", "ppsd.ntp", "ppsd.config"], 1),
+    **dict.fromkeys(["ppsd", "ppsd.events", "ppsd.ntp", "ppsd.config", "ppsd.access", "ppsd.keys", "ppsd.toml_lines"], 1),
     # 2 machines
     **dict.fromkeys([f"refclock.{m}" for m in ["framing", "labels", "nmea", "ubx", "gpsd", "receiver", "trust", "pairing", "filter"]], 2),
     **dict.fromkeys([f"ppsd.{m}" for m in ("estimator", "selection", "timescale", "leap", "source", "engine", "status")], 2),
     # 3 devices
     **dict.fromkeys([f"refclock.{m}" for m in ("kernel", "serial_port", "pps", "feed", "intake", "gpsd_socket", "_kernel")], 3),
-    **dict.fromkeys([f"ppsd.{m}" for m in ("clock", "devices", "server", "state", "control", "_server")], 3),
+    **dict.fromkeys([f"ppsd.{m}" for m in ("clock", "devices", "server", "interfaces", "state", "control", "_server")], 3),
     # 4 programs
-    **dict.fromkeys([f"ppsd.{m}" for m in ("run", "serve", "signals", "supervise", "foreground", "cli", "reports", "query")], 4),
+    **dict.fromkeys([f"ppsd.{m}" for m in ("run", "serve", "signals", "supervise", "foreground", "cli", "reports", "query", "clients")], 4),
     **dict.fromkeys([f"ppsd.{m}" for m in ("replay", "log", "__main__")], 4),
 }
 THIRD_PARTY = {

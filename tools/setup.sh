@@ -19,9 +19,10 @@ packages() {  # packages WHY PACKAGE...
     for package in "$@"; do
         case $(dpkg-query -W -f='${Status}' "$package" 2>/dev/null) in *'ok installed') ;; *) missing="$missing $package" ;; esac
     done
-    # A compiler or Python that came otherwise (an image, pyenv) does as well.
+    # A compiler, Python or nettle that came otherwise (an image, pyenv) does as well.
     if [ "$commands" = 'cc make python3' ] && cc --version >/dev/null 2>&1 && python3 -c 'import sys, venv, ensurepip, sysconfig, os
-sys.exit(sys.version_info < (3, 11) or not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' 2>/dev/null; then
+sys.exit(sys.version_info < (3, 11) or not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' 2>/dev/null \
+        && printf '#include <nettle/cmac.h>\n' | cc -E - >/dev/null 2>&1; then
         missing=
     fi
     [ -z "$missing" ] && return 0

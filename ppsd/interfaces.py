@@ -1,0 +1,60 @@
+"""Network interfaces: what time stamps their drivers can give (ethtool(8) -T).
+
+Arrivals are stamped by the kernel on every interface, departures (for interleaved mode) where the driver calls for it. Stamps by the
+network card itself are told of, not used: they are on the card's own clock, and no process that faces the network has a device.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import struct
+from array import array
+from dataclasses import dataclass
+
+SIOCETHTOOL = 0x8946
+GET_TS_INFO = 0x41
+"""linux/sockios.h, ETHTOOL_GET_TS_INFO of linux/ethtool.h."""
+_TS_INFO = struct.Struct("=IIiI3II3I")
+"""struct ethtool_ts_info: command, so_timestamping, phc_index, tx_types, reserved, rx_filters, reserved."""
+_TX_HARDWARE, _TX_SOFTWARE, _RX_HARDWARE, _RX_SOFTWARE = 1, 2, 4, 8
+"""SOF_TIMESTAMPING_* of linux/net_tstamp.h."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stamping:
+    """``arrivals``, ``departures``: "kernel", "kernel (card could)" or "none". ``clock``: the card's, such as ptp0, or ""."""
+
+    name: str
+    arrivals: str
+    departures: str
+    clock: str
+
+
+def _word(flags: int, software: int, hardware: int) -> str:
+    return ("kernel (card could)" if flags & hardware else "kernel") if flags & software else "none"
+
+
+def _ask(asker: socket.socket, name: str) -> tuple[int, int] | None:
+    """(SOF_TIMESTAMPING flags, index of the card's clock or -1); None when the driver does not answer."""
+    info = array("B", _TS_INFO.pack(GET_TS_INFO, *[0] * 10))
+    request = struct.pack("16sP16x", name.encode(), info.buffer_info()[0])  # struct ifreq: name, ifr_data
+    try:
+        fcntl.ioctl(asker, SIOCETHTOOL, request)
+    except OSError:
+        return None
+    _, flags, index, *_ = _TS_INFO.unpack(info.tobytes())
+    return flags, index
+
+
+def stamping() -> list[Stamping]:
+    """Every interface of this network namespace; those whose driver does not answer are left out."""
+    found: list[Stamping] = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+        for _, name in socket.if_nameindex():
+            told = _ask(asker, name)
+            if told is not None:
+                flags, index = told
+                arrivals, departures = _word(flags, _RX_SOFTWARE, _RX_HARDWARE), _word(flags, _TX_SOFTWARE, _TX_HARDWARE)
+                found.append(Stamping(name, arrivals, departures, f"ptp{index}" if index >= 0 else ""))
+    return found
