@@ -53,8 +53,8 @@ def print_clients(directory: Path, most: int, as_json: bool) -> int:
 
 def verdict(address: str, answer: dict[str, Any]) -> str:
     """What happens to an address, and by which rule, in one sentence."""
-    why = f"by {answer['prefix']} in {answer['source']}" if answer["prefix"] else "for no rule matches; let it in with access.allow"
-    return f"{address} {WORDS[answer['action']]} {why}"
+    why = f" by {answer['prefix']} in {answer['source']}" if answer["prefix"] else ": no rule matches; access.allow would let it in"
+    return f"{address} {WORDS[answer['action']]}{why}"
 
 
 def test_access(config: Config, directory: Path, address: str, as_json: bool) -> int:

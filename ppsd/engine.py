@@ -277,7 +277,8 @@ class Engine:
 
     def _record(self, at: Instant) -> Publish:
         tai_ns = self.timescale.tai_at(at.mono_ns) if self.timescale.estimate is not None else self._system_tai(at)
-        return self.timescale.record(*self.leaps.schedule(tai_ns))
+        # as of a day ago: a leap second that was goes on standing in the record, for it is smeared until noon after it
+        return self.timescale.record(*self.leaps.schedule(tai_ns - DAY_S * NS))
 
     def _system_tai(self, at: Instant) -> int:
         return self.leaps.table.utc_to_tai_ns(at.real_ns)

@@ -124,24 +124,28 @@ def _parse_utc(text: str) -> datetime:
         return datetime.fromisoformat(text[:17] + "59")
 
 
-def counters(value: object, name: str = "") -> dict[str, int]:
-    """All whole numbers in a nested report, by dotted name."""
-    if isinstance(value, bool) or not isinstance(value, int | Mapping):
-        return {}
-    if isinstance(value, int):
-        return {name: value}
-    found: dict[str, int] = {}
-    for word, inner in value.items():
-        found |= counters(inner, f"{name}.{word}" if name else str(word))
-    return found
+_ACTIONS = {"reply": "answered", "nak": "refused (crypto-NAK)", "kod": "told off (kiss-o'-death)", "drop": "dropped"}
+"""enum pkt_action in words."""
 
 
 def server_line(server: Snapshot | str) -> str:
-    """The NTP server in one line: its counters that are not zero, or why there is none."""
+    """The NTP server in one line: what became of the requests and what it is defending itself against, or why there is none."""
     if isinstance(server, str):
         return f"server: {server}"
-    told = {name: n for name, n in counters(server.get("counters", server)).items() if n and name != "pid"}
-    return "server: " + (", ".join(f"{name} {n}" for name, n in told.items()) or "no requests yet")
+    counts, words = server["counters"], list[str]()
+    for action, word in _ACTIONS.items():
+        reasons = {reason: n for reason, n in counts.get(action, {}).items() if n}
+        if reasons:
+            why = ", ".join(f"{reason.replace('_', ' ')} {n}" for reason, n in reasons.items())
+            words.append(f"{sum(reasons.values())} {word} ({why})" if list(reasons) != ["basic"] else f"{sum(reasons.values())} {word}")
+    own = counts.get("server", {})
+    if own.get("kernel_drops"):
+        words.append(f"{own['kernel_drops']} dropped by the kernel")
+    if own.get("blocked"):
+        words.append(f"{own['blocked']} flooding sources blocked")
+    if own.get("let_through", 1000) < 1000:
+        words.append(f"overloaded: {own['let_through'] / 10:.0f} % of unknown clients let through")
+    return "server: " + (", ".join(words) or "no requests yet")
 
 
 def status(clock: Snapshot, server: Snapshot | str) -> str:

@@ -94,7 +94,7 @@ def test_status_text(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None
         "* gps0: GPS+PPS, selected, fix 3D, 9/12 sats, jitter 120 ns, message 143.2 ± 4.1 ms after the second, 2 rejected (mostly popcorn)"
         in text
     )
-    assert "server: reply.basic 12, drop.short 1; system clock: left alone, 31 ns behind" in text
+    assert "server: 12 answered, 1 dropped (short 1); system clock: left alone, 31 ns behind" in text
 
 
 def test_status_with_a_dead_server(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
