@@ -246,10 +246,10 @@ static void address_reply(struct worker *w, int i, const struct msghdr *request,
 
 static void learn(double *average, double value)
 {
-    if (*average == 0 || value < 4 * *average) /* more: we were interrupted */
-        *average += (*average == 0 ? 1 : 1.0 / 16) * (value - *average);
+    if (value < 4 * *average + 4000) /* more: we were interrupted */
+        *average += (value - *average) / 16;
     else
-        *average *= 1.02; /* or it has become slower for good */
+        *average += 100; /* or it has become slower for good */
 }
 
 /* Send the group; each reply that the kernel does not take is counted as such, the others as what they are. began: when it was begun. */
@@ -374,10 +374,10 @@ static void serve_one(struct worker *w, const struct rules *rules, int i, struct
     context->access = (uint8_t)acl_find(rules->ranges, rules->own.range_count, r->source);
     context->receive = context->over_rate = 0;
     context->may_kod = rules->kod_interval_ns && w->kod_owed_ns - now->raw_ns <= second - rules->kod_interval_ns;
+    if (context->access != ACL_ALLOW)
+        context->may_kod &= rules->own.tell_denied;
     if (context->access <= ACL_AUTHENTICATED)
         place = meet_client(w, rules, r, now->raw_ns, context, &client);
-    else
-        context->may_kod &= rules->own.tell_denied;
     length = pkt_respond(context, w->requests[i], length, w->replies[w->out_count], outcome);
     if (client.last_ns)
         remember(w, place, &client, w->requests[i], outcome, length);
