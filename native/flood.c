@@ -17,6 +17,7 @@ struct entry {
 struct fld {
     struct fld_hash_key key;
     int64_t turned_ns, cpu_ns;
+    uint64_t queue; /* at the last look */
     double share; /* of unknown sources that is let through */
     struct {
         uint32_t hash, count;
@@ -171,8 +172,9 @@ int fld_turn(struct fld *f, int64_t raw_ns, uint64_t queue, uint64_t room, int64
 {
     double before = f->share;
     int changed;
-    if (queue > room / 2)
+    if (queue > room / 2 && queue >= f->queue) /* and not draining already */
         f->share = f->share / 2 > share_least ? f->share / 2 : share_least;
+    f->queue = queue;
     if (raw_ns - f->turned_ns < turn_ns)
         return f->share != before;
     double used = (double)(cpu_ns - f->cpu_ns) / (double)(raw_ns - f->turned_ns);
@@ -180,7 +182,7 @@ int fld_turn(struct fld *f, int64_t raw_ns, uint64_t queue, uint64_t room, int64
     if (cpu_limit < 1 && used > cpu_limit && f->turned_ns) {
         f->share *= cpu_limit / used;
         f->share = f->share > share_least ? f->share : share_least;
-    } else if (f->share < 1 && queue < room / 8 && used < 0.9 * cpu_limit) {
+    } else if (f->share < 1 && queue <= room / 8 && used < 0.9 * cpu_limit) {
         f->share = f->share * 1.25 < 1 ? f->share * 1.25 : 1;
     }
     f->turned_ns = raw_ns;
