@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SUSPECTS = 256, LEAF = 4 };
+enum { SUSPECT_BITS = 8, SUSPECTS = 1 << SUSPECT_BITS, LEAF = 4 };
 static const int64_t turn_ns = 100 * 1000000LL;  /* between judgements of the sources, and of the processor */
 static const uint32_t flood_per_turn = 25;       /* excess of 250 requests/s: what ten wake-ups a turn cost is not worth a filter */
 static const double share_least = 1.0 / 1024;
@@ -136,7 +136,7 @@ static int is_blocked(const struct fld *f, uint32_t hash)
 
 int fld_excess(struct fld *f, uint32_t hash, uint32_t leak)
 {
-    unsigned i = hash % SUSPECTS;
+    unsigned i = hash >> (32 - SUSPECT_BITS); /* not the low bits: they are alike for all sources of a thread */
     int blocked = is_blocked(f, hash);
     uint32_t weight = blocked && leak ? leak : 1;
     if (f->suspect[i].hash == hash)

@@ -37,6 +37,7 @@ static const int64_t step_ns = 1000000;                 /* REALTIME against RAW:
 static const int64_t look_ns = 100 * 1000000LL;         /* between looks at the load */
 static const int64_t look_busy_ns = 5 * 1000000LL;      /* the same while requests queue up; the buffer holds 50 ms of them and more */
 static const int64_t known_ns = 1000000000;             /* between searches of the table for clients that ask decently */
+static const int64_t forever_ns = 1000000000000000000LL; /* longest interval of a rate; 31 years, and sums of it fit */
 static const uint32_t known_packets = 4, known_age_s = 2;
 
 /* What sending took lately, ns: moving averages over some 16 groups. */
@@ -361,6 +362,15 @@ static void remember(struct worker *w, size_t place, struct cli_client *client, 
     cli_keep(w->clients, place, client);
 }
 
+/* A second's worth of kisses may be saved up, one at least. */
+static int may_kod(struct worker *w, const struct rules *rules, int64_t raw_ns)
+{
+    int64_t interval = rules->kod_interval_ns, saved = interval > second ? interval : second;
+    if (w->kod_owed_ns - raw_ns > saved) /* a rate that was raised meanwhile */
+        w->kod_owed_ns = raw_ns + saved;
+    return interval && w->kod_owed_ns - raw_ns <= saved - interval;
+}
+
 static void serve_one(struct worker *w, const struct rules *rules, int i, struct request *r, struct pkt_context *context,
                       const struct clk_reading *now, int stepped)
 {
@@ -373,7 +383,7 @@ static void serve_one(struct worker *w, const struct rules *rules, int i, struct
     context->rx_raw_ns = arrival(w, &r->envelope, now, stepped);
     context->access = (uint8_t)acl_find(rules->ranges, rules->own.range_count, r->source);
     context->receive = context->over_rate = 0;
-    context->may_kod = rules->kod_interval_ns && w->kod_owed_ns - now->raw_ns <= second - rules->kod_interval_ns;
+    context->may_kod = (uint8_t)may_kod(w, rules, now->raw_ns);
     if (context->access != ACL_ALLOW)
         context->may_kod &= rules->own.tell_denied;
     if (context->access <= ACL_AUTHENTICATED)
@@ -556,14 +566,15 @@ static int make_rules(const struct srv *s, const struct srv_rules *from, struct 
         memcpy(r->ranges, from->ranges, from->range_count * sizeof *r->ranges);
     r->own.ranges = r->ranges;
     if (from->rate > 0) {
-        double interval = 1e9 / from->rate;
-        r->limits.interval_ns = interval < 1 ? 1 : (int64_t)interval;
-        r->limits.burst_ns = r->limits.interval_ns * (int64_t)from->burst;
+        double interval = 1e9 / from->rate, saved;
+        r->limits.interval_ns = interval < 1 ? 1 : interval > (double)forever_ns ? forever_ns : (int64_t)interval;
+        saved = (double)r->limits.interval_ns * from->burst;
+        r->limits.burst_ns = saved > (double)forever_ns ? forever_ns : (int64_t)saved;
     }
     r->limits.leak = from->leak;
     if (from->kod_rate > 0) {
         double interval = 1e9 * s->threads / from->kod_rate;
-        r->kod_interval_ns = interval > (double)second ? second : (int64_t)interval;
+        r->kod_interval_ns = interval > (double)forever_ns ? forever_ns : (int64_t)interval;
     }
     *out = r;
     return 0;

@@ -16,6 +16,8 @@ WORDS = {
     "deny": "is denied",
     "ignore": "is ignored: no answer at all",
 }
+MOST = 1000
+"""What -n takes at most."""
 HEADER = f"{'Address':<39} {'Packets':>9} {'Drops':>7} {'Every':>8} {'Last':>8} {'Known':>8}  V Mode"
 
 
@@ -38,7 +40,7 @@ def table(answer: dict[str, Any]) -> str:
         lines.append(f"{c['address']:<39} {c['packets']:>9} {c['drops']:>7} {times}  {c['version']} {mode}")
     rest = answer["known"] - len(answer["clients"])
     if rest > 0:
-        lines.append(f"... and {rest} more (-n {answer['known']})")
+        lines.append(f"... and {rest} more" + (f" (-n {answer['known']})" if answer["known"] <= MOST else ""))
     if not answer["clients"]:
         lines.append("nobody has asked yet")
     return "\n".join(lines)

@@ -21,6 +21,7 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from ppsd.cli import complain
 from ppsd.config import Config, ServerConfig, load, parse_endpoint
 from ppsd.control import ControlServer
 from ppsd.interfaces import stamping
@@ -142,14 +143,14 @@ def open_server(config: Config, rules: ServerRules, run_dir: Path, fds: list[int
 
 
 class Serve:
-    """One run of the server on one set of sockets. ConfigError: a bad key file; OSError: no address, no control socket."""
+    """One run of the server on one set of sockets. OSError: no address, no control socket."""
 
-    def __init__(self, config: Config, run_dir: Path, fds: list[int], started_s: float) -> None:
+    def __init__(self, config: Config, keys: tuple[SymmetricKey, ...], run_dir: Path, fds: list[int], started_s: float) -> None:
         self._started_s = started_s
-        self.config = config
+        self.config, self.keys = config, keys
         self.log = open_log(config.log.format, config.log.level, "serve")
         self._activated = bool(fds)
-        self._server = open_server(config, rules_of(config, read_keys(config)), run_dir, fds)
+        self._server = open_server(config, rules_of(config, keys), run_dir, fds)
         try:
             self._control = ControlServer(run_dir / "serve.sock", self._answer)
         except OSError:
@@ -162,10 +163,10 @@ class Serve:
         self.log.info("serving", addresses=", ".join(self.addresses))
         notify(f"READY=1\nSTATUS=serving NTP on {', '.join(self.addresses)}")
 
-    def configure(self, config: Config) -> None:
-        """Other rules, limits and keys from now on. ConfigError: a bad key file, and nothing has changed."""
-        self._server.configure(rules_of(config, read_keys(config)))
-        self.config = config
+    def configure(self, config: Config, keys: tuple[SymmetricKey, ...]) -> None:
+        """Other rules, limits and keys from now on."""
+        self._server.configure(rules_of(config, keys))
+        self.config, self.keys = config, keys
         self._broadcast_s = 0.0
         self.log.info("rules, limits and keys renewed")
 
@@ -237,7 +238,7 @@ class Serve:
 
 
 def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | None) -> int:
-    """Serve until told to stop, or for ``duration_s``; 0. OSError when an address or the control socket cannot be had.
+    """Serve until told to stop, or for ``duration_s``; 0, or 78: a bad key file. OSError: no address, no control socket.
 
     ``simulated`` changes nothing here: a simulated record says so itself.
     """
@@ -247,7 +248,11 @@ def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | Non
     signals = Signals()
     run_dir.mkdir(parents=True, exist_ok=True)
     fds = inherited_sockets()
-    serve = Serve(config, run_dir, fds, started_s)
+    try:
+        keys = read_keys(config)
+    except ConfigError as error:
+        return complain(error)
+    serve = Serve(config, keys, run_dir, fds, started_s)
     try:
         while not signals.stop and (until_s is None or time.monotonic() < until_s):
             serve.wait(signals, until_s)
@@ -262,21 +267,21 @@ def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | Non
 
 def _reload(serve: Serve, run_dir: Path, fds: list[int], started_s: float) -> Serve:
     """The server under the configuration as it is now on disk, or as it was when that is bad."""
-    old = serve.config
+    old, old_keys = serve.config, serve.keys
     try:
         renewed = load(Path(old.file) if old.file else None)
+        keys = read_keys(renewed)  # refused before anything is given up
         if (socket_part(renewed.server), renewed.log) == (socket_part(old.server), old.log):
-            serve.configure(renewed)
+            serve.configure(renewed, keys)
             return serve
-        read_keys(renewed)  # refused before anything is given up
     except ConfigError as error:
         for problem in error.problems:
             serve.log.error("configuration refused, the old one stays", problem=str(problem))
         return serve
     serve.close()
     try:
-        return Serve(renewed, run_dir, fds, started_s)
+        return Serve(renewed, keys, run_dir, fds, started_s)
     except OSError as error:
-        serve = Serve(old, run_dir, fds, started_s)
+        serve = Serve(old, old_keys, run_dir, fds, started_s)
         serve.log.error("configuration refused, the old one stays", problem=error.strerror)
         return serve

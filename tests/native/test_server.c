@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -47,6 +48,39 @@ static void publish(void)
     tsc_close(t);
 }
 
+static const struct acl_range everybody = {{0, 0}, ACL_ALLOW}, nobody = {{0, 0}, ACL_DENY};
+static const uint8_t secret[16] = "0123456789abcdef";
+
+static struct srv_rules open_rules(void)
+{
+    return (struct srv_rules){.ranges = &everybody, .range_count = 1, .cpu_limit = 1};
+}
+
+/* A server of so many threads that answers everybody. */
+static struct srv *made(int threads)
+{
+    struct srv_rules rules = open_rules();
+    struct srv *s;
+    CHECK_EQUAL(srv_create(path, threads, 1 << 20, "", &s), 0);
+    CHECK_EQUAL(srv_configure(s, &rules), 0);
+    return s;
+}
+
+static uint64_t counted(const struct srv *s, int action, int reason)
+{
+    struct srv_counts counts;
+    srv_count(s, &counts);
+    return counts.packets[action][reason];
+}
+
+static struct mac_keys *one_key(uint32_t id)
+{
+    struct mac_keys *keys;
+    CHECK_EQUAL(mac_create(1, &keys), 0);
+    CHECK_EQUAL(mac_add(keys, id, MAC_AES128, secret, sizeof secret, NULL, 0), 0);
+    return keys;
+}
+
 static uint16_t port_of(const struct srv *s, int i)
 {
     char host[SRV_HOST_MAX];
@@ -59,7 +93,7 @@ static void the_record_is_found_when_it_appears(void)
 {
     struct srv *s;
     uint8_t reply[2100];
-    CHECK_EQUAL(srv_create(path, 1, &s), 0);
+    s = made(1);
     CHECK_EQUAL(srv_listen(s, "127.0.0.1", 0), 0);
     CHECK_EQUAL(srv_start(s), 0);
     int fd = client(port_of(s, 0), "127.0.0.1");
@@ -93,7 +127,7 @@ static void every_packet_is_counted_once_by_whichever_thread(void)
     struct srv *s;
     struct srv_counts counts;
     uint8_t reply[2100];
-    CHECK_EQUAL(srv_create(path, 3, &s), 0);
+    s = made(3);
     CHECK_EQUAL(srv_listen(s, "0.0.0.0", 0), 0);
     CHECK_EQUAL(srv_listen(s, "::1", 0), 0);
     CHECK_EQUAL(srv_start(s), 0);
@@ -128,7 +162,7 @@ static void it_stops_and_starts_again(void)
 {
     struct srv *s;
     uint8_t reply[2100];
-    CHECK_EQUAL(srv_create(path, 2, &s), 0);
+    s = made(2);
     CHECK_EQUAL(srv_listen(s, "127.0.0.1", 0), 0);
     for (int i = 0; i < 3; i++) {
         CHECK_EQUAL(srv_start(s), 0);
@@ -143,8 +177,8 @@ static void it_stops_and_starts_again(void)
 static void an_address_belongs_to_one_server(void)
 {
     struct srv *first, *second;
-    CHECK_EQUAL(srv_create(path, 2, &first), 0);
-    CHECK_EQUAL(srv_create(path, 2, &second), 0);
+    first = made(2);
+    second = made(2);
     CHECK_EQUAL(srv_listen(first, "127.0.0.1", 0), 0);
     CHECK_EQUAL(srv_listen(second, "127.0.0.1", port_of(first, 0)), -EADDRINUSE);
     CHECK_EQUAL(srv_listen(second, "localhost", 0), -EINVAL);
@@ -157,8 +191,8 @@ static void an_address_belongs_to_one_server(void)
     CHECK_EQUAL(srv_listen(second, "127.0.0.1", 0), -ENOSPC);
     srv_destroy(first);
     srv_destroy(second);
-    CHECK_EQUAL(srv_create(path, 0, &first), -EINVAL);
-    CHECK_EQUAL(srv_create(path, SRV_THREADS_MAX + 1, &first), -EINVAL);
+    CHECK_EQUAL(srv_create(path, 0, 1 << 20, "", &first), -EINVAL);
+    CHECK_EQUAL(srv_create(path, SRV_THREADS_MAX + 1, 1 << 20, "", &first), -EINVAL);
 }
 
 static void an_inherited_socket_is_served_and_left_to_its_owner(void)
@@ -168,7 +202,7 @@ static void an_inherited_socket_is_served_and_left_to_its_owner(void)
     struct sockaddr_in any = {.sin_family = AF_INET};
     int inherited = socket(AF_INET, SOCK_DGRAM, 0), stream = socket(AF_INET, SOCK_STREAM, 0);
     CHECK(bind(inherited, (struct sockaddr *)&any, sizeof any) == 0);
-    CHECK_EQUAL(srv_create(path, 2, &s), 0);
+    s = made(2);
     CHECK_EQUAL(srv_adopt(s, stream), -EPROTOTYPE);
     CHECK_EQUAL(srv_adopt(s, -1), -EBADF);
     CHECK_EQUAL(srv_adopt(s, inherited), 0);
@@ -180,6 +214,216 @@ static void an_inherited_socket_is_served_and_left_to_its_owner(void)
     CHECK(close(inherited) == 0 && close(stream) == 0);
 }
 
+static void a_new_server_denies_everybody(void)
+{
+    struct srv *s;
+    struct srv_rules rules = {.ranges = &nobody, .range_count = 1, .cpu_limit = 1, .kod_rate = 1000, .tell_denied = 1};
+    uint8_t reply[2100];
+    CHECK_EQUAL(srv_create(path, 1, 1 << 20, "", &s), 0);
+    CHECK_EQUAL(srv_listen(s, "127.0.0.1", 0), 0);
+    CHECK_EQUAL(srv_start(s), 0);
+    int fd = client(port_of(s, 0), "127.0.0.1");
+    reply[0] = 4 << 3 | 3;
+    CHECK(send(fd, reply, 48, 0) == 48);
+    while (counted(s, PKT_DROP, PKT_DENIED) != 1) /* silence, */
+        usleep(1000);
+    CHECK_EQUAL(srv_configure(s, &rules), 0);
+    CHECK_EQUAL(ask(fd, 48, reply), 48); /* then it is told */
+    CHECK(reply[0] >> 6 == 3 && reply[1] == 0 && memcmp(reply + 12, "DENY", 4) == 0);
+    while (counted(s, PKT_KOD, PKT_DENIED) == 0)
+        usleep(1000);
+    CHECK_EQUAL(counted(s, PKT_KOD, PKT_DENIED), 1);
+    rules.cpu_limit = 0;
+    CHECK_EQUAL(srv_configure(s, &rules), -EINVAL);
+    close(fd);
+    srv_destroy(s);
+}
+
+static void kisses_are_few(void)
+{
+    struct srv *s = made(1);
+    struct srv_rules rules = open_rules();
+    uint8_t request[48] = {4 << 3 | 3}, reply[2100];
+    rules.rate = 0.001;
+    rules.burst = 5;
+    rules.kod_rate = 0.01;
+    CHECK_EQUAL(srv_configure(s, &rules), 0);
+    CHECK_EQUAL(srv_listen(s, "127.0.0.1", 0), 0);
+    CHECK_EQUAL(srv_start(s), 0);
+    int fd = client(port_of(s, 0), "127.0.0.1");
+    for (int i = 0; i < 5; i++)
+        CHECK_EQUAL(ask(fd, 48, reply), 48);
+    CHECK(memcmp(reply + 12, "GPS", 4) == 0);
+    for (int i = 0; i < 20; i++)
+        CHECK(send(fd, request, 48, 0) == 48);
+    CHECK_EQUAL(recv(fd, reply, sizeof reply, 0), 48);
+    CHECK(memcmp(reply + 12, "RATE", 4) == 0);
+    while (counted(s, PKT_DROP, PKT_RATE) != 19)
+        usleep(1000);
+    CHECK_EQUAL(counted(s, PKT_KOD, PKT_RATE), 1);
+    struct cli_client clients[4];
+    size_t place = 0;
+    CHECK_EQUAL(srv_clients(s, &place, clients, 4), 1);
+    CHECK(clients[0].packets == 25 && clients[0].drops == 20 && clients[0].version == 4 && clients[0].network == 0xffff7f000001);
+    CHECK(clients[0].last_ns <= srv_now());
+    CHECK_EQUAL(srv_clients(s, &place, clients, 4), 0);
+    close(fd);
+    srv_destroy(s);
+}
+
+static void an_interleaved_client_is_told_when_the_last_reply_left(void)
+{
+    struct srv *s = made(1);
+    uint8_t request[48] = {4 << 3 | 3}, first[2100], second[2100];
+    struct srv_counts counts;
+    CHECK_EQUAL(srv_listen(s, "127.0.0.1", 0), 0);
+    CHECK_EQUAL(srv_start(s), 0);
+    int fd = client(port_of(s, 0), "127.0.0.1");
+    memset(request + 40, 7, 8);
+    CHECK(send(fd, request, 48, 0) == 48 && recv(fd, first, sizeof first, 0) == 48);
+    for (int i = 0; i < 3; i++) {
+        memcpy(request + 24, first + 32, 8); /* origin: its receive; receive: ours, anything but the transmit */
+        memset(request + 32, 9 + i, 8);
+        memset(request + 40, 17 + i, 8);
+        CHECK(send(fd, request, 48, 0) == 48 && recv(fd, second, sizeof second, 0) == 48);
+        CHECK(memcmp(second + 24, request + 32, 8) == 0); /* the mark of an interleaved reply */
+        CHECK(memcmp(second + 40, first + 32, 8) > 0);    /* it left after it had come, */
+        CHECK(memcmp(second + 40, second + 32, 8) < 0);   /* and before this one came */
+        if (i == 0)
+            CHECK(memcmp(second + 40, first + 40, 8) == 0); /* of a basic reply the foretold departure is all there is */
+        memcpy(first, second, 48);
+    }
+    srv_stop(s);
+    srv_count(s, &counts);
+    CHECK_EQUAL(counts.packets[PKT_REPLY][PKT_INTERLEAVED], 3);
+    CHECK(counts.departures >= 1); /* loopback stamps departures */
+    close(fd);
+    srv_destroy(s);
+}
+
+static void a_broadcast_is_authenticated_or_not_sent(void)
+{
+    struct srv *s = made(1);
+    struct srv_rules rules = open_rules();
+    struct sockaddr_in own = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t length = sizeof own;
+    uint8_t packet[2100];
+    int listener = socket(AF_INET, SOCK_DGRAM, 0);
+    CHECK(bind(listener, (struct sockaddr *)&own, sizeof own) == 0 && getsockname(listener, (struct sockaddr *)&own, &length) == 0);
+    CHECK_EQUAL(srv_listen(s, "127.0.0.1", 0), 0);
+    CHECK_EQUAL(srv_broadcast(s, "127.0.0.1", ntohs(own.sin_port), 9, 6), -ENOKEY);
+    rules.keys = one_key(9);
+    CHECK_EQUAL(srv_configure(s, &rules), 0);
+    CHECK_EQUAL(srv_broadcast(s, "::1", ntohs(own.sin_port), 9, 6), -EAFNOSUPPORT);
+    CHECK_EQUAL(srv_broadcast(s, "127.0.0.1", ntohs(own.sin_port), 9, 6), 0);
+    CHECK_EQUAL(recv(listener, packet, sizeof packet, 0), 68);
+    CHECK(packet[0] == (4 << 3 | 5) && packet[1] == 1 && packet[2] == 6);
+    CHECK(mac_check(mac_find(rules.keys, 9), 4, packet, 48, packet + 52, 16));
+    close(listener);
+    srv_destroy(s);
+}
+
+static void one_source_meets_one_thread(void)
+{
+    struct srv *s = made(4);
+    struct cli_client clients[64];
+    uint8_t reply[2100];
+    size_t place = 0;
+    char host[32];
+    CHECK_EQUAL(srv_listen(s, "127.0.0.1", 0), 0);
+    CHECK_EQUAL(srv_start(s), 0);
+    for (int source = 1; source <= 20; source++)
+        for (int i = 0; i < 3; i++) { /* each time from another port */
+            struct sockaddr_in from = {.sin_family = AF_INET}, to = {.sin_family = AF_INET, .sin_port = htons(port_of(s, 0))};
+            int fd = socket(AF_INET, SOCK_DGRAM, 0);
+            snprintf(host, sizeof host, "127.0.1.%d", source);
+            inet_pton(AF_INET, host, &from.sin_addr);
+            to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+            CHECK(bind(fd, (struct sockaddr *)&from, sizeof from) == 0 && connect(fd, (struct sockaddr *)&to, sizeof to) == 0);
+            CHECK_EQUAL(ask(fd, 48, reply), 48);
+            close(fd);
+        }
+    CHECK_EQUAL(srv_clients(s, &place, clients, 64), 20); /* had two threads met one, it would stand there twice */
+    for (int i = 0; i < 20; i++)
+        CHECK_EQUAL(clients[i].packets, 3);
+    srv_destroy(s);
+}
+
+/* ---- under load, with everything being replaced: what ThreadSanitizer is to see ---- */
+
+static struct srv *loaded;
+static int over;
+
+static void *load(void *argument)
+{
+    int kind = (int)(intptr_t)argument;
+    uint8_t request[2100] = {4 << 3 | 3}, reply[2100];
+    uintptr_t lost = 0;
+    char host[32];
+    snprintf(host, sizeof host, "127.0.2.%d", kind + 1);
+    int fd = client(port_of(loaded, 0), host);
+    for (unsigned i = 0; !__atomic_load_n(&over, __ATOMIC_RELAXED); i++) {
+        size_t length = 48;
+        if (kind == 1) { /* keyed: right or not, as the key comes and goes; answered all the same */
+            request[51] = 9;
+            length = 68;
+        } else if (kind == 2) { /* garbage, unanswered */
+            for (int b = 0; b < 60; b++)
+                request[b] = (uint8_t)(i * 2654435761u >> (b % 24));
+            CHECK(send(fd, request, i % 61, 0) >= 0);
+            usleep(50);
+            continue;
+        }
+        CHECK(send(fd, request, length, 0) == (ssize_t)length);
+        lost += recv(fd, reply, sizeof reply, 0) < 48;
+    }
+    close(fd);
+    return (void *)lost;
+}
+
+static void *watch(void *unused)
+{
+    struct srv_counts counts;
+    struct cli_client clients[16];
+    (void)unused;
+    while (!__atomic_load_n(&over, __ATOMIC_RELAXED)) {
+        size_t place = 0;
+        srv_count(loaded, &counts);
+        while (srv_clients(loaded, &place, clients, 16))
+            ;
+        usleep(500);
+    }
+    return NULL;
+}
+
+static void rules_are_replaced_without_losing_a_request(void)
+{
+    pthread_t threads[4], watcher;
+    void *lost;
+    loaded = made(2);
+    CHECK_EQUAL(srv_listen(loaded, "0.0.0.0", 0), 0);
+    CHECK_EQUAL(srv_start(loaded), 0);
+    CHECK_EQUAL(pthread_create(&watcher, NULL, watch, NULL), 0);
+    for (intptr_t i = 0; i < 4; i++)
+        CHECK_EQUAL(pthread_create(&threads[i], NULL, load, (void *)(i % 3)), 0);
+    for (int i = 0; i < 300; i++) {
+        struct srv_rules rules = open_rules();
+        rules.keys = i % 2 ? one_key(9) : NULL;
+        rules.smear = i % 3 == 0;
+        CHECK_EQUAL(srv_configure(loaded, &rules), 0);
+        if (i % 50 == 0)
+            publish();
+        usleep(3000);
+    }
+    __atomic_store_n(&over, 1, __ATOMIC_RELAXED);
+    for (int i = 0; i < 4; i++) {
+        CHECK_EQUAL(pthread_join(threads[i], &lost), 0);
+        CHECK(lost == NULL);
+    }
+    CHECK_EQUAL(pthread_join(watcher, NULL), 0);
+    srv_destroy(loaded);
+}
+
 int main(void)
 {
     CHECK(mkdtemp(directory));
@@ -189,6 +433,12 @@ int main(void)
     RUN(it_stops_and_starts_again);
     RUN(an_address_belongs_to_one_server);
     RUN(an_inherited_socket_is_served_and_left_to_its_owner);
+    RUN(a_new_server_denies_everybody);
+    RUN(kisses_are_few);
+    RUN(an_interleaved_client_is_told_when_the_last_reply_left);
+    RUN(a_broadcast_is_authenticated_or_not_sent);
+    RUN(one_source_meets_one_thread);
+    RUN(rules_are_replaced_without_losing_a_request);
     unlink(path);
     rmdir(directory);
     return 0;
