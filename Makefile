@@ -7,7 +7,7 @@ PEERS  := chrony gpsd gpsd-clients pps-tools ntpsec-ntpdig ntpsec-ntpdate iprout
 # What the two commands need from the system: a C compiler, Python with venv and headers, nettle (symmetric keys).
 BUILD  := gcc make python3 python3-venv python3-dev nettle-dev tzdata
 
-.PHONY: run test check bench sim fuzz clean setup peers
+.PHONY: run test check bench bench-server sim fuzz clean setup peers
 
 setup: $(STAMP)
 
@@ -35,6 +35,12 @@ sim: setup
 
 bench: setup peers
 	$(PY) tests/bench/footprint.py
+
+bench-server: setup peers
+	@mkdir -p build/bench
+	$(CC) -std=gnu11 -O2 -Wall -Wextra -Werror -o build/bench/ntpload tests/bench/ntpload.c -lnettle
+	$(CC) -std=gnu11 -O2 -Wall -Wextra -Werror -o build/bench/udpceiling tests/bench/udpceiling.c
+	$(PY) tests/bench/server.py
 
 fuzz: setup peers
 	$(MAKE) -C native fuzz

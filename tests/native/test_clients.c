@@ -192,6 +192,158 @@ static void a_copy_is_never_torn(void)
     cli_destroy(t);
 }
 
+static void what_is_local_ends_where_its_prefix_ends(void)
+{
+    static const uint64_t local[] = {0xfe80000000000000, 0xfebf000000000000, 0xfc00000000000000, 0xfdffffffffffffff};
+    static const uint64_t global[] = {0xfec0000000000000, 0xfe7fffffffffffff, 0xfbffffffffffffff, 0xff02000000000000};
+    for (int i = 0; i < 4; i++) {
+        struct cli *t = table(1 << 20);
+        struct cli_client c = request(t, (struct acl_address){local[i], 0x1111}, second);
+        CHECK(c.flags == (CLI_IPV6 | CLI_WHOLE) && c.network == 0x1111);
+        CHECK_EQUAL(request(t, (struct acl_address){local[i], 0x2222}, second).packets, 1);
+        c = request(t, (struct acl_address){global[i], 0x1111}, second);
+        CHECK(c.flags == CLI_IPV6 && c.network == global[i] && c.packets == 1);
+        CHECK_EQUAL(request(t, (struct acl_address){global[i], 0x2222}, second).packets, 2);
+        cli_destroy(t);
+    }
+}
+
+static void what_is_kept_comes_back_and_makes_no_other_client(void)
+{
+    struct cli *t = table(1 << 20);
+    struct cli_client c, same;
+    size_t place = cli_meet(t, ipv4(1), cli_hash(t, ipv4(1)), second, &c);
+    c.receive = 11;
+    c.transmit = 12;
+    c.version = 4;
+    c.flags |= CLI_MAC | CLI_INTERLEAVED;
+    cli_keep(t, place, &c);
+    c = request(t, ipv4(1), 2 * second);
+    CHECK(c.packets == 2 && c.receive == 11 && c.transmit == 12 && c.version == 4 && c.flags == (CLI_MAC | CLI_INTERLEAVED));
+    CHECK_EQUAL(cli_copy(t, place, &same), 1);
+    CHECK(same.packets == 2 && same.sequence % 2 == 0);
+    cli_destroy(t);
+}
+
+static void those_that_never_came_back_make_room_even_if_they_were_first(void)
+{
+    struct cli *t = table(0); /* one set of 16 */
+    for (uint32_t i = 0; i < 16; i++) /* it is empty: these fill it, the half of those that come back, too */
+        request(t, ipv4(100 + i), second);
+    for (uint32_t round = 0; round < 2; round++)
+        for (uint32_t i = 0; i < 8; i++)
+            request(t, ipv4(i), 2 * second);
+    for (uint32_t i = 0; i < 1000; i++)
+        request(t, ipv4(200 + i), 3 * second);
+    for (uint32_t i = 0; i < 8; i++)
+        CHECK_EQUAL(request(t, ipv4(i), 4 * second).packets, 3);
+    for (uint32_t i = 1000 - 8; i < 1000; i++) /* of the newcomers the latest are remembered */
+        CHECK_EQUAL(request(t, ipv4(200 + i), 4 * second).packets, 2);
+    cli_destroy(t);
+}
+
+static void the_hash_spreads_neighbours_and_depends_on_the_key(void)
+{
+    const uint8_t other_key[CLI_KEY_BYTES] = "fedcba9876543210";
+    struct cli *t = table(16 * 16 * CLI_BYTES), *other; /* 16 sets */
+    struct cli_client c;
+    int sets[16] = {0}, same = 0;
+    CHECK_EQUAL(cli_create(16 * 16 * CLI_BYTES, other_key, &other), 0);
+    for (uint32_t i = 0; i < 16000; i++) {
+        size_t place = cli_meet(t, ipv4(0x0a000000 + i), cli_hash(t, ipv4(0x0a000000 + i)), second, &c);
+        cli_keep(t, place, &c);
+        sets[place / 16]++;
+        same += cli_hash(t, ipv4(i)) == cli_hash(other, ipv4(i));
+    }
+    for (int i = 0; i < 16; i++)
+        CHECK(sets[i] > 800 && sets[i] < 1200); /* 1000 and six standard deviations */
+    CHECK_EQUAL(same, 0);
+    cli_destroy(t);
+    cli_destroy(other);
+}
+
+static void odd_times_do_no_harm(void)
+{
+    struct cli *t = table(1 << 20);
+    request(t, ipv4(2), second);
+    CHECK_EQUAL(request(t, ipv4(2), INT64_MAX / 2).interval_ms, UINT32_MAX); /* more than fits */
+    request(t, ipv4(3), 2 * second);
+    CHECK_EQUAL(request(t, ipv4(3), second).interval_ms, 0); /* backwards, as the batches of two sockets may */
+    CHECK_EQUAL(request(t, ipv4(4), 0).last_ns, 1); /* 0 would be an empty place */
+    CHECK_EQUAL(population(t), 3);
+    cli_destroy(t);
+}
+
+static void what_leaks_is_no_drop_and_costs_nothing(void)
+{
+    static const uint32_t leaks[] = {0, 1, 2, 4};
+    enum { EXCESS = 40000 };
+    for (int i = 0; i < 4; i++) {
+        struct cli *t = table(0);
+        struct cli_limits limits = {.interval_ns = second, .burst_ns = 8 * second, .leak = leaks[i]};
+        struct cli_client c = {.last_ns = 1};
+        int64_t passed = -8, expected = leaks[i] ? EXCESS / leaks[i] : 0;
+        for (int n = 0; n < 8 + EXCESS; n++)
+            passed += cli_pay(t, &limits, 100 * second, &c);
+        CHECK(leaks[i] > 1 ? llabs(passed - expected) < 600 : passed == expected); /* six standard deviations */
+        CHECK(c.drops == EXCESS - passed && c.owed_ns == 108 * second);
+        cli_destroy(t);
+    }
+}
+
+static void who_keeps_to_the_rate_is_never_refused(void)
+{
+    struct cli *t = table(0);
+    struct cli_limits limits = {.interval_ns = second, .burst_ns = 2 * second, .leak = 0};
+    struct cli_client c = {.last_ns = 1};
+    for (int i = 0; i < 10000; i++) /* with the jitter of a network */
+        CHECK(cli_pay(t, &limits, (100 + i) * second + i % 3 * second / 3, &c));
+    limits.burst_ns = second; /* no burst at all */
+    for (int i = 0; i < 1000; i++)
+        CHECK(cli_pay(t, &limits, (20000 + i) * second, &c));
+    CHECK_EQUAL(c.drops, 0);
+    cli_destroy(t);
+}
+
+/* Clients come, go and come back, each consistent in itself, their places changing hands. */
+static void *meet_clients(void *argument)
+{
+    struct cli *t = argument;
+    for (uint32_t n = 1; !__atomic_load_n(&over, __ATOMIC_RELAXED); n++) {
+        struct cli_client c;
+        struct acl_address from = ipv4(n % 4 ? n % 4 : n % 1000003 + 4);
+        size_t place = cli_meet(t, from, cli_hash(t, from), n, &c);
+        c.receive = ~(uint64_t)n;
+        c.transmit = c.network + n;
+        c.drops = c.packets;
+        c.first_s = n;
+        c.version = (uint8_t)n;
+        cli_keep(t, place, &c);
+    }
+    return NULL;
+}
+
+static void nor_is_one_of_a_place_that_changes_hands(void)
+{
+    struct cli *t = table(0);
+    struct cli_client c;
+    pthread_t writer;
+    __atomic_store_n(&over, 0, __ATOMIC_RELAXED);
+    CHECK_EQUAL(pthread_create(&writer, NULL, meet_clients, t), 0);
+    for (int copies = 0; copies < 200000;)
+        for (size_t place = 0; place < cli_room(t); place++) {
+            if (!cli_copy(t, place, &c))
+                continue;
+            copies++;
+            uint32_t n = (uint32_t)c.last_ns;
+            CHECK(c.receive == ~(uint64_t)n && c.transmit == c.network + n && c.drops == c.packets);
+            CHECK(c.first_s == n && c.version == (uint8_t)n && c.sequence % 2 == 0);
+        }
+    __atomic_store_n(&over, 1, __ATOMIC_RELAXED);
+    CHECK_EQUAL(pthread_join(writer, NULL), 0);
+    cli_destroy(t);
+}
+
 int main(void)
 {
     RUN(memory_is_68_bytes_a_client);
@@ -202,5 +354,13 @@ int main(void)
     RUN(the_bucket_holds_a_burst_fills_at_the_rate_and_leaks);
     RUN(counters_stay_at_their_maximum);
     RUN(a_copy_is_never_torn);
+    RUN(what_is_local_ends_where_its_prefix_ends);
+    RUN(what_is_kept_comes_back_and_makes_no_other_client);
+    RUN(those_that_never_came_back_make_room_even_if_they_were_first);
+    RUN(the_hash_spreads_neighbours_and_depends_on_the_key);
+    RUN(odd_times_do_no_harm);
+    RUN(what_leaks_is_no_drop_and_costs_nothing);
+    RUN(who_keeps_to_the_rate_is_never_refused);
+    RUN(nor_is_one_of_a_place_that_changes_hands);
     return 0;
 }

@@ -1,0 +1,471 @@
+"""The NTP server under load, beside chronyd and the ceiling of a socket server, on this machine: `make bench-server`.
+
+Prints a table, writes tests/bench/server.json (every run) and tests/bench/server.md (the table); 1 when a target is missed.
+
+How it is taken: everything on the loopback interface, servers pinned to core 0, load (build/bench/ntpload) to core 1, both under
+SCHED_FIFO 10 when that is allowed. Ours is `python -m ppsd serve` with a configuration file, a record published from here that says what
+CLOCK_REALTIME says, the default table and access rules, and a rate limit that is on and high enough for the load. chronyd is the
+installed one (-x), client log and rate limit on, the limit likewise. A run that loses one request stops the benchmark. In every round
+all servers are run one after the other, in an order that rotates; ratios are taken within a round, and medians of those over the rounds.
+CPU time is that of all threads of the server, from /proc/PID/task/*/schedstat.
+
+Stamps: the record is renewed before every run and checked after it; bursts leave some 10 ms apart. Floods: the limits are our defaults,
+chronyd's are the example of chrony.conf(5); the decent clients (SCHED_FIFO 20) ask once a second from an address each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ppsd.events import Publish
+from refclock.kernel import Reading, TimescaleWriter, read_clocks
+from refclock.sample import NS
+
+BUILD = Path(__file__).parents[2] / "build" / "bench"
+ROUNDS = 7
+SECS = 1.5
+SOURCES = 1_000_000
+TABLE_MIB = 16
+"""Default of server.client_table_mib."""
+SLACK_MIB = 0.5
+"""What a server may grow by besides its table."""
+BURST_SOURCES = 2000
+CLIENTS = 200
+FLOOD_S = 10.0
+FLOOD_PER_S = 100_000
+TAI_OFFSET_S = 37
+KEY_ID, KEY = 7, "00112233445566778899aabbccddeeff"
+SERVER_CORE, LOAD_CORE = 0, 1
+
+OURS_CONFIG = """
+[server]
+listen = ["{host}:{port}"]
+[keys]
+file = "{directory}/keys"
+[run]
+directory = "{directory}"
+state = "{directory}"
+[log]
+level = "warning"
+{limits}
+"""
+OURS_LIMITS = "[limits]\nrate = 2000000.0\nburst = 1000000\n"
+"""On, and the load within it."""
+CHRONY_CONFIG = """
+port {port}
+cmdport 0
+bindcmdaddress {directory}/cmd.sock
+pidfile {directory}/chronyd.pid
+keyfile {directory}/keys
+local stratum 1
+allow 127.0.0.0/8
+{limits}
+"""
+CHRONY_LIMITS = "ratelimit interval -19 burst 255 leak 1"
+"""The highest rate that it knows, 524288/s."""
+CHRONY_FLOOD_LIMITS = "ratelimit interval 1 burst 16 leak 2"
+
+
+def fifo_allowed() -> bool:
+    """Whether SCHED_FIFO can be had."""
+    return subprocess.run(["chrt", "-f", "10", "true"], capture_output=True, check=False).returncode == 0
+
+
+def on_core(core: int, priority: int = 10) -> list[str]:
+    """The words before a command that runs there."""
+    return [*(["chrt", "-f", str(priority)] if FIFO else []), "taskset", "-c", str(core)]
+
+
+FIFO = shutil.which("chrt") is not None and fifo_allowed()
+
+
+def free_port() -> int:
+    """A UDP port that nobody has on any address."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.bind(("0.0.0.0", 0))
+        return int(s.getsockname()[1])
+
+
+def rss_mib(pid: int) -> float:
+    """VmRSS."""
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+# ---- the servers ------------------------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """What is served: CLOCK_REALTIME as it runs against CLOCK_MONOTONIC_RAW since this was made."""
+
+    def __init__(self) -> None:
+        self._first = read_clocks()
+        self._writers: list[TimescaleWriter] = []
+        self._last = self._first
+        self._rate = 0.0
+
+    def serve(self, path: Path) -> None:
+        """One more record file."""
+        self._writers.append(TimescaleWriter(path))
+        self.publish()
+
+    def publish(self) -> None:
+        """Renew all records."""
+        now = read_clocks()
+        if now.raw_ns > self._first.raw_ns + NS:
+            self._rate = (now.real_ns - self._first.real_ns) / (now.raw_ns - self._first.raw_ns) - 1
+        self._last = now
+        for writer in self._writers:
+            writer.publish(self._record(now))
+
+    def error_ns(self) -> float:
+        """The record in force minus CLOCK_REALTIME, now: how far the comparison of stamps can be believed."""
+        now: Reading = read_clocks()
+        return self._last.real_ns - now.real_ns + (now.raw_ns - self._last.raw_ns) * (1 + self._rate)
+
+    def _record(self, now: Reading) -> Publish:
+        return Publish(
+            raw_ns=now.raw_ns,
+            tai_ns=now.real_ns + TAI_OFFSET_S * NS,
+            rate=self._rate,
+            bound_ns=1e6,
+            bound_rate=1e-6,
+            bound_wander_ns=0.0,
+            root_delay_ns=0,
+            reference_raw_ns=now.raw_ns,
+            valid_until_raw_ns=now.raw_ns + 3600 * NS,
+            leap_tai_ns=0,
+            leap_step_s=0,
+            tai_offset_s=TAI_OFFSET_S,
+            refid=int.from_bytes(b"GPS\0", "big"),
+            precision=-24,
+            stratum=1,
+            simulated=False,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One running server."""
+
+    name: str
+    port: int
+    pid: int
+
+    def command(self, *options: object, priority: int = 10) -> list[str]:
+        """ntpload against it."""
+        words = [*on_core(LOAD_CORE, priority), str(BUILD / "ntpload"), "--port", str(self.port), "--pid", str(self.pid)]
+        return [*words, *(str(option) for option in options)]
+
+    def load(self, *options: object) -> dict[str, Any]:
+        """What ntpload says."""
+        done = subprocess.run(self.command(*options), check=True, capture_output=True, timeout=60)
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+    def clean_load(self, *options: object) -> dict[str, Any]:
+        """The same, when every request must be answered, and properly."""
+        run = self.load(*options)
+        if not run["sent"] == run["valid"] > 0:
+            raise SystemExit(f"{self.name}: not every request was answered: {run}")
+        return run
+
+
+def await_answer(name: str, port: int, process: subprocess.Popen[bytes]) -> None:
+    """Until the server says a stratum."""
+    request = bytes([4 << 3 | 3]) + bytes(39) + b"\1\2\3\4\5\6\7\1"
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and process.poll() is None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+            s.settimeout(0.2)
+            s.connect(("127.0.0.1", port))
+            try:
+                s.send(request)
+                if s.recv(512)[1] == 1:
+                    return
+            except OSError:
+                time.sleep(0.1)
+    raise SystemExit(f"{name} does not serve the time")
+
+
+@contextmanager
+def running(name: str, words: list[str], port: int) -> Iterator[Server]:
+    """A server on core 0, until the end of the block."""
+    process = subprocess.Popen([*on_core(SERVER_CORE), *words], stdout=subprocess.DEVNULL)
+    try:
+        await_answer(name, port, process)
+        yield Server(name, port, process.pid)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(10)
+
+
+class Zoo:
+    """All the servers, each in a directory of its own."""
+
+    def __init__(self, stack: ExitStack, clock: Clock, directory: Path) -> None:
+        self._stack, self._clock, self._directory = stack, clock, directory
+
+    def _place(self, name: str) -> Path:
+        place = self._directory / name.replace(", ", "-")
+        place.mkdir(mode=0o750)
+        keys = place / "keys"
+        keys.write_text(f"{KEY_ID} AES128 HEX:{KEY}\n", encoding="ascii")
+        keys.chmod(0o640)
+        return place
+
+    def ours(self, name: str, host: str = "127.0.0.1", limits: str = OURS_LIMITS) -> Server:
+        """``python -m ppsd serve``."""
+        place, port = self._place(name), free_port()
+        config = place / "refclock.toml"
+        config.write_text(OURS_CONFIG.format(host=host, port=port, directory=place, limits=limits), encoding="ascii")
+        self._clock.serve(place / "timescale")
+        return self._stack.enter_context(running(name, [sys.executable, "-m", "ppsd", "serve", "--config", str(config)], port))
+
+    def chrony(self, name: str, host: str = "127.0.0.1", limits: str = CHRONY_LIMITS) -> Server:
+        """chronyd; it is on the wildcard address unless told otherwise."""
+        place, port = self._place(name), free_port()
+        bind = f"bindaddress {host}\n" if host != "0.0.0.0" else ""
+        config = place / "chrony.conf"
+        config.write_text(bind + CHRONY_CONFIG.format(port=port, directory=place, limits=limits), encoding="ascii")
+        words = ["chronyd", "-4", "-x", "-d", "-L", "2", "-u", "root", "-f", str(config)]
+        return self._stack.enter_context(running(name, words, port))
+
+    def ceiling(self, name: str) -> Server:
+        """udpceiling."""
+        port = free_port()
+        return self._stack.enter_context(running(name, [str(BUILD / "udpceiling"), str(port)], port))
+
+
+# ---- figures ----------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Row:
+    """One line of the table; ``values`` by round."""
+
+    name: str
+    unit: str
+    values: list[float]
+    target: float | None = None
+    at_least: bool = False
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+    @property
+    def missed(self) -> bool:
+        if self.target is None:
+            return False
+        return self.median < self.target if self.at_least else self.median > self.target
+
+    def cells(self) -> list[str]:
+        """name, median, range, unit, target, verdict."""
+        target = "" if self.target is None else f"{'>=' if self.at_least else '<='} {self.target:g}"
+        verdict = "" if self.target is None else "MISSED" if self.missed else "met"
+        spread = f"{min(self.values):.4g} .. {max(self.values):.4g}" if len(self.values) > 1 else ""
+        return [self.name, f"{self.median:.4g}", spread, self.unit, target, verdict]
+
+
+@dataclass(slots=True)
+class Report:
+    """What has been measured."""
+
+    rows: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, name: str, unit: str, values: list[float], target: float | None = None, at_least: bool = False) -> None:
+        """One more line."""
+        self.rows.append(Row(name, unit, values, target, at_least))
+        print("  ".join(cell for cell in self.rows[-1].cells() if cell), flush=True)
+
+    def text(self) -> str:
+        """The table for people's eyes."""
+        head = ["", "median", "range over rounds", "unit", "target", ""]
+        cells = [head, *(row.cells() for row in self.rows)]
+        widths = [max(len(line[i]) for line in cells) for i in range(len(head))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+        return "\n".join([*lines, "", *self.notes])
+
+    def markdown(self) -> str:
+        """The table as it is kept."""
+        lines = ["# The NTP server under load", "", "Written by `make bench-server`; how it is taken stands in tests/bench/server.py.", ""]
+        lines += [f"* {note}" for note in self.notes]
+        lines += ["", "| figure | median | range over rounds | unit | target | |", "|---|---|---|---|---|---|"]
+        lines += ["| " + " | ".join(row.cells()) + " |" for row in self.rows]
+        return "\n".join(lines) + "\n"
+
+
+def ratios(over: list[float], under: list[float]) -> list[float]:
+    """Round by round."""
+    return [a / b for a, b in zip(over, under, strict=True)]
+
+
+# ---- what is measured ---------------------------------------------------------------------------------------------------------------
+
+
+def alternated(cases: dict[str, Callable[[], dict[str, Any]]], rounds: int) -> dict[str, list[dict[str, Any]]]:
+    """Every case once a round, in an order that rotates."""
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in cases}
+    names = list(cases)
+    for turn in range(rounds):
+        at = turn % len(names)
+        for name in names[at:] + names[:at]:
+            found[name].append(cases[name]())
+    return found
+
+
+def measure_cost(report: Report, zoo: Zoo) -> None:
+    """CPU time of a request: plain, authenticated, and from a million sources."""
+    fixed, wild = zoo.ours("ours"), zoo.ours("ours, wildcard", host="0.0.0.0")
+    chrony, chrony_wild = zoo.chrony("chrony"), zoo.chrony("chrony, wildcard", host="0.0.0.0")
+    ceiling = zoo.ceiling("udpceiling")
+    cases: dict[str, Callable[[], dict[str, Any]]] = {}
+    for server in (fixed, chrony, ceiling, wild, chrony_wild):
+        cases[f"plain, {server.name}"] = partial(server.clean_load, "--secs", SECS)
+    for server in (fixed, chrony):
+        cases[f"AES-128-CMAC, {server.name}"] = partial(server.clean_load, "--secs", SECS, "--mac", f"{KEY_ID}:{KEY}")
+    for server in (fixed, ceiling, chrony):
+        cases[f"{SOURCES} sources, {server.name}"] = partial(server.clean_load, "--secs", 30, "--srcs", SOURCES, "--count", SOURCES)
+    for server in (fixed, chrony, ceiling, wild, chrony_wild):
+        server.clean_load("--secs", 0.5)
+    before_mib = rss_mib(fixed.pid)
+    runs = alternated(cases, ROUNDS)
+    after_mib = rss_mib(fixed.pid)
+    cost = {name: [run["cpu_s_per_million"] for run in case] for name, case in runs.items()}
+    for name in cases:
+        report.add(name, "CPU s/million", cost[name])
+    for name in cases:
+        report.add(f"{name}, rate", "replies/s", [run["rps"] for run in runs[name]])
+    many, mac = f"{SOURCES} sources", "AES-128-CMAC"
+    report.add("plain, ours/chrony", "ratio", ratios(cost["plain, ours"], cost["plain, chrony"]), 0.90)
+    report.add("plain, ours/udpceiling", "ratio", ratios(cost["plain, ours"], cost["plain, udpceiling"]), 1.12)
+    report.add("plain, wildcard, ours/chrony", "ratio", ratios(cost["plain, ours, wildcard"], cost["plain, chrony, wildcard"]), 0.90)
+    report.add("plain, ours on wildcard/udpceiling", "ratio", ratios(cost["plain, ours, wildcard"], cost["plain, udpceiling"]))
+    report.add(f"{mac}, ours/chrony", "ratio", ratios(cost[f"{mac}, ours"], cost[f"{mac}, chrony"]), 1.0)
+    report.add(f"ours, {many}/plain", "ratio", ratios(cost[f"{many}, ours"], cost["plain, ours"]), 1.25)
+    for name in ("udpceiling", "chrony"):
+        report.add(f"{name}, {many}/plain", "ratio", ratios(cost[f"{many}, {name}"], cost[f"plain, {name}"]))
+    report.add("ours, resident before", "MiB", [before_mib])
+    report.add(f"ours, grown by {many}", "MiB", [after_mib - before_mib], TABLE_MIB + SLACK_MIB)
+
+
+def quantile(values: list[int], q: float) -> float:
+    """Of sorted values."""
+    return float(values[min(len(values) - 1, int(q * len(values)))])
+
+
+def measure_stamps(report: Report, zoo: Zoo, clock: Clock) -> None:
+    """The kernel's stamp of each reply's arrival minus the transmit timestamp in it."""
+    servers = [zoo.ours("ours, stamps"), zoo.chrony("chrony, stamps")]
+    map_errors: list[float] = []
+
+    def run(server: Server, bursts: int, burst: int) -> dict[str, Any]:
+        clock.publish()
+        found = server.load("--stamps", bursts, "--burst", burst, "--nap-us", 10_000)
+        if found["lost"] or len(found["errors_ns"]) != bursts * burst:
+            raise SystemExit(f"{server.name}: replies missing")
+        map_errors.append(clock.error_ns())
+        return found
+
+    cases: dict[str, Callable[[], dict[str, Any]]] = {}
+    for burst in (1, 16):
+        for server in servers:
+            what = f"{'single requests' if burst == 1 else 'bursts of 16'}, {server.name.partition(',')[0]}"
+            cases[what] = partial(run, server, 200, burst)
+    for name, found in alternated(cases, ROUNDS).items():
+        values = [sorted(one["errors_ns"]) for one in found]
+        for label, q in (("median", 0.5), ("p1", 0.01), ("p99", 0.99)):
+            report.add(f"arrival - transmit stamp, {label}, {name}", "us", [quantile(one, q) / 1e3 for one in values])
+        far = [quantile(sorted(abs(v) for v in one), 0.99) / 1e3 for one in values]
+        report.add(f"|arrival - transmit stamp|, p99, {name}", "us", far)
+    report.add("our record minus CLOCK_REALTIME after a run, worst", "us", [max(abs(error) for error in map_errors) / 1e3])
+
+
+def flooded(server: Server) -> dict[str, Any]:
+    """One source floods while decent clients ask once a second; both as ntpload tells, and what the server used."""
+    flood = subprocess.Popen(server.command("--secs", FLOOD_S, "--open-rate", FLOOD_PER_S), stdout=subprocess.PIPE)
+    options = ("--secs", FLOOD_S - 1, "--srcs", CLIENTS, "--open-rate", CLIENTS, "--nap-us", 500)
+    time.sleep(0.2)
+    decent = subprocess.run(server.command(*options, priority=20), check=True, capture_output=True, timeout=60)
+    told, _ = flood.communicate(timeout=60)
+    return {"flood": json.loads(told), "decent": json.loads(decent.stdout)}
+
+
+def measure_floods(report: Report, zoo: Zoo) -> None:
+    """One source's flood, and a burst of many."""
+    servers = {"ours": zoo.ours("ours, flooded", limits=""), "chrony": zoo.chrony("chrony, flooded", limits=CHRONY_FLOOD_LIMITS)}
+    burst = ("--srcs", BURST_SOURCES, "--count", BURST_SOURCES, "--window", BURST_SOURCES)
+    cases: dict[str, Callable[[], dict[str, Any]]] = {name: partial(server.load, *burst) for name, server in servers.items()}
+    for name, runs in alternated(cases, ROUNDS).items():
+        target = float(BURST_SOURCES) if name == "ours" else None
+        report.add(f"answers to {BURST_SOURCES} requests at once, {name}", "", [run["valid"] for run in runs], target, at_least=True)
+    cases = {name: partial(flooded, server) for name, server in servers.items()}
+    for name, runs in alternated(cases, 3).items():
+        floods, decent = [run["flood"] for run in runs], [run["decent"] for run in runs]
+        share = [run["valid"] / run["sent"] for run in decent]
+        report.add(f"flood, decent clients answered, {name}", "share", share, 0.99 if name == "ours" else None, at_least=True)
+        report.add(f"flood, decent clients' p99, {name}", "us", [run["p99_us"] for run in decent])
+        report.add(f"flood, requests, {name}", "/s", [run["sent"] / run["secs"] for run in floods])
+        report.add(f"flood, flooder's answers, {name}", "share", [run["valid"] / run["sent"] for run in floods])
+        report.add(f"flood, kisses-o'-death, {name}", "/s", [run["kod"] / run["secs"] for run in floods])
+        report.add(f"flood, processor, {name}", "share of a core", [run["cpu_s"] / run["secs"] for run in floods])
+
+
+def about() -> list[str]:
+    """The machine and the circumstances."""
+    model = next((line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "?")
+    chrony = subprocess.run(["chronyd", "--version"], capture_output=True, text=True, check=True).stdout.split()[3]
+    fifo = "servers and load under SCHED_FIFO 10" if FIFO else "SCHED_FIFO not allowed: ordinary priorities"
+    return [
+        f"{datetime.now(UTC):%Y-%m-%d}: {os.cpu_count()} cores, {model}, Linux {platform.release()}, chrony {chrony}",
+        f"{ROUNDS} rounds of {SECS} s, server on core {SERVER_CORE}, load on core {LOAD_CORE}, {fifo}",
+    ]
+
+
+def main() -> int:
+    """Measure, print, keep; 1 when a target is missed."""
+    if not {SERVER_CORE, LOAD_CORE} <= os.sched_getaffinity(0):
+        print("needs two cores")
+        return 1
+    os.sched_setaffinity(0, {LOAD_CORE})
+    report, clock = Report(), Clock()
+    report.notes = [*about(), f"load average before: {os.getloadavg()[0]:.2f} (1 min)"]
+    with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
+        zoo = Zoo(stack, clock, Path(directory))
+        measure_cost(report, zoo)
+        clock.publish()
+        measure_stamps(report, zoo, clock)
+        measure_floods(report, zoo)
+    report.notes.append(f"load average after, our own load included: {os.getloadavg()[0]:.2f}")
+    missed = [row.name for row in report.rows if row.missed]
+    print("\n" + report.text())
+    kept = {"about": report.notes, "rows": [{"name": r.name, "unit": r.unit, "target": r.target, "values": r.values} for r in report.rows]}
+    Path(__file__).with_suffix(".json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    Path(__file__).with_suffix(".md").write_text(report.markdown(), encoding="utf-8")
+    print(f"\nMISSED: {', '.join(missed)}" if missed else "\nevery target met")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
