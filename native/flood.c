@@ -25,7 +25,7 @@ struct fld {
     uint32_t blocked[FLD_BLOCKED_MAX]; /* sorted */
     unsigned blocked_count;
     uint32_t known[FLD_KNOWN_MAX];
-    unsigned known_count;
+    unsigned known_count, known_room;
     struct entry entries[FLD_BLOCKED_MAX + FLD_KNOWN_MAX];
     /* of the program being written */
     struct sock_filter *code;
@@ -115,6 +115,7 @@ int fld_create(const struct fld_hash_key *key, struct fld **out)
         return -ENOMEM;
     (*out)->key = *key;
     (*out)->share = 1;
+    (*out)->known_room = FLD_KNOWN_MAX;
     return 0;
 }
 
@@ -202,8 +203,16 @@ void fld_forget(struct fld *f)
 
 void fld_know(struct fld *f, struct acl_address source)
 {
-    if (f->known_count < FLD_KNOWN_MAX)
+    if (f->known_count < f->known_room)
         f->known[f->known_count++] = fld_hash(&f->key, source);
+}
+
+int fld_fewer(struct fld *f)
+{
+    if (f->known_count == 0)
+        return 0;
+    f->known_room = f->known_count /= 2;
+    return 1;
 }
 
 unsigned fld_blocked(const struct fld *f)

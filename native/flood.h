@@ -43,9 +43,11 @@ int fld_excess(struct fld *f, uint32_t hash, uint32_t leak);
 int fld_turn(struct fld *f, int64_t raw_ns, uint64_t queue, uint64_t room, int64_t cpu_ns, double cpu_limit);
 /* 1: requests of unknown clients are being thinned; the known ones are wanted (fld_know) before fld_filter. */
 int fld_thinning(const struct fld *f);
-/* Begin anew the list of known clients, and add one (FLD_KNOWN_MAX of them, more are not heard). */
+/* Begin anew the list of known clients, and add one (FLD_KNOWN_MAX of them at most, more are not heard). */
 void fld_forget(struct fld *f);
 void fld_know(struct fld *f, struct acl_address source);
+/* The kernel has no room for so long a filter: from now on half as many known clients. 0: there are none left. */
+int fld_fewer(struct fld *f);
 /* The filter (room for FLD_PROGRAM_MAX); its length, 0: none is needed, take it off. */
 size_t fld_filter(struct fld *f, uint32_t leak, struct sock_filter *out);
 /* How many sources are blocked, and the share of others let through. */

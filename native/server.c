@@ -71,6 +71,7 @@ struct worker {
     struct cli *clients;
     struct fld *flood;
     int filtered; /* a filter is on the sockets */
+    int64_t filter_ns; /* since when; what came before has not met it */
     int64_t looked_ns, known_at_ns, kod_owed_ns;
     struct pace alone, grouped;
     struct pending pending[PENDING]; /* a ring */
@@ -342,7 +343,8 @@ static size_t meet_client(struct worker *w, const struct rules *rules, const str
     context->receive = client->receive;
     context->transmit = client->transmit;
     context->over_rate = !cli_pay(w->clients, &rules->limits, raw_ns, client);
-    if (context->over_rate && fld_excess(w->flood, fld_hash(&w->server->hash_key, r->source), rules->limits.leak))
+    if (context->over_rate && fld_excess(w->flood, fld_hash(&w->server->hash_key, r->source), rules->limits.leak) &&
+        context->rx_raw_ns > w->filter_ns)
         context->over_rate = 0; /* the kernel has thrown the dice for this one already */
     return place;
 }
@@ -350,7 +352,8 @@ static size_t meet_client(struct worker *w, const struct rules *rules, const str
 static void remember(struct worker *w, size_t place, struct cli_client *client, const uint8_t *request, const struct pkt_outcome *outcome,
                      size_t length)
 {
-    client->version = request[0] >> 3 & 7;
+    if (outcome->reason != PKT_SHORT) /* perhaps empty */
+        client->version = request[0] >> 3 & 7;
     if (outcome->receive) {
         client->receive = outcome->receive;
         client->transmit = outcome->transmit;
@@ -467,6 +470,19 @@ static void find_known(struct worker *w, int64_t raw_ns)
     }
 }
 
+static int put_filter(struct worker *w, size_t length)
+{
+    int r = 0;
+    for (int i = 0; r == 0 && i < w->socket_count; i++) {
+        r = sok_filter(w->sockets[i], w->program, length);
+        if (r == -ENOMEM) { /* no room for two at once (net.core.optmem_max) */
+            (void)sok_filter(w->sockets[i], NULL, 0);
+            r = sok_filter(w->sockets[i], w->program, length);
+        }
+    }
+    return r;
+}
+
 static void renew_filter(struct worker *w, const struct rules *rules, int64_t raw_ns)
 {
     if (fld_thinning(w->flood) && raw_ns - w->known_at_ns > known_ns) {
@@ -474,9 +490,14 @@ static void renew_filter(struct worker *w, const struct rules *rules, int64_t ra
         w->known_at_ns = raw_ns;
     }
     size_t length = fld_filter(w->flood, rules->limits.leak, w->program);
-    if (length || w->filtered)
-        for (int i = 0; i < w->socket_count; i++)
-            (void)sok_filter(w->sockets[i], w->program, length); /* refused: the limiter alone goes on */
+    if (length || w->filtered) {
+        int r = put_filter(w, length);
+        while (r == -ENOMEM && fld_fewer(w->flood)) {
+            length = fld_filter(w->flood, rules->limits.leak, w->program);
+            r = put_filter(w, length);
+        }
+        w->filter_ns = r < 0 ? INT64_MAX : clk_raw_ns(); /* refused: the limiter alone goes on */
+    }
     w->filtered = length != 0;
     bump(&w->counts.filters);
 }
@@ -809,13 +830,12 @@ void srv_destroy(struct srv *s)
 void srv_count(const struct srv *s, struct srv_counts *out)
 {
     memset(out, 0, sizeof *out);
-    uint64_t *sums = (uint64_t *)out, through = 1000;
-    out->receive_buffer = 0;
+    uint64_t *sums = (uint64_t *)out, through = 1000, room = 0;
     for (int t = 0; t < s->threads; t++) {
         const struct worker *w = &s->workers[t];
         const uint64_t *counts = (const uint64_t *)&w->counts;
         struct sok_load load;
-        uint64_t drops = 0, room = 0;
+        uint64_t drops = 0;
         for (size_t i = 0; i < sizeof *out / sizeof *sums; i++)
             sums[i] += __atomic_load_n(&counts[i], __ATOMIC_RELAXED);
         for (int i = 0; i < w->socket_count; i++)
@@ -824,11 +844,11 @@ void srv_count(const struct srv *s, struct srv_counts *out)
                 room = room == 0 || load.room < room ? load.room : room;
             }
         out->kernel_drops += drops;
-        out->receive_buffer = t == 0 || room < out->receive_buffer ? room : out->receive_buffer;
         uint64_t share = __atomic_load_n(&w->counts.let_through, __ATOMIC_RELAXED);
         through = share < through ? share : through;
     }
     out->let_through = through;
+    out->receive_buffer = room;
 }
 
 int64_t srv_now(void)

@@ -113,10 +113,11 @@ static void check_times(const struct pkt_context *context, const uint8_t *reques
         demand(outcome->receive == get64(reply + 32) && (interleaved || outcome->transmit == get64(reply + 40)));
     if (context->record.tai_ns == 0)
         demand(get64(reply + 32) == 0 && get64(reply + 40) == 0);
-    else /* after it, modulo the era, unless decades lie between */
+    else /* after it, modulo the era, unless decades lie between, as a senseless rate or leap step makes them */
         demand(interleaved || (int64_t)(get64(reply + 40) - get64(reply + 32)) > 0 ||
                context->tx_raw_ns / 2 - context->rx_raw_ns / 2 > 1000000000000000000 / 2 || context->record.rate > 0.1 ||
-               context->record.rate < -0.1 || context->record.rate != context->record.rate);
+               context->record.rate < -0.1 || context->record.rate != context->record.rate || context->record.leap_step_s < -1 ||
+               context->record.leap_step_s > 1);
 }
 
 static void check_broadcast(const struct pkt_context *context, unsigned id)

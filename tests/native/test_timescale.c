@@ -125,6 +125,89 @@ static void a_senseless_record_is_unsynchronised(void)
     at(&p, INT64_MIN);
 }
 
+static struct tsc_reading smeared(const struct tsc_params *p, int64_t raw_ns)
+{
+    struct tsc_reading r = at(p, raw_ns);
+    tsc_smear(p, &r);
+    return r;
+}
+
+static void a_leap_second_is_smeared_from_noon_to_noon(void)
+{
+    const int64_t midnight = 1800057600 * second, noon = midnight - 43200 * second; /* 2027-01-16 00:00:00 UTC */
+    for (int step = -1; step <= 1; step += 2) {
+        struct tsc_params p = good();
+        p.rate = 0;
+        p.raw_ns = 1000000 * second;
+        p.tai_ns = noon + (37 - 86400) * second;
+        p.valid_until_raw_ns = p.raw_ns + 30 * 86400 * second;
+        p.reference_raw_ns = p.raw_ns - 86400 * second;
+        p.leap_step_s = step;
+        p.leap_tai_ns = noon + (37 + 43200 + (step < 0 ? -1 : 0)) * second;
+        const int64_t start = p.raw_ns + 86400 * second, leap = start + p.leap_tai_ns - noon - 37 * second;
+        const int64_t length = (86400 + step) * second; /* of SI time, while UTC runs 86400 s */
+        int64_t before = 0;
+        for (int64_t in = -3600 * second; in <= length + 3600 * second; in += 997 * second / 7) {
+            struct tsc_reading plain = at(&p, start + in), r = smeared(&p, start + in);
+            long double part = in <= 0 ? 0 : in >= length ? 1 : (long double)in / (long double)length;
+            long double expected = (long double)(noon + in) - part * step * (long double)second;
+            CHECK(fabsl((long double)r.utc_ns - expected) <= 1);
+            CHECK(r.leap == 0 && r.stratum == 1 && r.tai_ns == plain.tai_ns && r.bound_ns == plain.bound_ns);
+            CHECK(in <= 0 || in >= length || r.utc_ns != plain.utc_ns);
+            CHECK(before == 0 || r.utc_ns > before);
+            before = r.utc_ns;
+        }
+        CHECK_EQUAL(smeared(&p, start).utc_ns, noon);
+        CHECK_EQUAL(smeared(&p, start + length).utc_ns, noon + 86400 * second);
+        int64_t edges[] = {start, leap, start + length}; /* nowhere does it jump: a nanosecond is one, or none, or two */
+        for (int i = 0; i < 3; i++)
+            for (int64_t raw_ns = edges[i] - 1000; raw_ns < edges[i] + 1000; raw_ns++) {
+                int64_t moved = smeared(&p, raw_ns + 1).utc_ns - smeared(&p, raw_ns).utc_ns;
+                CHECK(moved >= 0 && moved <= 2);
+            }
+        struct tsc_reading late = smeared(&p, p.valid_until_raw_ns + 1);
+        CHECK_EQUAL(late.leap, 3); /* not smeared away */
+    }
+}
+
+static void without_a_leap_second_or_with_a_senseless_one_nothing_is_smeared(void)
+{
+    static const int32_t steps[] = {0, 2, -2, INT32_MAX, INT32_MIN};
+    for (int i = 0; i < 5; i++) {
+        struct tsc_params p = good();
+        p.leap_step_s = steps[i];
+        p.leap_tai_ns = p.tai_ns + 3600 * second;
+        struct tsc_reading plain = at(&p, p.raw_ns), r = smeared(&p, p.raw_ns);
+        CHECK(memcmp(&plain, &r, sizeof r) == 0);
+    }
+    for (int step = -1; step <= 1; step += 2) {
+        static const int64_t ends[] = {INT64_MIN, INT64_MIN + 1, -1, 0, INT64_MAX - 1, INT64_MAX};
+        for (int i = 0; i < 6; i++)
+            for (int j = 0; j < 6; j++) { /* no undefined behaviour: the sanitizer looks on */
+                struct tsc_params p = good();
+                p.leap_step_s = step;
+                p.leap_tai_ns = ends[i];
+                p.tai_ns = ends[j];
+                p.tai_offset_s = j % 2 ? INT32_MAX : INT32_MIN;
+                (void)smeared(&p, p.raw_ns + second);
+            }
+    }
+}
+
+static void the_reference_is_smeared_along(void)
+{
+    struct tsc_params p = good();
+    p.rate = 0;
+    p.leap_step_s = 1;
+    p.leap_tai_ns = p.tai_ns + 3600 * second;
+    p.reference_raw_ns = p.raw_ns - 64 * second;
+    struct tsc_reading r = smeared(&p, p.raw_ns);
+    CHECK(r.utc_ns - r.reference_utc_ns == 64 * second);
+    p.stratum = 0; /* never: stays never */
+    r = smeared(&p, p.raw_ns);
+    CHECK(r.reference_utc_ns == 0 && r.leap == 3);
+}
+
 static void a_record_goes_through_the_file(void)
 {
     struct tsc *writer, *reader;
@@ -279,6 +362,9 @@ int main(void)
     RUN(an_inserted_second_repeats_its_number);
     RUN(a_deleted_second_is_jumped_over);
     RUN(a_senseless_record_is_unsynchronised);
+    RUN(a_leap_second_is_smeared_from_noon_to_noon);
+    RUN(without_a_leap_second_or_with_a_senseless_one_nothing_is_smeared);
+    RUN(the_reference_is_smeared_along);
     RUN(a_record_goes_through_the_file);
     RUN(a_writer_killed_half_way_leaves_the_last_record);
     RUN(another_version_or_boot_is_replaced_and_nothing_else);
