@@ -3,11 +3,12 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.ready
 NTP    ?= 127.0.0.1:11123
+SEEDS  ?= --seeds 5 --first-seed 200
 PEERS  := chrony gpsd gpsd-clients pps-tools ntpsec-ntpdig ntpsec-ntpdate iproute2 clang tmux
 # What the two commands need from the system: a C compiler, Python with venv and headers.
 BUILD  := gcc make python3 python3-venv python3-dev tzdata
 
-.PHONY: run test check bench sim fuzz clean setup peers
+.PHONY: run test check bench bench-clock sim fuzz clean setup peers
 
 setup: $(STAMP)
 
@@ -35,6 +36,9 @@ sim: setup
 
 bench: setup peers
 	$(PY) tests/bench/footprint.py
+
+bench-clock: setup
+	$(PY) tests/bench/clock.py $(SEEDS) --keep
 
 fuzz: setup peers
 	$(MAKE) -C native fuzz
