@@ -22,7 +22,7 @@ FORGET_FRAMES = 0.999
 """The same on a polled line, where only the beats tell anything (83 s each for a crystal 12 ppm off)."""
 LONG = 1e-4
 """Weight of a sample in the long-run likelihoods: three hours of pulses say what the crystal is like."""
-UNUSUAL = -3.0
+UNUSUAL = -3.5
 """Log weight to which a member that the long run speaks against returns while the recent samples say nothing: crystals do change."""
 HOPELESS = -12.0
 """Log weight at which a member starts anew (1 : 160 000), at ``RESTART``."""

@@ -39,8 +39,9 @@ EARLY = 4.0
 """Ranges of five residuals of a line: by luck they lie within a quarter of what their noise is (one start in fifty, Laplace)."""
 RUN = 20
 """Refused samples in a row on one line that make it the new truth."""
-COVER = 5.2
-"""Sigmas of the covariance that go into the bound: a day of pulses holds some 10 000 independent errors, 50 days 500 000 (4.9 sigma)."""
+COVER = 5.3
+"""Sigmas of the covariance that go into the bound: a day of pulses holds some 10 000 independent errors, 50 days 500 000 (4.9 sigma); the
+rest is for a covariance that is itself estimated."""
 COVER_RATE = 3.5
 """Sigmas of frequency and wander in its growth: a holdover is one draw, not 10 000."""
 SHAPE = 1.5
@@ -48,14 +49,12 @@ SHAPE = 1.5
 exponential has 1.40, a uniform latency 1.35."""
 DRIFT_ALPHA, DRIFT_TRIP = 0.1, 0.9
 """Lagging mean of innovations clipped at 1.5 sigma, and where it says that the model has left the data."""
-LAG_CHANCE, LAG_COVER = 0.14, 10.0
-"""A lagging mean (of scales) above the first goes into the bound, that many times. By chance it is above it half of the time (standard
+LAG_CHANCE, LAG_COVER = 0.16, 10.0
+"""A lagging mean (of scales) above the first goes into the bound, that many times. Chance takes it there two fifths of the time (standard
 deviation 0.2), which leaves the median bound alone. A temperature that jumps carries the second away by 1.5 scales before the mean of ten
 seconds shows a third of one, by 3 when it shows 0.7 (discipline scenario b-step)."""
 MAX_FREQUENCY = 500_000.0
 """ns/s: 500 ppm, the kernel's own limit for a crystal (adjtimex(2))."""
-LAG_UNSEEN = 0.1
-"""Scales that the second may always have been carried away unnoticed."""
 JUMP_HOLD_S = 300.0
 """A jump that samples forced on us stays inside the bound this long."""
 JUMPS_REPEAT_S = 1000.0
@@ -264,7 +263,7 @@ class Estimator:
         early = EARLY * self._seed_range * (self._fade / (self._fade + self._since_seed)) ** 2
         place = 0.0 if self.centred or self._frames.frame_ns else SHAPE * noise.scale_ns
         place += self._repeating / UNIFORM
-        lag = noise.scale_ns * (LAG_UNSEEN + LAG_COVER * max(0.0, abs(self._drift) - LAG_CHANCE)) * (not self._frames.frame_ns)
+        lag = 0.0 if self._frames.frame_ns else LAG_COVER * noise.scale_ns * max(0.0, abs(self._drift) - LAG_CHANCE)
         bound = self.bias_ns + jump + early + place + lag + doubt + COVER * math.sqrt(now.pxx)
         rate_bound = COVER_RATE * math.sqrt(now.pyy) + doubt_rate
         wander = COVER_RATE * self._wander.expected(self._bank.wander()) / math.sqrt(3)
