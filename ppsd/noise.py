@@ -96,9 +96,12 @@ class Noise:
             recent = _sigma(list(self._values)[-RECENT:])
             if recent > WIDER * scale:
                 self._linear(recent)
+                self.clip = CLIPS[-1]  # the mean: a narrower clip would pull a skewed noise off it while its centre is not known
                 return
         if n < 2 * FEW:
             self._linear(max(scale, self._first_ns) if n < FEW else scale)
+            # Two latencies far apart: the middle of the noise says little of its width.
+            self.variance *= max(1.0, sum([u * u for v in self._values if abs(u := v / self.scale_ns) <= GATE]) / n)
             return
         self.scale_ns = scale
         units = [u for v in self._values if abs(u := v / scale) <= GATE]
