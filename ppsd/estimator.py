@@ -49,8 +49,8 @@ SHAPE = 1.5
 exponential has 1.40, a uniform latency 1.35."""
 DRIFT_ALPHA, DRIFT_TRIP = 0.1, 0.9
 """Lagging mean of innovations clipped at 1.5 sigma, and where it says that the model has left the data."""
-LAG_CHANCE, LAG_COVER = 0.16, 10.0
-"""A lagging mean (of scales) above the first goes into the bound, that many times. Chance takes it there two fifths of the time (standard
+LAG_CHANCE, LAG_COVER = 0.13, 10.0
+"""A lagging mean (of scales) above the first goes into the bound, that many times. Chance takes it there half of the time (standard
 deviation 0.2), which leaves the median bound alone. A temperature that jumps carries the second away by 1.5 scales before the mean of ten
 seconds shows a third of one, by 3 when it shows 0.7 (discipline scenario b-step)."""
 MAX_FREQUENCY = 500_000.0

@@ -108,16 +108,16 @@ SCENARIOS = {
     s.name: s
     for s in (
         Discipline("a", "TCXO, N(0, 0.2 us)", gaussian(200.0), wander=1e-10, constant=1e-6),
-        Discipline("b-quiet", "Pi interrupt latency", _pi, 0.8),
-        Discipline("b-ramp", "+ 1 ppm over an hour", _pi, 0.8, terms=(ramp(1e-6, 9000.0, 3600.0),)),
-        Discipline("b-step", "+ 1 ppm step, 60 s lag", _pi, 0.8, terms=(step(1e-6, 10_000.0, 60.0),)),
-        Discipline("b-wander", "restless crystal", _pi, 0.8, wander=1e-8),
+        Discipline("b-quiet", "Pi interrupt latency", _pi, 1.0),
+        Discipline("b-ramp", "+ 1 ppm over an hour", _pi, 1.0, terms=(ramp(1e-6, 9000.0, 3600.0),)),
+        Discipline("b-step", "+ 1 ppm step, 60 s lag", _pi, 1.0, terms=(step(1e-6, 10_000.0, 60.0),)),
+        Discipline("b-wander", "restless crystal", _pi, 1.0, wander=1e-8),
         Discipline("c-iid", "USB polling, 1 ms", lambda seed: Drawn(seed, lambda r: r.random() * 1e6 - 5e5 + r.gauss(0.0, 2e4))),
         Discipline("c-beat", "USB frames of the host's crystal", lambda seed: UsbFrames(seed) + Offset(-5e5)),
         Discipline("d", "messages only, N(0, 30 ms)", gaussian(3e7), length_s=60_000, warm_s=30_000),
         Discipline("e", "1 us, 5 % late by 1..20 ms", lambda seed: gaussian(1e3)(seed) + Outliers(seed)),
-        Discipline("f", "6 h of Pi pulses, then 1 h of none", _pi, 0.8, length_s=25_200, warm_s=21_600, silent_from_s=21_600),
-        Discipline("g", "cold start, 50 ppm off", _pi, 0.8, constant=50e-6, length_s=4_000, warm_s=2_000),
+        Discipline("f", "6 h of Pi pulses, then 1 h of none", _pi, 1.0, length_s=25_200, warm_s=21_600, silent_from_s=21_600),
+        Discipline("g", "cold start, 50 ppm off", _pi, 1.0, constant=50e-6, length_s=4_000, warm_s=2_000),
         Discipline("h", "sinusoid 0.25 ppm, 2 h", gaussian(1e3), wander=1e-10, terms=(sinusoid(0.25e-6, 7200.0),)),
         Discipline("i", "1 us, load bursts", lambda seed: gaussian(1e3)(seed) + LoadBursts(seed)),
         Discipline("laplace", "Laplace 2 us", lambda seed: Drawn(seed, _laplace)),
@@ -127,7 +127,7 @@ SCENARIOS = {
         Discipline("gauss-10us", "N(0, 10 us)", gaussian(1e4)),
         Discipline("missing", "N(0, 1 us), 30 % lost", gaussian(1e3), missing=0.3),
         Discipline("step-1us", "N(0, 1 us), 1 ppm step, 60 s lag", gaussian(1e3), terms=(step(1e-6, 10_000.0, 60.0),)),
-        Discipline("warm-up", "Pi pulses, -2 ppm step, 300 s lag", _pi, 0.8, terms=(step(-2e-6, 8_000.0, 300.0),)),
+        Discipline("warm-up", "Pi pulses, -2 ppm step, 300 s lag", _pi, 1.0, terms=(step(-2e-6, 8_000.0, 300.0),)),
     )
 }
 LISTED = 13

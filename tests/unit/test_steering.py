@@ -49,7 +49,7 @@ def test_first_correction_may_be_a_step_and_the_rest_may_not() -> None:
 
 
 def test_a_foreign_step_is_undone_at_once() -> None:
-    """Somebody sets the clock by +0.5 s: the answer is a correction that may be a step, the next ones may not, the served time never moved."""
+    """Somebody sets the clock by +0.5 s: the answer is a correction that may be a step, the next ones may not; served time never moved."""
     clock = engine()
     follow(clock, 0, 20)
     before = clock.timescale.tai_at(at(23).mono_ns)
