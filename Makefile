@@ -3,11 +3,12 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.ready
 NTP    ?= 127.0.0.1:11123
+SEEDS  ?= --seeds 5 --first-seed 200
 PEERS  := chrony gpsd gpsd-clients pps-tools ntpsec-ntpdig ntpsec-ntpdate iproute2 clang tmux
 # What the two commands need from the system: a C compiler, Python with venv and headers, nettle (symmetric keys).
 BUILD  := gcc make python3 python3-venv python3-dev nettle-dev tzdata
 
-.PHONY: run test check bench bench-server sim fuzz clean setup peers
+.PHONY: run test check bench bench-server bench-clock sim fuzz clean setup peers
 
 setup: $(STAMP)
 
@@ -41,6 +42,9 @@ bench-server: setup peers
 	$(CC) -std=gnu11 -O2 -Wall -Wextra -Werror -o build/bench/ntpload tests/bench/ntpload.c -lnettle
 	$(CC) -std=gnu11 -O2 -Wall -Wextra -Werror -o build/bench/udpceiling tests/bench/udpceiling.c
 	$(PY) tests/bench/server.py
+
+bench-clock: setup
+	$(PY) tests/bench/clock.py $(SEEDS) --keep
 
 fuzz: setup peers
 	$(MAKE) -C native fuzz

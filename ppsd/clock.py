@@ -31,6 +31,8 @@ PHASE_LIFE_NS: Final = 2 * NS
 """Two missed Steers."""
 OWN_RATE_GAIN: Final = 0.125
 """Of the measured own rate: a reading of two clocks is good to some 50 ns (measured order), over 1 s that is 0.05 ppm, averaged to 0.01."""
+FOREIGN_PPM: Final = 1e-3
+"""A correction that differs more from what we set was set by somebody else (the kernel keeps 2^-16 ppm: adjtimex(2))."""
 RIVALS: Final = frozenset({"chronyd", "ntpd", "ntpsec", "systemd-timesyn", "ptp4l", "phc2sys"})
 """Programs that set CLOCK_REALTIME, as /proc/*/comm cuts them (15 characters: proc(5))."""
 
@@ -77,7 +79,7 @@ class FreeRunningClock:
 
 
 class KernelClock:
-    """CLOCK_REALTIME follows the timescale. One step at most, when ``may_step`` allows it; everything else is slewed, at most 500 ppm.
+    """CLOCK_REALTIME follows the timescale. Steps only when ``may_step`` allows it; everything else is slewed, at most 500 ppm.
 
     OSError from the constructor: EBUSY when another program disciplines the clock, EPERM without CAP_SYS_TIME. From ``apply``: what the
     kernel refused.
@@ -102,15 +104,31 @@ class KernelClock:
         self._leap = Leap.NORMAL
         self._leap_wait_until_ns = 0
         self._out_of_reach = False
+        self._panicked = False
 
     def apply(self, steer: Steer, now: Instant) -> list[Note]:
         """See the module's text."""
         notes: list[Note] = []
+        found_ppm = self._control.read_adjtimex().frequency_ppm
+        if abs(found_ppm - self.frequency_ppm) > FOREIGN_PPM:
+            by_ppm = round(found_ppm - self.frequency_ppm, 3)
+            notes.append(Note("system clock's frequency was changed by somebody else", "warning", {"by_ppm": by_ppm}))
+            self._before = None  # what it did since we looked last says nothing of what it does by itself
         self._measure(now)
         since = now.mono_ns - steer.raw_ns
         error_ns = steer.utc_ns + since + round(since * steer.rate) - now.real_ns
         if self._leaping(steer, error_ns, now):
             return notes
+        if steer.panic_ns is not None and abs(error_ns) > steer.panic_ns:
+            if not self._panicked:
+                notes.append(
+                    Note("system clock is too far off, left alone", "error", {"error_s": error_ns / NS, "limit_s": steer.panic_ns / NS})
+                )
+            self._panicked = True
+            self.close()
+            self._control.set_status(Leap.UNSYNCHRONISED, abs(error_ns), abs(error_ns))
+            return notes
+        self._panicked = False
         if abs(error_ns) > STEP_NS and steer.may_step:
             self._control.step(error_ns)
             self._before = None

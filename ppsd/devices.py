@@ -15,7 +15,7 @@ from refclock.config import GpsdSource, ReceiverSource, ShmSource, SockSource, S
 from refclock.gpsd import GpsdStream
 from refclock.gpsd_socket import GpsdSocket
 from refclock.intake import RawSample, ShmIntake, SockIntake
-from refclock.kernel import LocalClock, ShmSegment
+from refclock.kernel import LocalClock
 from refclock.sample import NS, Instant, Leap, Sample, SecondLabel, SkyView, SourceId
 from refclock.serial_port import BaudSearch, SerialPort
 
@@ -136,8 +136,8 @@ class Intake:
             self._intake = SockIntake(config.path)
             self.what = f"samples on {config.path}"
         else:
-            ShmSegment(config.unit).close()  # its writer must have made it
             self._intake = ShmIntake(config.unit)
+            self._intake.open()  # its writer must have made it
             self.what = f"shared memory unit {config.unit}"
 
     def fileno(self) -> int:

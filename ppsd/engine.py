@@ -50,6 +50,9 @@ WORSE = 2.0
 """A source that comes while we hold over is taken up unless its bound is this much worse than what we still have."""
 RESUME_BOUND_NS = 100_000_000
 """A record left by an earlier run is resumed below this bound: pulses can still be rounded by it."""
+PANIC_NS = 1000 * NS
+"""Once the clock was right in this boot no correction beyond this is made (ntpd has 1000 s too): that is a mistake, not drift.
+It is the record of the same boot that remembers, so a restart changes nothing."""
 LEAP_SILENCE_NS = 2 * NS
 """Nothing is fed this near to a leap second: REALTIME of the fed host may already, or not yet, have stepped."""
 VERDICTS = {
@@ -89,7 +92,8 @@ class Engine:
         self._deadline = at.mono_ns + TICK_NS
         self._persist_at = at.mono_ns + PERSIST_FIRST_NS
         self._decided_at = at.mono_ns
-        self._steered = False
+        self._may_step = True  # the first correction may be a step, and the one after somebody else's step
+        self._synchronised = resume is not None and resume.stratum > 0  # ever since this boot
         self._steps = 0
         resumed = resume is not None and self.timescale.resume(resume, at.mono_ns)
         if resumed and self.timescale.bound_ns(at.mono_ns) < RESUME_BOUND_NS:
@@ -132,6 +136,8 @@ class Engine:
                 out.append(Note("source lost", "warning", {"source": event.source, "why": event.why}))
             case ClockStepped():
                 self._steps += 1
+                self._may_step = True
+                self._deadline = min(self._deadline, at.mono_ns)  # put right at once
                 out.append(Note("system clock stepped", "warning", {"by_s": event.by_ns / NS, "served_time": "not affected"}))
             case LeapFileRead():
                 self._leap_file(event, out)
@@ -256,13 +262,16 @@ class Engine:
         tai_ns = self.timescale.tai_at(at.mono_ns)
         e = self.timescale.estimate
         assert e is not None
-        first, self._steered = not self._steered, True
+        may_step, self._may_step = self._may_step, False
+        limit = PANIC_NS if self._synchronised else None
+        self._synchronised = True
         bound = round(self.timescale.bound_ns(at.mono_ns))
         return Steer(
             raw_ns=at.mono_ns,
             utc_ns=self.leaps.table.tai_to_utc_ns(tai_ns),
             rate=e.rate,
-            may_step=first,
+            may_step=may_step,
+            panic_ns=limit,
             leap=self._leap(tai_ns),
             tai_offset_s=self.leaps.schedule(tai_ns)[2],
             est_error_ns=round(e.jitter_ns),

@@ -1,25 +1,22 @@
 """Offset and frequency of the local oscillator from noisy samples, and how wrong they may be.
 
-Theory. On CLOCK_MONOTONIC_RAW nothing but the crystal moves: with x = TAI - raw (ns) and y = dx/dt (ns/s),
+Theory. On CLOCK_MONOTONIC_RAW nothing but the crystal moves: x = TAI - raw (ns), y = dx/dt (ns/s), a random walk of frequency. A sample
+measures x with an error whose scale and shape are unknown, skewed and heavy-tailed. Parts, each a pure machine of its own:
 
-    x' = y,   y' = white noise of strength w^2        (random-walk frequency: ADEV = w sqrt(tau/3))
+* ``ppsd.noise`` learns how wide the innovations are and what of a sample to believe, so that the covariance is that of the real error;
+* ``ppsd.bank``: Kalman filters with different wanders, weighed by likelihood;
+* ``ppsd.frames`` recognises stamps of a polled line, which then only say in which frame the second lies;
+* ``ppsd.wander`` learns from failed forecasts what holdover costs.
 
-and a sample measures x with an error whose scale and shape are unknown, skewed and heavy-tailed. A bank of Kalman filters, one for each
-of a few values of the wander w, runs on the same samples; forgotten likelihoods weigh them, so a quiet crystal gets a long memory and a
-crystal in a draught a short one. Each sample enters with a Huber weight against the scale that the recent innovations show (median
-absolute deviation), and beyond ``GATE`` of it not at all. Guards against the filter's own mistakes:
+Guards against the filter's own mistakes:
 
-* a lagging mean of clipped innovations widens the covariance (a frequency step is followed);
-* a run of ``RUN`` refused samples that lie on one straight line replaces the state (a phase jump is real); a burst, which lies on no
-  line, never does; jumps that keep coming back are the sawtooth of a polled line: they raise the scale, stay in the bound whole, and
-  only the calmest members of the bank are asked, because a sawtooth imitates wander;
-* a bank member that has become hopeless is restarted from the mixture;
+* a lagging mean of clipped innovations widens the covariance (a frequency step is followed), and the lag it shows goes into the bound;
+* a run of ``RUN`` refused samples that lie on one straight line replaces the state (a phase jump is real); a burst, which lies on no line,
+  never does; jumps that keep coming back without a grid are an unknown sawtooth: they raise the scale and stay in the bound whole;
 * after a (re)start the range of the samples that it was made from stays in the bound, fading as others confirm.
 
-The bound adds what the covariance cannot know: the estimator settles somewhere inside the noise (its median, roughly), the true second
-may be anywhere inside: ``SHAPE`` robust sigmas cover a one-sided exponential (1.40) and a uniform latency (1.35).
-
-Pure; one of these for each channel of each source. Times are raw ns in, floats relative to the first sample inside.
+The bound: see ``estimate``, and ARCHITECTURE.md. Pure; one of these for each channel of each source. Times are raw ns in, floats relative
+to the first sample inside.
 """
 
 from __future__ import annotations
@@ -28,37 +25,46 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-from refclock.filter import MAD_TO_SIGMA, median, robust_line
+from ppsd.bank import Bank
+from ppsd.frames import Frames
+from ppsd.noise import CAUTION, GATE, Noise
+from ppsd.wander import Wander
+from refclock.filter import median, robust_line
 from refclock.sample import NS
 
-WANDERS = (0.1, 1.0, 6.0, 40.0)
-"""Bank of w, ns/s per sqrt(s): TCXO, quiet crystal, crystal in a room, crystal in a draught (1e-10 .. 1e-8 cover a Pi; one beyond)."""
 SEED_SAMPLES = 5
 SEED_APART_S = 0.2
 """Samples of a fast source that come sooner tell nothing new of the frequency."""
-HUBER = 1.5
-GATE = 8.0
-"""Robust sigmas: beyond, a sample is an outlier whatever the shape."""
+EARLY = 4.0
+"""Ranges of five residuals of a line: by luck they lie within a quarter of what their noise is (one start in fifty, Laplace)."""
 RUN = 20
 """Refused samples in a row on one line that make it the new truth."""
-MEMORY = 64
-"""Innovations from which the scale is taken."""
-COVER = 4.0
-"""Sigmas of the covariance that go into the bound."""
+COVER = 5.3
+"""Sigmas of the covariance that go into the bound: a day of pulses holds some 10 000 independent errors, 50 days 500 000 (4.9 sigma); the
+rest is for a covariance that is itself estimated."""
+COVER_RATE = 3.5
+"""Sigmas of frequency and wander in its growth: a holdover is one draw, not 10 000."""
 SHAPE = 1.5
-DRIFT_ALPHA, DRIFT_TRIP = 0.1, 1.1
+"""Robust sigmas from the middle of the noise to its early edge, where the second is when the source's mean was not stated: a one-sided
+exponential has 1.40, a uniform latency 1.35."""
+DRIFT_ALPHA, DRIFT_TRIP = 0.1, 0.9
 """Lagging mean of innovations clipped at 1.5 sigma, and where it says that the model has left the data."""
-FORGET = 0.99
+LAG_CHANCE, LAG_COVER = 0.13, 10.0
+"""A lagging mean (of scales) above the first goes into the bound, that many times. Chance takes it there half of the time (standard
+deviation 0.2), which leaves the median bound alone. A temperature that jumps carries the second away by 1.5 scales before the mean of ten
+seconds shows a third of one, by 3 when it shows 0.7 (discipline scenario b-step)."""
 MAX_FREQUENCY = 500_000.0
 """ns/s: 500 ppm, the kernel's own limit for a crystal (adjtimex(2))."""
-ASSUMED_WANDER = 10.0
-"""ns/s per sqrt(s): wander below this is never assumed for the future, whatever the past was like: room temperature changes."""
 JUMP_HOLD_S = 300.0
 """A jump that samples forced on us stays inside the bound this long."""
 JUMPS_REPEAT_S = 1000.0
 """Two jumps within this are a sawtooth: 1 ms USB frames beat with a crystal 1 ppm off in 1000 s."""
 UNIFORM = 0.29
 """Standard deviation of a uniform distribution over its width: 1/sqrt(12)."""
+FRAME_EDGE = 3.5
+"""Jitters that a frame's edge may be passed by: once in 4000 samples."""
+FRAME_JITTER_NS = 25_000.0
+"""Blur of a frame's edges: transfer and driver (hw-sim: 20 us; of measured order)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,62 +82,37 @@ class Estimate:
     samples: int
 
 
-@dataclass(slots=True)
-class _Filter:
-    """One Kalman filter of the bank: x, y and their covariance; ``q`` = w^2."""
-
-    q: float
-    x: float
-    y: float
-    pxx: float
-    pxy: float
-    pyy: float
-    log_weight: float = 0.0
-
-    def predict(self, dt: float) -> None:
-        self.x += self.y * dt
-        self.pxx += dt * (2 * self.pxy + dt * (self.pyy + self.q * dt / 3))
-        self.pxy += dt * (self.pyy + self.q * dt / 2)
-        self.pyy += self.q * dt
-
-    def update(self, z: float, r: float) -> None:
-        s = self.pxx + r
-        nu = z - self.x
-        kx, ky = self.pxx / s, self.pxy / s
-        self.x += kx * nu
-        self.y += ky * nu
-        self.pyy -= ky * self.pxy
-        self.pxy -= kx * self.pxy
-        self.pxx -= kx * self.pxx
-
-
 class Estimator:
-    """See the module's text. ``floor_ns``: no noise scale is believed below it; ``bias_ns``: stated systematic allowance of the source."""
+    """See the module's text. ``floor_ns``: no noise scale is believed below it; ``bias_ns``: stated systematic allowance of the source;
+    ``centred``: it was stated of the **mean** of the samples, so the second is that near to it; else it may be anywhere in the noise."""
 
-    def __init__(self, floor_ns: float, bias_ns: float, rate: float | None = None, rate_sigma: float = 1e-4) -> None:
-        self.floor_ns = floor_ns
+    def __init__(self, floor_ns: float, bias_ns: float, rate: float | None = None, rate_sigma: float = 1e-4, centred: bool = False) -> None:
         self.bias_ns = bias_ns
+        self.centred = centred
         self.accepted = 0
         self.refused = 0
         self.restarts = 0
         self._prior = None if rate is None else (rate * 1e9, rate_sigma * 1e9)
         self._base: tuple[int, int] | None = None
-        self._t = 0.0
-        self._bank: list[_Filter] = []
+        self._t = self._t_used = 0.0  # of the last sample, and of the last that was used
+        self._bank: Bank | None = None
+        self._floor_ns = floor_ns
+        self._noise = Noise(floor_ns)
+        self._frames = Frames()
+        self._wander = Wander()
         self._seed: deque[tuple[float, float]] = deque(maxlen=SEED_SAMPLES + 2)
-        self._innovations: deque[float] = deque(maxlen=MEMORY)
         self._run: list[tuple[float, float]] = []
-        self._scale = floor_ns
         self._drift = 0.0
+        self._usual = 0.0  # mean of the same over minutes: skewed noise has one
         self._jump = (0.0, -math.inf)
         self._repeating = 0.0  # scale of jumps that keep coming back, ns
         self._seed_range = 0.0
-        self._since_seed = 0
+        self._fade, self._since_seed = SEED_SAMPLES, 0
 
     @property
     def ready(self) -> bool:
         """A state exists."""
-        return bool(self._bank)
+        return self._bank is not None
 
     def add(self, mono_ns: int, tai_ns: int) -> bool:
         """One sample: at raw ``mono_ns`` it was TAI ``tai_ns``. True when it was used. Samples must not go back in time (ignored)."""
@@ -139,30 +120,37 @@ class Estimator:
             self._base = (mono_ns, tai_ns)
         t = (mono_ns - self._base[0]) / NS
         z = float((tai_ns - self._base[1]) - (mono_ns - self._base[0]))
-        if not self._bank:
+        bank = self._bank
+        if bank is None:
+            self._frames.add(mono_ns, t, z)
             return self._try_seed(t, z)
         if t <= self._t:
             return False
+        news = self._frames.add(mono_ns, t, z)
+        if news and self._seed_from_frames():
+            self._t_used = t
+            return True
         dt, self._t = t - self._t, t
-        for f in self._bank:
-            f.predict(dt)
-        x, _, pxx, _ = self._mixture()
-        nu = z - x
-        self._innovations.append(nu)
-        if self.accepted % 4 == 0 or len(self._innovations) < 16:
-            self._rescale()
-        sigma = math.sqrt(pxx + self._scale * self._scale)
-        size = abs(nu) / sigma
-        if size > GATE:
-            return self._refuse(t, z)
+        bank.predict(dt)
+        before = bank.mixture()
+        nu = z - before.x
+        if self._frames.frame_ns:
+            if abs(nu) > self._frames.frame_ns / 2 + 6 * math.sqrt(before.pxx + FRAME_JITTER_NS**2):
+                return self._refuse(t, z)
+            bank.frame(z, self._frames.frame_ns, FRAME_JITTER_NS)
+        else:
+            self._noise.add(nu)
+            if abs(nu) > GATE * math.sqrt(before.pxx + self._noise.scale_ns**2):
+                return self._refuse(t, z)
+            bank.sample(z, self._noise, self._repeating > 0)
+            self._watch(bank, nu)
         self._run.clear()
+        self._t_used = t
         self.accepted += 1
         self._since_seed += 1
-        self._weigh(z, size)
-        r = self._scale * self._scale * max(1.0, size / HUBER)
-        for f in self._bank:
-            f.update(z, r)
-        self._watch(nu)
+        now = bank.mixture()
+        if self._wander.due(t):
+            self._wander.add(t, now.x, now.y, now.pyy, bank.wander())
         return True
 
     def _try_seed(self, t: float, z: float) -> bool:
@@ -181,11 +169,12 @@ class Estimator:
         t = points[-1][0]
         span = t - points[0][0]
         n = len(points)
-        self._scale = max(self.floor_ns, self._repeating, sigma * (1 + 4 / n))
         residuals = [z - level - slope * tt for tt, z in points]
         self._seed_range = max(residuals) - min(residuals)
-        self._since_seed = 0
-        slope_sigma = 4 * self._scale / (span * math.sqrt(n / 3))
+        self._noise.start(residuals, max(sigma * (1 + CAUTION / n), self._seed_range / 2))
+        scale = self._noise.scale_ns
+        self._fade, self._since_seed = SEED_SAMPLES, 0
+        slope_sigma = 4 * scale / (span * math.sqrt(n / 3))
         y, pyy = slope, slope_sigma**2
         if self._prior is not None and abs(self._prior[0] - slope) < 4 * (self._prior[1] + slope_sigma):
             gain = pyy / (pyy + self._prior[1] ** 2)
@@ -193,74 +182,44 @@ class Estimator:
             pyy *= 1 - gain
         middle = median([p[0] for p in points])
         x = level + slope * middle + y * (t - middle)
-        pxx = (2 * self._scale) ** 2 / n + pyy * (t - middle) ** 2
-        self._bank = [_Filter(w * w, x, y, pxx, pyy * (t - middle), pyy) for w in WANDERS]
-        self._t = t
-        self._innovations.clear()
-        self._innovations.extend(residuals)
-        self._drift = 0.0
+        pxx = (2 * scale) ** 2 / n + pyy * (t - middle) ** 2
+        self._start(Bank(x, y, pxx, pyy * (t - middle), pyy), t)
         self.accepted += n
         return True
 
-    def _mixture(self) -> tuple[float, float, float, float]:
-        """(x, y, Pxx, Pyy) of the weighted bank, spread between its members included."""
-        top = max(f.log_weight for f in self._bank)
-        total = x = y = 0.0
-        weights = []
-        for f in self._bank:
-            w = math.exp(f.log_weight - top)
-            weights.append(w)
-            total += w
-            x += w * f.x
-            y += w * f.y
-        x /= total
-        y /= total
-        pxx = pyy = 0.0
-        for w, f in zip(weights, self._bank, strict=True):
-            pxx += w * (f.pxx + (f.x - x) ** 2)
-            pyy += w * (f.pyy + (f.y - y) ** 2)
-        return x, y, pxx / total, pyy / total
+    def _seed_from_frames(self) -> bool:
+        """The samples so far turn out to be frames of a polled line: start from what they leave possible."""
+        left = self._frames.feasible(FRAME_EDGE * FRAME_JITTER_NS)
+        t = self._frames.history[-1][0]
+        if left is None:  # some samples are late on top: as wide as it gets
+            self._t = t
+            return False
+        x, half, y, half_rate = left
+        frame = float(self._frames.frame_ns)
+        self._seed_range, self._fade, self._since_seed = half, SEED_SAMPLES, 0
+        self._repeating = 0.0
+        self._noise = Noise(self._floor_ns)
+        self._noise.start([], UNIFORM * frame)
+        self._start(Bank(x, y, (half**2) / 3, 0.0, (half_rate**2) / 3), t)
+        self.accepted += 1
+        return True
 
-    def _rescale(self) -> None:
-        """Noise scale from the recent innovations, cautious while they are few."""
-        n = len(self._innovations)
-        if n >= SEED_SAMPLES:
-            ordered = sorted(self._innovations)
-            middle = ordered[n // 2]
-            deviation = sorted([abs(v - middle) for v in ordered])[n // 2]
-            self._scale = max(self.floor_ns, self._repeating, MAD_TO_SIGMA * deviation * (1 + 4 / n))
+    def _start(self, bank: Bank, t: float) -> None:
+        self._bank, self._t, self._t_used = bank, t, t
+        self._drift = 0.0
+        self._run.clear()
+        self._wander.restart()
 
-    def _weigh(self, z: float, size: float) -> None:
-        """Let the members' likelihoods of this sample (clipped: an outlier judges nobody) move their weights."""
-        r = self._scale * self._scale
-        clip = max(1.0, size / HUBER)
-        best = -math.inf
-        for f in self._bank:
-            s = f.pxx + r
-            f.log_weight = FORGET * f.log_weight - 0.5 * (min((z - f.x) ** 2 / s, 25.0) / clip + math.log(s))
-            if self._repeating and f.q > 1.0:
-                f.log_weight = -math.inf
-            best = max(best, f.log_weight)
-        mixed: tuple[float, float, float, float] | None = None
-        for f in self._bank:
-            f.log_weight -= best
-            if f.log_weight < -12.0:
-                mixed = mixed or self._mixture()
-                f.x, f.y = mixed[0], mixed[1]
-                f.pxx, f.pyy = mixed[2], mixed[3]
-                f.pxy = 0.0
-                f.log_weight = -10.0
-
-    def _watch(self, nu: float) -> None:
+    def _watch(self, bank: Bank, nu: float) -> None:
         """Notice that the state lags behind the data, and open the covariance."""
         if self._repeating:
             return
-        unit = max(-1.5, min(1.5, nu / self._scale))
-        self._drift += DRIFT_ALPHA * (unit - self._drift)
+        scale = self._noise.scale_ns
+        unit = max(-1.5, min(1.5, nu / scale))
+        self._usual += DRIFT_ALPHA / 32 * (unit - self._usual)
+        self._drift += DRIFT_ALPHA * (unit - self._usual - self._drift)
         if abs(self._drift) > DRIFT_TRIP:
-            for f in self._bank:
-                f.pxx += (3 * self._scale) ** 2
-                f.pyy += (0.3 * self._scale) ** 2
+            bank.widen(3 * scale, 0.3 * scale)
             self._drift = 0.0
 
     def _refuse(self, t: float, z: float) -> bool:
@@ -268,42 +227,55 @@ class Estimator:
         self._run.append((t, z))
         if len(self._run) < RUN:
             return False
+        if self._frames.frame_ns:
+            self.restarts += 1
+            self._frames.forget(RUN)
+            return self._seed_from_frames()
         points = self._run[-RUN:]
         level, slope, sigma = robust_line(points)
-        if sigma > 3 * self._scale or abs(slope) > MAX_FREQUENCY:
+        if sigma > 3 * self._noise.scale_ns or abs(slope) > MAX_FREQUENCY:
             del self._run[: RUN // 2]
             return False
-        x, *_ = self._mixture()
-        self._run.clear()
+        assert self._bank is not None
         self.restarts += 1
-        size = abs(level + slope * t - x)
+        size = abs(level + slope * t - self._bank.mixture().x)
         if t - self._jump[1] < JUMPS_REPEAT_S:
             self._repeating = max(self._repeating, UNIFORM * min(size, self._jump[0]))
+            self._noise.widen(self._repeating)
         self._jump = (size, t)
         return self._seed_from(points)
 
     def estimate(self, mono_ns: int) -> Estimate:
-        """The state carried to raw ``mono_ns`` (not before the last sample). Needs ``ready``."""
+        """The state carried to raw ``mono_ns`` (not before the last sample). Needs ``ready``.
+
+        Bound at the last sample = bias + place + early + jump + lag + doubt + COVER sqrt(Pxx). ``place``: where in the noise the second is:
+        at its mean, where the estimate is, when the bias was stated of the mean; else up to the early edge.
+        """
         assert self._base is not None
-        x, y, pxx, pyy = self._mixture()
+        assert self._bank is not None
+        now = self._bank.mixture()
+        noise = self._noise
         t = (mono_ns - self._base[0]) / NS
         dt = max(0.0, t - self._t)
+        doubt, doubt_rate = self._frames.doubt(self._base[0] + round(self._t * NS))
+        doubt += doubt_rate * (self._t - self._t_used)
         jump = self._jump[0] if t - self._jump[1] < JUMP_HOLD_S else 0.0
-        early = self._seed_range * SEED_SAMPLES / (SEED_SAMPLES + self._since_seed)
-        shape = SHAPE * self._scale * (1 + abs(self._drift)) + self._repeating / UNIFORM
-        bound = self.bias_ns + jump + early + shape + COVER * math.sqrt(pxx)
-        rate_bound = COVER * math.sqrt(pyy)
-        wander = COVER * ASSUMED_WANDER / math.sqrt(3)
-        x += y * dt
+        early = EARLY * self._seed_range * (self._fade / (self._fade + self._since_seed)) ** 2
+        place = 0.0 if self.centred or self._frames.frame_ns else SHAPE * noise.scale_ns
+        place += self._repeating / UNIFORM
+        lag = 0.0 if self._frames.frame_ns else LAG_COVER * noise.scale_ns * max(0.0, abs(self._drift) - LAG_CHANCE)
+        bound = self.bias_ns + jump + early + place + lag + doubt + COVER * math.sqrt(now.pxx)
+        rate_bound = COVER_RATE * math.sqrt(now.pyy) + doubt_rate
+        wander = COVER_RATE * self._wander.expected(self._bank.wander()) / math.sqrt(3)
         return Estimate(
             mono_ns=mono_ns,
-            tai_ns=self._base[1] + (mono_ns - self._base[0]) + round(x),
-            rate=y / NS,
+            tai_ns=self._base[1] + (mono_ns - self._base[0]) + round(now.x + now.y * dt),
+            rate=now.y / NS,
             bound_ns=bound + rate_bound * dt + wander * dt**1.5,
             bound_rate=rate_bound / NS,
             bound_wander_ns=wander,
-            jitter_ns=self._scale,
-            skew=math.sqrt(pyy) / NS,
+            jitter_ns=noise.scale_ns,
+            skew=math.sqrt(now.pyy) / NS,
             samples=self.accepted,
         )
 

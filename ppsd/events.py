@@ -135,6 +135,7 @@ class Steer:
     """Bring CLOCK_REALTIME onto the timescale: at raw ``raw_ns`` it should have read ``utc_ns``, running at ``rate`` = d(UTC)/d(raw) - 1.
 
     The clock decides how (frequency, slew, or one step when ``may_step``); ``leap`` and the errors are what the kernel should tell others.
+    An error beyond ``panic_ns`` (None: no limit) is left as it is and reported.
     """
 
     raw_ns: int
@@ -145,6 +146,7 @@ class Steer:
     tai_offset_s: int
     est_error_ns: int
     max_error_ns: int
+    panic_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ known holds any more, an unsynchronised record is published and everything start
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import select
@@ -39,7 +40,7 @@ from ppsd.log import open_log
 from ppsd.signals import Signals
 from ppsd.status import top_line
 from ppsd.supervise import notify
-from refclock.config import ConfigError, Pulse
+from refclock.config import ConfigError, Pulse, ShmSource
 from refclock.feed import open_feed
 from refclock.kernel import LocalClock, StepWatch, TimescaleReader, TimescaleWriter
 from refclock.pps import PpsThread
@@ -54,6 +55,8 @@ LEAP_FILE_LIMIT: Final = 1 << 20
 """Octets of leap-seconds.list: the real one has 5 kB (tzdata 2024b)."""
 POLL_NS: Final = NS // 5
 """Between two looks at shared memory: its writers leave a sample a second, and the stamp in it is theirs."""
+NO_SOCKETS: Final = frozenset({errno.EINVAL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT})
+"""What socket(2) says where the family does not exist."""
 STATUS_NS: Final = 10 * NS
 """Between two status lines for systemctl status."""
 
@@ -106,12 +109,13 @@ class ClockProcess:
         self._readers: dict[int, Callable[[], None]] = {}
         self._closers = contextlib.ExitStack()
         try:
-            control = ControlServer(run_dir / "clock.sock", self._answer)
-            self._closers.callback(control.close)
+            control = self._open_control(run_dir)
             self._writer = TimescaleWriter(run_dir / "timescale")
             self._closers.callback(self._writer.close)
-            self._watch = StepWatch()
-            self._closers.callback(self._watch.close)
+            # Shared memory is looked at five times a second, and every look notices a step: nothing needs to wake us.
+            self._watch = None if any(isinstance(s, ShmSource) for s in config.sources) else StepWatch()
+            if self._watch is not None:
+                self._closers.callback(self._watch.close)
             self._steering: Clock = KernelClock(refclock.kernel) if config.clock.steer == "kernel" else FreeRunningClock()
             self._closers.callback(self._steering.close)
         except OSError:
@@ -130,9 +134,23 @@ class ClockProcess:
             self._carry_out(self._engine.timescale.record(*self._engine.leaps.schedule(0)))
         else:
             self._log.info("resumed", bound_ns=round(self._engine.timescale.bound_ns(now.mono_ns)))
-        self._listen(control.fileno(), control.handle_ready)
-        self._listen(self._watch.fileno(), self._stepped)
+        if control is not None:
+            self._listen(control.fileno(), control.handle_ready)
+        if self._watch is not None:
+            self._listen(self._watch.fileno(), self._stepped)
         self._listen(signals.wake, signals.drain)
+
+    def _open_control(self, run_dir: Path) -> ControlServer | None:
+        """None where there are no unix sockets at all (a clock simulator in front of libc): then nobody can ask."""
+        try:
+            control = ControlServer(run_dir / "clock.sock", self._answer)
+        except OSError as error:
+            if error.errno not in NO_SOCKETS:
+                raise
+            self._tell("control socket", _said(error))
+            return None
+        self._closers.callback(control.close)
+        return control
 
     def run(self, until_ns: int | None) -> End:
         """Until a signal, a suspend, or the raw instant ``until_ns``."""
@@ -291,7 +309,7 @@ class ClockProcess:
 
     def _stepped(self) -> None:
         """Somebody set the clock, a leap second was applied or the machine woke up: look at once."""
-        if self._watch.stepped():
+        if self._watch is not None and self._watch.stepped():
             self._chores_ns = 0
             self._notice_step(self._clock.now())
 
@@ -372,7 +390,10 @@ def _said(error: OSError) -> str:
 
 def _slept_ns() -> int:
     """How long the machine has been suspended since it booted."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    try:
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    except OSError:  # no such clock (a simulator in front of libc): it is never suspended either
+        return 0
 
 
 def left_record(path: Path) -> Publish | None:

@@ -115,7 +115,7 @@ class Source:
             bias = config.pps_bias_us * 1e3
         else:
             bias = config.bias_us * 1e3
-        self.pulse = Channel(Estimator(PULSE_FLOOR_NS, bias, rate, STATE_RATE_SIGMA))
+        self.pulse = Channel(Estimator(PULSE_FLOOR_NS, bias, rate, STATE_RATE_SIGMA, centred=not self.has_label))
         self.label = Channel(Estimator(LABEL_FLOOR_NS, 0.0, rate, STATE_RATE_SIGMA))
         self._waiting_since = None
 

@@ -23,6 +23,8 @@ from refclock.sample import NS, Leap
 
 DATAGRAMS: Final = 64
 """Read in one call at most, so that a flood cannot hold the caller; the rest stays in the socket's queue."""
+SILENT_READS: Final = 10
+"""Reads without a sample after which the segment may have been replaced: two seconds of five looks each."""
 EARLIEST_S: Final = 315_964_800
 """1980-01-06, the start of GPS time (IS-GPS-200): no reference says less."""
 LATEST_S: Final = 9_214_646_400
@@ -145,33 +147,41 @@ def _remove_stale(path: str) -> None:
 
 
 class ShmIntake:
-    """NTP shared memory segment ``unit`` that another program writes. Poll it: it cannot wake anybody. It is attached for each poll, so it
-    may come, go and be made anew. ``why``: the reason when it cannot be read, else empty."""
+    """NTP shared memory segment ``unit`` that another program writes. Poll it: it cannot wake anybody.
+
+    It stays attached while samples come; after ``SILENT_READS`` without one it is looked for again, so it may come, go and be made anew.
+    ``why``: the reason when it cannot be read, else empty.
+    """
 
     def __init__(self, unit: int) -> None:
         self.unit = unit
         self.why = ""
         self.received = 0
         self.rejected: Counter[str] = Counter()
+        self._segment: ShmSegment | None = None
+        self._silent = 0
 
     def read(self) -> list[RawSample]:
         """The sample there is, if it is new and whole; an absent segment gives none."""
+        self._silent += 1
+        if self._silent > SILENT_READS:
+            self.close()
         try:
-            segment = ShmSegment(self.unit)
-            try:
-                sample = segment.read()
-            finally:
-                segment.close()
+            segment = self.open()
+            clashes = segment.clashes
+            sample = segment.read()
         except OSError as e:
+            self.close()
             self.why = e.strerror or str(e)
             if e.errno == errno.EPROTO:
                 self.rejected[Reject.NONSENSE] += 1
             return []
         self.why = ""
-        if segment.clashes:
-            self.rejected[Reject.CLASH] += segment.clashes
+        if segment.clashes > clashes:
+            self.rejected[Reject.CLASH] += segment.clashes - clashes
         if sample is None:
             return []
+        self._silent = 0
         if not EARLIEST_S * NS <= sample.clock_ns < LATEST_S * NS:
             self.rejected[Reject.RANGE] += 1
             return []
@@ -179,5 +189,14 @@ class ShmIntake:
         uncertainty_ns = round(math.ldexp(NS, max(-63, min(10, sample.precision))))
         return [RawSample(sample.receive_ns, sample.clock_ns - sample.receive_ns, sample.leap, False, uncertainty_ns)]
 
+    def open(self) -> ShmSegment:
+        """Attach it, if it is not. OSError: absent, or no such segment."""
+        if self._segment is None:
+            self._segment, self._silent = ShmSegment(self.unit), 0
+        return self._segment
+
     def close(self) -> None:
-        """Nothing is held open."""
+        """Let the segment go; the next read looks for it again."""
+        if self._segment is not None:
+            self._segment.close()
+            self._segment = None

@@ -33,9 +33,7 @@ def test_command_says_what_held(tmp_path: Path) -> None:
     cannot be run exits 64 with what is allowed."""
 
     def sim(path: Path) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "ppsd", "sim", str(path), "--seeds", "2"], capture_output=True, text=True, check=False
-        )
+        return subprocess.run([sys.executable, "-m", "ppsd", "sim", str(path), "--seeds", "2"], capture_output=True, text=True, check=False)
 
     good = tmp_path / "good.toml"
     good.write_text('claim = "it locks"\nduration_s = 60\n[limits]\nlocked_within_s = 30\n', encoding="utf-8")

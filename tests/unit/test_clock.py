@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -118,6 +118,32 @@ def test_one_step_when_allowed_and_none_otherwise() -> None:
     assert not kernel.steps
     assert kernel.frequency_ppm == 500
     assert [n.event for n in notes] == ["system clock is far off, slewing"]
+
+
+def test_a_foreign_frequency_is_noticed_and_undone() -> None:
+    """Another program's +100 ppm is named and replaced within the second, costs at most the 100 us it made, and teaches us nothing."""
+    kernel = FakeKernel(0)
+    clock = KernelClock(kernel, NOWHERE)
+    settle(clock, kernel, 30)
+    kernel.frequency_ppm += 100
+    notes = clock.apply(steer(kernel), kernel.run(NS))
+    assert [(n.event, n.fields["by_ppm"]) for n in notes] == [("system clock's frequency was changed by somebody else", pytest.approx(100))]
+    assert abs(kernel.phase_ns) < 101_000
+    assert not settle(clock, kernel, 30)
+    assert abs(kernel.phase_ns) < 1000
+
+
+def test_nothing_beyond_the_panic_limit_is_corrected() -> None:
+    """An hour off where 1000 s are the limit: neither step nor slew, an error said once, and the kernel is told that it is wrong."""
+    kernel = FakeKernel(3600 * NS)
+    clock = KernelClock(kernel, NOWHERE)
+    told = []
+    for _ in range(3):
+        told += clock.apply(replace(steer(kernel, may_step=True), panic_ns=1000 * NS), kernel.run(NS))
+    assert [n.event for n in told] == ["system clock is too far off, left alone"]
+    assert not kernel.steps
+    assert kernel.status[-1][0] is Leap.UNSYNCHRONISED
+    assert abs(kernel.frequency_ppm) < 0.1
 
 
 def test_a_small_error_is_never_stepped() -> None:

@@ -1,0 +1,168 @@
+"""A bank of Kalman filters on one crystal: x = TAI - raw (ns), y = dx/dt (ns/s), each member with another wander w.
+
+    x' = y,   y' = white noise of strength w^2        (random-walk frequency: ADEV = w sqrt(tau/3))
+
+Forgotten likelihoods weigh the members, so that a quiet crystal gets a long memory and one in a draught a short one; a member that has
+become hopeless is restarted from the mixture. Pure; time in seconds, phases in ns. Used by the estimator only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ppsd.noise import Noise
+
+WANDERS = (0.1, 0.3, 1.0, 3.0, 10.0, 40.0)
+"""w of the members, ns/s per sqrt(s): from a TCXO (1e-10) over crystals in a box, a room, a draught to one that is breathed on."""
+FORGET = 0.99
+"""Of the likelihoods, a sample: a hundred samples weigh (discipline scenarios: b-step needs as few, b-quiet would like more)."""
+FORGET_FRAMES = 0.999
+"""The same on a polled line, where only the beats tell anything (83 s each for a crystal 12 ppm off)."""
+LONG = 1e-4
+"""Weight of a sample in the long-run likelihoods: three hours of pulses say what the crystal is like."""
+UNUSUAL = -3.5
+"""Log weight to which a member that the long run speaks against returns while the recent samples say nothing: crystals do change."""
+HOPELESS = -12.0
+"""Log weight at which a member starts anew (1 : 160 000), at ``RESTART``."""
+RESTART = -10.0
+EPSILON = 1e-4
+"""Share of samples that lie on no frame of a polled line: keeps the likelihood of an impossible one finite."""
+ROOT_TAU = math.sqrt(2 * math.pi)
+
+
+@dataclass(slots=True)
+class Member:
+    """x, y and their covariance; ``q`` = w^2; ``log_weight`` relative to the best; ``long_run``: mean log likelihood, less the best's."""
+
+    q: float
+    x: float
+    y: float
+    pxx: float
+    pxy: float
+    pyy: float
+    log_weight: float = 0.0
+    long_run: float = 0.0
+
+    def predict(self, dt: float) -> None:
+        """``dt`` seconds pass."""
+        self.x += self.y * dt
+        self.pxx += dt * (2 * self.pxy + dt * (self.pyy + self.q * dt / 3))
+        self.pxy += dt * (self.pyy + self.q * dt / 2)
+        self.pyy += self.q * dt
+
+    def update(self, score: float, information: float) -> None:
+        """The likelihood of x has this ``score`` (1/ns) and ``information`` (1/ns^2) at the prediction."""
+        pxx, pxy = self.pxx, self.pxy
+        self.x += pxx * score
+        self.y += pxy * score
+        self.pyy -= pxy * pxy * information
+        self.pxy -= pxx * pxy * information
+        self.pxx -= pxx * pxx * information
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """The weighted bank: its means, and covariances with the spread between the members in them."""
+
+    x: float
+    y: float
+    pxx: float
+    pyy: float
+
+
+class Bank:
+    """The members, started alike."""
+
+    def __init__(self, x: float, y: float, pxx: float, pxy: float, pyy: float) -> None:
+        self.members = [Member(w * w, x, y, pxx, pxy, pyy) for w in WANDERS]
+        self.samples = 0
+
+    def predict(self, dt: float) -> None:
+        """``dt`` seconds pass."""
+        for m in self.members:
+            m.predict(dt)
+
+    def sample(self, z: float, noise: Noise, calm: bool) -> None:
+        """A sample of x with continuous noise. ``calm``: only the calmest members are asked (a sawtooth imitates wander)."""
+        pxx = self.mixture().pxx  # one clip for all: likelihoods of differently clipped samples cannot be compared
+        r = noise.variance_beside(pxx)
+        likelihoods = []
+        for m in self.members:
+            s = m.pxx + r
+            nu = noise.feed(z - m.x, pxx)
+            likelihoods.append(-math.inf if calm and m.q > 1.0 else -0.5 * (nu * nu / s + math.log(s)))
+            m.update(nu / s, 1 / s)
+        self._weigh(likelihoods, FORGET)
+
+    def frame(self, z: float, frame_ns: float, jitter_ns: float) -> None:
+        """A sample of a polled line: x lies within half a frame of ``z``, the edges blurred by N(0, jitter): moments of a cut Gaussian."""
+        likelihoods = []
+        for m in self.members:
+            s = math.sqrt(m.pxx + jitter_ns * jitter_ns)
+            a, b = (z - frame_ns / 2 - m.x) / s, (z + frame_ns / 2 - m.x) / s
+            p = 0.5 * (math.erfc(-b / math.sqrt(2)) - math.erfc(-a / math.sqrt(2))) + EPSILON
+            fa, fb = math.exp(-a * a / 2) / ROOT_TAU, math.exp(-b * b / 2) / ROOT_TAU
+            score = (fa - fb) / (p * s)
+            information = score * score - (a * fa - b * fb) / (p * s * s)
+            likelihoods.append(math.log(p))
+            m.update(score, min(max(0.0, information), 0.999 / m.pxx))
+        self._weigh(likelihoods, FORGET_FRAMES)
+
+    def _weigh(self, likelihoods: Sequence[float], forget: float) -> None:
+        self.samples += 1
+        gain = max(LONG, 1.0 / self.samples)
+        best = -math.inf
+        top = max(likelihoods)
+        for m, log_p in zip(self.members, likelihoods, strict=True):
+            m.long_run += gain * (max(log_p, top - 50.0) - m.long_run)
+        longest = max(m.long_run for m in self.members)
+        known = min(self.samples, 1 / LONG)
+        for m, log_p in zip(self.members, likelihoods, strict=True):
+            usual = max(UNUSUAL, (m.long_run - longest) * known)
+            m.log_weight = forget * m.log_weight + (1 - forget) * usual + log_p
+            best = max(best, m.log_weight)
+        mixed: Mixture | None = None
+        for m in self.members:
+            m.log_weight -= best
+            if m.log_weight < HOPELESS:
+                mixed = mixed or self.mixture()
+                m.x, m.y, m.pxx, m.pxy, m.pyy = mixed.x, mixed.y, mixed.pxx, 0.0, mixed.pyy
+                m.log_weight = RESTART
+
+    def widen(self, phase_ns: float, rate: float) -> None:
+        """The model has left the data: add these standard deviations (ns, ns/s)."""
+        for m in self.members:
+            m.pxx += phase_ns**2
+            m.pyy += rate**2
+
+    def mixture(self) -> Mixture:
+        """The bank as one."""
+        top = max(m.log_weight for m in self.members)
+        weights = [math.exp(m.log_weight - top) for m in self.members]
+        total = sum(weights)
+        x = y = pxx = pyy = 0.0
+        for w, m in zip(weights, self.members, strict=True):
+            x += w * m.x
+            y += w * m.y
+        x /= total
+        y /= total
+        for w, m in zip(weights, self.members, strict=True):
+            pxx += w * (m.pxx + (m.x - x) ** 2)
+            pyy += w * (m.pyy + (m.y - y) ** 2)
+        return Mixture(x, y, pxx / total, pyy / total)
+
+    def wander(self) -> float:
+        """w (ns/s per sqrt(s)) that the long run makes likeliest: top of a parabola in log w through the best member and its neighbours."""
+        runs = [m.long_run for m in self.members]
+        i = max(range(len(runs)), key=runs.__getitem__)
+        if not 0 < i < len(runs) - 1:
+            return WANDERS[i]
+        a, b, c = (math.log(WANDERS[j]) for j in (i - 1, i, i + 1))
+        fa, fb, fc = runs[i - 1], runs[i], runs[i + 1]
+        d1, d2 = (fb - fa) / (b - a), (fc - fb) / (c - b)
+        curve = (d2 - d1) / (c - a)
+        if not curve < 0.0:
+            return WANDERS[i]
+        return math.exp(min(c, max(a, (a + b) / 2 - d1 / (2 * curve))))

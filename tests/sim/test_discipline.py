@@ -1,0 +1,49 @@
+"""The discipline scenarios, short: the bound covers the truth on every kind of noise, and the time is as good as the kept figures say."""
+
+from __future__ import annotations
+
+import math
+import statistics
+
+import pytest
+from refclock_sim.discipline import SCENARIOS, run
+
+SHORT_S = {"b-step": 10_200, "step-1us": 10_200, "warm-up": 8_400, "b-ramp": 9_600}
+"""As long as it takes to see what they are about; half an hour for the others. `make bench-clock` runs them whole."""
+ERRORS_US = {"a": 0.047, "b-quiet": 0.24, "b-wander": 0.55, "c-iid": 22.0, "c-beat": 17.0, "e": 0.30, "h": 0.26, "i": 0.30}
+"""RMS less the mean: chronyd's best of 15 settings per scenario, or three quarters of it, or 1.35 x the limit filter where that is less."""
+
+
+@pytest.mark.parametrize("seed", range(901, 906))
+@pytest.mark.parametrize("name", list(SCENARIOS))
+def test_bound_covers_the_truth_at_every_instant(name: str, seed: int) -> None:
+    """From the first served second on |served - true| <= bound, whatever the shape of the noise and whatever the crystal does."""
+    course = run(SCENARIOS[name], seed, SHORT_S.get(name, 1800))
+    assert course.judged > 1000
+    assert course.uncovered == 0, f"error {course.worst:.2f} times the bound at {course.worst_s} s"
+
+
+@pytest.mark.parametrize("name", list(ERRORS_US))
+def test_served_time_is_near_and_its_bound_is_tight(name: str) -> None:
+    """Error and tightness in steady state: the median bound is at most 9 times the error that a client sees.
+
+    One seed's RMS of slow errors (USB) is itself uncertain by a third; the claim of 6 is for many seeds: tests/bench/clock.md.
+    """
+    course = run(SCENARIOS[name], 903)
+    mean = statistics.fmean(course.errors)
+    rms = statistics.pstdev(course.errors, mean)
+    assert rms <= 1.1 * ERRORS_US[name]
+    assert statistics.median(course.bounds) <= 9 * math.hypot(rms, mean)
+
+
+def test_cold_start_is_below_ten_microseconds_within_ten_seconds() -> None:
+    """50 ppm off, first sample to the last error above 10 us: at most 10 s in each of five seeds."""
+    assert all(run(SCENARIOS["g"], seed).above_10us_s <= 10 for seed in range(904, 909))
+
+
+def test_holdover_is_covered_and_not_exaggerated() -> None:
+    """After an hour without samples the bound covers ten crystals and is within 5 of their RMS error, sampling of that RMS allowed for."""
+    courses = [run(SCENARIOS["f"], seed) for seed in range(910, 920)]
+    assert all(c.uncovered == 0 for c in courses)
+    rms = math.sqrt(statistics.fmean(c.errors[-1] ** 2 for c in courses))
+    assert statistics.median(c.bounds[-1] for c in courses) <= 5 * rms * (1 + 2 / math.sqrt(2 * len(courses)))

@@ -1,0 +1,70 @@
+"""What the engine asks of the system clock: when it may be stepped, and how far it may be corrected."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from ppsd.config import ClockConfig, Config
+from ppsd.engine import PANIC_NS, Engine
+from ppsd.events import ClockStepped, Event, Publish, Sampled, Steer, Ticked
+from refclock.config import ShmSource
+from refclock.sample import NS, Instant, Leap, Sample, SourceId
+from refclock.timescales import LeapTable
+
+TAI = 1_800_000_037 * NS
+RAW = 5_000 * NS
+SHM = SourceId("shm0")
+CONFIG = Config(clock=ClockConfig(not_before=date(2026, 1, 1), steer="kernel"), sources=(ShmSource(name="shm0", unit=0, bias_us=1.0),))
+
+
+def at(second: float, real_ns: int = 0, era: int = 0) -> Instant:
+    raw = RAW + round(second * NS)
+    return Instant(LeapTable().tai_to_utc_ns(TAI) + raw - RAW + real_ns, raw, era)
+
+
+def engine() -> Engine:
+    return Engine(CONFIG, {}, at(0), simulated=False, version="test", pid=0)
+
+
+def steers(engine: Engine, event: Event) -> list[Steer]:
+    return [e for e in engine.handle(event) if isinstance(e, Steer)]
+
+
+def follow(engine: Engine, first: int, last: int, step_ns: int = 0, era: int = 0) -> list[Steer]:
+    """Right samples and ticks of the seconds from ``first`` to before ``last``; REALTIME is ``step_ns`` ahead."""
+    out = []
+    for k in range(first, last):
+        now = at(k, step_ns, era)
+        out += steers(engine, Sampled(SHM, Sample(now, TAI + k * NS, 0, Leap.NORMAL), now))
+        out += steers(engine, Ticked(at(k + 0.5, step_ns, era)))
+    return out
+
+
+def test_first_correction_may_be_a_step_and_the_rest_may_not() -> None:
+    """As chronyd's makestep with a limit of one update; nothing is too far for the first one of a boot."""
+    seen = follow(engine(), 0, 20)
+    assert [s.may_step for s in seen] == [True] + [False] * (len(seen) - 1)
+    assert seen[0].panic_ns is None
+    assert {s.panic_ns for s in seen[1:]} == {PANIC_NS}
+
+
+def test_a_foreign_step_is_undone_at_once() -> None:
+    """Somebody sets the clock by +0.5 s: the answer is a correction that may be a step, the next ones may not; served time never moved."""
+    clock = engine()
+    follow(clock, 0, 20)
+    before = clock.timescale.tai_at(at(23).mono_ns)
+    assert [s.may_step for s in steers(clock, ClockStepped(NS // 2, at(19.6, NS // 2, 1)))] == [True]
+    assert not any(s.may_step for s in follow(clock, 20, 23, NS // 2, 1))
+    assert abs(clock.timescale.tai_at(at(23).mono_ns) - before) < 100
+
+
+def test_the_panic_limit_survives_a_restart() -> None:
+    """A process that goes on from the record of the same boot is as careful as the one that left it."""
+    first = engine()
+    records = []
+    for k in range(20):
+        now = at(k)
+        records += [e for e in first.handle(Sampled(SHM, Sample(now, TAI + k * NS, 0, Leap.NORMAL), now)) if isinstance(e, Publish)]
+    again = Engine(CONFIG, {}, at(20), simulated=False, version="test", pid=0, resume=records[-1])
+    tick = Ticked(at(21))
+    assert [s.panic_ns for s in steers(again, tick)] == [PANIC_NS]
