@@ -122,6 +122,7 @@ class _Run:
             summary = {
                 "frames": frames,
                 "broken": {name: n for name, n in counts.items() if name not in (*frames, "junk-bytes")},
+                "others": dict(sorted(receiver.framer.foreign.items())),
                 "junk_bytes": junk,
                 "labels": receiver.labels,
                 "trusted": self.trusted,
@@ -133,6 +134,7 @@ class _Run:
                 "last": self.last or None,
                 "not_before": self.not_before.isoformat(),
                 "weeks_repaired": 1024 * max(self.repaired, default=0),
+                "dates": self._date_verdict(),
             }
             print(json.dumps({"summary": summary}), file=self.out)
             return
@@ -142,6 +144,9 @@ class _Run:
             say.append(f"Seconds: {receiver.labels} offered for time, {self.trusted} of them trusted, {self.first} to {self.last}")
         else:
             say.append("Seconds: none; this recording gives no time")
+        others = ", ".join(f"{n} {name}" for name, n in sorted(receiver.framer.foreign.items()))
+        if others:
+            say.append(f"Other protocols: {others} frames" + (f"; {receiver.advice}" if receiver.advice else ""))
         for reason, n in rejected.items():
             say.append(f"Not used: {n} x {REASONS.get(reason, reason)}")
         if receiver.nmea.without_checksum:
@@ -152,7 +157,7 @@ class _Run:
     def _date_verdict(self) -> str:
         moved = max(self.repaired, default=0)
         if not self.repaired:
-            return "none"
+            return "none valid"
         if not moved:
             return f"as the receiver states them (not before {self.not_before})"
         return (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from refclock.foreign import SWITCH
 from refclock.framing import FrameKind, Framer
 from refclock.labels import LabelGate
 from refclock.nmea import NmeaDecoder
@@ -58,8 +59,21 @@ class Receiver:
 
     @property
     def protocol(self) -> str:
-        """NMEA, UBX, NMEA+UBX, or unknown while no frame has been recognised."""
-        return "+".join(kind.value for kind in FrameKind if self.framer.counts[kind.value]) or "unknown"
+        """NMEA, UBX, NMEA+UBX, with others that are only recognised behind them; unknown while no frame has been recognised."""
+        ours = [kind.value for kind in FrameKind if self.framer.counts[kind.value]]
+        others = sorted(self.framer.foreign)
+        if (ours or len(others) > 1) and "gpsd" in others:  # a few lines of gpsd's at the head of what was recorded through it
+            others.remove("gpsd")
+        return "+".join([*ours, *others]) or "unknown"
+
+    @property
+    def advice(self) -> str:
+        """What to do about a receiver that speaks nothing from which time is taken; "" when it does, or says nothing that is known."""
+        foreign = self.framer.foreign
+        if not foreign or any(self.framer.counts[kind.value] for kind in FrameKind):
+            return ""
+        name = max(foreign, key=lambda n: foreign[n])
+        return f"recognised {name}: time is not taken from it; switch it to NMEA by {SWITCH[name]}"
 
     @property
     def identity(self) -> str:
