@@ -113,7 +113,7 @@ def correct(name: str, frame: bytes) -> bool:
     """Whether checksum and end marks of a whole frame are right."""
     match name:
         case "SiRF":
-            return frame[-2:] == b"\xb0\xb3" and sum(frame[4:-4]) & 0x7FFF == unpack_from(">H", frame, len(frame) - 4)[0]
+            return frame[-2:] == b"\xb0\xb3" and sum(frame[4:-4]) & 0x7FFF == int.from_bytes(frame[-4:-2], "big")
         case "SkyTraq":
             return frame[-2:] == b"\r\n" and _folded(frame[4:-3]) == frame[-3]
         case "CASIC":
@@ -121,7 +121,8 @@ def correct(name: str, frame: bytes) -> bool:
             if length % 4:
                 return False
             words = unpack_from(f"<{length // 4}I", frame, 6)
-            return (length + (kind << 16) + (number << 24) + sum(words)) & 0xFFFF_FFFF == unpack_from("<I", frame, len(frame) - 4)[0]
+            check: int = unpack_from("<I", frame, len(frame) - 4)[0]
+            return bool((length + (kind << 16) + (number << 24) + sum(words)) & 0xFFFF_FFFF == check)
         case "RTCM3":
             return _crc24q(frame[:-3]) == int.from_bytes(frame[-3:], "big")
         case "Allystar":
@@ -133,7 +134,7 @@ def correct(name: str, frame: bytes) -> bool:
         case "NovAtel" | "Unicore":  # CRC-32 that begins with 0 and is not inverted
             return crc32(frame[:-4], 0xFFFF_FFFF) ^ 0xFFFF_FFFF == int.from_bytes(frame[-4:], "little")
         case "Zodiac":
-            return len(frame) == 10 or sum(unpack_from(f"<{len(frame) // 2 - 5}H", frame, 10)) & 0xFFFF == 0
+            return bool(sum(unpack_from(f"<{len(frame) // 2 - 5}H", frame, 10)) & 0xFFFF == 0)
     return False
 
 

@@ -7,18 +7,19 @@ nothing and has no clock. NMEA and UBX may be mixed; while a UBX label is fresh 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from refclock.foreign import SWITCH
 from refclock.framing import FrameKind, Framer
 from refclock.labels import LabelGate
 from refclock.nmea import NmeaDecoder
-from refclock.sample import Instant, LeapNotice, Sawtooth, SecondLabel, SkyView
+from refclock.sample import HealthReport, Instant, LeapNotice, Sawtooth, SecondLabel, SkyView
 from refclock.ubx import UbxDecoder
 
 SILENCE_NS = 200_000_000
 """A pause of the line this long ends a cycle's burst: longer than USB and buffer time-outs, shorter than a cycle's idle part."""
 
-ReceiverValue = SecondLabel | LeapNotice | Sawtooth | SkyView
+ReceiverValue = SecondLabel | LeapNotice | Sawtooth | SkyView | HealthReport
 
 
 class Receiver:
@@ -41,6 +42,7 @@ class Receiver:
         self._heard_mono = at.mono_ns
         values: list[ReceiverValue] = []
         for frame in self.framer.feed(data, at, byte_ns):
+            decoded: Sequence[ReceiverValue]
             decoded = self.nmea.decode(frame) if frame.kind is FrameKind.NMEA else self.ubx.decode(frame)
             for value in decoded:
                 if isinstance(value, SecondLabel):

@@ -22,10 +22,11 @@ from typing import Final
 
 from refclock.framing import Frame, ubx_checksum
 from refclock.labels import FRESH_NS, Reject, civil_s, window
-from refclock.sample import NS, FixMode, Instant, LeapNotice, Satellite, Sawtooth, SecondLabel, SkyView
+from refclock.sample import NS, FixMode, HealthReport, Instant, LeapNotice, Satellite, Sawtooth, SecondLabel, SkyView
 from refclock.timescales import DAY_S, WEEK_S
+from refclock.ubx_health import MESSAGES as HEALTH_MESSAGES
 
-UbxValue = SecondLabel | LeapNotice | Sawtooth | SkyView
+UbxValue = SecondLabel | LeapNotice | Sawtooth | SkyView | HealthReport
 UbxAnswer = UbxValue | Reject | None
 
 GPS_EPOCH_S = 315_964_800
@@ -95,27 +96,30 @@ class UbxDecoder:
         }
 
     def decode(self, frame: Frame) -> list[UbxValue]:
-        """What the message says: nothing or one value. Never raises."""
+        """What the message says: a value of time, the receiver's health, both or nothing. Never raises."""
         message, payload = (frame.data[0], frame.data[1]), frame.data[2:]
         if message[0] == NAV and message[1] in EPOCH_MESSAGES and len(payload) >= 4:
             epoch = int.from_bytes(payload[:4], "little")
             if epoch != self._epoch:
                 self._epoch, self._epoch_at = epoch, frame.at
+        values: list[UbxValue] = []
+        examine = HEALTH_MESSAGES.get(message)
+        if examine is not None and (report := examine(payload, frame.at)) is not None:
+            values.append(report)
         known = self._handlers.get(message)
         if known is None:
-            return []
+            return values
         shortest, handler = known
         if len(payload) < shortest:
             if payload:  # an empty one is a poll that somebody echoed
                 self.rejected[Reject.BAD_FIELDS] += 1
-            return []
+            return values
         value = handler(payload, frame.at)
-        if value is None:
-            return []
         if isinstance(value, Reject):
             self.rejected[value] += 1
-            return []
-        return [value]
+        elif value is not None:
+            values.append(value)
+        return values
 
     def _stamp(self, at: Instant) -> Instant:
         epoch_at = self._epoch_at
