@@ -108,7 +108,10 @@ class Engine:
             case Received():
                 source = self.sources[event.source]
                 trusted = source.verdict.trusted
+                table = self.leaps.table
                 samples = source.received(event.data, at, event.byte_ns, self.leaps, present)
+                if self.leaps.table != table and self.timescale.estimate is not None:  # 23:59:60 is being stated now
+                    out.append(self._record(at))
                 self._after_labels(source, trusted, samples, at, out)
             case Pulsed():
                 source = self.sources[event.source]

@@ -57,6 +57,7 @@ STATE_RATE_SIGMA = 5e-7
 """A crystal comes back within 0.5 ppm after a restart at another temperature (discipline.md b-ramp: 1 ppm over a warm-up)."""
 PULSE_REFID, LABEL_REFID = "PPS", "GPS"
 """Served reference identifiers (RFC 5905 figure 12): numbered by its pulse, or by its messages alone."""
+NO_DATE = "the receiver has a fix but sends no date: switch on RMC or ZDA (or NAV-PVT)"
 FIX_WORDS = {FixMode.NONE: "none", FixMode.FIX_2D: "2D", FixMode.FIX_3D: "3D", FixMode.TIME_ONLY: "time-only"}
 
 
@@ -114,6 +115,7 @@ class Source:
         self.trust = SecondTrust(system_clock=True)
         self._not_before_s = not_before_s
         self._byte_ns = 0
+        self._spoke = "NMEA"
         self._named_s = not_before_s
         self._label_mono_ns = self._pulse_mono_ns = 0
         self._sawtooth: Sawtooth | None = None
@@ -186,6 +188,7 @@ class Source:
         """A valid label. Labels that are not trusted yet go no further."""
         self.labels += 1
         self._label_mono_ns = label.at.mono_ns
+        self._spoke = "UBX" if label.sentence.startswith("NAV") else "gpsd" if label.sentence == "TPV" else "NMEA"
         self._named_s = label.utc_ns // NS
         wrong = impossible(label, self._not_before_s, self._saved_s)
         if wrong:
@@ -233,6 +236,7 @@ class Source:
         self._sawtooth = None
         if self.health.blocked(edge.at.mono_ns):
             self.pairing.refused["doubtful-receiver"] += 1
+            self.pairing.why = "the receiver is well again: waiting for its next second"
             return None
         self.pulse.estimator.bias_ns = self._bias_ns + self.health.extra_ns
         sample = self.pairing.edge(Edge(at, edge.kind, edge.sequence, edge.uncertainty_ns), present)
@@ -298,8 +302,11 @@ class Source:
             return "waiting for samples" if not self.pulses else "gathering samples"
         if not self.labels and self.receiver.advice:
             return self.receiver.advice
+        if not self.labels and self.sky is not None and self.sky.mode is not FixMode.NONE and not self.verdict.held_s:
+            return NO_DATE
         if self.sky is not None and self.sky.mode is FixMode.NONE and not self.verdict.trusted:
-            return f"no fix yet, {self.sky.used} of {len(self.sky.satellites)} satellites used"
+            seen = len(self.sky.satellites)
+            return f"no fix yet, {self.sky.used} of {seen} satellites used" if seen else "no fix yet, no satellites seen"
         doubt = self.health.blocked(now_mono_ns)
         if doubt:
             return doubt
@@ -359,7 +366,7 @@ class Source:
             fix=FIX_WORDS[self.sky.mode] if self.sky is not None else "unknown",
             satellites_used=self.sky.used if self.sky is not None else None,
             satellites_seen=len(self.sky.satellites) if self.sky is not None else None,
-            message=self.pairing.delay_words(self.receiver.protocol) if self.has_label else "",
+            message=self.pairing.delay_words(self._spoke) if self.has_label else "",
             health=tuple(d.words for d in self.health.doubts(now.mono_ns)),
             message_delay_ms=delay[0] / 1e6 if delay else None,
             message_spread_ms=delay[1] / 2e6 if delay else None,

@@ -44,6 +44,7 @@ DISAGREEING_PROVEN = 300
 five minutes when labels had confirmed it for longer than ``PROVEN`` (then late labels are likelier than a wrong timescale)."""
 PROVEN = 60
 LATE_EDGE_NS = 400_000_000
+TAKING_UP = "taking up its pulses"
 DELAYS = 32
 """Message delays kept for the median."""
 
@@ -110,10 +111,14 @@ class Pairing:
                 return [], None
             self._confirmed += 1
             self._contradicted = 0
+            self.why = TAKING_UP
             if calibrates:
                 self._delays.append(present.tai_at(at.mono_ns) - tai_ns)
         elif self._edges:
+            ambiguous = self.refused["ambiguous-delay"]
             numbered = self._name(tai_ns, at, clock_ns)
+            if self.refused["ambiguous-delay"] > ambiguous:
+                return [], None  # not even as a coarse sample: it may be off by what the delay is taken for
         delay, uncertainty = self.delay_ns()
         return numbered, Sample(at.shifted(-round(delay)), tai_ns, round(uncertainty))
 
@@ -157,6 +162,7 @@ class Pairing:
             self.why = f"naming the second: {len(self._naming)} of {AGREEING} labels agree"
             return []
         samples = [s for e in self._edges if (s := _rounded(e, e.at.mono_ns + origin)) is not None]
+        self.why = TAKING_UP
         self._naming.clear()
         self._edges.clear()
         self._confirmed = self._contradicted = 0

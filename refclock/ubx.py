@@ -202,14 +202,13 @@ class UbxDecoder:
         """TIM-TP: of the *next* pulse. qErr is what has to be **added** to the pulse's time to get the true second (F9T against a
         reference clock: anderswallin.net 2019/10 "ublox-f9t-qerr-correction"), so ours, "pulse late by", is minus qErr."""
         tow_ms, sub_ms, error_ps, week, flags, _info = _TIM_TP.unpack_from(payload)
-        if flags & 0x10 or abs(error_ps) > SAWTOOTH_MAX_PS:  # qErrInvalid
-            return None
+        known = not flags & 0x10 and abs(error_ps) <= SAWTOOTH_MAX_PS  # qErrInvalid
         utc_ns = None
         if flags & 3 == 3:  # time base UTC, UTC available
             tow_ns = tow_ms * 1_000_000 + (sub_ms * 1_000_000 >> 32)
             placed = window(GPS_EPOCH_S + week * WEEK_S, self.not_before_s)
             utc_ns = placed[0] * NS + tow_ns if placed else None
-        return Sawtooth(-error_ps / 1000, utc_ns, at)
+        return Sawtooth(-error_ps / 1000 if known else 0.0, utc_ns, at) if known or utc_ns is not None else None
 
     def _status(self, payload: bytes, at: Instant) -> UbxAnswer:
         self._fix(_FIXES.get(payload[4], FixMode.NONE) if payload[5] & 1 else FixMode.NONE, at)

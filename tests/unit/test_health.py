@@ -103,7 +103,8 @@ def test_cut_cable_blocks_until_well() -> None:
     health.report(HealthReport(at(1), antenna=Antenna.OK))
     assert health.doubts(NS) == ()
     health.report(HealthReport(at(100), antenna=Antenna.OPEN))
-    assert health.blocked(100 * NS) == "the antenna is disconnected (open): the receiver coasts and its time is not used; check plug and cable"
+    told = "the antenna is disconnected (open): the receiver coasts and its time is not used; check plug and cable"
+    assert health.blocked(100 * NS) == told
     health.report(HealthReport(at(110), antenna=Antenna.OK))
     assert health.doubts(110 * NS) == ()
 
