@@ -57,6 +57,8 @@ STATE_RATE_SIGMA = 5e-7
 """A crystal comes back within 0.5 ppm after a restart at another temperature (discipline.md b-ramp: 1 ppm over a warm-up)."""
 PULSE_REFID, LABEL_REFID = "PPS", "GPS"
 """Served reference identifiers (RFC 5905 figure 12): numbered by its pulse, or by its messages alone."""
+GPSD_PULSE_NS = 100_000.0
+"""gpsd may stamp a pulse in user space, after TIOCMIWAIT woke it: 30 to 95 us late on a motherboard port (receivers.md section 0.4)."""
 NO_DATE = "the receiver has a fix but sends no date: switch on RMC or ZDA (or NAV-PVT)"
 FIX_WORDS = {FixMode.NONE: "none", FixMode.FIX_2D: "2D", FixMode.FIX_3D: "3D", FixMode.TIME_ONLY: "time-only"}
 
@@ -115,6 +117,7 @@ class Source:
         self.trust = SecondTrust(system_clock=True)
         self._not_before_s = not_before_s
         self._byte_ns = 0
+        self._reported_ns = 0.0
         self._spoke = "NMEA"
         self._named_s = not_before_s
         self._label_mono_ns = self._pulse_mono_ns = 0
@@ -225,6 +228,8 @@ class Source:
 
     def pulsed(self, edge: Edge, present: Present | None) -> Sample | None:
         """An edge of the pulse; its sample when it could be numbered and was used."""
+        if not self.has_pulse:  # gpsd reports pulses although none was configured
+            self.has_pulse, self._reported_ns = True, GPSD_PULSE_NS + edge.uncertainty_ns
         if not self.chooser.accept(edge):
             return None
         self.pulses += 1
@@ -238,7 +243,7 @@ class Source:
             self.pairing.refused["doubtful-receiver"] += 1
             self.pairing.why = "the receiver is well again: waiting for its next second"
             return None
-        self.pulse.estimator.bias_ns = self._bias_ns + self.health.extra_ns
+        self.pulse.estimator.bias_ns = self._bias_ns + self._reported_ns + self.health.extra_ns
         sample = self.pairing.edge(Edge(at, edge.kind, edge.sequence, edge.uncertainty_ns), present)
         if sample is None or present is None or not self.pulse.add(sample, present.tai_at(at.mono_ns)):
             return None
