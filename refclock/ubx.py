@@ -22,6 +22,7 @@ from typing import Final
 
 from refclock.framing import Frame, ubx_checksum
 from refclock.labels import FRESH_NS, Reject, civil_s, window
+from refclock.proprietary import TAI_GPS_S
 from refclock.sample import NS, FixMode, HealthReport, Instant, LeapNotice, Satellite, Sawtooth, SecondLabel, SkyView
 from refclock.timescales import DAY_S, WEEK_S
 from refclock.ubx_health import MESSAGES as HEALTH_MESSAGES
@@ -31,8 +32,6 @@ UbxAnswer = UbxValue | Reject | None
 
 GPS_EPOCH_S = 315_964_800
 """1980-01-06 (IS-GPS-200 section 3.3.4)."""
-TAI_GPS_S = 19
-"""TAI - GPS, constant (IS-GPS-200: GPS time was UTC in 1980, when TAI-UTC was 19 s)."""
 ACCURATE_NS = 10_000
 """A receiver that loses its fix lets its accuracy estimate grow; a 0.5 ppm TCXO passes this after 20 s."""
 CYCLE_NS = 800_000_000
