@@ -98,6 +98,7 @@ class GpsdLine:
         self._clock = clock
         self._local = config.host in LOCAL_HOSTS or config.host.startswith("127.")
         self._pulses = self._local and not config.pps
+        self._own_pulse = bool(config.pps)
         self._sequence = 0
         self.what = ""
         self.read()
@@ -110,7 +111,8 @@ class GpsdLine:
         """What gpsd reported."""
         data, at = self._socket.pump()
         if self._socket.connected:
-            self.what = self._name + (" with the pulses that it reports" if self._sequence else "")
+            way = " with the pulses that it reports" if self._sequence else ", messages only"
+            self.what = self._name + ("" if self._own_pulse else way)
         events: list[Event] = []
         for value in self._stream.feed(data, at):
             if isinstance(value, SecondLabel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from binascii import crc32, crc_hqx
+from collections.abc import Callable
 from functools import reduce
 from operator import xor
 
@@ -103,6 +104,16 @@ def test_each_protocol_is_named(name: str) -> None:
     assert receiver.advice == f"recognised {name}: time is not taken from it; switch it to NMEA by {SWITCH[name]}"
     receiver.feed(SENTENCE, AT, 0)
     assert (receiver.framer.counts["NMEA"], receiver.advice) == (1, "")
+
+
+def test_advice_is_the_golden_one(golden: Callable[[str, str], None]) -> None:
+    """What a person reads about a receiver that speaks something else, for each protocol, to the letter."""
+    told = []
+    for name in sorted(FRAMES):
+        receiver = Receiver(0)
+        receiver.feed(FRAMES[name] * 3, AT, 0)
+        told.append(f"{receiver.protocol}: {receiver.advice}")
+    golden("protocols.txt", "\n".join(told) + "\n")
 
 
 @pytest.mark.parametrize("name", ["SiRF", "SkyTraq", "CASIC", "RTCM3", "Allystar", "NovAtel", "Zodiac"])
