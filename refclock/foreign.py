@@ -30,7 +30,6 @@ SWITCH: Final = {
     "SiRF": "message 129 (gpsctl -n, SiRFDemo)",
     "SkyTraq": "message 09, type 1 (GNSS Viewer)",
     "CASIC": "the command $PCAS03",
-    "RTCM3": "the base station's settings: this is correction data, the time comes on another port or message",
     "Allystar": "message CFG-MSG (Satrack)",
     "NovAtel": "the commands LOG GPRMC ONTIME 1 and LOG GPZDA ONTIME 1",
     "Unicore": "the commands GPRMC 1 and GPZDA 1",
@@ -41,10 +40,19 @@ SWITCH: Final = {
     "EverMore": "its configuration program",
     "GREIS": "the commands em,,/msg/nmea/RMC:1 and em,,/msg/nmea/ZDA:1",
     "SBF": "the command setNMEAOutput, Stream1, COM1, RMC+ZDA, sec1",
-    "gpsd": "a source of type gpsd: this is gpsd's own report, not a receiver's",
-    "AIS": "another line: this is a ship's radio",
 }
-"""How each one is brought to speak NMEA, or what it is instead (the makers' manuals named above)."""
+"""How each one is brought to speak NMEA (the makers' manuals named above)."""
+INSTEAD: Final = {
+    "RTCM3": "these are corrections for other receivers: switch on NMEA on this port, or use another one of the receiver's",
+    "gpsd": "this is gpsd's own report, not a receiver's: configure a source of type gpsd",
+    "AIS": "this is a ship's radio: use the line of the receiver",
+}
+"""What to do about those that are not a receiver's own protocol."""
+
+
+def advice(name: str) -> str:
+    """What to do about a line that speaks ``name``."""
+    return f"recognised {name}: time is not taken from it; " + (INSTEAD.get(name) or f"switch it to NMEA by {SWITCH[name]}")
 
 
 class Span(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from refclock.foreign import SWITCH
+from refclock.foreign import advice
 from refclock.framing import FrameKind, Framer
 from refclock.labels import LabelGate
 from refclock.nmea import NmeaDecoder
@@ -74,8 +74,7 @@ class Receiver:
         foreign = self.framer.foreign
         if not foreign or any(self.framer.counts[kind.value] for kind in FrameKind):
             return ""
-        name = max(foreign, key=lambda n: foreign[n])
-        return f"recognised {name}: time is not taken from it; switch it to NMEA by {SWITCH[name]}"
+        return advice(max(foreign, key=lambda name: foreign[name]))
 
     @property
     def identity(self) -> str:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refclock.foreign import SWITCH
+from refclock.foreign import advice
 from refclock.framing import Framer, nmea_checksum
 from refclock.receiver import Receiver
 from refclock.sample import Instant
@@ -101,7 +101,7 @@ def test_each_protocol_is_named(name: str) -> None:
     receiver.feed(b"\0\xa0\xba" + FRAMES[name] * 3, AT, 0)
     assert receiver.framer.foreign == {name: 3}
     assert receiver.protocol == name
-    assert receiver.advice == f"recognised {name}: time is not taken from it; switch it to NMEA by {SWITCH[name]}"
+    assert receiver.advice == advice(name)
     receiver.feed(SENTENCE, AT, 0)
     assert (receiver.framer.counts["NMEA"], receiver.advice) == (1, "")
 
