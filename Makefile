@@ -32,10 +32,11 @@ check: setup
 	$(VENV)/bin/mypy
 
 sim: setup
-	@set -e; for f in hw-sim/scenarios/*.toml; do $(VENV)/bin/refclock sim $$f; done
+	@set -e; for f in hw-sim/scenarios/*.toml hw-sim/scenarios/*/*.toml; do $(VENV)/bin/refclock sim $$f; done
 
 bench: setup peers
 	$(PY) tests/bench/footprint.py
+	$(PY) tests/bench/decoding.py
 
 bench-server: setup peers
 	@mkdir -p build/bench

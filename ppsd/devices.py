@@ -7,16 +7,17 @@ Flow: serial_port, gpsd_socket, intake (bytes and raw samples) -> **devices** ->
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from typing import Final, Protocol
 
 from ppsd.engine import Engine
-from ppsd.events import Event, Labelled, Received, Sampled, SkySeen
+from ppsd.events import Event, Labelled, Pulsed, Received, Sampled, SkySeen
 from refclock.config import GpsdSource, ReceiverSource, ShmSource, SockSource, Source
-from refclock.gpsd import GpsdStream
+from refclock.gpsd import GpsdPulse, GpsdStream
 from refclock.gpsd_socket import GpsdSocket
 from refclock.intake import RawSample, ShmIntake, SockIntake
 from refclock.kernel import LocalClock
-from refclock.sample import NS, Instant, Leap, Sample, SecondLabel, SkyView, SourceId
+from refclock.sample import NS, Edge, EdgeKind, Instant, Leap, Sample, SecondLabel, SkyView, SourceId
 from refclock.serial_port import BaudSearch, SerialPort
 
 PULSE_NAMED_NS: Final = 100_000_000
@@ -80,8 +81,13 @@ class Line:
         self._port.close()
 
 
+LOCAL_HOSTS: Final = ("localhost", "::1")
+"""And 127.0.0.0/8: there gpsd stamps with our own clock."""
+
+
 class GpsdLine:
-    """gpsd's reports. Its PPS objects are left alone: that stamp has been through gpsd; ``pps`` names the pulse's own device."""
+    """gpsd's reports. Where ``pps`` names the pulse's own device its stamps are taken from there; otherwise, from a gpsd on this host, its
+    PPS objects are the pulses, with an allowance for their way (``source.GPSD_PULSE_NS``). ``what`` says which of the two."""
 
     def __init__(self, config: GpsdSource, clock: LocalClock, engine: Engine) -> None:
         self._id = SourceId(config.name)
@@ -89,6 +95,11 @@ class GpsdLine:
         self._stream = GpsdStream(source.receiver.nmea.not_before_s, config.device)
         self._socket = GpsdSocket(config.host, config.port, clock)
         self._name = f"gpsd at {config.host}:{config.port}" + (f" + {config.pps}" if config.pps else "")
+        self._clock = clock
+        self._local = config.host in LOCAL_HOSTS or config.host.startswith("127.")
+        self._pulses = self._local and not config.pps
+        self._own_pulse = bool(config.pps)
+        self._sequence = 0
         self.what = ""
         self.read()
 
@@ -100,11 +111,15 @@ class GpsdLine:
         """What gpsd reported."""
         data, at = self._socket.pump()
         if self._socket.connected:
-            self.what = self._name
+            way = " with the pulses that it reports" if self._sequence else ", messages only"
+            self.what = self._name + ("" if self._own_pulse else way)
         events: list[Event] = []
         for value in self._stream.feed(data, at):
             if isinstance(value, SecondLabel):
-                events.append(Labelled(self._id, value, at))
+                events.append(Labelled(self._id, self._stamped(value), at))
+            elif isinstance(value, GpsdPulse):
+                if self._pulses and (edge := self._edge(value, at)) is not None:
+                    events.append(Pulsed(self._id, edge, at))
             elif isinstance(value, SkyView):
                 events.append(SkySeen(self._id, value, at))
         if not self._socket.connected and not self._socket.connecting:
@@ -112,6 +127,20 @@ class GpsdLine:
             self._socket.close()
             raise OSError(errno.ENOTCONN, why)
         return events
+
+    def _stamped(self, label: SecondLabel) -> SecondLabel:
+        """The label with the arrival of the receiver's message, when gpsd told it and shares our clock."""
+        real_ns = self._stream.arrived(label) if self._local else None
+        came = self._clock.instant_of(real_ns) if real_ns is not None else None
+        return replace(label, at=came) if came is not None and 0 <= label.at.mono_ns - came.mono_ns < NS else label
+
+    def _edge(self, pulse: GpsdPulse, at: Instant) -> Edge | None:
+        """The pulse as an edge: gpsd has chosen which, and tells it within the second."""
+        seen = self._clock.instant_of(pulse.clock_ns)
+        if seen is None or not 0 <= at.mono_ns - seen.mono_ns < NS:
+            return None
+        self._sequence += 1
+        return Edge(seen.shifted(round(pulse.early_ns)), EdgeKind.ASSERT, self._sequence, round(NS * 2.0**pulse.precision))
 
     def tick(self, now: Instant) -> None:
         """Notice that the connection was made, or never will be."""

@@ -112,7 +112,10 @@ class Engine:
             case Received():
                 source = self.sources[event.source]
                 trusted = source.verdict.trusted
+                table = self.leaps.table
                 samples = source.received(event.data, at, event.byte_ns, self.leaps, present)
+                if self.leaps.table != table and self.timescale.estimate is not None:  # 23:59:60 is being stated now
+                    out.append(self._record(at))
                 self._after_labels(source, trusted, samples, at, out)
             case Pulsed():
                 source = self.sources[event.source]
@@ -125,7 +128,7 @@ class Engine:
                 samples = source.labelled(event.label, self.leaps, present)
                 self._after_labels(source, trusted, samples, at, out)
             case SkySeen():
-                self.sources[event.source].sky = event.sky
+                self.sources[event.source].seen(event.sky)
             case Sampled():
                 self._sampled(event, at, out)
             case SourceFound():
@@ -224,6 +227,8 @@ class Engine:
             jump = best.estimate.tai_ns - self.timescale.tai_at(now)
             if abs(jump) > self.timescale.bound_ns(now) + best.estimate.bound_ns:
                 out.append(Note("served time corrected beyond its bound", "error", {"by_ns": jump}))
+        for source in self.sources.values():
+            source.own_labels = source.id == best.source and best.refid == LABEL_REFID
         self.timescale.adopt(best.estimate, best.reference_mono_ns, "SIM" if self.simulated else best.refid)
         self._enter(Mode.TRACK if best.estimate.samples >= LOCK_SAMPLES else Mode.CONVERGE, at, out)
         out.append(self._record(at))
@@ -299,6 +304,7 @@ class Engine:
         state: dict[str, float | int | str] = {}
         if self.mode is Mode.TRACK and self.timescale.estimate is not None:
             state["rate"] = self.timescale.estimate.rate
+            state["utc_s"] = self.leaps.table.tai_to_utc_ns(self.timescale.estimate.tai_ns) // NS
         for source in self.sources.values():
             state |= source.state()
         return state

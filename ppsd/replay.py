@@ -24,10 +24,11 @@ from typing import TextIO
 
 from refclock import BUILD_DATE
 from refclock.framing import Frame, FrameKind, Framer
+from refclock.health import Health
 from refclock.labels import second_of
 from refclock.nmea import time_ns
 from refclock.receiver import Receiver
-from refclock.sample import NS, Instant, LeapNotice, SecondLabel
+from refclock.sample import NS, HealthReport, Instant, LeapNotice, SecondLabel, SkyView
 from refclock.timescales import DAY_S
 from refclock.trust import SecondTrust, Verdict
 
@@ -85,6 +86,8 @@ class _Run:
         self.out = out
         self.receiver = Receiver((not_before - date(1970, 1, 1)).days * DAY_S)
         self.trust = SecondTrust(system_clock=timed)
+        self.health = Health()
+        self.doubts: dict[str, None] = {}  # what was the matter, in the order of its coming
         self.first = self.last = ""
         self.trusted = 0
         self.repaired: Counter[int] = Counter()
@@ -93,6 +96,11 @@ class _Run:
         for value in self.receiver.feed(data, at, 0):
             if isinstance(value, LeapNotice):
                 self.trust.notice(value)
+            elif isinstance(value, HealthReport):
+                self.health.report(value)
+                self.doubts |= dict.fromkeys(doubt.words for doubt in self.health.doubts(at.mono_ns))
+            elif isinstance(value, SkyView):
+                self.health.sky(value)
             elif isinstance(value, SecondLabel):
                 self._line(value, self.trust.judge(value))
 
@@ -122,6 +130,7 @@ class _Run:
             summary = {
                 "frames": frames,
                 "broken": {name: n for name, n in counts.items() if name not in (*frames, "junk-bytes")},
+                "others": dict(sorted(receiver.framer.foreign.items())),
                 "junk_bytes": junk,
                 "labels": receiver.labels,
                 "trusted": self.trusted,
@@ -133,6 +142,8 @@ class _Run:
                 "last": self.last or None,
                 "not_before": self.not_before.isoformat(),
                 "weeks_repaired": 1024 * max(self.repaired, default=0),
+                "dates": self._date_verdict(),
+                "health": list(self.doubts),
             }
             print(json.dumps({"summary": summary}), file=self.out)
             return
@@ -142,17 +153,21 @@ class _Run:
             say.append(f"Seconds: {receiver.labels} offered for time, {self.trusted} of them trusted, {self.first} to {self.last}")
         else:
             say.append("Seconds: none; this recording gives no time")
+        others = ", ".join(f"{n} {name}" for name, n in sorted(receiver.framer.foreign.items()))
+        if others:
+            say.append(f"Other protocols: {others} frames" + (f"; {receiver.advice}" if receiver.advice else ""))
         for reason, n in rejected.items():
             say.append(f"Not used: {n} x {REASONS.get(reason, reason)}")
         if receiver.nmea.without_checksum:
             say.append(f"Warning: {receiver.nmea.without_checksum} sentences have no checksum; taken, for this receiver never sends one")
+        say += [f"Health: {words}" for words in self.doubts]
         say.append(f"Dates: {self._date_verdict()}")
         print("\n".join(say), file=self.out)
 
     def _date_verdict(self) -> str:
         moved = max(self.repaired, default=0)
         if not self.repaired:
-            return "none"
+            return "none valid"
         if not moved:
             return f"as the receiver states them (not before {self.not_before})"
         return (

@@ -74,7 +74,9 @@ def sources_in_words(clock: Snapshot) -> list[str]:
             words.append(f"{s['satellites_used']}/{s['satellites_seen']} sats")
         if s["jitter_ns"] is not None:
             words.append(f"jitter {plain_ns(s['jitter_ns'])}")
-        if s["message_delay_ms"] is not None:
+        if s.get("message"):
+            words.append(s["message"])
+        elif s["message_delay_ms"] is not None:
             spread = f" ± {s['message_spread_ms']:.1f}" if s["message_spread_ms"] is not None else ""
             words.append(f"message {s['message_delay_ms']:.1f}{spread} ms after the second")
         rejected = sum(s["rejected"].values())
@@ -82,6 +84,7 @@ def sources_in_words(clock: Snapshot) -> list[str]:
             worst = max(s["rejected"], key=lambda reason: s["rejected"][reason])
             words.append(f"{rejected} rejected (mostly {worst})")
         lines.append(", ".join(words) + (f" — {s['why']}" if s["why"] else ""))
+        lines += [f"  {s['name']}: {words}" for words in s.get("health", ()) if words != s["why"]]
     return lines
 
 

@@ -4,8 +4,8 @@ A source has up to two channels, each with its own estimator: ``pulse`` (numbere
 ``label`` (the labels themselves, less the message delay). The pulse channel speaks for the source while it is fresh; the label channel only
 when there is no pulse, or none that could be numbered for ``PULSE_PATIENCE_NS``.
 
-    bytes -> Receiver -> label -> SecondTrust -> Pairing -> Sample -> Estimator
-                         pulse -> EdgeChooser ----^
+    bytes -> Receiver -> label -> dates -> SecondTrust -> Pairing -> Sample -> Estimator
+                         pulse -> EdgeChooser -- Health ----^
 """
 
 from __future__ import annotations
@@ -20,10 +20,27 @@ from ppsd.selection import FRESH_NS, Candidate
 from ppsd.status import SourceStatus
 from refclock.config import GpsdSource, ReceiverSource, ShmSource, SockSource
 from refclock.config import Source as SourceConfig
+from refclock.dates import floor_s, impossible
 from refclock.filter import EdgeChooser
+from refclock.health import Health
 from refclock.pairing import DEFAULT_DELAY_UNCERTAINTY_NS, FIX_TIMEOUT_NS, Pairing, Present
 from refclock.receiver import Receiver
-from refclock.sample import NS, Edge, EdgeKind, FixMode, Instant, Leap, LeapNotice, Sample, Sawtooth, SecondLabel, SkyView, SourceId
+from refclock.sample import (
+    NS,
+    Edge,
+    EdgeKind,
+    FixMode,
+    HealthReport,
+    Instant,
+    Leap,
+    LeapNotice,
+    Sample,
+    Sawtooth,
+    SecondLabel,
+    SkyView,
+    SourceId,
+)
+from refclock.timescales import DAY_S
 from refclock.trust import SecondTrust, Verdict
 
 PULSE_FLOOR_NS = 50.0
@@ -40,6 +57,9 @@ STATE_RATE_SIGMA = 5e-7
 """A crystal comes back within 0.5 ppm after a restart at another temperature (discipline.md b-ramp: 1 ppm over a warm-up)."""
 PULSE_REFID, LABEL_REFID = "PPS", "GPS"
 """Served reference identifiers (RFC 5905 figure 12): numbered by its pulse, or by its messages alone."""
+GPSD_PULSE_NS = 100_000.0
+"""gpsd may stamp a pulse in user space, after TIOCMIWAIT woke it: 30 to 95 us late on a motherboard port (receivers.md section 0.4)."""
+NO_DATE = "the receiver has a fix but sends no date: switch on RMC or ZDA (or NAV-PVT)"
 FIX_WORDS = {FixMode.NONE: "none", FixMode.FIX_2D: "2D", FixMode.FIX_3D: "3D", FixMode.TIME_ONLY: "time-only"}
 
 
@@ -86,14 +106,23 @@ class Source:
         self.verdict = Verdict(False, "waiting for the receiver's first valid second", 0.0)
         self.leap = Leap.NORMAL
         self.sky: SkyView | None = None
-        self.receiver = Receiver(not_before_s)
+        self.health = Health()
+        self.own_labels = False
+        """Whether the served time is made from these very labels: then it cannot measure their delay."""
+        self._state = state
+        saved_s = self._number("utc_s")
+        self._saved_s = None if saved_s is None else round(saved_s)
+        self._earliest_s = floor_s(not_before_s, self._saved_s)
+        self.receiver = Receiver(self._earliest_s)
         self.trust = SecondTrust(system_clock=True)
         self._not_before_s = not_before_s
+        self._byte_ns = 0
+        self._reported_ns = 0.0
+        self._spoke = "NMEA"
         self._named_s = not_before_s
         self._label_mono_ns = self._pulse_mono_ns = 0
         self._sawtooth: Sawtooth | None = None
         self._waiting_since: int | None = None
-        self._state = state
         self.has_label = isinstance(config, ReceiverSource | GpsdSource)
         self.has_pulse = bool(isinstance(config, ReceiverSource | GpsdSource) and config.pps)
         self.forget()
@@ -110,9 +139,12 @@ class Source:
             self.pairing = Pairing(
                 None if delay is None else round(delay * 1e6),
                 DEFAULT_DELAY_UNCERTAINTY_NS if uncertainty is None else round(uncertainty * 1e6),
+                round(config.pulse_without_fix_s * NS),
             )
+            self._delay_unchecked = config.message_delay_ms is None and delay is not None
             self.chooser = EdgeChooser(None if config.edge == "auto" else EdgeKind(config.edge))
             bias = config.pps_bias_us * 1e3
+            self._bias_ns = bias
         else:
             bias = config.bias_us * 1e3
         self.pulse = Channel(Estimator(PULSE_FLOOR_NS, bias, rate, STATE_RATE_SIGMA, centred=not self.has_label))
@@ -128,16 +160,26 @@ class Source:
     def received(self, data: bytes, at: Instant, byte_ns: int, leaps: LeapKeeper, present: Present | None) -> list[Sample]:
         """Bytes of the line. Returns the pulse samples that became known, oldest first (label samples: see ``label``)."""
         out: list[Sample] = []
+        self._byte_ns = byte_ns
         for value in self.receiver.feed(data, at, byte_ns):
             if isinstance(value, SecondLabel):
                 out += self.labelled(value, leaps, present)
             elif isinstance(value, SkyView):
-                self.sky = value
+                self.seen(value)
             elif isinstance(value, Sawtooth):
                 self._sawtooth = value
+                if value.utc_ns is not None and self.verdict.trusted:
+                    self.pairing.announced(leaps.table.utc_to_tai_ns(value.utc_ns), value.at)
+            elif isinstance(value, HealthReport):
+                self.health.report(value)
             else:
                 self.noticed(value, leaps)
         return out
+
+    def seen(self, sky: SkyView) -> None:
+        """Fix and satellites."""
+        self.sky = sky
+        self.health.sky(sky)
 
     def noticed(self, notice: LeapNotice, leaps: LeapKeeper) -> None:
         """Leap second information of the receiver."""
@@ -149,16 +191,31 @@ class Source:
         """A valid label. Labels that are not trusted yet go no further."""
         self.labels += 1
         self._label_mono_ns = label.at.mono_ns
+        self._spoke = "UBX" if label.sentence.startswith("NAV") else "gpsd" if label.sentence == "TPV" else "NMEA"
         self._named_s = label.utc_ns // NS
+        wrong = impossible(label, self._not_before_s, self._saved_s)
+        if wrong:
+            self.verdict = Verdict(False, wrong, 0.0)
+            return []
         self.verdict = self.trust.judge(label)
+        if label.second_60 and self.verdict.trusted:  # an NMEA receiver's only way to announce it
+            leaps.notice(self.id, LeapNotice(None, 1, (self._named_s // DAY_S + 1) * DAY_S, label.at), self._named_s)
         tai_ns = leaps.table.utc_to_tai_ns(label.utc_ns, label.second_60)
+        if self.health.blocked(label.at.mono_ns):
+            self.pairing.refused["doubtful-receiver"] += 1
+            return []
+        if self._delay_unchecked:  # learned in an earlier run: for this line?
+            self._delay_unchecked = False
+            if self._number(f"{self.id}.delay_byte_ns") != self._byte_ns:
+                self.pairing.assume_nothing()
         if not self.verdict.trusted:
             if present is not None and self.pairing.confirms(tai_ns, label.at, present):
                 self.trust.confirm("the served time names the same second")
             return []
         if self._waiting_since is None:
             self._waiting_since = label.at.mono_ns
-        numbered, coarse = self.pairing.label(tai_ns, label.at, present)
+        clock_ns = leaps.table.utc_to_tai_ns(label.at.real_ns) - label.at.mono_ns
+        numbered, coarse = self.pairing.label(tai_ns, label.at, present, clock_ns, not self.own_labels)
         if coarse is not None:
             served = present.tai_at(coarse.at.mono_ns) if present is not None else None
             self.label.estimator.bias_ns = float(coarse.uncertainty_ns)
@@ -171,6 +228,8 @@ class Source:
 
     def pulsed(self, edge: Edge, present: Present | None) -> Sample | None:
         """An edge of the pulse; its sample when it could be numbered and was used."""
+        if not self.has_pulse:  # gpsd reports pulses although none was configured
+            self.has_pulse, self._reported_ns = True, GPSD_PULSE_NS + edge.uncertainty_ns
         if not self.chooser.accept(edge):
             return None
         self.pulses += 1
@@ -180,6 +239,11 @@ class Source:
         if saw is not None and abs(saw.error_ns) < SAWTOOTH_LIMIT_NS and at.mono_ns - saw.at.mono_ns < SAWTOOTH_NS:
             at = at.shifted(-round(saw.error_ns))
         self._sawtooth = None
+        if self.health.blocked(edge.at.mono_ns):
+            self.pairing.refused["doubtful-receiver"] += 1
+            self.pairing.why = "the receiver is well again: waiting for its next second"
+            return None
+        self.pulse.estimator.bias_ns = self._bias_ns + self._reported_ns + self.health.extra_ns
         sample = self.pairing.edge(Edge(at, edge.kind, edge.sequence, edge.uncertainty_ns), present)
         if sample is None or present is None or not self.pulse.add(sample, present.tai_at(at.mono_ns)):
             return None
@@ -200,7 +264,8 @@ class Source:
     def lost(self, why: str) -> None:
         """The device is gone: half a sentence and half a numbering go with it, what was learned stays."""
         self.present, self.lost_why = False, why
-        self.receiver = Receiver(self._not_before_s)
+        self.receiver = Receiver(self._earliest_s)
+        self.health = Health()
         self.sky = None
         if self.has_label:
             self.pairing.lost()
@@ -240,8 +305,16 @@ class Source:
             return "watched, not used (noselect)"
         if not self.has_label:
             return "waiting for samples" if not self.pulses else "gathering samples"
+        if not self.labels and self.receiver.advice:
+            return self.receiver.advice
+        if not self.labels and self.sky is not None and self.sky.mode is not FixMode.NONE and not self.verdict.held_s:
+            return NO_DATE
         if self.sky is not None and self.sky.mode is FixMode.NONE and not self.verdict.trusted:
-            return f"no fix yet, {self.sky.used} of {len(self.sky.satellites)} satellites used"
+            seen = len(self.sky.satellites)
+            return f"no fix yet, {self.sky.used} of {seen} satellites used" if seen else "no fix yet, no satellites seen"
+        doubt = self.health.blocked(now_mono_ns)
+        if doubt:
+            return doubt
         silent_s = (now_mono_ns - self._label_mono_ns) / NS
         if self.labels and silent_s * NS > FIX_TIMEOUT_NS:
             return f"no valid second from the receiver for {silent_s:.0f} s: is the antenna covered or off?"
@@ -260,7 +333,11 @@ class Source:
         if not self.has_label or not self.pairing.delay_learned:
             return {}
         delay, spread = self.pairing.delay_ns()
-        return {f"{self.id}.delay_ms": delay / 1e6, f"{self.id}.delay_spread_ms": max(spread / 1e6, 5.0)}
+        return {
+            f"{self.id}.delay_ms": delay / 1e6,
+            f"{self.id}.delay_spread_ms": max(spread / 1e6, 5.0),
+            f"{self.id}.delay_byte_ns": self._byte_ns,
+        }
 
     def status(self, now: Instant, tally: str, why: str, served_tai_ns: int | None) -> SourceStatus:
         """For people."""
@@ -294,6 +371,8 @@ class Source:
             fix=FIX_WORDS[self.sky.mode] if self.sky is not None else "unknown",
             satellites_used=self.sky.used if self.sky is not None else None,
             satellites_seen=len(self.sky.satellites) if self.sky is not None else None,
+            message=self.pairing.delay_words(self._spoke) if self.has_label else "",
+            health=tuple(d.words for d in self.health.doubts(now.mono_ns)),
             message_delay_ms=delay[0] / 1e6 if delay else None,
             message_spread_ms=delay[1] / 2e6 if delay else None,
             rejected=rejected,

@@ -114,7 +114,7 @@ class Pulse(AnySource):
 
     ``pps_bias_us`` is how late the kernel may stamp the edge: an allowance that goes into the bound (interrupt latency on a
     Raspberry Pi is 5 to 12 µs; published satpulse measurements). ``message_delay_ms``: when the message's first byte arrives after the
-    second it names; None = learned.
+    second it names; None = learned. ``pulse_without_fix_s``: how long pulses are believed after the last valid second.
     """
 
     pps: str = key("", 'a device such as "/dev/pps0", or "" for none', empty=True, check=absolute_path)
@@ -122,6 +122,7 @@ class Pulse(AnySource):
     pps_bias_us: float = key(15.0, "microseconds", low=0, high=10_000)
     message_delay_ms: float | None = key(None, "milliseconds", low=-100, high=2000)
     message_delay_uncertainty_ms: float | None = key(None, "milliseconds", low=0.001, high=1000)
+    pulse_without_fix_s: float = key(10.0, "seconds", low=1, high=3600)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,11 +4,12 @@ First station of the flow: tty bytes + Instant -> **framing** -> nmea | ubx -> l
 frame and its checksum. The stream may begin anywhere, carry several protocols at once, lose bytes and have sentences written into the
 middle of others; therefore
 
-* a frame is looked for at every ``$`` and every ``B5 62``; what lies between frames is junk (CASIC, SiRF, TSIP, noise, comments);
+* a frame is looked for at every ``$`` and every ``B5 62``; frames of protocols that give no time are recognised and counted by name
+  (``foreign``), ``!`` sentences as AIS; what lies between frames is junk (noise, comments);
 * a sentence ends at ``*hh`` (the line end may be missing), without checksum at CR or LF; a ``$`` or an unprintable byte inside tears it,
   and the search goes on behind its ``$``: a sentence written into another one is found, the outer one is lost;
-* a UBX header claims a span. When the span's checksum is wrong, or while a complete correct frame lies inside it, the header was a chance
-  pair of bytes and the search goes on behind it: it swallows no good frame.
+* a UBX or foreign header claims a span. When the span's checksum is wrong, or while a complete correct frame lies inside it, the header was
+  a chance pair of bytes and the search goes on behind it: it swallows no good frame.
 
 What is found depends on the bytes alone, never on how reads cut them up. The buffer is bounded by the longest frame.
 """
@@ -21,6 +22,7 @@ from enum import Enum
 from itertools import accumulate
 from typing import NamedTuple
 
+from refclock.foreign import LEADS, Doubt, Hearer, correct, span
 from refclock.sample import Instant
 
 SENTENCE_MAX = 1024
@@ -30,8 +32,8 @@ UBX_PAYLOAD_MAX = 8192
 UBX_OVERHEAD = 8
 """Sync 2, class, id, length 2, checksum 2 (u-blox protocol specification, UBX frame structure)."""
 
-_SYNC = re.compile(rb"[$\xb5]")
-_BODY = re.compile(rb"\$[\x20-\x23\x25-\x29\x2b-\x7e]*")  # printable, without $ and *
+_SYNC = re.compile(rb"[$!\xb5]|" + LEADS)
+_BODY = re.compile(rb"[$!][\x20-\x23\x25-\x29\x2b-\x7e]*")  # printable, without $ and *
 _EMBEDDED = re.compile(rb"\$([A-Z][\x20-\x23\x25-\x29\x2b-\x7e]{5,1015})\*([0-9A-Fa-f]{2})")
 _HEX = re.compile(rb"[0-9A-Fa-f]{2}")
 
@@ -76,17 +78,25 @@ class Framer:
     """Cuts one receiver's bytes into frames.
 
     ``counts``: frames by kind name, ``junk-bytes``, and why candidates were no frames: ``torn-sentence``, ``ubx-checksum``, ``ubx-length``,
-    ``ubx-bogus`` (a header around a good frame).
+    ``ubx-bogus`` (a header around a good frame). ``foreign``: frames of other protocols, by name.
     """
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
+        self._taken: Counter[str] = Counter()
+        self._hearer = Hearer()
         self._pending = b""
         self._base = 0  # position in the stream of the first pending byte
         self._chunks: deque[tuple[int, Instant, int]] = deque()  # (end position, arrival of the last byte, ns per byte)
 
+    @property
+    def foreign(self) -> Counter[str]:
+        """Frames of protocols that give no time, by name (``foreign.SWITCH``)."""
+        return self._taken + self._hearer.counts
+
     def feed(self, data: bytes, at: Instant, byte_ns: int) -> list[Frame]:
         """Frames completed by ``data``, in order. ``at``: end of the read; ``byte_ns``: line time of one byte, 0 when unknown."""
+        self._hearer.feed(data)
         buffer = self._pending + data if self._pending else data
         self._chunks.append((self._base + len(buffer), at, byte_ns))
         frames: list[Frame] = []
@@ -102,7 +112,11 @@ class Framer:
             position = start
             if sync is None:
                 break
-            after = self._sentence(buffer, start, frames) if buffer[start] == 0x24 else self._ubx(buffer, start, frames)
+            lead = buffer[start]
+            if lead in b"$!":
+                after = self._sentence(buffer, start, frames)
+            else:
+                after = self._ubx(buffer, start, frames) if lead == 0xB5 else self._foreign(buffer, start)
             if after is None:
                 break
             if after == start + 1:
@@ -133,6 +147,8 @@ class Framer:
         if end == len(buffer):
             return None
         stop = buffer[end]
+        if buffer[start] == 0x21:
+            return self._ship(buffer, start, end)
         if stop == 0x2A:
             if len(buffer) < end + 3:
                 return None
@@ -151,6 +167,32 @@ class Framer:
         self.counts["NMEA"] += 1
         frames.append(Frame(FrameKind.NMEA, body, self._stamp(start), good))
         return behind
+
+    def _ship(self, buffer: bytes, start: int, end: int) -> int | None:
+        """An encapsulated sentence (NMEA 0183 section 5.3.3: AIS); anything else that begins with ``!`` is junk."""
+        if buffer[end] != 0x2A or buffer[start + 6 : start + 7] != b",":
+            return start + 1
+        if len(buffer) < end + 3:
+            return None
+        if not _HEX.match(buffer, end + 1) or nmea_checksum(buffer[start + 1 : end]) != int(buffer[end + 1 : end + 3], 16):
+            return start + 1
+        self._taken["AIS"] += 1
+        return end + 3
+
+    def _foreign(self, buffer: bytes, start: int) -> int | None:
+        """Take the frame of another protocol at ``start``; returns as ``_sentence``."""
+        claim = span(buffer, start)
+        if isinstance(claim, Doubt):
+            return None if claim is Doubt.MORE else start + 1
+        end = start + claim.length
+        if _holds_frame(buffer, start + 2, min(end, len(buffer))):
+            return start + 1
+        if len(buffer) < end:
+            return None
+        if not correct(claim.name, buffer[start:end]):
+            return start + 1
+        self._taken[claim.name] += 1
+        return end
 
     def _ubx(self, buffer: bytes, start: int, frames: list[Frame]) -> int | None:
         """Take the UBX frame at ``start``; returns as ``_sentence``."""

@@ -2,7 +2,8 @@
 
 Flow: gpsd_socket -> **gpsd** -> SecondLabel (to trust and pairing), SkyView, GpsdPulse. Sans-IO. The objects are described in
 gpsd_json(5). gpsd names every second several times, as its picture of the cycle grows: the gate lets the first through. A label is stamped
-when its line arrived, so its delay contains gpsd's own, which is as steady as the receiver's.
+when its line arrived, so its delay contains gpsd's own; where gpsd told in a TOFF object when the receiver's message arrived, ``arrived``
+has that. A PPS object is a pulse as gpsd saw it: second, stamp of its host's clock, and the receiver's quantisation error.
 
 gpsd-py3 reads fix and satellites out of the objects. Its connection blocks and knows no PPS objects, and its clock cannot hold second 60:
 stream and time are read here.
@@ -20,7 +21,7 @@ from typing import Any, Final
 
 import gpsd
 
-from refclock.labels import FRESH_NS, LabelGate, Reject, civil_s, window
+from refclock.labels import EARLY_NS, FRESH_NS, LabelGate, Reject, civil_s, second_of, window
 from refclock.sample import NS, FixMode, Instant, Satellite, SecondLabel, SkyView
 
 WATCH: Final = b'?WATCH={"enable":true,"json":true,"pps":true};\n'
@@ -31,6 +32,8 @@ SYSTEMS: Final = {0: "GPS", 1: "SBAS", 2: "Galileo", 3: "BeiDou", 4: "IMES", 5: 
 """gnssid of a satellite (gpsd_json(5), which takes it from u-blox)."""
 LAST_S: Final = 1 << 33
 """No stamp of gpsd lies beyond (2242; int64 ns end in 2262)."""
+SAWTOOTH_MAX_PS: Final = 1_000_000
+"""As in ubx: beyond one microsecond it is no quantisation error."""
 _TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?Z", re.ASCII)
 
 
@@ -43,11 +46,13 @@ class Broken(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class GpsdPulse:
-    """gpsd saw the pulse of UTC ``real_ns`` when CLOCK_REALTIME of its host read ``clock_ns``. ``precision``: log2 s, as gpsd states it."""
+    """gpsd saw the pulse of UTC ``real_ns`` when CLOCK_REALTIME of its host read ``clock_ns``. ``precision``: log2 s, as gpsd states it.
+    ``early_ns``: add it to the stamp (the receiver's qErr, which gpsd reports and does not apply)."""
 
     real_ns: int
     clock_ns: int
     precision: int
+    early_ns: float = 0.0
 
 
 GpsdValue = SecondLabel | SkyView | GpsdPulse
@@ -72,6 +77,12 @@ class GpsdStream:
         self._line = bytearray()
         self._skipping = False
         self._mode = FixMode.NONE
+        self._arrival: tuple[int, int] | None = None  # (UTC named, host's CLOCK_REALTIME when the receiver's message came)
+
+    def arrived(self, label: SecondLabel) -> int | None:
+        """CLOCK_REALTIME of gpsd's host when the message with this second arrived; None when gpsd did not tell."""
+        arrival = self._arrival
+        return arrival[1] if arrival is not None and second_of(label) == (arrival[0] + EARLY_NS) // NS else None
 
     def feed(self, data: bytes, at: Instant) -> list[GpsdValue]:
         """What a read brought; ``at``: when it ended. Never raises for what gpsd sends."""
@@ -103,7 +114,7 @@ class GpsdStream:
             self.rejected[Broken.NOT_JSON] += 1
             return []
         match found["class"]:
-            case "TPV" | "SKY" | "PPS" if not self._ours(found.get("device"), at):
+            case "TPV" | "SKY" | "PPS" | "TOFF" if not self._ours(found.get("device"), at):
                 return []
             case "TPV":
                 return self._tpv(found, at)
@@ -111,13 +122,16 @@ class GpsdStream:
                 return self._sky(found, at)
             case "PPS":
                 return self._pps(found)
+            case "TOFF":
+                stamps = self._stamps(found) if "real_sec" in found else None
+                self._arrival = stamps[:2] if stamps is not None else None
             case "VERSION":
                 self.version = _plain(found.get("release"))
             case "DEVICES":
                 listed = found.get("devices")
                 devices = listed if isinstance(listed, list) else []
                 self.devices = tuple(_plain(d.get("path")) for d in devices if isinstance(d, dict))
-            case "DEVICE" | "WATCH" | "TOFF" | "GST" | "ATT" | "IMU" | "OSC" | "POLL":
+            case "DEVICE" | "WATCH" | "GST" | "ATT" | "IMU" | "OSC" | "POLL":
                 pass  # nothing about time that TPV and PPS do not say better
             case _:
                 self.rejected[Reject.UNKNOWN] += 1
@@ -187,20 +201,29 @@ class GpsdStream:
         return [self.sky]
 
     def _pps(self, pps: dict[str, Any]) -> list[GpsdValue]:
-        fields: list[Any] = [pps.get(key) for key in ("real_sec", "real_nsec", "clock_sec", "clock_nsec")]
-        fields.append(pps.get("precision", 0))
+        stamps = self._stamps(pps)
+        if stamps is None:
+            return []
+        error_ps = pps.get("qErr", 0)
+        known = type(error_ps) is int and abs(error_ps) <= SAWTOOTH_MAX_PS
+        return [GpsdPulse(*stamps, error_ps / 1000 if known else 0.0)]
+
+    def _stamps(self, found: dict[str, Any]) -> tuple[int, int, int] | None:
+        """(UTC, host clock, log2 precision) of a PPS or TOFF object; None and counted when they cannot be."""
+        fields: list[Any] = [found.get(key) for key in ("real_sec", "real_nsec", "clock_sec", "clock_nsec")]
+        fields.append(found.get("precision", 0))
         if any(type(f) is not int for f in fields):
             self.rejected[Reject.BAD_FIELDS] += 1
-            return []
+            return None
         real_s, real_nsec, clock_s, clock_nsec, precision = fields
         if not (0 <= real_nsec < NS and 0 <= clock_nsec < NS and 0 <= clock_s < LAST_S and -32 <= precision <= 0):
             self.rejected[Reject.BAD_FIELDS] += 1
-            return []
+            return None
         placed = window(real_s, self.not_before_s) if 0 <= real_s < LAST_S else None
         if placed is None:
             self.rejected[Reject.DATE_WINDOW] += 1
-            return []
-        return [GpsdPulse(placed[0] * NS + real_nsec, clock_s * NS + clock_nsec, precision)]
+            return None
+        return placed[0] * NS + real_nsec, clock_s * NS + clock_nsec, precision
 
 
 def _response(tpv: dict[str, Any], sky: dict[str, Any]) -> Any:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from typing import Final
+import threading
+from typing import Any, Final
 
 from refclock.gpsd import WATCH
 from refclock.kernel import LocalClock
@@ -20,15 +21,52 @@ LAST_RETRY_NS: Final = 30 * NS
 """Wait after a failure, doubled from the first to the last: gpsd is back within a second of its restart, and absent for days."""
 CONNECT_NS: Final = 10 * NS
 """A connection not made by then is given up: three SYNs (1, 3, 7 s; tcp(7))."""
+LOOKUP_S: Final = 0.02
+"""What the hosts file answers comes at once; a resolver is not waited for."""
 READ_BYTES: Final = 65_536
 READS: Final = 4
 KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 """A silent peer that is gone (power, cable) is noticed after 25 s (tcp(7))."""
 
 
+_lookups: dict[tuple[str, int], tuple[threading.Thread, list[Any]]] = {}
+"""Look-ups that are under way or not yet fetched; they outlive the connection that began them."""
+
+
+def _address(host: str, port: int) -> Any:
+    """The first address of ``host``, as getaddrinfo(3) gives it. Never blocks longer than LOOKUP_S: OSError EBUSY while the resolver is
+    still busy, and what it said when it failed."""
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)[0]
+    except socket.gaierror:
+        pass  # a name
+    key = host, port
+    if key not in _lookups:
+        answer: list[Any] = []
+        _lookups[key] = threading.Thread(target=_look_up, args=(host, port, answer), name="gpsd-lookup", daemon=True), answer
+        _lookups[key][0].start()
+    thread, answer = _lookups[key]
+    thread.join(LOOKUP_S)
+    if thread.is_alive():
+        raise OSError(errno.EBUSY, "its name is being looked up")
+    del _lookups[key]
+    if isinstance(answer[0], OSError):
+        raise answer[0]
+    return answer[0]
+
+
+def _look_up(host: str, port: int, answer: list[Any]) -> None:
+    try:
+        answer.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0])
+    except OSError as error:
+        answer.append(error)
+    except UnicodeError as error:
+        answer.append(OSError(errno.EINVAL, f"not a host name ({error})"))
+
+
 class GpsdSocket:
     """gpsd at ``host``:``port``. ``why``: in what state it is, for people; empty while connected. A host that is not an address is looked
-    up at each try, which may block as long as the resolver does: give an address where that matters."""
+    up beside the loop (``_address``): a try that finds the answer missing fails, a later one finds it."""
 
     def __init__(self, host: str, port: int, clock: LocalClock) -> None:
         self.host = host
@@ -66,7 +104,7 @@ class GpsdSocket:
 
     def _begin(self, mono_ns: int) -> None:
         try:
-            family, kind, protocol, _, address = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0]
+            family, kind, protocol, _, address = _address(self.host, self.port)
             self._socket = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             for option, value in KEEPALIVE:

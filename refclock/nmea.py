@@ -22,8 +22,12 @@ import pynmea2
 
 from refclock.framing import Frame
 from refclock.labels import FRESH_NS, Reject, civil_s, window
-from refclock.sample import NS, FixMode, Instant, Satellite, SecondLabel, SkyView
+from refclock.proprietary import antenna, notice
+from refclock.sample import NS, FixMode, HealthReport, Instant, LeapNotice, Satellite, SecondLabel, SkyView
 from refclock.timescales import DAY_S, ROLLOVER_S
+
+NmeaValue = SecondLabel | SkyView | HealthReport | LeapNotice
+Answer = SecondLabel | HealthReport | Reject | None
 
 CYCLE_NS = 800_000_000
 """A sentence older than this does not belong to the cycle, though it states the same time."""
@@ -49,6 +53,7 @@ TALKERS = {
 NUMBER_RANGES = ((1, 32, "GPS"), (33, 64, "SBAS"), (65, 96, "GLONASS"), (120, 158, "SBAS"), (193, 202, "QZSS"), (301, 336, "Galileo"))
 """Satellite numbers under a talker that says GPS or mixed (u-blox protocol specification, satellite numbering)."""
 _TIME = re.compile(r"(\d\d)(\d\d)(\d\d)(?:\.(\d{0,9}))?")
+_PLACE = re.compile(r"(\d{0,3})(\d\d(?:\.\d{0,9})?)")
 _DATE = re.compile(r"(\d\d)(\d\d)(\d\d)")
 
 
@@ -66,7 +71,7 @@ class NmeaDecoder:
         self._cycle_at: Instant | None = None
         self._cycle_kinds: set[str] = set()
         self._sky = _Sky()
-        self._handlers: dict[bytes, Callable[[str, pynmea2.NMEASentence, Frame], SecondLabel | Reject | None]] = {
+        self._handlers: dict[bytes, Callable[[str, pynmea2.NMEASentence, Frame], Answer]] = {
             b"RMC": self._rmc,
             b"ZDA": self._zda,
             b"GGA": self._gga,
@@ -77,13 +82,15 @@ class NmeaDecoder:
             b"TXT": self._txt,
         }
 
-    def decode(self, frame: Frame) -> list[SecondLabel | SkyView]:
-        """What the sentence says: nothing, a label, the sky as of the cycle that it ends, or both. Never raises."""
+    def decode(self, frame: Frame) -> list[NmeaValue]:
+        """What the sentence says: nothing, a label, the sky as of the cycle that it ends, leap count, health. Never raises."""
         body = frame.data
         if frame.checksum is False:
             return self._reject(Reject.CHECKSUM)
         if frame.checksum:
             self._checksummed = True
+        if body[:1] == b"P" and frame.checksum and (value := notice(body.decode("ascii", "replace"), frame.at)) is not None:
+            return [value]
         handler = self._handlers.get(body[2:5]) if body[5:6] == b"," and body[:1] != b"P" and body[:2].isalpha() else None
         if handler is None:
             return self._reject(Reject.UNKNOWN)
@@ -95,20 +102,20 @@ class NmeaDecoder:
             sentence = pynmea2.NMEASentence.parse(body.decode("ascii"))
         except ValueError:  # pynmea2.ParseError, UnicodeDecodeError
             return self._reject(Reject.BAD_FIELDS)
-        values: list[SecondLabel | SkyView] = []
+        values: list[NmeaValue] = []
         kind = sentence.sentence_type
         if kind in ("RMC", "ZDA", "GGA", "GNS"):
             sky = self._begin(kind, time_ns(sentence.data[0]), frame.at)
             if sky is not None:
                 values.append(sky)
-        value = handler(sentence.talker, sentence, frame)
-        if isinstance(value, SecondLabel):
-            values.append(value)
-        elif value is not None:
-            self.rejected[value] += 1
+        answer = handler(sentence.talker, sentence, frame)
+        if isinstance(answer, Reject):
+            self.rejected[answer] += 1
+        elif answer is not None:
+            values.append(answer)
         return values
 
-    def _reject(self, why: Reject) -> list[SecondLabel | SkyView]:
+    def _reject(self, why: Reject) -> list[NmeaValue]:
         self.rejected[why] += 1
         return []
 
@@ -156,12 +163,13 @@ class NmeaDecoder:
         year, month, day = (int(n) if n.isdecimal() and len(n) <= 4 else 0 for n in numbers)
         return self._label("ZDA", civil_s(year, month, day) if year >= 1980 else None, zda.data[0], frame)
 
-    def _gga(self, _talker: str, gga: pynmea2.NMEASentence, frame: Frame) -> Reject | None:
+    def _gga(self, _talker: str, gga: pynmea2.NMEASentence, frame: Frame) -> HealthReport | None:
         quality = field(gga, "gps_qual")
         if quality:
             self._fixes["GGA"] = (quality in FIX_QUALITIES, frame.at.mono_ns)
         self._sky.count(field(gga, "num_sats"))
-        return None
+        position = place(gga.data[1:5]) if quality in FIX_QUALITIES else None
+        return HealthReport(frame.at, position=position) if position is not None else None
 
     def _gns(self, _talker: str, gns: pynmea2.NMEASentence, frame: Frame) -> Reject | None:
         modes = field(gns, "mode_indicator")
@@ -186,11 +194,12 @@ class NmeaDecoder:
     def _gsv(self, talker: str, gsv: pynmea2.NMEASentence, frame: Frame) -> Reject | None:
         return None if self._sky.in_view(talker, gsv.data, frame.at.mono_ns) else Reject.BAD_FIELDS
 
-    def _txt(self, _talker: str, txt: pynmea2.NMEASentence, _frame: Frame) -> Reject | None:
+    def _txt(self, _talker: str, txt: pynmea2.NMEASentence, frame: Frame) -> HealthReport | None:
         text = ",".join(txt.data[3:]).strip()
         if text and text not in self.texts and len(self.texts) < 16:
             self.texts.append(text)
-        return None
+        state = antenna(text)
+        return HealthReport(frame.at, antenna=state) if state is not None else None
 
     # ---- time --------------------------------------------------------------------------------------------------------------------
 
@@ -236,6 +245,19 @@ def time_ns(text: str) -> int | None:
         return None
     fraction = match[4]
     return (hour * 3600 + minute * 60 + second) * NS + (int(fraction.ljust(9, "0")) if fraction else 0)
+
+
+def place(fields: list[str]) -> tuple[float, float] | None:
+    """Latitude ddmm.m, N or S, longitude dddmm.m, E or W to degrees; None when it is no place."""
+    if len(fields) < 4:
+        return None
+    latitude, longitude = _PLACE.fullmatch(fields[0]), _PLACE.fullmatch(fields[2])
+    if latitude is None or longitude is None or fields[1] not in ("N", "S") or fields[3] not in ("E", "W"):
+        return None
+    north, east = (int(m[1] or 0) + float(m[2]) / 60 for m in (latitude, longitude))
+    if north > 90 or east > 180:
+        return None
+    return (north if fields[1] == "N" else -north, east if fields[3] == "E" else -east)
 
 
 def number_of(text: str) -> int | None:

@@ -6,8 +6,11 @@ given the present timescale as a value, and
 * with a bound below 0.1 s the pulse is rounded to the nearest second of that timescale; labels only check it;
 * otherwise ``AGREEING`` consecutive labels must put the pulses before them on the same seconds.
 
-A label arrives some time after the second that it names. Delays are read modulo one second as -0.5..+0.5; between 0.35 and 0.65 s after
-the pulse the second is ambiguous and nothing is named. The learned delay turns labels into (coarse) samples of their own.
+A label arrives some time after the second that it names. With only pulse and label that delay is known modulo one second: 0.5 s after a
+pulse may be 0.5 s before the next, 0.8 s after it a receiver that speaks 0.2 s early. So only -0.05..+0.35 s is clear by itself. Beyond, a
+second opinion must name the same pulse: the delay stated or learned before (then it is read within half a second of that), TIM-TP, which
+names the *next* pulse, or a system clock whose seconds begin with the pulses. Otherwise nothing is named, and the reason says what would
+help. The learned delay turns labels into (coarse) samples of their own.
 All times inside are TAI against CLOCK_MONOTONIC_RAW, so leap seconds and clock steps do not exist here.
 """
 
@@ -23,6 +26,14 @@ ROUNDING_BOUND_NS = 100_000_000
 """Below this bound a pulse is rounded to the timescale's nearest second: a fifth of the half second at which rounding fails."""
 AMBIGUOUS_NS = 350_000_000
 """A message delay beyond this, early or late, does not tell this pulse from the next (0.15 s of margin for jitter)."""
+EARLY_NS = 50_000_000
+"""A label may come this much before its pulse without a second opinion: USB polling and the jitter of a receiver that speaks at once."""
+LATEST_NS = NS - EARLY_NS
+OPINION_NS = 100_000_000
+"""A clock whose seconds begin within this of the pulses has an opinion on which second it is (by chance: one in five, and then it still
+has to name the same second)."""
+ANNOUNCED_NS = 1_050_000_000
+"""TIM-TP comes within the second before the pulse that it names."""
 AGREEING = 5
 """Labels that must agree, one after the other: a receiver's odd second or a torn burst never makes five."""
 FIX_TIMEOUT_NS = 10 * NS
@@ -33,6 +44,7 @@ DISAGREEING_PROVEN = 300
 five minutes when labels had confirmed it for longer than ``PROVEN`` (then late labels are likelier than a wrong timescale)."""
 PROVEN = 60
 LATE_EDGE_NS = 400_000_000
+TAKING_UP = "taking up its pulses"
 DELAYS = 32
 """Message delays kept for the median."""
 
@@ -54,24 +66,35 @@ class Present:
 class Pairing:
     """One receiver's pulses and labels."""
 
-    def __init__(self, delay_ns: int | None, delay_uncertainty_ns: int) -> None:
-        self.assumed_delay_ns = delay_ns if delay_ns is not None else DEFAULT_DELAY_NS
+    def __init__(self, delay_ns: int | None, delay_uncertainty_ns: int, fix_timeout_ns: int = FIX_TIMEOUT_NS) -> None:
+        self.stated_delay_ns = delay_ns
         self.assumed_uncertainty_ns = delay_uncertainty_ns
+        self.fix_timeout_ns = fix_timeout_ns
         self.refused: Counter[str] = Counter()
         self.why = "waiting for the receiver's first valid second"
         self._edges: deque[Edge] = deque(maxlen=AGREEING + 3)
         self._delays: deque[float] = deque(maxlen=DELAYS)
         self._naming: deque[int] = deque(maxlen=AGREEING)
+        self._announced: tuple[int, int] | None = None  # (TAI of the next pulse, when that was said)
+        self._numbered: tuple[int, int] | None = None  # (TAI minus raw by that announcement, raw of its pulse)
         self._last_label_mono: int | None = None
         self._confirmed = 0
         self._contradicted = 0
+        self._seen_pulse = False
 
     # ---- labels ------------------------------------------------------------------------------------------------------------------
 
-    def label(self, tai_ns: int, at: Instant, present: Present | None) -> tuple[list[Sample], Sample | None]:
+    def announced(self, tai_ns: int, at: Instant) -> None:
+        """The receiver says which second the next pulse marks (UBX TIM-TP)."""
+        self._announced = (tai_ns, at.mono_ns)
+
+    def label(
+        self, tai_ns: int, at: Instant, present: Present | None, clock_ns: int | None = None, calibrates: bool = True
+    ) -> tuple[list[Sample], Sample | None]:
         """A trusted label: (pulses that it numbers, itself as a coarse sample or None).
 
-        ``tai_ns`` is what the label says, ``at`` its first byte.
+        ``tai_ns`` is what the label says, ``at`` its first byte; ``clock_ns``: TAI by the system clock minus raw; ``calibrates``: the
+        present timescale was not made from these very labels, so the delay can be measured by it.
         """
         self._last_label_mono = at.mono_ns
         numbered: list[Sample] = []
@@ -79,13 +102,23 @@ class Pairing:
             if not self.confirms(tai_ns, at, present):
                 self._contradicted += 1
                 self.refused["second-contradicted"] += 1
-                self.why = f"its labels come {(present.tai_at(at.mono_ns) - tai_ns) / NS:+.1f} s after the seconds they name"
+                late_s = (present.tai_at(at.mono_ns) - tai_ns) / NS
+                self.why = (
+                    f"its date is {abs(late_s) / 86400:.0f} days off the served time"
+                    if abs(late_s) > 86400
+                    else f"its labels come {late_s:+.1f} s after the seconds they name"
+                )
                 return [], None
             self._confirmed += 1
             self._contradicted = 0
-            self._delays.append(present.tai_at(at.mono_ns) - tai_ns)
+            self.why = TAKING_UP
+            if calibrates:
+                self._delays.append(present.tai_at(at.mono_ns) - tai_ns)
         elif self._edges:
-            numbered = self._name(tai_ns, at)
+            ambiguous = self.refused["ambiguous-delay"]
+            numbered = self._name(tai_ns, at, clock_ns)
+            if self.refused["ambiguous-delay"] > ambiguous:
+                return [], None  # not even as a coarse sample: it may be off by what the delay is taken for
         delay, uncertainty = self.delay_ns()
         return numbered, Sample(at.shifted(-round(delay)), tai_ns, round(uncertainty))
 
@@ -98,7 +131,7 @@ class Pairing:
         """Labels have contradicted the timescale for so long that it must be named anew."""
         return self._contradicted >= (DISAGREEING_PROVEN if self._confirmed >= PROVEN else DISAGREEING_FRESH)
 
-    def _name(self, tai_ns: int, at: Instant) -> list[Sample]:
+    def _name(self, tai_ns: int, at: Instant, clock_ns: int | None) -> list[Sample]:
         """Try to number the pulses seen so far; empty until enough labels agree."""
         edge = min(self._edges, key=lambda e: abs(at.mono_ns - e.at.mono_ns))
         if abs(at.mono_ns - edge.at.mono_ns) > NS:
@@ -107,13 +140,17 @@ class Pairing:
             self._naming.clear()
             return []
         apparent = tai_ns - (at.mono_ns - edge.at.mono_ns)  # what the pulse would mark if the label came without delay
-        second = (apparent + NS // 2) // NS * NS
-        delay = second - apparent
-        if abs(delay) > AMBIGUOUS_NS:
+        second = self._second(apparent, edge, clock_ns)
+        if second is None:
+            late_s = -apparent % NS / NS
             self.refused["ambiguous-delay"] += 1
-            self.why = f"labels arrive {delay / NS % 1:.2f} s after the pulse: which second it is cannot be told"
+            self.why = (
+                f"labels arrive {late_s:.2f} s after a pulse or {1 - late_s:.2f} s before the next: which second it is cannot be told; "
+                "wanted: a right system clock (NTP), another receiver, UBX TIM-TP, or message_delay_ms in the configuration"
+            )
             self._naming.clear()
             return []
+        delay = second - apparent
         origin = second - edge.at.mono_ns
         if self._naming and abs(origin - self._naming[-1]) > ROUNDING_BOUND_NS:
             self.refused["labels-disagree"] += 1
@@ -125,16 +162,48 @@ class Pairing:
             self.why = f"naming the second: {len(self._naming)} of {AGREEING} labels agree"
             return []
         samples = [s for e in self._edges if (s := _rounded(e, e.at.mono_ns + origin)) is not None]
+        self.why = TAKING_UP
         self._naming.clear()
         self._edges.clear()
         self._confirmed = self._contradicted = 0
         return samples
 
+    def _second(self, apparent: int, edge: Edge, clock_ns: int | None) -> int | None:
+        """TAI second that the pulse marks, or None when it cannot be told. ``apparent``: the pulse's TAI if the label had no delay."""
+        if self.stated_delay_ns is not None:
+            second = _nearest(apparent + self.stated_delay_ns)
+            if abs(second - apparent - self.stated_delay_ns) <= AMBIGUOUS_NS:
+                return second
+        second = _nearest(apparent)
+        if -EARLY_NS <= second - apparent <= AMBIGUOUS_NS:
+            return second
+        if self._numbered is not None and edge.at.mono_ns - self._numbered[1] < FIX_TIMEOUT_NS:
+            opinion = edge.at.mono_ns + self._numbered[0]
+            return _nearest(opinion) if -AMBIGUOUS_NS <= _nearest(opinion) - apparent <= NS + AMBIGUOUS_NS else None
+        if clock_ns is not None:
+            opinion = edge.at.mono_ns + clock_ns
+            second = _nearest(opinion)
+            if abs(opinion - second) < OPINION_NS and -EARLY_NS <= second - apparent <= LATEST_NS:
+                return second
+        return None
+
     def delay_ns(self) -> tuple[float, float]:
         """(message delay, its uncertainty): learned from pulses when there are any, assumed otherwise."""
         if len(self._delays) >= AGREEING:
             return median(self._delays), 2 * spread(self._delays)
-        return self.assumed_delay_ns, self.assumed_uncertainty_ns
+        return DEFAULT_DELAY_NS if self.stated_delay_ns is None else self.stated_delay_ns, self.assumed_uncertainty_ns
+
+    def assume_nothing(self) -> None:
+        """A delay learned before does not belong to this receiver or line speed."""
+        self.stated_delay_ns, self.assumed_uncertainty_ns = None, DEFAULT_DELAY_UNCERTAINTY_NS
+
+    def delay_words(self, what: str) -> str:
+        """For people: "NMEA arrives 143 ms ± 4 after the pulse"; "" while it is not measured."""
+        if not self.delay_learned:
+            return ""
+        delay, uncertainty = (value / 1e6 for value in self.delay_ns())
+        when = "after" if delay >= 0 else "before"
+        return f"{what} arrives {abs(delay):.0f} ms ± {max(1.0, uncertainty):.0f} {when} the {'pulse' if self._seen_pulse else 'second'}"
 
     @property
     def delay_learned(self) -> bool:
@@ -145,12 +214,18 @@ class Pairing:
 
     def edge(self, edge: Edge, present: Present | None) -> Sample | None:
         """A pulse: its Sample when the timescale can number it, None while labels must (it is kept for them) or when it is refused."""
+        self._seen_pulse = True
+        if self._announced is not None:
+            tai_ns, said = self._announced
+            if 0 < edge.at.mono_ns - said < ANNOUNCED_NS:
+                self._numbered = (tai_ns - edge.at.mono_ns, edge.at.mono_ns)
+            self._announced = None
         if present is None or present.bound_ns >= ROUNDING_BOUND_NS:
             self._edges.append(edge)
             return None
         if self._last_label_mono is None:
             self._last_label_mono = edge.at.mono_ns  # a timescale taken over from an earlier run: labels must come soon
-        if edge.at.mono_ns - self._last_label_mono > FIX_TIMEOUT_NS:
+        if edge.at.mono_ns - self._last_label_mono > self.fix_timeout_ns:
             self.refused["no-fix"] += 1
             self.why = "pulses without a valid fix are not believed"
             return None
@@ -164,6 +239,7 @@ class Pairing:
         """The receiver is gone: what was half learned is forgotten, the delay is kept."""
         self._edges.clear()
         self._naming.clear()
+        self._announced = self._numbered = None
         self._last_label_mono = None
 
 
@@ -171,6 +247,10 @@ DEFAULT_DELAY_NS = 250_000_000
 """Message delay taken without a pulse to measure it: middle of what receivers do (60 ms u-blox F10 .. 500 ms MTK3339: receivers.md (c))."""
 DEFAULT_DELAY_UNCERTAINTY_NS = 300_000_000
 """Half width that covers all of them."""
+
+
+def _nearest(tai_ns: int) -> int:
+    return (tai_ns + NS // 2) // NS * NS
 
 
 def _rounded(edge: Edge, tai_ns: int) -> Sample | None:

@@ -7,17 +7,19 @@ nothing and has no clock. NMEA and UBX may be mixed; while a UBX label is fresh 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
+from refclock.foreign import advice
 from refclock.framing import FrameKind, Framer
 from refclock.labels import LabelGate
 from refclock.nmea import NmeaDecoder
-from refclock.sample import Instant, LeapNotice, Sawtooth, SecondLabel, SkyView
+from refclock.sample import HealthReport, Instant, LeapNotice, Sawtooth, SecondLabel, SkyView
 from refclock.ubx import UbxDecoder
 
 SILENCE_NS = 200_000_000
 """A pause of the line this long ends a cycle's burst: longer than USB and buffer time-outs, shorter than a cycle's idle part."""
 
-ReceiverValue = SecondLabel | LeapNotice | Sawtooth | SkyView
+ReceiverValue = SecondLabel | LeapNotice | Sawtooth | SkyView | HealthReport
 
 
 class Receiver:
@@ -40,6 +42,7 @@ class Receiver:
         self._heard_mono = at.mono_ns
         values: list[ReceiverValue] = []
         for frame in self.framer.feed(data, at, byte_ns):
+            decoded: Sequence[ReceiverValue]
             decoded = self.nmea.decode(frame) if frame.kind is FrameKind.NMEA else self.ubx.decode(frame)
             for value in decoded:
                 if isinstance(value, SecondLabel):
@@ -58,8 +61,20 @@ class Receiver:
 
     @property
     def protocol(self) -> str:
-        """NMEA, UBX, NMEA+UBX, or unknown while no frame has been recognised."""
-        return "+".join(kind.value for kind in FrameKind if self.framer.counts[kind.value]) or "unknown"
+        """NMEA, UBX, NMEA+UBX, with others that are only recognised behind them; unknown while no frame has been recognised."""
+        ours = [kind.value for kind in FrameKind if self.framer.counts[kind.value]]
+        others = sorted(self.framer.foreign)
+        if (ours or len(others) > 1) and "gpsd" in others:  # a few lines of gpsd's at the head of what was recorded through it
+            others.remove("gpsd")
+        return "+".join([*ours, *others]) or "unknown"
+
+    @property
+    def advice(self) -> str:
+        """What to do about a receiver that speaks nothing from which time is taken; "" when it does, or says nothing that is known."""
+        foreign = self.framer.foreign
+        if not foreign or any(self.framer.counts[kind.value] for kind in FrameKind):
+            return ""
+        return advice(max(foreign, key=lambda name: foreign[name]))
 
     @property
     def identity(self) -> str:

@@ -149,6 +149,32 @@ class SkyView:
     at: Instant
 
 
+class Antenna(Enum):
+    """What the receiver's supervisor says of its antenna."""
+
+    UNKNOWN = "unknown"
+    OK = "ok"
+    OPEN = "open"
+    SHORT = "short"
+
+
+@dataclass(frozen=True, slots=True)
+class HealthReport:
+    """What one message says of the receiver's health; None where it says nothing.
+
+    ``jamming``, ``spoofing``: 0 unknown, 1 none, 2 warning or indicated, 3 critical or certain (u-blox's scale). ``position``: latitude
+    and longitude in degrees; ``accuracy_m`` of it. ``survey``: the receiver is surveying in its position.
+    """
+
+    at: Instant
+    antenna: Antenna | None = None
+    jamming: int | None = None
+    spoofing: int | None = None
+    position: tuple[float, float] | None = None
+    accuracy_m: float | None = None
+    survey: bool | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One measurement: at local instant ``at`` the true time was ``tai_ns``.

@@ -22,16 +22,16 @@ from typing import Final
 
 from refclock.framing import Frame, ubx_checksum
 from refclock.labels import FRESH_NS, Reject, civil_s, window
-from refclock.sample import NS, FixMode, Instant, LeapNotice, Satellite, Sawtooth, SecondLabel, SkyView
+from refclock.proprietary import TAI_GPS_S
+from refclock.sample import NS, FixMode, HealthReport, Instant, LeapNotice, Satellite, Sawtooth, SecondLabel, SkyView
 from refclock.timescales import DAY_S, WEEK_S
+from refclock.ubx_health import MESSAGES as HEALTH_MESSAGES
 
-UbxValue = SecondLabel | LeapNotice | Sawtooth | SkyView
+UbxValue = SecondLabel | LeapNotice | Sawtooth | SkyView | HealthReport
 UbxAnswer = UbxValue | Reject | None
 
 GPS_EPOCH_S = 315_964_800
 """1980-01-06 (IS-GPS-200 section 3.3.4)."""
-TAI_GPS_S = 19
-"""TAI - GPS, constant (IS-GPS-200: GPS time was UTC in 1980, when TAI-UTC was 19 s)."""
 ACCURATE_NS = 10_000
 """A receiver that loses its fix lets its accuracy estimate grow; a 0.5 ppm TCXO passes this after 20 s."""
 CYCLE_NS = 800_000_000
@@ -95,27 +95,30 @@ class UbxDecoder:
         }
 
     def decode(self, frame: Frame) -> list[UbxValue]:
-        """What the message says: nothing or one value. Never raises."""
+        """What the message says: a value of time, the receiver's health, both or nothing. Never raises."""
         message, payload = (frame.data[0], frame.data[1]), frame.data[2:]
         if message[0] == NAV and message[1] in EPOCH_MESSAGES and len(payload) >= 4:
             epoch = int.from_bytes(payload[:4], "little")
             if epoch != self._epoch:
                 self._epoch, self._epoch_at = epoch, frame.at
+        values: list[UbxValue] = []
+        examine = HEALTH_MESSAGES.get(message)
+        if examine is not None and (report := examine(payload, frame.at)) is not None:
+            values.append(report)
         known = self._handlers.get(message)
         if known is None:
-            return []
+            return values
         shortest, handler = known
         if len(payload) < shortest:
             if payload:  # an empty one is a poll that somebody echoed
                 self.rejected[Reject.BAD_FIELDS] += 1
-            return []
+            return values
         value = handler(payload, frame.at)
-        if value is None:
-            return []
         if isinstance(value, Reject):
             self.rejected[value] += 1
-            return []
-        return [value]
+        elif value is not None:
+            values.append(value)
+        return values
 
     def _stamp(self, at: Instant) -> Instant:
         epoch_at = self._epoch_at
@@ -198,14 +201,13 @@ class UbxDecoder:
         """TIM-TP: of the *next* pulse. qErr is what has to be **added** to the pulse's time to get the true second (F9T against a
         reference clock: anderswallin.net 2019/10 "ublox-f9t-qerr-correction"), so ours, "pulse late by", is minus qErr."""
         tow_ms, sub_ms, error_ps, week, flags, _info = _TIM_TP.unpack_from(payload)
-        if flags & 0x10 or abs(error_ps) > SAWTOOTH_MAX_PS:  # qErrInvalid
-            return None
+        known = not flags & 0x10 and abs(error_ps) <= SAWTOOTH_MAX_PS  # qErrInvalid
         utc_ns = None
         if flags & 3 == 3:  # time base UTC, UTC available
             tow_ns = tow_ms * 1_000_000 + (sub_ms * 1_000_000 >> 32)
             placed = window(GPS_EPOCH_S + week * WEEK_S, self.not_before_s)
             utc_ns = placed[0] * NS + tow_ns if placed else None
-        return Sawtooth(-error_ps / 1000, utc_ns, at)
+        return Sawtooth(-error_ps / 1000 if known else 0.0, utc_ns, at) if known or utc_ns is not None else None
 
     def _status(self, payload: bytes, at: Instant) -> UbxAnswer:
         self._fix(_FIXES.get(payload[4], FixMode.NONE) if payload[5] & 1 else FixMode.NONE, at)

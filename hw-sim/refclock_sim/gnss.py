@@ -30,6 +30,10 @@ SKY_STEP_S = 15
 """The sky is computed anew this often: the fastest satellite moves by 0.1 degree."""
 
 
+TROUBLES = ("antenna-open", "antenna-short", "jamming", "spoofing", "moved", "flat")
+"""What a receiver may report of itself: its antenna, interference, forged signals, another place (3 km north), only two dimensions."""
+
+
 class Stage(IntEnum):
     """How far the receiver has come, in this order."""
 
@@ -72,6 +76,7 @@ class Knowledge(NamedTuple):
     ``label``: UTC that it would state for it, faults, wrong leap count and rollover included. ``tai_offset_s``: TAI-UTC that it believes;
     ``leap_known``: whether it has that from the sky. ``leap``: (POSIX midnight, +1 or -1) announced, or None. ``date_known``: it has had a
     2D fix since power-on. ``delay_ns``: extra message delay. ``gps_s``: seconds since 1980-01-06, rollover included.
+    ``troubles``: of TROUBLES.
     """
 
     stage: Stage
@@ -83,6 +88,7 @@ class Knowledge(NamedTuple):
     leap: tuple[int, int] | None
     delay_ns: int
     gps_s: int
+    troubles: frozenset[str] = frozenset()
 
     @property
     def fixed(self) -> bool:
@@ -97,7 +103,8 @@ class Gnss:
     ``leap_known_s``: seconds until the leap count has come from the sky, 0 with the first fix (up to 750 s after a cold start: 25 pages of
     30 s, IS-GPS-200 section 20.3.3.5.1). ``firmware_tai_offset_s``: TAI-UTC that it uses before (an LEA-6T of 2009 believes 34), None: the
     true one. ``losses``: (from, to) seconds after power-on without a fix; the receiver's clock then runs on, status void.
-    ``rollovers``: multiples of 1024 weeks that its dates are behind. ``visible``: satellites above the horizon, about.
+    ``troubles``: (what, from, to) seconds after power-on. ``rollovers``: multiples of 1024 weeks that its dates are behind. ``visible``:
+    satellites above the horizon, about.
     """
 
     def __init__(
@@ -111,6 +118,7 @@ class Gnss:
         firmware_tai_offset_s: int | None = None,
         losses: Sequence[tuple[int, int]] = (),
         faults: Sequence[LabelFault] = (),
+        troubles: Sequence[tuple[str, int, int]] = (),
         rollovers: int = 0,
         visible: int = 14,
     ) -> None:
@@ -121,6 +129,7 @@ class Gnss:
         self.firmware_tai_offset_s = firmware_tai_offset_s
         self.losses = list(losses)
         self.faults = list(faults)
+        self.troubles = list(troubles)
         self.rollovers = rollovers
         self._seed = seed
         self._orbits = _orbits(seed, visible)
@@ -159,7 +168,11 @@ class Gnss:
         if stage is Stage.DARK:
             utc_s, second_60 = FIRMWARE_UTC_S + age, False
         label = Label(utc_s + shift - behind, second_60)
-        return Knowledge(stage, _MODE[stage], label, date_known, leap_known, offset, leap, delay, tai_s - GPS_EPOCH_TAI_S - behind)
+        troubles = frozenset(what for what, begin, end in self.troubles if begin <= age < end)
+        if "flat" in troubles:
+            stage = min(stage, Stage.FIX_2D)
+        gps_s = tai_s - GPS_EPOCH_TAI_S - behind
+        return Knowledge(stage, _MODE[stage], label, date_known, leap_known, offset, leap, delay, gps_s, troubles)
 
     def _fault(self, age: int) -> tuple[int, int]:
         shift = delay = 0

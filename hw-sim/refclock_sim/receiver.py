@@ -67,11 +67,14 @@ _UBLOX8 = Model(
     hardware="00080000",
     extensions=("FWVER=SPG 3.01", "PROTVER=18.00", "MOD=NEO-M8N-0", "GPS;GLO;GAL;BDS"),
 )
+_WATCHED = (*_UBLOX8.messages, ("MON-HW", 1), ("SEC-SIG", 1))
 _TIMING = (*_UBX, ("NAV-SAT", 5), ("NAV-EOE", 1))
 MODELS = {
     "ublox8": _UBLOX8,
     "ublox8-nmea": replace(_UBLOX8, what="u-blox 8 as it comes, NMEA only", messages=_NMEA),
     "timing": replace(_UBLOX8, what="u-blox timing receiver, UBX only", messages=_TIMING, baud=115_200, delay_ns=40 * MS),
+    "watched": replace(_UBLOX8, what="u-blox 8 that reports its health", messages=_WATCHED, baud=38_400),
+    "casic": Model("NMEA receiver with an antenna notice", (*_NMEA, ("ANT", 1)), delay_ns=180 * MS),
     "nmea": Model("plain NMEA receiver", _NMEA, delay_ns=120 * MS, jitter_ns=10 * MS),
     "minimal": Model("RMC, GGA and ZDA only", (("RMC", 1), ("GGA", 1), ("ZDA", 1))),
     "slow": Model("4800 baud mouse, late and wandering, no ZDA", _NMEA[:4], baud=4800, delay_ns=250 * MS, jitter_ns=60 * MS),
@@ -175,6 +178,12 @@ class Receiver:
                 return sentences.gsa(talker, knows, self._sky(tai_s, knows))
             case "GSV":
                 return sentences.gsv(self._sky(tai_s, knows))
+            case "ANT":
+                return [sentences.antenna(talker, knows)]
+            case "MON-HW":
+                return [ubx_messages.mon_hw(knows)]
+            case "SEC-SIG":
+                return [ubx_messages.sec_sig(knows)]
             case "NAV-PVT":
                 return [ubx_messages.nav_pvt(knows, at, self._used(tai_s, knows))]
             case "NAV-SOL":

@@ -5,11 +5,13 @@
     [start]       utc = 2026-12-31T23:30:00Z, clock_offset_s = 0.1 (the system clock is that far ahead)
     [oscillator]  ppm, wander, sine_ppm, sine_period_s, [[oscillator.ramps]] ppm at_s over_s lag_s
     [pulse]       model (of pulse.PRESETS, or "none"), late_us (constant), inverted (the wiring turns the pulse round)
-    [receiver]    kind (of receiver.MODELS), baud, fix_after_s, leap_known_after_s, leap_error_s, leap_at (UTC midnight), leap_step_s
+    [receiver]    kind (of receiver.MODELS), baud, fix_after_s, leap_known_after_s, leap_error_s, leap_at (UTC midnight), leap_step_s,
+                  rollovers, delay_ms, without (messages)
     [config]      keys of a [[source]] type = "receiver" (pps_bias_us, edge ...) and of [clock]
-    [[fault]]     what = "no-pulse" | "no-fix" | "late-label" | "label-delay" | "unplugged" | "clock-step", from_s, until_s, value, share
+    [state]       what an earlier run left (utc_s, gps0.delay_ms ...)
+    [[fault]]     what = one of FAULTS, from_s, until_s, value, share
     [limits]      locked_within_s, max_error_us (after it), settled_max_error_us (last tenth), final = "LOCKED" ...,
-                  unsynchronised_until_s, holdover (true: must have been in it)
+                  unsynchronised_until_s, holdover (true: must have been in it), says (sentences, or parts, that people must have been told)
 
 Whatever the limits: at every packet |served - true| <= root dispersion + root delay / 2, and no packet is a wrong second.
 """
@@ -24,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from refclock_sim import oscillator, pulse
-from refclock_sim.gnss import LabelFault
+from refclock_sim.gnss import TROUBLES, LabelFault
 from refclock_sim.receiver import MODELS
 
 
@@ -86,7 +88,9 @@ class PulseModel:
 
 @dataclass(frozen=True, slots=True)
 class ReceiverModel:
-    """The receiver and what it comes to know when; until it knows the leap count its UTC is ``leap_error_s`` ahead."""
+    """The receiver and what it comes to know when; until it knows the leap count its UTC is ``leap_error_s`` ahead; its dates
+    are ``rollovers`` times 1024 weeks behind; ``delay_ms`` of its messages instead of the kind's own;
+    ``without`` these messages."""
 
     kind: str = "nmea"
     baud: int = 9600
@@ -95,6 +99,9 @@ class ReceiverModel:
     leap_error_s: int = 3
     leap_at: datetime | None = None
     leap_step_s: int = 1
+    rollovers: int = 0
+    delay_ms: float | None = None
+    without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +121,7 @@ class Fault:
         return LabelFault(self.from_s, self.until_s, delay_ns=round(self.value * 1e9), probability=self.share)
 
 
-FAULTS = ("no-pulse", "no-fix", "late-label", "label-delay", "unplugged", "clock-step", "pulse-offset")
+FAULTS = ("no-pulse", "no-fix", "late-label", "label-delay", "unplugged", "clock-step", "pulse-offset", *TROUBLES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +134,7 @@ class Limits:
     final: str = "LOCKED"
     unsynchronised_until_s: float = 0.0
     holdover: bool = False
+    says: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +152,7 @@ class Scenario:
     clock: Mapping[str, Any] = field(default_factory=dict)
     faults: tuple[Fault, ...] = ()
     limits: Limits = Limits()
+    state: Mapping[str, float | int | str] = field(default_factory=dict)
 
 
 class ScenarioError(ValueError):
@@ -169,7 +178,7 @@ def load_scenario(path: Path) -> Scenario:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ScenarioError(f"{path}: {error}") from error
-    known = {"claim", "duration_s", "start", "oscillator", "pulse", "receiver", "config", "clock", "fault", "limits"}
+    known = {"claim", "duration_s", "start", "oscillator", "pulse", "receiver", "config", "clock", "fault", "limits", "state"}
     unknown = sorted(set(data) - known)
     if unknown:
         raise ScenarioError(f"{path}: unknown key {unknown[0]}; allowed: {', '.join(sorted(known))}")
@@ -199,6 +208,7 @@ def load_scenario(path: Path) -> Scenario:
         config=data.get("config", {}),
         clock=data.get("clock", {}),
         faults=faults,
+        state=data.get("state", {}),
         limits=_table(Limits, data.get("limits", {}), f"{path}: [limits]"),
     )
 
@@ -223,6 +233,8 @@ class Outcome:
     wall_s: float = 0.0
     worst: str = ""
     notes: list[str] = field(default_factory=list)
+    said: dict[str, str] = field(default_factory=dict)
+    """What people were told, numbers apart: the sentence without its digits, and as it was said first."""
 
     def failures(self, scenario: Scenario) -> list[str]:
         """Every limit that did not hold, in words."""
@@ -239,6 +251,7 @@ class Outcome:
             bad.append(f"maximum error {self.settled_max_error_us:.2f} us in the last tenth, limit {limits.settled_max_error_us} us")
         if self.first_synchronised_s is not None and self.first_synchronised_s < limits.unsynchronised_until_s:
             bad.append(f"served time after {self.first_synchronised_s:.0f} s, must not before {limits.unsynchronised_until_s:.0f} s")
+        bad += [f"never said {words!r}" for words in limits.says if not any(words in said for said in self.said.values())]
         if limits.holdover and not self.held_over:
             bad.append("never went into holdover")
         if self.final != limits.final:

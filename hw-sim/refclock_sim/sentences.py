@@ -16,6 +16,8 @@ from refclock_sim.gnss import Knowledge, Label, Stage
 
 POSITION = (b"5132.45678,N", b"00000.12345,W")
 """Somewhere in London."""
+MOVED = (b"5134.08458,N", POSITION[1])
+"""3 km north of it."""
 GSV_TALKERS = {"GPS": b"GP", "GLONASS": b"GL", "Galileo": b"GA"}
 
 
@@ -59,19 +61,30 @@ def _time(knows: Knowledge, at: Civil) -> bytes:
     return b"%02d%02d%02d.00" % at[3:] if knows.stage > Stage.DARK else b""
 
 
+def place(knows: Knowledge) -> tuple[bytes, bytes]:
+    """Latitude and longitude fields."""
+    return MOVED if "moved" in knows.troubles else POSITION
+
+
+def antenna(talker: bytes, knows: Knowledge) -> bytes:
+    """TXT: the antenna notice that CASIC modules send each second."""
+    state = b"OPEN" if "antenna-open" in knows.troubles else b"SHORT" if "antenna-short" in knows.troubles else b"OK"
+    return sentence(b"%bTXT,01,01,01,ANTENNA %b" % (talker, state))
+
+
 def rmc(talker: bytes, knows: Knowledge, at: Civil) -> bytes:
     """RMC: time, status, position, date."""
     date = b"%02d%02d%02d" % (at.day, at.month, at.year % 100) if knows.date_known and knows.stage > Stage.DARK else b""
     if not knows.fixed:
         return sentence(b"%bRMC,%b,V,,,,,,,%b,,,N" % (talker, _time(knows, at), date))
-    return sentence(b"%bRMC,%b,A,%b,%b,0.012,,%b,,,A" % (talker, _time(knows, at), *POSITION, date))
+    return sentence(b"%bRMC,%b,A,%b,%b,0.012,,%b,,,A" % (talker, _time(knows, at), *place(knows), date))
 
 
 def gga(talker: bytes, knows: Knowledge, at: Civil, used: int) -> bytes:
     """GGA: time, position, quality, satellites used."""
     if not knows.fixed:
         return sentence(b"%bGGA,%b,,,,,0,%02d,99.99,,,,,," % (talker, _time(knows, at), used))
-    return sentence(b"%bGGA,%b,%b,%b,1,%02d,0.92,61.7,M,45.8,M,," % (talker, _time(knows, at), *POSITION, min(used, 12)))
+    return sentence(b"%bGGA,%b,%b,%b,1,%02d,0.92,61.7,M,45.8,M,," % (talker, _time(knows, at), *place(knows), min(used, 12)))
 
 
 def zda(talker: bytes, knows: Knowledge, at: Civil) -> bytes:

@@ -25,6 +25,8 @@ ACK_NAK = (0x05, 0x00)
 ACK_ACK = (0x05, 0x01)
 CFG_MSG = (0x06, 0x01)
 MON_VER = (0x0A, 0x04)
+MON_HW = (0x0A, 0x09)
+SEC_SIG = (0x27, 0x09)
 
 _PVT = struct.Struct("<IHBBBBBBIiBBBBiiiiIIiiiiiIIHHIihH")
 _SOL = struct.Struct("<IiHBBiiiIiiiIHBBI")
@@ -56,7 +58,7 @@ def nav_pvt(knows: Knowledge, at: Civil, used: int) -> bytes:
     time_known = knows.stage > Stage.DARK
     valid = (knows.date_known and time_known) | time_known << 1 | (knows.leap_known and time_known) << 2
     accuracy_ns = 25 if knows.fixed else 4_000_000_000 if not knows.date_known else 1_000_000
-    where = (-12345, 515_409_463, 107_500, 61_700) if knows.fixed else (0, 0, 0, 0)
+    where = (-12345, 515_409_463 + 269_800 * ("moved" in knows.troubles), 107_500, 61_700) if knows.fixed else (0, 0, 0, 0)
     near = (1_500, 2_300) if knows.fixed else (0xFFFF_FFFF, 0xFFFF_FFFF)
     payload = _PVT.pack(
         *(_tow_ms(knows), *at, valid, accuracy_ns, 0, _FIX.get(knows.mode, 0), int(knows.fixed), 0xE0 if knows.date_known else 0x20, used),
@@ -134,6 +136,19 @@ def tim_tp(next_pulse: Knowledge, late_ns: float | None) -> bytes:
     flags = (3 if utc else 0) | (0x10 if late_ns is None else 0)
     error_ps = 0 if late_ns is None else round(-1000 * late_ns)
     return frame(TIM_TP, _TIM_TP.pack(seconds % WEEK_S * 1000, 0, error_ps, seconds // WEEK_S, flags, 0))
+
+
+def mon_hw(knows: Knowledge) -> bytes:
+    """MON-HW: antenna status (2 OK, 3 short, 4 open) and jamming state (1 OK, 3 critical) in bits 2 and 3 of the flags."""
+    status = 4 if "antenna-open" in knows.troubles else 3 if "antenna-short" in knows.troubles else 2
+    jamming = 3 if "jamming" in knows.troubles else 1
+    return frame(MON_HW, bytes(20) + bytes((status, 1, jamming << 2)) + bytes(37))
+
+
+def sec_sig(knows: Knowledge) -> bytes:
+    """SEC-SIG version 1: jamming and spoofing detection switched on, and what they say (1 none, 2 indicated)."""
+    jamming, spoofing = (2 if what in knows.troubles else 1 for what in ("jamming", "spoofing"))
+    return frame(SEC_SIG, bytes((1, 0, 0, 0, 1 | jamming << 1, 0, 0, 0, 1 | spoofing << 1, 0, 0, 0)))
 
 
 def mon_ver(software: str, hardware: str, extensions: Sequence[str]) -> bytes:

@@ -9,8 +9,10 @@ against the truth.
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from random import Random
@@ -24,7 +26,7 @@ from ppsd.status import Mode
 from refclock.config import ReceiverSource
 from refclock.sample import NS, Edge, EdgeKind, Instant, SourceId
 from refclock.timescales import NTP_UNIX_S, LeapTable
-from refclock_sim.gnss import Gnss
+from refclock_sim.gnss import TROUBLES, Gnss
 from refclock_sim.receiver import MODELS, Receiver
 from refclock_sim.scenario import Fault, Outcome, Scenario, ScenarioError, load_scenario
 
@@ -65,9 +67,14 @@ class World:
             leap_known_s=r.leap_known_after_s,
             firmware_tai_offset_s=self._truth.tai_offset_s(utc_s) - r.leap_error_s,
             losses=[(f.from_s, f.until_s) for f in scenario.faults if f.what == "no-fix"],
+            troubles=[(f.what, f.from_s, f.until_s) for f in scenario.faults if f.what in TROUBLES],
+            rollovers=r.rollovers,
             faults=[f.on_labels() for f in scenario.faults if f.what in ("late-label", "label-delay")],
         )
-        self._receiver = Receiver(MODELS[r.kind], gnss, seed, r.baud)
+        model = MODELS[r.kind] if r.delay_ms is None else replace(MODELS[r.kind], delay_ns=round(r.delay_ms * 1e6))
+        self._receiver = Receiver(model, gnss, seed, r.baud)
+        for name in r.without:
+            self._receiver.rates.pop(name, None)
         self._real0 = utc_s * NS + round(scenario.start.clock_offset_s * NS)
         self._raw = RAW_START_NS  # raw reading at the beginning of the present true second
         self._rate = 0.0
@@ -79,7 +86,7 @@ class World:
         clock = ClockConfig(not_before=date(2026, 1, 1), **dict(scenario.clock))
         config = Config(clock=clock, sources=(source,))
         at = self._instant(0)
-        self.engine = Engine(config, {}, at, simulated=False, version="world", pid=0)
+        self.engine = Engine(config, scenario.state, at, simulated=False, version="world", pid=0)
         self._path: PacketPath | None = None
         self._effects(self.engine.handle(LeapFileRead(self._table, "the world's table", at)))
         self._effects(self.engine.handle(SourceFound(GPS, "simulated receiver", at)))
@@ -156,6 +163,8 @@ class World:
             if engine.mode is Mode.TRACK and self.outcome.locked_after_s is None:
                 self.outcome.locked_after_s = float(k + 1)
             self.outcome.held_over = self.outcome.held_over or engine.mode is Mode.HOLDOVER
+            if self.scenario.limits.says:
+                self._listen(k, at)
         elif kind == "step":
             by = round(next(f.value for f in self.scenario.faults if f.what == "clock-step") * NS)
             self._real0 += by
@@ -165,6 +174,15 @@ class World:
             self._effects(engine.handle(SourceLost(GPS, "unplugged", at)))
         elif kind == "found":
             self._effects(engine.handle(SourceFound(GPS, "simulated receiver", at)))
+
+    def _listen(self, k: int, at: Instant) -> None:
+        """Note what a person would read now, once each."""
+        snapshot = self.engine.snapshot(at)
+        sentences = [f"{snapshot.verdict}: {snapshot.why}" if snapshot.why else snapshot.verdict]
+        for source in snapshot.sources:
+            sentences += [*source.health, *filter(None, [source.message])]
+        for words in sentences:
+            self.outcome.said.setdefault(re.sub(r"[\d.]+", "#", words), f"{k:5d} s  {words}")
 
     def _effects(self, effects: list[Effect]) -> None:
         for effect in effects:

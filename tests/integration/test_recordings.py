@@ -14,8 +14,8 @@ import pytest
 from ppsd.replay import EX_DATAERR, EX_IOERR, replay
 
 ROOT = Path(__file__).parents[2]
-SHARED = ROOT.parent / "shared" / "recordings"
-RECORDINGS = SHARED if SHARED.is_dir() else ROOT / "tests" / "data" / "recordings"
+SHARED = [above / "shared" / "recordings" for above in ROOT.parents]
+RECORDINGS = next((path for path in SHARED if path.is_dir()), ROOT / "tests" / "data" / "recordings")
 FILES = sorted(p for p in RECORDINGS.iterdir() if p.suffix in (".log", ".jsonl"))
 GPSD = json.loads((RECORDINGS / "gpsd-tpv.json").read_text())
 LEAP_TRAP = "satpulse-lea6t-coldstart-excerpt.jsonl"

@@ -5,17 +5,25 @@ from __future__ import annotations
 import json
 import select
 import socket
+import threading
+from datetime import date
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ppsd.config import ClockConfig, Config
+from ppsd.devices import GpsdLine
+from ppsd.engine import Engine
+from ppsd.events import Labelled, Pulsed
+from refclock import gpsd_socket
+from refclock.config import GpsdSource
 from refclock.gpsd import LINE_BYTES, WATCH, Broken, GpsdPulse, GpsdStream
 from refclock.gpsd_socket import FIRST_RETRY_NS, GpsdSocket
 from refclock.kernel import LocalClock
 from refclock.labels import Reject
-from refclock.sample import NS, FixMode, Instant, Satellite, SecondLabel, SkyView
+from refclock.sample import NS, FixMode, Instant, Satellite, SecondLabel, SkyView, SourceId
 
 BUILT_S = 1_767_225_600  # 2026-01-01
 UTC_S = 1_795_237_841  # 2026-11-21T05:10:41
@@ -234,3 +242,77 @@ def test_a_host_that_cannot_be_is_no_exception() -> None:
     link = GpsdSocket("x" * 70 + ".invalid", 2947, LocalClock())
     assert link.pump()[0] == b""
     assert "not a host name" in link.why or link.why.startswith("gpsd at")
+
+
+def test_a_slow_resolver_does_not_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a name is being looked up a try ends at once and says so; the next one finds the answer."""
+    answer, real = threading.Event(), socket.getaddrinfo
+
+    def resolver(host: str, port: int, **rest: Any) -> Any:
+        if rest.get("flags"):
+            raise socket.gaierror("not an address")
+        assert answer.wait(60)
+        return real("127.0.0.1", port, **rest)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolver)
+    clock = LocalClock()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        link = GpsdSocket("gps.example", port, clock)
+        link.pump()
+        assert link.why == f"gpsd at gps.example:{port}: its name is being looked up; waiting for it"
+        answer.set()
+        gpsd_socket._lookups["gps.example", port][0].join(60)
+        another = GpsdSocket("gps.example", port, clock)  # the failed one is thrown away by the shell
+        pump_until_connected(another)
+        server.accept()[0].close()
+        another.close()
+
+
+def test_toff_and_qerr_are_read() -> None:
+    """TOFF tells when the receiver's message arrived, for the second that it names only; qErr of a pulse is kept, absurd ones not."""
+    s = stream()
+    stamps = {"device": "/dev/pts/0", "real_sec": UTC_S, "real_nsec": 0, "clock_sec": UTC_S, "clock_nsec": 140_000_000}
+    assert s.feed(json.dumps({"class": "TOFF", **stamps}).encode() + b"\n", AT) == []
+    (label,) = s.feed(tpv(), AT)
+    assert isinstance(label, SecondLabel)
+    assert s.arrived(label) == UTC_S * NS + 140_000_000
+    (late,) = s.feed(tpv("2026-11-21T05:10:42.000Z"), AT.shifted(NS))
+    assert isinstance(late, SecondLabel)
+    assert s.arrived(late) is None
+    for error, early in ((-4200, -4.2), (10**9, 0.0), ("x", 0.0)):
+        pulse = json.dumps({"class": "PPS", "precision": -20, "qErr": error, **stamps}).encode() + b"\n"
+        assert s.feed(pulse, AT) == [GpsdPulse(UTC_S * NS, UTC_S * NS + 140_000_000, -20, early)]
+
+
+def test_pulses_of_a_gpsd_on_this_host_are_used_and_said() -> None:
+    """Without a pulse device of our own gpsd's PPS reports are the pulses, labels are stamped by TOFF, and which way is taken is said."""
+    clock = LocalClock()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        source = GpsdSource(name="gpsd0", host="127.0.0.1", port=server.getsockname()[1])
+        config = Config(clock=ClockConfig(not_before=date(2026, 1, 1)), sources=(source,))
+        engine = Engine(config, {}, clock.now(), simulated=True, version="", pid=0)
+        line = GpsdLine(source, clock, engine)
+        gpsd = server.accept()[0]
+        while not line.what:
+            line.tick(clock.now())
+        assert line.what.startswith("gpsd at 127.0.0.1:")
+        now = clock.now()
+        stamps = {"device": "/dev/pts/0", "real_sec": UTC_S, "real_nsec": 0, "clock_sec": now.real_ns // NS, "clock_nsec": now.real_ns % NS}
+        objects = [{"class": "PPS", "precision": -20, "qErr": 7000, **stamps}, {"class": "TOFF", **stamps}]
+        gpsd.sendall(b"".join(json.dumps(o).encode() + b"\n" for o in objects) + tpv())
+        events: list[Any] = []
+        while len(events) < 2:
+            assert select.select([line], [], [], 60)[0]
+            events += line.read()
+        pulse, label = events
+        assert isinstance(pulse, Pulsed) and isinstance(label, Labelled)
+        assert abs(pulse.edge.at.mono_ns - now.mono_ns - 7) < 1_000_000
+        assert abs(label.label.at.mono_ns - now.mono_ns) < 1_000_000
+        line.read()
+        assert line.what.endswith("with the pulses that it reports")
+        for event in events:
+            engine.handle(event)
+        assert engine.sources[SourceId("gpsd0")].has_pulse
+        gpsd.close()
+        line.close()
