@@ -40,7 +40,7 @@ static const int64_t known_ns = 1000000000;             /* between searches of t
 static const int64_t forever_ns = 1000000000000000000LL; /* longest interval of a rate; 31 years, and sums of it fit */
 static const uint32_t known_packets = 4, known_age_s = 2;
 
-/* What sending took lately, ns: moving averages over some 16 groups. */
+/* What sending took lately for groups of one size, ns: moving averages over some 16 of them. */
 struct pace {
     double compute; /* from the clock reading to the send call, per group */
     double send;    /* of the send call, per reply */
@@ -73,7 +73,7 @@ struct worker {
     int filtered; /* a filter is on the sockets */
     int64_t filter_ns; /* since when; what came before has not met it */
     int64_t looked_ns, known_at_ns, kod_owed_ns;
-    struct pace alone, grouped;
+    struct pace paces[GROUP + 1]; /* by requests in the group */
     struct pending pending[PENDING]; /* a ring */
     unsigned pending_at;
     int departures; /* asked for: not before an interleaved client comes, for it makes receiving dearer */
@@ -255,9 +255,8 @@ static void learn(double *average, double value)
 }
 
 /* Send the group; each reply that the kernel does not take is counted as such, the others as what they are. began: when it was begun. */
-static void send_group(struct worker *w, int fd, int64_t began_ns)
+static void send_group(struct worker *w, int fd, struct pace *pace, int64_t began_ns)
 {
-    struct pace *pace = w->out_count == 1 ? &w->alone : &w->grouped;
     int done = 0, all = w->out_count;
     if (all == 0)
         return;
@@ -408,13 +407,13 @@ static void serve_one(struct worker *w, const struct rules *rules, int i, struct
 static void serve_group(struct worker *w, int fd, const struct rules *rules, int first, int last, struct request *requests,
                         struct pkt_context *context, const struct clk_reading *now, int stepped)
 {
-    const struct pace *pace = last - first == 1 ? &w->alone : &w->grouped;
+    struct pace *pace = &w->paces[last - first];
     int64_t began_ns = clk_raw_ns();
     for (int i = first; i < last; i++) {
         context->tx_raw_ns = began_ns + (int64_t)(pace->compute + (w->out_count + 0.5) * pace->send);
         serve_one(w, rules, i, &requests[i], context, now, stepped);
     }
-    send_group(w, fd, began_ns);
+    send_group(w, fd, pace, began_ns);
 }
 
 /* 1: there may be more. */
