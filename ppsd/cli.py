@@ -97,6 +97,13 @@ def build_parser() -> argparse.ArgumentParser:
     config_option(p)
     run_dir_option(p)
 
+    p = command("doctor", "examine this machine as a time server: 0 well, 1 look at it, 2 wrong", "refclock doctor --against pool.ntp.org")
+    p.add_argument("--fix", metavar="CHECK", help="carry out that check's safe remedy")
+    p.add_argument("--against", metavar="HOST", action="append", default=[], help="compare with that NTP server (may be repeated)")
+    json_option(p)
+    config_option(p)
+    run_dir_option(p)
+
     p = command("query", "ask an NTP server what time it is", "refclock query 127.0.0.1:11123 -n 4")
     p.add_argument("server", metavar="HOST[:PORT]", help="name or address; IPv6 with a port: [ADDRESS]:PORT")
     p.add_argument("-n", dest="count", metavar="N", type=_count, default=1, help="ask N times (default 1)")
@@ -289,6 +296,25 @@ def _access(args: argparse.Namespace) -> int:
     return test_access(config, _find_run_dir(args.run_dir), args.address, args.json)
 
 
+def _doctor(args: argparse.Namespace) -> int:
+    from ppsd.config import load
+    from ppsd.control import ask
+    from ppsd.doctor import doctor
+    from ppsd.examination import Patient
+    from ppsd.host import Host
+    from refclock.config import ConfigError
+
+    try:
+        config = load(args.config)
+    except ConfigError as error:
+        return complain(error)
+    try:
+        clock = ask(_find_run_dir(args.run_dir) / "clock.sock", "snapshot")
+    except OSError:
+        clock = None
+    return doctor(Patient(Host(), config, clock, servers=args.against), args.json, args.fix, sys.stdout)
+
+
 def _query(args: argparse.Namespace) -> int:
     from ppsd.query import query
 
@@ -383,7 +409,7 @@ def _version(_: argparse.Namespace) -> int:
 
 
 COMMANDS = {
-    "run": _run, "status": _status, "sources": _table, "tracking": _table, "clients": _clients, "access": _access,
+    "run": _run, "status": _status, "sources": _table, "tracking": _table, "clients": _clients, "access": _access, "doctor": _doctor,
     "query": _query, "feed": _feed,
     "replay": _replay, "config": _config, "sim": _sim, "version": _version,
 }  # fmt: skip

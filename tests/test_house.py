@@ -23,9 +23,10 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys([f"ppsd.{m}" for m in ("estimator", "selection", "timescale", "leap", "source", "engine", "status")], 2),
     # 3 devices
     **dict.fromkeys([f"refclock.{m}" for m in ("kernel", "serial_port", "pps", "feed", "intake", "gpsd_socket", "_kernel")], 3),
-    **dict.fromkeys([f"ppsd.{m}" for m in ("clock", "devices", "server", "interfaces", "state", "control", "_server")], 3),
+    **dict.fromkeys([f"ppsd.{m}" for m in ("clock", "devices", "server", "interfaces", "host", "state", "control", "_server")], 3),
     # 4 programs
     **dict.fromkeys([f"ppsd.{m}" for m in ("run", "serve", "signals", "supervise", "foreground", "cli", "reports", "query", "clients")], 4),
+    **dict.fromkeys([f"ppsd.{m}" for m in ("examination", "doctor", "doctor_hardware", "doctor_clock")], 4),
     **dict.fromkeys([f"ppsd.{m}" for m in ("replay", "log", "__main__")], 4),
 }
 THIRD_PARTY = {

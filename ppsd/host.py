@@ -1,0 +1,79 @@
+"""What the machine says of itself: processes, files under /sys, who holds a device. Read only; tests build a root of their own.
+
+Nothing here raises for what is missing or not ours to see: a question that has no answer is answered with None or nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+class Host:
+    """The machine below ``root``; paths are given as on the machine ("/proc/cmdline")."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self.root = root
+
+    def path(self, name: str) -> Path:
+        """Where ``name`` is below the root."""
+        return self.root / name.lstrip("/")
+
+    def text(self, name: str) -> str | None:
+        """The file's text without the white space around it (at most 64 kB); None when it cannot be read."""
+        try:
+            with self.path(name).open("rb") as stream:
+                return stream.read(1 << 16).decode("utf-8", "replace").strip()
+        except OSError:
+            return None
+
+    def number(self, name: str) -> int | None:
+        """The file's whole number, decimal or 0x...; None when there is none."""
+        try:
+            return int(self.text(name) or "", 0)
+        except ValueError:
+            return None
+
+    def names(self, pattern: str) -> list[str]:
+        """The machine's paths that match a shell pattern, sorted."""
+        try:
+            return sorted(f"/{path.relative_to(self.root)}" for path in self.root.glob(pattern.lstrip("/")))
+        except OSError:
+            return []
+
+    def target(self, name: str) -> str:
+        """What a chain of links ends at, as a path of the machine; ``name`` itself when it is no link."""
+        path = self.path(name)
+        for _ in range(8):
+            try:
+                link = str(path.readlink())
+            except OSError:
+                break
+            path = self.path(link) if link.startswith("/") else Path(os.path.normpath(path.parent / link))
+        try:
+            return f"/{path.relative_to(self.root)}"
+        except ValueError:
+            return str(path)
+
+    def processes(self) -> Iterator[tuple[int, str]]:
+        """(pid, name) of every process to be seen; the name has at most 15 characters (proc(5), comm)."""
+        for entry in self.names("/proc/[0-9]*"):
+            name = self.text(f"{entry}/comm")
+            if name:
+                yield int(entry.rpartition("/")[2]), name
+
+    def holders(self, device: str) -> list[tuple[int, str]]:
+        """(pid, name) of the processes that have ``device`` open."""
+        wanted = {device, self.target(device)}
+        found: list[tuple[int, str]] = []
+        for pid, name in self.processes():
+            for fd in self.names(f"/proc/{pid}/fd/*"):
+                try:
+                    held = str(self.path(fd).readlink())
+                except OSError:
+                    continue
+                if held in wanted:
+                    found.append((pid, name))
+                    break
+        return found
