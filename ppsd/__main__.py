@@ -15,7 +15,8 @@ from pathlib import Path
 
 def _process(name: str, argv: list[str]) -> int:
     """The clock or the serve process, until it is told to stop."""
-    from ppsd.cli import BAD_CONFIG, USAGE, complain, io_failure
+    from ppsd.arguments import USAGE
+    from ppsd.cli import BAD_CONFIG, complain, io_failure
     from ppsd.config import load
     from refclock.config import ConfigError
 

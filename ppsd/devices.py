@@ -13,12 +13,13 @@ from typing import Final, Protocol
 from ppsd.engine import Engine
 from ppsd.events import Event, Labelled, Pulsed, Received, Sampled, SkySeen
 from refclock.config import GpsdSource, ReceiverSource, ShmSource, SockSource, Source
+from refclock.detect import BaudSearch
 from refclock.gpsd import GpsdPulse, GpsdStream
 from refclock.gpsd_socket import GpsdSocket
 from refclock.intake import RawSample, ShmIntake, SockIntake
 from refclock.kernel import LocalClock
 from refclock.sample import NS, Edge, EdgeKind, Instant, Leap, Sample, SecondLabel, SkyView, SourceId
-from refclock.serial_port import BaudSearch, SerialPort
+from refclock.serial_port import SerialPort
 
 PULSE_NAMED_NS: Final = 100_000_000
 """A bound below this names the second of a sample that is known modulo a second (as for pulses: refclock.pairing)."""

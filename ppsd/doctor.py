@@ -14,7 +14,7 @@ from typing import Final, TextIO
 
 from ppsd import doctor_clock, doctor_hardware
 from ppsd.examination import FAIL, OK, SKIP, WARN, Finding, Patient
-from ppsd.host import Host
+from refclock.host import Host
 
 _SIGN: Final = {OK: "ok  ", WARN: "WARN", FAIL: "FAIL", SKIP: "-   "}
 _CODES: Final = {OK: 0, SKIP: 0, WARN: 1, FAIL: 2}

@@ -34,7 +34,7 @@ def receiver(p: Patient) -> Finding:
     return Finding(check, OK, f"{', '.join(p.devices)} there and readable")
 
 
-def _release(name: str, device: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+def release(name: str, device: str) -> tuple[str, tuple[tuple[str, str], ...]]:
     """How to make a program let go of a device."""
     if name == "gpsd":
         return 'take the time from gpsd: [[source]] type = "gpsd"; or: sudo systemctl disable --now gpsd.socket gpsd', ()
@@ -54,7 +54,7 @@ def holders(p: Patient) -> Finding:
     for device in p.devices:
         for pid, name in p.host.holders(device):
             if pid not in (own, os.getpid()):
-                do, writes = _release(name, p.host.target(device))
+                do, writes = release(name, p.host.target(device))
                 what = f"{device} is in use by {name} (pid {pid}): who reads a line takes bytes from the others"
                 return Finding("RC02", FAIL, what, do, writes)
     return Finding("RC02", OK, "nobody else holds the receiver's line") if p.devices else Finding("RC02", SKIP, "no line to look at")

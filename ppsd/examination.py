@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ppsd.config import Config
-from ppsd.host import Host
 from refclock.config import ReceiverSource
+from refclock.host import Host
 
 OK, WARN, FAIL, SKIP = "ok", "warn", "fail", "skip"
 

@@ -22,34 +22,33 @@ from ppsd.control import alive, ask
 from ppsd.status import top_line
 from ppsd.supervise import Program, Screen, Supervisor, python
 from refclock.config import ConfigError, Problem, ReceiverSource
+from refclock.host import Host
+from refclock.ports import SERIAL_PATTERNS, pair, pulses, serial_ports
 
 SIM_LISTEN = "127.0.0.1:11123"
 """Above 1024, so that it needs no privilege."""
-SERIAL_PATTERNS = ("serial0", "gnss*", "ttyACM*", "ttyUSB*", "ttyAMA*")
-"""Where receivers appear under /dev: the Pi's alias of its header UART, the kernel's GNSS class, USB, the Pi's UARTs."""
-PULSE_PATTERNS = ("pps*",)
 
 
 @dataclass(frozen=True, slots=True)
 class Discovery:
-    """Devices that look like receivers and pulses; ``receivers`` are paths without doubles (serial0 hides what it points to)."""
+    """What looks like a receiver, with its pulse device ("" without). ``held``: what somebody else has open, left to him."""
 
-    receivers: tuple[Path, ...]
-    pulses: tuple[Path, ...]
+    receivers: tuple[tuple[str, str], ...]
+    pulses: tuple[str, ...]
+    held: tuple[str, ...] = ()
 
     def sources(self) -> tuple[ReceiverSource, ...]:
-        """One source for each receiver; pulses are dealt out in order."""
-        pulses = [str(p) for p in self.pulses] + [""] * len(self.receivers)
-        return tuple(ReceiverSource(name=f"gps{i}", device=str(device), pps=pulses[i]) for i, device in enumerate(self.receivers))
+        """One source for each receiver."""
+        return tuple(ReceiverSource(name=f"gps{i}", device=device, pps=pps) for i, (device, pps) in enumerate(self.receivers))
 
 
-def discover(devices: Path = Path("/dev")) -> Discovery:
-    """Look for receivers and pulses by name; nothing is opened."""
-    receivers: dict[Path, Path] = {}
-    for pattern in SERIAL_PATTERNS:
-        for path in sorted(devices.glob(pattern)):
-            receivers.setdefault(path.resolve(), path)
-    return Discovery(tuple(receivers.values()), tuple(path for pattern in PULSE_PATTERNS for path in sorted(devices.glob(pattern))))
+def discover(host: Host) -> Discovery:
+    """Look for receivers and pulses; nothing is opened, and nothing taken that somebody else has open."""
+    ports, found = serial_ports(host), pulses(host)
+    free = [port.path for port in ports if not port.holders]
+    paired = pair(host, free, found)
+    held = tuple(f"{port.path} is left to {port.holders[0]}" for port in ports if port.holders)
+    return Discovery(tuple((path, paired[path]) for path in free), tuple(p.path for p in found if not p.refused), held)
 
 
 def sim_directory() -> Path:
@@ -82,7 +81,7 @@ class Run:
     simulated: bool
     listen: str | None
     run_dir: Path | None
-    devices: Path = Path("/dev")
+    host: Host = field(default_factory=Host)
     config: Config = field(default_factory=Config)
     directory: Path = Path()
     found: Discovery | None = None
@@ -117,7 +116,7 @@ class Run:
         """When no receiver had been found: look for one; True when the sources changed."""
         if self.found is None or self.found.receivers:
             return False
-        found = discover(self.devices)
+        found = discover(self.host)
         if not found.receivers:
             return False
         self.found = found
@@ -144,7 +143,7 @@ class Run:
         elif self.run_dir is not None:
             config = replace(config, run=replace(config.run, directory=str(self.directory)))
         if not config.sources:
-            self.found = discover(self.devices)
+            self.found = discover(self.host)
             config = replace(config, sources=self.found.sources())
         self._write(config)
 
@@ -197,12 +196,13 @@ class Run:
     def findings(self) -> str:
         """What was looked for and found, in one line."""
         found = self.found or Discovery((), ())
+        left = "".join(f"; {held}" for held in found.held)
         if not found.receivers:
-            looked = " ".join(f"{self.devices}/{pattern}" for pattern in (*SERIAL_PATTERNS, *PULSE_PATTERNS))
+            looked = " ".join(f"/dev/{pattern}" for pattern in SERIAL_PATTERNS)
             where = self.config.file or DEFAULT_FILE
-            return f"no receiver found (looked for {looked}): plug one in, it will be noticed, or write a [[source]] into {where}"
-        pulses = ", ".join(str(p) for p in found.pulses) or "none"
-        return f"no [[source]] configured; found receiver {', '.join(str(r) for r in found.receivers)}; pulse: {pulses}"
+            return f"no receiver found (looked for {looked}){left}: plug one in, it will be noticed, or write a [[source]] into {where}"
+        pulses = ", ".join(found.pulses) or "none"
+        return f"no [[source]] configured; found receiver {', '.join(path for path, _ in found.receivers)}; pulse: {pulses}{left}"
 
     def report(self) -> tuple[str, str]:
         """(what counts as a change, the status line) from the clock process."""

@@ -371,6 +371,7 @@ class Source:
             fix=FIX_WORDS[self.sky.mode] if self.sky is not None else "unknown",
             satellites_used=self.sky.used if self.sky is not None else None,
             satellites_seen=len(self.sky.satellites) if self.sky is not None else None,
+            satellites=self.sky.satellites if self.sky is not None else (),
             message=self.pairing.delay_words(self._spoke) if self.has_label else "",
             health=tuple(d.words for d in self.health.doubts(now.mono_ns)),
             message_delay_ms=delay[0] / 1e6 if delay else None,

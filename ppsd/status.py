@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 
+from refclock.sample import Satellite
+
 
 class Mode(Enum):
     """What the engine is doing (one place knows, everybody reads it here)."""
@@ -57,6 +59,7 @@ class SourceStatus:
     message_spread_ms: float | None
     rejected: Mapping[str, int] = field(default_factory=dict)
     message: str = ""  # "NMEA arrives 143 ms ± 4 after the pulse"; empty while not measured
+    satellites: tuple[Satellite, ...] = ()
     health: tuple[str, ...] = ()  # what is the matter with the receiver, a sentence each
 
 

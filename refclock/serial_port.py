@@ -1,7 +1,7 @@
 """A receiver's serial line: opened exclusively, read without blocking, each read stamped on both clocks (pyserial behind this door).
 
 Flow: tty -> **serial_port** -> (bytes, Instant) -> Received event. Works on UARTs, USB serial adapters, USB CDC and pseudo-terminals, also
-through symlinks. ``BaudSearch`` is the pure half: it looks for the line's speed by the valid frames that the speeds give.
+through symlinks. Which speed to listen at is not decided here (``refclock.detect``).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import errno
 import grp
 import os
 import termios
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -28,14 +27,6 @@ BYTE_BITS: Final = 10
 """8N1: start, 8 data, stop."""
 DEFAULT_BAUD: Final = 9600
 """What a line is opened with when its speed does not matter (pseudo-terminal) or is to be found."""
-SEARCH_BAUDS: Final = (9600, 115200, 38400, 4800, 57600, 230400, 460800, 921600, 19200)
-"""In the order of how often receivers come with them."""
-DWELL_NS: Final = 1_200_000_000
-"""A speed is tried this long at first: receivers speak once a second."""
-DWELLS: Final = 4
-"""... and after fruitless rounds twice and then four times as long: some speak every 4 s."""
-SILENCE_NS: Final = 10 * NS
-"""Without a valid frame for this long a speed once found is doubted (the receiver was reset or replaced)."""
 TTY_PATTERNS: Final = ("serial/by-id/*", "serial0", "ttyAMA*", "ttyS0", "ttyUSB*", "ttyACM*", "gnss*")
 """Where receivers are found, below /dev."""
 
@@ -123,42 +114,6 @@ class SerialPort:
     def close(self) -> None:
         """Close the line."""
         self._port.close()
-
-
-class BaudSearch:
-    """Which speed to listen at. Pure: told the count of valid frames so far, it answers with a speed to switch to, or None."""
-
-    def __init__(self, mono_ns: int, bauds: Iterable[int] = SEARCH_BAUDS) -> None:
-        self._bauds = tuple(bauds)
-        self._index = 0
-        self._dwells = 1
-        self._since = mono_ns
-        self._frames = 0
-        self.found = False
-
-    @property
-    def baud(self) -> int:
-        """The speed being listened at."""
-        return self._bauds[self._index]
-
-    @property
-    def deadline_ns(self) -> int:
-        """When (mono_ns) to ``heard`` again at the latest."""
-        return self._since + (SILENCE_NS if self.found else DWELL_NS * self._dwells)
-
-    def heard(self, valid_frames: int, mono_ns: int) -> int | None:
-        """``valid_frames``: with correct checksum, counted since the line was opened, at any speed."""
-        if valid_frames > self._frames:
-            self._frames, self._since, self.found, self._dwells = valid_frames, mono_ns, True, 1
-            return None
-        if mono_ns < self.deadline_ns:
-            return None
-        self.found = False
-        self._since = mono_ns
-        self._index = (self._index + 1) % len(self._bauds)
-        if self._index == 0:
-            self._dwells = min(DWELLS, self._dwells * 2)
-        return self.baud
 
 
 # ---- what went wrong ------------------------------------------------------------------------------------------------------------------

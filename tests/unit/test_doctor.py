@@ -14,7 +14,7 @@ from ppsd import cli, doctor_clock
 from ppsd.config import parse
 from ppsd.doctor import doctor, examine, report
 from ppsd.examination import FAIL, OK, SKIP, WARN, Finding, Patient
-from ppsd.host import Host
+from refclock.host import Host
 from refclock.kernel import Adjtimex
 from refclock.sample import Leap
 

@@ -11,6 +11,7 @@ from ppsd.config import Config, read
 from ppsd.control import ControlServer
 from ppsd.foreground import Run, discover, make_run_directory
 from refclock.config import ConfigError, ReceiverSource, ShmFeed
+from refclock.host import Host
 
 
 def devices(tmp_path: Path, *names: str) -> Path:
@@ -25,28 +26,50 @@ def test_devices_are_found_once(tmp_path: Path) -> None:
     """An alias hides what it points to; pulses go to receivers in order; a receiver too many has none."""
     dev = devices(tmp_path, "ttyAMA0", "ttyUSB0", "ttyS0", "pps0", "console")
     (dev / "serial0").symlink_to("ttyAMA0")
-    found = discover(dev)
-    assert found.receivers == (dev / "serial0", dev / "ttyUSB0")
+    found = discover(Host(tmp_path))
+    assert found.receivers == (("/dev/serial0", "/dev/pps0"), ("/dev/ttyUSB0", ""))
     assert found.sources() == (
-        ReceiverSource(name="gps0", device=str(dev / "serial0"), pps=str(dev / "pps0")),
-        ReceiverSource(name="gps1", device=str(dev / "ttyUSB0"), pps=""),
+        ReceiverSource(name="gps0", device="/dev/serial0", pps="/dev/pps0"),
+        ReceiverSource(name="gps1", device="/dev/ttyUSB0", pps=""),
     )
+
+
+def test_a_pulse_goes_to_the_line_it_came_by(tmp_path: Path) -> None:
+    """sysfs tells whose DCD line a pulse is; a pin's pulse goes to the first that has none; the kernel's own timer to nobody."""
+    devices(tmp_path, "ttyAMA0", "ttyUSB0", "pps0", "pps1", "pps2")
+    for number, (name, tty) in enumerate([("ktimer", ""), ("pps@12.-1", ""), ("usbserial0", "/dev/ttyUSB0")]):
+        entry = tmp_path / f"sys/class/pps/pps{number}"
+        entry.mkdir(parents=True)
+        (entry / "name").write_text(name + "\n")
+        (entry / "path").write_text(tty + "\n")
+    assert discover(Host(tmp_path)).receivers == (("/dev/ttyUSB0", "/dev/pps2"), ("/dev/ttyAMA0", "/dev/pps1"))
+
+
+def test_what_others_hold_is_left_to_them(tmp_path: Path) -> None:
+    """gpsd's receiver is not taken away from it, and the user is told who has it."""
+    devices(tmp_path, "ttyACM0", "ttyUSB0")
+    (tmp_path / "proc/412/fd").mkdir(parents=True)
+    (tmp_path / "proc/412/comm").write_text("gpsd\n")
+    (tmp_path / "proc/412/fd/7").symlink_to("/dev/ttyACM0")
+    found = discover(Host(tmp_path))
+    assert [path for path, _ in found.receivers] == ["/dev/ttyUSB0"]
+    assert found.held == ("/dev/ttyACM0 is left to gpsd (pid 412)",)
 
 
 def test_nothing_configured_nothing_found(tmp_path: Path) -> None:
     """The run goes on without a source, says where it looked, and takes a receiver that is plugged in later."""
     empty = tmp_path / "empty.toml"
     empty.touch()
-    run = Run(empty, False, "127.0.0.1:11999", tmp_path / "run", devices(tmp_path))
+    run = Run(empty, False, "127.0.0.1:11999", tmp_path / "run", Host(tmp_path))
     run.prepare()
     assert run.config.sources == ()
     text = "\n".join(run.greeting())
-    assert f"{tmp_path}/dev/ttyACM*" in text
+    assert "/dev/ttyACM*" in text
     assert "refclock query 127.0.0.1:11999" in text
     assert not run.look_again()
     devices(tmp_path, "ttyACM0")
     assert run.look_again()
-    assert [s.device for s in read(run.file).sources if isinstance(s, ReceiverSource)] == [str(tmp_path / "dev/ttyACM0")]
+    assert [s.device for s in read(run.file).sources if isinstance(s, ReceiverSource)] == ["/dev/ttyACM0"]
     assert "found receiver" in run.findings()
     assert not run.look_again()
 
@@ -126,6 +149,6 @@ def test_one_daemon_for_a_directory(tmp_path: Path) -> None:
 def test_defaults_do_without_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No configuration file at all is the defaults."""
     monkeypatch.setattr("ppsd.config.DEFAULT_FILE", str(tmp_path / "none"))
-    run = Run(None, False, None, tmp_path / "r", devices(tmp_path))
+    run = Run(None, False, None, tmp_path / "r", Host(tmp_path))
     run.prepare()
     assert run.config == replace(Config(), run=replace(Config().run, directory=str(tmp_path / "r")))

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from refclock.detect import DWELL_NS, SEARCH_BAUDS, SILENCE_NS, BaudSearch
 from refclock.kernel import LocalClock
 from refclock.sample import NS
-from refclock.serial_port import DWELL_NS, SEARCH_BAUDS, SILENCE_NS, BaudSearch, SerialPort, explain
+from refclock.serial_port import SerialPort, explain
 
 
 @pytest.fixture

@@ -1,0 +1,341 @@
+"""The commands that look at the hardware themselves: ``refclock detect, nmea, pps, sats``.
+
+They open devices that nobody else holds, for as long as they look, and change nothing; only ``detect --apply`` writes, into the
+configuration, keeping what was there.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import select
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+from ppsd.config import Config, parse
+from ppsd.doctor_hardware import release
+from refclock.config import ConfigError
+from refclock.detect import Probe, Verdict
+from refclock.framing import FrameKind, Framer
+from refclock.host import Host
+from refclock.kernel import LocalClock, PpsDevice
+from refclock.nmea import NmeaDecoder
+from refclock.ports import Port, Pulse, pair, pulses, serial_ports
+from refclock.sample import NS, SecondLabel
+from refclock.serial_port import SerialPort
+from refclock.timescales import DAY_S
+from refclock.ubx import UbxDecoder
+
+TICK_S: Final = 0.2
+"""Between two looks at the time while lines are silent."""
+SKY_WIDTH, SKY_HEIGHT = 49, 23
+"""Characters of the sky: a terminal's half, twice as wide as high because characters are not square."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A serial device and what is on it; ``problem``: why it was not, or could not be, listened to."""
+
+    port: Port
+    verdict: Verdict | None
+    pulse: str = ""
+    problem: str = ""
+    after_s: float = 0.0
+
+
+def _not_before_s(config: Config) -> int:
+    return (config.clock.not_before.toordinal() - 719_163) * DAY_S  # ordinal of 1970-01-01
+
+
+class _Line:
+    """One line being probed."""
+
+    def __init__(self, port: Port, clock: LocalClock, not_before_s: int) -> None:
+        self.port = port
+        self.began_ns = clock.now().mono_ns
+        self.probe = Probe(self.began_ns, not_before_s)
+        self.serial = SerialPort(port.path, self.probe.baud, clock)
+        self.serial.write(self.probe.question)
+
+    def read(self, data: bytes, clock: LocalClock) -> Verdict | None:
+        """Feed the probe and do what it asks for; the verdict as soon as there is one."""
+        now = clock.now()
+        baud = self.probe.heard(data, now)
+        if baud is not None:
+            self.serial.set_baud(baud)
+            self.serial.write(self.probe.question)
+        return self.probe.verdict(now.mono_ns)
+
+
+def listen(host: Host, ports: Sequence[Port], not_before_s: int, patience_s: float, progress: TextIO | None = None) -> list[Found]:
+    """Probe all free ``ports`` side by side, each until its verdict is clear or ``patience_s`` is over; in the order given."""
+    clock, found, lines = LocalClock(), dict[str, Found](), dict[int, _Line]()
+    for port in ports:
+        if port.holders:
+            name = port.holders[0].partition(" ")[0]
+            found[port.path] = Found(port, None, problem=f"left to {port.holders[0]}; {release(name, host.target(port.path))[0]}")
+            continue
+        try:
+            line = _Line(port, clock, not_before_s)
+            lines[line.serial.fileno()] = line
+        except OSError as error:
+            found[port.path] = Found(port, None, problem=error.strerror or str(error))
+    began = time.monotonic()
+    poll = select.poll()
+    for fd in lines:
+        poll.register(fd, select.POLLIN)
+    while lines and time.monotonic() - began < patience_s:
+        ready = {fd for fd, _ in poll.poll(TICK_S * 1000)}
+        for fd, line in list(lines.items()):
+            verdict: Verdict | None = None
+            problem = ""
+            try:
+                verdict = line.read(line.serial.read()[0] if fd in ready else b"", clock)
+            except OSError as error:
+                problem = error.strerror or str(error)
+            if verdict is not None or problem:
+                poll.unregister(fd)
+                line.serial.close()
+                del lines[fd]
+                found[line.port.path] = Found(line.port, verdict, problem=problem, after_s=time.monotonic() - began)
+        if progress is not None and lines:
+            tried = ", ".join(f"{line.port.path} at {line.probe.baud}" for line in lines.values())
+            progress.write(f"\rlistening: {tried}"[:118].ljust(118))
+            progress.flush()
+    for line in lines.values():
+        line.serial.close()
+        found[line.port.path] = Found(line.port, line.probe.give_up(), after_s=time.monotonic() - began)
+    if progress is not None:
+        progress.write("\r" + " " * 118 + "\r")
+    return [found[port.path] for port in ports]
+
+
+def _paired(host: Host, found: Sequence[Found], some: Sequence[Pulse]) -> list[Found]:
+    usable = [f.port.path for f in found if f.verdict is not None and f.verdict.usable]
+    pulse_of = pair(host, usable, some)
+    return [Found(f.port, f.verdict, pulse_of.get(f.port.path, ""), f.problem, f.after_s) for f in found]
+
+
+def blocks(found: Sequence[Found]) -> str:
+    """The ``[[source]]`` tables of the receivers found."""
+    return "\n".join(
+        f'[[source]]\ntype = "receiver"\ndevice = "{f.port.identity}"\nbaud = {f.verdict.baud}\npps = "{f.pulse}"\n'
+        for f in found
+        if f.verdict is not None and f.verdict.usable
+    )
+
+
+def _described(f: Found) -> str:
+    if f.verdict is None:
+        return f.problem
+    v = f.verdict
+    if not v.usable:
+        return f"{v.protocol}{f' at {v.baud} baud' if v.baud else ''}: {v.advice}"
+    words = [f"{v.protocol} at {v.baud} baud", *([v.identity] if v.identity else [])]
+    if v.utc_s is None:
+        words.append("names no second yet (no fix?)")
+    else:
+        words.append(f"says {datetime.fromtimestamp(v.utc_s, UTC):%Y-%m-%d %H:%M:%S} UTC")
+    if v.satellites is not None:
+        words.append(f"{v.satellites} satellites used")
+    return ", ".join([*words, f"pulse {f.pulse}" if f.pulse else "no pulse"])
+
+
+def detect(config: Config, patience_s: float, as_json: bool, apply_to: Path | None, out: TextIO, *, host: Host | None = None) -> int:
+    """Look for receivers and pulses; 0 when a receiver was found, 1 when none. ``apply_to``: add them to that configuration."""
+    host = host or Host()
+    some = pulses(host)
+    progress = sys.stderr if sys.stderr.isatty() and not as_json else None
+    found = _paired(host, listen(host, serial_ports(host), _not_before_s(config), patience_s, progress), some)
+    good = blocks(found)
+    if as_json:
+        report = [asdict(f) | {"usable": f.verdict is not None and f.verdict.usable} for f in found]
+        print(json.dumps({"ports": report, "pulses": [asdict(pulse) for pulse in some]}), file=out)
+    else:
+        for f in found:
+            print(f"{f.port.path:<16} {_described(f)}", file=out)
+        for pulse in some:
+            print(f"{pulse.path:<16} {pulse.refused or 'pulse' + (f' of {pulse.tty}' if pulse.tty else f' ({pulse.driver})')}", file=out)
+        if not found:
+            print("no serial device that could be a receiver; plug one in, or enable the UART (enable_uart=1 in config.txt)", file=out)
+        if good:
+            print(f"\n{good}", file=out)
+    if apply_to is not None and good:
+        return _apply(apply_to, good, out)
+    if good and not as_json:
+        print("refclock detect --apply writes that into the configuration", file=out)
+    return 0 if good else 1
+
+
+def _apply(path: Path, good: str, out: TextIO) -> int:
+    """Add the tables to the configuration if the whole is good then; what was there is kept, also as FILE.bak."""
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    after = f"{before.rstrip()}\n\n# found by refclock detect\n{good}".lstrip()
+    try:
+        parse(after, str(path))
+    except ConfigError as error:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)
+        print(f"refclock detect: {path} was left as it is: what was found does not go with what it says", file=sys.stderr)
+        return 78
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if before:
+        path.with_name(path.name + ".bak").write_text(before, encoding="utf-8")
+    partial = path.with_name(path.name + ".new")
+    partial.write_text(after, encoding="utf-8")
+    partial.replace(path)
+    print(f"written into {path}" + (f"; as it was: {path}.bak" if before else ""), file=out)
+    return 0
+
+
+# ---- nmea ---------------------------------------------------------------------------------------------------------------------------
+
+
+def watch_line(path: str, baud: int, config: Config, duration_s: float | None, out: TextIO) -> int:
+    """The stream as it comes, each frame with what became of it; ``baud`` 0: found first. 0, or 1 when nothing came."""
+    if baud == 0:
+        host = Host()
+        holders = tuple(f"{name} (pid {pid})" for pid, name in host.holders(path))
+        found = listen(host, [Port(path, path, holders)], _not_before_s(config), 12.0)[0]
+        if found.verdict is None or not found.verdict.baud:
+            print(f"refclock nmea: {path}: {_described(found)}", file=sys.stderr)
+            return 1
+        baud = found.verdict.baud
+        print(f"# {path}: {_described(found).partition(',')[0]}", file=out)
+    clock = LocalClock()
+    port = SerialPort(path, baud, clock)
+    framer, nmea, ubx = Framer(), NmeaDecoder(_not_before_s(config)), UbxDecoder(_not_before_s(config))
+    end = math.inf if duration_s is None else time.monotonic() + duration_s
+    poll, junk, frames = select.poll(), 0, 0
+    poll.register(port.fileno(), select.POLLIN)
+    try:
+        while time.monotonic() < end:
+            if not poll.poll(TICK_S * 1000):
+                continue
+            data, at = port.read()
+            for frame in framer.feed(data, at, port.byte_ns):
+                frames += 1
+                decoder = nmea if frame.kind is FrameKind.NMEA else ubx
+                before = Counter(decoder.rejected)
+                label = next((v for v in decoder.decode(frame) if isinstance(v, SecondLabel)), None)
+                reasons = decoder.rejected - before
+                text = f"${frame.data.decode('ascii', 'replace')}" if frame.kind is FrameKind.NMEA else f"UBX {frame.data[:2].hex(' ')}"
+                what = f"names {datetime.fromtimestamp(label.utc_ns / NS, UTC):%H:%M:%S}" if label else ", ".join(reasons) or "-"
+                print(f"{at.real_ns / NS % 60:7.3f}  {what:<20} {text[:100]}", file=out, flush=True)
+            if framer.counts["junk-bytes"] > junk:
+                print(f"{at.real_ns / NS % 60:7.3f}  {framer.counts['junk-bytes'] - junk} bytes that are no sentence", file=out, flush=True)
+                junk = framer.counts["junk-bytes"]
+    finally:
+        port.close()
+    return 0 if frames else 1
+
+
+# ---- pps ----------------------------------------------------------------------------------------------------------------------------
+
+
+def pulse_verdict(stamps: Sequence[int], widths: Sequence[int]) -> str:
+    """What pulses are worth, from the stamps of one edge and the times to the other (ns)."""
+    if len(stamps) < 3:
+        return "too few pulses to judge: is there a fix, and is the wire on the right pin?"
+    gaps = sorted(b - a for a, b in pairwise(stamps))
+    middle = gaps[len(gaps) // 2]
+    spread = sorted(abs(gap - middle) for gap in gaps)[int(0.9 * (len(gaps) - 1))]
+    rate = NS / middle
+    words = [f"{rate:.3g} pulses a second" if abs(rate - 1) > 0.001 else "one pulse a second", f"jitter {spread / 1e3:.1f} µs (9 of 10)"]
+    missing = sum(round(gap / middle) - 1 for gap in gaps)
+    if missing:
+        words.append(f"{missing} missing")
+    if widths:
+        width = sorted(widths)[len(widths) // 2]
+        words.append(f"{width / 1e6:.1f} ms wide")
+        if abs(width / NS * rate - 0.5) < 0.05:
+            words.append("half on, half off: state which edge marks the second")
+    good = abs(rate - 1) < 0.001 and spread < 100_000 and not missing
+    return ", ".join(words) + (": good" if good else ": not what timing wants; refclock doctor tells more")
+
+
+def watch_pulses(path: str, count: int | None, out: TextIO) -> int:
+    """Edges as ppstest prints them, until ``count`` of either kind came (None: for ever), and what they are worth; 0 good, 1 not."""
+    device = PpsDevice(path)
+    asserts, clears, seen = list[int](), list[int](), 0
+    silent, last = 0, (0, 0)
+    try:
+        while (count is None or seen < count) and silent < 4:
+            event = device.fetch(3.0)
+            if event is None:
+                silent += 1
+                print(f"no pulse in {3 * silent} s", file=out, flush=True)
+                continue
+            silent = 0
+            if event.assert_sequence != last[0]:
+                asserts.append(event.assert_real_ns)
+            if event.clear_sequence != last[1]:
+                clears.append(event.clear_real_ns)
+            last = event.assert_sequence, event.clear_sequence
+            seen += 1
+            both = zip((event.assert_real_ns, event.clear_real_ns), last, strict=True)
+            at = [f"{ns // NS}.{ns % NS:09}, sequence: {number}" for ns, number in both]
+            print(f"source 0 - assert {at[0]} - clear  {at[1]}", file=out, flush=True)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        device.close()
+    stamps = asserts or clears
+    widths = [min((c - a for c in clears if c > a), default=0) for a in asserts]
+    verdict = pulse_verdict(stamps, [w for w in widths if 0 < w < NS])
+    print(verdict, file=out)
+    return 0 if verdict.endswith(": good") else 1
+
+
+# ---- sats ---------------------------------------------------------------------------------------------------------------------------
+
+
+def sky(satellites: Sequence[Mapping[str, Any]]) -> str:
+    """The sky as characters, north up: the horizon as dots, a used satellite as its number, one that is only heard in brackets."""
+    rows = [[" "] * SKY_WIDTH for _ in range(SKY_HEIGHT)]
+    middle_x, middle_y = SKY_WIDTH // 2, SKY_HEIGHT // 2
+    for degree in range(0, 360, 6):
+        x, y = middle_x + (middle_x - 2) * math.sin(math.radians(degree)), middle_y - middle_y * math.cos(math.radians(degree))
+        rows[round(y)][round(x)] = "."
+    rows[0][middle_x], rows[-1][middle_x], rows[middle_y][1], rows[middle_y][-2], rows[middle_y][middle_x] = "NSWE+"
+    for s in sorted(satellites, key=lambda s: bool(s["used"])):
+        if s["elevation"] is None or s["azimuth"] is None:
+            continue
+        distance = (90 - max(0, min(90, s["elevation"]))) / 90
+        x = middle_x + (middle_x - 4) * distance * math.sin(math.radians(s["azimuth"]))
+        y = middle_y - (middle_y - 1) * distance * math.cos(math.radians(s["azimuth"]))
+        name = f"{s['number']}" if s["used"] else f"({s['number']})"
+        for i, letter in enumerate(name):
+            column = round(x) - len(name) // 2 + i
+            if 0 <= column < SKY_WIDTH:
+                rows[round(y)][column] = letter
+    return "\n".join("".join(row).rstrip() for row in rows)
+
+
+def print_satellites(clock: Mapping[str, Any], as_json: bool, out: TextIO) -> int:
+    """The satellites of every receiver of the running daemon, as a table and as the sky; 0, or 1 when none is told of."""
+    receivers = [s for s in clock["sources"] if s["satellites"]]
+    if as_json:
+        print(json.dumps({s["name"]: s["satellites"] for s in receivers}), file=out)
+        return 0 if receivers else 1
+    for source in receivers:
+        some = sorted(source["satellites"], key=lambda s: (not s["used"], -(s["snr"] or 0)))
+        used, seen = source["satellites_used"], source["satellites_seen"]
+        print(f"{source['name']}: fix {source['fix']}, {used} of {seen} satellites used", file=out)
+        print(f"{'system':<8} {'number':>6} {'elevation':>9} {'azimuth':>7} {'signal':>6}", file=out)
+        for s in some:
+            bar = "#" * max(0, ((s["snr"] or 0) - 10) // 2)
+            told = [("-" if s[k] is None else str(s[k])) for k in ("elevation", "azimuth", "snr")]
+            star = "*" if s["used"] else " "
+            print(f"{s['gnss']:<8} {s['number']:>6} {told[0]:>9} {told[1]:>7} {told[2]:>6} {star} {bar}".rstrip(), file=out)
+        print(sky(some), file=out)
+    if not receivers:
+        print("no receiver tells of satellites (it sends no GSV or NAV-SAT, or there is none)", file=out)
+    return 0 if receivers else 1

@@ -1,0 +1,85 @@
+"""Where receivers and pulses are on this machine: serial devices, pulse devices, and which belong together.
+
+Nothing is opened here. A serial device is a candidate when its name is one that receivers appear under; doubles (serial0 and what it
+points to, by-id links) are one. A pulse device belongs to the tty that its driver names (sysfs ``path``: N_PPS on a serial line); others
+(pps-gpio) are dealt out in order. The kernel's own timer and network cards' clocks are no receiver's pulses.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from refclock.host import Host
+from refclock.pps import refusal
+
+SERIAL_PATTERNS: Final = ("serial0", "gnss*", "ttyACM*", "ttyUSB*", "ttyAMA*", "ttyS*")
+"""Where receivers appear under /dev: the Pi's alias of its header UART, the kernel's GNSS class, USB, the Pi's and PCs' UARTs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A serial device. ``identity``: what stays when it is plugged in again under another number (its by-id name, else the path).
+    ``holders``: "gpsd (pid 412)", programs that have it open."""
+
+    path: str
+    identity: str
+    holders: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """A pulse device. ``tty``: the serial device whose line it is, "" for a pin. ``refused``: why it is nobody's pulse."""
+
+    path: str
+    driver: str
+    tty: str
+    refused: str = ""
+
+
+def _real_uart(host: Host, name: str) -> bool:
+    """Whether a ttyS has a UART behind it: PCs announce four whether there or not (type 0 is PORT_UNKNOWN, linux/serial.h)."""
+    return not re.fullmatch(r"ttyS\d+", name) or host.number(f"/sys/class/tty/{name}/type") not in (None, 0)
+
+
+def serial_ports(host: Host) -> list[Port]:
+    """Candidates, each device once, by the name that people know."""
+    identities = {host.target(link): link for link in host.names("/dev/serial/by-id/*")}
+    found: dict[str, Port] = {}
+    for pattern in SERIAL_PATTERNS:
+        for path in host.names(f"/dev/{pattern}"):
+            target = host.target(path)
+            if target not in found and _real_uart(host, target.rpartition("/")[2]):
+                holders = tuple(f"{name} (pid {pid})" for pid, name in host.holders(path))
+                found[target] = Port(path, identities.get(target, path), holders)
+    return list(found.values())
+
+
+def pulses(host: Host) -> list[Pulse]:
+    """Every pulse device, the refused ones too."""
+    found = []
+    for entry in host.names("/sys/class/pps/pps*"):
+        number = entry.rpartition("/")[2]
+        tty = host.text(f"{entry}/path") or ""
+        path = f"/dev/{number}"
+        found.append(Pulse(path, host.text(f"{entry}/name") or "", tty, refusal(path, host.path("/sys/class/pps"))))
+    known = {pulse.path for pulse in found}
+    return found + [Pulse(path, "", "") for path in host.names("/dev/pps*") if path not in known]  # where /sys is hidden
+
+
+def pair(host: Host, paths: Iterable[str], some: Iterable[Pulse]) -> dict[str, str]:
+    """The pulse device of each serial device; "" for those that are left without."""
+    paths, usable = list(paths), [pulse for pulse in some if not pulse.refused]
+    found: dict[str, str] = {}
+    for path in paths:
+        names = {path, host.target(path)}
+        own = next((pulse for pulse in usable if pulse.tty and (pulse.tty in names or f"/dev/{pulse.tty}" in names)), None)
+        if own is not None:
+            found[path] = own.path
+    free = [pulse.path for pulse in usable if not pulse.tty]
+    for path in paths:
+        if path not in found:
+            found[path] = free.pop(0) if free else ""
+    return found
