@@ -12,12 +12,14 @@ from typing import Final, Protocol
 
 from ppsd.engine import Engine
 from ppsd.events import Event, Labelled, Pulsed, Received, Sampled, SkySeen
-from refclock.config import GpsdSource, ReceiverSource, ShmSource, SockSource, Source
+from refclock.config import GpsdSource, Pulse, ReceiverSource, ShmSource, SockSource, Source
 from refclock.detect import BaudSearch
 from refclock.gpsd import GpsdPulse, GpsdStream
 from refclock.gpsd_socket import GpsdSocket
+from refclock.host import Host
 from refclock.intake import RawSample, ShmIntake, SockIntake
 from refclock.kernel import LocalClock
+from refclock.ports import over_usb
 from refclock.sample import NS, Edge, EdgeKind, Instant, Leap, Sample, SecondLabel, SkyView, SourceId
 from refclock.serial_port import SerialPort
 
@@ -210,3 +212,10 @@ def open_device(source: Source, clock: LocalClock, engine: Engine) -> Device:
     if isinstance(source, GpsdSource):
         return GpsdLine(source, clock, engine)
     return Intake(source, clock, engine)
+
+
+def informed(source: Source, host: Host) -> Source:
+    """The source with what its pulse's driver tells, where the configuration leaves it open."""
+    if isinstance(source, Pulse) and source.pps and source.pps_over_usb is None:
+        return replace(source, pps_over_usb=over_usb(host, source.pps))
+    return source

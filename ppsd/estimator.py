@@ -84,9 +84,19 @@ class Estimate:
 
 class Estimator:
     """See the module's text. ``floor_ns``: no noise scale is believed below it; ``bias_ns``: stated systematic allowance of the source;
-    ``centred``: it was stated of the **mean** of the samples, so the second is that near to it; else it may be anywhere in the noise."""
+    ``polled``: the samples may come off a polled line (``ppsd.frames``); ``centred``: the bias was stated of the **mean** of the samples,
+    so the second is that near to it; else it may be anywhere in the noise."""
 
-    def __init__(self, floor_ns: float, bias_ns: float, rate: float | None = None, rate_sigma: float = 1e-4, centred: bool = False) -> None:
+    def __init__(
+        self,
+        floor_ns: float,
+        bias_ns: float,
+        rate: float | None = None,
+        rate_sigma: float = 1e-4,
+        *,
+        centred: bool = False,
+        polled: bool = True,
+    ) -> None:
         self.bias_ns = bias_ns
         self.centred = centred
         self.accepted = 0
@@ -98,7 +108,7 @@ class Estimator:
         self._bank: Bank | None = None
         self._floor_ns = floor_ns
         self._noise = Noise(floor_ns)
-        self._frames = Frames()
+        self._frames = Frames(polled)
         self._wander = Wander()
         self._seed: deque[tuple[float, float]] = deque(maxlen=SEED_SAMPLES + 2)
         self._run: list[tuple[float, float]] = []

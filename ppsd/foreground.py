@@ -137,7 +137,7 @@ class Run:
         if self.simulated:
             state = str(self.directory / "state")
             pulse = "/dev/pps-sim0" if config.simulation.pulse else ""
-            source = ReceiverSource(name="gps0", device=str(self.directory / "ttySIM0"), pps=pulse)
+            source = ReceiverSource(name="gps0", device=str(self.directory / "ttySIM0"), pps=pulse, pps_over_usb=False)
             feeds = config.feeds if self.config_path is not None else ()
             config = replace(config, run=RunConfig(str(self.directory), state), sources=(source,), feeds=feeds)
         elif self.run_dir is not None:

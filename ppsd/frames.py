@@ -74,14 +74,14 @@ class Grid:
 
 
 class Frames:
-    """See the module's text."""
+    """See the module's text. ``maybe``: the line may be polled; else there is no doubt to allow for."""
 
-    def __init__(self) -> None:
+    def __init__(self, maybe: bool = True) -> None:
         self.history: deque[tuple[float, float]] = deque(maxlen=HISTORY)
         self.frame_ns = 0
         """Of the grid that the stamps lie on, 0 while none is known."""
         self._grids = [Grid(f) for f in FRAMES_NS]
-        self._open = True
+        self._open = maybe
         self._since = 0
         self._first_ns: int | None = None
 

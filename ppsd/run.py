@@ -21,7 +21,7 @@ import os
 import select
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ from ppsd.cli import version
 from ppsd.clock import Clock, FreeRunningClock, KernelClock
 from ppsd.config import Config, load
 from ppsd.control import ControlServer
-from ppsd.devices import Device, open_device
+from ppsd.devices import Device, informed, open_device
 from ppsd.engine import Engine
 from ppsd.events import Effect, Event, Publish
 from ppsd.log import open_log
@@ -42,6 +42,7 @@ from ppsd.status import top_line
 from ppsd.supervise import notify
 from refclock.config import ConfigError, Pulse, ShmSource
 from refclock.feed import open_feed
+from refclock.host import Host
 from refclock.kernel import LocalClock, StepWatch, TimescaleReader, TimescaleWriter
 from refclock.pps import PpsThread
 from refclock.sample import NS, Instant, SourceId
@@ -128,7 +129,8 @@ class ClockProcess:
         self._era = now.era
         self._slept_ns = _slept_ns()
         self._chores_ns = self._leap_file_ns = self._status_ns = self._shared_ns = now.mono_ns
-        self._engine = Engine(config, saved, now, simulated=simulated, version=version(), pid=os.getpid(), resume=resume)
+        told = replace(config, sources=tuple(informed(source, Host()) for source in config.sources))
+        self._engine = Engine(told, saved, now, simulated=simulated, version=version(), pid=os.getpid(), resume=resume)
         self.published = resume
         if self._engine.timescale.estimate is None:  # whatever an earlier run left is not what we say
             self._carry_out(self._engine.timescale.record(*self._engine.leaps.schedule(0)))

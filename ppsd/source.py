@@ -18,7 +18,7 @@ from ppsd.estimator import Estimator
 from ppsd.leap import LeapKeeper
 from ppsd.selection import FRESH_NS, Candidate
 from ppsd.status import SourceStatus
-from refclock.config import GpsdSource, ReceiverSource, ShmSource, SockSource
+from refclock.config import GpsdSource, Pulse, ReceiverSource, ShmSource, SockSource
 from refclock.config import Source as SourceConfig
 from refclock.dates import floor_s, impossible
 from refclock.filter import EdgeChooser
@@ -147,7 +147,8 @@ class Source:
             self._bias_ns = bias
         else:
             bias = config.bias_us * 1e3
-        self.pulse = Channel(Estimator(PULSE_FLOOR_NS, bias, rate, STATE_RATE_SIGMA, centred=not self.has_label))
+        polled = not isinstance(config, Pulse) or config.pps_over_usb is not False
+        self.pulse = Channel(Estimator(PULSE_FLOOR_NS, bias, rate, STATE_RATE_SIGMA, centred=not self.has_label, polled=polled))
         self.label = Channel(Estimator(LABEL_FLOOR_NS, 0.0, rate, STATE_RATE_SIGMA))
         self._waiting_since = None
 

@@ -112,13 +112,16 @@ class AnySource:
 class Pulse(AnySource):
     """Sources whose seconds may be marked by a pulse.
 
-    ``pps_bias_us`` is how late the kernel may stamp the edge: an allowance that goes into the bound (interrupt latency on a
-    Raspberry Pi is 5 to 12 µs; published satpulse measurements). ``message_delay_ms``: when the message's first byte arrives after the
-    second it names; None = learned. ``pulse_without_fix_s``: how long pulses are believed after the last valid second.
+    ``pps_over_usb``: whether the pulse's line is polled by USB frames; while that is not known and the stamps look like it, the
+    bound allows for a frame. ``pps_bias_us`` is how late the kernel may stamp the edge: an allowance that goes into the bound
+    (interrupt latency on a Raspberry Pi is 5 to 12 µs; published satpulse measurements). ``message_delay_ms``: when the message's first
+    byte arrives after the second it names; None = learned. ``pulse_without_fix_s``: how long pulses are believed after the last valid
+    second.
     """
 
     pps: str = key("", 'a device such as "/dev/pps0", or "" for none', empty=True, check=absolute_path)
     edge: str = key("auto", "which edge marks the second", choices=("auto", "assert", "clear"))
+    pps_over_usb: bool | None = key(None, "true or false; not set: told by the pulse's driver")
     pps_bias_us: float = key(15.0, "microseconds", low=0, high=10_000)
     message_delay_ms: float | None = key(None, "milliseconds", low=-100, high=2000)
     message_delay_uncertainty_ms: float | None = key(None, "milliseconds", low=0.001, high=1000)
@@ -232,7 +235,7 @@ def _number_complaint(value: int | float, rule: Rule) -> str | None:
 def _convert(kind: object, value: object, rule: Rule) -> tuple[Any, str | None]:
     """(value of the declared type, None) or (None, complaint)."""
     name, complaint, result = "", None, value
-    if kind is bool:
+    if kind in (bool, bool | None):
         name = "" if isinstance(value, bool) else "true or false"
     elif kind in (int, int | None):
         name = "a whole number" if isinstance(value, bool) or not isinstance(value, int) else ""

@@ -83,3 +83,11 @@ def pair(host: Host, paths: Iterable[str], some: Iterable[Pulse]) -> dict[str, s
         if path not in found:
             found[path] = free.pop(0) if free else ""
     return found
+
+
+def over_usb(host: Host, path: str) -> bool | None:
+    """Whether the line of the pulse device ``path`` is polled over USB; None when its driver does not say what it is."""
+    for pulse in pulses(host):
+        if host.target(path) == pulse.path and (pulse.driver or pulse.tty):
+            return "usb" in pulse.driver.lower() or "ttyUSB" in pulse.tty or "ttyACM" in pulse.tty
+    return None

@@ -9,6 +9,7 @@ import pytest
 from ppsd import foreground
 from ppsd.config import Config, read
 from ppsd.control import ControlServer
+from ppsd.devices import informed
 from ppsd.foreground import Run, discover, make_run_directory
 from refclock.config import ConfigError, ReceiverSource, ShmFeed
 from refclock.host import Host
@@ -152,3 +153,17 @@ def test_defaults_do_without_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     run = Run(None, False, None, tmp_path / "r", Host(tmp_path))
     run.prepare()
     assert run.config == replace(Config(), run=replace(Config().run, directory=str(tmp_path / "r")))
+
+
+def test_whether_a_pulse_comes_over_usb_is_asked_of_its_driver(tmp_path: Path) -> None:
+    """A pin's pulse is not polled, an adapter's is; what the user says stands; without sysfs nobody knows."""
+    for number, (name, tty) in enumerate([("pps@12.-1", ""), ("usbserial0", "/dev/ttyUSB0"), ("serial1", "/dev/ttyS1")]):
+        entry = tmp_path / f"sys/class/pps/pps{number}"
+        entry.mkdir(parents=True)
+        (entry / "name").write_text(name + "\n")
+        (entry / "path").write_text(tty + "\n")
+    host = Host(tmp_path)
+    source = ReceiverSource(device="/dev/ttyAMA0")
+    told = [informed(replace(source, pps=f"/dev/pps{n}"), host) for n in range(4)]
+    assert [s.pps_over_usb for s in told if isinstance(s, ReceiverSource)] == [False, True, False, None]
+    assert informed(replace(source, pps="/dev/pps0", pps_over_usb=True), host) == replace(source, pps="/dev/pps0", pps_over_usb=True)
