@@ -18,6 +18,8 @@ WANDERS = (0.1, 0.3, 1.0, 3.0, 10.0, 40.0)
 """w of the members, ns/s per sqrt(s): from a TCXO (1e-10) over crystals in a box, a room, a draught to one that is breathed on."""
 FORGET = 0.99
 """Of the likelihoods, a sample: a hundred samples weigh (discipline scenarios: b-step needs as few, b-quiet would like more)."""
+USUAL_WANDER = 1.0
+"""A crystal's in a room, ns/s per sqrt(s). A filter of noise r remembers sqrt(sqrt(r) / w) s: less than that says nothing of w."""
 FORGET_FRAMES = 0.999
 """The same on a polled line, where only the beats tell anything (83 s each for a crystal 12 ppm off)."""
 LONG = 1e-4
@@ -94,7 +96,8 @@ class Bank:
             nu = noise.feed(z - m.x, pxx)
             likelihoods.append(-math.inf if calm and m.q > 1.0 else -0.5 * (nu * nu / s + math.log(s)))
             m.update(nu / s, 1 / s)
-        self._weigh(likelihoods, FORGET)
+        memory = math.sqrt(math.sqrt(r) / USUAL_WANDER)
+        self._weigh(likelihoods, max(FORGET, 1.0 - 1.0 / memory))
 
     def frame(self, z: float, frame_ns: float, jitter_ns: float) -> None:
         """A sample of a polled line: x lies within half a frame of ``z``, the edges blurred by N(0, jitter): moments of a cut Gaussian."""

@@ -25,7 +25,7 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-from ppsd.bank import Bank
+from ppsd.bank import Bank, Mixture
 from ppsd.frames import Frames
 from ppsd.noise import CAUTION, GATE, Noise
 from ppsd.wander import Wander
@@ -40,8 +40,10 @@ EARLY = 4.0
 RUN = 20
 """Refused samples in a row on one line that make it the new truth."""
 COVER = 5.3
-"""Sigmas of the covariance that go into the bound: a day of pulses holds some 10 000 independent errors, 50 days 500 000 (4.9 sigma); the
-rest is for a covariance that is itself estimated."""
+"""Sigmas of a bound on a polled line: a day has some 10 000 independent errors, and P is an estimate itself."""
+MISSES = 2e-3
+"""A day: how often a bound may be passed, were P exact and its errors Gaussian."""
+DAY_S = 86_400.0
 COVER_RATE = 3.5
 """Sigmas of frequency and wander in its growth: a holdover is one draw, not 10 000."""
 SHAPE = 1.5
@@ -258,7 +260,7 @@ class Estimator:
     def estimate(self, mono_ns: int) -> Estimate:
         """The state carried to raw ``mono_ns`` (not before the last sample). Needs ``ready``.
 
-        Bound at the last sample = bias + place + early + jump + lag + doubt + COVER sqrt(Pxx). ``place``: where in the noise the second is:
+        Bound at the last sample = bias + place + early + jump + lag + doubt + cover sqrt(Pxx). ``place``: where in the noise the second is:
         at its mean, where the estimate is, when the bias was stated of the mean; else up to the early edge.
         """
         assert self._base is not None
@@ -274,7 +276,7 @@ class Estimator:
         place = 0.0 if self.centred or self._frames.frame_ns else SHAPE * noise.scale_ns
         place += self._repeating / UNIFORM
         lag = 0.0 if self._frames.frame_ns else LAG_COVER * noise.scale_ns * max(0.0, abs(self._drift) - LAG_CHANCE)
-        bound = self.bias_ns + jump + early + place + lag + doubt + COVER * math.sqrt(now.pxx)
+        bound = self.bias_ns + jump + early + place + lag + doubt + self._cover(now) * math.sqrt(now.pxx)
         rate_bound = COVER_RATE * math.sqrt(now.pyy) + doubt_rate
         wander = COVER_RATE * self._wander.expected(self._bank.wander()) / math.sqrt(3)
         return Estimate(
@@ -288,6 +290,14 @@ class Estimator:
             skew=math.sqrt(now.pyy) / NS,
             samples=self.accepted,
         )
+
+    def _cover(self, now: Mixture) -> float:
+        """Sigmas of phase that the bound allows for: errors farther apart than the filter's memory, sqrt(Pxx / Pyy), are independent, so a
+        slow filter has few of them a day: 4.2 for messages, 5.2 for pulses."""
+        if self._frames.frame_ns:
+            return COVER
+        independent = max(1.0, DAY_S / math.sqrt(now.pxx / now.pyy))
+        return math.sqrt(2 * math.log(independent / MISSES))
 
     def shift(self, delta_ns: int) -> None:
         """The TAI scale itself was redefined by ``delta_ns`` (a corrected leap second table)."""
