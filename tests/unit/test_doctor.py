@@ -22,7 +22,8 @@ NOW_S = 1_795_000_000.0
 SOURCE: dict[str, Any] = {
     "name": "gps0", "kind": "receiver", "present": True, "why": "selected", "jitter_ns": 900,
     "samples": 500, "pulses": 520, "labels": 519,
-    "fix": "3D", "satellites_used": 9, "satellites_seen": 12, "message_delay_ms": 143.0, "message_spread_ms": 4.0, "rejected": {}, "health": (),
+    "fix": "3D", "satellites_used": 9, "satellites_seen": 12, "message_delay_ms": 143.0, "message_spread_ms": 4.0,
+    "rejected": {}, "health": (),
 }  # fmt: skip
 CONFIG = '[[source]]\ntype = "receiver"\ndevice = "/dev/ttyAMA0"\npps = "/dev/pps0"\n'
 
