@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from ppsd.engine import Engine
-from ppsd.events import Event, Labelled, Pulsed, Received, Sampled, SkySeen
+from ppsd.events import Configured, Event, Labelled, Pulsed, Received, Sampled, SkySeen
 from refclock.config import GpsdSource, Pulse, ReceiverSource, ShmSource, SockSource, Source
+from refclock.configure import Intent, PulseIntent
 from refclock.detect import BaudSearch
 from refclock.gpsd import GpsdPulse, GpsdStream
 from refclock.gpsd_socket import GpsdSocket
@@ -22,6 +23,7 @@ from refclock.kernel import LocalClock
 from refclock.ports import over_usb
 from refclock.sample import NS, Edge, EdgeKind, Instant, Leap, Sample, SecondLabel, SkyView, SourceId
 from refclock.serial_port import SerialPort
+from refclock.upkeep import Upkeep
 
 PULSE_NAMED_NS: Final = 100_000_000
 """A bound below this names the second of a sample that is known modulo a second (as for pulses: refclock.pairing)."""
@@ -50,7 +52,10 @@ class Device(Protocol):
 
 
 class Line:
-    """A receiver's serial line, its speed looked for when the configuration leaves it open."""
+    """A receiver's serial line, its speed looked for when the configuration leaves it open, and the receiver set up when it may be.
+
+    The engine decodes what ``read`` brings, so its answers are looked at when the next bytes come, or a second later.
+    """
 
     def __init__(self, config: ReceiverSource, clock: LocalClock, engine: Engine) -> None:
         self._id = SourceId(config.name)
@@ -59,6 +64,9 @@ class Line:
         self._port = SerialPort(config.device, self._search.baud if self._search else config.baud, clock)
         self._name = config.device + (f" + {config.pps}" if config.pps else "")
         self.what = self._name
+        # Its own USB has no line speed.
+        intent = Intent(pulse=PulseIntent() if config.pps else None, usb=self._port.byte_ns == 0)
+        self._upkeep = Upkeep(intent) if config.configure else None
 
     def fileno(self) -> int:
         """The line's descriptor."""
@@ -67,10 +75,21 @@ class Line:
     def read(self) -> list[Event]:
         """What the line brought."""
         data, at = self._port.read()
-        return [Received(self._id, data, at, self._port.byte_ns)] if data else []
+        self._attend(at)
+        events: list[Event] = [Received(self._id, data, at, self._port.byte_ns)] if data else []
+        news = self._upkeep.news() if self._upkeep is not None else []
+        events += [Configured(self._id, n.what, n.complete, n.identity, n.results, at) for n in news]
+        return events
+
+    def _attend(self, now: Instant) -> None:
+        """Write what the receiver has to be told; a piece that the driver does not take is as lost on the line: it is sent again."""
+        heard = self._search is None or self._search.found
+        if self._upkeep is not None and heard and (wish := self._upkeep.step(self._source.receiver, now.mono_ns)):
+            self._port.write(wish)
 
     def tick(self, now: Instant) -> None:
-        """Go on looking for the speed."""
+        """Go on looking for the speed, and after the receiver."""
+        self._attend(now)
         if self._search is None:
             return
         counts = self._source.receiver.framer.counts

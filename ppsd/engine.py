@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from ppsd.config import Config
 from ppsd.events import (
     ClockStepped,
+    Configured,
     Effect,
     Event,
     Feed,
@@ -137,6 +138,9 @@ class Engine:
             case SourceLost():
                 self.sources[event.source].lost(event.why)
                 out.append(Note("source lost", "warning", {"source": event.source, "why": event.why}))
+            case Configured():
+                fields = {"source": event.source, "receiver": event.identity, **event.results}
+                out.append(Note(event.what, "info" if event.complete else "warning", fields))
             case ClockStepped():
                 self._steps += 1
                 self._may_step = True

@@ -80,6 +80,18 @@ class SourceLost:
 
 
 @dataclass(frozen=True, slots=True)
+class Configured:
+    """A receiver was set up, or not. ``what`` happened; ``complete``: it answered to everything; ``results``: items by result."""
+
+    source: SourceId
+    what: str
+    complete: bool
+    identity: str
+    results: Mapping[str, str]
+    at: Instant
+
+
+@dataclass(frozen=True, slots=True)
 class ClockStepped:
     """Somebody stepped CLOCK_REALTIME; ``at`` is the first instant of the new era. ``by_ns``: positive = moved forward."""
 
@@ -103,7 +115,7 @@ class Ticked:
     at: Instant
 
 
-Event = Received | Pulsed | Labelled | SkySeen | Sampled | SourceFound | SourceLost | ClockStepped | LeapFileRead | Ticked
+Event = Received | Pulsed | Labelled | SkySeen | Sampled | SourceFound | SourceLost | Configured | ClockStepped | LeapFileRead | Ticked
 
 # ---- effects ----------------------------------------------------------------------------------------------------------------------
 

@@ -130,11 +130,12 @@ class Pulse(AnySource):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceiverSource(Pulse):
-    """A receiver on a serial line. ``baud`` 0: find it."""
+    """A receiver on a serial line. ``baud`` 0: find it. ``configure``: set it up, until it loses its power (``refclock.upkeep``)."""
 
     kind: ClassVar[str] = "receiver"
     device: str = key(MISSING, 'the serial device, such as "/dev/ttyAMA0"', check=absolute_path)
     baud: int = key(0, "the line's speed, 0 to find it", choices=(0, *BAUDS))
+    configure: bool = key(True, "true or false")
     pps: str = key("/dev/pps0", 'a device such as "/dev/pps0", or "" for none', empty=True, check=absolute_path)
 
 

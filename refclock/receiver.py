@@ -6,11 +6,11 @@ nothing and has no clock. NMEA and UBX may be mixed; while a UBX label is fresh 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 
 from refclock.foreign import advice
-from refclock.framing import FrameKind, Framer
+from refclock.framing import Frame, FrameKind, Framer
 from refclock.labels import LabelGate
 from refclock.nmea import NmeaDecoder
 from refclock.sample import HealthReport, Instant, LeapNotice, Sawtooth, SecondLabel, SkyView
@@ -19,11 +19,19 @@ from refclock.ubx import UbxDecoder
 SILENCE_NS = 200_000_000
 """A pause of the line this long ends a cycle's burst: longer than USB and buffer time-outs, shorter than a cycle's idle part."""
 
+ANSWER_LEADS = (b"\x05", b"\x06", b"\x0a\x04", b"PMTK001,", b"PMTK705,")
+"""How frames begin that answer a host: ACK, CFG, MON-VER and their like of MediaTek."""
+ANSWERS = 32
+"""So many wait to be taken at most; nobody takes them while nothing was asked."""
+
 ReceiverValue = SecondLabel | LeapNotice | Sawtooth | SkyView | HealthReport
 
 
 class Receiver:
-    """``not_before_s``: POSIX second before which no date is believed (see labels.window). ``sky``: the last one reported, None before."""
+    """``not_before_s``: POSIX second before which no date is believed (see labels.window). ``sky``: the last one reported, None before.
+
+    ``watch``: a UBX message's class and id or a sentence's three letters; ``watched_ns``: when (mono_ns) it last came, 0 never.
+    """
 
     def __init__(self, not_before_s: int) -> None:
         self.framer = Framer()
@@ -32,6 +40,9 @@ class Receiver:
         self.gate = LabelGate()
         self.sky: SkyView | None = None
         self.labels = 0
+        self.watch = b""
+        self.watched_ns = 0
+        self._answers: deque[Frame] = deque(maxlen=ANSWERS)
         self._heard_mono = 0
 
     def feed(self, data: bytes, at: Instant, byte_ns: int) -> list[ReceiverValue]:
@@ -42,6 +53,10 @@ class Receiver:
         self._heard_mono = at.mono_ns
         values: list[ReceiverValue] = []
         for frame in self.framer.feed(data, at, byte_ns):
+            if frame.data.startswith(ANSWER_LEADS):
+                self._answers.append(frame)
+            if self.watch and self.watch == (frame.data[:2] if frame.kind is FrameKind.UBX else frame.data[2:5]):
+                self.watched_ns = frame.at.mono_ns
             decoded: Sequence[ReceiverValue]
             decoded = self.nmea.decode(frame) if frame.kind is FrameKind.NMEA else self.ubx.decode(frame)
             for value in decoded:
@@ -53,6 +68,12 @@ class Receiver:
                     self.sky = value
                 values.append(value)
         return values
+
+    def take_answers(self) -> list[Frame]:
+        """What answered the host since the last call."""
+        answers = list(self._answers)
+        self._answers.clear()
+        return answers
 
     @property
     def rejected(self) -> Counter[str]:

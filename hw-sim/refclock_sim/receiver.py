@@ -1,8 +1,8 @@
 """A receiver at byte level: what comes out of its serial port in the second after each true second, and how it obeys its host.
 
-Flow: gnss.Knowledge -> sentences, ubx_messages -> **receiver** -> paced chunks -> pty (real time) or world (simulated time). It has no
-clock: the shell asks for one cycle per true second, in order. The line carries one byte per ten bit times; what does not fit into a second
-runs into the next and delays it, as it does in a real receiver whose port is too slow.
+Flow: gnss.Knowledge -> sentences, ubx_messages, settings -> **receiver** -> paced chunks -> pty (real time) or world (simulated time). It
+has no clock: the shell asks for one cycle per true second, in order. The line carries one byte per ten bit times; what does not fit into
+a second runs into the next and delays it, as it does in a real receiver whose port is too slow.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ from refclock_sim import sentences, ubx_messages
 from refclock_sim.gnss import Gnss, Knowledge
 from refclock_sim.pulse import Sawtooth
 from refclock_sim.sentences import Civil
+from refclock_sim.settings import NOT_SAID, Settings
 
 MS = 1_000_000
 BITS_PER_BYTE = 10
 """8N1: start bit, eight data bits, stop bit."""
 EARLIEST_NS = MS
 """However the jitter falls, no receiver reports a second that has not begun."""
-HOST_BUFFER = 4096
-"""Bytes of commands that may wait for their end; more is noise and dropped."""
 
 
 class Chunk(NamedTuple):
@@ -39,7 +38,8 @@ class Model:
     """A kind of receiver.
 
     ``messages``: (name, every so many seconds) in order of sending; ``delay_ns``, ``jitter_ns``: from the true second to the first byte,
-    mean and standard deviation; ``baud`` 0: native USB, a chunk is there at once; ``ubx``: understands UBX commands.
+    mean and standard deviation; ``baud`` 0: native USB, a chunk is there at once; ``ubx``,
+    ``keys``, ``pmtk``: which commands it understands (settings.Settings).
     """
 
     what: str
@@ -50,6 +50,8 @@ class Model:
     jitter_ns: int = 3 * MS
     banner: tuple[str, ...] = ()
     ubx: bool = False
+    keys: bool = False
+    pmtk: str = ""
     software: str = ""
     hardware: str = ""
     extensions: tuple[str, ...] = ()
@@ -67,29 +69,32 @@ _UBLOX8 = Model(
     hardware="00080000",
     extensions=("FWVER=SPG 3.01", "PROTVER=18.00", "MOD=NEO-M8N-0", "GPS;GLO;GAL;BDS"),
 )
+_MT3339 = "PMTK705,AXN_2.31_3339_13101700,5632,PA6H,1.0"
 _WATCHED = (*_UBLOX8.messages, ("MON-HW", 1), ("SEC-SIG", 1))
 _TIMING = (*_UBX, ("NAV-SAT", 5), ("NAV-EOE", 1))
 MODELS = {
     "ublox8": _UBLOX8,
     "ublox8-nmea": replace(_UBLOX8, what="u-blox 8 as it comes, NMEA only", messages=_NMEA),
+    "ublox9": replace(
+        _UBLOX8,
+        what="u-blox F9T as it comes, NMEA only, configured by keys",
+        messages=_NMEA,
+        baud=38_400,
+        banner=("u-blox AG - www.u-blox.com", "HW UBX 9 00190000", "PROTVER=29.00", "MOD=ZED-F9T"),
+        keys=True,
+        software="EXT CORE 1.00 (3fda8e)",
+        hardware="00190000",
+        extensions=("ROM BASE 0x118B2060", "FWVER=TIM 2.01", "PROTVER=29.00", "MOD=ZED-F9T", "GPS;GLO;GAL;BDS"),
+    ),
     "timing": replace(_UBLOX8, what="u-blox timing receiver, UBX only", messages=_TIMING, baud=115_200, delay_ns=40 * MS),
     "watched": replace(_UBLOX8, what="u-blox 8 that reports its health", messages=_WATCHED, baud=38_400),
     "casic": Model("NMEA receiver with an antenna notice", (*_NMEA, ("ANT", 1)), delay_ns=180 * MS),
     "nmea": Model("plain NMEA receiver", _NMEA, delay_ns=120 * MS, jitter_ns=10 * MS),
     "minimal": Model("RMC, GGA and ZDA only", (("RMC", 1), ("GGA", 1), ("ZDA", 1))),
     "slow": Model("4800 baud mouse, late and wandering, no ZDA", _NMEA[:4], baud=4800, delay_ns=250 * MS, jitter_ns=60 * MS),
-    "mtk": Model("NMEA receiver that is half a second late", _NMEA, delay_ns=497 * MS, jitter_ns=10 * MS),
+    "mtk": Model("NMEA receiver that is half a second late", _NMEA, delay_ns=497 * MS, jitter_ns=10 * MS, pmtk=_MT3339),
 }
 """Delays are of the kind published for such receivers: 62-65 ms (u-blox F10), 128-165 (M10), 500 (MT3339); SiRF wanders by 170 ms."""
-
-_CONFIGURABLE = {
-    (0xF0, 0x00): "GGA", (0xF0, 0x02): "GSA", (0xF0, 0x03): "GSV", (0xF0, 0x04): "RMC", (0xF0, 0x08): "ZDA",
-    ubx_messages.NAV_SOL: "NAV-SOL", ubx_messages.NAV_PVT: "NAV-PVT", ubx_messages.NAV_TIMEGPS: "NAV-TIMEGPS",
-    ubx_messages.NAV_TIMEUTC: "NAV-TIMEUTC", ubx_messages.NAV_TIMELS: "NAV-TIMELS",
-    ubx_messages.NAV_SAT: "NAV-SAT", ubx_messages.NAV_EOE: "NAV-EOE", ubx_messages.TIM_TP: "TIM-TP",
-}  # fmt: skip
-"""Class and id as CFG-MSG names them (u-blox 8 protocol specification, NMEA messages overview: class F0)."""
-
 
 class Receiver:
     """One receiver of a kind. ``baud`` replaces the kind's own; ``sawtooth``: the pulse's quantisation error, which TIM-TP tells."""
@@ -99,11 +104,11 @@ class Receiver:
         self.gnss = gnss
         self.baud = model.baud if baud is None else baud
         self.sawtooth = sawtooth
-        self.rates = dict(model.messages)
+        version = ubx_messages.mon_ver(model.software, model.hardware, model.extensions)
+        self.settings = Settings(model.messages, version, model.ubx, model.keys, model.pmtk)
         self._random = Random(f"receiver {seed}")
         self._line_free_ns = 0  # TAI
         self._greeted = False
-        self._heard = bytearray()
 
     @property
     def byte_ns(self) -> int:
@@ -119,7 +124,7 @@ class Receiver:
         if not self._greeted:
             self._greeted = True
             parts += sentences.txt(self.model.talker, self.model.banner)
-        for i, (name, every) in enumerate(self.rates.items()):
+        for i, (name, every) in enumerate(self.settings.rates.items()):
             if every and (tai_s + i) % every == 0:  # the long, rare ones fall on different seconds
                 parts += self._message(name, tai_s, knows, at)
         second_ns = tai_s * NS
@@ -128,32 +133,15 @@ class Receiver:
     def hear(self, data: bytes, tai_ns: int) -> list[tuple[int, bytes]]:
         """Bytes from the host at TAI ``tai_ns``; the answers as (TAI ns of the last byte, bytes).
 
-        Obeyed: CFG-MSG (rate of a message), MON-VER; any other CFG is refused with ACK-NAK, the rest ignored, as is everything when the
-        model speaks no UBX.
+        Obeyed is what settings.Settings has; another CFG is refused with ACK-NAK, the rest ignored, as is everything when the model
+        takes no commands.
         """
-        if not self.model.ubx:
-            return []
-        self._heard += data
-        answers: list[bytes] = []
-        while (begin := self._heard.find(b"\xb5\x62")) >= 0:
-            del self._heard[:begin]
-            if len(self._heard) < 6:
-                break
-            length = int.from_bytes(self._heard[4:6], "little")
-            if length > HOST_BUFFER:
-                del self._heard[:2]
-                continue
-            if len(self._heard) < length + 8:
-                break
-            command, payload = (self._heard[2], self._heard[3]), bytes(self._heard[6 : 6 + length])
-            if bytes(self._heard[: length + 8]) != ubx_messages.frame(command, payload):
-                del self._heard[:2]
-                continue
-            del self._heard[: length + 8]
-            answers += self._obey(command, payload)
-        if not self._heard.startswith(b"\xb5"):
-            del self._heard[: -1 if self._heard.endswith(b"\xb5") else None]
-        return self._send(tai_ns, answers)
+        return self._send(tai_ns, self.settings.hear(data))
+
+    def power_dip(self) -> None:
+        """Lose what the host has set, and greet again."""
+        self.settings.reset()
+        self._greeted = False
 
     def _send(self, earliest_ns: int, parts: Sequence[bytes]) -> list[tuple[int, bytes]]:
         sent = []
@@ -201,6 +189,8 @@ class Receiver:
             case "TIM-TP":
                 late_ns = self.sawtooth.late_ns(tai_s + 1) if self.sawtooth is not None and knows.fixed else None
                 return [ubx_messages.tim_tp(self.gnss.at(tai_s + 1), late_ns)]
+        if name in NOT_SAID:
+            return []
         raise ValueError(f"no receiver sends {name!r}")
 
     def _used(self, tai_s: int, knows: Knowledge) -> int:
@@ -210,16 +200,3 @@ class Receiver:
         """What this receiver can see: talker GP is a GPS-only one."""
         seen = self.gnss.sky(tai_s, knows.stage)
         return seen if self.model.talker == b"GN" else [s for s in seen if s.gnss == "GPS"]
-
-    def _obey(self, command: tuple[int, int], payload: bytes) -> list[bytes]:
-        if command == ubx_messages.MON_VER and not payload:
-            return [ubx_messages.mon_ver(self.model.software, self.model.hardware, self.model.extensions)]
-        if command[0] != ubx_messages.CFG_MSG[0]:
-            return []
-        done = ubx_messages.ACK_NAK
-        if command == ubx_messages.CFG_MSG and len(payload) in (3, 8):  # this port's rate; or those of six ports, UART1 is the second
-            name = _CONFIGURABLE.get((payload[0], payload[1]))
-            if name is not None:
-                self.rates[name] = payload[2] if len(payload) == 3 else payload[3]
-                done = ubx_messages.ACK_ACK
-        return [ubx_messages.frame(done, bytes(command))]

@@ -74,7 +74,7 @@ class World:
         model = MODELS[r.kind] if r.delay_ms is None else replace(MODELS[r.kind], delay_ns=round(r.delay_ms * 1e6))
         self._receiver = Receiver(model, gnss, seed, r.baud)
         for name in r.without:
-            self._receiver.rates.pop(name, None)
+            self._receiver.settings.rates.pop(name, None)
         self._real0 = utc_s * NS + round(scenario.start.clock_offset_s * NS)
         self._raw = RAW_START_NS  # raw reading at the beginning of the present true second
         self._rate = 0.0

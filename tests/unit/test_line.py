@@ -1,0 +1,62 @@
+"""A receiver's line as the daemon opens it: the receiver behind it is set up, or only listened to."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from datetime import UTC, datetime
+
+import pytest
+from refclock_sim import receiver as simulation
+from refclock_sim.gnss import Gnss
+
+from ppsd.config import Config
+from ppsd.devices import Line
+from ppsd.engine import Engine
+from ppsd.events import Configured, Received
+from refclock.config import ReceiverSource
+from refclock.kernel import LocalClock
+from refclock.timescales import LeapTable
+
+
+@pytest.mark.parametrize("configure", [True, False])
+def test_a_receiver_is_set_up_over_its_line(configure: bool) -> None:
+    """Through a real tty: asked, told everything, reported once; with configure = false not a byte is written."""
+    master, slave = os.openpty()
+    os.set_blocking(master, False)
+    tai_s = int(datetime.now(UTC).timestamp()) + 37
+    sim = simulation.Receiver(simulation.MODELS["ublox8-nmea"], Gnss(7, tai_s, LeapTable(), fix_s=0), 7)
+    source = ReceiverSource(name="gps", device=os.ttyname(slave), baud=9600, pps="", configure=configure)
+    clock = LocalClock()
+    config = Config(sources=(source,))
+    engine = Engine(config, {}, clock.now(), simulated=True, version="test", pid=1)
+    line = Line(source, clock, engine)
+    seen: list[Configured] = []
+    written = b""
+    try:
+        for i in range(40):
+            os.write(master, b"".join(chunk.data for chunk in sim.cycle(tai_s + i)))
+            for _ in range(3):
+                while select.select([line.fileno()], [], [], 0.02)[0]:
+                    for event in line.read():
+                        engine.handle(event)
+                        assert isinstance(event, Received | Configured)
+                        seen += [event] if isinstance(event, Configured) else []
+                line.tick(clock.now())
+                time.sleep(0.005)
+                if select.select([master], [], [], 0)[0]:
+                    wish = os.read(master, 4096)
+                    written += wish
+                    os.write(master, b"".join(data for _, data in sim.hear(wish, 0)))
+    finally:
+        line.close()
+        os.close(master)
+        os.close(slave)
+    if not configure:
+        assert (written, seen) == (b"", [])
+        return
+    assert [event.what for event in seen] == ["receiver configured"]
+    assert set(seen[0].results) == {"done"}
+    assert sim.settings.rates["NAV-PVT"] == 1
+    assert sim.settings.rates["RMC"] == 0
