@@ -14,6 +14,7 @@ from ppsd.engine import Engine
 from ppsd.events import Configured, Event, Labelled, Pulsed, Received, Sampled, SkySeen
 from refclock.config import GpsdSource, Pulse, ReceiverSource, ShmSource, SockSource, Source
 from refclock.configure import Intent, PulseIntent
+from refclock.control_line import allowance_us
 from refclock.detect import BaudSearch
 from refclock.gpsd import GpsdPulse, GpsdStream
 from refclock.gpsd_socket import GpsdSocket
@@ -235,6 +236,7 @@ def open_device(source: Source, clock: LocalClock, engine: Engine) -> Device:
 
 def informed(source: Source, host: Host) -> Source:
     """The source with what its pulse's driver tells, where the configuration leaves it open."""
-    if isinstance(source, Pulse) and source.pps and source.pps_over_usb is None:
-        return replace(source, pps_over_usb=over_usb(host, source.pps))
-    return source
+    if not isinstance(source, Pulse) or not source.pps:
+        return source
+    usb = over_usb(host, source.pps) if source.pps_over_usb is None else source.pps_over_usb
+    return replace(source, pps_over_usb=usb, pps_bias_us=allowance_us(source.pps, source.pps_bias_us))

@@ -41,10 +41,10 @@ from ppsd.signals import Signals
 from ppsd.status import top_line
 from ppsd.supervise import notify
 from refclock.config import ConfigError, Pulse, ShmSource
+from refclock.control_line import PulseDevice, open_pulse
 from refclock.feed import open_feed
 from refclock.host import Host
 from refclock.kernel import LocalClock, StepWatch, TimescaleReader, TimescaleWriter
-from refclock.pps import PpsThread
 from refclock.sample import NS, Instant, SourceId
 from refclock.timescales import DAY_S, parse_leap_seconds_list
 
@@ -101,7 +101,7 @@ class ClockProcess:
         self._log = open_log(config.log.format, config.log.level, "clock")
         self._devices: dict[SourceId, Device] = {}
         self._fds: dict[SourceId, int] = {}
-        self._pulses: dict[SourceId, PpsThread] = {}
+        self._pulses: dict[SourceId, PulseDevice] = {}
         self._retries = {SourceId(s.name): Retry() for s in config.sources}
         self._pulse_retries = {SourceId(s.name): Retry() for s in config.sources if isinstance(s, Pulse) and s.pps}
         self._feeds = [open_feed(feed) for feed in config.feeds]
@@ -253,7 +253,7 @@ class ClockProcess:
                     self._found(name, "")
             if isinstance(source, Pulse) and source.pps and name not in self._pulses and now.mono_ns >= self._pulse_retries[name].due_ns:
                 try:
-                    self._pulses[name] = PpsThread(source.pps, self._clock, self._signals.nudge)
+                    self._pulses[name] = open_pulse(source.pps, self._clock, self._signals.nudge)
                     self._tell(f"pulse of {name}", "")
                 except OSError as error:
                     self._pulse_retries[name].failed(now.mono_ns, _said(error))

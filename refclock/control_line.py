@@ -1,0 +1,195 @@
+"""Pulses on the control lines of serial ports: ``/dev/ttyS0:dcd`` (or cts, dsr, ri) names one.
+
+DCD becomes a kernel source (line discipline N_PPS) where the kernel lets us. Otherwise a thread waits for the change and reads the clock:
+then the stamp is late by the wake-up of a thread, 20 to 200 µs on an idle machine and more on a busy one, and over USB by up to another
+millisecond of polling; adapters that cannot wait (CP210x) are looked at each millisecond. ``BIAS_US`` is what the bound allows for that at
+least.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import struct
+import termios
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from refclock.host import Host
+from refclock.kernel import LocalClock
+from refclock.ports import pulses
+from refclock.pps import JOIN_S, KEPT, PpsThread
+from refclock.sample import Edge, EdgeKind
+
+LINES: Final = {"dcd": termios.TIOCM_CAR, "cts": termios.TIOCM_CTS, "dsr": termios.TIOCM_DSR, "ri": termios.TIOCM_RI}
+"""Control lines that a pulse may be wired to, most usual first."""
+BIAS_US: Final = {"uart": 200.0, "usb": 2000.0}
+"""Allowances for stamps made by a thread (see above)."""
+N_PPS: Final = 18
+"""The line discipline that stamps DCD in the kernel (include/uapi/linux/tty.h)."""
+ATTACH_S: Final = 0.5
+"""udev needs so long to make the new node."""
+LOOK_S: Final = 0.001
+"""Between two looks at a line that cannot be waited for."""
+_CANNOT_WAIT: Final = (errno.ENOTTY, errno.EINVAL, errno.EOPNOTSUPP, 515)
+"""Drivers without TIOCMIWAIT; 515 is the kernel's ENOIOCTLCMD, which some let out."""
+
+
+class PulseDevice(Protocol):
+    """What PpsThread and ControlLine have in common."""
+
+    error: str
+
+    def take(self) -> list[Edge]:
+        """The edges since the last call, in order."""
+        ...
+
+    def stop(self) -> None:
+        """Give it up."""
+        ...
+
+
+def attach(tty: str, host: Host) -> tuple[int, str]:
+    """Make a kernel source of ``tty``'s DCD: (descriptor to keep open, path of the new /dev/ppsN). OSError when it is not permitted."""
+    fd = os.open(tty, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(fd, termios.TIOCSETD, struct.pack("i", N_PPS))
+        end = time.monotonic() + ATTACH_S
+        while True:
+            mine = [p.path for p in pulses(host) if p.tty == host.target(tty) and os.access(p.path, os.R_OK | os.W_OK)]
+            if mine:
+                return fd, mine[-1]
+            if time.monotonic() > end:
+                raise OSError(errno.EACCES, f"the kernel made no pulse device of {tty} that this user may open")
+            time.sleep(0.02)
+    except OSError:
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(fd, termios.TIOCSETD, struct.pack("i", 0))  # N_TTY again
+        os.close(fd)
+        raise
+
+
+class ControlLine:
+    """Changes of one control line of a serial port, stamped by a thread. As PpsThread; ``waits``: False when it has to be looked at.
+
+    A thread that waits for a change that never comes ends with the process: nothing else ends TIOCMIWAIT.
+    """
+
+    def __init__(self, tty: str, line: str, clock: LocalClock, wake: Callable[[], None], look: bool = False) -> None:
+        self.path = f"{tty}:{line}"
+        self.error = ""
+        self.waits = not look
+        self._mask = LINES[line]
+        self._clock, self._wake = clock, wake
+        self._edges: deque[Edge] = deque(maxlen=KEPT)
+        self._stopping = threading.Event()
+        try:
+            self._fd = os.open(tty, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                self._level = self._read()
+            except OSError:
+                os.close(self._fd)
+                raise
+        except OSError as e:
+            why = "has no control lines" if e.errno in _CANNOT_WAIT else os.strerror(e.errno or 0)
+            raise OSError(e.errno, f"{self.path}: {why}") from e
+        self._thread = threading.Thread(target=self._run, name=f"pulse {self.path}", daemon=True)
+        self._thread.start()
+
+    def _read(self) -> bool:
+        return bool(struct.unpack("i", fcntl.ioctl(self._fd, termios.TIOCMGET, bytes(4)))[0] & self._mask)
+
+    def take(self) -> list[Edge]:
+        """The edges since the last call, in order."""
+        edges = []
+        while self._edges:
+            edges.append(self._edges.popleft())
+        return edges
+
+    def stop(self) -> None:
+        """End the thread at the next change of the line at the latest."""
+        self._stopping.set()
+        self._thread.join(0 if self.waits else JOIN_S)
+
+    def _run(self) -> None:
+        sequence = 0
+        try:
+            while not self._stopping.is_set():
+                self._pause()
+                at = self._clock.now()
+                level = self._read()
+                if level != self._level and not self._stopping.is_set():
+                    self._level = level
+                    sequence += 1
+                    kind = EdgeKind.ASSERT if level else EdgeKind.CLEAR
+                    self._edges.append(Edge(at, kind, sequence, self._clock.uncertainty_ns))
+                    self._wake()
+        except OSError as e:
+            self.error = f"{self.path}: {os.strerror(e.errno or 0)}; plug the receiver in again"
+            self._wake()
+        finally:
+            os.close(self._fd)
+
+    def _pause(self) -> None:
+        if self.waits:
+            try:
+                fcntl.ioctl(self._fd, termios.TIOCMIWAIT, self._mask)
+                return
+            except OSError as e:
+                if e.errno == errno.EINTR:
+                    return
+                if e.errno not in _CANNOT_WAIT:
+                    raise
+                self.waits = False
+        self._stopping.wait(LOOK_S)
+
+
+class _Attached(PpsThread):
+    """A kernel source that lives as long as we hold its serial port open."""
+
+    def __init__(self, fd: int, path: str, clock: LocalClock, wake: Callable[[], None]) -> None:
+        self._tty_fd = fd
+        super().__init__(path, clock, wake)
+
+    def stop(self) -> None:
+        """As PpsThread; the port gets its own line discipline back."""
+        super().stop()
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(self._tty_fd, termios.TIOCSETD, struct.pack("i", 0))
+        os.close(self._tty_fd)
+
+
+def control_line(path: str) -> tuple[str, str] | None:
+    """``/dev/ttyS0:dcd`` to its parts; None when it names a device."""
+    tty, separator, line = path.rpartition(":")
+    return (tty, line) if separator and line in LINES else None
+
+
+def allowance_us(path: str, stated_us: float) -> float:
+    """The bias that a pulse needs at least: of a control line that of a thread's stamps, for whether the kernel helps is not known yet."""
+    parts = control_line(path)
+    if parts is None:
+        return stated_us
+    return max(stated_us, BIAS_US["usb" if "ttyUSB" in parts[0] or "ttyACM" in parts[0] else "uart"])
+
+
+def open_pulse(path: str, clock: LocalClock, wake: Callable[[], None]) -> PulseDevice:
+    """The pulse that a configuration names, a /dev/ppsN or a control line; OSError as PpsThread."""
+    parts = control_line(path)
+    if parts is None:
+        return PpsThread(path, clock, wake)
+    tty, line = parts
+    if line == "dcd":
+        fd = -1
+        try:
+            fd, device = attach(tty, Host())
+            return _Attached(fd, device, clock, wake)
+        except OSError:
+            if fd >= 0:
+                os.close(fd)
+    return ControlLine(tty, line, clock, wake)

@@ -1,0 +1,81 @@
+"""control_line.py: pulses on the control lines of serial ports (the simulated one of the preload)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from refclock_sim.device import PULSE, TTY, preload_environment
+from refclock_sim.pty import Pty
+from refclock_sim.pulse_file import PulseFile
+
+from refclock.control_line import allowance_us, attach, control_line, open_pulse
+from refclock.host import Host
+from refclock.kernel import LocalClock
+from refclock.sample import EdgeKind
+
+
+def test_names_of_control_lines() -> None:
+    """Only a known line behind the last colon is one: device names have colons in them."""
+    assert control_line("/dev/ttyS0:dcd") == ("/dev/ttyS0", "dcd")
+    assert control_line("/dev/serial/by-path/pci-0000:00:14.0") is None
+    assert control_line("/dev/pps0") is None
+
+
+def test_a_line_without_control_lines_says_so(tmp_path: Path) -> None:
+    """A pseudo-terminal has none, and no pulse device can be made of it; nothing stays open."""
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with Pty(tmp_path / "ttyUSB0"):
+        with pytest.raises(OSError, match="has no control lines"):
+            open_pulse(f"{tmp_path}/ttyUSB0:dcd", LocalClock(), lambda: None)
+        with pytest.raises(OSError, match=r"Invalid|no pulse device|permitted|No such"):
+            attach(f"{tmp_path}/ttyUSB0", Host())
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_the_bound_allows_for_a_threads_stamps() -> None:
+    """A control line's bias is never below what waking a thread takes; a kernel device's is what was stated."""
+    assert allowance_us("/dev/pps0", 15.0) == 15.0
+    assert allowance_us("/dev/ttyS0:dcd", 15.0) == 200.0
+    assert allowance_us("/dev/ttyUSB0:cts", 15.0) == 2000.0
+    assert allowance_us("/dev/ttyUSB0:cts", 5000.0) == 5000.0
+
+
+CHILD = """
+import sys, time
+from refclock.kernel import LocalClock
+from refclock.control_line import ControlLine, open_pulse
+clock = LocalClock()
+look = sys.argv[2] == "look"
+line = ControlLine(sys.argv[1], "dcd", clock, lambda: None, look) if look else open_pulse(sys.argv[1] + ":dcd", clock, lambda: None)
+print("ready", flush=True)
+seen = []
+while len(seen) < 4:
+    time.sleep(0.01)
+    for edge in line.take():
+        seen.append(edge)
+        print(edge.kind.value, edge.at.real_ns, flush=True)
+"""
+
+
+@pytest.mark.parametrize("how", ["wait", "look"])
+def test_changes_of_carrier_detect_become_edges(tmp_path: Path, how: str) -> None:
+    """Each change of the line is one edge of its kind, stamped after it happened and soon, whether the driver can wait or not."""
+    with PulseFile(tmp_path / PULSE) as line, Pty(tmp_path / TTY):
+        environment = os.environ | preload_environment(tmp_path)
+        command = [sys.executable, "-c", CHILD, str(tmp_path / TTY), how]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            time.sleep(0.2)
+            for kind in (EdgeKind.ASSERT, EdgeKind.CLEAR) * 2:
+                before = time.time_ns()
+                line.edge(kind, before)
+                said, stamp = process.stdout.readline().split()
+                assert said == kind.value
+                assert before <= int(stamp) <= time.time_ns()
+            assert process.wait(20) == 0
