@@ -119,7 +119,7 @@ class Pulse(AnySource):
     second.
     """
 
-    pps: str = key("", 'a device such as "/dev/pps0" or a line such as "/dev/ttyS0:dcd"; "" for none', empty=True, check=absolute_path)
+    pps: str = key("", 'a device like "/dev/pps0" or a line like "/dev/ttyS0:dcd"; "" for none', empty=True, check=absolute_path)
     edge: str = key("auto", "which edge marks the second", choices=("auto", "assert", "clear"))
     pps_over_usb: bool | None = key(None, "true or false; not set: told by the pulse's driver")
     pps_bias_us: float = key(15.0, "microseconds", low=0, high=10_000)
@@ -136,7 +136,7 @@ class ReceiverSource(Pulse):
     device: str = key(MISSING, 'the serial device, such as "/dev/ttyAMA0"', check=absolute_path)
     baud: int = key(0, "the line's speed, 0 to find it", choices=(0, *BAUDS))
     configure: bool = key(True, "true or false")
-    pps: str = key("/dev/pps0", 'a device such as "/dev/pps0" or a line such as "/dev/ttyS0:dcd"; "" for none', empty=True, check=absolute_path)
+    pps: str = key("/dev/pps0", 'a device like "/dev/pps0" or a line like "/dev/ttyS0:dcd"; "" for none', empty=True, check=absolute_path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
