@@ -17,7 +17,7 @@ from ppsd.noise import Noise
 WANDERS = (0.1, 0.3, 1.0, 3.0, 10.0, 40.0)
 """w of the members, ns/s per sqrt(s): from a TCXO (1e-10) over crystals in a box, a room, a draught to one that is breathed on."""
 FORGET = 0.99
-"""Of the likelihoods, a sample: a hundred samples weigh (discipline scenarios: b-step needs as few, b-quiet would like more)."""
+"""Of the likelihoods, a sample: a hundred samples weigh (chosen, not optimised)."""
 FORGET_FRAMES = 0.999
 """The same on a polled line, where only the beats tell anything (83 s each for a crystal 12 ppm off)."""
 LONG = 1e-4
