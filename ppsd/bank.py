@@ -17,7 +17,7 @@ from ppsd.noise import Noise
 WANDERS = (0.1, 0.3, 1.0, 3.0, 10.0, 40.0)
 """w of the members, ns/s per sqrt(s): from a TCXO (1e-10) over crystals in a box, a room, a draught to one that is breathed on."""
 FORGET = 0.99
-"""Of the likelihoods, a sample: a hundred samples weigh (discipline scenarios: b-step needs as few, b-quiet would like more)."""
+"""Of the likelihoods, a sample: a hundred samples weigh (chosen, not optimised), or as many as the filter remembers."""
 USUAL_WANDER = 1.0
 """A crystal's in a room, ns/s per sqrt(s). A filter of noise r remembers sqrt(sqrt(r) / w) s: less than that says nothing of w."""
 FORGET_FRAMES = 0.999

@@ -36,7 +36,7 @@ SEED_SAMPLES = 5
 SEED_APART_S = 0.2
 """Samples of a fast source that come sooner tell nothing new of the frequency."""
 EARLY = 4.0
-"""Ranges of five residuals of a line: by luck they lie within a quarter of what their noise is (one start in fifty, Laplace)."""
+"""Ranges of five residuals of a line: by luck they lie within a fifth of what their noise is (seen with Laplace noise)."""
 RUN = 20
 """Refused samples in a row on one line that make it the new truth."""
 COVER = 5.3

@@ -32,6 +32,8 @@ TURNS: Final = 40
 """Halvings in a search: 2^-40 of 1000 ppm is nothing."""
 FASTEST: Final = 500_000.0
 """ns/s: 500 ppm, the kernel's own limit for a crystal (adjtimex(2))."""
+DOUBT: Final = 0.7
+"""Of a frame: half of it, and what jitter (20 us) and a crystal (50 ppm, for some seconds) add before a sample is refused."""
 PATIENCE_S: Final = 1000.0
 """A crystal 1 ppm off passes a frame of 1 ms in 1000 s."""
 
@@ -149,4 +151,4 @@ class Frames:
         if not self._open or self.frame_ns or self._first_ns is None:
             return 0.0, 0.0
         watched_s = max(1.0, (mono_ns - self._first_ns) / 1e9)
-        return 0.6 * FRAMES_NS[0], 1.2 * FRAMES_NS[0] / watched_s
+        return DOUBT * FRAMES_NS[0], 2 * DOUBT * FRAMES_NS[0] / watched_s

@@ -31,8 +31,8 @@ EVERY = 64
 FEW = 32
 """Below twice as many, samples are looked at oftener and taken linearly."""
 CLIPS = (1.0, 1.5, 2.5, 4.0)
-"""Candidates for k, robust sigmas: from Huber's to nearly the mean. (One-sided clips were tried: in b-quiet their V promises 20 % less
-error and the error is a fifth larger, for the centre is then known too badly. Measured with hw-sim/refclock_sim/discipline.py.)"""
+"""Candidates for k, robust sigmas: from Huber's to nearly the mean. (One-sided pairs were tried: 0.257 us instead of 0.236 us
+RMS in discipline scenario b-quiet, two seeds.)"""
 GATE = 8.0
 """Robust sigmas: beyond, a sample is an outlier whatever the shape."""
 KEEP = 0.93
