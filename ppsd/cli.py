@@ -219,6 +219,19 @@ def _nmea(args: argparse.Namespace) -> int:
         return io_failure(error)
 
 
+def _receiver(args: argparse.Namespace) -> int:
+    from ppsd.config import load
+    from ppsd.receiver_tool import receiver_command
+    from refclock.config import ConfigError
+
+    try:
+        return receiver_command(args.action, args.device, load(args.config), save=args.save, as_json=args.json, out=sys.stdout)
+    except ConfigError as error:
+        return complain(error)
+    except OSError as error:
+        return io_failure(error)
+
+
 def _pps(args: argparse.Namespace) -> int:
     from ppsd.tools import watch_pulses
     from refclock.pps import explain, refusal
@@ -355,7 +368,7 @@ def _version(_: argparse.Namespace) -> int:
 
 COMMANDS = {
     "run": _run, "status": _status, "sources": _table, "tracking": _table, "clients": _clients, "access": _access, "doctor": _doctor,
-    "detect": _detect, "nmea": _nmea, "pps": _pps, "sats": _sats,
+    "detect": _detect, "nmea": _nmea, "receiver": _receiver, "pps": _pps, "sats": _sats,
     "query": _query, "feed": _feed,
     "replay": _replay, "config": _config, "sim": _sim, "version": _version,
 }  # fmt: skip

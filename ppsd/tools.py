@@ -50,7 +50,8 @@ class Found:
     after_s: float = 0.0
 
 
-def _not_before_s(config: Config) -> int:
+def not_before_s(config: Config) -> int:
+    """POSIX second before which no date is believed."""
     return (config.clock.not_before.toordinal() - 719_163) * DAY_S  # ordinal of 1970-01-01
 
 
@@ -153,7 +154,7 @@ def detect(config: Config, patience_s: float, as_json: bool, apply_to: Path | No
     host = host or Host()
     some = pulses(host)
     progress = sys.stderr if sys.stderr.isatty() and not as_json else None
-    found = _paired(host, listen(host, serial_ports(host), _not_before_s(config), patience_s, progress), some)
+    found = _paired(host, listen(host, serial_ports(host), not_before_s(config), patience_s, progress), some)
     good = blocks(found)
     if as_json:
         report = [asdict(f) | {"usable": f.verdict is not None and f.verdict.usable} for f in found]
@@ -203,7 +204,7 @@ def watch_line(path: str, baud: int, config: Config, duration_s: float | None, o
     if baud == 0:
         host = Host()
         holders = tuple(f"{name} (pid {pid})" for pid, name in host.holders(path))
-        found = listen(host, [Port(path, path, holders)], _not_before_s(config), 12.0)[0]
+        found = listen(host, [Port(path, path, holders)], not_before_s(config), 12.0)[0]
         if found.verdict is None or not found.verdict.baud:
             print(f"refclock nmea: {path}: {_described(found)}", file=sys.stderr)
             return 1
@@ -211,7 +212,7 @@ def watch_line(path: str, baud: int, config: Config, duration_s: float | None, o
         print(f"# {path}: {_described(found).partition(',')[0]}", file=out)
     clock = LocalClock()
     port = SerialPort(path, baud, clock)
-    framer, nmea, ubx = Framer(), NmeaDecoder(_not_before_s(config)), UbxDecoder(_not_before_s(config))
+    framer, nmea, ubx = Framer(), NmeaDecoder(not_before_s(config)), UbxDecoder(not_before_s(config))
     end = math.inf if duration_s is None else time.monotonic() + duration_s
     poll, junk, frames = select.poll(), 0, 0
     poll.register(port.fileno(), select.POLLIN)

@@ -29,7 +29,7 @@ LAYERS: dict[str, int] = {
     # 4 programs
     **dict.fromkeys([f"ppsd.{m}" for m in ("run", "serve", "signals", "supervise", "foreground", "cli", "reports", "query", "clients")], 4),
     **dict.fromkeys([f"ppsd.{m}" for m in ("examination", "doctor", "doctor_hardware", "doctor_clock")], 4),
-    **dict.fromkeys([f"ppsd.{m}" for m in ("arguments", "tools", "replay", "log", "__main__")], 4),
+    **dict.fromkeys([f"ppsd.{m}" for m in ("arguments", "tools", "receiver_tool", "replay", "log", "__main__")], 4),
 }
 THIRD_PARTY = {
     "pynmea2": {"refclock.nmea"},

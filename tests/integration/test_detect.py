@@ -13,6 +13,7 @@ import pytest
 from peers import Processes, wait_for
 
 from ppsd.config import Config, read
+from ppsd.receiver_tool import receiver_command
 from ppsd.tools import Found, blocks, detect, listen, pulse_verdict, sky, watch_line
 from refclock.detect import Verdict
 from refclock.host import Host
@@ -59,7 +60,7 @@ def test_silence_and_noise_are_told_apart(tmp_path: Path) -> None:
 
     talker = threading.Thread(target=chatter)
     talker.start()
-    silent, noise = listen(Host(tmp_path), ports, NOT_BEFORE_S, 3.0)
+    silent, noise = listen(Host(tmp_path), ports, NOT_BEFORE_S, 6.0)
     over.set()
     talker.join()
     assert silent.verdict is not None
@@ -162,3 +163,19 @@ def test_the_sky() -> None:
     assert "12" in rows[1]
     assert rows[len(rows) // 2].replace(".", " ").split() == ["W", "7", "(3)", "E"]
     assert "99" not in sky(some)
+
+
+@pytest.mark.parametrize(
+    ("kind", "baud", "name"), [("ublox8-nmea", 9600, "NEO-M8N"), ("ublox9", 38400, "ZED-F9T"), ("mtk", 9600, "PMTK705")]
+)
+def test_a_receiver_is_set_up_from_the_command_line(processes: Processes, tmp_path: Path, kind: str, baud: int, name: str) -> None:
+    """It says what it is, every setting is acknowledged, and how long it lasts is told."""
+    port = plugged(processes, tmp_path / "r", kind, baud)
+    out = io.StringIO()
+    assert receiver_command("configure", port.path, Config(), save=False, as_json=False, out=out) == 0
+    assert name in out.getvalue()
+    assert "receiver configured" in out.getvalue()
+    assert "until the next loss of power" in out.getvalue()
+    shown = io.StringIO()
+    assert receiver_command("show", port.path, Config(), save=False, as_json=True, out=shown) == 0
+    assert json.loads(shown.getvalue())["baud"] == baud
