@@ -203,7 +203,7 @@ def watch_line(path: str, baud: int, config: Config, duration_s: float | None, o
     """The stream as it comes, each frame with what became of it; ``baud`` 0: found first. 0, or 1 when nothing came."""
     if baud == 0:
         host = Host()
-        holders = tuple(f"{name} (pid {pid})" for pid, name in host.holders(path))
+        holders = tuple(host.holders(path))
         found = listen(host, [Port(path, path, holders)], not_before_s(config), 12.0)[0]
         if found.verdict is None or not found.verdict.baud:
             print(f"refclock nmea: {path}: {_described(found)}", file=sys.stderr)

@@ -1,5 +1,7 @@
 """What ``refclock run`` would start: devices found, effective configuration, run directory."""
 
+import os
+import socket
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -167,3 +169,20 @@ def test_whether_a_pulse_comes_over_usb_is_asked_of_its_driver(tmp_path: Path) -
     told = [informed(replace(source, pps=f"/dev/pps{n}"), host) for n in range(4)]
     assert [s.pps_over_usb for s in told if isinstance(s, ReceiverSource)] == [False, True, False, None]
     assert informed(replace(source, pps="/dev/pps0", pps_over_usb=True), host) == replace(source, pps="/dev/pps0", pps_over_usb=True)
+
+
+def test_who_has_an_address_and_a_line(tmp_path: Path) -> None:
+    """Both are told by name and pid, through links; what nobody has is nobody's."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+        (who,) = Host().port_holders([("0.0.0.0", port), ("::", port)])
+        assert who.endswith(f"(pid {os.getpid()})")
+        assert Host().port_holders([("::", port)]) == []
+    master, slave = os.openpty()
+    link = tmp_path / "gps"
+    link.symlink_to(os.ttyname(slave))
+    assert Host().holders(str(link)) == [who]
+    os.close(slave)
+    assert Host().holders(str(link)) == []
+    os.close(master)
