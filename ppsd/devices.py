@@ -69,6 +69,11 @@ class Line:
         intent = Intent(pulse=PulseIntent() if config.pps else None, usb=self._port.byte_ns == 0)
         self._upkeep = Upkeep(intent) if config.configure else None
 
+    @property
+    def baud(self) -> int:
+        """The speed as set now."""
+        return self._port.baud
+
     def fileno(self) -> int:
         """The line's descriptor."""
         return self._port.fileno()
@@ -77,6 +82,7 @@ class Line:
         """What the line brought."""
         data, at = self._port.read()
         self._attend(at)
+        self._look(at)
         events: list[Event] = [Received(self._id, data, at, self._port.byte_ns)] if data else []
         news = self._upkeep.news() if self._upkeep is not None else []
         events += [Configured(self._id, n.what, n.complete, n.identity, n.results, at) for n in news]
@@ -91,13 +97,19 @@ class Line:
     def tick(self, now: Instant) -> None:
         """Go on looking for the speed, and after the receiver."""
         self._attend(now)
+        self._look(now)
+
+    def _look(self, now: Instant) -> None:
+        """Change the speed when this one makes no sense."""
+        tally = self._source.receiver.framer.tally
         if self._search is None:
+            self.what = f"{self._name}, {tally.bits}" if tally.bits else self._name
             return
-        counts = self._source.receiver.framer.counts
-        baud = self._search.heard(counts["NMEA"] + counts["UBX"], now.mono_ns)
+        baud = self._search.heard(tally, now.mono_ns)
         if baud is not None:
             self._port.set_baud(baud)
-        self.what = f"{self._name} at {self._port.baud} baud" if self._search.found else self._name
+        how = f" at {self._port.baud} baud {tally.bits}".rstrip()
+        self.what = self._name + (how if self._search.found else "")
 
     def close(self) -> None:
         """Close the line."""

@@ -63,7 +63,7 @@ class _Line:
         self.began_ns = clock.now().mono_ns
         self.probe = Probe(self.began_ns, not_before_s)
         self.serial = SerialPort(port.path, self.probe.baud, clock)
-        self.serial.write(self.probe.question)
+        self.serial.write(self.probe.question())
 
     def read(self, data: bytes, clock: LocalClock) -> Verdict | None:
         """Feed the probe and do what it asks for; the verdict as soon as there is one."""
@@ -71,7 +71,8 @@ class _Line:
         baud = self.probe.heard(data, now)
         if baud is not None:
             self.serial.set_baud(baud)
-            self.serial.write(self.probe.question)
+        if question := self.probe.question():
+            self.serial.write(question)
         return self.probe.verdict(now.mono_ns)
 
 
@@ -139,7 +140,7 @@ def _described(f: Found) -> str:
     v = f.verdict
     if not v.usable:
         return f"{v.protocol}{f' at {v.baud} baud' if v.baud else ''}: {v.advice}"
-    words = [f"{v.protocol} at {v.baud} baud", *([v.identity] if v.identity else [])]
+    words = [f"{v.protocol} at {v.baud} baud{f' {v.bits}' if v.bits else ''}", *([v.identity] if v.identity else [])]
     if v.utc_s is None:
         words.append("names no second yet (no fix?)")
     else:
