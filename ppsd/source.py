@@ -288,7 +288,7 @@ class Source:
             if not self._fresh(channel, now_mono_ns, LABEL_FRESH_NS):
                 return None
         estimate = channel.estimator.estimate(now_mono_ns)
-        return Candidate(self.id, estimate, channel.last_mono_ns, refid, self.config.prefer)
+        return Candidate(self.id, estimate, channel.last_mono_ns, refid, self.config.prefer, self.config.trust)
 
     def _fresh(self, channel: Channel, now: int, limit: int) -> bool:
         return channel.estimator.ready and now - channel.last_mono_ns < limit
