@@ -14,11 +14,12 @@ from peers import Processes, wait_for
 
 from ppsd.config import Config, read
 from ppsd.receiver_tool import receiver_command
-from ppsd.tools import Found, blocks, detect, listen, pulse_verdict, sky, watch_line
+from ppsd.tools import blocks, detect, listen, pulse_verdict, sky, watch_line
 from refclock.detect import Verdict
 from refclock.host import Host
 from refclock.ports import Port
 from refclock.sample import NS
+from refclock.search import Found
 
 PATIENCE_S = 30.0
 NOT_BEFORE_S = 1_700_000_000
