@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from ppsd.engine import Engine
-from ppsd.events import Configured, Event, Labelled, Pulsed, Received, Sampled, SkySeen
-from refclock.config import GpsdSource, Pulse, ReceiverSource, ShmSource, SockSource, Source
+from ppsd.events import Configured, Labelled, Pulsed, PulseFound, Received, Report, Sampled, SkySeen
+from refclock.config import AUTO, GpsdSource, Pulse, ReceiverSource, ShmSource, SockSource, Source
 from refclock.configure import Intent, PulseIntent
 from refclock.control_line import allowance_us
 from refclock.detect import BaudSearch
@@ -39,7 +39,7 @@ class Device(Protocol):
         """The descriptor to wait on, the same for life; -1 when there is none and ``read`` must be called now and then."""
         ...
 
-    def read(self) -> list[Event]:
+    def read(self) -> list[Report]:
         """What has arrived, in order; never blocks."""
         ...
 
@@ -55,15 +55,19 @@ class Device(Protocol):
 class Line:
     """A receiver's serial line, its speed looked for when the configuration leaves it open, and the receiver set up when it may be.
 
-    The engine decodes what ``read`` brings, so its answers are looked at when the next bytes come, or a second later.
+    ``device``: its path; ``opened_ns``: when (mono_ns); ``heard_ns``: when something intelligible came last, or it was opened. The engine
+    decodes what ``read`` brings, so its answers are looked at when the next bytes come, or a second later.
     """
 
-    def __init__(self, config: ReceiverSource, clock: LocalClock, engine: Engine) -> None:
+    def __init__(self, config: ReceiverSource, clock: LocalClock, engine: Engine, first_baud: int = 0) -> None:
         self._id = SourceId(config.name)
+        self.device = config.device
         self._source = engine.sources[self._id]
-        self._search = None if config.baud else BaudSearch(clock.now().mono_ns)
+        self._recognised = 0
+        self.opened_ns = self.heard_ns = clock.now().mono_ns
+        self._search = None if config.baud else BaudSearch(self.heard_ns, first=first_baud)
         self._port = SerialPort(config.device, self._search.baud if self._search else config.baud, clock)
-        self._name = config.device + (f" + {config.pps}" if config.pps else "")
+        self._name = config.device + (f" + {config.pps}" if config.pps not in ("", AUTO) else "")
         self.what = self._name
         # Its own USB has no line speed.
         intent = Intent(pulse=PulseIntent() if config.pps else None, usb=self._port.byte_ns == 0)
@@ -74,16 +78,26 @@ class Line:
         """The speed as set now."""
         return self._port.baud
 
+    @property
+    def speaks(self) -> bool:
+        """Whether something intelligible has come at the present speed."""
+        return self._recognised > 0 and (self._search is None or self._search.found)
+
+    @property
+    def identity(self) -> str:
+        """What the receiver calls itself, "" when it did not say."""
+        return self._source.receiver.identity
+
     def fileno(self) -> int:
         """The line's descriptor."""
         return self._port.fileno()
 
-    def read(self) -> list[Event]:
+    def read(self) -> list[Report]:
         """What the line brought."""
         data, at = self._port.read()
         self._attend(at)
         self._look(at)
-        events: list[Event] = [Received(self._id, data, at, self._port.byte_ns)] if data else []
+        events: list[Report] = [Received(self._id, data, at, self._port.byte_ns)] if data else []
         news = self._upkeep.news() if self._upkeep is not None else []
         events += [Configured(self._id, n.what, n.complete, n.identity, n.results, at) for n in news]
         return events
@@ -102,6 +116,8 @@ class Line:
     def _look(self, now: Instant) -> None:
         """Change the speed when this one makes no sense."""
         tally = self._source.receiver.framer.tally
+        if tally.recognised > self._recognised:
+            self._recognised, self.heard_ns = tally.recognised, now.mono_ns
         if self._search is None:
             self.what = f"{self._name}, {tally.bits}" if tally.bits else self._name
             return
@@ -142,13 +158,13 @@ class GpsdLine:
         """The connection's descriptor. While it is being made only an error makes it readable; then ``tick`` finds it done."""
         return self._socket.fileno()
 
-    def read(self) -> list[Event]:
+    def read(self) -> list[Report]:
         """What gpsd reported."""
         data, at = self._socket.pump()
         if self._socket.connected:
             way = " with the pulses that it reports" if self._sequence else ", messages only"
             self.what = self._name + ("" if self._own_pulse else way)
-        events: list[Event] = []
+        events: list[Report] = []
         for value in self._stream.feed(data, at):
             if isinstance(value, SecondLabel):
                 events.append(Labelled(self._id, self._stamped(value), at))
@@ -208,7 +224,7 @@ class Intake:
         """The socket's descriptor; shared memory has none."""
         return self._intake.fileno() if isinstance(self._intake, SockIntake) else -1
 
-    def read(self) -> list[Event]:
+    def read(self) -> list[Report]:
         """What has arrived."""
         raws = self._intake.read()
         if isinstance(self._intake, ShmIntake) and self._intake.why:
@@ -237,18 +253,16 @@ class Intake:
         self._intake.close()
 
 
-def open_device(source: Source, clock: LocalClock, engine: Engine) -> Device:
-    """Open what ``source`` names. OSError says what is missing."""
+def open_device(source: Source, clock: LocalClock, engine: Engine, first_baud: int = 0) -> Device:
+    """Open what ``source`` names; ``first_baud``: the speed at which a receiver was heard last. OSError says what is missing."""
     if isinstance(source, ReceiverSource):
-        return Line(source, clock, engine)
+        return Line(source, clock, engine, first_baud)
     if isinstance(source, GpsdSource):
         return GpsdLine(source, clock, engine)
     return Intake(source, clock, engine)
 
 
-def informed(source: Source, host: Host) -> Source:
-    """The source with what its pulse's driver tells, where the configuration leaves it open."""
-    if not isinstance(source, Pulse) or not source.pps:
-        return source
-    usb = over_usb(host, source.pps) if source.pps_over_usb is None else source.pps_over_usb
-    return replace(source, pps_over_usb=usb, pps_bias_us=allowance_us(source.pps, source.pps_bias_us))
+def pulse_found(source: Pulse, path: str, host: Host, at: Instant) -> PulseFound:
+    """What the driver of the pulse at ``path`` tells, where the configuration leaves it open."""
+    usb = over_usb(host, path) if source.pps_over_usb is None else source.pps_over_usb
+    return PulseFound(SourceId(source.name), path, usb, allowance_us(path, source.pps_bias_us), at)

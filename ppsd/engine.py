@@ -27,6 +27,7 @@ from ppsd.events import (
     Persist,
     Publish,
     Pulsed,
+    PulseFound,
     Received,
     Sampled,
     SkySeen,
@@ -84,11 +85,11 @@ class Engine:
         resume: Publish | None = None,
     ) -> None:
         not_before = config.clock.not_before
-        not_before_s = int(datetime(not_before.year, not_before.month, not_before.day, tzinfo=UTC).timestamp())
+        self.not_before_s = int(datetime(not_before.year, not_before.month, not_before.day, tzinfo=UTC).timestamp())
         self.config = config
         self.version, self.pid, self.simulated = version, pid, simulated
         self.mode = Mode.ACQUIRE
-        self.sources = {SourceId(s.name): Source(s, not_before_s, state) for s in config.sources}
+        self.sources = {SourceId(s.name): Source(s, self.not_before_s, state) for s in config.sources}
         self.leaps = LeapKeeper()
         self.timescale = Timescale(simulated, round(config.clock.holdover_limit_s * NS), config.clock.max_bound_ms * 1e6)
         self.selected: SourceId | None = None
@@ -139,6 +140,9 @@ class Engine:
             case SourceFound():
                 self.sources[event.source].found(event.what)
                 out.append(Note("source found", "info", {"source": event.source, "what": event.what}))
+            case PulseFound():
+                self.sources[event.source].pulse_found(event.path, event.over_usb, event.bias_us)
+                out.append(Note("pulse found", "info", {"source": event.source, "what": event.path}))
             case SourceLost():
                 self.sources[event.source].lost(event.why)
                 out.append(Note("source lost", "warning", {"source": event.source, "why": event.why}))

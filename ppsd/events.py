@@ -71,6 +71,17 @@ class SourceFound:
 
 
 @dataclass(frozen=True, slots=True)
+class PulseFound:
+    """The pulse of a source was opened. ``over_usb``: whether its line is polled (None: unknown); ``bias_us``: allowance for its stamps."""
+
+    source: SourceId
+    path: str
+    over_usb: bool | None
+    bias_us: float
+    at: Instant
+
+
+@dataclass(frozen=True, slots=True)
 class SourceLost:
     """A device failed or vanished; ``why`` says what and what to do."""
 
@@ -115,7 +126,8 @@ class Ticked:
     at: Instant
 
 
-Event = Received | Pulsed | Labelled | SkySeen | Sampled | SourceFound | SourceLost | Configured | ClockStepped | LeapFileRead | Ticked
+Report = Received | Pulsed | Labelled | SkySeen | Sampled | Configured
+Event = Report | SourceFound | PulseFound | SourceLost | ClockStepped | LeapFileRead | Ticked
 
 # ---- effects ----------------------------------------------------------------------------------------------------------------------
 

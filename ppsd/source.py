@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ppsd.estimator import Estimator
 from ppsd.leap import LeapKeeper
 from ppsd.selection import FRESH_NS, Candidate
 from ppsd.status import SourceStatus
-from refclock.config import GpsdSource, Pulse, ReceiverSource, ShmSource, SockSource
+from refclock.config import AUTO, GpsdSource, Pulse, ReceiverSource, ShmSource, SockSource
 from refclock.config import Source as SourceConfig
 from refclock.dates import floor_s, impossible
 from refclock.filter import EdgeChooser
@@ -124,7 +124,8 @@ class Source:
         self._sawtooth: Sawtooth | None = None
         self._waiting_since: int | None = None
         self.has_label = isinstance(config, ReceiverSource | GpsdSource)
-        self.has_pulse = bool(isinstance(config, ReceiverSource | GpsdSource) and config.pps)
+        self.has_pulse = isinstance(config, ReceiverSource | GpsdSource) and config.pps not in ("", AUTO)
+        self.pulse_path = ""
         self.forget()
 
     def forget(self) -> None:
@@ -147,10 +148,14 @@ class Source:
             self._bias_ns = bias
         else:
             bias = config.bias_us * 1e3
-        polled = not isinstance(config, Pulse) or config.pps_over_usb is not False
-        self.pulse = Channel(Estimator(PULSE_FLOOR_NS, bias, rate, STATE_RATE_SIGMA, centred=not self.has_label, polled=polled))
+        self.pulse = self._pulse_channel(bias)
         self.label = Channel(Estimator(LABEL_FLOOR_NS, 0.0, rate, STATE_RATE_SIGMA))
         self._waiting_since = None
+
+    def _pulse_channel(self, bias_ns: float) -> Channel:
+        polled = not isinstance(self.config, Pulse) or self.config.pps_over_usb is not False
+        rate = self._number("rate")
+        return Channel(Estimator(PULSE_FLOOR_NS, bias_ns, rate, STATE_RATE_SIGMA, centred=not self.has_label, polled=polled))
 
     def _number(self, key: str) -> float | None:
         value = self._state.get(key)
@@ -262,6 +267,16 @@ class Source:
         """The device is there."""
         self.present, self.what, self.lost_why = True, what, ""
 
+    def pulse_found(self, path: str, over_usb: bool | None, bias_us: float) -> None:
+        """The pulse's device is there. What was learned of another kind of pulse is worth nothing."""
+        assert isinstance(self.config, Pulse)
+        self.has_pulse, self.pulse_path = True, path
+        told = replace(self.config, pps_over_usb=over_usb, pps_bias_us=bias_us)
+        if told != self.config:
+            self.config = told
+            self._bias_ns = bias_us * 1e3
+            self.pulse = self._pulse_channel(self._bias_ns)
+
     def lost(self, why: str) -> None:
         """The device is gone: half a sentence and half a numbering go with it, what was learned stays."""
         self.present, self.lost_why = False, why
@@ -355,7 +370,7 @@ class Source:
         return SourceStatus(
             name=str(self.id),
             kind=self.config.kind,
-            what=self.what,
+            what=f"{self.what}, pulse {self.pulse_path}" if self.pulse_path and self.pulse_path not in self.what else self.what,
             present=self.present,
             tally=tally,
             why=why,

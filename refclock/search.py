@@ -106,6 +106,11 @@ class Search:
         self._epoll.unregister(fd)
         self._lines.pop(fd).serial.close()
 
+    def drop(self, path: str) -> None:
+        """Listen to this port no more."""
+        for fd in [fd for fd, line in self._lines.items() if line.port.path == path]:
+            self._drop(fd)
+
     def stop(self) -> None:
         """Close all lines; others may be added."""
         for fd in list(self._lines):

@@ -22,9 +22,7 @@ class Wire:
     ``talks_from_ns``: silent before. ``listens``: whether what is written reaches the receiver.
     """
 
-    def __init__(
-        self, receiver: Receiver | None, tai_s: int, *, begin_ns: int = 0, talks_from_ns: int = 0, listens: bool = True
-    ) -> None:
+    def __init__(self, receiver: Receiver | None, tai_s: int, *, begin_ns: int = 0, talks_from_ns: int = 0, listens: bool = True) -> None:
         self.receiver, self.now = receiver, begin_ns
         self._tai_s = tai_s
         self._talks_from, self._listens = talks_from_ns, listens

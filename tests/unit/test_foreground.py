@@ -11,10 +11,14 @@ import pytest
 from ppsd import foreground
 from ppsd.config import Config, read
 from ppsd.control import ControlServer
-from ppsd.devices import informed
-from ppsd.foreground import Run, discover, make_run_directory
+from ppsd.devices import pulse_found
+from ppsd.events import PulseFound
+from ppsd.finder import default_sources
+from ppsd.foreground import Run, make_run_directory
 from refclock.config import ConfigError, ReceiverSource, ShmFeed
 from refclock.host import Host
+from refclock.ports import pair, pulses, serial_ports
+from refclock.sample import Instant, SourceId
 
 
 def devices(tmp_path: Path, *names: str) -> Path:
@@ -29,12 +33,11 @@ def test_devices_are_found_once(tmp_path: Path) -> None:
     """An alias hides what it points to; pulses go to receivers in order; a receiver too many has none."""
     dev = devices(tmp_path, "ttyAMA0", "ttyUSB0", "ttyS0", "pps0", "console")
     (dev / "serial0").symlink_to("ttyAMA0")
-    found = discover(Host(tmp_path))
-    assert found.receivers == (("/dev/serial0", "/dev/pps0"), ("/dev/ttyUSB0", ""))
-    assert found.sources() == (
-        ReceiverSource(name="gps0", device="/dev/serial0", pps="/dev/pps0"),
-        ReceiverSource(name="gps1", device="/dev/ttyUSB0", pps=""),
-    )
+    host = Host(tmp_path)
+    paths = [port.path for port in serial_ports(host)]
+    assert paths == ["/dev/serial0", "/dev/ttyUSB0"]
+    assert pair(host, paths, pulses(host)) == {"/dev/serial0": "/dev/pps0", "/dev/ttyUSB0": ""}
+    assert default_sources(host) == (ReceiverSource(name="gps0"), ReceiverSource(name="gps1"))
 
 
 def test_a_pulse_goes_to_the_line_it_came_by(tmp_path: Path) -> None:
@@ -45,7 +48,9 @@ def test_a_pulse_goes_to_the_line_it_came_by(tmp_path: Path) -> None:
         entry.mkdir(parents=True)
         (entry / "name").write_text(name + "\n")
         (entry / "path").write_text(tty + "\n")
-    assert discover(Host(tmp_path)).receivers == (("/dev/ttyUSB0", "/dev/pps2"), ("/dev/ttyAMA0", "/dev/pps1"))
+    host = Host(tmp_path)
+    paths = [port.path for port in serial_ports(host)]
+    assert pair(host, paths, pulses(host)) == {"/dev/ttyUSB0": "/dev/pps2", "/dev/ttyAMA0": "/dev/pps1"}
 
 
 def test_what_others_hold_is_left_to_them(tmp_path: Path) -> None:
@@ -54,13 +59,13 @@ def test_what_others_hold_is_left_to_them(tmp_path: Path) -> None:
     (tmp_path / "proc/412/fd").mkdir(parents=True)
     (tmp_path / "proc/412/comm").write_text("gpsd\n")
     (tmp_path / "proc/412/fd/7").symlink_to("/dev/ttyACM0")
-    found = discover(Host(tmp_path))
-    assert [path for path, _ in found.receivers] == ["/dev/ttyUSB0"]
-    assert found.held == ("/dev/ttyACM0 is left to gpsd (pid 412)",)
+    run = Run(None, False, "127.0.0.1:11999", tmp_path / "run", Host(tmp_path))
+    run.prepare()
+    assert "looking for receivers on /dev/ttyUSB0; pulse: none; /dev/ttyACM0 is left to gpsd (pid 412)" in run.outlook()
 
 
 def test_nothing_configured_nothing_found(tmp_path: Path) -> None:
-    """The run goes on without a source, says where it looked, and takes a receiver that is plugged in later."""
+    """The run goes on without a source and says where it looked; the clock process takes a receiver that is plugged in later."""
     empty = tmp_path / "empty.toml"
     empty.touch()
     run = Run(empty, False, "127.0.0.1:11999", tmp_path / "run", Host(tmp_path))
@@ -68,13 +73,9 @@ def test_nothing_configured_nothing_found(tmp_path: Path) -> None:
     assert run.config.sources == ()
     text = "\n".join(run.greeting())
     assert "/dev/ttyACM*" in text
+    assert "it will be noticed" in text
     assert "refclock query 127.0.0.1:11999" in text
-    assert not run.look_again()
-    devices(tmp_path, "ttyACM0")
-    assert run.look_again()
-    assert [s.device for s in read(run.file).sources if isinstance(s, ReceiverSource)] == ["/dev/ttyACM0"]
-    assert "found receiver" in run.findings()
-    assert not run.look_again()
+    assert default_sources(Host(tmp_path)) == (ReceiverSource(name="gps0", device="auto", pps="auto"),)
 
 
 def test_effective_configuration_keeps_what_was_configured(tmp_path: Path) -> None:
@@ -164,11 +165,12 @@ def test_whether_a_pulse_comes_over_usb_is_asked_of_its_driver(tmp_path: Path) -
         entry.mkdir(parents=True)
         (entry / "name").write_text(name + "\n")
         (entry / "path").write_text(tty + "\n")
-    host = Host(tmp_path)
-    source = ReceiverSource(device="/dev/ttyAMA0")
-    told = [informed(replace(source, pps=f"/dev/pps{n}"), host) for n in range(4)]
-    assert [s.pps_over_usb for s in told if isinstance(s, ReceiverSource)] == [False, True, False, None]
-    assert informed(replace(source, pps="/dev/pps0", pps_over_usb=True), host) == replace(source, pps="/dev/pps0", pps_over_usb=True)
+    host, at = Host(tmp_path), Instant(0, 0)
+    source = ReceiverSource(name="gps", device="/dev/ttyAMA0")
+    assert [pulse_found(source, f"/dev/pps{n}", host, at).over_usb for n in range(4)] == [False, True, False, None]
+    stated = replace(source, pps_over_usb=True, pps_bias_us=7)
+    assert pulse_found(stated, "/dev/pps0", host, at) == PulseFound(SourceId("gps"), "/dev/pps0", True, 7, at)
+
 
 
 def test_who_has_an_address_and_a_line(tmp_path: Path) -> None:

@@ -1,0 +1,87 @@
+"""A machine whose serial devices come and go: simulated receivers plugged into a directory that stands for /dev, in simulated time.
+
+Flow: receivers -> wire -> pty -> the programs under test, which ask ``Machine`` for what there is. Names are links to pseudo-terminals, so
+what is opened is a real tty; pulling a plug hangs it up. Time passes only by ``pass_tick``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from refclock.host import Host
+from refclock.kernel import LocalClock
+from refclock.sample import NS, Instant
+from refclock_sim.pty import Pty
+from refclock_sim.receiver import Receiver
+from refclock_sim.wire import TICK_NS, Wire
+
+
+class SimulatedClock(LocalClock):
+    """Reads what it is set to (ns)."""
+
+    def __init__(self, ns: int) -> None:
+        super().__init__()
+        self.ns = ns
+
+    def now(self) -> Instant:
+        """The instant that it was set to; no step ever."""
+        return Instant(self.ns, self.ns)
+
+
+@dataclass(slots=True)
+class _Plug:
+    pty: Pty
+    wire: Wire
+    by_id: Path | None
+
+
+@dataclass(slots=True)
+class Machine(Host):
+    """``directory``: stands for /dev. ``tai_s``: true second at 0 of ``clock``."""
+
+    directory: Path
+    tai_s: int
+    clock: SimulatedClock = field(default_factory=lambda: SimulatedClock(10 * NS))
+    _plugs: dict[str, _Plug] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        Host.__init__(self)
+        (self.directory / "serial/by-id").mkdir(parents=True, exist_ok=True)
+
+    def names(self, pattern: str) -> list[str]:
+        """As Host, with the directory in place of /dev and no pulses."""
+        if pattern.startswith("/dev/"):
+            return sorted(str(path) for path in self.directory.glob(pattern.removeprefix("/dev/")))
+        return [] if pattern.startswith("/sys/class/pps") else Host.names(self, pattern)
+
+    def plug(self, name: str, receiver: Receiver | None, by_id: str = "", talks_from_ns: int = 0) -> str:
+        """Plug a receiver (None: something silent) in as ``name``; its path."""
+        pty = Pty(self.directory / name)
+        link = self.directory / "serial/by-id" / by_id if by_id else None
+        if link is not None:
+            link.symlink_to(pty.link)
+        wire = Wire(receiver, self.tai_s, begin_ns=self.clock.ns, talks_from_ns=talks_from_ns)
+        self._plugs[name] = _Plug(pty, wire, link)
+        return str(pty.link)
+
+    def pull(self, name: str) -> None:
+        """Unplug it: its names go and its reader is hung up on."""
+        plug = self._plugs.pop(name)
+        if plug.by_id is not None:
+            plug.by_id.unlink()
+        plug.pty.close()
+
+    def listening(self, name: str) -> bool:
+        """Whether somebody has it open."""
+        return self._plugs[name].pty.listening()
+
+    def pass_tick(self) -> Instant:
+        """Let a tick pass: what was sent meanwhile waits in the ttys, what was written has been heard."""
+        self.clock.ns += TICK_NS
+        for plug in self._plugs.values():
+            baud = plug.pty.baud() or 0
+            plug.wire.write(plug.pty.receive(), baud)
+            if data := plug.wire.read(baud):
+                plug.pty.send(data, 0)
+        return self.clock.now()
