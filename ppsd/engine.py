@@ -144,8 +144,9 @@ class Engine:
                 self.sources[event.source].pulse_found(event.path, event.over_usb, event.bias_us)
                 out.append(Note("pulse found", "info", {"source": event.source, "what": event.path}))
             case SourceLost():
+                what = "source lost" if self.sources[event.source].present else "source missing"
                 self.sources[event.source].lost(event.why)
-                out.append(Note("source lost", "warning", {"source": event.source, "why": event.why}))
+                out.append(Note(what, "warning", {"source": event.source, "why": event.why}))
             case Configured():
                 fields = {"source": event.source, "receiver": event.identity, **event.results}
                 out.append(Note(event.what, "info" if event.complete else "warning", fields))

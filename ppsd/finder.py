@@ -35,8 +35,8 @@ REST_NS: Final = (10 * NS, 30 * NS, 90 * NS, 270 * NS)
 """Before the n-th time that a port on which nothing was found is tried again; the last one repeats."""
 HELD_NS: Final = 10 * NS
 """Before a port that was held or could not be opened, or a UART, which nothing resets, is tried again."""
-MOST: Final = 4
-"""Receivers that are looked for when none is configured."""
+DEFAULT: Final = ReceiverSource(name="gps0")
+"""What is looked for when no source is configured: a receiver, wherever it is. Once it is found no other port is held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +58,6 @@ class _Rest:
     why: str
 
 
-def default_sources(host: Host) -> tuple[ReceiverSource, ...]:
-    """What is looked for when no source is configured: a receiver for each candidate, at least one."""
-    return tuple(ReceiverSource(name=f"gps{i}") for i in range(min(MOST, max(1, len(serial_devices(host))))))
-
-
 class Finder:
     """``directory``: where what was found is kept. ``complaint``: what is wrong with that, "" when nothing is."""
 
@@ -79,16 +74,19 @@ class Finder:
         """Device of each source that was told where its receiver is, without links."""
         self._rest: dict[str, _Rest] = {}
         self._missing: set[SourceId] = set()
-        self._look_ns = 0
+        self._look_ns = self._stepped_ns = 0
         self._spare: dict[str, Found] = {}
 
     def fileno(self) -> int:
         """Readable when a line that is listened to has something."""
         return self._search.fileno()
 
-    def due_ns(self, now_ns: int) -> int | None:
+    @property
+    def due_ns(self) -> int | None:
         """When ``step`` is wanted at the latest; None while nothing is missing."""
-        return (min(self._look_ns, now_ns + TICK_NS) if self._search.listening else self._look_ns) if self._missing else None
+        if not self._missing:
+            return None
+        return min(self._look_ns, self._stepped_ns + TICK_NS) if self._search.listening else self._look_ns
 
     # ---- what a source is told -------------------------------------------------------------------------------------------------------
 
@@ -102,7 +100,7 @@ class Finder:
         target = self._host.target(path) if path else ""
         if place is None or path is None or target in self._rest or target in self._taken(name):
             self._given.pop(name, None)
-            raise OSError(errno.ENODEV, self.words())
+            raise OSError(errno.ENODEV, self.words(name))
         for open_path in self._search.listening:
             if self._host.target(open_path) == target:
                 self._search.drop(open_path)
@@ -141,7 +139,7 @@ class Finder:
 
     def step(self, lacking: Collection[SourceId]) -> list[SourceId]:
         """Look on. ``lacking``: sources without a receiver, or with a silent one. Those for which one was found now: open them again."""
-        now_ns = self._clock.now().mono_ns
+        self._stepped_ns = now_ns = self._clock.now().mono_ns
         before, self._missing = self._missing, set(lacking) & set(self._wanted)
         if self._missing and not before and any(name in self._places for name in self._missing):
             self._look_ns = now_ns + LOOK_NS  # it is tried where it was; it may only have been unplugged for a moment
@@ -149,11 +147,11 @@ class Finder:
             self._search.stop()
             self._spare.clear()
             return []
-        for found in self._search.step():
-            self._judge(found, now_ns)
         if now_ns >= self._look_ns:
             self._look_ns = now_ns + LOOK_NS
             self._look(now_ns)
+        for found in self._search.step():
+            self._judge(found, now_ns)
         return self._deal()
 
     def _look(self, now_ns: int) -> None:
@@ -206,8 +204,11 @@ class Finder:
             dealt.append(name)
         return dealt
 
-    def words(self) -> str:
-        """Why a source has no receiver, for people."""
+    def words(self, name: SourceId) -> str:
+        """Why ``name`` has no receiver, for people; told in full of the first such source only."""
+        first = next((other for other in self._wanted if other in self._missing), name)
+        if first != name:
+            return f"no receiver found for it yet, nor for {first}"
         devices = serial_devices(self._host)
         if not devices:
             looked = f"looked for {' '.join(SERIAL_PATTERNS)} in /dev"

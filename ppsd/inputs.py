@@ -99,13 +99,13 @@ class Inputs:
         loop.tell("receivers' state", self._finder.complaint)
         loop.listen(self._finder.fileno(), self._look)
 
-    def due_ns(self, now_ns: int) -> list[int]:
+    def due_ns(self) -> list[int]:
         """When something of this is wanted."""
         times = [r.due_ns for name, r in self._retries.items() if name not in self._devices]
         times += [r.due_ns for name, r in self._pulse_retries.items() if name not in self._pulses]
         if any(device.fileno() < 0 for device in self._devices.values()):
             times.append(self._shared_ns)
-        looks = self._finder.due_ns(now_ns)
+        looks = self._finder.due_ns
         return times if looks is None else [*times, looks]
 
     def tick(self, now: Instant) -> None:
@@ -122,7 +122,7 @@ class Inputs:
 
     def work(self, now: Instant) -> None:
         """Open what is missing and due, take the pulses, read what cannot wake us."""
-        looks = self._finder.due_ns(now.mono_ns)
+        looks = self._finder.due_ns
         if looks is not None and now.mono_ns >= looks:
             self._look()
         for name in self._sources:

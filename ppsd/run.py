@@ -33,7 +33,7 @@ from ppsd.config import Config, load
 from ppsd.control import ControlServer
 from ppsd.engine import Engine
 from ppsd.events import Effect, Event, Publish
-from ppsd.finder import default_sources
+from ppsd.finder import DEFAULT
 from ppsd.inputs import Inputs, said
 from ppsd.log import open_log
 from ppsd.signals import Signals
@@ -98,7 +98,7 @@ class ClockProcess:
         self._era = now.era
         self._slept_ns = _slept_ns()
         self._chores_ns = self._leap_file_ns = self._status_ns = now.mono_ns
-        config = replace(config, sources=config.sources or default_sources(Host()))
+        config = replace(config, sources=config.sources or (DEFAULT,))
         self._engine = Engine(config, saved, now, simulated=simulated, version=version(), pid=os.getpid(), resume=resume)
         self.published = resume
         if self._engine.timescale.estimate is None:  # whatever an earlier run left is not what we say
@@ -181,7 +181,7 @@ class ClockProcess:
         """Until something is due, rounded up: a millisecond late is nothing, a millisecond early is a turn for nothing."""
         times = [self._chores_ns]
         times += [t for t in (until_ns, self._engine.deadline()) if t is not None]
-        times += self._inputs.due_ns(self._clock.now().mono_ns)
+        times += self._inputs.due_ns()
         return max(0, -((self._clock.now().mono_ns - min(times)) // 1_000_000))
 
     def _chores(self, now: Instant) -> None:

@@ -21,7 +21,7 @@ from typing import Any, Final, TextIO
 
 from ppsd.config import Config, parse
 from ppsd.doctor_hardware import release
-from refclock.config import ConfigError
+from refclock.config import AUTO, ConfigError
 from refclock.framing import FrameKind, Framer
 from refclock.host import Host
 from refclock.kernel import LocalClock, PpsDevice
@@ -76,10 +76,12 @@ def _paired(host: Host, found: Sequence[Found], some: Sequence[Pulse]) -> list[F
     return [replace(f, pulse=pulse_of.get(f.port.path, "")) for f in found]
 
 
-def blocks(found: Sequence[Found]) -> str:
-    """The ``[[source]]`` tables of the receivers found."""
+def blocks(found: Sequence[Found], some: Sequence[Pulse] = ()) -> str:
+    """The ``[[source]]`` tables of the receivers found. A pulse of ``some`` that is the line's own needs no number."""
+    own = {"", *(pulse.path for pulse in some if pulse.tty)}
     return "\n".join(
-        f'[[source]]\ntype = "receiver"\ndevice = "{f.port.identity}"\nbaud = {f.verdict.baud}\npps = "{f.pulse}"\n'
+        f'[[source]]\ntype = "receiver"\ndevice = "{f.port.identity}"\nbaud = {f.verdict.baud}\n'
+        f'pps = "{AUTO if f.pulse in own else f.pulse}"\n'
         for f in found
         if f.verdict is not None and f.verdict.usable
     )
@@ -90,7 +92,7 @@ def _described(f: Found) -> str:
         return f.problem
     v = f.verdict
     if not v.usable:
-        return f"{v.protocol}{f' at {v.baud} baud' if v.baud else ''}: {v.advice}"
+        return f"{v.protocol} at {v.baud} baud: {v.advice}" if v.baud else f"{v.protocol} for {f.after_s:.0f} s: {v.advice}"
     words = [f"{v.protocol} at {v.baud} baud{f' {v.bits}' if v.bits else ''}", *([v.identity] if v.identity else [])]
     if v.utc_s is None:
         words.append("names no second yet (no fix?)")
@@ -107,7 +109,7 @@ def detect(config: Config, patience_s: float, as_json: bool, apply_to: Path | No
     some = pulses(host)
     progress = sys.stderr if sys.stderr.isatty() and not as_json else None
     found = _paired(host, listen(host, serial_ports(host), not_before_s(config), patience_s, progress), some)
-    good = blocks(found)
+    good = blocks(found, some)
     if as_json:
         report = [asdict(f) | {"usable": f.verdict is not None and f.verdict.usable} for f in found]
         print(json.dumps({"ports": report, "pulses": [asdict(pulse) for pulse in some]}), file=out)

@@ -28,12 +28,17 @@ class SimulatedClock(LocalClock):
         """The instant that it was set to; no step ever."""
         return Instant(self.ns, self.ns)
 
+    def instant_of(self, real_ns: int) -> Instant | None:
+        """A stamp of this clock."""
+        return Instant(real_ns, real_ns)
+
 
 @dataclass(slots=True)
 class _Plug:
     pty: Pty
     wire: Wire
     by_id: Path | None
+    pulse: Path | None
 
 
 @dataclass(slots=True)
@@ -50,19 +55,31 @@ class Machine(Host):
         (self.directory / "serial/by-id").mkdir(parents=True, exist_ok=True)
 
     def names(self, pattern: str) -> list[str]:
-        """As Host, with the directory in place of /dev and no pulses."""
+        """As Host, with the directory in place of /dev, and the pulses that are plugged in."""
         if pattern.startswith("/dev/"):
             return sorted(str(path) for path in self.directory.glob(pattern.removeprefix("/dev/")))
-        return [] if pattern.startswith("/sys/class/pps") else Host.names(self, pattern)
+        if pattern == "/sys/class/pps/pps*":
+            return sorted(f"/sys/class/pps/{plug.pulse.name}" for plug in self._plugs.values() if plug.pulse is not None)
+        return Host.names(self, pattern)
 
-    def plug(self, name: str, receiver: Receiver | None, by_id: str = "", talks_from_ns: int = 0) -> str:
-        """Plug a receiver (None: something silent) in as ``name``; its path."""
+    def text(self, name: str) -> str | None:
+        """As Host; a pulse's driver names the line that it came with."""
+        for plug in self._plugs.values():
+            if plug.pulse is not None and name == f"/sys/class/pps/{plug.pulse.name}/path":
+                return str(plug.pty.link)
+        return Host.text(self, name)
+
+    def plug(self, name: str, receiver: Receiver | None, by_id: str = "", *, pulse: str = "", talks_from_ns: int = 0) -> str:
+        """Plug a receiver (None: something silent) in as ``name``, with the pulse device of that name ("" without); its path."""
         pty = Pty(self.directory / name)
         link = self.directory / "serial/by-id" / by_id if by_id else None
         if link is not None:
             link.symlink_to(pty.link)
         wire = Wire(receiver, self.tai_s, begin_ns=self.clock.ns, talks_from_ns=talks_from_ns)
-        self._plugs[name] = _Plug(pty, wire, link)
+        node = self.directory / pulse if pulse else None
+        if node is not None:
+            node.touch()
+        self._plugs[name] = _Plug(pty, wire, link, node)
         return str(pty.link)
 
     def pull(self, name: str) -> None:
@@ -70,6 +87,8 @@ class Machine(Host):
         plug = self._plugs.pop(name)
         if plug.by_id is not None:
             plug.by_id.unlink()
+        if plug.pulse is not None:
+            plug.pulse.unlink()
         plug.pty.close()
 
     def listening(self, name: str) -> bool:

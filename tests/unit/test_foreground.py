@@ -13,7 +13,7 @@ from ppsd.config import Config, read
 from ppsd.control import ControlServer
 from ppsd.devices import pulse_found
 from ppsd.events import PulseFound
-from ppsd.finder import default_sources
+from ppsd.finder import DEFAULT
 from ppsd.foreground import Run, make_run_directory
 from refclock.config import ConfigError, ReceiverSource, ShmFeed
 from refclock.host import Host
@@ -37,7 +37,6 @@ def test_devices_are_found_once(tmp_path: Path) -> None:
     paths = [port.path for port in serial_ports(host)]
     assert paths == ["/dev/serial0", "/dev/ttyUSB0"]
     assert pair(host, paths, pulses(host)) == {"/dev/serial0": "/dev/pps0", "/dev/ttyUSB0": ""}
-    assert default_sources(host) == (ReceiverSource(name="gps0"), ReceiverSource(name="gps1"))
 
 
 def test_a_pulse_goes_to_the_line_it_came_by(tmp_path: Path) -> None:
@@ -75,7 +74,7 @@ def test_nothing_configured_nothing_found(tmp_path: Path) -> None:
     assert "/dev/ttyACM*" in text
     assert "it will be noticed" in text
     assert "refclock query 127.0.0.1:11999" in text
-    assert default_sources(Host(tmp_path)) == (ReceiverSource(name="gps0", device="auto", pps="auto"),)
+    assert replace(DEFAULT, name="") == ReceiverSource(device="auto", pps="auto")
 
 
 def test_effective_configuration_keeps_what_was_configured(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import gc
 import select
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +16,16 @@ from refclock_sim.gnss import Gnss
 from refclock_sim.plug import Machine
 from refclock_sim.receiver import MODELS, Receiver
 
+import ppsd.inputs
+import refclock.pps
 from ppsd.config import Config, RunConfig
 from ppsd.engine import Engine
 from ppsd.events import Event, SourceFound, SourceLost
 from ppsd.finder import FILE_NAME
 from ppsd.inputs import Inputs
 from refclock.config import ReceiverSource
+from refclock.kernel import PpsEvent
+from refclock.pps import PpsThread
 from refclock.sample import NS, Instant, SourceId
 from refclock.timescales import LeapTable
 
@@ -75,15 +80,13 @@ class Daemon:
         return seconds
 
     def step(self, now: Instant) -> None:
-        due = self.inputs.due_ns(now.mono_ns)
         for fd, _ in self._poll.poll(0):
             if fd in self._readers:
                 self._readers[fd]()
         if now.mono_ns // NS != self._ticked_s:
             self._ticked_s = now.mono_ns // NS
             self.inputs.tick(now)
-        if due and min(due) <= now.mono_ns:
-            self.inputs.work(now)
+        self.inputs.work(now)
 
     def labels(self, name: SourceId = GPS0) -> int:
         return self.engine.sources[name].labels
@@ -227,7 +230,7 @@ def test_what_others_hold_or_name_is_left_alone(machine: Machine, tmp_path: Path
     named = machine.plug("ttyUSB1", receiver())
     daemon = Daemon(machine, tmp_path / "state", ReceiverSource(name="mine", device=named, noselect=True), ReceiverSource(name="gps0"))
     held = machine.plug("ttyUSB0", receiver())
-    with open(held, "rb", buffering=0) as line, subprocess.Popen(["sleep", "600"], stdin=line) as other:
+    with Path(held).open("rb", buffering=0) as line, subprocess.Popen(["sleep", "600"], stdin=line) as other:
         line.close()
         try:
             daemon.run(30)
@@ -251,6 +254,59 @@ def test_listening_only_is_listening_only(machine: Machine, tmp_path: Path) -> N
     daemon.run(60)
     assert written == []
     daemon.close()
+
+
+class Pulses:
+    """A PpsDevice in simulated time: a rising edge each second."""
+
+    can_wait = True
+
+    def __init__(self, machine: Machine) -> None:
+        self._clock = machine.clock
+        self._last = PpsEvent(0, 0, 0, 0)
+
+    def fetch(self, timeout_s: float | None) -> PpsEvent | None:
+        if timeout_s:
+            time.sleep(0.001)
+        second = self._clock.ns // NS
+        self._last = PpsEvent(second, second * NS, 0, 0)
+        return self._last
+
+    def close(self) -> None:
+        return
+
+
+@pytest.mark.parametrize("times", [3, pytest.param(100, marks=pytest.mark.slow)])
+def test_a_hub_is_reset(machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """Line and pulse vanish together and come back under other numbers: both are taken again, each time, and nothing is left open."""
+    monkeypatch.setattr(refclock.pps, "PpsDevice", lambda _: Pulses(machine))
+    monkeypatch.setattr(
+        ppsd.inputs, "open_pulse", lambda path, clock, nudge: PpsThread(str(machine.directory / Path(path).name), clock, nudge)
+    )
+    daemon = Daemon(machine, tmp_path / "state")
+    source = daemon.engine.sources[GPS0]
+    machine.plug("ttyUSB0", receiver("minimal"), pulse="pps0")
+
+    def pulses_more(than: int) -> bool:
+        time.sleep(0.0005)  # the pulse thread is real
+        return source.pulses > than
+
+    daemon.run(15, lambda: pulses_more(2))
+    before = open_things()
+    for i in range(1, times + 1):
+        number, name = i % 3, f"ttyUSB{(i - 1) % 3}"
+        machine.pull(name)
+        daemon.run(60, lambda: not any(t.name.startswith("pps ") for t in threading.enumerate()) and not time.sleep(0.0005))
+        machine.plug(f"ttyUSB{number}", receiver("minimal"), pulse=f"pps{(i + 1) % 3}")
+        hears, so_far = daemon.hears(), source.pulses
+        took = daemon.run(40, lambda: hears() and pulses_more(so_far + 2))
+        assert took < 30, (i, daemon.what(), daemon.told)
+        assert f"pps{(i + 1) % 3}" in source.pulse_path
+        assert f"ttyUSB{number}" in daemon.what()
+    assert source.config.pps_over_usb is True  # type: ignore[union-attr]
+    assert open_things() == before
+    daemon.close()
+    assert threading.active_count() == before[1] - 1
 
 
 def open_things() -> tuple[int, int]:
