@@ -234,6 +234,18 @@ def test_chronyd_that_only_watches_is_no_rival(tmp_path: Path) -> None:
     assert rival_disciplines(tmp_path) == ["chronyd (pid 5)", "ptp4l (pid 4)"]
 
 
+def test_a_clock_of_its_own_is_nobodys_rival(tmp_path: Path) -> None:
+    """A chronyd with a preloaded library (a clock simulator) is no rival, and to a process with one nobody is."""
+    process(tmp_path, 1, "chronyd", "chronyd")
+    process(tmp_path, 2, "chronyd", "chronyd")
+    (tmp_path / "1" / "environ").write_bytes(b"HOME=/\0LD_PRELOAD=/opt/simulator.so\0")
+    (tmp_path / "2" / "environ").write_bytes(b"HOME=/\0NO_LD_PRELOAD=1\0")
+    assert rival_disciplines(tmp_path) == ["chronyd (pid 2)"]
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self" / "environ").write_bytes(b"LD_PRELOAD=/opt/simulator.so\0")
+    assert rival_disciplines(tmp_path) == []
+
+
 def test_the_free_running_clock_does_nothing() -> None:
     """steer = "none" touches nothing and says nothing."""
     kernel = FakeKernel(0)
