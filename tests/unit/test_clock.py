@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ppsd.clock import FreeRunningClock, KernelClock, rival_disciplines
+from ppsd.clock import TAU_S, FreeRunningClock, KernelClock, rival_disciplines
 from ppsd.events import Note, Steer
 from refclock.kernel import Adjtimex
 from refclock.sample import NS, Instant, Leap
@@ -99,7 +99,7 @@ def test_behind_is_made_to_run_faster() -> None:
         kernel = FakeKernel(error_ns)
         clock = KernelClock(kernel, NOWHERE)
         clock.apply(steer(kernel), kernel.now())
-        assert kernel.frequency_ppm == pytest.approx(RATE * 1e6 + error_ns / 4000)
+        assert kernel.frequency_ppm == pytest.approx(RATE * 1e6 + error_ns / TAU_S / 1000)
 
 
 def test_one_step_when_allowed_and_none_otherwise() -> None:
