@@ -127,7 +127,7 @@ def figures(scenario: Discipline, courses: list[tuple[list[float], list[float]]]
 
 
 HEAD = (
-    "| scenario | rms µs | max µs | freq ppb | chrony poll 4 rms | its max | its freq | best chrony rms | with | ours/poll 4 | ours/best |\n"
+    "| scenario | rms µs | max µs | freq ppb | chrony poll 4 rms | its max | its freq | best chrony rms | with | to poll 4 | to best |\n"
     + "|---" * 11
     + "|"
 )
