@@ -121,6 +121,8 @@ class Engine:
             case Pulsed():
                 source = self.sources[event.source]
                 sample = source.pulsed(event.edge, present)
+                if news := source.pulse_news():
+                    out.append(Note("pulses changed", "warning", {"source": source.id, "what": news}))
                 if sample is not None:
                     self._after_sample(source, sample, at, out)
             case Labelled():
@@ -233,6 +235,7 @@ class Engine:
                 out.append(Note("served time corrected beyond its bound", "error", {"by_ns": jump}))
         for source in self.sources.values():
             source.own_labels = source.id == best.source and best.refid == LABEL_REFID
+            source.rivalled = source.id != best.source
         self.timescale.adopt(best.estimate, best.reference_mono_ns, "SIM" if self.simulated else best.refid)
         self._enter(Mode.TRACK if best.estimate.samples >= LOCK_SAMPLES else Mode.CONVERGE, at, out)
         out.append(self._record(at))
@@ -246,6 +249,8 @@ class Engine:
             self._enter(Mode.ACQUIRE, at, out)
             out.append(self._record(at))
         elif self.mode is not Mode.HOLDOVER:
+            for source in self.sources.values():
+                source.rivalled = False
             self._enter(Mode.HOLDOVER, at, out)
 
     def _enter(self, mode: Mode, at: Instant, out: list[Effect]) -> None:

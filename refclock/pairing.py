@@ -11,6 +11,14 @@ pulse may be 0.5 s before the next, 0.8 s after it a receiver that speaks 0.2 s 
 second opinion must name the same pulse: the delay stated or learned before (then it is read within half a second of that), TIM-TP, which
 names the *next* pulse, or a system clock whose seconds begin with the pulses. Otherwise nothing is named, and the reason says what would
 help. The learned delay turns labels into (coarse) samples of their own.
+
+Pulses that come n times a second leave the delay known modulo 1/n only, so no delay is clear by itself there: the one that marks the
+second is found by a delay that was stated, or learned before with less doubt than a third of the period, or by a timescale with a bound
+below a tenth of it; neither TIM-TP (any of n pulses may be its next) nor a system clock (one in five is in phase by chance, and then wrong
+by a fifth of a second) tells. Of pulses that come every few seconds each marks one; the seconds between are counted.
+
+A pulse of which the trailing edge is taken is late by its width, mostly 100 or 200 ms. It gives itself away when the message comes before
+it, and when it lies off the seconds of the timescale: then it is refused unless another source serves (then selection judges).
 All times inside are TAI against CLOCK_MONOTONIC_RAW, so leap seconds and clock steps do not exist here.
 """
 
@@ -43,8 +51,13 @@ DISAGREEING_PROVEN = 300
 """Labels in a row that must contradict the timescale by a whole second before it is given up: few when it was named a short time ago,
 five minutes when labels had confirmed it for longer than ``PROVEN`` (then late labels are likelier than a wrong timescale)."""
 PROVEN = 60
-LATE_EDGE_NS = 400_000_000
 TAKING_UP = "taking up its pulses"
+WRONG_EDGE_NS = 50_000_000
+"""A pulse that far off the served second (and its bound) does not mark it: pulses are 100 or 200 ms wide, late stamps at most 20 ms."""
+SPEAKS_AT_ONCE_NS = 5_000_000
+"""A label may seem this much earlier than a pulse of which one edge is all we see: USB polls each ms, drivers add some."""
+PHASE = 0.35
+"""Share of a fast rhythm's period that a label may lie off its stated delay: as AMBIGUOUS_NS in one second."""
 DELAYS = 32
 """Message delays kept for the median."""
 
@@ -64,7 +77,8 @@ class Present:
 
 
 class Pairing:
-    """One receiver's pulses and labels."""
+    """One receiver's pulses and labels. ``period_ns``: the pulses' rhythm; ``alone``: one kind of edge is all that reaches us; ``off_ns``:
+    how far after the served second the last pulse came, 0 while that is nothing."""
 
     def __init__(self, delay_ns: int | None, delay_uncertainty_ns: int, fix_timeout_ns: int = FIX_TIMEOUT_NS) -> None:
         self.stated_delay_ns = delay_ns
@@ -72,6 +86,9 @@ class Pairing:
         self.fix_timeout_ns = fix_timeout_ns
         self.refused: Counter[str] = Counter()
         self.why = "waiting for the receiver's first valid second"
+        self.period_ns = NS
+        self.alone = False
+        self.off_ns = 0
         self._edges: deque[Edge] = deque(maxlen=AGREEING + 3)
         self._delays: deque[float] = deque(maxlen=DELAYS)
         self._naming: deque[int] = deque(maxlen=AGREEING)
@@ -80,7 +97,22 @@ class Pairing:
         self._last_label_mono: int | None = None
         self._confirmed = 0
         self._contradicted = 0
+        self._early_pulses = 0
         self._seen_pulse = False
+
+    @property
+    def rounding_ns(self) -> int:
+        """The bound below which the timescale numbers a pulse."""
+        return min(ROUNDING_BOUND_NS, self.period_ns // 10)
+
+    def rhythm(self, period_ns: int, alone: bool) -> None:
+        """How the pulses come; another rhythm is numbered from the start."""
+        self.alone = alone
+        if period_ns != self.period_ns:
+            self.period_ns = period_ns
+            self._edges = deque(maxlen=(AGREEING + 3) * max(1, NS // period_ns))
+            self._naming.clear()
+            self._numbered = None
 
     # ---- labels ------------------------------------------------------------------------------------------------------------------
 
@@ -98,7 +130,8 @@ class Pairing:
         """
         self._last_label_mono = at.mono_ns
         numbered: list[Sample] = []
-        if present is not None and present.bound_ns < ROUNDING_BOUND_NS:
+        checked = present is not None and present.bound_ns < ROUNDING_BOUND_NS
+        if checked and present is not None:
             if not self.confirms(tai_ns, at, present):
                 self._contradicted += 1
                 self.refused["second-contradicted"] += 1
@@ -114,7 +147,7 @@ class Pairing:
             self.why = TAKING_UP
             if calibrates:
                 self._delays.append(present.tai_at(at.mono_ns) - tai_ns)
-        elif self._edges:
+        if self._edges and (not checked or present is None or present.bound_ns >= self.rounding_ns):
             ambiguous = self.refused["ambiguous-delay"]
             numbered = self._name(tai_ns, at, clock_ns)
             if self.refused["ambiguous-delay"] > ambiguous:
@@ -128,31 +161,28 @@ class Pairing:
 
     @property
     def contradicts(self) -> bool:
-        """Labels have contradicted the timescale for so long that it must be named anew."""
-        return self._contradicted >= (DISAGREEING_PROVEN if self._confirmed >= PROVEN else DISAGREEING_FRESH)
+        """Labels have contradicted the timescale, or pulses come too early for it, for so long that it must be named anew."""
+        limit = DISAGREEING_PROVEN if self._confirmed >= PROVEN else DISAGREEING_FRESH
+        return max(self._contradicted, self._early_pulses) >= limit
 
     def _name(self, tai_ns: int, at: Instant, clock_ns: int | None) -> list[Sample]:
         """Try to number the pulses seen so far; empty until enough labels agree."""
         edge = min(self._edges, key=lambda e: abs(at.mono_ns - e.at.mono_ns))
-        if abs(at.mono_ns - edge.at.mono_ns) > NS:
+        gap = at.mono_ns - edge.at.mono_ns
+        if abs(gap) > max(NS, self.period_ns):
             self.refused["no-pulse-near-label"] += 1
             self.why = "labels arrive but no pulse with them"
             self._naming.clear()
             return []
-        apparent = tai_ns - (at.mono_ns - edge.at.mono_ns)  # what the pulse would mark if the label came without delay
-        second = self._second(apparent, edge, clock_ns)
+        pulse = edge.at.mono_ns + (gap // NS * NS if self.period_ns > NS else 0)  # where a pulse a second would be
+        apparent = tai_ns - (at.mono_ns - pulse)  # what the pulse would mark if the label came without delay
+        second = self._one_of_many(tai_ns, at.mono_ns - pulse) if self.period_ns < NS else self._second(apparent, pulse, clock_ns)
         if second is None:
-            late_s = -apparent % NS / NS
-            self.refused["ambiguous-delay"] += 1
-            self.why = (
-                f"labels arrive {late_s:.2f} s after a pulse or {1 - late_s:.2f} s before the next: which second it is cannot be told; "
-                "wanted: a right system clock (NTP), another receiver, UBX TIM-TP, or message_delay_ms in the configuration"
-            )
             self._naming.clear()
             return []
         delay = second - apparent
-        origin = second - edge.at.mono_ns
-        if self._naming and abs(origin - self._naming[-1]) > ROUNDING_BOUND_NS:
+        origin = second - pulse
+        if self._naming and abs(origin - self._naming[-1]) > min(ROUNDING_BOUND_NS, self.period_ns // 2):
             self.refused["labels-disagree"] += 1
             self.why = f"successive labels disagree by {(origin - self._naming[-1]) / NS:+.1f} s"
             self._naming.clear()
@@ -161,31 +191,79 @@ class Pairing:
         if len(self._naming) < AGREEING:
             self.why = f"naming the second: {len(self._naming)} of {AGREEING} labels agree"
             return []
-        samples = [s for e in self._edges if (s := _rounded(e, e.at.mono_ns + origin)) is not None]
+        samples = [s for e in self._edges if (s := self._rounded(e, e.at.mono_ns + origin)) is not None]
         self.why = TAKING_UP
         self._naming.clear()
         self._edges.clear()
         self._confirmed = self._contradicted = 0
         return samples
 
-    def _second(self, apparent: int, edge: Edge, clock_ns: int | None) -> int | None:
-        """TAI second that the pulse marks, or None when it cannot be told. ``apparent``: the pulse's TAI if the label had no delay."""
+    def _second(self, apparent: int, pulse: int, clock_ns: int | None) -> int | None:
+        """TAI second that the pulse at raw ``pulse`` marks; None when it cannot be told, with the reason in ``why``. ``apparent``: the
+        pulse's TAI if the label had no delay."""
         if self.stated_delay_ns is not None:
             second = _nearest(apparent + self.stated_delay_ns)
             if abs(second - apparent - self.stated_delay_ns) <= AMBIGUOUS_NS:
                 return second
         second = _nearest(apparent)
+        if self.alone and -EARLY_NS <= second - apparent < -SPEAKS_AT_ONCE_NS:
+            self.refused["pulse-after-message"] += 1
+            self.why = (
+                f"its messages come {(apparent - second) / 1e6:.0f} ms before the pulse, of which one edge is all that reaches us: by all "
+                "appearance the trailing edge; have both captured (no capture-clear option), or turn the polarity round; a receiver that "
+                f"does speak before its pulse: message_delay_ms = {(second - apparent) / 1e6:.0f}"
+            )
+            return None
         if -EARLY_NS <= second - apparent <= AMBIGUOUS_NS:
             return second
-        if self._numbered is not None and edge.at.mono_ns - self._numbered[1] < FIX_TIMEOUT_NS:
-            opinion = edge.at.mono_ns + self._numbered[0]
-            return _nearest(opinion) if -AMBIGUOUS_NS <= _nearest(opinion) - apparent <= NS + AMBIGUOUS_NS else None
-        if clock_ns is not None:
-            opinion = edge.at.mono_ns + clock_ns
+        if self._numbered is not None and pulse - self._numbered[1] < FIX_TIMEOUT_NS:
+            opinion = pulse + self._numbered[0]
+            if -AMBIGUOUS_NS <= _nearest(opinion) - apparent <= NS + AMBIGUOUS_NS:
+                return _nearest(opinion)
+        elif clock_ns is not None:
+            opinion = pulse + clock_ns
             second = _nearest(opinion)
             if abs(opinion - second) < OPINION_NS and -EARLY_NS <= second - apparent <= LATEST_NS:
                 return second
+        late_s = -apparent % NS / NS
+        self.refused["ambiguous-delay"] += 1
+        self.why = (
+            f"labels arrive {late_s:.2f} s after a pulse or {1 - late_s:.2f} s before the next: which second it is cannot be told; "
+            "wanted: a right system clock (NTP), another receiver, UBX TIM-TP, or message_delay_ms in the configuration"
+        )
         return None
+
+    def _one_of_many(self, tai_ns: int, since_pulse: int) -> int | None:
+        """Of several pulses a second: TAI of the one ``since_pulse`` before the label, not always a whole second; None when it cannot be
+        told, with the reason in ``why``."""
+        period = self.period_ns
+        delay, unsure = self._known_delay()
+        if delay is None or unsure > PHASE * period:
+            self.refused["which-of-many"] += 1
+            known = "is not known" if delay is None else f"is known to {unsure / 1e6:.0f} ms only"
+            self.why = (
+                f"{round(NS / period)} pulses a second: which of them marks the second cannot be told, for the message delay {known}; "
+                "set the receiver's pulse to 1 Hz (configure = true does that for u-blox and MTK), or state message_delay_ms to "
+                f"{PHASE * period / 1e6:.0f} ms"
+            )
+            return None
+        turns = round((since_pulse - delay) / period)
+        if abs(since_pulse - delay - turns * period) > PHASE * period:
+            self.refused["which-of-many"] += 1
+            self.why = (
+                f"labels arrive {since_pulse % period / 1e6:.0f} ms after one of {round(NS / period)} pulses a second, which does not go "
+                f"with their delay of {delay / 1e6:.0f} ms: correct message_delay_ms, or set the receiver's pulse to 1 Hz"
+            )
+            return None
+        return tai_ns - turns * period
+
+    def _known_delay(self) -> tuple[int | None, float]:
+        """(message delay measured here, or stated, or saved; None if neither, its doubt in ns; 0 where it was stated without)."""
+        if len(self._delays) >= AGREEING:
+            delay, unsure = self.delay_ns()
+            return round(delay), unsure
+        unsure = self.assumed_uncertainty_ns
+        return self.stated_delay_ns, 0 if unsure == DEFAULT_DELAY_UNCERTAINTY_NS else unsure
 
     def delay_ns(self) -> tuple[float, float]:
         """(message delay, its uncertainty): learned from pulses when there are any, assumed otherwise."""
@@ -212,15 +290,18 @@ class Pairing:
 
     # ---- pulses ------------------------------------------------------------------------------------------------------------------
 
-    def edge(self, edge: Edge, present: Present | None) -> Sample | None:
-        """A pulse: its Sample when the timescale can number it, None while labels must (it is kept for them) or when it is refused."""
+    def edge(self, edge: Edge, present: Present | None, rivalled: bool = False) -> Sample | None:
+        """A pulse: its Sample when the timescale can number it, None while labels must (it is kept for them) or when it is refused.
+
+        ``rivalled``: the timescale is another source's, so that a pulse off its seconds is an opinion that selection has to judge.
+        """
         self._seen_pulse = True
         if self._announced is not None:
             tai_ns, said = self._announced
-            if 0 < edge.at.mono_ns - said < ANNOUNCED_NS:
+            if 0 < edge.at.mono_ns - said < ANNOUNCED_NS and self.period_ns >= NS:
                 self._numbered = (tai_ns - edge.at.mono_ns, edge.at.mono_ns)
             self._announced = None
-        if present is None or present.bound_ns >= ROUNDING_BOUND_NS:
+        if present is None or present.bound_ns >= self.rounding_ns:
             self._edges.append(edge)
             return None
         if self._last_label_mono is None:
@@ -229,11 +310,35 @@ class Pairing:
             self.refused["no-fix"] += 1
             self.why = "pulses without a valid fix are not believed"
             return None
-        sample = _rounded(edge, present.tai_at(edge.at.mono_ns))
-        if sample is None:
+        tai_ns = present.tai_at(edge.at.mono_ns)
+        period = min(self.period_ns, NS)
+        off = (tai_ns + period // 2) % period - period // 2
+        self.off_ns = off if abs(off) > min(WRONG_EDGE_NS + present.bound_ns, 0.4 * period) else 0
+        self._early_pulses = self._early_pulses + 1 if self.off_ns < 0 else 0
+        if self.off_ns and (not rivalled or abs(off) > 0.4 * period):
             self.refused["off-second"] += 1
-            self.why = "pulses lie near the half second"
-        return sample
+            self.why = self.off_words()
+            return None
+        return self._rounded(edge, tai_ns)
+
+    def off_words(self) -> str:
+        """How the pulses lie against the served seconds, and what that may be; "" while they are where they should be."""
+        if not self.off_ns:
+            return ""
+        much = f"its pulses come {abs(self.off_ns) / 1e6:.0f} ms"
+        if self.off_ns < 0:
+            return f"{much} before the served seconds: those may be made of a pulse's trailing edge; given up if that goes on"
+        return (
+            f"{much} after the served seconds: by all appearance the trailing edge of a pulse that wide; "
+            'set edge = "auto", have both edges captured, or turn the polarity round'
+        )
+
+    def _rounded(self, edge: Edge, tai_ns: int) -> Sample | None:
+        """The pulse on its nearest second, None when it is another of several in the second, or too far off to be any."""
+        second = _nearest(tai_ns)
+        if abs(tai_ns - second) > 0.4 * min(self.period_ns, NS):
+            return None
+        return Sample(edge.at, second, edge.uncertainty_ns)
 
     def lost(self) -> None:
         """The receiver is gone: what was half learned is forgotten, the delay is kept."""
@@ -251,11 +356,3 @@ DEFAULT_DELAY_UNCERTAINTY_NS = 300_000_000
 
 def _nearest(tai_ns: int) -> int:
     return (tai_ns + NS // 2) // NS * NS
-
-
-def _rounded(edge: Edge, tai_ns: int) -> Sample | None:
-    """The pulse on its nearest second, None when that is too far off to be it."""
-    second = (tai_ns + NS // 2) // NS * NS
-    if abs(tai_ns - second) > LATE_EDGE_NS:
-        return None
-    return Sample(edge.at, second, edge.uncertainty_ns)

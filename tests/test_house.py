@@ -18,7 +18,9 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(["ppsd", "ppsd.events", "ppsd.ntp", "ppsd.config", "ppsd.access", "ppsd.keys", "ppsd.toml_lines"], 1),
     # 2 machines
     **dict.fromkeys([f"refclock.{m}" for m in ("foreign", "framing", "labels", "nmea", "ubx", "ubx_health", "health")], 2),
-    **dict.fromkeys([f"refclock.{m}" for m in ("dates", "detect", "proprietary", "gpsd", "receiver", "trust", "pairing", "filter")], 2),
+    **dict.fromkeys(
+        [f"refclock.{m}" for m in ("dates", "detect", "proprietary", "gpsd", "receiver", "trust", "pairing", "filter", "rhythm")], 2
+    ),
     **dict.fromkeys(["refclock.configure", "refclock.upkeep"], 2),
     **dict.fromkeys([f"ppsd.{m}" for m in ("bank", "frames", "noise", "wander")], 2),
     **dict.fromkeys([f"ppsd.{m}" for m in ("estimator", "selection", "timescale", "leap", "source", "engine", "status")], 2),

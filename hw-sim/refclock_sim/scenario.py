@@ -126,7 +126,19 @@ class Fault:
         return LabelFault(self.from_s, self.until_s, delay_ns=round(self.value * 1e9), probability=self.share)
 
 
-FAULTS = ("no-pulse", "no-fix", "late-label", "label-delay", "unplugged", "clock-step", "pulse-offset", "pulse-rate", "stray-pulse", "hum", *TROUBLES)
+FAULTS = (
+    "no-pulse",
+    "no-fix",
+    "late-label",
+    "label-delay",
+    "unplugged",
+    "clock-step",
+    "pulse-offset",
+    "pulse-rate",
+    "stray-pulse",
+    "hum",
+    *TROUBLES,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,6 +204,8 @@ class World:
         sentences = [f"{snapshot.verdict}: {snapshot.why}" if snapshot.why else snapshot.verdict]
         for source in snapshot.sources:
             sentences += [*source.health, *filter(None, [source.message])]
+            if source.pulse is not None:
+                sentences += [*source.pulse.doubts, *filter(None, [source.pulse.changed])]
         for words in sentences:
             self.outcome.said.setdefault(re.sub(r"[\d.]+", "#", words), f"{k:5d} s  {words}")
 
