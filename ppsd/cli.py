@@ -234,16 +234,11 @@ def _receiver(args: argparse.Namespace) -> int:
 
 def _pps(args: argparse.Namespace) -> int:
     from ppsd.tools import watch_pulses
-    from refclock.pps import explain, refusal
 
-    refused = refusal(args.device)
-    if refused:
-        print(f"refclock: {refused}", file=sys.stderr)
-        return IO_ERROR
     try:
         return watch_pulses(args.device, args.test, sys.stdout)
     except OSError as error:
-        print(f"refclock: {explain(args.device, error)}", file=sys.stderr)
+        print(f"refclock: {error.strerror}", file=sys.stderr)
         return NO_PERMISSION if isinstance(error, PermissionError) else IO_ERROR
 
 

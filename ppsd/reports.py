@@ -85,6 +85,9 @@ def sources_in_words(clock: Snapshot) -> list[str]:
             words.append(f"{rejected} rejected (mostly {worst})")
         lines.append(", ".join(words) + (f" — {s['why']}" if s["why"] else ""))
         lines += [f"  {s['name']}: {words}" for words in s.get("health", ()) if words != s["why"]]
+        if pulse := s.get("pulse"):
+            told = (pulse["words"], *pulse["doubts"], pulse["changed"])
+            lines += [f"  {s['name']}: {words}" for words in dict.fromkeys(told) if words and words != s["why"]]
     return lines
 
 

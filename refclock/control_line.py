@@ -16,14 +16,13 @@ import struct
 import termios
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
 from refclock.host import Host
 from refclock.kernel import LocalClock
 from refclock.ports import pulses
-from refclock.pps import JOIN_S, KEPT, PpsThread
+from refclock.pps import JOIN_S, EdgeQueue, PpsThread
 from refclock.sample import Edge, EdgeKind
 
 LINES: Final = {"dcd": termios.TIOCM_CAR, "cts": termios.TIOCM_CTS, "dsr": termios.TIOCM_DSR, "ri": termios.TIOCM_RI}
@@ -74,19 +73,19 @@ def attach(tty: str, host: Host) -> tuple[int, str]:
         raise
 
 
-class ControlLine:
+class ControlLine(EdgeQueue):
     """Changes of one control line of a serial port, stamped by a thread. As PpsThread; ``waits``: False when it has to be looked at.
 
     A thread that waits for a change that never comes ends with the process: nothing else ends TIOCMIWAIT.
     """
 
     def __init__(self, tty: str, line: str, clock: LocalClock, wake: Callable[[], None], look: bool = False) -> None:
+        super().__init__()
         self.path = f"{tty}:{line}"
         self.error = ""
         self.waits = not look
         self._mask = LINES[line]
         self._clock, self._wake = clock, wake
-        self._edges: deque[Edge] = deque(maxlen=KEPT)
         self._stopping = threading.Event()
         try:
             self._fd = os.open(tty, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -104,13 +103,6 @@ class ControlLine:
     def _read(self) -> bool:
         return bool(struct.unpack("i", fcntl.ioctl(self._fd, termios.TIOCMGET, bytes(4)))[0] & self._mask)
 
-    def take(self) -> list[Edge]:
-        """The edges since the last call, in order."""
-        edges = []
-        while self._edges:
-            edges.append(self._edges.popleft())
-        return edges
-
     def stop(self) -> None:
         """End the thread at the next change of the line at the latest."""
         self._stopping.set()
@@ -127,7 +119,7 @@ class ControlLine:
                     self._level = level
                     sequence += 1
                     kind = EdgeKind.ASSERT if level else EdgeKind.CLEAR
-                    self._edges.append(Edge(at, kind, sequence, self._clock.uncertainty_ns))
+                    self.put(Edge(at, kind, sequence, self._clock.uncertainty_ns))
                     self._wake()
         except OSError as e:
             self.error = f"{self.path}: {os.strerror(e.errno or 0)}; plug the receiver in again"

@@ -144,7 +144,7 @@ class Pairing:
                 return [], None
             self._confirmed += 1
             self._contradicted = 0
-            self.why = TAKING_UP
+            self.why = self.off_words() or TAKING_UP
             if calibrates:
                 self._delays.append(present.tai_at(at.mono_ns) - tai_ns)
         if self._edges and (not checked or present is None or present.bound_ns >= self.rounding_ns):
@@ -210,8 +210,8 @@ class Pairing:
             self.refused["pulse-after-message"] += 1
             self.why = (
                 f"its messages come {(apparent - second) / 1e6:.0f} ms before the pulse, of which one edge is all that reaches us: by all "
-                "appearance the trailing edge; have both captured (no capture-clear option), or turn the polarity round; a receiver that "
-                f"does speak before its pulse: message_delay_ms = {(second - apparent) / 1e6:.0f}"
+                "appearance the trailing edge; have both captured (pps-gpio: capture_clear=on), or the other one (assert_falling_edge=on);"
+                f" a receiver that does speak before its pulse: message_delay_ms = {(second - apparent) / 1e6:.0f}"
             )
             return None
         if -EARLY_NS <= second - apparent <= AMBIGUOUS_NS:
@@ -243,7 +243,7 @@ class Pairing:
             known = "is not known" if delay is None else f"is known to {unsure / 1e6:.0f} ms only"
             self.why = (
                 f"{round(NS / period)} pulses a second: which of them marks the second cannot be told, for the message delay {known}; "
-                "set the receiver's pulse to 1 Hz (configure = true does that for u-blox and MTK), or state message_delay_ms to "
+                "set the receiver's pulse to 1 Hz (configure = true does that for u-blox and MTK), or state message_delay_ms, within "
                 f"{PHASE * period / 1e6:.0f} ms"
             )
             return None
@@ -330,7 +330,7 @@ class Pairing:
             return f"{much} before the served seconds: those may be made of a pulse's trailing edge; given up if that goes on"
         return (
             f"{much} after the served seconds: by all appearance the trailing edge of a pulse that wide; "
-            'set edge = "auto", have both edges captured, or turn the polarity round'
+            'set edge = "auto", have both edges captured (pps-gpio: capture_clear=on), or the other one (assert_falling_edge=on)'
         )
 
     def _rounded(self, edge: Edge, tai_ns: int) -> Sample | None:

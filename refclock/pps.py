@@ -63,7 +63,25 @@ def refusal(path: str, sysfs: Path = SYSFS) -> str:
     return ""
 
 
-class PpsThread:
+class EdgeQueue:
+    """The last ``KEPT`` edges of a device, between the thread that stamps them and the shell that takes them."""
+
+    def __init__(self) -> None:
+        self._edges: deque[Edge] = deque(maxlen=KEPT)
+
+    def put(self, edge: Edge) -> None:
+        """Keep an edge."""
+        self._edges.append(edge)
+
+    def take(self) -> list[Edge]:
+        """The edges since the last call, in order."""
+        edges = []
+        while self._edges:
+            edges.append(self._edges.popleft())
+        return edges
+
+
+class PpsThread(EdgeQueue):
     """Edges of ``path`` from now on. ``wake`` is called in the thread after each edge and after a failure; it must not block.
 
     OSError from the constructor: the device cannot be opened or must not be used; ``strerror`` is the sentence for people. ``error``: the
@@ -71,12 +89,12 @@ class PpsThread:
     """
 
     def __init__(self, path: str, clock: LocalClock, wake: Callable[[], None]) -> None:
+        super().__init__()
         self.path = path
         self.error = ""
         self.unplaced = 0
         self._clock = clock
         self._wake = wake
-        self._edges: deque[Edge] = deque(maxlen=KEPT)
         self._stopping = threading.Event()
         refused = refusal(path)
         if refused:
@@ -93,13 +111,6 @@ class PpsThread:
         self._node = _node(path)
         self._thread = threading.Thread(target=self._run, name=f"pps {path}", daemon=True)
         self._thread.start()
-
-    def take(self) -> list[Edge]:
-        """The edges since the last call, in order."""
-        edges = []
-        while self._edges:
-            edges.append(self._edges.popleft())
-        return edges
 
     def stop(self) -> None:
         """End the thread and close the device; returns within JOIN_S."""
@@ -143,7 +154,7 @@ class PpsThread:
             if at is None:
                 self.unplaced += 1
             else:
-                self._edges.append(Edge(at, kind, sequence, self._clock.uncertainty_ns))
+                self.put(Edge(at, kind, sequence, self._clock.uncertainty_ns))
 
 
 def _node(path: str) -> tuple[int, int] | None:

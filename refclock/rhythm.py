@@ -46,14 +46,17 @@ OFF_RATE = 1e-3
 MEASURED = 16
 """Pulses between two looks at the exact rate."""
 KEPT = 64
+EARLY_S = 3.0
+"""What looks like a rhythm is not refused sooner: it takes two seconds to be believed."""
 SQUARE = 0.05
 """Duty cycles this near to one half (fraction of the period) do not tell which edge leads."""
 VOTES = 3
 """Pulses in a row that must say so before the choice of the edge changes."""
 GOOD_JITTER_NS = 100_000.0
 """Beyond it pulses are no better than a USB line's."""
-GOOD_SHARE, DOUBTFUL_SHARE = 0.01, 0.1
-"""Missing and stray edges for each pulse: what a good line may have had, and what is told as doubtful."""
+GOOD_SHARE, DOUBTFUL_SHARE, SOME = 0.01, 0.1, 4
+"""Missing and stray edges for each pulse: what a good line may have had, and what is told as doubtful,
+from so many on."""
 
 
 def pulses_a_second(period_ns: int) -> str:
@@ -195,6 +198,8 @@ class Train:
         middle = median(gaps)
         span_s = (instants[-1] - instants[0]) / NS
         steady = middle > 0 and sum(abs(gap - middle) < 0.1 * middle for gap in gaps) >= 0.7 * len(gaps)
+        if steady and span_s < EARLY_S and any(abs(middle / period - 1) < FOLLOWS for period in PERIODS_NS):
+            return ""
         if steady:
             rate = f"{NS / middle:.4g} times a second"
         else:
@@ -261,7 +266,7 @@ class Rhythm:
         now = self.chosen, chosen.period_ns
         if now != self._passing:
             if self._known_ns and self._known_ns != chosen.period_ns:
-                self.changed = f"the pulses went from {_rate(self._known_ns)} to {_rate(chosen.period_ns)} pulses a second"
+                self.changed = f"the pulses went from {_rate(self._known_ns)} to {_rate(chosen.period_ns)} a second"
             assert now[0] is not None
             self._passing = now[0], now[1]
             self._known_ns = chosen.period_ns
@@ -319,12 +324,12 @@ class Rhythm:
     def _doubts(self, train: Train, stray: int) -> list[str]:
         """What the edges themselves have against the pulses, a sentence each."""
         doubts = [self.contradiction()] if self.contradiction() else []
-        if stray > DOUBTFUL_SHARE * train.pulses:
+        if stray > max(SOME, DOUBTFUL_SHARE * train.pulses):
             doubts.append(
                 f"{stray} stray edges beside {train.pulses} pulses: ringing, or another wire's signal; "
                 "a ground wire beside the pulse's, a shorter wire, 100 ohm in series"
             )
-        if train.missing > DOUBTFUL_SHARE * train.pulses:
+        if train.missing > max(SOME, DOUBTFUL_SHARE * train.pulses):
             doubts.append(f"{train.missing} pulses missing beside {train.pulses}: a loose wire, or a receiver that loses its fix")
         return doubts
 

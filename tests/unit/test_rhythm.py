@@ -109,7 +109,7 @@ def test_a_change_of_rate_is_noticed_within_a_few_pulses(before_hz: float, after
     soon = [at for at in after if at - before[-1] <= max(2.5 * NS, 4.5 * NS / after_hz)]
     came = passed(rhythm, wire(soon, 10 * MS))
     assert set(came) <= set(after)
-    assert rhythm.changed == f"the pulses went from {before_hz:g} to {after_hz:g} pulses a second"
+    assert rhythm.changed == f"the pulses went from {before_hz:g} to {after_hz:g} a second"
     assert rhythm.period_ns == round(NS / after_hz)
 
 
@@ -158,3 +158,27 @@ def test_a_stated_trailing_edge_is_found_out() -> None:
     rhythm = Rhythm(EdgeKind.CLEAR)
     assert passed(rhythm, wire(starts, None)) == []
     assert 'only assert edges come, and the configuration says edge = "clear"' in rhythm.why()
+
+
+@pytest.mark.parametrize(
+    ("gaps_ns", "width_ns", "words", "good"),
+    [
+        ([NS + 200, NS - 300, NS + 100, NS], 100 * MS, "one pulse a second, jitter 0.1 µs (9 of 10), 100.0 ms wide: good", True),
+        ([NS // 10] * 30, 5 * MS, "10 pulses a second", False),
+        ([NS, NS, NS, 3 * NS, NS, NS], None, "2 missing", False),
+        ([NS] * 5, NS // 2, "half on, half off", True),
+        ([NS], None, "too few pulses", False),
+        ([2 * NS] * 6, 100 * MS, "one pulse every 2 s", False),
+    ],
+)
+def test_pulses_are_judged(gaps_ns: list[int], width_ns: int | None, words: str, good: bool) -> None:
+    """Rate, jitter, gaps and width in one sentence, and whether that is what timing wants."""
+    starts = [1_800_000_000 * NS]
+    for gap in gaps_ns:
+        starts.append(starts[-1] + gap)
+    rhythm = Rhythm()
+    passed(rhythm, wire(starts, width_ns))
+    report = rhythm.report()
+    assert report is not None
+    assert words in report.words
+    assert report.good is good
