@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from typing import Final
 
+from ppsd.clock import STA_UNSYNC
 from ppsd.examination import FAIL, OK, SKIP, WARN, Finding, Patient
 from ppsd.query import ask_once
 from refclock.kernel import read_adjtimex
@@ -18,8 +19,6 @@ STEERING: Final = {
     "phc2sys": "linuxptp",
 }
 """Processes that steer CLOCK_REALTIME, by their names (15 characters, proc(5)), and what they belong to."""
-STA_UNSYNC: Final = 0x40
-"""sys/timex.h."""
 STEADY_SOURCES: Final = ("tsc", "arch_sys_counter", "kvm-clock", "riscv_clocksource", "hyperv_clocksource_tsc_page")
 """Clock sources that are read without a trip to a slow device."""
 RTC_OFF_S: Final = 5

@@ -151,7 +151,8 @@ class Engine:
             case LeapFileRead():
                 self._leap_file(event, out)
             case Ticked():
-                pass
+                for source in self.sources.values():
+                    source.kept_error_ns = event.kept_error_ns
         if at.mono_ns >= self._deadline:
             self._tick(at, out)
         return out

@@ -110,9 +110,11 @@ class LeapFileRead:
 
 @dataclass(frozen=True, slots=True)
 class Ticked:
-    """Time passed (the engine's deadline came)."""
+    """Time passed (the engine's deadline came). ``kept_error_ns``: within what another program keeps the system clock, as the kernel
+    tells; None when nobody does, or when we do, or when it may follow us."""
 
     at: Instant
+    kept_error_ns: int | None = None
 
 
 Event = Received | Pulsed | Labelled | SkySeen | Sampled | SourceFound | SourceLost | Configured | ClockStepped | LeapFileRead | Ticked

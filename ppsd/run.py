@@ -117,7 +117,7 @@ class ClockProcess:
             self._watch = None if any(isinstance(s, ShmSource) for s in config.sources) else StepWatch()
             if self._watch is not None:
                 self._closers.callback(self._watch.close)
-            self._steering: Clock = KernelClock(refclock.kernel) if config.clock.steer == "kernel" else FreeRunningClock()
+            self._steering: Clock = KernelClock(refclock.kernel) if config.clock.steer == "kernel" else FreeRunningClock(refclock.kernel)
             self._closers.callback(self._steering.close)
         except OSError:
             self._closers.close()
@@ -173,7 +173,8 @@ class ClockProcess:
             self._poll_shared(now)
             deadline = self._engine.deadline()
             if deadline is not None and now.mono_ns >= deadline:
-                self._handle(events.Ticked(self._clock.now()))
+                kept = None if self.config.feeds else self._steering.kept_error_ns()  # whom we feed may follow us
+                self._handle(events.Ticked(self._clock.now(), kept))
             for fd, _ in self._poll.poll(self._pause_ms(until_ns)):
                 if fd in self._readers:  # not closed by one before it
                     self._readers[fd]()

@@ -114,6 +114,8 @@ class Source:
         """Whether the served time is made from these very labels: then it cannot measure their delay."""
         self.rivalled = False
         """Whether the served time is another source's: then pulses off its seconds are for selection to judge."""
+        self.kept_error_ns: int | None = None
+        """Within what another program keeps the system clock; None when nobody does."""
         self._state = state
         saved_s = self._number("utc_s")
         self._saved_s = None if saved_s is None else round(saved_s)
@@ -226,7 +228,7 @@ class Source:
         if self._waiting_since is None:
             self._waiting_since = label.at.mono_ns
         clock_ns = leaps.table.utc_to_tai_ns(label.at.real_ns) - label.at.mono_ns
-        numbered, coarse = self.pairing.label(tai_ns, label.at, present, clock_ns, not self.own_labels)
+        numbered, coarse = self.pairing.label(tai_ns, label.at, present, clock_ns, not self.own_labels, kept_ns=self.kept_error_ns)
         if coarse is not None:
             served = present.tai_at(coarse.at.mono_ns) if present is not None else None
             self.label.estimator.bias_ns = float(coarse.uncertainty_ns)

@@ -13,12 +13,14 @@ names the *next* pulse, or a system clock whose seconds begin with the pulses. O
 help. The learned delay turns labels into (coarse) samples of their own.
 
 Pulses that come n times a second leave the delay known modulo 1/n only, so no delay is clear by itself there: the one that marks the
-second is found by a delay that was stated, or learned before with less doubt than a third of the period, or by a timescale with a bound
-below a tenth of it; neither TIM-TP (any of n pulses may be its next) nor a system clock (one in five is in phase by chance, and then wrong
-by a fifth of a second) tells. Of pulses that come every few seconds each marks one; the seconds between are counted.
+second is found by a delay that was stated, or learned before with less doubt than a third of the period, by a timescale with a bound below
+a tenth of it, or by a system clock that another program keeps to a third of it, as the kernel says. Neither TIM-TP (any of n pulses may
+be its next) nor any other system clock (one in three is in phase by chance, and then wrong by a pulse) tells. Of pulses that come every
+few seconds each marks one; the seconds between are counted.
 
 A pulse of which the trailing edge is taken is late by its width, mostly 100 or 200 ms. It gives itself away when the message comes before
-it, and when it lies off the seconds of the timescale: then it is refused unless another source serves (then selection judges).
+it, and when it lies off the seconds of a system clock that is kept so, or of the timescale: then it is refused unless another source serves
+(then selection judges).
 All times inside are TAI against CLOCK_MONOTONIC_RAW, so leap seconds and clock steps do not exist here.
 """
 
@@ -56,8 +58,11 @@ WRONG_EDGE_NS = 50_000_000
 """A pulse that far off the served second (and its bound) does not mark it: pulses are 100 or 200 ms wide, late stamps at most 20 ms."""
 SPEAKS_AT_ONCE_NS = 5_000_000
 """A label may seem this much earlier than a pulse of which one edge is all we see: USB polls each ms, drivers add some."""
+KEPT_CLOCK_NS = 25_000_000
+"""A system clock kept within this tells a trailing edge, 100 ms late, from a leading one."""
 PHASE = 0.35
 """Share of a fast rhythm's period that a label may lie off its stated delay: as AMBIGUOUS_NS in one second."""
+OTHER_EDGE = "have both edges captured (pps-gpio: capture_clear=on), or the other one (assert_falling_edge=on)"
 DELAYS = 32
 """Message delays kept for the median."""
 
@@ -121,12 +126,20 @@ class Pairing:
         self._announced = (tai_ns, at.mono_ns)
 
     def label(
-        self, tai_ns: int, at: Instant, present: Present | None, clock_ns: int | None = None, calibrates: bool = True
+        self,
+        tai_ns: int,
+        at: Instant,
+        present: Present | None,
+        clock_ns: int | None = None,
+        calibrates: bool = True,
+        *,
+        kept_ns: int | None = None,
     ) -> tuple[list[Sample], Sample | None]:
         """A trusted label: (pulses that it numbers, itself as a coarse sample or None).
 
         ``tai_ns`` is what the label says, ``at`` its first byte; ``clock_ns``: TAI by the system clock minus raw; ``calibrates``: the
-        present timescale was not made from these very labels, so the delay can be measured by it.
+        present timescale was not made from these very labels, so the delay can be measured by it; ``kept_ns``: within what the system
+        clock is kept by another program, None when nobody does.
         """
         self._last_label_mono = at.mono_ns
         numbered: list[Sample] = []
@@ -149,7 +162,7 @@ class Pairing:
                 self._delays.append(present.tai_at(at.mono_ns) - tai_ns)
         if self._edges and (not checked or present is None or present.bound_ns >= self.rounding_ns):
             ambiguous = self.refused["ambiguous-delay"]
-            numbered = self._name(tai_ns, at, clock_ns)
+            numbered = self._name(tai_ns, at, clock_ns, kept_ns)
             if self.refused["ambiguous-delay"] > ambiguous:
                 return [], None  # not even as a coarse sample: it may be off by what the delay is taken for
         delay, uncertainty = self.delay_ns()
@@ -165,7 +178,7 @@ class Pairing:
         limit = DISAGREEING_PROVEN if self._confirmed >= PROVEN else DISAGREEING_FRESH
         return max(self._contradicted, self._early_pulses) >= limit
 
-    def _name(self, tai_ns: int, at: Instant, clock_ns: int | None) -> list[Sample]:
+    def _name(self, tai_ns: int, at: Instant, clock_ns: int | None, kept_ns: int | None) -> list[Sample]:
         """Try to number the pulses seen so far; empty until enough labels agree."""
         edge = min(self._edges, key=lambda e: abs(at.mono_ns - e.at.mono_ns))
         gap = at.mono_ns - edge.at.mono_ns
@@ -176,7 +189,13 @@ class Pairing:
             return []
         pulse = edge.at.mono_ns + (gap // NS * NS if self.period_ns > NS else 0)  # where a pulse a second would be
         apparent = tai_ns - (at.mono_ns - pulse)  # what the pulse would mark if the label came without delay
-        second = self._one_of_many(tai_ns, at.mono_ns - pulse) if self.period_ns < NS else self._second(apparent, pulse, clock_ns)
+        opinion = None if clock_ns is None else pulse + clock_ns
+        if self.period_ns < NS:
+            second = self._one_of_many(tai_ns, at.mono_ns - pulse, opinion if kept_ns is not None and self._tells(kept_ns) else None)
+        else:
+            second = self._second(apparent, pulse, opinion)
+            if opinion is not None and kept_ns is not None and kept_ns < KEPT_CLOCK_NS and self._off_clock(opinion, kept_ns):
+                second = None
         if second is None:
             self._naming.clear()
             return []
@@ -198,9 +217,26 @@ class Pairing:
         self._confirmed = self._contradicted = 0
         return samples
 
-    def _second(self, apparent: int, pulse: int, clock_ns: int | None) -> int | None:
+    def _tells(self, error_ns: float) -> bool:
+        """Whether something known to ``error_ns`` tells one of several pulses in a second from the next."""
+        return error_ns <= PHASE * self.period_ns
+
+    def _off_clock(self, opinion: int, kept_ns: int) -> bool:
+        """Whether a pulse whose TAI is ``opinion`` by a well kept system clock lies off that clock's seconds; said in ``why``."""
+        off = opinion - _nearest(opinion)
+        if abs(off) <= WRONG_EDGE_NS + kept_ns:
+            return False
+        self.refused["off-clock"] += 1
+        self.why = (
+            f"its pulses come {abs(off) / 1e6:.0f} ms {'after' if off > 0 else 'before'} the seconds of the system clock, which another "
+            f"program keeps within {kept_ns / 1e6:.0f} ms: by all appearance a trailing edge; {OTHER_EDGE}; or that clock is wrong: stop "
+            "what keeps it"
+        )
+        return True
+
+    def _second(self, apparent: int, pulse: int, opinion: int | None) -> int | None:
         """TAI second that the pulse at raw ``pulse`` marks; None when it cannot be told, with the reason in ``why``. ``apparent``: the
-        pulse's TAI if the label had no delay."""
+        pulse's TAI if the label had no delay, ``opinion``: by the system clock."""
         if self.stated_delay_ns is not None:
             second = _nearest(apparent + self.stated_delay_ns)
             if abs(second - apparent - self.stated_delay_ns) <= AMBIGUOUS_NS:
@@ -210,18 +246,17 @@ class Pairing:
             self.refused["pulse-after-message"] += 1
             self.why = (
                 f"its messages come {(apparent - second) / 1e6:.0f} ms before the pulse, of which one edge is all that reaches us: by all "
-                "appearance the trailing edge; have both captured (pps-gpio: capture_clear=on), or the other one (assert_falling_edge=on);"
-                f" a receiver that does speak before its pulse: message_delay_ms = {(second - apparent) / 1e6:.0f}"
+                f"appearance the trailing edge; {OTHER_EDGE}; a receiver that does speak before its pulse: message_delay_ms = "
+                f"{(second - apparent) / 1e6:.0f}"
             )
             return None
         if -EARLY_NS <= second - apparent <= AMBIGUOUS_NS:
             return second
         if self._numbered is not None and pulse - self._numbered[1] < FIX_TIMEOUT_NS:
-            opinion = pulse + self._numbered[0]
-            if -AMBIGUOUS_NS <= _nearest(opinion) - apparent <= NS + AMBIGUOUS_NS:
-                return _nearest(opinion)
-        elif clock_ns is not None:
-            opinion = pulse + clock_ns
+            second = _nearest(pulse + self._numbered[0])
+            if -AMBIGUOUS_NS <= second - apparent <= NS + AMBIGUOUS_NS:
+                return second
+        elif opinion is not None:
             second = _nearest(opinion)
             if abs(opinion - second) < OPINION_NS and -EARLY_NS <= second - apparent <= LATEST_NS:
                 return second
@@ -233,18 +268,23 @@ class Pairing:
         )
         return None
 
-    def _one_of_many(self, tai_ns: int, since_pulse: int) -> int | None:
+    def _one_of_many(self, tai_ns: int, since_pulse: int, opinion: int | None) -> int | None:
         """Of several pulses a second: TAI of the one ``since_pulse`` before the label, not always a whole second; None when it cannot be
-        told, with the reason in ``why``."""
+        told, with the reason in ``why``. ``opinion``: the pulse's TAI by a system clock that tells."""
         period = self.period_ns
         delay, unsure = self._known_delay()
-        if delay is None or unsure > PHASE * period:
+        if opinion is not None and (delay is None or not self._tells(unsure)):
+            unsure = 0.0
+            delay = since_pulse + round((opinion - tai_ns) / period) * period
+            if not -EARLY_NS <= delay <= LATEST_NS:
+                delay = None
+        if delay is None or not self._tells(unsure):
             self.refused["which-of-many"] += 1
             known = "is not known" if delay is None else f"is known to {unsure / 1e6:.0f} ms only"
             self.why = (
                 f"{round(NS / period)} pulses a second: which of them marks the second cannot be told, for the message delay {known}; "
-                "set the receiver's pulse to 1 Hz (configure = true does that for u-blox and MTK), or state message_delay_ms, within "
-                f"{PHASE * period / 1e6:.0f} ms"
+                "set the receiver's pulse to 1 Hz (configure = true does that for u-blox and MTK), state message_delay_ms, within "
+                f"{PHASE * period / 1e6:.0f} ms, or let NTP keep the system clock"
             )
             return None
         turns = round((since_pulse - delay) / period)
@@ -328,10 +368,7 @@ class Pairing:
         much = f"its pulses come {abs(self.off_ns) / 1e6:.0f} ms"
         if self.off_ns < 0:
             return f"{much} before the served seconds: those may be made of a pulse's trailing edge; given up if that goes on"
-        return (
-            f"{much} after the served seconds: by all appearance the trailing edge of a pulse that wide; "
-            'set edge = "auto", have both edges captured (pps-gpio: capture_clear=on), or the other one (assert_falling_edge=on)'
-        )
+        return f'{much} after the served seconds: by all appearance the trailing edge of a pulse that wide; set edge = "auto", {OTHER_EDGE}'
 
     def _rounded(self, edge: Edge, tai_ns: int) -> Sample | None:
         """The pulse on its nearest second, None when it is another of several in the second, or too far off to be any."""

@@ -2,7 +2,8 @@
 
     claim = "what a user may rely on"
     duration_s = 1800
-    [start]       utc = 2026-12-31T23:30:00Z, clock_offset_s = 0.1 (the system clock is that far ahead)
+    [start]       utc = 2026-12-31T23:30:00Z, clock_offset_s = 0.1 (the system clock is that far ahead),
+                  clock_kept_ms (the kernel says that NTP keeps it so well)
     [oscillator]  ppm, wander, sine_ppm, sine_period_s, [[oscillator.ramps]] ppm at_s over_s lag_s
     [pulse]       model (of pulse.PRESETS, or "none"), late_us (constant), inverted (the wiring turns the pulse round), width_ms,
                   rate_hz (1 to 10 a second, 0.5, 0.2 ...), edges ("both", or the only kind that reaches us)
@@ -34,10 +35,12 @@ from refclock_sim.receiver import MODELS
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The true time at the start, and how far ahead of it the system clock is."""
+    """The true time at the start, and how far ahead of it the system clock is; ``clock_kept_ms``: within what the kernel says that another
+    program keeps it (the world's is left to its crystal, whatever is said)."""
 
     utc: datetime = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
     clock_offset_s: float = 0.05
+    clock_kept_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

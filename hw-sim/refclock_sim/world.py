@@ -182,7 +182,8 @@ class World:
         elif kind == "edge" and isinstance(payload, EdgeKind):
             self._effects(engine.handle(Pulsed(GPS, Edge(at, payload, k), at.shifted(EDGE_NOTICE_NS))))
         elif kind == "tick":
-            self._effects(engine.handle(Ticked(at)))
+            kept_ms = self.scenario.start.clock_kept_ms
+            self._effects(engine.handle(Ticked(at, None if kept_ms is None else round(kept_ms * 1e6))))
             if engine.mode is Mode.TRACK and self.outcome.locked_after_s is None:
                 self.outcome.locked_after_s = float(k + 1)
             self.outcome.held_over = self.outcome.held_over or engine.mode is Mode.HOLDOVER

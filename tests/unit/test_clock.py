@@ -237,7 +237,7 @@ def test_chronyd_that_only_watches_is_no_rival(tmp_path: Path) -> None:
 def test_the_free_running_clock_does_nothing() -> None:
     """steer = "none" touches nothing and says nothing."""
     kernel = FakeKernel(0)
-    clock = FreeRunningClock()
+    clock = FreeRunningClock(kernel)
     assert clock.apply(steer(kernel, may_step=True), kernel.now()) == []
     clock.expire(kernel.now())
     clock.close()
