@@ -173,8 +173,8 @@ class ClockProcess:
             self._poll_shared(now)
             deadline = self._engine.deadline()
             if deadline is not None and now.mono_ns >= deadline:
-                kept = None if self.config.feeds else self._steering.kept_error_ns()  # whom we feed may follow us
-                self._handle(events.Ticked(self._clock.now(), kept))
+                alien = self.config.feeds or self._engine.simulated  # who is fed may follow us; simulated time is of another world
+                self._handle(events.Ticked(self._clock.now(), None if alien else self._steering.kept_error_ns()))
             for fd, _ in self._poll.poll(self._pause_ms(until_ns)):
                 if fd in self._readers:  # not closed by one before it
                     self._readers[fd]()

@@ -235,9 +235,11 @@ def test_chronyd_that_only_watches_is_no_rival(tmp_path: Path) -> None:
 
 
 def test_the_free_running_clock_does_nothing() -> None:
-    """steer = "none" touches nothing and says nothing."""
+    """steer = "none" touches nothing and says nothing; how well another program keeps the clock is the kernel's own word."""
     kernel = FakeKernel(0)
     clock = FreeRunningClock(kernel)
     assert clock.apply(steer(kernel, may_step=True), kernel.now()) == []
+    assert clock.kept_error_ns() == 0
+    assert KernelClock(kernel).kept_error_ns() is None
     clock.expire(kernel.now())
     clock.close()
