@@ -245,13 +245,13 @@ class Engine:
         """No source to believe: run on by the map, as long as the limits allow."""
         if self.timescale.estimate is None:
             return
+        for source in self.sources.values():
+            source.rivalled = bool(self.choice.falsetickers)
         if at.mono_ns >= self.timescale.valid_until_ns:
             self.timescale.drop()
             self._enter(Mode.ACQUIRE, at, out)
             out.append(self._record(at))
         elif self.mode is not Mode.HOLDOVER:
-            for source in self.sources.values():
-                source.rivalled = False
             self._enter(Mode.HOLDOVER, at, out)
 
     def _enter(self, mode: Mode, at: Instant, out: list[Effect]) -> None:

@@ -354,7 +354,7 @@ class Pairing:
         period = min(self.period_ns, NS)
         off = (tai_ns + period // 2) % period - period // 2
         self.off_ns = off if abs(off) > min(WRONG_EDGE_NS + present.bound_ns, 0.4 * period) else 0
-        self._early_pulses = self._early_pulses + 1 if self.off_ns < 0 else 0
+        self._early_pulses = self._early_pulses + 1 if self.off_ns < 0 and not rivalled else 0
         if self.off_ns and (not rivalled or abs(off) > 0.4 * period):
             self.refused["off-second"] += 1
             self.why = self.off_words()

@@ -240,3 +240,21 @@ def test_on_this_very_machine(capsys: pytest.CaptureFixture[str], tmp_path: Path
     """The command runs anywhere, as anybody, and says how many checks there were."""
     assert cli.main(["doctor", "--run-dir", str(tmp_path)]) in (0, 1, 2)
     assert "not examined" in capsys.readouterr().out
+
+
+PULSE = {
+    "rate_hz": 1.0, "edge": "assert", "width_ms": 100.0, "jitter_us": 1.2, "pulses": 500, "missing": 0, "stray": 0, "good": True,
+    "words": "one pulse a second, jitter 1.2 µs (9 of 10), 100.0 ms wide: good", "doubts": [], "changed": "",
+}  # fmt: skip
+
+
+def test_what_the_daemon_says_of_its_pulses_is_told(machine: Machine) -> None:
+    """RC05 shows the daemon's own verdict; its doubts come with their remedy; RC04 takes its word for a rate that it can use."""
+    assert machine.examined(pulse=PULSE)["RC05"] == Finding("RC05", OK, f"gps0: {PULSE['words']}")
+    doubt = "its pulses come 100 ms after the served seconds: by all appearance the trailing edge; turn the polarity round"
+    found = machine.examined(pulse=PULSE | {"doubts": [doubt]})["RC05"]
+    assert (found.state, found.do) == (WARN, "turn the polarity round")
+    assert found.what.startswith("gps0: its pulses come 100 ms after")
+    assert machine.examined(pulse=PULSE | {"jitter_us": 300.0})["RC05"].state == WARN
+    machine.rate = 5.0
+    assert machine.examined(pulse=PULSE | {"rate_hz": 5.0})["RC04"] == Finding("RC04", OK, "gps0: 5 pulses a second")

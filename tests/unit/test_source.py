@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from datetime import date
 
 import pytest
 
+from ppsd.config import ClockConfig, Config
+from ppsd.engine import Engine
+from ppsd.events import Pulsed, Received, SourceFound, Ticked
 from ppsd.leap import LeapKeeper
+from ppsd.reports import sources_in_words
 from ppsd.source import GPSD_PULSE_NS, Source
+from ppsd.status import Mode
 from refclock.config import GpsdSource, ReceiverSource
 from refclock.framing import nmea_checksum
 from refclock.pairing import Present
-from refclock.sample import NS, Antenna, Edge, EdgeKind, HealthReport, Instant, SecondLabel
+from refclock.sample import NS, Antenna, Edge, EdgeKind, HealthReport, Instant, SecondLabel, SourceId
 from refclock.timescales import DAY_S
 
 UTC0 = 1_798_761_600 - 3600  # an hour before 2027
@@ -98,3 +105,54 @@ def test_reported_pulses_keep_their_allowance() -> None:
             source.pulsed(Edge(at(s + 10 * again), EdgeKind.ASSERT, s, 954), RIGHT)
         assert source.pulse.estimator.bias_ns == pytest.approx(15_000 + GPSD_PULSE_NS + 954)
         source.forget()
+
+
+PULSED = replace(MOUSE, pps="/dev/pps0")
+
+
+def drive(engine: Engine, name: str, seconds: range, delay_s: float, late_s: float) -> None:
+    """A receiver whose messages come ``delay_s`` and whose only edge comes ``late_s`` after each second."""
+    for s in seconds:
+        edge = Edge(at(s + late_s), EdgeKind.ASSERT, s)
+        engine.handle(Pulsed(SourceId(name), edge, at(s + late_s)))
+        engine.handle(Received(SourceId(name), rmc(s), at(s + delay_s), BYTE_NS))
+        engine.handle(Ticked(at(s + 0.9)))
+
+
+def engine_of(*sources: ReceiverSource) -> Engine:
+    clock = ClockConfig(not_before=date(2026, 1, 1))
+    engine = Engine(Config(clock=clock, sources=sources), {}, at(-1), simulated=False, version="test", pid=0)
+    for source in sources:
+        engine.handle(SourceFound(SourceId(source.name), "receiver", at(-1)))
+    return engine
+
+
+def test_of_two_receivers_with_different_edges_neither_wins() -> None:
+    """One receiver's trailing edge is 100 ms after the other's leading one: they are shown to disagree, by how much, whoever came first."""
+    for lates in ((0.0, 0.1), (0.1, 0.0)):
+        engine = engine_of(replace(PULSED, name="gps0"), replace(PULSED, name="gps1"))
+        drive(engine, "gps0", range(20), 0.2, lates[0])
+        assert engine.mode is Mode.TRACK
+        for s in range(20, 60):
+            drive(engine, "gps0", range(s, s + 1), 0.2, lates[0])
+            drive(engine, "gps1", range(s, s + 1), 0.2, lates[1])
+        assert engine.selected is None
+        assert engine.mode is not Mode.TRACK
+        snapshot = engine.snapshot(at(60))
+        assert {s.tally for s in snapshot.sources} == {"x"}
+        assert all("disagrees by" in s.why for s in snapshot.sources)
+
+
+def test_the_snapshot_tells_of_the_pulses() -> None:
+    """Rate, width, missing pulses and verdict stand in the source's status, and what refclock sources prints."""
+    engine = engine_of(PULSED)
+    for s in range(30):
+        for kind, late in ((EdgeKind.ASSERT, 0.0), (EdgeKind.CLEAR, 0.2)):
+            if s != 17:
+                engine.handle(Pulsed(SourceId("gps0"), Edge(at(s + late), kind, s), at(s + late)))
+    snapshot = engine.snapshot(at(30))
+    pulse = snapshot.sources[0].pulse
+    assert pulse is not None
+    assert (pulse.rate_hz, pulse.edge, pulse.width_ms, pulse.missing, pulse.stray) == (1.0, "assert", 200.0, 1, 0)
+    said = sources_in_words(json.loads(snapshot.as_json()))
+    assert "  gps0: one pulse a second, jitter 0.0 µs (9 of 10), 1 missing, 200.0 ms wide: not what timing wants" in "\n".join(said)
