@@ -12,7 +12,7 @@ BUILD  := gcc make python3 python3-venv python3-dev nettle-dev tzdata
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml setup.py constraints.txt native/build.py $(wildcard native/*.c native/*.h) hw-sim/fake_pps.c tools/setup.sh
+$(STAMP): pyproject.toml setup.py constraints.txt native/build.py $(wildcard native/*.c native/*.h) $(wildcard hw-sim/*.c) tools/setup.sh
 	@sh tools/setup.sh build $(BUILD)
 	@sh tools/setup.sh venv $(VENV)
 	@touch $@

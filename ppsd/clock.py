@@ -23,8 +23,8 @@ from refclock.sample import NS, Instant, Leap
 
 STA_UNSYNC: Final = 0x40
 """sys/timex.h."""
-STEP_NS: Final = 100_000_000
-"""A phase error up to this is slewed, never stepped (chrony's usual makestep threshold is 0.1 to 1 s; 0.1 s is also pairing's limit)."""
+FAR_NS: Final = 100_000_000
+"""Slewing so much takes minutes: worth telling."""
 TAU_S: Final = 4.0
 """Time constant of the phase: long against the second between two Steers, so the loop (gain 1/4) is far from oscillating."""
 LIMIT_PPM: Final = 500.0
@@ -96,7 +96,7 @@ class FreeRunningClock:
 
 
 class KernelClock:
-    """CLOCK_REALTIME follows the timescale. Steps only when ``may_step`` allows it; everything else is slewed, at most 500 ppm.
+    """CLOCK_REALTIME follows the timescale. Steps only where ``step_above_ns`` allows it; everything else is slewed, at most 500 ppm.
 
     OSError from the constructor: EBUSY when another program disciplines the clock, EPERM without CAP_SYS_TIME. From ``apply``: what the
     kernel refused.
@@ -146,7 +146,7 @@ class KernelClock:
             self._control.set_status(Leap.UNSYNCHRONISED, abs(error_ns), abs(error_ns))
             return notes
         self._panicked = False
-        if abs(error_ns) > STEP_NS and steer.may_step:
+        if steer.step_above_ns is not None and abs(error_ns) > steer.step_above_ns:
             self._control.step(error_ns)
             self._before = None
             notes.append(Note("system clock stepped by us", "warning", {"by_s": error_ns / NS}))
@@ -160,7 +160,7 @@ class KernelClock:
         est_ns, max_ns = steer.est_error_ns + abs(error_ns), steer.max_error_ns + abs(error_ns)
         self._control.set_status(steer.leap, est_ns, max_ns, steer.tai_offset_s)
         self._leap, self._leap_wait_until_ns = steer.leap, 0
-        out_of_reach = abs(rate_ppm) > LIMIT_PPM or abs(error_ns) > STEP_NS
+        out_of_reach = abs(rate_ppm) > LIMIT_PPM or abs(error_ns) > FAR_NS
         if out_of_reach != self._out_of_reach:
             self._out_of_reach = out_of_reach
             what = ("system clock is far off, slewing", "warning") if out_of_reach else ("system clock caught up", "info")
@@ -200,7 +200,7 @@ class KernelClock:
 
     def _leaping(self, steer: Steer, error_ns: int, now: Instant) -> bool:
         """Whether the announced second has just passed and the kernel, which steps at its next tick, has not taken it yet."""
-        if self._leap is Leap.NORMAL or steer.leap is not Leap.NORMAL or abs(abs(error_ns) - NS) > STEP_NS:
+        if self._leap is Leap.NORMAL or steer.leap is not Leap.NORMAL or abs(abs(error_ns) - NS) > FAR_NS:
             return False
         if not self._leap_wait_until_ns:
             self._leap_wait_until_ns = now.mono_ns + PHASE_LIFE_NS

@@ -79,9 +79,13 @@ def _run_directory(text: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class ClockConfig:
-    """``steer``: whether CLOCK_REALTIME is disciplined. ``holdover_limit_s``: longest holdover. ``max_bound_ms``: beyond it leap 3."""
+    """``steer``: whether CLOCK_REALTIME is disciplined. ``step``: when it may be stepped ("start": by the first corrections of a boot and
+    after somebody else's step). ``panic_s``: once it was right in this boot, a larger error is a mistake, not drift, and left alone (as in
+    ntpd). ``holdover_limit_s``: longest holdover. ``max_bound_ms``: beyond it leap 3."""
 
     steer: str = key("none", "who sets the system clock", choices=("none", "kernel"))
+    step: str = key("start", "when the system clock may be stepped", choices=("start", "always", "never"))
+    panic_s: float = key(1000.0, "seconds", low=1, high=1e9)
     holdover_limit_s: float = key(86400.0, "seconds", low=0, high=31_536_000)
     max_bound_ms: float = key(1000.0, "milliseconds", low=0.001, high=16_000)
     not_before: date = key(date.fromisoformat(BUILD_DATE), "a date like 2026-11-21, without quotes")  # noqa: RUF009 (key() makes a field)

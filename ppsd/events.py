@@ -148,14 +148,14 @@ class Publish:
 class Steer:
     """Bring CLOCK_REALTIME onto the timescale: at raw ``raw_ns`` it should have read ``utc_ns``, running at ``rate`` = d(UTC)/d(raw) - 1.
 
-    The clock decides how (frequency, slew, or one step when ``may_step``); ``leap`` and the errors are what the kernel should tell others.
-    An error beyond ``panic_ns`` (None: no limit) is left as it is and reported.
+    The clock decides how (frequency or slew, a step when REALTIME is off by more than ``step_above_ns``, never when that is None); ``leap``
+    and the errors are what the kernel should tell others. An error beyond ``panic_ns`` (None: no limit) is left as it is and reported.
     """
 
     raw_ns: int
     utc_ns: int
     rate: float
-    may_step: bool
+    step_above_ns: int | None
     leap: Leap
     tai_offset_s: int
     est_error_ns: int

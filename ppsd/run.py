@@ -140,7 +140,7 @@ class ClockProcess:
             self._listen(control.fileno(), control.handle_ready)
         if self._watch is not None:
             self._listen(self._watch.fileno(), self._stepped)
-        self._listen(signals.wake, signals.drain)
+        self._listen(signals.wake, self._woken)
 
     def _open_control(self, run_dir: Path) -> ControlServer | None:
         """None where there are no unix sockets at all (a clock simulator in front of libc): then nobody can ask."""
@@ -309,6 +309,13 @@ class ClockProcess:
             self._shared_ns = now.mono_ns + POLL_NS
             for name in [name for name, device in self._devices.items() if device.fileno() < 0]:
                 self._read(name)
+
+    def _woken(self) -> None:
+        """A signal, or a pulse that its thread took."""
+        if not self._signals.drain():  # called readable without reason, and would be for ever: a simulator in front of libc
+            self._poll.unregister(self._signals.wake)
+            del self._readers[self._signals.wake]
+            self._signals.let_go()
 
     def _stepped(self) -> None:
         """Somebody set the clock, a leap second was applied or the machine woke up: look at once."""

@@ -325,7 +325,7 @@ class Source:
             if not self._fresh(channel, now_mono_ns, LABEL_FRESH_NS):
                 return None
         estimate = channel.estimator.estimate(now_mono_ns)
-        return Candidate(self.id, estimate, channel.last_mono_ns, refid, self.config.prefer)
+        return Candidate(self.id, estimate, channel.last_mono_ns, refid, self.config.prefer, self.config.trust)
 
     @property
     def _pulse_fresh_ns(self) -> int:

@@ -100,11 +100,13 @@ def socket_path(text: str) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnySource:
-    """What every ``[[source]]`` has. ``prefer``: wins among agreeing sources. ``noselect``: measured and shown, never used."""
+    """What every ``[[source]]`` has. ``prefer``: wins among agreeing sources. ``trust``: only trusted sources decide which time is true, as
+    long as one of them has one. ``noselect``: measured and shown, never used."""
 
     kind: ClassVar[str] = ""
     name: str = key("", "a unique name; default: made from the type", empty=True, check=plain_name)
     prefer: bool = key(False, "true or false")
+    trust: bool = key(False, "true or false")
     noselect: bool = key(False, "true or false")
 
 

@@ -67,10 +67,10 @@ class FakeKernel:
         return self.raw_ns * (1 + RATE) - self.real_ns
 
 
-def steer(kernel: FakeKernel, may_step: bool = False, leap: Leap = Leap.NORMAL, utc_ns: int | None = None) -> Steer:
+def steer(kernel: FakeKernel, step_above_ns: int | None = None, leap: Leap = Leap.NORMAL, utc_ns: int | None = None) -> Steer:
     """What the engine says now."""
     utc = round(kernel.raw_ns * (1 + RATE)) if utc_ns is None else utc_ns
-    return Steer(kernel.raw_ns, utc, RATE, may_step, leap, 37, 100, 20_000)
+    return Steer(kernel.raw_ns, utc, RATE, step_above_ns, leap, 37, 100, 20_000)
 
 
 def settle(clock: KernelClock, kernel: FakeKernel, seconds: int) -> list[Note]:
@@ -106,7 +106,7 @@ def test_one_step_when_allowed_and_none_otherwise() -> None:
     """Half an hour off is stepped once, when the engine allows it; without leave it is slewed at the limit and said so once."""
     kernel = FakeKernel(1800 * NS)
     clock = KernelClock(kernel, NOWHERE)
-    notes = clock.apply(steer(kernel, may_step=True), kernel.now())
+    notes = clock.apply(steer(kernel, step_above_ns=100_000_000), kernel.now())
     assert kernel.steps == [1800 * NS]
     assert [n.event for n in notes] == ["system clock stepped by us"]
     settle(clock, kernel, 30)
@@ -139,7 +139,7 @@ def test_nothing_beyond_the_panic_limit_is_corrected() -> None:
     clock = KernelClock(kernel, NOWHERE)
     told = []
     for _ in range(3):
-        told += clock.apply(replace(steer(kernel, may_step=True), panic_ns=1000 * NS), kernel.run(NS))
+        told += clock.apply(replace(steer(kernel, step_above_ns=100_000_000), panic_ns=1000 * NS), kernel.run(NS))
     assert [n.event for n in told] == ["system clock is too far off, left alone"]
     assert not kernel.steps
     assert kernel.status[-1][0] is Leap.UNSYNCHRONISED
@@ -150,7 +150,7 @@ def test_a_small_error_is_never_stepped() -> None:
     """Leave to step is not an order: 99 ms are slewed."""
     kernel = FakeKernel(99_000_000)
     clock = KernelClock(kernel, NOWHERE)
-    clock.apply(steer(kernel, may_step=True), kernel.now())
+    clock.apply(steer(kernel, step_above_ns=100_000_000), kernel.now())
     assert not kernel.steps
 
 
@@ -238,7 +238,7 @@ def test_the_free_running_clock_does_nothing() -> None:
     """steer = "none" touches nothing and says nothing; how well another program keeps the clock is the kernel's own word."""
     kernel = FakeKernel(0)
     clock = FreeRunningClock(kernel)
-    assert clock.apply(steer(kernel, may_step=True), kernel.now()) == []
+    assert clock.apply(steer(kernel, step_above_ns=100_000_000), kernel.now()) == []
     assert clock.kept_error_ns() == 0
     assert KernelClock(kernel).kept_error_ns() is None
     clock.expire(kernel.now())

@@ -20,8 +20,8 @@ A, B, C = SourceId("a"), SourceId("b"), SourceId("c")
 NEW_YEAR = int(datetime(2027, 1, 1, tzinfo=UTC).timestamp())
 
 
-def claim(source: SourceId, offset_ns: int, bound_ns: float, prefer: bool = False) -> Candidate:
-    return Candidate(source, Estimate(0, 10**18 + offset_ns, 0.0, bound_ns, 0.0, 0.0, 1.0, 0.0, 100), 0, "GPS", prefer)
+def claim(source: SourceId, offset_ns: int, bound_ns: float, prefer: bool = False, trust: bool = False) -> Candidate:
+    return Candidate(source, Estimate(0, 10**18 + offset_ns, 0.0, bound_ns, 0.0, 0.0, 1.0, 0.0, 100), 0, "GPS", prefer, trust)
 
 
 def test_tightest_of_those_that_agree_wins() -> None:
@@ -38,6 +38,20 @@ def test_two_that_disagree_both_lose() -> None:
     choice = select([claim(A, 0, 100), claim(B, 10_000, 100)], A)
     assert choice.selected is None
     assert set(choice.falsetickers) == {A, B}
+
+
+def test_trusted_sources_outvote_the_others() -> None:
+    """However many agree on something else, a trusted source's time is true; the tightest that agrees with it is served, the others are
+    named. Two trusted ones that contradict each other both lose, and then nobody wins."""
+    crowd = [claim(B, 10_000, 100), claim(C, 10_050, 100)]
+    choice = select([claim(A, 0, 1000, trust=True), *crowd, claim(SourceId("d"), 900, 50)], None)
+    assert choice.selected is not None
+    assert choice.selected.source == SourceId("d")
+    assert choice.agreeing == {A, SourceId("d")}
+    assert set(choice.falsetickers) == {B, C}
+    assert select([claim(A, 0, 100, trust=True), claim(B, 10_000, 100, trust=True), claim(C, 0, 100)], None).selected is None
+    without = select([claim(A, 0, 1000), *crowd], None)
+    assert without.agreeing == {B, C}
 
 
 def test_prefer_and_reluctance() -> None:
