@@ -27,6 +27,7 @@ from ppsd.events import (
     Persist,
     Publish,
     Pulsed,
+    PulseFound,
     Received,
     Sampled,
     SkySeen,
@@ -141,6 +142,8 @@ class Engine:
             case SourceFound():
                 self.sources[event.source].found(event.what)
                 out.append(Note("source found", "info", {"source": event.source, "what": event.what}))
+            case PulseFound():
+                self.sources[event.source].pulse_found(event.bias_us, event.how)
             case SourceLost():
                 self.sources[event.source].lost(event.why)
                 out.append(Note("source lost", "warning", {"source": event.source, "why": event.why}))

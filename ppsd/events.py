@@ -109,6 +109,16 @@ class LeapFileRead:
 
 
 @dataclass(frozen=True, slots=True)
+class PulseFound:
+    """The pulse device is open. ``bias_us``: how late it may stamp an edge, by ``how`` it does (for people)."""
+
+    source: SourceId
+    bias_us: float
+    how: str
+    at: Instant
+
+
+@dataclass(frozen=True, slots=True)
 class Ticked:
     """Time passed (the engine's deadline came). ``kept_error_ns``: within what another program keeps the system clock, as the kernel
     tells; None when nobody does, or when we do, or when it may follow us."""
@@ -117,7 +127,20 @@ class Ticked:
     kept_error_ns: int | None = None
 
 
-Event = Received | Pulsed | Labelled | SkySeen | Sampled | SourceFound | SourceLost | Configured | ClockStepped | LeapFileRead | Ticked
+Event = (
+    Received
+    | Pulsed
+    | Labelled
+    | SkySeen
+    | Sampled
+    | SourceFound
+    | PulseFound
+    | SourceLost
+    | Configured
+    | ClockStepped
+    | LeapFileRead
+    | Ticked
+)
 
 # ---- effects ----------------------------------------------------------------------------------------------------------------------
 

@@ -86,7 +86,8 @@ def sources_in_words(clock: Snapshot) -> list[str]:
         lines.append(", ".join(words) + (f" — {s['why']}" if s["why"] else ""))
         lines += [f"  {s['name']}: {words}" for words in s.get("health", ()) if words != s["why"]]
         if pulse := s.get("pulse"):
-            told = (pulse["words"], *pulse["doubts"], pulse["changed"])
+            allowed = f"stamps up to {s['bias_us']:.4g} µs late allowed for" if s.get("bias_us") is not None else ""
+            told = (pulse["words"], allowed and f"{allowed} ({s['bias_how'] or 'as usual'})", *pulse["doubts"], pulse["changed"])
             lines += [f"  {s['name']}: {words}" for words in dict.fromkeys(told) if words and words != s["why"]]
     return lines
 

@@ -57,6 +57,8 @@ STATE_RATE_SIGMA = 5e-7
 """A crystal comes back within 0.5 ppm after a restart at another temperature (discipline.md b-ramp: 1 ppm over a warm-up)."""
 PULSE_REFID, LABEL_REFID = "PPS", "GPS"
 """Served reference identifiers (RFC 5905 figure 12): numbered by its pulse, or by its messages alone."""
+PULSE_BIAS_US = 15.0
+"""Allowance while nothing tells how the pulse is stamped: interrupt latency of a Raspberry Pi is 5 to 12 µs (receivers.md section 0.4)."""
 GPSD_PULSE_NS = 100_000.0
 """gpsd may stamp a pulse in user space, after TIOCMIWAIT woke it: 30 to 95 us late on a motherboard port (receivers.md section 0.4)."""
 SQUARE_PULSES = 5
@@ -134,6 +136,10 @@ class Source:
         self.has_pulse = bool(isinstance(config, ReceiverSource | GpsdSource) and config.pps)
         stated = config.edge if isinstance(config, Pulse) else "auto"
         self.rhythm = Rhythm(None if stated == "auto" else EdgeKind(stated))
+        self._bias_ns = PULSE_BIAS_US * 1e3
+        self._bias_how = ""
+        if isinstance(config, Pulse):
+            self.pulse_found(PULSE_BIAS_US, "")
         self._square_off = 0
         self._pulse_kind = "FalseFalseFalse"
         self.forget()
@@ -155,8 +161,7 @@ class Source:
             self._delay_unchecked = config.message_delay_ms is None and delay is not None
             if self.rhythm.period_ns:
                 self.pairing.rhythm(self.rhythm.period_ns, self.rhythm.alone)
-            bias = config.pps_bias_us * 1e3
-            self._bias_ns = bias
+            bias = self._bias_ns
         else:
             bias = config.bias_us * 1e3
         polled = not isinstance(config, Pulse) or config.pps_over_usb is not False
@@ -299,6 +304,12 @@ class Source:
         """The device is there."""
         self.present, self.what, self.lost_why = True, what, ""
 
+    def pulse_found(self, bias_us: float, how: str) -> None:
+        """Its pulse is stamped so, and may be that late."""
+        stated = self.config.pps_bias_us if isinstance(self.config, Pulse) else None
+        self._bias_ns = (bias_us if stated is None else stated) * 1e3
+        self._bias_how = how if stated is None else "as configured"
+
     def lost(self, why: str) -> None:
         """The device is gone: half a sentence and half a numbering go with it, what was learned stays."""
         self.present, self.lost_why = False, why
@@ -420,5 +431,7 @@ class Source:
             message_delay_ms=delay[0] / 1e6 if delay else None,
             message_spread_ms=delay[1] / 2e6 if delay else None,
             rejected=rejected,
+            bias_us=(self._bias_ns + self._reported_ns) / 1e3 if self.has_pulse else None,
+            bias_how=self._bias_how,
             pulse=self.rhythm.report(self.pairing.off_words()) if self.has_label else None,
         )

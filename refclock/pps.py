@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from refclock.kernel import LocalClock, PpsDevice, PpsEvent
 from refclock.sample import Edge, EdgeKind
@@ -63,6 +63,13 @@ def refusal(path: str, sysfs: Path = SYSFS) -> str:
     return ""
 
 
+class Stamping(NamedTuple):
+    """How a pulse gets its stamps, in words, and how late (µs) they may be when nobody measured it: goes into the bound."""
+
+    how: str
+    bias_us: float
+
+
 class EdgeQueue:
     """The last ``KEPT`` edges of a device, between the thread that stamps them and the shell that takes them."""
 
@@ -81,6 +88,10 @@ class EdgeQueue:
         return edges
 
 
+BY_KERNEL: Final = Stamping("by the kernel", 15.0)
+"""The interrupt latency of a Raspberry Pi's pin is 5 to 12 µs, a motherboard's is like it (published satpulse measurements)."""
+
+
 class PpsThread(EdgeQueue):
     """Edges of ``path`` from now on. ``wake`` is called in the thread after each edge and after a failure; it must not block.
 
@@ -88,8 +99,9 @@ class PpsThread(EdgeQueue):
     same when the device failed later; then the thread has ended. ``unplaced``: edges whose stamp a step of the clock made useless.
     """
 
-    def __init__(self, path: str, clock: LocalClock, wake: Callable[[], None]) -> None:
+    def __init__(self, path: str, clock: LocalClock, wake: Callable[[], None], stamping: Stamping = BY_KERNEL) -> None:
         super().__init__()
+        self.stamping = stamping
         self.path = path
         self.error = ""
         self.unplaced = 0

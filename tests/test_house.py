@@ -27,7 +27,7 @@ LAYERS: dict[str, int] = {
     # 3 devices
     **dict.fromkeys([f"refclock.{m}" for m in ("kernel", "host", "ports", "serial_port", "pps", "feed", "intake")], 3),
     **dict.fromkeys([f"refclock.{m}" for m in ("gpsd_socket", "control_line", "_kernel")], 3),
-    **dict.fromkeys([f"ppsd.{m}" for m in ("clock", "devices", "server", "interfaces", "state", "control", "_server")], 3),
+    **dict.fromkeys([f"ppsd.{m}" for m in ("clock", "devices", "server", "interfaces", "state", "control", "wakeup", "_server")], 3),
     # 4 programs
     **dict.fromkeys([f"ppsd.{m}" for m in ("run", "serve", "signals", "supervise", "foreground", "cli", "reports", "query", "clients")], 4),
     **dict.fromkeys([f"ppsd.{m}" for m in ("examination", "doctor", "doctor_hardware", "doctor_clock")], 4),
