@@ -179,15 +179,19 @@ def detect(config: Config, patience_s: float, as_json: bool, apply_to: Path | No
 
 
 def _apply(path: Path, good: str, out: TextIO) -> int:
-    """Add the tables to the configuration if the whole is good then; what was there is kept, also as FILE.bak."""
+    """Add the tables to the configuration."""
     before = path.read_text(encoding="utf-8") if path.exists() else ""
-    after = f"{before.rstrip()}\n\n# found by refclock detect\n{good}".lstrip()
+    return rewrite(path, before, f"{before.rstrip()}\n\n# found by refclock detect\n{good}".lstrip(), "detect", out)
+
+
+def rewrite(path: Path, before: str, after: str, command: str, out: TextIO) -> int:
+    """Make ``after`` of the configuration if that is good; what was there is kept, also as FILE.bak."""
     try:
         parse(after, str(path))
     except ConfigError as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)
-        print(f"refclock detect: {path} was left as it is: what was found does not go with what it says", file=sys.stderr)
+        print(f"refclock {command}: {path} was left as it is: what was found does not go with what it says", file=sys.stderr)
         return 78
     path.parent.mkdir(parents=True, exist_ok=True)
     if before:

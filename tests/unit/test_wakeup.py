@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import struct
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from ppsd.wakeup import hold
 
 
 def held(device: Path) -> bool:
-    return any(os.readlink(fd) == str(device) for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink())
+    return device in {fd.resolve() for fd in Path("/proc/self/fd").iterdir()}
 
 
 def test_the_demand_lasts_as_long_as_the_process_lets_it(tmp_path: Path) -> None:
