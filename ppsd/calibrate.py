@@ -162,7 +162,7 @@ def echo(source: str, pulse: str, output: str, count: int) -> Bias:
             device.stop()
     finally:
         line.close()
-    if len(late) < ENOUGH:
+    if lost > len(late):
         raise CannotTell(
             f"{len(late)} of {count} edges came back: is {output} wired to the input of {pulse}, and the receiver's pulse off it?"
         )

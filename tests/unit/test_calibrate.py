@@ -24,7 +24,7 @@ from ppsd.calibrate import Bias, CannotTell, calibrate, judged, versus, written
 from ppsd.config import parse
 from refclock.output_line import OutputLine
 
-CONFIG = '[clock]\nsteer = "none"\n\n[[source]]  # the roof\ntype = "receiver"\nname = "roof"\ndevice = "/dev/ttyS0"\npps = "/dev/pps-sim0"\n'
+CONFIG = '[clock]\nsteer = "none"\n\n[[source]]  # roof\ntype = "receiver"\nname = "roof"\ndevice = "/dev/ttyS0"\npps = "/dev/pps-sim0"\n'
 
 
 class Daemon:
@@ -44,8 +44,8 @@ class Daemon:
         names, pulses = ("roof", "lab"), ({"words": ""}, None)
         return {
             "sources": [
-                {"name": name, "samples": n, "offset_ns": offset * 1e3, "bound_ns": self.bound_us * 1e3, "pulse": pulse, "why": "no fix yet"}
-                for name, offset, pulse in zip(names, offsets, pulses, strict=True)
+                {"name": name, "samples": n, "offset_ns": us * 1e3, "bound_ns": self.bound_us * 1e3, "pulse": pulse, "why": "no fix yet"}
+                for name, us, pulse in zip(names, offsets, pulses, strict=True)
             ]
         }
 

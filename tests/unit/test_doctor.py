@@ -61,6 +61,7 @@ class Machine:
     def examined(self, config: str = CONFIG, **changes: Any) -> dict[str, Finding]:
         source = SOURCE | changes
         clock = {"pid": 77, "verdict": "LOCKED", "clock_steps": changes.get("clock_steps", 0), "sources": [source]}
+        clock["system_offset_ns"] = changes.get("system_offset_ns")
         patient = Patient(Host(self.root), parse(config), clock, self.wait, lambda: NOW_S)
         return {finding.check: finding for finding in examine(patient)}
 
@@ -258,3 +259,16 @@ def test_what_the_daemon_says_of_its_pulses_is_told(machine: Machine) -> None:
     assert machine.examined(pulse=PULSE | {"jitter_us": 300.0})["RC05"].state == WARN
     machine.rate = 5.0
     assert machine.examined(pulse=PULSE | {"rate_hz": 5.0})["RC04"] == Finding("RC04", OK, "gps0: 5 pulses a second")
+
+
+def test_a_clock_that_ntp_keeps_and_the_served_time_must_agree(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A served time 100 ms behind a system clock that is kept to 3 ms: told with the trailing edge as what it looks like; one that nobody
+    keeps, or that is kept to 200 ms only, says nothing."""
+    for status, error_ns, state in ((0, 3_000_000, FAIL), (0x40, 3_000_000, OK), (0, 200_000_000, OK)):
+        kept = Adjtimex(-12.5, 0, error_ns, 1, 37, status, 0, Leap.NORMAL)
+        monkeypatch.setattr(doctor_clock, "read_adjtimex", lambda kept=kept: kept)
+        found = machine.examined(system_offset_ns=-100_000_000)["RC21"]
+        assert found.state == state
+        if state == FAIL:
+            assert "is 100 ms ahead of the served time" in found.what
+            assert "trailing edge" in found.do

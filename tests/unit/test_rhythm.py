@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from refclock.rhythm import Rhythm
 from refclock.sample import NS, Edge, EdgeKind, Instant
@@ -182,3 +184,17 @@ def test_pulses_are_judged(gaps_ns: list[int], width_ns: int | None, words: str,
     assert report is not None
     assert words in report.words
     assert report.good is good
+
+
+@given(st.lists(st.tuples(st.integers(0, 60 * NS), st.sampled_from(EdgeKind)), max_size=300), st.sampled_from([None, *EdgeKind]))
+def test_whatever_comes_pulses_are_edges_in_order_each_once(stamps: list[tuple[int, EdgeKind]], fixed: EdgeKind | None) -> None:
+    """Of any edges only those that came pass, none twice, never back in time, of one kind while the choice stands; it never raises."""
+    edges = [Edge(Instant(at, at), kind, n) for n, (at, kind) in enumerate(sorted(stamps, key=lambda s: s[0]))]
+    rhythm = Rhythm(fixed)
+    came = [pulse for edge in edges for pulse in rhythm.accept(edge)]
+    instants = [pulse.at.mono_ns for pulse in came]
+    assert instants == sorted(set(instants))
+    assert set(came) <= set(edges)
+    assert fixed is None or all(pulse.kind is fixed for pulse in came)
+    rhythm.report()
+    rhythm.why()
