@@ -433,5 +433,5 @@ class Source:
             rejected=rejected,
             bias_us=(self._bias_ns + self._reported_ns) / 1e3 if self.has_pulse else None,
             bias_how=self._bias_how,
-            pulse=self.rhythm.report(self.pairing.off_words()) if self.has_label else None,
+            pulse=self.rhythm.report(self.pairing.doubt()) if self.has_label else None,
         )

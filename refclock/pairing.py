@@ -370,6 +370,16 @@ class Pairing:
             return f"{much} before the served seconds: those may be made of a pulse's trailing edge; given up if that goes on"
         return f'{much} after the served seconds: by all appearance the trailing edge of a pulse that wide; set edge = "auto", {OTHER_EDGE}'
 
+    def doubt(self) -> str:
+        """What speaks against the pulses as they are numbered: off the served seconds, or after their messages; "" for nothing."""
+        delay = self.delay_ns()[0] if self.delay_learned else 0.0
+        if self.off_ns or delay >= -SPEAKS_AT_ONCE_NS or (self.stated_delay_ns or 0) < 0:
+            return self.off_words()
+        return (
+            f"its messages come {-delay / 1e6:.0f} ms before the pulse: unless this receiver speaks before its pulse, the trailing edge is "
+            f"taken; {OTHER_EDGE}"
+        )
+
     def _rounded(self, edge: Edge, tai_ns: int) -> Sample | None:
         """The pulse on its nearest second, None when it is another of several in the second, or too far off to be any."""
         second = _nearest(tai_ns)

@@ -69,8 +69,8 @@ def test_a_control_line_is_shown_too(tmp_path: Path) -> None:
     """What `pps` in the configuration may name, this command can show; one that is not there says so."""
     with pulsing(tmp_path, NS, 100_000_000), Pty(tmp_path / TTY):
         shown = pps(tmp_path, f"{tmp_path / TTY}:dcd", "--test", "9")
-    assert "100." in shown.stdout
-    assert "one pulse a second" in shown.stdout
+    assert "one pulse a second, jitter " in shown.stdout
+    assert " ms wide" in shown.stdout
     missing = pps(tmp_path, "/dev/pps77", "--test", "1")
     assert missing.returncode != 0
     assert "there is no such device" in missing.stderr

@@ -156,3 +156,28 @@ def test_the_snapshot_tells_of_the_pulses() -> None:
     assert (pulse.rate_hz, pulse.edge, pulse.width_ms, pulse.missing, pulse.stray) == (1.0, "assert", 200.0, 1, 0)
     said = sources_in_words(json.loads(snapshot.as_json()))
     assert "  gps0: one pulse a second, jitter 0.0 µs (9 of 10), 1 missing, 200.0 ms wide: not what timing wants" in "\n".join(said)
+
+
+def test_the_fall_of_a_square_wave_marks_the_second_when_the_served_time_says_so() -> None:
+    """Half a second high and half low, turned round: its rise lies on the half seconds of the served time, so its fall is taken."""
+    source, leaps = Source(PULSED, UTC0 - DAY_S, {}), LeapKeeper()
+    used = []
+    for s in range(30):
+        source.labelled(label(s, 0.1), leaps, RIGHT)
+        for kind, late in ((EdgeKind.CLEAR, 0.0), (EdgeKind.ASSERT, 0.5)):
+            sample = source.pulsed(Edge(at(s + late), kind, s), RIGHT)
+            if sample is not None:
+                used.append((kind, sample.at.mono_ns - MONO0))
+    assert len(used) > 10
+    assert all(kind is EdgeKind.CLEAR and since % NS == 0 for kind, since in used)
+
+
+def test_messages_before_the_pulse_are_told() -> None:
+    """Labels that come 40 ms before the pulses they name, by a timescale made of those pulses: told as what a trailing edge looks like."""
+    source, leaps = Source(PULSED, UTC0 - DAY_S, {}), LeapKeeper()
+    for s in range(20):
+        source.labelled(label(s, -0.04), leaps, RIGHT)
+        source.pulsed(Edge(at(s), EdgeKind.ASSERT, s), RIGHT)
+    status = source.status(at(20), "*", "", None)
+    assert status.pulse is not None
+    assert "its messages come 40 ms before the pulse" in status.pulse.doubts[0]
