@@ -9,7 +9,7 @@ from ppsd.clock import STA_UNSYNC
 from ppsd.examination import FAIL, OK, SKIP, WARN, Finding, Patient
 from ppsd.query import ask_once
 from refclock.kernel import read_adjtimex
-from refclock.pairing import WRONG_EDGE_NS
+from refclock.pairing import OFF_CLOCK_NS
 
 STEERING: Final = {
     "chronyd": "chrony",
@@ -49,7 +49,7 @@ def kernel_clock(p: Patient) -> Finding:
     if state.status & STA_UNSYNC and p.config.clock.steer == "kernel" and p.clock and p.clock["verdict"] == "LOCKED":
         return Finding("RC21", FAIL, "we are locked, but the kernel says unsynchronised", "look for another program that sets it: RC20")
     off_ns = p.clock["system_offset_ns"] if p.clock and p.config.clock.steer == "none" else None
-    if off_ns is not None and not state.status & STA_UNSYNC and abs(off_ns) > WRONG_EDGE_NS + state.max_error_ns:
+    if off_ns is not None and not state.status & STA_UNSYNC and abs(off_ns) > OFF_CLOCK_NS + state.max_error_ns:
         much = f"{abs(off_ns) / 1e6:.0f} ms {'behind' if off_ns > 0 else 'ahead of'}"
         what = f"the system clock, kept by another program within {state.max_error_ns / 1e6:.0f} ms, is {much} the served time"
         do = "one is wrong: if 100 or 200 ms ahead, a pulse's trailing edge is taken for the second (RC05); ask a third: --against"

@@ -30,8 +30,9 @@ LINES: Final = {"dcd": termios.TIOCM_CAR, "cts": termios.TIOCM_CTS, "dsr": termi
 BY_THREAD: Final = Stamping("by a thread that waits for a control line", 200.0)
 BY_THREAD_USB: Final = Stamping("by a thread that waits for a control line over USB", 2000.0)
 BY_DISCIPLINE: Final = Stamping("by the kernel, on a serial port's line", 120.0)
-BY_KERNEL_USB: Final = Stamping("by the kernel, over USB", 250.0)
-"""Measured by others: 94 µs on a motherboard's DCD that sleeps between, 215 µs behind an FT232H (receivers.md section 0.4)."""
+BY_KERNEL_USB: Final = Stamping("by the kernel, over USB", 1000.0)
+"""Measured by others: 94 µs on a motherboard's DCD whose processor sleeps between, 215 µs behind an FT232H (receivers.md section 0.4); an
+adapter at full speed is asked each millisecond (USB 2.0 section 8.4.3)."""
 N_PPS: Final = 18
 """The line discipline that stamps DCD in the kernel (include/uapi/linux/tty.h)."""
 ATTACH_S: Final = 0.5

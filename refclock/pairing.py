@@ -54,8 +54,10 @@ DISAGREEING_PROVEN = 300
 five minutes when labels had confirmed it for longer than ``PROVEN`` (then late labels are likelier than a wrong timescale)."""
 PROVEN = 60
 TAKING_UP = "taking up its pulses"
-WRONG_EDGE_NS = 50_000_000
+WRONG_EDGE_NS = 25_000_000
 """A pulse that far off the served second (and its bound) does not mark it: pulses are 100 or 200 ms wide, late stamps at most 20 ms."""
+OFF_CLOCK_NS = 50_000_000
+"""The same of another program's clock, whose word for its error may leave out what the network adds."""
 SPEAKS_AT_ONCE_NS = 5_000_000
 """A label may seem this much earlier than a pulse of which one edge is all we see: USB polls each ms, drivers add some."""
 KEPT_CLOCK_NS = 25_000_000
@@ -224,7 +226,7 @@ class Pairing:
     def _off_clock(self, opinion: int, kept_ns: int) -> bool:
         """Whether a pulse whose TAI is ``opinion`` by a well kept system clock lies off that clock's seconds; said in ``why``."""
         off = opinion - _nearest(opinion)
-        if abs(off) <= WRONG_EDGE_NS + kept_ns:
+        if abs(off) <= OFF_CLOCK_NS + kept_ns:
             return False
         self.refused["off-clock"] += 1
         self.why = (

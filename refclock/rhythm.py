@@ -28,6 +28,8 @@ FEW = 3
 ALONE = 4
 PURE = 4
 """Edges of a new rhythm for each stray that may lie between: hum and noise fit any rhythm, with many more beside it."""
+LONG = 3
+"""So many times as many edges bear a rhythm out among as many strays, when these keep no place in it."""
 FITS_NS = 5_000_000
 """How exactly the first edges must fit: a busy host stamps 4 ms late (load bursts of the scenarios), 9 and 10 Hz lie 11 ms apart."""
 FOLLOWS_NS = 40_000_000
@@ -135,18 +137,51 @@ class Train:
         instants = [e.at.mono_ns for e in self._apart]
         for period in PERIODS_NS:
             count = FEW + (NS // period if period < NS else 0)
-            if len(instants) < count or at - instants[0] < (count - 1) * period - FITS_NS:
-                continue
-            comb = [self._near(instants, at - j * period) for j in range(count - 1, -1, -1)]
-            first = bisect_left(instants, at - (count - 1) * period - FITS_NS)
-            if None in comb or len(instants) - first > count + count // PURE or self._misses(instants, period):
-                continue
-            self.pulses += count if period != self.period_ns else 1
-            self.period_ns, self._unmeasured = period, 0
-            self.on.clear()
-            self.on.extend(self._apart[i] for i in comb if i is not None)
-            return True
+            for wanted, strays in ((count, count // PURE), (LONG * count, LONG * count)):
+                comb = self._comb(instants, at, period, wanted)
+                if comb is None:
+                    break
+                others = instants[comb[0] : comb[-1]]
+                if len(others) - wanted >= strays or self._misses(instants, period):
+                    continue
+                if wanted > count and self._regular([x for i, x in enumerate(others, comb[0]) if i not in comb], at, period):
+                    continue
+                self.pulses += wanted if period != self.period_ns else 1
+                self._take(comb, period)
+                return True
         return False
+
+    def _take(self, comb: list[int], period: int) -> None:
+        self.period_ns, self._unmeasured = period, 0
+        self.on.clear()
+        self.on.extend(self._apart[i] for i in comb)
+
+    def _comb(self, instants: list[int], at: int, period: int, count: int) -> list[int] | None:
+        """Indices of the ``count`` edges that lie whole periods before ``at``, itself included; None when one is not there."""
+        if len(instants) < count or at - instants[0] < (count - 1) * period - FITS_NS:
+            return None
+        comb = [self._near(instants, at - j * period) for j in range(count - 1, -1, -1)]
+        return [i for i in comb if i is not None] if None not in comb else None
+
+    def _regular(self, others: list[int], at: int, period: int) -> bool:
+        """Whether edges beside a rhythm keep one place in it: then it is not the whole rhythm."""
+        places = [(at - other) % period for other in others]
+        if not places:
+            return False
+        middle = median(places)
+        return sum(abs(place - middle) < SQUARE * period for place in places) > len(places) // 2
+
+    def follow(self, period: int) -> None:
+        """Take up the rhythm that the other edge of the pulse keeps, where strays among its own edges hid it."""
+        instants = [e.at.mono_ns for e in self._apart]
+        count = FEW + (NS // period if period < NS else 0)
+        for at in reversed(instants):
+            if instants[-1] - at >= period:
+                return
+            comb = self._comb(instants, at, period, count)
+            if comb is not None:
+                self._take(comb, period)
+                return
 
     def _misses(self, instants: list[int], period: int) -> bool:
         """Whether ``period`` was found to be inexact before, and still is."""
@@ -292,6 +327,8 @@ class Rhythm:
         """``edge`` is on its train: which kind leads, by the part of the period that ends with it?"""
         other = self._trains[_other(edge.kind)]
         at, period = edge.at.mono_ns, train.period_ns
+        if other.period_ns != period and len(train.on) >= ALONE:
+            other.follow(period)
         if other.period_ns == period:
             part = (at - other.on[-1].at.mono_ns) % period
             self.alone = False

@@ -97,12 +97,12 @@ def test_half_a_second_is_refused_with_the_reason(delay_s: float, labels: int) -
 
 @given(st.integers(-90_000_000, 90_000_000), st.floats(1.0, 90e6))
 def test_below_a_tenth_of_a_second_pulses_are_rounded(error_ns: int, bound_ns: float) -> None:
-    """With a bound below 0.1 s the pulse takes the timescale's nearest second, labels or not; one that lies 50 ms and the bound off it is
+    """With a bound below 0.1 s the pulse takes the timescale's nearest second, labels or not; one that lies 25 ms and the bound off it is
     refused with how far, for it may be a trailing edge."""
     pairing = Pairing(None, 300_000_000)
     present = Present(MONO0, (UTC0 + 37) * NS + error_ns, 0.0, bound_ns)
     sample = pairing.edge(edge(5), present)
-    if abs(error_ns) > 50_000_000 + bound_ns:
+    if abs(error_ns) > 25_000_000 + bound_ns:
         assert sample is None
         assert f"{abs(error_ns) / 1e6:.0f} ms {'after' if error_ns > 0 else 'before'} the served seconds" in pairing.why
         sample = pairing.edge(edge(5), present, rivalled=True)

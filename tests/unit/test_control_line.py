@@ -47,7 +47,7 @@ def test_the_bound_allows_for_how_the_pulse_is_stamped(tmp_path: Path) -> None:
         (directory / "path").write_text(tty)
     stampings = [kernel_stamping(f"/dev/pps{number}", Host(tmp_path)) for number in range(4)]
     assert stampings == [BY_KERNEL, BY_DISCIPLINE, BY_KERNEL_USB, BY_KERNEL]
-    assert [s.bias_us for s in stampings] == [15.0, 120.0, 250.0, 15.0]
+    assert [s.bias_us for s in stampings] == [15.0, 120.0, 1000.0, 15.0]
 
 
 CHILD = """
