@@ -95,7 +95,7 @@ def pulses(p: Patient) -> Finding:
     """RC04: is there a pulse device, and do pulses come once a second?"""
     check, names = "RC04", p.pulse_devices
     if not names:
-        do = "on a Raspberry Pi: dtoverlay=pps-gpio,gpiopin=18 in config.txt and wire the pulse; over a serial line: ldattach 18 DEVICE"
+        do = "on a Raspberry Pi: dtoverlay=pps-gpio,gpiopin=18,capture_clear=on in config.txt; over a serial line: ldattach 18 DEVICE"
         return Finding(check, WARN, "no pulse device (/dev/ppsN): the time will be good to milliseconds only", do)
     timers = [d for d in names if (p.host.text(f"/sys/class/pps/{d.rpartition('/')[2]}/name") or "").startswith("ktimer")]
     if names == timers:

@@ -10,7 +10,7 @@ import pytest
 
 from ppsd.config import ClockConfig, Config
 from ppsd.engine import Engine
-from ppsd.events import Pulsed, Received, SourceFound, Ticked
+from ppsd.events import Note, Pulsed, Received, SourceFound, Ticked
 from ppsd.leap import LeapKeeper
 from ppsd.reports import sources_in_words
 from ppsd.source import GPSD_PULSE_NS, Source
@@ -181,3 +181,16 @@ def test_messages_before_the_pulse_are_told() -> None:
     status = source.status(at(20), "*", "", None)
     assert status.pulse is not None
     assert "its messages come 40 ms before the pulse" in status.pulse.doubts[0]
+
+
+def test_a_change_of_the_pulses_is_logged_once() -> None:
+    """From one to five pulses a second: one note in the log."""
+    engine = engine_of(PULSED)
+    notes = []
+    for s in range(40):
+        for k in range(1 if s < 20 else 5):
+            came = at(s + k / 5)
+            notes += engine.handle(Pulsed(SourceId("gps0"), Edge(came, EdgeKind.ASSERT, s), came))
+        notes += engine.handle(Ticked(at(s + 0.95)))
+    told = [n for n in notes if isinstance(n, Note) and n.event == "pulses changed"]
+    assert [n.fields["what"] for n in told] == ["the pulses went from 1 to 5 a second"]
