@@ -184,16 +184,17 @@ def written(text: str, index: int, value: int) -> str:
     return "\n".join(lines)
 
 
-def report(bias: Bias, as_json: bool, out: TextIO) -> None:
-    """The figures, and what to write."""
+def report(bias: Bias, as_json: bool, useful: bool, out: TextIO) -> None:
+    """The figures, and what to write when they are ``useful``."""
     if as_json:
-        print(json.dumps(asdict(bias) | {"lines": bias.lines}), file=out)
+        print(json.dumps(asdict(bias) | {"useful": useful, "lines": bias.lines}), file=out)
         return
     when = "late" if bias.late_us >= 0 else "early"
     print(f"{bias.source}: stamped {abs(bias.late_us):.1f} µs {when} ± {bias.uncertainty_us:.1f}, {bias.how}", file=out)
     lost = f", {bias.lost} lost" if bias.lost else ""
     print(f"{bias.samples} measurements{lost}: from {bias.low_us:.1f} µs, 19 of 20 below {bias.high_us:.1f} µs", file=out)
-    print(f"to be written into its [[source]] (--apply does it):\n{bias.lines}", file=out)
+    if useful:
+        print(f"to be written into its [[source]] (--apply does it):\n{bias.lines}", file=out)
 
 
 def calibrate(measure: Callable[[], Bias], config: Config, apply_to: Path | None, as_json: bool, out: TextIO) -> int:
@@ -203,9 +204,10 @@ def calibrate(measure: Callable[[], Bias], config: Config, apply_to: Path | None
     except CannotTell as why:
         print(f"refclock calibrate pps: {why}", file=sys.stderr)
         return 1
-    report(bias, as_json, out)
     allowed = next((s.pps_bias_us for s in config.sources if s.name == bias.source and isinstance(s, Pulse)), None)
-    if bias.known_us > max(abs(bias.late_us), 0.0 if allowed is None else allowed):
+    useful = bias.known_us <= max(abs(bias.late_us), allowed or 0.0)
+    report(bias, as_json, useful, out)
+    if not useful:
         what = f"that is worth little: what it was measured by is good to ±{bias.known_us:.3g} µs only; use a better source, or an echo"
         print(f"refclock calibrate pps: {what}", file=sys.stderr)
         return 1

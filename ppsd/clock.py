@@ -86,12 +86,12 @@ class FreeRunningClock:
         del now
 
     def kept_error_ns(self) -> int | None:
-        """The kernel's maximum error while it calls the clock synchronised."""
+        """The kernel's maximum error while it calls the clock synchronised; zero is nobody's claim."""
         try:
             state = self._control.read_adjtimex()
         except OSError:
             return None
-        return None if state.status & STA_UNSYNC else state.max_error_ns
+        return None if state.status & STA_UNSYNC else state.max_error_ns or None
 
     def close(self) -> None:
         """Nothing."""

@@ -29,7 +29,7 @@ SYSFS: Final = Path("/sys/class/pps")
 
 _HINTS: Final = {
     errno.ENOENT: (
-        "on a Raspberry Pi put dtoverlay=pps-gpio,gpiopin=18,capture_clear=on (the pin with the pulse) into /boot/firmware/config.txt, reboot;"
+        "on a Raspberry Pi put dtoverlay=pps-gpio,gpiopin=18,capture_clear=on (the pulse's pin) into /boot/firmware/config.txt and reboot;"
         " for a pulse on a serial port's DCD line run: ldattach PPS <tty>"
     ),
     errno.EACCES: 'give this user access by the udev line: SUBSYSTEM=="pps", GROUP="dialout", MODE="0660"',
