@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ppsd.clock import TAU_S, FreeRunningClock, KernelClock, rival_disciplines
+from ppsd.clock import STA_UNSYNC, TAU_S, FreeRunningClock, KernelClock, rival_disciplines
 from ppsd.events import Note, Steer
 from refclock.kernel import Adjtimex
 from refclock.sample import NS, Instant, Leap
