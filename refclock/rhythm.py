@@ -5,10 +5,11 @@ keep a rhythm that can mark seconds: a whole number of pulses a second up to ten
 itself and found again when it changes; edges beside it (ringing, coupling, hum) are counted and go no further.
 
 ``Train`` holds the edges of one kind. Its rhythm is known when each of its last few edges has its fellow at every whole period before it,
-and few others lie between; from then on an edge belongs to it when it comes a whole number of periods after the last one that did.
-``Rhythm`` has the trains of both kinds and says which of them marks seconds: the edge that starts the *shorter* part of the period leads,
-whatever the wiring inverts; a square wave's is assert; of a single kind it is that one. Which *second* a pulse marks, and which of several
-within one, is not decided here (``refclock.pairing``). Pure; cost of an edge in rhythm: 2 µs.
+and few others lie between (or many that keep no place in it, when three times as many bear it out); from then on an edge belongs to it
+when it comes a whole number of periods after the last one that did. ``Rhythm`` has the trains of both kinds and says which of them marks
+seconds: the edge that starts the *shorter* part of the period leads, whatever the wiring inverts; a square wave's is assert; of a single
+kind it is that one. Which *second* a pulse marks, and which of several within one, is not decided here (``refclock.pairing``). Pure; cost
+of an edge in rhythm: 4 µs.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ OFF_RATE = 1e-3
 MEASURED = 16
 """Pulses between two looks at the exact rate."""
 KEPT = 64
+"""Edges of a kind remembered: nine a second apart among as many strays, or three seconds of ten a second among some."""
 EARLY_S = 3.0
 """What looks like a rhythm is not refused sooner: it takes two seconds to be believed."""
 SQUARE = 0.05
