@@ -141,7 +141,7 @@ class Source:
         if isinstance(config, Pulse):
             self.pulse_found(PULSE_BIAS_US, "")
         self._square_off = 0
-        self._pulse_kind = "FalseFalseFalse"
+        self._pulse_told = ("", False, 0)
         self.forget()
 
     def forget(self) -> None:
@@ -285,11 +285,12 @@ class Source:
 
     def pulse_news(self) -> str:
         """What the log should say of the pulses, once: another rate, another doubt about which edge or second they are; "" for nothing."""
-        kind = f"{self.rhythm.changed}{bool(self.rhythm.contradiction())}{self.pairing.off_ns > 0}{self.pairing.off_ns < 0}"
-        if not self.has_label or kind == self._pulse_kind:
+        off = (self.pairing.off_ns > 0) - (self.pairing.off_ns < 0)
+        now = (self.rhythm.changed, bool(self.rhythm.contradiction()), off)
+        if not self.has_label or now == self._pulse_told:
             return ""
         news = self.rhythm.contradiction() or self.pairing.off_words() or self.rhythm.changed or "its pulses are in phase again"
-        self._pulse_kind = kind
+        self._pulse_told = now
         return news
 
     def sampled(self, sample: Sample, present: Present | None) -> bool:
