@@ -285,9 +285,11 @@ class Source:
 
     def pulse_news(self) -> str:
         """What the log should say of the pulses, once: another rate, another doubt about which edge or second they are; "" for nothing."""
+        if not self.has_label:
+            return ""
         off = (self.pairing.off_ns > 0) - (self.pairing.off_ns < 0)
         now = (self.rhythm.changed, bool(self.rhythm.contradiction()), off)
-        if not self.has_label or now == self._pulse_told:
+        if now == self._pulse_told:
             return ""
         news = self.rhythm.contradiction() or self.pairing.off_words() or self.rhythm.changed or "its pulses are in phase again"
         self._pulse_told = now
