@@ -7,14 +7,15 @@ Flow: serial_port, gpsd_socket, intake (bytes and raw samples) -> **devices** ->
 from __future__ import annotations
 
 import errno
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from ppsd.engine import Engine
-from ppsd.events import Configured, Labelled, Pulsed, PulseFound, Received, Report, Sampled, SkySeen
+from ppsd.events import Configured, Event, Labelled, Pulsed, PulseFound, Received, Report, Sampled, SkySeen
 from refclock.config import AUTO, GpsdSource, Pulse, ReceiverSource, ShmSource, SockSource, Source
 from refclock.configure import Intent, PulseIntent
-from refclock.control_line import allowance_us
+from refclock.control_line import PulseDevice, open_pulse
 from refclock.detect import BaudSearch
 from refclock.gpsd import GpsdPulse, GpsdStream
 from refclock.gpsd_socket import GpsdSocket
@@ -28,6 +29,36 @@ from refclock.upkeep import Upkeep
 
 PULSE_NAMED_NS: Final = 100_000_000
 """A bound below this names the second of a sample that is known modulo a second (as for pulses: refclock.pairing)."""
+
+
+PAUSES_NS: Final = (1 * NS, 2 * NS, 5 * NS)
+"""Before the n-th attempt in a row to open a device; the last one repeats. A plugged-in receiver is noticed within five seconds."""
+
+
+@dataclass(slots=True)
+class Retry:
+    """When to try again, and what was said of it last."""
+
+    due_ns: int = 0
+    failures: int = 0
+    why: str = ""
+
+    def failed(self, now_ns: int, why: str) -> bool:
+        """Put it off; whether ``why`` is news."""
+        self.due_ns = now_ns + PAUSES_NS[min(self.failures, len(PAUSES_NS) - 1)]
+        self.failures += 1
+        news, self.why = why != self.why, why
+        return news
+
+    def worked(self) -> None:
+        """Start from the shortest pause again."""
+        self.failures, self.why = 0, ""
+
+
+def said(error: OSError) -> str:
+    """What an OSError has to say, with the file when it names one."""
+    text = error.strerror or str(error)
+    return f"{error.filename}: {text}" if error.filename else text
 
 
 class Device(Protocol):
@@ -262,7 +293,73 @@ def open_device(source: Source, clock: LocalClock, engine: Engine, first_baud: i
     return Intake(source, clock, engine)
 
 
-def pulse_found(source: Pulse, path: str, host: Host, at: Instant) -> PulseFound:
-    """What the driver of the pulse at ``path`` tells, where the configuration leaves it open."""
-    usb = over_usb(host, path) if source.pps_over_usb is None else source.pps_over_usb
-    return PulseFound(SourceId(source.name), path, usb, allowance_us(path, source.pps_bias_us), at)
+class PulseInputs:
+    """The pulse devices of all sources: opened when they are there and due, and their edges as events. ``tell``: (what, trouble or "") for
+    people, on change. ``where``: the path of a source's pulse as configured, "" when it is not there now."""
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        clock: LocalClock,
+        wake: Callable[[], None],
+        tell: Callable[[str, str], None],
+        *,
+        host: Host,
+        where: Callable[[Pulse], str] = lambda source: source.pps,
+    ) -> None:
+        self._clock, self._wake, self._tell, self._host, self._where = clock, wake, tell, host, where
+        self._sources = {SourceId(s.name): s for s in sources if isinstance(s, Pulse) and s.pps}
+        self._retries = {name: Retry() for name in self._sources}
+        self._open: dict[SourceId, PulseDevice] = {}
+        self._paths: dict[SourceId, str] = {}
+
+    @property
+    def in_use(self) -> set[str]:
+        """The paths of those that are open."""
+        return {path for name, path in self._paths.items() if name in self._open}
+
+    def due_ns(self) -> list[int]:
+        """Raw instants at which those that are missing want to be tried."""
+        return [retry.due_ns for name, retry in self._retries.items() if name not in self._open]
+
+    def open_due(self, now_ns: int) -> list[Event]:
+        """Open what is missing and due."""
+        found: list[Event] = []
+        for name, source in self._sources.items():
+            if name in self._open or now_ns < self._retries[name].due_ns:
+                continue
+            path = self._where(source)
+            if not path:
+                self._retries[name].failed(now_ns, "")
+                continue
+            try:
+                device = open_pulse(path, self._clock, self._wake)
+            except OSError as error:
+                self._failed(name, said(error))
+                continue
+            self._open[name], self._paths[name] = device, path
+            self._tell(f"pulse of {name}", "")
+            usb = over_usb(self._host, path) if source.pps_over_usb is None else source.pps_over_usb
+            found.append(PulseFound(name, path, usb, device.stamping.bias_us, device.stamping.how, self._clock.now()))
+        return found
+
+    def take(self) -> list[Event]:
+        """The edges since the last call; a device that failed is given up."""
+        events: list[Event] = []
+        for name, device in list(self._open.items()):
+            for edge in device.take():
+                self._retries[name].worked()
+                events.append(Pulsed(name, edge, self._clock.now()))
+            if device.error:  # its thread has ended
+                del self._open[name]
+                self._failed(name, device.error)
+        return events
+
+    def _failed(self, name: SourceId, why: str) -> None:
+        self._retries[name].failed(self._clock.now().mono_ns, why)
+        self._tell(f"pulse of {name}", why)
+
+    def stop(self) -> None:
+        """Give them all up."""
+        for device in self._open.values():
+            device.stop()

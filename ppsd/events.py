@@ -72,12 +72,14 @@ class SourceFound:
 
 @dataclass(frozen=True, slots=True)
 class PulseFound:
-    """The pulse of a source was opened. ``over_usb``: whether its line is polled (None: unknown); ``bias_us``: allowance for its stamps."""
+    """The pulse device at ``path`` is open. ``over_usb``: whether its line is polled (None: unknown). ``bias_us``: how late it may stamp an
+    edge, by ``how`` it does (for people)."""
 
     source: SourceId
     path: str
     over_usb: bool | None
     bias_us: float
+    how: str
     at: Instant
 
 
@@ -121,9 +123,11 @@ class LeapFileRead:
 
 @dataclass(frozen=True, slots=True)
 class Ticked:
-    """Time passed (the engine's deadline came)."""
+    """Time passed (the engine's deadline came). ``kept_error_ns``: within what another program keeps the system clock, as the kernel
+    tells; None when nobody does, or when we do, or when it may follow us."""
 
     at: Instant
+    kept_error_ns: int | None = None
 
 
 Report = Received | Pulsed | Labelled | SkySeen | Sampled | Configured

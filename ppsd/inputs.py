@@ -1,7 +1,7 @@
 """Everything that is open to be read: the device and the pulse of each source, tried again while they are missing, and found again.
 
 Flow: config, finder -> **inputs** -> devices, control_line (opened) -> events -> engine. What is missing is opened again with growing
-pauses (``PAUSES_NS``) and reported on change only. A source that is to be found is opened where the finder says; a pulse that is to be
+pauses (``devices.Retry``) and reported on change only. A source that is to be found is opened where the finder says; a pulse that is to be
 found, when its receiver is there. Everything that is open is read as soon as it has something, whether it is believed or not: an adapter
 whose bytes nobody takes loses pulses as well (FT232R).
 """
@@ -9,25 +9,21 @@ whose bytes nobody takes loses pulses as well (FT232R).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
 from ppsd import events
 from ppsd.config import Config
-from ppsd.devices import Device, Line, open_device, pulse_found
+from ppsd.devices import Device, Line, PulseInputs, Retry, open_device, said
 from ppsd.engine import Engine
 from ppsd.events import Event
 from ppsd.finder import Finder
 from refclock.config import AUTO, Pulse, ReceiverSource
-from refclock.control_line import PulseDevice, open_pulse
 from refclock.host import Host
 from refclock.kernel import LocalClock
 from refclock.sample import NS, Instant, SourceId
 
-PAUSES_NS: Final = (1 * NS, 2 * NS, 5 * NS)
-"""Before the n-th attempt in a row to open a device; the last one repeats. A plugged-in receiver is noticed within five seconds."""
 POLL_NS: Final = NS // 5
 """Between two looks at shared memory: its writers leave a sample a second, and the stamp in it is theirs."""
 QUIET_NS: Final = 12 * NS
@@ -36,26 +32,6 @@ MUTE_NS: Final = 3 * NS
 """... and for so long where it was remembered to be, but has not spoken yet: the device's number may be another's now."""
 PULSE_WAIT_NS: Final = 2 * NS
 """A pulse that is to be found is looked for so long after its line: plugged in together, its own device comes a moment later."""
-
-
-@dataclass(slots=True)
-class Retry:
-    """When to try again, and what was said of it last."""
-
-    due_ns: int = 0
-    failures: int = 0
-    why: str = ""
-
-    def failed(self, now_ns: int, why: str) -> bool:
-        """Put it off; whether ``why`` is news."""
-        self.due_ns = now_ns + PAUSES_NS[min(self.failures, len(PAUSES_NS) - 1)]
-        self.failures += 1
-        news, self.why = why != self.why, why
-        return news
-
-    def worked(self) -> None:
-        """Start from the shortest pause again."""
-        self.failures, self.why = 0, ""
 
 
 class Loop(Protocol):
@@ -90,10 +66,8 @@ class Inputs:
         self._clock, self._engine, self._loop, self._host = clock, engine, loop, host
         self._devices: dict[SourceId, Device] = {}
         self._fds: dict[SourceId, int] = {}
-        self._pulses: dict[SourceId, PulseDevice] = {}
-        self._pulse_paths: dict[SourceId, str] = {}
         self._retries = {name: Retry() for name in self._sources}
-        self._pulse_retries = {name: Retry() for name, s in self._sources.items() if isinstance(s, Pulse) and s.pps}
+        self._pulses = PulseInputs(config.sources, clock, loop.nudge, loop.tell, host=host, where=self._pulse_path)
         self._shared_ns = 0
         self._finder = Finder(config.sources, clock, host, engine.not_before_s, Path(config.run.state))
         loop.tell("receivers' state", self._finder.complaint)
@@ -102,7 +76,7 @@ class Inputs:
     def due_ns(self) -> list[int]:
         """When something of this is wanted."""
         times = [r.due_ns for name, r in self._retries.items() if name not in self._devices]
-        times += [r.due_ns for name, r in self._pulse_retries.items() if name not in self._pulses]
+        times += self._pulses.due_ns()
         if any(device.fileno() < 0 for device in self._devices.values()):
             times.append(self._shared_ns)
         looks = self._finder.due_ns
@@ -128,9 +102,8 @@ class Inputs:
         for name in self._sources:
             if name not in self._devices and now.mono_ns >= self._retries[name].due_ns:
                 self._open(name)
-            if name in self._pulse_retries and name not in self._pulses and now.mono_ns >= self._pulse_retries[name].due_ns:
-                self._open_pulse(name, now)
-        self._take_pulses()
+        for event in (*self._pulses.open_due(now.mono_ns), *self._pulses.take()):
+            self._loop.handle(event)
         if now.mono_ns >= self._shared_ns:
             self._shared_ns = now.mono_ns + POLL_NS
             for name in [name for name, device in self._devices.items() if device.fileno() < 0]:
@@ -138,8 +111,8 @@ class Inputs:
 
     def close(self, for_good: bool) -> None:
         """Let everything go. ``for_good``: the process's end takes the pulse threads along."""
-        for thread in self._pulses.values() if not for_good else ():
-            thread.stop()
+        if not for_good:
+            self._pulses.stop()
         for device in self._devices.values():
             device.close()
         self._finder.close()
@@ -213,41 +186,11 @@ class Inputs:
             self._retries[name].due_ns = 0
         self._loop.tell("receivers' state", self._finder.complaint)
 
-    # ---- pulses ----------------------------------------------------------------------------------------------------------------------
-
-    def _open_pulse(self, name: SourceId, now: Instant) -> None:
-        source, line = self._sources[name], self._devices.get(name)
-        assert isinstance(source, Pulse)
-        path = source.pps
-        if path == AUTO:
-            opened = isinstance(line, Line) and now.mono_ns - line.opened_ns >= PULSE_WAIT_NS
-            others = {path for other, path in self._pulse_paths.items() if other != name and other in self._pulses}
-            path = self._finder.pulse(line.device, others) if opened and isinstance(line, Line) else ""
-        if not path:
-            self._pulse_retries[name].failed(now.mono_ns, "")
-            return
-        try:
-            self._pulses[name] = open_pulse(path, self._clock, self._loop.nudge)
-        except OSError as error:
-            self._pulse_retries[name].failed(now.mono_ns, said(error))
-            self._loop.tell(f"pulse of {name}", said(error))
-            return
-        self._pulse_paths[name] = path
-        self._loop.tell(f"pulse of {name}", "")
-        self._loop.handle(pulse_found(source, path, self._host, self._clock.now()))
-
-    def _take_pulses(self) -> None:
-        for name, thread in list(self._pulses.items()):
-            for edge in thread.take():
-                self._pulse_retries[name].worked()
-                self._loop.handle(events.Pulsed(name, edge, self._clock.now()))
-            if thread.error:  # the thread has ended
-                del self._pulses[name]
-                self._pulse_retries[name].failed(self._clock.now().mono_ns, thread.error)
-                self._loop.tell(f"pulse of {name}", thread.error)
-
-
-def said(error: OSError) -> str:
-    """What an OSError has to say, with the file when it names one."""
-    text = error.strerror or str(error)
-    return f"{error.filename}: {text}" if error.filename else text
+    def _pulse_path(self, source: Pulse) -> str:
+        """Where the pulse of ``source`` is now; "" when it is not there, or its receiver is not."""
+        line = self._devices.get(SourceId(source.name))
+        if source.pps != AUTO:
+            return source.pps
+        if not isinstance(line, Line) or self._clock.now().mono_ns - line.opened_ns < PULSE_WAIT_NS:
+            return ""
+        return self._finder.pulse(line.device, self._pulses.in_use)

@@ -31,14 +31,16 @@ from ppsd.cli import version
 from ppsd.clock import Clock, FreeRunningClock, KernelClock
 from ppsd.config import Config, load
 from ppsd.control import ControlServer
+from ppsd.devices import said
 from ppsd.engine import Engine
 from ppsd.events import Effect, Event, Publish
 from ppsd.finder import DEFAULT
-from ppsd.inputs import Inputs, said
+from ppsd.inputs import Inputs
 from ppsd.log import open_log
 from ppsd.signals import Signals
 from ppsd.status import top_line
 from ppsd.supervise import notify
+from ppsd.wakeup import hold
 from refclock.config import ConfigError, ShmSource
 from refclock.feed import open_feed
 from refclock.host import Host
@@ -86,13 +88,14 @@ class ClockProcess:
             self._watch = None if any(isinstance(s, ShmSource) for s in config.sources) else StepWatch()
             if self._watch is not None:
                 self._closers.callback(self._watch.close)
-            self._steering: Clock = KernelClock(refclock.kernel) if config.clock.steer == "kernel" else FreeRunningClock()
+            self._steering: Clock = KernelClock(refclock.kernel) if config.clock.steer == "kernel" else FreeRunningClock(refclock.kernel)
             self._closers.callback(self._steering.close)
         except OSError:
             self._closers.close()
             raise
         saved, complaint = state.load(Path(config.run.state))
         self.tell("state", complaint)
+        self.tell("cpu_latency_us", hold(config.clock.cpu_latency_us, self._closers))
         self._clock = LocalClock()
         now = self._clock.now()
         self._era = now.era
@@ -142,7 +145,8 @@ class ClockProcess:
             self._inputs.work(now)
             deadline = self._engine.deadline()
             if deadline is not None and now.mono_ns >= deadline:
-                self.handle(events.Ticked(self._clock.now()))
+                alien = self.config.feeds or self._engine.simulated  # who is fed may follow us; simulated time is of another world
+                self.handle(events.Ticked(self._clock.now(), None if alien else self._steering.kept_error_ns()))
             for fd, _ in self._poll.poll(self._pause_ms(until_ns)):
                 if fd in self._readers:  # not closed by one before it
                     self._readers[fd]()

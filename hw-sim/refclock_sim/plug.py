@@ -6,8 +6,14 @@ what is opened is a real tty; pulling a plug hangs it up. Time passes only by ``
 
 from __future__ import annotations
 
+import fcntl
+import os
+import struct
+import termios
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from refclock.host import Host
 from refclock.kernel import LocalClock
@@ -15,6 +21,11 @@ from refclock.sample import NS, Instant
 from refclock_sim.pty import Pty
 from refclock_sim.receiver import Receiver
 from refclock_sim.wire import TICK_NS, Wire
+
+DELIVERY_S: Final = 1.0
+"""The kernel needs microseconds; a busy machine a little longer."""
+FULL: Final = 3000
+"""Of the 4096 bytes that a tty keeps: nobody reads it."""
 
 
 class SimulatedClock(LocalClock):
@@ -31,6 +42,23 @@ class SimulatedClock(LocalClock):
     def instant_of(self, real_ns: int) -> Instant | None:
         """A stamp of this clock."""
         return Instant(real_ns, real_ns)
+
+
+def _deliver(pty: Pty, data: bytes) -> None:
+    """Send, and wait until the tty has it: the kernel hands it over in its own time, which in simulated time might be half a second."""
+    slave = os.open(pty.slave, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+    try:
+        wanted = _waiting(slave) + len(data)
+        pty.send(data, 0)
+        end = time.monotonic() + DELIVERY_S
+        while _waiting(slave) < min(wanted, FULL) and time.monotonic() < end:
+            time.sleep(0)
+    finally:
+        os.close(slave)
+
+
+def _waiting(slave: int) -> int:
+    return int(struct.unpack("i", fcntl.ioctl(slave, termios.FIONREAD, bytes(4)))[0])
 
 
 @dataclass(slots=True)
@@ -101,6 +129,6 @@ class Machine(Host):
         for plug in self._plugs.values():
             baud = plug.pty.baud() or 0
             plug.wire.write(plug.pty.receive(), baud)
-            if data := plug.wire.read(baud):
-                plug.pty.send(data, 0)
+            if (data := plug.wire.read(baud)) and plug.pty.listening():
+                _deliver(plug.pty, data)
         return self.clock.now()

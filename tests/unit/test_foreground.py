@@ -5,20 +5,23 @@ import socket
 import stat
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+import ppsd.devices
 from ppsd import foreground
 from ppsd.config import Config, read
 from ppsd.control import ControlServer
-from ppsd.devices import pulse_found
+from ppsd.devices import PulseInputs
 from ppsd.events import PulseFound
 from ppsd.finder import DEFAULT
 from ppsd.foreground import Run, make_run_directory
 from refclock.config import ConfigError, ReceiverSource, ShmFeed
 from refclock.host import Host
+from refclock.kernel import LocalClock
 from refclock.ports import pair, pulses, serial_ports
-from refclock.sample import Instant, SourceId
+from refclock.pps import BY_KERNEL
 
 
 def devices(tmp_path: Path, *names: str) -> Path:
@@ -157,19 +160,20 @@ def test_defaults_do_without_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert run.config == replace(Config(), run=replace(Config().run, directory=str(tmp_path / "r")))
 
 
-def test_whether_a_pulse_comes_over_usb_is_asked_of_its_driver(tmp_path: Path) -> None:
+def test_whether_a_pulse_comes_over_usb_is_asked_of_its_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pin's pulse is not polled, an adapter's is; what the user says stands; without sysfs nobody knows."""
     for number, (name, tty) in enumerate([("pps@12.-1", ""), ("usbserial0", "/dev/ttyUSB0"), ("serial1", "/dev/ttyS1")]):
         entry = tmp_path / f"sys/class/pps/pps{number}"
         entry.mkdir(parents=True)
         (entry / "name").write_text(name + "\n")
         (entry / "path").write_text(tty + "\n")
-    host, at = Host(tmp_path), Instant(0, 0)
-    source = ReceiverSource(name="gps", device="/dev/ttyAMA0")
-    assert [pulse_found(source, f"/dev/pps{n}", host, at).over_usb for n in range(4)] == [False, True, False, None]
-    stated = replace(source, pps_over_usb=True, pps_bias_us=7)
-    assert pulse_found(stated, "/dev/pps0", host, at) == PulseFound(SourceId("gps"), "/dev/pps0", True, 7, at)
-
+    monkeypatch.setattr(ppsd.devices, "open_pulse", lambda path, clock, wake: SimpleNamespace(stamping=BY_KERNEL))
+    sources = [ReceiverSource(name=f"gps{n}", device=f"/dev/tty{n}", pps=f"/dev/pps{n}") for n in range(4)]
+    sources.append(ReceiverSource(name="gps4", device="/dev/tty4", pps="/dev/pps0", pps_over_usb=True))
+    clock = LocalClock()
+    inputs = PulseInputs(sources, clock, lambda: None, lambda what, why: None, host=Host(tmp_path))
+    found = inputs.open_due(clock.now().mono_ns)
+    assert [f.over_usb for f in found if isinstance(f, PulseFound)] == [False, True, False, None, True]
 
 
 def test_who_has_an_address_and_a_line(tmp_path: Path) -> None:

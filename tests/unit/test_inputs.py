@@ -16,7 +16,7 @@ from refclock_sim.gnss import Gnss
 from refclock_sim.plug import Machine
 from refclock_sim.receiver import MODELS, Receiver
 
-import ppsd.inputs
+import ppsd.devices
 import refclock.pps
 from ppsd.config import Config, RunConfig
 from ppsd.engine import Engine
@@ -281,7 +281,7 @@ def test_a_hub_is_reset(machine: Machine, tmp_path: Path, monkeypatch: pytest.Mo
     """Line and pulse vanish together and come back under other numbers: both are taken again, each time, and nothing is left open."""
     monkeypatch.setattr(refclock.pps, "PpsDevice", lambda _: Pulses(machine))
     monkeypatch.setattr(
-        ppsd.inputs, "open_pulse", lambda path, clock, nudge: PpsThread(str(machine.directory / Path(path).name), clock, nudge)
+        ppsd.devices, "open_pulse", lambda path, clock, nudge: PpsThread(str(machine.directory / Path(path).name), clock, nudge)
     )
     daemon = Daemon(machine, tmp_path / "state")
     source = daemon.engine.sources[GPS0]
@@ -299,7 +299,7 @@ def test_a_hub_is_reset(machine: Machine, tmp_path: Path, monkeypatch: pytest.Mo
         daemon.run(60, lambda: not any(t.name.startswith("pps ") for t in threading.enumerate()) and not time.sleep(0.0005))
         machine.plug(f"ttyUSB{number}", receiver("minimal"), pulse=f"pps{(i + 1) % 3}")
         hears, so_far = daemon.hears(), source.pulses
-        took = daemon.run(40, lambda: hears() and pulses_more(so_far + 2))
+        took = daemon.run(40, lambda hears=hears, enough=so_far + 2: hears() and pulses_more(enough))  # type: ignore[misc]
         assert took < 30, (i, daemon.what(), daemon.told)
         assert f"pps{(i + 1) % 3}" in source.pulse_path
         assert f"ttyUSB{number}" in daemon.what()
