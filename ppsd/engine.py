@@ -36,7 +36,7 @@ from ppsd.events import (
     Ticked,
 )
 from ppsd.leap import LeapKeeper
-from ppsd.selection import Choice, select
+from ppsd.selection import Candidate, Choice, select
 from ppsd.source import LABEL_REFID, Source
 from ppsd.status import Mode, Snapshot, SourceStatus, Verdict
 from ppsd.timescale import Timescale, refid_text
@@ -70,7 +70,8 @@ LEAP_WORDS = ("normal", "insert", "delete", "unsynchronised")
 
 
 class Engine:
-    """See the module's text. ``state``: what the last run persisted. ``resume``: the record that it left published, from the same boot."""
+    """See the module's text. ``state``: what the last run persisted. ``resume``: the record that it left published, from the same boot.
+    ``battery_s``: POSIX second that the battery clock shows at ``at``, None without one or when the system clock is kept."""
 
     def __init__(
         self,
@@ -82,13 +83,15 @@ class Engine:
         version: str,
         pid: int,
         resume: Publish | None = None,
+        battery_s: int | None = None,
     ) -> None:
         not_before = config.clock.not_before
         not_before_s = int(datetime(not_before.year, not_before.month, not_before.day, tzinfo=UTC).timestamp())
         self.config = config
         self.version, self.pid, self.simulated = version, pid, simulated
         self.mode = Mode.ACQUIRE
-        self.sources = {SourceId(s.name): Source(s, not_before_s, state) for s in config.sources}
+        battery_ns = None if battery_s is None else battery_s * NS - at.mono_ns
+        self.sources = {SourceId(s.name): Source(s, not_before_s, state, battery_ns) for s in config.sources}
         self.leaps = LeapKeeper()
         self.timescale = Timescale(simulated, round(config.clock.holdover_limit_s * NS), config.clock.max_bound_ms * 1e6)
         self.selected: SourceId | None = None
@@ -223,6 +226,7 @@ class Engine:
         now = at.mono_ns
         self._decided_at = now
         candidates = [c for s in self.sources.values() if not s.config.noselect and (c := s.candidate(now)) is not None]
+        candidates = self._without_pulled(candidates, at, out)
         before = self.choice
         self.choice = select(candidates, self.selected)
         for name, by_ns in self.choice.falsetickers.items():
@@ -248,12 +252,32 @@ class Engine:
         self._enter(Mode.TRACK if best.estimate.samples >= LOCK_SAMPLES else Mode.CONVERGE, at, out)
         out.append(self._record(at))
 
+    def _without_pulled(self, candidates: list[Candidate], at: Instant, out: list[Effect]) -> list[Candidate]:
+        """Leave out who drags the time away; when it was served, go back to what was known before that."""
+        for c in candidates:
+            source = self.sources[c.source]
+            pull, was = source.pull, source.pull.before
+            if c.refid != LABEL_REFID:
+                pull.add(c.estimate)
+            if any(pull.seen_by(c.estimate, o.estimate) for o in candidates if o is not c):
+                pull.acquit()
+            if pull.before is not None and was is None:
+                out.append(Note("time pulled away", "warning", {"source": c.source, "by_ppm": pull.rate * 1e6, "why": pull.words}))
+                if c.source == self.selected:
+                    self.timescale.adopt(pull.before, pull.before.mono_ns, "SIM" if self.simulated else c.refid)
+                    out.append(self._record(at))
+            elif was is not None and pull.before is None:
+                out.append(Note("time as expected again", "info", {"source": c.source}))
+        return [c for c in candidates if self.sources[c.source].pull.before is None]
+
     def _hold(self, at: Instant, out: list[Effect]) -> None:
         """No source to believe: run on by the map, as long as the limits allow."""
         if self.timescale.estimate is None:
             return
         if at.mono_ns >= self.timescale.valid_until_ns:
             self.timescale.drop()
+            for source in self.sources.values():  # there is nothing left that would speak against it
+                source.pull.acquit()
             self._enter(Mode.ACQUIRE, at, out)
             out.append(self._record(at))
         elif self.mode is not Mode.HOLDOVER:

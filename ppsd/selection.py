@@ -10,12 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from ppsd.estimator import Estimate
 from refclock.sample import NS, SourceId
 
 RELUCTANCE = 0.7
 """A rival must have a bound this much tighter than the selected source."""
+
+CLOSE: Final = 0.25
+"""Claims nearer to each other than this part of the sum of their bounds are close: independent errors of a sixth of each bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +81,15 @@ def _high(c: Candidate) -> float:
 
 
 def _largest_group(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The most intervals that share a point (ties: the tighter sum of bounds); a shared point can always be some interval's low end."""
+    """The most intervals that share a point; a shared point can always be some interval's low end. Of equally large groups one whose claims
+    lie close (of three in a chain the odd one is that farther from the middle one), then the tighter sum of bounds."""
     groups = ([c for c in candidates if _low(c) <= _low(point) <= _high(c)] for point in candidates)
-    return max(groups, key=lambda g: (len(g), -sum(c.estimate.bound_ns for c in g)))
+    return max(groups, key=_standing)
+
+
+def _standing(group: Sequence[Candidate]) -> tuple[int, bool, float]:
+    claims, bounds = [c.estimate.tai_ns for c in group], sum(c.estimate.bound_ns for c in group)
+    return len(group), max(claims) - min(claims) < CLOSE * bounds, -bounds
 
 
 FRESH_NS = 3 * NS

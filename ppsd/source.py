@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from ppsd.estimator import Estimator
 from ppsd.leap import LeapKeeper
+from ppsd.pull import Pull
 from ppsd.selection import FRESH_NS, Candidate
 from ppsd.status import SourceStatus
 from refclock.config import GpsdSource, Pulse, ReceiverSource, ShmSource, SockSource
@@ -95,7 +96,11 @@ class Channel:
 class Source:
     """See the module's text."""
 
-    def __init__(self, config: SourceConfig, not_before_s: int, state: Mapping[str, float | int | str]) -> None:
+    def __init__(
+        self, config: SourceConfig, not_before_s: int, state: Mapping[str, float | int | str], battery_ns: int | None = None
+    ) -> None:
+        """``battery_ns``: the battery clock (POSIX ns) minus raw time; None without one, or when the system clock is kept."""
+        self._battery_ns = battery_ns
         self.config = config
         self.id = SourceId(config.name)
         self.present = False
@@ -151,6 +156,7 @@ class Source:
         self.pulse = Channel(Estimator(PULSE_FLOOR_NS, bias, rate, STATE_RATE_SIGMA, centred=not self.has_label, polled=polled))
         self.label = Channel(Estimator(LABEL_FLOOR_NS, 0.0, rate, STATE_RATE_SIGMA))
         self._waiting_since = None
+        self.pull = Pull()
 
     def _number(self, key: str) -> float | None:
         value = self._state.get(key)
@@ -194,7 +200,8 @@ class Source:
         self._label_mono_ns = label.at.mono_ns
         self._spoke = "UBX" if label.sentence.startswith("NAV") else "gpsd" if label.sentence == "TPV" else "NMEA"
         self._named_s = label.utc_ns // NS
-        wrong = impossible(label, self._not_before_s, self._saved_s)
+        battery_s = None if self._battery_ns is None else (self._battery_ns + label.at.mono_ns) // NS
+        wrong = impossible(label, self._not_before_s, self._saved_s, battery_s)
         if wrong:
             self.verdict = Verdict(False, wrong, 0.0)
             return []
@@ -302,6 +309,8 @@ class Source:
         """Why it gives no time, in plain words."""
         if not self.present:
             return self.lost_why
+        if self.pull.words:
+            return self.pull.words
         if self.config.noselect:
             return "watched, not used (noselect)"
         if not self.has_label:
@@ -374,7 +383,7 @@ class Source:
             satellites_seen=len(self.sky.satellites) if self.sky is not None else None,
             satellites=self.sky.satellites if self.sky is not None else (),
             message=self.pairing.delay_words(self._spoke) if self.has_label else "",
-            health=tuple(d.words for d in self.health.doubts(now.mono_ns)),
+            health=(*filter(None, [self.pull.words]), *(d.words for d in self.health.doubts(now.mono_ns))),
             message_delay_ms=delay[0] / 1e6 if delay else None,
             message_spread_ms=delay[1] / 2e6 if delay else None,
             rejected=rejected,

@@ -281,9 +281,7 @@ class Hearer:
             return None
         words = [_word(buffer[i : i + 5]) for i in range(start, start + 15, 5)]
         before = int(buffer[start] == 0x59)  # preamble inverted: the last bit of the word before was 1
-        good = any(
-            all(_right(earlier, word) for earlier, word in zip([before | guess, *words], words, strict=False)) for guess in (0, 2)
-        )
+        good = any(all(_right(earlier, word) for earlier, word in zip([before | guess, *words], words, strict=False)) for guess in (0, 2))
         self.counts["RTCM2"] += good
         return start + 15 if good else start
 
