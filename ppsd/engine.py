@@ -37,8 +37,8 @@ from ppsd.events import (
     Ticked,
 )
 from ppsd.leap import LeapKeeper
-from ppsd.selection import Candidate, Choice, select
-from ppsd.source import LABEL_REFID, Source
+from ppsd.selection import Candidate, Choice, outvoted, select
+from ppsd.source import LABEL_FRESH_NS, LABEL_REFID, Source
 from ppsd.status import Mode, Snapshot, SourceStatus, Verdict
 from ppsd.timescale import Timescale, refid_text
 from refclock.sample import NS, Instant, Leap, LeapNotice, Sample, SourceId
@@ -104,6 +104,7 @@ class Engine:
         self._step_above_ns: int | None = LATER_STEP_NS if resume is not None and resume.stratum > 0 else FIRST_STEP_NS
         self._synchronised = resume is not None and resume.stratum > 0  # ever since this boot
         self._steps = 0
+        self._contradicting: set[SourceId] = set()  # whose labels name other seconds than the ones served from others
         resumed = resume is not None and self.timescale.resume(resume, at.mono_ns)
         if resumed and self.timescale.bound_ns(at.mono_ns) < RESUME_BOUND_NS:
             self.mode = Mode.HOLDOVER
@@ -204,7 +205,12 @@ class Engine:
         if source.contradicts and self.selected in (None, source.id):
             out.append(Note("second given up", "error", {"source": source.id, "why": source.pairing.why}))
             self._relearn(at, out)
-        elif samples:
+            return
+        if source.contradicts != (source.id in self._contradicting):
+            self._contradicting ^= {source.id}
+            if source.contradicts:
+                out.append(Note("sources disagree", "warning", {"source": source.id, "why": source.pairing.why}))
+        if samples:
             self._after_sample(source, samples[-1], at, out)
 
     def _relearn(self, at: Instant, out: list[Effect]) -> None:
@@ -234,7 +240,11 @@ class Engine:
         candidates = [c for s in self.sources.values() if not s.config.noselect and (c := s.candidate(now)) is not None]
         candidates = self._without_pulled(candidates, at, out)
         before = self.choice
-        self.choice = select(candidates, self.selected)
+        speaking = [s for s in self.sources.values() if s.verdict.trusted and now - s.label_mono_ns < LABEL_FRESH_NS]
+        voters = [s for s in speaking if not s.config.noselect]
+        odd = outvoted({s.id: s.place_ns for s in voters}) if self.timescale.estimate is None else {}
+        choice = select([c for c in candidates if c.source not in odd], self.selected)
+        self.choice = Choice(choice.selected, choice.agreeing, choice.falsetickers | odd)
         for name, by_ns in self.choice.falsetickers.items():
             if name not in before.falsetickers:
                 out.append(Note("sources disagree", "warning", {"source": name, "by_s": by_ns / NS}))

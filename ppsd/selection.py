@@ -8,7 +8,7 @@ Within the group the tightest bound is served, with some reluctance to change, a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +18,8 @@ from refclock.sample import NS, SourceId
 RELUCTANCE = 0.7
 """A rival must have a bound this much tighter than the selected source."""
 
+APART_NS: Final = 800_000_000
+"""Labels of receivers that name the same second arrive 0 to 0.65 s after it (MT3339: 0.5, SiRF: 0.6); another second is a whole one off."""
 CLOSE: Final = 0.25
 """Claims nearer to each other than this part of the sum of their bounds are close: independent errors of a sixth of each bound."""
 
@@ -70,6 +72,17 @@ def select(candidates: Sequence[Candidate], current: SourceId | None) -> Choice:
         if c.source == current and c.prefer == best.prefer and best.estimate.bound_ns > RELUCTANCE * c.estimate.bound_ns:
             best = c
     return Choice(best, agreeing, outside)
+
+
+def outvoted(places: Mapping[SourceId, int]) -> dict[SourceId, int]:
+    """Receivers whose labels name other seconds than most do, and by how much (ns). ``places``: named UTC minus raw arrival of each. It is
+    asked before the second is known, when a pulse would be given the second of whoever spoke first; of two that disagree both are."""
+    odd = {}
+    for name, place in places.items():
+        apart = [place - other for other in places.values() if abs(place - other) >= APART_NS]
+        if 2 * len(apart) >= len(places):
+            odd[name] = min(apart, key=abs)
+    return odd
 
 
 def _low(c: Candidate) -> float:

@@ -134,7 +134,7 @@ class Source:
         self._reported_ns = 0.0
         self._spoke = "NMEA"
         self._named_s = not_before_s
-        self._label_mono_ns = self._pulse_mono_ns = 0
+        self.place_ns = self.label_mono_ns = self._pulse_mono_ns = 0
         self._sawtooth: Sawtooth | None = None
         self._waiting_since: int | None = None
         self.has_label = isinstance(config, ReceiverSource | GpsdSource)
@@ -214,7 +214,7 @@ class Source:
     def labelled(self, label: SecondLabel, leaps: LeapKeeper, present: Present | None) -> list[Sample]:
         """A valid label. Labels that are not trusted yet go no further."""
         self.labels += 1
-        self._label_mono_ns = label.at.mono_ns
+        self.place_ns, self.label_mono_ns = label.utc_ns - label.at.mono_ns, label.at.mono_ns
         self._spoke = "UBX" if label.sentence.startswith("NAV") else "gpsd" if label.sentence == "TPV" else "NMEA"
         self._named_s = label.utc_ns // NS
         battery_s = None if self._battery_ns is None else (self._battery_ns + label.at.mono_ns) // NS
@@ -381,7 +381,7 @@ class Source:
         doubt = self.health.blocked(now_mono_ns)
         if doubt:
             return doubt
-        silent_s = (now_mono_ns - self._label_mono_ns) / NS
+        silent_s = (now_mono_ns - self.label_mono_ns) / NS
         if self.labels and silent_s * NS > FIX_TIMEOUT_NS:
             return f"no valid second from the receiver for {silent_s:.0f} s: is the antenna covered or off?"
         if not self.verdict.trusted:
