@@ -56,7 +56,7 @@ def test_trusted_sources_outvote_the_others() -> None:
 
 def test_of_three_in_a_chain_the_odd_one_is_the_farther() -> None:
     """The middle claim meets both others, which do not meet: the one farther from it is named, though its own bound is the tightest."""
-    choice = select([claim(A, 0, 5000), claim(B, 600, 5000), claim(C, 9_000, 4000)], None)
+    choice = select([claim(A, 0, 4000), claim(B, 600, 5000), claim(C, 9_000, 3800)], None)
     assert choice.agreeing == {A, B}
     assert set(choice.falsetickers) == {C}
 
