@@ -5,7 +5,7 @@ Flow: estimator.Estimate, about once a second -> **pull** -> the engine, which r
 A spoofer that has taken over a receiver shifts its time by some ns/s. Seen from here that is a crystal that has changed its frequency, so
 one source alone tells nothing but what no crystal does: its frequency follows its temperature, and quartz on a board does not warm within
 a second. ``SWIFT`` is the fastest change believed. A pull that sets in at once is seen when it is faster than that allows in
-``AFTER_S`` seconds (about 0.7 ppm, 0.7 us/s, with pulses); a slower one, or one that sets in gently, is **not** seen in one source: it
+``AFTER_S`` seconds (about 1 ppm, 1 us/s, with pulses); a slower one, or one that sets in gently, is **not** seen in one source: it
 looks like a warm room. With a second source it is: both are on the same crystal, and their bounds part (``ppsd.selection``).
 
 A source that pulls is refused until its claim lies again where the forecast from before, with its growing bound, allows it to be.
@@ -21,8 +21,8 @@ from typing import Final
 from ppsd.estimator import Estimate
 from refclock.sample import NS
 
-SWIFT: Final = 25.0
-"""ns/s per s: 1 ppm in 40 s, a bare crystal under a finger. On a board in a fan's draught it is 17 (1 ppm, lag 60 s: scenario b-step)."""
+SWIFT: Final = 40.0
+"""ns/s per s: 1 ppm in 25 s, a bare crystal under a finger. On a board in a fan's draught it is 17 (1 ppm, lag 60 s: scenario b-step)."""
 EVERY_NS: Final = 4 * NS
 AFTER_S: Final = (12.0, 52.0)
 """Age of the forecasts that are asked: younger ones lie within the noise, older ones allow any warming. A pull so fast that its samples are
