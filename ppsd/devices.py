@@ -21,7 +21,7 @@ from refclock.gpsd import GpsdPulse, GpsdStream
 from refclock.gpsd_socket import GpsdSocket
 from refclock.host import Host
 from refclock.intake import RawSample, ShmIntake, SockIntake
-from refclock.kernel import LocalClock
+from refclock.kernel import Adjtimex, LocalClock
 from refclock.ports import over_usb
 from refclock.sample import NS, Edge, EdgeKind, Instant, Leap, Sample, SecondLabel, SkyView, SourceId
 from refclock.serial_port import SerialPort
@@ -291,6 +291,11 @@ def open_device(source: Source, clock: LocalClock, engine: Engine, first_baud: i
     if isinstance(source, GpsdSource):
         return GpsdLine(source, clock, engine)
     return Intake(source, clock, engine)
+
+
+def battery_witness_s(host: Host, kernel: Adjtimex) -> int | None:
+    """POSIX second by the battery clock, a witness of the date while nobody keeps the system clock; None when it is kept, or without."""
+    return host.battery_clock_s() if kernel.leap is Leap.UNSYNCHRONISED else None
 
 
 class PulseInputs:

@@ -77,7 +77,7 @@ def clock_source(p: Patient) -> Finding:
 
 def rtc(p: Patient) -> Finding:
     """RC23: is there a battery clock, and is it right?"""
-    told = p.host.number("/sys/class/rtc/rtc0/since_epoch")
+    told = p.host.battery_clock_s()
     if told is None:
         what = "no battery clock (RTC): after power is back the date comes from the receiver alone"
         return Finding("RC23", WARN, what, "nothing is needed; an RTC makes the first minutes safer (Raspberry Pi 5: add a battery)")

@@ -37,8 +37,8 @@ from ppsd.events import (
     Ticked,
 )
 from ppsd.leap import LeapKeeper
-from ppsd.selection import Choice, select
-from ppsd.source import LABEL_REFID, Source
+from ppsd.selection import Candidate, Choice, outvoted, select
+from ppsd.source import LABEL_FRESH_NS, LABEL_REFID, Source
 from ppsd.status import Mode, Snapshot, SourceStatus, Verdict
 from ppsd.timescale import Timescale, refid_text
 from refclock.sample import NS, Instant, Leap, LeapNotice, Sample, SourceId
@@ -71,7 +71,8 @@ LEAP_WORDS = ("normal", "insert", "delete", "unsynchronised")
 
 
 class Engine:
-    """See the module's text. ``state``: what the last run persisted. ``resume``: the record that it left published, from the same boot."""
+    """See the module's text. ``state``: what the last run persisted. ``resume``: the record that it left published, from the same boot.
+    ``battery_s``: POSIX second that the battery clock shows at ``at``, None without one or when the system clock is kept."""
 
     def __init__(
         self,
@@ -83,13 +84,15 @@ class Engine:
         version: str,
         pid: int,
         resume: Publish | None = None,
+        battery_s: int | None = None,
     ) -> None:
         not_before = config.clock.not_before
         self.not_before_s = int(datetime(not_before.year, not_before.month, not_before.day, tzinfo=UTC).timestamp())
         self.config = config
         self.version, self.pid, self.simulated = version, pid, simulated
         self.mode = Mode.ACQUIRE
-        self.sources = {SourceId(s.name): Source(s, self.not_before_s, state) for s in config.sources}
+        battery_ns = None if battery_s is None else battery_s * NS - at.mono_ns
+        self.sources = {SourceId(s.name): Source(s, self.not_before_s, state, battery_ns) for s in config.sources}
         self.leaps = LeapKeeper()
         self.timescale = Timescale(simulated, round(config.clock.holdover_limit_s * NS), config.clock.max_bound_ms * 1e6)
         self.selected: SourceId | None = None
@@ -101,6 +104,7 @@ class Engine:
         self._step_above_ns: int | None = LATER_STEP_NS if resume is not None and resume.stratum > 0 else FIRST_STEP_NS
         self._synchronised = resume is not None and resume.stratum > 0  # ever since this boot
         self._steps = 0
+        self._contradicting: set[SourceId] = set()  # whose labels name other seconds than the ones served from others
         resumed = resume is not None and self.timescale.resume(resume, at.mono_ns)
         if resumed and self.timescale.bound_ns(at.mono_ns) < RESUME_BOUND_NS:
             self.mode = Mode.HOLDOVER
@@ -203,7 +207,12 @@ class Engine:
         if source.contradicts and self.selected in (None, source.id):
             out.append(Note("second given up", "error", {"source": source.id, "why": source.pairing.why}))
             self._relearn(at, out)
-        elif samples:
+            return
+        if source.contradicts != (source.id in self._contradicting):
+            self._contradicting ^= {source.id}
+            if source.contradicts:
+                out.append(Note("sources disagree", "warning", {"source": source.id, "why": source.pairing.why}))
+        if samples:
             self._after_sample(source, samples[-1], at, out)
 
     def _relearn(self, at: Instant, out: list[Effect]) -> None:
@@ -231,8 +240,13 @@ class Engine:
         now = at.mono_ns
         self._decided_at = now
         candidates = [c for s in self.sources.values() if not s.config.noselect and (c := s.candidate(now)) is not None]
+        candidates = self._without_pulled(candidates, at, out)
         before = self.choice
-        self.choice = select(candidates, self.selected)
+        speaking = [s for s in self.sources.values() if s.verdict.trusted and now - s.label_mono_ns < LABEL_FRESH_NS]
+        voters = [s for s in speaking if not s.config.noselect]
+        odd = outvoted({s.id: s.place_ns for s in voters}) if self.timescale.estimate is None else {}
+        choice = select([c for c in candidates if c.source not in odd], self.selected)
+        self.choice = Choice(choice.selected, choice.agreeing, choice.falsetickers | odd)
         for name, by_ns in self.choice.falsetickers.items():
             if name not in before.falsetickers:
                 out.append(Note("sources disagree", "warning", {"source": name, "by_s": by_ns / NS}))
@@ -257,6 +271,24 @@ class Engine:
         self._enter(Mode.TRACK if best.estimate.samples >= LOCK_SAMPLES else Mode.CONVERGE, at, out)
         out.append(self._record(at))
 
+    def _without_pulled(self, candidates: list[Candidate], at: Instant, out: list[Effect]) -> list[Candidate]:
+        """Leave out who drags the time away; when it was served, go back to what was known before that."""
+        for c in candidates:
+            source = self.sources[c.source]
+            pull, was = source.pull, source.pull.before
+            if c.refid != LABEL_REFID:
+                pull.add(c.estimate)
+            if any(pull.seen_by(c.estimate, o.estimate) for o in candidates if o is not c):
+                pull.acquit()
+            if pull.before is not None and was is None:
+                out.append(Note("time pulled away", "warning", {"source": c.source, "by_ppm": pull.rate * 1e6, "why": pull.words}))
+                if c.source == self.selected:
+                    self.timescale.adopt(pull.before, pull.before.mono_ns, "SIM" if self.simulated else c.refid)
+                    out.append(self._record(at))
+            elif was is not None and pull.before is None:
+                out.append(Note("time as expected again", "info", {"source": c.source}))
+        return [c for c in candidates if self.sources[c.source].pull.before is None]
+
     def _hold(self, at: Instant, out: list[Effect]) -> None:
         """No source to believe: run on by the map, as long as the limits allow."""
         if self.timescale.estimate is None:
@@ -265,6 +297,8 @@ class Engine:
             source.rivalled = bool(self.choice.falsetickers)
         if at.mono_ns >= self.timescale.valid_until_ns:
             self.timescale.drop()
+            for source in self.sources.values():  # there is nothing left that would speak against it
+                source.pull.acquit()
             self._enter(Mode.ACQUIRE, at, out)
             out.append(self._record(at))
         elif self.mode is not Mode.HOLDOVER:

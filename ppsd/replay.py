@@ -6,7 +6,8 @@ Two kinds of recording are read:
   it is paced: its most frequent timed sentence is the heartbeat, and between two beats the synthetic clock advances by what the receiver
   says (at most ``PACE_MAX_S``, else one second). That clock confirms nothing, hence an NMEA receiver seldom becomes trusted here.
 * ``.jsonl``: one JSON object a line, ``{"t": arrival, "tag": protocol, "ascii": text}`` (satpulse's packet log) or ``"bin"`` with hex or
-  base64. The arrival times count as those of a synchronised host, which may confirm the second.
+  base64; what the host sent (``"out": true``) is passed over. The arrival times count as those of a synchronised host, which may confirm
+  the second.
 """
 
 from __future__ import annotations
@@ -293,6 +294,8 @@ def _json_chunks(raw: bytes) -> list[Chunk]:
         try:
             record = json.loads(line)
             at_ns = _arrival_ns(record["t"])
+            if record.get("out"):
+                continue
             data = record["ascii"].encode("latin-1") if "ascii" in record else _binary(record.get("bin", record.get("hex", "")))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f'line {number}: not a packet {{"t", "tag", "ascii" or "bin"}}: {error}') from error

@@ -31,7 +31,7 @@ from ppsd.cli import version
 from ppsd.clock import Clock, FreeRunningClock, KernelClock
 from ppsd.config import Config, load
 from ppsd.control import ControlServer
-from ppsd.devices import said
+from ppsd.devices import battery_witness_s, said
 from ppsd.engine import Engine
 from ppsd.events import Effect, Event, Publish
 from ppsd.finder import DEFAULT
@@ -102,7 +102,10 @@ class ClockProcess:
         self._slept_ns = _slept_ns()
         self._chores_ns = self._leap_file_ns = self._status_ns = now.mono_ns
         config = replace(config, sources=config.sources or (DEFAULT,))
-        self._engine = Engine(config, saved, now, simulated=simulated, version=version(), pid=os.getpid(), resume=resume)
+        battery_s = None if simulated else battery_witness_s(Host(), refclock.kernel.read_adjtimex())
+        self._engine = Engine(
+            config, saved, now, simulated=simulated, version=version(), pid=os.getpid(), resume=resume, battery_s=battery_s
+        )
         self.published = resume
         if self._engine.timescale.estimate is None:  # whatever an earlier run left is not what we say
             self._carry_out(self._engine.timescale.record(*self._engine.leaps.schedule(0)))

@@ -8,14 +8,20 @@ Within the group the tightest bound is served, with some reluctance to change, a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from ppsd.estimator import Estimate
 from refclock.sample import NS, SourceId
 
 RELUCTANCE = 0.7
 """A rival must have a bound this much tighter than the selected source."""
+
+APART_NS: Final = 800_000_000
+"""Labels of receivers that name the same second arrive 0 to 0.65 s after it (MT3339: 0.5, SiRF: 0.6); another second is a whole one off."""
+CLOSE: Final = 0.25
+"""Claims nearer to each other than this part of the sum of their bounds are close: independent errors of a sixth of each bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,17 @@ def select(candidates: Sequence[Candidate], current: SourceId | None) -> Choice:
     return Choice(best, agreeing, outside)
 
 
+def outvoted(places: Mapping[SourceId, int]) -> dict[SourceId, int]:
+    """Receivers whose labels name other seconds than most do, and by how much (ns). ``places``: named UTC minus raw arrival of each. It is
+    asked before the second is known, when a pulse would be given the second of whoever spoke first; of two that disagree both are."""
+    odd = {}
+    for name, place in places.items():
+        apart = [place - other for other in places.values() if abs(place - other) >= APART_NS]
+        if 2 * len(apart) >= len(places):
+            odd[name] = min(apart, key=abs)
+    return odd
+
+
 def _low(c: Candidate) -> float:
     return c.estimate.tai_ns - c.estimate.bound_ns
 
@@ -77,9 +94,15 @@ def _high(c: Candidate) -> float:
 
 
 def _largest_group(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The most intervals that share a point (ties: the tighter sum of bounds); a shared point can always be some interval's low end."""
+    """The most intervals that share a point; a shared point can always be some interval's low end. Of equally large groups one whose claims
+    lie close (of three in a chain the odd one is that farther from the middle one), then the tighter sum of bounds."""
     groups = ([c for c in candidates if _low(c) <= _low(point) <= _high(c)] for point in candidates)
-    return max(groups, key=lambda g: (len(g), -sum(c.estimate.bound_ns for c in g)))
+    return max(groups, key=_standing)
+
+
+def _standing(group: Sequence[Candidate]) -> tuple[int, bool, float]:
+    claims, bounds = [c.estimate.tai_ns for c in group], sum(c.estimate.bound_ns for c in group)
+    return len(group), max(claims) - min(claims) < CLOSE * bounds, -bounds
 
 
 FRESH_NS = 3 * NS

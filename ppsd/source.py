@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 from ppsd.estimator import Estimator
 from ppsd.leap import LeapKeeper
+from ppsd.pull import Pull
 from ppsd.selection import FRESH_NS, Candidate
 from ppsd.status import SourceStatus
 from refclock.config import AUTO, GpsdSource, Pulse, ReceiverSource, ShmSource, SockSource
@@ -100,7 +101,11 @@ class Channel:
 class Source:
     """See the module's text."""
 
-    def __init__(self, config: SourceConfig, not_before_s: int, state: Mapping[str, float | int | str]) -> None:
+    def __init__(
+        self, config: SourceConfig, not_before_s: int, state: Mapping[str, float | int | str], battery_ns: int | None = None
+    ) -> None:
+        """``battery_ns``: the battery clock (POSIX ns) minus raw time; None without one, or when the system clock is kept."""
+        self._battery_ns = battery_ns
         self.config = config
         self.id = SourceId(config.name)
         self.present = False
@@ -129,7 +134,7 @@ class Source:
         self._reported_ns = 0.0
         self._spoke = "NMEA"
         self._named_s = not_before_s
-        self._label_mono_ns = self._pulse_mono_ns = 0
+        self.place_ns = self.label_mono_ns = self._pulse_mono_ns = 0
         self._sawtooth: Sawtooth | None = None
         self._waiting_since: int | None = None
         self.has_label = isinstance(config, ReceiverSource | GpsdSource)
@@ -165,6 +170,7 @@ class Source:
         self.pulse = self._pulse_channel(bias)
         self.label = Channel(Estimator(LABEL_FLOOR_NS, 0.0, rate, STATE_RATE_SIGMA))
         self._waiting_since = None
+        self.pull = Pull()
 
     def _pulse_channel(self, bias_ns: float) -> Channel:
         polled = not isinstance(self.config, Pulse) or self.config.pps_over_usb is not False
@@ -210,10 +216,11 @@ class Source:
     def labelled(self, label: SecondLabel, leaps: LeapKeeper, present: Present | None) -> list[Sample]:
         """A valid label. Labels that are not trusted yet go no further."""
         self.labels += 1
-        self._label_mono_ns = label.at.mono_ns
+        self.place_ns, self.label_mono_ns = label.utc_ns - label.at.mono_ns, label.at.mono_ns
         self._spoke = "UBX" if label.sentence.startswith("NAV") else "gpsd" if label.sentence == "TPV" else "NMEA"
         self._named_s = label.utc_ns // NS
-        wrong = impossible(label, self._not_before_s, self._saved_s)
+        battery_s = None if self._battery_ns is None else (self._battery_ns + label.at.mono_ns) // NS
+        wrong = impossible(label, self._not_before_s, self._saved_s, battery_s)
         if wrong:
             self.verdict = Verdict(False, wrong, 0.0)
             return []
@@ -368,6 +375,8 @@ class Source:
         """Why it gives no time, in plain words."""
         if not self.present:
             return self.lost_why
+        if self.pull.words:
+            return self.pull.words
         if self.config.noselect:
             return "watched, not used (noselect)"
         if not self.has_label:
@@ -382,7 +391,7 @@ class Source:
         doubt = self.health.blocked(now_mono_ns)
         if doubt:
             return doubt
-        silent_s = (now_mono_ns - self._label_mono_ns) / NS
+        silent_s = (now_mono_ns - self.label_mono_ns) / NS
         if self.labels and silent_s * NS > FIX_TIMEOUT_NS:
             return f"no valid second from the receiver for {silent_s:.0f} s: is the antenna covered or off?"
         if not self.verdict.trusted:
@@ -440,7 +449,7 @@ class Source:
             satellites_seen=len(self.sky.satellites) if self.sky is not None else None,
             satellites=self.sky.satellites if self.sky is not None else (),
             message=self.pairing.delay_words(self._spoke) if self.has_label else "",
-            health=tuple(d.words for d in self.health.doubts(now.mono_ns)),
+            health=(*filter(None, [self.pull.words]), *(d.words for d in self.health.doubts(now.mono_ns))),
             message_delay_ms=delay[0] / 1e6 if delay else None,
             message_spread_ms=delay[1] / 2e6 if delay else None,
             rejected=rejected,

@@ -6,8 +6,9 @@ middle of others; therefore
 
 * a frame is looked for at every ``$`` and every ``B5 62``; frames of protocols that give no time are recognised and counted by name
   (``foreign``), ``!`` sentences as AIS; what lies between frames is junk (noise, comments);
-* a sentence ends at ``*hh`` (the line end may be missing), without checksum at CR or LF; a ``$`` or an unprintable byte inside tears it,
-  and the search goes on behind its ``$``: a sentence written into another one is found, the outer one is lost;
+* a sentence ends at ``*hh`` (the line end may be missing), or without checksum at CR or LF if it begins with an address; a ``$`` or an
+  unprintable byte inside tears it, and the search goes on behind its ``$``: a sentence written into another one is found, the outer one is
+  lost;
 * a UBX or foreign header claims a span. When the span's checksum is wrong, or while a complete correct frame lies inside it, the header was
   a chance pair of bytes and the search goes on behind it: it swallows no good frame.
 
@@ -37,6 +38,7 @@ _SYNC = re.compile(rb"[$!\xb5]|" + LEADS)
 _BODY = re.compile(rb"[$!][\x20-\x23\x25-\x29\x2b-\x7e]*")  # printable, without $ and *
 _EMBEDDED = re.compile(rb"\$([A-Z][\x20-\x23\x25-\x29\x2b-\x7e]{5,1015})\*([0-9A-Fa-f]{2})")
 _PLAIN = re.compile(rb"[A-Z]{2}[A-Z]{3},")
+_ADDRESS = re.compile(rb"[A-Z][A-Z0-9]{2}")  # in a binary stream every 3000th byte is a $ before a line end
 _HEX = re.compile(rb"[0-9A-Fa-f]{2}")
 
 
@@ -179,7 +181,7 @@ class Framer:
             body = buffer[start + 1 : end]
             good: bool | None = nmea_checksum(body) == int(buffer[end + 1 : end + 3], 16)
             behind = end + 3
-        elif stop in b"\r\n" and end > start + 1:
+        elif stop in b"\r\n" and _ADDRESS.match(buffer, start + 1, end):
             body, good, behind = buffer[start + 1 : end], None, end + 1
         else:
             if end > start + 1:  # of "$$" only the first is lost

@@ -56,6 +56,10 @@ class Host:
         except ValueError:
             return str(path)
 
+    def battery_clock_s(self) -> int | None:
+        """POSIX second by the first RTC (Linux ABI, sysfs-class-rtc since_epoch); None without one."""
+        return self.number("/sys/class/rtc/rtc0/since_epoch")
+
     def processes(self) -> Iterator[tuple[int, str]]:
         """(pid, name) of every process to be seen; the name has at most 15 characters (proc(5), comm)."""
         for entry in self.names("/proc/[0-9]*"):

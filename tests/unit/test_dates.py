@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
+from ppsd.devices import battery_witness_s
+from ppsd.leap import LeapKeeper
+from ppsd.source import Source
+from refclock.config import ReceiverSource
 from refclock.dates import floor_s, impossible
+from refclock.host import Host
+from refclock.kernel import read_adjtimex
 from refclock.labels import window
-from refclock.sample import NS, Instant, SecondLabel
+from refclock.sample import NS, Instant, Leap, SecondLabel
 
 WEEKS = 1024 * 604_800
 
@@ -64,3 +72,38 @@ def test_refused_and_said(stated: str, clock: str, saved: str, words: str) -> No
     told = verdict(stated, clock, saved)
     assert words in told
     assert "set the system clock" in told
+
+
+@pytest.mark.parametrize(
+    ("stated", "clock", "battery", "words"),
+    [
+        ("2026-11-21", "1970-01-01", "2026-11-21", ""),
+        ("2046-07-07", "1970-01-01", "2046-07-07", ""),  # twenty years old: the battery clock is the witness
+        ("2026-11-21", "1970-01-01", "1999-12-31", ""),  # a battery that was empty says nothing
+        ("2026-11-21", "2026-11-20", "2027-03-01", ""),  # within the period: trust's matter
+        ("2026-11-21", "1970-01-01", "2046-07-07", "says 2026-11-21, the battery clock (RTC) 2046-07-07: one of them is wrong by a week"),
+        ("2026-11-21", "2026-11-21", "2046-07-07", "the battery clock (RTC) 2046-07-07"),  # refused although the system clock agrees
+    ],
+)
+def test_battery_clock_is_a_witness(stated: str, clock: str, battery: str, words: str) -> None:
+    """While nobody keeps the system clock the RTC names the 1024-week period, goes on counting with the oscillator, and a contradiction is
+    refused and said, with what to do."""
+    source = Source(ReceiverSource(name="gps0", device="/dev/x", pps=""), BUILD, {}, (posix(battery) - 5_000) * NS)
+    leaps = LeapKeeper()
+    hour_s = 3600
+    at = Instant((posix(clock) + hour_s) * NS, (5_000 + hour_s) * NS)
+    source.labelled(SecondLabel((posix(stated) + hour_s) * NS, at, "RMC"), leaps, None)
+    assert words in source.verdict.why
+    assert ("week rollover" in source.verdict.why) is bool(words)
+    assert ("set the battery clock" in source.verdict.why) is bool(words)
+
+
+def test_battery_clock_is_asked_only_when_nobody_keeps_the_clock(tmp_path: Path) -> None:
+    """A kernel that says it is synchronised needs no such witness; a board without RTC has none."""
+    kernel = read_adjtimex()
+    assert battery_witness_s(Host(tmp_path), replace(kernel, leap=Leap.UNSYNCHRONISED)) is None
+    rtc = tmp_path / "sys/class/rtc/rtc0"
+    rtc.mkdir(parents=True)
+    (rtc / "since_epoch").write_text("1800000000\n")
+    assert battery_witness_s(Host(tmp_path), replace(kernel, leap=Leap.UNSYNCHRONISED)) == 1_800_000_000
+    assert battery_witness_s(Host(tmp_path), replace(kernel, leap=Leap.NORMAL)) is None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ppsd.estimator import Estimate
 from ppsd.leap import LeapKeeper
-from ppsd.selection import Candidate, select
+from ppsd.selection import Candidate, outvoted, select
 from refclock.filter import robust_line
 from refclock.sample import NS, EraMismatch, Instant, LeapNotice, SourceId
 from refclock.timescales import DAY_S, LeapTable, ntp64, parse_leap_seconds_list, utc_of_ntp64, window_weeks
@@ -52,6 +52,22 @@ def test_trusted_sources_outvote_the_others() -> None:
     assert select([claim(A, 0, 100, trust=True), claim(B, 10_000, 100, trust=True), claim(C, 0, 100)], None).selected is None
     without = select([claim(A, 0, 1000), *crowd], None)
     assert without.agreeing == {B, C}
+
+
+def test_of_three_in_a_chain_the_odd_one_is_the_farther() -> None:
+    """The middle claim meets both others, which do not meet: the one farther from it is named, though its own bound is the tightest."""
+    choice = select([claim(A, 0, 4000), claim(B, 600, 5000), claim(C, 9_000, 3800)], None)
+    assert choice.agreeing == {A, B}
+    assert set(choice.falsetickers) == {C}
+
+
+def test_labels_vote_on_the_second() -> None:
+    """Before the second is known: of two receivers that name different seconds both are odd, of three the one alone, by how much;
+    half a second of message delay is no disagreement, and one receiver alone has nobody against it."""
+    assert outvoted({A: 0}) == {}
+    assert outvoted({A: 0, B: NS // 2}) == {}
+    assert outvoted({A: 0, B: NS}) == {A: -NS, B: NS}
+    assert outvoted({A: 0, B: 10**6, C: 3 * NS}) == {C: 3 * NS - 10**6}
 
 
 def test_prefer_and_reluctance() -> None:

@@ -76,6 +76,25 @@ def sbf(body: bytes) -> bytes:
     return b"$@" + crc_hqx(rest, 0).to_bytes(2, "little") + rest
 
 
+def geostar(words: list[bytes]) -> bytes:
+    body = [b"PSGG", b"\x20\0" + len(words).to_bytes(2, "little"), *words]
+    return b"".join([*body, reduce(xor, (int.from_bytes(word, "little") for word in body)).to_bytes(4, "little")])
+
+
+def navcom(body: bytes) -> bytes:
+    packet = b"\xae" + (len(body) + 4).to_bytes(2, "little") + body
+    return b"\x02\x99\x66" + packet + bytes((fold(packet), 3))
+
+
+def superstar(body: bytes) -> bytes:
+    packet = bytes((1, 0x71, 0x71 ^ 0xFF, len(body))) + body
+    return packet + (sum(packet) & 0xFFFF).to_bytes(2, "little")
+
+
+def oem7(log: bytes) -> bytes:
+    return b"#%s*%08x\r\n" % (log, crc32(log, 0xFFFF_FFFF) ^ 0xFFFF_FFFF)
+
+
 FRAMES = {
     "SiRF": sirf(PAYLOAD),
     "SkyTraq": b"\xa0\xa1" + len(PAYLOAD).to_bytes(2, "big") + PAYLOAD + bytes((fold(PAYLOAD),)) + b"\r\n",
@@ -84,6 +103,11 @@ FRAMES = {
     "Allystar": b"\xf1\xd9" + encode(1, 2, PAYLOAD)[2:],
     "NovAtel": novatel(PAYLOAD),
     "Zodiac": zodiac(7),
+    "GeoStar": geostar([b"$GPR", b"\xb5\x62!!", b"abcd"]),
+    "NavCom": navcom(PAYLOAD),
+    "SuperStar": superstar(PAYLOAD),
+    "iTalk": b"<!#\x7f\3\0\3" + b"$GPRMC!!>",
+    "RTCM2": b"fArlXYC@@yYvNSf",  # from gpsd test/daemon/rtcm2.bend.log (BSD-2-Clause)
     "TSIP": dle(b"\x8f\xab" + PAYLOAD),
     "Garmin": garmin(PAYLOAD),
     "Oncore": oncore(PAYLOAD),
@@ -116,7 +140,7 @@ def test_advice_is_the_golden_one(golden: Callable[[str, str], None]) -> None:
     golden("protocols.txt", "\n".join(told) + "\n")
 
 
-@pytest.mark.parametrize("name", ["SiRF", "SkyTraq", "CASIC", "RTCM3", "Allystar", "NovAtel", "Zodiac"])
+@pytest.mark.parametrize("name", ["SiRF", "SkyTraq", "CASIC", "RTCM3", "Allystar", "NovAtel", "Zodiac", "GeoStar", "NavCom", "SuperStar"])
 def test_damaged_frame_swallows_nothing(name: str) -> None:
     """A frame with a wrong bit, or torn by a sentence, is not counted, and the sentence comes out."""
     broken = bytearray(FRAMES[name])

@@ -105,3 +105,10 @@ def test_stamp_is_the_first_bytes_arrival() -> None:
     assert frame.at == AT.shifted(-9 * 1000)
     (second,) = framer.feed(data, AT, 0)
     assert second.at == AT
+
+
+def test_dollar_in_a_binary_stream_is_no_sentence() -> None:
+    """A dollar before a line end, as binary protocols carry them now and then, is torn: without checksum only an address tells."""
+    framer = Framer()
+    assert [f.data for f in framer.feed(b"\x01$-\n$42.3\r\n$\r\n$GPRMC,1\r\n$PLCS\r\n", Instant(0, 0), 0)] == [b"GPRMC,1", b"PLCS"]
+    assert framer.counts["NMEA"] == 2
