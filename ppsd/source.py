@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ppsd.estimator import Estimator
+from ppsd.estimator import Estimator, learned_from
 from ppsd.leap import LeapKeeper
 from ppsd.selection import FRESH_NS, Candidate
 from ppsd.status import SourceStatus
@@ -55,6 +55,9 @@ SAWTOOTH_LIMIT_NS = 1000.0
 """Larger ones are receivers' nonsense (u-blox clocks tick every 21 ns; oscillatord drops absurd values too)."""
 STATE_RATE_SIGMA = 5e-7
 """A crystal comes back within 0.5 ppm after a restart at another temperature (discipline.md b-ramp: 1 ppm over a warm-up)."""
+COARSEST_GRAIN_NS, CUT_STAMPS = 1_000, 4
+"""Programs with a struct timeval stamp whole microseconds: four stamps on such a grid are no chance (1e-9).
+Half a grain of bias then: a crystal near a whole number of ppm has stamps that stand still for minutes."""
 PULSE_REFID, LABEL_REFID = "PPS", "GPS"
 """Served reference identifiers (RFC 5905 figure 12): numbered by its pulse, or by its messages alone."""
 GPSD_PULSE_NS = 100_000.0
@@ -122,6 +125,7 @@ class Source:
         self._named_s = not_before_s
         self._label_mono_ns = self._pulse_mono_ns = 0
         self._sawtooth: Sawtooth | None = None
+        self._grain_ns, self._first_real_ns = COARSEST_GRAIN_NS, 0
         self._waiting_since: int | None = None
         self.has_label = isinstance(config, ReceiverSource | GpsdSource)
         self.has_pulse = bool(isinstance(config, ReceiverSource | GpsdSource) and config.pps)
@@ -148,8 +152,12 @@ class Source:
         else:
             bias = config.bias_us * 1e3
         polled = not isinstance(config, Pulse) or config.pps_over_usb is not False
-        self.pulse = Channel(Estimator(PULSE_FLOOR_NS, bias, rate, STATE_RATE_SIGMA, centred=not self.has_label, polled=polled))
-        self.label = Channel(Estimator(LABEL_FLOOR_NS, 0.0, rate, STATE_RATE_SIGMA))
+        known = {channel: learned_from(self._state.get(f"{self.id}.{channel}.learned")) for channel in ("pulse", "label")}
+        centred = not self.has_label
+        self.pulse = Channel(
+            Estimator(PULSE_FLOOR_NS, bias, rate, STATE_RATE_SIGMA, centred=centred, polled=polled, learned=known["pulse"])
+        )
+        self.label = Channel(Estimator(LABEL_FLOOR_NS, 0.0, rate, STATE_RATE_SIGMA, learned=known["label"]))
         self._waiting_since = None
 
     def _number(self, key: str) -> float | None:
@@ -255,7 +263,12 @@ class Source:
         self.pulses += 1
         self.leap = sample.leap
         assert isinstance(self.config, ShmSource | SockSource)
-        self.pulse.estimator.bias_ns = max(self.config.bias_us * 1e3, float(sample.uncertainty_ns))
+        self._first_real_ns = self._first_real_ns or sample.at.real_ns
+        while self._grain_ns > 1 and (sample.at.real_ns - self._first_real_ns) % self._grain_ns:
+            self._grain_ns //= 10
+        grain_ns = self._grain_ns if self.pulses >= CUT_STAMPS else 1
+        self.pulse.estimator.cut_to(grain_ns)
+        self.pulse.estimator.bias_ns = max(self.config.bias_us * 1e3, float(sample.uncertainty_ns), grain_ns / 2)
         return self.pulse.add(sample, present.tai_at(sample.at.mono_ns) if present is not None else None)
 
     def found(self, what: str) -> None:
@@ -331,10 +344,15 @@ class Source:
 
     def state(self) -> dict[str, float | int | str]:
         """What the next start wants to know."""
+        out: dict[str, float | int | str] = {}
+        for name, channel in (("pulse", self.pulse), ("label", self.label)):
+            learned = channel.estimator.learned()
+            if learned is not None:
+                out[f"{self.id}.{name}.learned"] = learned.text()
         if not self.has_label or not self.pairing.delay_learned:
-            return {}
+            return out
         delay, spread = self.pairing.delay_ns()
-        return {
+        return out | {
             f"{self.id}.delay_ms": delay / 1e6,
             f"{self.id}.delay_spread_ms": max(spread / 1e6, 5.0),
             f"{self.id}.delay_byte_ns": self._byte_ns,
