@@ -8,9 +8,9 @@ MAD. To first order the estimate then errs like that of a linear filter fed with
 so the filter is fed with just that, and its covariance is that of its error, whatever the shape. ``c`` keeps the filter at the **mean** of
 the samples (outliers aside) where the clip would pull it towards the median of a skewed noise; to first order it does not depend on where
 the filter stands, so nothing feeds back. ``lean`` does the same for likelihoods: the square of a clipped skewed error is not smallest
-where the filter is right, its derivative there being 2 E[f f'] of the fed f; that much of a straight line is taken off. (Without it an
-exponential latency of 30 us made the calmest filter look best and wrong by eight of its sigmas.) The expectations are means over the last
-``MEMORY`` innovations; k is the one of ``CLIPS`` with the smallest V: small where the tails are long, beyond the whole of a uniform noise.
+where the filter is right, its derivative there being 2 E[f f'] of the fed f; that much of a straight line is taken off (less E[f] / s, 0
+where the filter is right: else its being wrong would confirm it). The expectations are means over the last ``MEMORY`` innovations; k
+is the one of ``CLIPS`` with the smallest V: small where the tails are long, beyond the whole of a uniform noise.
 
 Pure; one of these in each estimator. Innovations in ns.
 """
@@ -149,7 +149,7 @@ class Noise:
             if price < best:
                 centre = total / n - slope * mean
                 inside = sum([u for u in units if -k <= u <= k]) / n
-                best, chosen = price, (k, slope, centre, 2 * (inside - centre * slope) / slope**2, variance)
+                best, chosen = price, (k, slope, centre, 2 * (inside - centre * slope - mean * slope) / slope**2, variance)
         self.clip, self.slope, self.centre, self.lean, v = chosen
         self.variance = max(self.floor_ns**2, scale * scale * v)
 
