@@ -70,7 +70,6 @@ class Noise:
         self._values.extend(innovations)
         self._first_ns = scale_ns
         self._linear(max(self.floor_ns, scale_ns))
-        self.gate = WIDEST_GATE
 
     def _linear(self, scale_ns: float) -> None:
         self.scale_ns = scale_ns
@@ -132,8 +131,7 @@ class Noise:
         if n < 2 * FEW:
             self._linear(max(scale, self._first_ns) if n < FEW else scale)
             # Two latencies far apart: the middle of the noise says little of its width.
-            self.gate = WIDEST_GATE
-            self.variance *= max(1.0, sum([u * u for v in self._values if abs(u := v / self.scale_ns) <= self.gate]) / n)
+            self.variance *= max(1.0, sum([u * u for v in self._values if abs(u := v / self.scale_ns) <= WIDEST_GATE]) / n)
             return
         self.scale_ns = scale
         self.gate = min(WIDEST_GATE, max(GATE, 1.5 * common / scale))
