@@ -180,7 +180,7 @@ class Bank:
         longest = max(m.long_run for m in self.members)
         if (usual.long_run - longest) * min(self.samples, 1 / LONG) < UNLIKELY:
             return now
-        return Mixture(now.x, now.y, max(now.pxx, usual.pxx + (usual.x - now.x) ** 2), max(now.pyy, usual.pyy))
+        return Mixture(now.x, now.y, max(now.pxx, usual.pxx), max(now.pyy, usual.pyy))
 
     def wander(self) -> float:
         """w (ns/s per sqrt(s)) that the long run makes likeliest: top of a parabola in log w through the best member and its neighbours."""
