@@ -8,9 +8,9 @@ MAD. To first order the estimate then errs like that of a linear filter fed with
 so the filter is fed with just that, and its covariance is that of its error, whatever the shape. ``c`` keeps the filter at the **mean** of
 the samples (outliers aside) where the clip would pull it towards the median of a skewed noise; to first order it does not depend on where
 the filter stands, so nothing feeds back. ``lean`` does the same for likelihoods: the square of a clipped skewed error is not smallest
-where the filter is right, its derivative there being 2 E[f f'] of the fed f; that much of a straight line is taken off (less E[f] / s, 0
-where the filter is right: else its being wrong would confirm it). The expectations are means over the last ``MEMORY`` innovations; k
-is the one of ``CLIPS`` with the smallest V: small where the tails are long, beyond the whole of a uniform noise.
+where the filter is right, its derivative there being 2 E[f f'] of the fed f; that much of a straight line is taken off (found of
+innovations less their mean, as if the filter were right: else its being wrong would confirm it). The expectations are means over the last
+``MEMORY`` innovations; k is the one of ``CLIPS`` with the smallest V: small where the tails are long, beyond the whole of a uniform noise.
 
 Pure; one of these in each estimator. Innovations in ns.
 """
@@ -137,7 +137,7 @@ class Noise:
         self.gate = min(WIDEST_GATE, max(GATE, 1.5 * common / scale))
         units = [u for v in self._values if abs(u := v / scale) <= self.gate]
         mean = sum(units) / n
-        best, chosen = math.inf, (1.5, 1.0, 0.0, 0.0, 1.0)
+        best, chosen = math.inf, (1.5, 1.0, 0.0, 1.0)
         for k in (*CLIPS, self.gate):
             clipped = [-k if u < -k else k if u > k else u for u in units]
             slope = sum([-k <= u <= k for u in units]) / n
@@ -146,10 +146,20 @@ class Noise:
             price = variance if k == self.clip or (k > CLIPS[-1] and self.clip > CLIPS[-1]) else variance / KEEP
             if price < best:
                 centre = total / n - slope * mean
-                inside = sum([u for u in units if -k <= u <= k]) / n
-                best, chosen = price, (k, slope, centre, 2 * (inside - centre * slope - mean * slope) / slope**2, variance)
-        self.clip, self.slope, self.centre, self.lean, v = chosen
+                best, chosen = price, (k, slope, centre, variance)
+        self.clip, self.slope, self.centre, v = chosen
+        self.lean = _lean([u - mean for u in units], self.clip)
         self.variance = max(self.floor_ns**2, scale * scale * v)
+
+
+def _lean(units: list[float], k: float) -> float:
+    """2 E[f f'] of units with mean 0 clipped at k."""
+    within = [u for u in units if -k <= u <= k]
+    slope = len(within) / len(units)
+    if not within:
+        return 0.0
+    centre = sum([-k if u < -k else k if u > k else u for u in units]) / len(units)
+    return 2 * (sum(within) / len(units) - centre * slope) / slope**2
 
 
 def _spread(values: list[float]) -> tuple[float, float]:
