@@ -3,7 +3,8 @@
     x' = y,   y' = white noise of strength w^2        (random-walk frequency: ADEV = w sqrt(tau/3))
 
 Forgotten likelihoods weigh the members, so that a quiet crystal gets a long memory and one in a draught a short one; a member that has
-become hopeless is restarted from the mixture. Pure; time in seconds, phases in ns. Used by the estimator only.
+become hopeless is restarted from the mixture. A scout beside them, as restless as the last and never weighed, tells by its distance when
+the mixture lags behind a crystal that does what it never did. Pure; time in seconds, phases in ns. Used by the estimator only.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ LONG = 1e-4
 """Weight of a sample in the long-run likelihoods: three hours of pulses say what the crystal is like."""
 UNUSUAL = -3.5
 """Log weight to which a member that the long run speaks against returns while the recent samples say nothing: crystals do change."""
+UNLIKELY = -10.0
+"""Log likelihood of the long run (1 : 20 000) below which the usual wander is out of the question for the bound."""
 HOPELESS = -12.0
 """Log weight at which a member starts anew (1 : 160 000), at ``RESTART``."""
 RESTART = -10.0
@@ -79,12 +82,20 @@ class Bank:
 
     def __init__(self, x: float, y: float, pxx: float, pxy: float, pyy: float) -> None:
         self.members = [Member(w * w, x, y, pxx, pxy, pyy) for w in WANDERS]
+        self.scout = Member(WANDERS[-1] ** 2, x, y, pxx, pxy, pyy)
+        """As restless as the last of them, and never weighed nor restarted: see ``astray``."""
         self.samples = 0
+
+    def expect(self, wander: float) -> None:
+        """An earlier run found the crystal's wander to be this: at first the others are believed less."""
+        for m in self.members:
+            m.log_weight = max(UNUSUAL, -abs(math.log(m.q / wander**2)))
 
     def predict(self, dt: float) -> None:
         """``dt`` seconds pass."""
         for m in self.members:
             m.predict(dt)
+        self.scout.predict(dt)
 
     def sample(self, z: float, noise: Noise, calm: bool) -> None:
         """A sample of x with continuous noise. ``calm``: only the calmest members are asked (a sawtooth imitates wander)."""
@@ -94,9 +105,12 @@ class Bank:
         for m in self.members:
             s = m.pxx + r
             nu = noise.feed(z - m.x, pxx)
-            likelihoods.append(-math.inf if calm and m.q > 1.0 else -0.5 * (nu * nu / s + math.log(s)))
+            likelihoods.append(-math.inf if calm and m.q > 1.0 else -0.5 * (noise.misfit(nu, pxx) / s + math.log(s)))
             m.update(nu / s, 1 / s)
-        memory = math.sqrt(math.sqrt(r) / USUAL_WANDER)
+        scout = self.scout
+        r = noise.variance_beside(scout.pxx)
+        scout.update(noise.feed(z - scout.x, scout.pxx) / (scout.pxx + r), 1 / (scout.pxx + r))
+        memory = math.sqrt(math.sqrt(noise.variance) / USUAL_WANDER)
         self._weigh(likelihoods, max(FORGET, 1.0 - 1.0 / memory))
 
     def frame(self, z: float, frame_ns: float, jitter_ns: float) -> None:
@@ -134,11 +148,13 @@ class Bank:
                 m.x, m.y, m.pxx, m.pxy, m.pyy = mixed.x, mixed.y, mixed.pxx, 0.0, mixed.pyy
                 m.log_weight = RESTART
 
-    def widen(self, phase_ns: float, rate: float) -> None:
-        """The model has left the data: add these standard deviations (ns, ns/s)."""
-        for m in self.members:
-            m.pxx += phase_ns**2
-            m.pyy += rate**2
+    def astray(self) -> tuple[float, float]:
+        """How far the scout is from the mixture, and the standard deviation of that when the mixture is right (ns).
+
+        An efficient estimate has no error in common with its difference from another one (Hausman 1978): the variances subtract.
+        """
+        now = self.mixture()
+        return abs(self.scout.x - now.x), math.sqrt(max(0.0, self.scout.pxx - now.pxx))
 
     def mixture(self) -> Mixture:
         """The bank as one."""
@@ -155,6 +171,16 @@ class Bank:
             pxx += w * (m.pxx + (m.x - x) ** 2)
             pyy += w * (m.pyy + (m.y - y) ** 2)
         return Mixture(x, y, pxx / total, pyy / total)
+
+    def doubted(self) -> Mixture:
+        """The mixture, but not better known than by the member with the usual wander before the long run has spoken clearly against it:
+        few crystals are calmer, in wide noise hours of samples cannot tell, and luck makes many look calm in their first minutes."""
+        now = self.mixture()
+        usual = next(m for m in self.members if m.q == USUAL_WANDER**2)
+        longest = max(m.long_run for m in self.members)
+        if (usual.long_run - longest) * min(self.samples, 1 / LONG) < UNLIKELY:
+            return now
+        return Mixture(now.x, now.y, max(now.pxx, usual.pxx), max(now.pyy, usual.pyy))
 
     def wander(self) -> float:
         """w (ns/s per sqrt(s)) that the long run makes likeliest: top of a parabola in log w through the best member and its neighbours."""

@@ -10,7 +10,8 @@ measures x with an error whose scale and shape are unknown, skewed and heavy-tai
 
 Guards against the filter's own mistakes:
 
-* a lagging mean of clipped innovations widens the covariance (a frequency step is followed), and the lag it shows goes into the bound;
+* a scout that follows whatever the crystal does shows a mixture that lags behind: how far it is away goes into the bound;
+* a state made within a burst, or from an outlier, is made anew once the samples that follow lie on a line;
 * a run of ``RUN`` refused samples that lie on one straight line replaces the state (a phase jump is real); a burst, which lies on no line,
   never does; jumps that keep coming back without a grid are an unknown sawtooth: they raise the scale and stay in the bound whole;
 * after a (re)start the range of the samples that it was made from stays in the bound, fading as others confirm.
@@ -27,7 +28,7 @@ from dataclasses import dataclass
 
 from ppsd.bank import Bank, Mixture
 from ppsd.frames import Frames
-from ppsd.noise import CAUTION, GATE, Noise
+from ppsd.noise import CAUTION, COMMON, GATE, QUANTILES, Noise
 from ppsd.wander import Wander
 from refclock.filter import median, robust_line
 from refclock.sample import NS
@@ -37,6 +38,12 @@ SEED_APART_S = 0.2
 """Samples of a fast source that come sooner tell nothing new of the frequency."""
 EARLY = 4.0
 """Ranges of five residuals of a line: by luck they lie within a fifth of what their noise is (seen with Laplace noise)."""
+USUAL_RANGE = 6.0
+"""Scales: five residuals of the noise that an earlier run knew have a range of 2.3 +- 0.9; beyond, it is not taken to be the same."""
+TOO_CAUTIOUS, SETTLED = 30.0, 300
+"""Within so many samples: when the last ``RUN`` of them lie on a line so much better than the state is known (a start within a burst, an
+outlier of milliseconds among the first five), the state is made anew from them. Carried on, it would come near at the pace of a noise
+that is over, its own error would be taken for noise, and one outlier would be believed whole."""
 RUN = 20
 """Refused samples in a row on one line that make it the new truth."""
 COVER = 5.3
@@ -44,17 +51,14 @@ COVER = 5.3
 MISSES = 2e-3
 """A day: how often a bound may be passed, were P exact and its errors Gaussian."""
 DAY_S = 86_400.0
-COVER_RATE = 3.5
+COVER_RATE = 3.3
 """Sigmas of frequency and wander in its growth: a holdover is one draw, not 10 000."""
 SHAPE = 1.5
 """Robust sigmas from the middle of the noise to its early edge, where the second is when the source's mean was not stated: a one-sided
 exponential has 1.40, a uniform latency 1.35."""
-DRIFT_ALPHA, DRIFT_TRIP = 0.1, 0.9
-"""Lagging mean of innovations clipped at 1.5 sigma, and where it says that the model has left the data."""
-LAG_CHANCE, LAG_COVER = 0.13, 10.0
-"""A lagging mean (of scales) above the first goes into the bound, that many times. Chance takes it there half of the time (standard
-deviation 0.2), which leaves the median bound alone. A temperature that jumps carries the second away by 1.5 scales before the mean of ten
-seconds shows a third of one, by 3 when it shows 0.7 (discipline scenario b-step)."""
+ASTRAY_CHANCE, ASTRAY_COVER = 0.67, 3.0
+"""Of the distance between mixture and scout what is beyond so many of its standard deviations goes into the bound, that many times. Chance
+takes it there half of the time, which leaves the median bound alone."""
 MAX_FREQUENCY = 500_000.0
 """ns/s: 500 ppm, the kernel's own limit for a crystal (adjtimex(2))."""
 JUMP_HOLD_S = 300.0
@@ -84,6 +88,30 @@ class Estimate:
     samples: int
 
 
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What a run found out of a channel and the next one starts with: ``Noise.quantiles`` (ns), wander (ns/s per sqrt(s)) and how long it
+    was watched (s)."""
+
+    noise: tuple[float, ...]
+    wander: float
+    watched_s: float
+
+    def text(self) -> str:
+        """As one value of the saved state (``ppsd/state.py`` has room for 256 characters)."""
+        return " ".join(f"{value:.3g}" for value in (self.wander, self.watched_s, *self.noise))
+
+
+def learned_from(text: object) -> Learned | None:
+    """What ``Learned.text`` gave; None for anything else."""
+    try:
+        wander, watched_s, *noise = (float(word) for word in str(text).split())
+    except ValueError:
+        return None
+    usable = len(noise) == QUANTILES and noise == sorted(noise) and 0.0 < wander < MAX_FREQUENCY and watched_s >= 0.0
+    return Learned(tuple(noise), wander, watched_s) if usable and math.isfinite(watched_s + sum(noise)) else None
+
+
 class Estimator:
     """See the module's text. ``floor_ns``: no noise scale is believed below it; ``bias_ns``: stated systematic allowance of the source;
     ``polled``: the samples may come off a polled line (``ppsd.frames``); ``centred``: the bias was stated of the **mean** of the samples,
@@ -98,6 +126,7 @@ class Estimator:
         *,
         centred: bool = False,
         polled: bool = True,
+        learned: Learned | None = None,
     ) -> None:
         self.bias_ns = bias_ns
         self.centred = centred
@@ -109,17 +138,28 @@ class Estimator:
         self._t = self._t_used = 0.0  # of the last sample, and of the last that was used
         self._bank: Bank | None = None
         self._floor_ns = floor_ns
-        self._noise = Noise(floor_ns)
+        self._learned = learned
+        self._noise = Noise(floor_ns, learned.noise if learned else ())
         self._frames = Frames(polled)
-        self._wander = Wander()
+        self._wander = Wander((learned.wander, learned.watched_s) if learned else None)
         self._seed: deque[tuple[float, float]] = deque(maxlen=SEED_SAMPLES + 2)
         self._run: list[tuple[float, float]] = []
-        self._drift = 0.0
-        self._usual = 0.0  # mean of the same over minutes: skewed noise has one
+        self._recent: deque[tuple[float, float]] = deque(maxlen=RUN)  # that the state was made from, and since
         self._jump = (0.0, -math.inf)
         self._repeating = 0.0  # scale of jumps that keep coming back, ns
         self._seed_range = 0.0
         self._fade, self._since_seed = SEED_SAMPLES, 0
+
+    def learned(self) -> Learned | None:
+        """For the next start; None while there is too little, and of a polled line, which is known by its stamps."""
+        noise = self._noise.quantiles()
+        if self._bank is None or not noise or self._frames.frame_ns or self._repeating:
+            return None
+        return Learned(tuple(noise), self._wander.expected(self._bank.wander()), self._wander.watched_s)
+
+    def cut_to(self, grain_ns: float) -> None:
+        """The stamps are whole multiples of this: nothing is learned of a noise much smaller than a grain, for it does not show."""
+        self._noise.floor_ns = max(self._floor_ns, UNIFORM * grain_ns, self._repeating)
 
     @property
     def ready(self) -> bool:
@@ -152,10 +192,12 @@ class Estimator:
             bank.frame(z, self._frames.frame_ns, FRAME_JITTER_NS)
         else:
             self._noise.add(nu)
-            if abs(nu) > GATE * math.sqrt(before.pxx + self._noise.scale_ns**2):
+            self._recent.append((t, z))
+            if self._too_cautious(before.pxx) and self._seed_from(list(self._recent)):
+                return True
+            if abs(nu) > self._noise.gate * math.sqrt(before.pxx + self._noise.scale_ns**2):
                 return self._refuse(t, z)
             bank.sample(z, self._noise, self._repeating > 0)
-            self._watch(bank, nu)
         self._run.clear()
         self._t_used = t
         self.accepted += 1
@@ -182,8 +224,16 @@ class Estimator:
         span = t - points[0][0]
         n = len(points)
         residuals = [z - level - slope * tt for tt, z in points]
+        near = [r for r in residuals if abs(r) <= GATE * max(sigma, self._noise.floor_ns)]
+        enough = n >= RUN and len(near) >= COMMON * n  # then the middle of them says how wide they are, and which are outliers
+        if enough:
+            residuals = near
         self._seed_range = max(residuals) - min(residuals)
-        self._noise.start(residuals, max(sigma * (1 + CAUTION / n), self._seed_range / 2))
+        usual = self._noise.known and self._seed_range < USUAL_RANGE * self._noise.scale_ns
+        if usual:
+            self._seed_range /= EARLY
+        else:
+            self._noise.start(residuals, max(sigma * (1 + CAUTION / n), 0.0 if enough else self._seed_range / 2))
         scale = self._noise.scale_ns
         self._fade, self._since_seed = SEED_SAMPLES, 0
         slope_sigma = 4 * scale / (span * math.sqrt(n / 3))
@@ -195,9 +245,20 @@ class Estimator:
         middle = median([p[0] for p in points])
         x = level + slope * middle + y * (t - middle)
         pxx = (2 * scale) ** 2 / n + pyy * (t - middle) ** 2
-        self._start(Bank(x, y, pxx, pyy * (t - middle), pyy), t)
+        bank = Bank(x, y, pxx, pyy * (t - middle), pyy)
+        if usual and self._learned is not None:
+            bank.expect(self._learned.wander)
+        self._start(bank, t)
+        self._recent.extend(points)
         self.accepted += n
         return True
+
+    def _too_cautious(self, pxx: float) -> bool:
+        """The first samples gave a wrong idea of the noise."""
+        if self._since_seed > SETTLED or self._since_seed % (RUN // 4) or len(self._recent) < RUN:
+            return False
+        _, _, sigma = robust_line(list(self._recent))
+        return max(sigma, self._noise.floor_ns) * TOO_CAUTIOUS < math.sqrt(pxx)
 
     def _seed_from_frames(self) -> bool:
         """The samples so far turn out to be frames of a polled line: start from what they leave possible."""
@@ -218,21 +279,9 @@ class Estimator:
 
     def _start(self, bank: Bank, t: float) -> None:
         self._bank, self._t, self._t_used = bank, t, t
-        self._drift = 0.0
         self._run.clear()
+        self._recent.clear()
         self._wander.restart()
-
-    def _watch(self, bank: Bank, nu: float) -> None:
-        """Notice that the state lags behind the data, and open the covariance."""
-        if self._repeating:
-            return
-        scale = self._noise.scale_ns
-        unit = max(-1.5, min(1.5, nu / scale))
-        self._usual += DRIFT_ALPHA / 32 * (unit - self._usual)
-        self._drift += DRIFT_ALPHA * (unit - self._usual - self._drift)
-        if abs(self._drift) > DRIFT_TRIP:
-            bank.widen(3 * scale, 0.3 * scale)
-            self._drift = 0.0
 
     def _refuse(self, t: float, z: float) -> bool:
         self.refused += 1
@@ -265,7 +314,7 @@ class Estimator:
         """
         assert self._base is not None
         assert self._bank is not None
-        now = self._bank.mixture()
+        now = self._bank.mixture() if self._frames.frame_ns else self._bank.doubted()
         noise = self._noise
         t = (mono_ns - self._base[0]) / NS
         dt = max(0.0, t - self._t)
@@ -275,7 +324,8 @@ class Estimator:
         early = EARLY * self._seed_range * (self._fade / (self._fade + self._since_seed)) ** 2
         place = 0.0 if self.centred or self._frames.frame_ns else SHAPE * noise.scale_ns
         place += self._repeating / UNIFORM
-        lag = 0.0 if self._frames.frame_ns else LAG_COVER * noise.scale_ns * max(0.0, abs(self._drift) - LAG_CHANCE)
+        distance, chance = (0.0, 0.0) if self._frames.frame_ns else self._bank.astray()
+        lag = ASTRAY_COVER * max(0.0, distance - ASTRAY_CHANCE * chance)
         bound = self.bias_ns + jump + early + place + lag + doubt + self._cover(now) * math.sqrt(now.pxx)
         rate_bound = COVER_RATE * math.sqrt(now.pyy) + doubt_rate
         wander = COVER_RATE * self._wander.expected(self._bank.wander()) / math.sqrt(3)

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from ppsd.estimator import Estimator
+from ppsd.channel import Channel
+from ppsd.estimator import Estimator, Learned, learned_from
 from ppsd.leap import LeapKeeper
 from ppsd.pull import Pull
 from ppsd.selection import FRESH_NS, Candidate
@@ -66,36 +67,6 @@ SQUARE_PULSES = 5
 """Pulses of a square wave near the half second of the served time that make its other edge the second."""
 NO_DATE = "the receiver has a fix but sends no date: switch on RMC or ZDA (or NAV-PVT)"
 FIX_WORDS = {FixMode.NONE: "none", FixMode.FIX_2D: "2D", FixMode.FIX_3D: "3D", FixMode.TIME_ONLY: "time-only"}
-
-
-@dataclass(slots=True)
-class Channel:
-    """An estimator and what people want to see of it."""
-
-    estimator: Estimator
-    last_mono_ns: int = -(1 << 62)
-    last_offset_ns: int | None = None
-    reach: int = 0
-    reach_mono_ns: int = 0
-    every_ns: int = NS
-
-    def add(self, sample: Sample, served_tai_ns: int | None) -> bool:
-        """One sample; ``served_tai_ns``: what we served at that instant."""
-        self.tick(sample.at.mono_ns)
-        if served_tai_ns is not None:
-            self.last_offset_ns = sample.tai_ns - served_tai_ns
-        used = self.estimator.add(sample.at.mono_ns, sample.tai_ns)
-        if used:
-            self.last_mono_ns = sample.at.mono_ns
-            self.reach |= 1
-        return used
-
-    def tick(self, mono_ns: int) -> None:
-        """Shift the reach register once a second, or as often as pulses come."""
-        if mono_ns - self.reach_mono_ns >= self.every_ns * 3 // 4:
-            missed = min(8, max(1, round((mono_ns - self.reach_mono_ns) / self.every_ns))) if self.reach_mono_ns else 1
-            self.reach = (self.reach << missed) & 0xFF
-            self.reach_mono_ns = mono_ns
 
 
 class Source:
@@ -168,14 +139,17 @@ class Source:
         else:
             bias = config.bias_us * 1e3
         self.pulse = self._pulse_channel(bias)
-        self.label = Channel(Estimator(LABEL_FLOOR_NS, 0.0, rate, STATE_RATE_SIGMA))
+        self.label = Channel(Estimator(LABEL_FLOOR_NS, 0.0, rate, STATE_RATE_SIGMA, learned=self._learned("label")))
         self._waiting_since = None
         self.pull = Pull()
 
     def _pulse_channel(self, bias_ns: float) -> Channel:
         polled = not isinstance(self.config, Pulse) or self.config.pps_over_usb is not False
-        rate = self._number("rate")
-        return Channel(Estimator(PULSE_FLOOR_NS, bias_ns, rate, STATE_RATE_SIGMA, centred=not self.has_label, polled=polled))
+        rate, centred, learned = self._number("rate"), not self.has_label, self._learned("pulse")
+        return Channel(Estimator(PULSE_FLOOR_NS, bias_ns, rate, STATE_RATE_SIGMA, centred=centred, polled=polled, learned=learned))
+
+    def _learned(self, channel: str) -> Learned | None:
+        return learned_from(self._state.get(f"{self.id}.{channel}.learned"))
 
     def _number(self, key: str) -> float | None:
         value = self._state.get(key)
@@ -309,7 +283,8 @@ class Source:
         self.pulses += 1
         self.leap = sample.leap
         assert isinstance(self.config, ShmSource | SockSource)
-        self.pulse.estimator.bias_ns = max(self.config.bias_us * 1e3, float(sample.uncertainty_ns))
+        grain_ns = self.pulse.grain(sample.at.real_ns)
+        self.pulse.estimator.bias_ns = max(self.config.bias_us * 1e3, float(sample.uncertainty_ns), grain_ns / 2)
         return self.pulse.add(sample, present.tai_at(sample.at.mono_ns) if present is not None else None)
 
     def found(self, what: str) -> None:
@@ -406,10 +381,14 @@ class Source:
 
     def state(self) -> dict[str, float | int | str]:
         """What the next start wants to know."""
+        out: dict[str, float | int | str] = {}
+        for name, channel in (("pulse", self.pulse), ("label", self.label)):
+            if (learned := channel.estimator.learned()) is not None:
+                out[f"{self.id}.{name}.learned"] = learned.text()
         if not self.has_label or not self.pairing.delay_learned:
-            return {}
+            return out
         delay, spread = self.pairing.delay_ns()
-        return {
+        return out | {
             f"{self.id}.delay_ms": delay / 1e6,
             f"{self.id}.delay_spread_ms": max(spread / 1e6, 5.0),
             f"{self.id}.delay_byte_ns": self._byte_ns,

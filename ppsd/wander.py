@@ -27,10 +27,12 @@ FADE = 1e-3
 
 
 class Wander:
-    """See the module's text."""
+    """See the module's text. ``known``: w of an earlier run, and for how long that run watched (s). It counts for no more than
+    ``TRUST_S``, for a machine that was off is not as warm as it was, and w is not taken to be less before this run has watched for long."""
 
-    def __init__(self) -> None:
-        self.watched_s = 0.0
+    def __init__(self, known: tuple[float, float] | None = None) -> None:
+        self._known, watched_s = known or (0.0, 0.0)
+        self.watched_s = min(watched_s, TRUST_S)
         self._past: deque[tuple[float, float, float, float]] = deque(maxlen=LAGS[-1] + 1)
         self._squares = [0.0] * len(LAGS)
         self._counts = [0] * len(LAGS)
@@ -69,5 +71,5 @@ class Wander:
             independent = count / lag
             if independent >= 2:
                 w2 = max(w2, square / (1 + TRUST_MORE * math.sqrt(2 / independent)))
-        seen = math.sqrt(w2)
+        seen = max(math.sqrt(w2), self._known if self.watched_s < 2 * TRUST_S else 0.0)
         return seen * math.pow(max(1.0, ASSUMED / seen), math.exp(-self.watched_s / TRUST_S))

@@ -22,7 +22,7 @@ LAYERS: dict[str, int] = {
         [f"refclock.{m}" for m in ("dates", "detect", "proprietary", "gpsd", "receiver", "trust", "pairing", "filter", "rhythm")], 2
     ),
     **dict.fromkeys(["refclock.configure", "refclock.upkeep"], 2),
-    **dict.fromkeys([f"ppsd.{m}" for m in ("bank", "frames", "noise", "pull", "wander")], 2),
+    **dict.fromkeys([f"ppsd.{m}" for m in ("bank", "channel", "frames", "noise", "pull", "wander")], 2),
     **dict.fromkeys([f"ppsd.{m}" for m in ("estimator", "selection", "timescale", "leap", "source", "engine", "status")], 2),
     # 3 devices
     **dict.fromkeys([f"refclock.{m}" for m in ("kernel", "host", "ports", "serial_port", "pps", "feed", "intake")], 3),

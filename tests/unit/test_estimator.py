@@ -7,8 +7,9 @@ from random import Random
 import pytest
 from refclock_sim.oscillator import Oscillator, step
 from refclock_sim.pulse import PRESETS, Gaussian, LoadBursts, Outliers, PulseError
+from refclock_sim.shapes import Drawn, one_sided
 
-from ppsd.estimator import Estimator
+from ppsd.estimator import Estimator, learned_from
 from refclock.sample import NS
 
 RAW0, TAI0 = 10**13, 1_800_000_037 * NS
@@ -96,6 +97,41 @@ def test_sources_of_any_rate_start(rate_hz: float) -> None:
         since = round(k / rate_hz * NS)
         estimator.add(RAW0 + since, TAI0 + since)
     assert estimator.ready
+
+
+def test_a_skewed_latency_does_not_mislead() -> None:
+    """An exponential latency of 30 us (a thread that is woken to stamp), two hours: its mean is held to 15 us, and the bound covers."""
+    seen = drive(Estimator(50.0, 0.0, centred=True), crystal(14), Drawn(15, one_sided(30_000.0)), 7200)
+    assert all(abs(error) <= bound for error, bound in seen)
+    assert max(abs(error) for error, _ in seen[3600:]) < 15.0
+
+
+@pytest.mark.parametrize("seed", range(30, 40))
+def test_an_outlier_among_the_first_samples_is_got_over(seed: int) -> None:
+    """One of the first five late by 16 ms, others later: after a minute the clock is within 5 us, covered all the way."""
+
+    class Late(Outliers):
+        def late_ns(self, true_s: int, raw_ns: int) -> float:
+            return 16e6 if true_s == 3 else super().late_ns(true_s, raw_ns)
+
+    seen = drive(Estimator(50.0, 0.0, centred=True), crystal(seed), Gaussian(seed, 1000.0) + Late(seed), 200)
+    assert all(abs(error) <= bound for error, bound in seen)
+    assert max(abs(error) for error, _ in seen[60:]) < 5.0
+
+
+def test_what_was_learned_is_taken_along() -> None:
+    """Noise and wander pass through the saved state's text within its rounding; anything else there is no knowledge."""
+    estimator = Estimator(50.0, 0.0, centred=True)
+    drive(estimator, crystal(16), Gaussian(17, 1000.0), 1500)
+    learned = estimator.learned()
+    assert learned is not None
+    again = learned_from(learned.text())
+    assert again is not None
+    assert len(learned.text()) <= 256
+    assert again.noise == pytest.approx(learned.noise, rel=0.01)
+    assert again.wander == pytest.approx(learned.wander, rel=0.01)
+    for nonsense in (None, "", 3, "1 2 3", learned.text().replace(" ", " x", 1), "nan " + learned.text().split(" ", 1)[1], "1e999 " * 23):
+        assert learned_from(nonsense) is None
 
 
 def test_samples_out_of_order_are_ignored() -> None:

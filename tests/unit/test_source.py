@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import date
+from random import Random
 
 import pytest
 
@@ -15,10 +16,10 @@ from ppsd.leap import LeapKeeper
 from ppsd.reports import sources_in_words
 from ppsd.source import GPSD_PULSE_NS, Source
 from ppsd.status import Mode
-from refclock.config import GpsdSource, ReceiverSource
+from refclock.config import GpsdSource, ReceiverSource, ShmSource
 from refclock.framing import nmea_checksum
 from refclock.pairing import Present
-from refclock.sample import NS, Antenna, Edge, EdgeKind, HealthReport, Instant, SecondLabel, SourceId
+from refclock.sample import NS, Antenna, Edge, EdgeKind, HealthReport, Instant, Leap, Sample, SecondLabel, SourceId
 from refclock.timescales import DAY_S
 
 UTC0 = 1_798_761_600 - 3600  # an hour before 2027
@@ -105,6 +106,33 @@ def test_reported_pulses_keep_their_allowance() -> None:
             source.pulsed(Edge(at(s + 10 * again), EdgeKind.ASSERT, s, 954), RIGHT)
         assert source.pulse.estimator.bias_ns == pytest.approx(15_000 + GPSD_PULSE_NS + 954)
         source.forget()
+
+
+@pytest.mark.parametrize(("grain_ns", "allowed_ns"), [(1, 0.5), (10, 5.0), (1_000, 500.0)])
+def test_stamps_of_whole_microseconds_are_no_better_than_that(grain_ns: int, allowed_ns: float) -> None:
+    """A program that stamps in whole microseconds gets half of one as bias, however still its stamps stand."""
+    source = Source(ShmSource(name="pulse", unit=0, bias_us=0.0), UTC0 - DAY_S, {})
+    for s in range(20):
+        stamp = at(s + 0.000_123_456_7 * s)
+        stamp = stamp.shifted(-(stamp.real_ns % grain_ns))
+        source.sampled(Sample(stamp, (UTC0 + s + 37) * NS, 0, Leap.NORMAL), None)
+    assert source.pulse.estimator.bias_ns == allowed_ns
+    assert source.pulse.estimator.estimate(stamp.mono_ns).jitter_ns >= 0.29 * grain_ns
+
+
+def test_noise_and_wander_are_saved_per_channel() -> None:
+    """After some minutes of samples the state holds what was learned of them; the next start takes it, and does not fall over nonsense."""
+    shm, random = ShmSource(name="pulse", unit=0, bias_us=0.0), Random(3)
+    first = Source(shm, UTC0 - DAY_S, {})
+    for s in range(200):
+        first.sampled(Sample(at(s + random.gauss(0.0, 5e-6)), (UTC0 + s + 37) * NS, 0, Leap.NORMAL), None)
+    saved = first.state()
+    assert set(saved) == {"pulse.pulse.learned"}
+    for state in (saved, {"pulse.pulse.learned": "nonsense"}, {"pulse.pulse.learned": 5}):
+        second = Source(shm, UTC0 - DAY_S, state)
+        for s in range(300, 320):
+            second.sampled(Sample(at(s + random.gauss(0.0, 5e-6)), (UTC0 + s + 37) * NS, 0, Leap.NORMAL), None)
+        assert second.pulse.estimator.ready
 
 
 PULSED = replace(MOUSE, pps="/dev/pps0")
