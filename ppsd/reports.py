@@ -84,7 +84,8 @@ def sources_in_words(clock: Snapshot) -> list[str]:
             worst = max(s["rejected"], key=lambda reason: s["rejected"][reason])
             words.append(f"{rejected} rejected (mostly {worst})")
         lines.append(", ".join(words) + (f" — {s['why']}" if s["why"] else ""))
-        lines += [f"  {s['name']}: {words}" for words in s.get("health", ()) if words != s["why"]]
+        told = (s.get("timing", ""), s.get("cable", ""), *s.get("health", ()))
+        lines += [f"  {s['name']}: {words}" for words in told if words and words != s["why"]]
     return lines
 
 

@@ -107,6 +107,8 @@ class Source:
         self.leap = Leap.NORMAL
         self.sky: SkyView | None = None
         self.health = Health()
+        self._cable_ns = (config.cable_delay_ns or 0) if isinstance(config, ReceiverSource) and config.pps else 0
+        self._cable_told = False
         self.own_labels = False
         """Whether the served time is made from these very labels: then it cannot measure their delay."""
         self._state = state
@@ -240,6 +242,8 @@ class Source:
         if saw is not None and abs(saw.error_ns) < SAWTOOTH_LIMIT_NS and at.mono_ns - saw.at.mono_ns < SAWTOOTH_NS:
             at = at.shifted(-round(saw.error_ns))
         self._sawtooth = None
+        if not self._cable_told:
+            at = at.shifted(-self._cable_ns)
         if self.health.blocked(edge.at.mono_ns):
             self.pairing.refused["doubtful-receiver"] += 1
             self.pairing.why = "the receiver is well again: waiting for its next second"
@@ -262,9 +266,20 @@ class Source:
         """The device is there."""
         self.present, self.what, self.lost_why = True, what, ""
 
+    def configured(self, pulse_set: bool) -> None:
+        """The receiver was set up. ``pulse_set``: with the pulse that was wanted, so that it takes off the cable's delay itself."""
+        self._cable_told = pulse_set
+
+    @property
+    def _cable(self) -> str:
+        """Who takes off the cable's delay, in words."""
+        who = "the receiver takes it off" if self._cable_told else "taken off here, for the receiver was not told"
+        return f"antenna cable {self._cable_ns} ns: {who}" if self._cable_ns else ""
+
     def lost(self, why: str) -> None:
         """The device is gone: half a sentence and half a numbering go with it, what was learned stays."""
         self.present, self.lost_why = False, why
+        self._cable_told = False
         self.receiver = Receiver(self._earliest_s)
         self.health = Health()
         self.sky = None
@@ -375,6 +390,8 @@ class Source:
             satellites=self.sky.satellites if self.sky is not None else (),
             message=self.pairing.delay_words(self._spoke) if self.has_label else "",
             health=tuple(d.words for d in self.health.doubts(now.mono_ns)),
+            timing=self.health.timing,
+            cable=self._cable,
             message_delay_ms=delay[0] / 1e6 if delay else None,
             message_spread_ms=delay[1] / 2e6 if delay else None,
             rejected=rejected,

@@ -61,6 +61,8 @@ class SourceStatus:
     message: str = ""  # "NMEA arrives 143 ms ± 4 after the pulse"; empty while not measured
     satellites: tuple[Satellite, ...] = ()
     health: tuple[str, ...] = ()  # what is the matter with the receiver, a sentence each
+    timing: str = ""  # survey-in and timing mode of a timing receiver, in words
+    cable: str = ""  # who takes off the antenna cable's delay; empty when none is configured
 
 
 @dataclass(frozen=True, slots=True)
