@@ -19,7 +19,7 @@ from ppsd.tools import listen, not_before_s
 from refclock.config import ReceiverSource
 from refclock.configure import MEANINGS, Family, family
 from refclock.detect import Verdict
-from refclock.dialogue import Configurator, Result, pmtk, setting
+from refclock.dialogue import Configurator, Item, Result, pmtk, setting
 from refclock.host import Host
 from refclock.inquiry import Finding, findings, questions
 from refclock.intent import Intent
@@ -31,8 +31,8 @@ from refclock.ubx_keys import CFG_CFG
 from refclock.upkeep import News, Upkeep
 
 LOOK_S: Final = 13.0
-PATIENCE_S: Final = 40.0
-"""For the whole set-up: some twenty items, an answer each, at 9600 baud."""
+PATIENCE_S: Final = 90.0
+"""For the whole set-up: some thirty items, an answer each, some of them behind a second's burst at 4800 baud."""
 TICK_S: Final = 0.2
 FACTORY: Final = bytes.fromhex("ffff0000 00000000 ffff0000 17")
 """UBX-CFG-CFG: clear and load everything, in RAM, battery-backed RAM, flash and EEPROM (u-blox 8 protocol specification)."""
@@ -88,6 +88,16 @@ def _talk(line: _Open, talk: Configurator) -> bool:
     return False
 
 
+def _named(line: _Open) -> _Open:
+    """With what a MediaTek receiver calls itself: it does not say it unasked."""
+    if family(line.verdict.identity) is not None:
+        return line
+    talk = Configurator([Item("identity", pmtk("PMTK605"), 605, lambda _: b"", 705)], line.verdict.baud)
+    _talk(line, talk)
+    identity = f"PMTK705,{talk.told['identity'].decode('ascii', 'replace')}" if "identity" in talk.told else line.verdict.identity
+    return line._replace(verdict=replace(line.verdict, identity=identity))
+
+
 def _set_up(port: SerialPort, clock: LocalClock, wanted: Intent, not_before: int) -> News | None:
     """Drive the configuration to its end; None when the receiver never said what it is."""
     receiver, upkeep, end = Receiver(not_before), Upkeep(wanted), time.monotonic() + PATIENCE_S
@@ -116,6 +126,7 @@ def receiver_command(action: str, device: str | None, config: Config, *, save: b
     port = SerialPort(place.path, verdict.baud, clock)
     line = _Open(place, verdict, port, clock, not_before_s(config))
     try:
+        line = _named(line)
         wanted = _wanted(place, config, port, save)
         if action == "show":
             return _show(line, wanted, as_json, out)
@@ -125,7 +136,7 @@ def receiver_command(action: str, device: str | None, config: Config, *, save: b
     finally:
         port.close()
     if news is None:
-        print(f"{place.path}: it did not say what it is; it was left as it is", file=out)
+        print(f"{place.path}: it did not answer to all within {PATIENCE_S:.0f} s; refclock receiver show tells how it is now", file=out)
         return 1
     if as_json:
         print(json.dumps({"device": place.path, **asdict(news)}), file=out)
@@ -147,7 +158,7 @@ def _show(line: _Open, wanted: Intent, as_json: bool, out: TextIO) -> int:
     """What it is and what it is set to, beside what is wanted. 1: something is otherwise."""
     place, verdict = line.place, line.verdict
     kind = family(verdict.identity)
-    talk = Configurator(questions(verdict.identity, wanted))
+    talk = Configurator(questions(verdict.identity, wanted), wanted.baud)
     _talk(line, talk)
     found = findings(verdict.identity, wanted, talk.told)
     told = {"device": place.path, "configurable_as": kind.value if kind else "", **asdict(verdict)}
@@ -160,7 +171,7 @@ def _show(line: _Open, wanted: Intent, as_json: bool, out: TextIO) -> int:
         return 0
     print("\n" + "\n".join(_line(f) for f in found), file=out)
     if otherwise:
-        print(f"\n{len(otherwise)} of {len(found)} settings are not as wanted: refclock receiver configure {place.path}", file=out)
+        print(f"\nnot as wanted: {len(otherwise)} of {len(found)} settings; set them with: refclock receiver configure {place.path}", file=out)
     else:
         print("\nall as wanted, as far as it tells", file=out)
     return 1 if otherwise else 0

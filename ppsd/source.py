@@ -271,7 +271,7 @@ class Source:
         self._cable_told = pulse_set
 
     @property
-    def _cable(self) -> str:
+    def status_cable(self) -> str:
         """Who takes off the cable's delay, in words."""
         who = "the receiver takes it off" if self._cable_told else "taken off here, for the receiver was not told"
         return f"antenna cable {self._cable_ns} ns: {who}" if self._cable_ns else ""
@@ -391,7 +391,7 @@ class Source:
             message=self.pairing.delay_words(self._spoke) if self.has_label else "",
             health=tuple(d.words for d in self.health.doubts(now.mono_ns)),
             timing=self.health.timing,
-            cable=self._cable,
+            cable=self.status_cable,
             message_delay_ms=delay[0] / 1e6 if delay else None,
             message_spread_ms=delay[1] / 2e6 if delay else None,
             rejected=rejected,

@@ -15,8 +15,8 @@ from typing import Final, NamedTuple
 USED: Final = 0.95
 """Of a second's bytes: the burst begins after the second, and answers come between."""
 BITS_PER_BYTE: Final = 10
-SATELLITES: Final = 40
-"""NAV-SAT rows of a receiver with two to four constellations (most in our recordings: 39)."""
+SATELLITES: Final = 44
+"""NAV-SAT rows of a receiver with two to four constellations (most in the recordings of tests/data: 43, searched-for ones included)."""
 SIZES: Final[Mapping[str, int]] = {
     "NAV-SOL": 60, "NAV-PVT": 100, "NAV-TIMEUTC": 28, "NAV-TIMELS": 32, "NAV-STATUS": 24, "NAV-SVIN": 48, "NAV-SAT": 16 + 12 * SATELLITES,
     "NAV-SVINFO": 16 + 12 * 24, "TIM-TP": 24, "TIM-SVIN": 36, "MON-HW": 76, "MON-RF": 60, "SEC-SIG": 40,

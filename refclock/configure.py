@@ -78,6 +78,7 @@ from refclock.ubx_keys import (
 RATE_NAME, PULSE_NAME, STILL_NAME, JAMMING_NAME, TIMING_NAME, SAVE_NAME = (
     "rate", "pulse", "stationary", "jamming monitor", "timing mode", "save",
 )  # fmt: skip
+NAMING: Final = ("RMC", "GGA", "ZDA")
 SENTENCES: Final = ("GLL", "VTG", "GSV", "GSA", "GGA", "ZDA", "RMC")
 _PERIOD_US: Final = 1_000_000
 _SAVED: Final = 0x1F1E
@@ -229,10 +230,12 @@ def _rates(identity: str, intent: Intent, rate: Callable[[str, str, int, str], I
     if not wanted.first:
         return [], []
     first = [rate(w.name, w.name, w.every, "") for w in wanted.first]
-    silent = [rate(f"no {name}", name, 0, first[0].name) for name in wanted.silent]
+    # Those that name no second go at once: a line that is full of them lets no answer through.
+    empty = [rate(f"no {name}", name, 0, "") for name in wanted.silent if name not in NAMING]
+    silent = [rate(f"no {name}", name, 0, first[0].name) for name in wanted.silent if name in NAMING]
     surveyed = ("NAV-SVIN", "TIM-SVIN")
     more = [rate(w.name, w.name, w.every, TIMING_NAME if w.name in surveyed else "") for w in wanted.more]
-    return [*first, *silent], [*more, *(rate(f"no {w.name}", w.name, 0, "") for w in wanted.out)]
+    return [*empty, *first, *silent], [*more, *(rate(f"no {w.name}", w.name, 0, "") for w in wanted.out)]
 
 
 # ---- u-blox 6 to 8 --------------------------------------------------------------------------------------------------------------------

@@ -17,7 +17,10 @@ from refclock.ubx import encode
 from refclock.ubx_keys import CFG
 
 ANSWER_NS: Final = NS
-"""How long an answer is waited for: at 9600 baud it may stand behind a second's burst."""
+"""How long an answer is waited for on a fast line."""
+BACKLOG_BYTES: Final = 1200
+"""An answer may stand behind so much: an overloaded receiver's buffer ; assumed, a second's burst at 9600 baud and a quarter."""
+BITS_PER_BYTE: Final = 10
 TRIES: Final = 2
 ACK: Final = 0x05
 _MTK_DONE: Final = "3"
@@ -82,10 +85,11 @@ class Configurator:
     """Goes through items. ``results``: item's name to how it ended, filled as the answers come; ``told``: what was answered to questions.
 
     A frame without an answer is sent once more. Answers carry no number, so behind an item that was sent twice a late first answer is let
-    pass before the next one is sent.
+    pass before the next one is sent. ``baud`` of the line, 0 for USB: how long an answer may take.
     """
 
-    def __init__(self, items: Iterable[Item]) -> None:
+    def __init__(self, items: Iterable[Item], baud: int = 0) -> None:
+        self._patience_ns = ANSWER_NS + (BACKLOG_BYTES * BITS_PER_BYTE * NS // baud if baud else 0)
         self._left = list(items)
         self.results: dict[str, Result] = {}
         self.told: dict[str, bytes] = {}
@@ -150,11 +154,11 @@ class Configurator:
 
     def _sent(self, now_ns: int) -> bytes:
         self._tries += 1
-        self._due_ns = now_ns + ANSWER_NS
+        self._due_ns = now_ns + self._patience_ns
         return self._frame
 
     def _answered(self, done: bool, now_ns: int) -> None:
-        self._due_ns = now_ns + ANSWER_NS if self._tries > 1 else now_ns
+        self._due_ns = now_ns + self._patience_ns if self._tries > 1 else now_ns
         if not done:
             self._end(Result.REFUSED)
         elif not self._asked:

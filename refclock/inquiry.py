@@ -146,6 +146,8 @@ def findings(identity: str, intent: Intent, told: Mapping[str, bytes]) -> list[F
             out.append(Finding(name, _every(every), MEANINGS.get(name, "it does not tell, or has it not"), None))
             continue
         found = next(iter(values_told(payload).values()), 0) if keyed else payload[2 + port]
+        if name in ("NAV-SVIN", "TIM-SVIN") and TIMING_NAME not in told and not found:
+            continue
         out.append(Finding(name, _every(every), _every(found), found == every))
     wanted = settings(identity, intent)
     for name, layouts in _LAYOUTS.items():

@@ -58,7 +58,7 @@ class TimingIntent:
 @dataclass(frozen=True, slots=True)
 class Intent:
     """``keep_nmea``: the sentences of a UBX receiver stay, as far as the line carries them; ``pulse`` None, ``stationary`` False and
-    ``timing`` None: left alone; ``save``: beyond the next loss of power; ``baud``: of the line, 0: the receiver's own USB, that carries all.
+    ``timing`` None: left alone; ``save``: beyond the next loss of power; ``baud``: of the line, 0: its own USB, which carries all.
     """
 
     keep_nmea: bool = False

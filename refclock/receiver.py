@@ -21,6 +21,8 @@ SILENCE_NS = 200_000_000
 
 ANSWER_LEADS = (b"\x05", b"\x06", b"\x0a\x04", b"\x01\x3b", b"\x0d\x04", b"PMTK")
 """How frames begin that answer a host: ACK, CFG, MON-VER, NAV-SVIN, TIM-SVIN, and what MediaTek receivers say of themselves."""
+SENTENCES = 64
+"""So many kinds are told apart at most."""
 STARTED = (b"PMTK010,001", b"PMTK010,002", b"PMTK011,")
 """What MediaTek receivers say when they have started: system message startup or waiting for ephemerides, text "MTKGPS"."""
 GREETING = (b"u-blox", b"HW UBX")
@@ -35,7 +37,7 @@ class Receiver:
     """``not_before_s``: POSIX second before which no date is believed (see labels.window). ``sky``: the last one reported, None before.
 
     ``watch``: a UBX message's class and id or a sentence's three letters; ``watched_ns``: when (mono_ns) it last came, 0 never;
-    ``restarted_ns``: when the receiver last said that it has started.
+    ``restarted_ns``: when the receiver last said that it has started; ``sentences``: three letters -> when they last came.
     """
 
     def __init__(self, not_before_s: int) -> None:
@@ -48,6 +50,7 @@ class Receiver:
         self.watch = b""
         self.watched_ns = 0
         self.restarted_ns = 0
+        self.sentences: dict[bytes, int] = {}
         self._answers: deque[Frame] = deque(maxlen=ANSWERS)
         self._heard_mono = 0
 
@@ -63,6 +66,8 @@ class Receiver:
                 self._answers.append(frame)
             if self.watch and self.watch == (frame.data[:2] if frame.kind is FrameKind.UBX else frame.data[2:5]):
                 self.watched_ns = frame.at.mono_ns
+            if frame.kind is FrameKind.NMEA and (frame.data[2:5] in self.sentences or len(self.sentences) < SENTENCES):
+                self.sentences[frame.data[2:5]] = frame.at.mono_ns
             if _started(frame):
                 self.restarted_ns = frame.at.mono_ns
             decoded: Sequence[ReceiverValue]

@@ -76,7 +76,7 @@ def survey(payload: bytes, keyed: bool) -> Survey | None:
         fine = struct.unpack_from("<bbb", payload, 24)
         accuracy = int.from_bytes(payload[28:32], "little") / 1e4
         valid, active = payload[36], payload[37]
-        place = tuple(cm / 100 + tenth / 1e4 for cm, tenth in zip(coarse, fine, strict=True))
+        place = tuple((100 * cm + tenth) / 1e4 for cm, tenth in zip(coarse, fine, strict=True))
     else:
         duration, *coarse, variance, _seen, valid, active = _TIM_SVIN.unpack_from(payload)
         accuracy = math.sqrt(variance) / 1e3

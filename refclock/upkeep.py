@@ -74,6 +74,7 @@ class Upkeep:
         self._since_ns = 0
         self._begun_ns = 0
         self._calm_ns, self._calm_for_ns = 0, FORGOT_NS
+        self._ended_ns = 0
         self._check_ns = 0
         self._news: list[News] = []
         self._last: News | None = None
@@ -135,7 +136,7 @@ class Upkeep:
             self._tell(News("receiver left as it is: no settings are known for it", identity, {}))
             self._step = _Step.IDLE
             return
-        self._talk = Configurator(plan(identity, self.intent))
+        self._talk = Configurator(plan(identity, self.intent), self.intent.baud)
         self._step, self._begun_ns = _Step.CONFIGURE, now_ns
         if kind is Family.MTK:
             receiver.watch = b"ZDA"  # not among what it sends by itself
@@ -151,10 +152,11 @@ class Upkeep:
             if self.intent.save and family(self._identity) is Family.MTK:
                 results.setdefault(Result.LEFT_OUT.name.lower(), []).append(f"{SAVE_NAME} ({UNKEPT})")
             self._tell(News("receiver configured", self._identity, {result: ", ".join(names) for result, names in results.items()}))
-            if next(iter(self._talk.results.values())) is Result.REFUSED:
+            first = output(self._identity, self.intent).first
+            if first and self._talk.results.get(first[0].name) is Result.REFUSED:
                 receiver.watch = b""  # it will never come
             self._step, self._since_ns = _Step.WATCH if receiver.watch else _Step.IDLE, now_ns
-            self._check_ns = now_ns + CHECK_NS
+            self._check_ns, self._ended_ns = now_ns + CHECK_NS, now_ns
         return data
 
     def _watch(self, receiver: Receiver, now_ns: int) -> bytes:
@@ -165,6 +167,8 @@ class Upkeep:
         if speaks and now_ns - self._since_ns > self._patience_ns:
             self._patience_ns = min(2 * self._patience_ns, FORGOT_MAX_NS)
             self._ask_anew(now_ns)
+        elif self._speaks_again(receiver):
+            self._forgotten(now_ns)
         elif speaks and family(self._identity) is Family.MTK and now_ns >= self._check_ns:
             self._check_ns = now_ns + CHECK_NS
             return MTK_QUESTION
@@ -176,6 +180,12 @@ class Upkeep:
         wanted = f"PMTK{MTK_ANSWER},{mtk_sentences(self.intent)}"
         if found.startswith(f"PMTK{MTK_ANSWER},") and not found.startswith(wanted) and "sentences" in self._done():
             self._forgotten(now_ns)
+
+    def _speaks_again(self, receiver: Receiver) -> bool:
+        """Sentences that it has acknowledged to be silent come: it lost its power while it was set up, or was set by somebody else."""
+        done = self._done()
+        silent = output(self._identity, self.intent).silent if "sentences" in done else [n[3:] for n in done if n.startswith("no ")]
+        return any(receiver.sentences.get(name.encode("ascii"), 0) > self._ended_ns + BREAK_NS for name in silent)
 
     def _done(self) -> list[str]:
         return [name for name, result in self._talk.results.items() if result is Result.DONE]

@@ -22,6 +22,8 @@ from refclock_sim.settings import FIXED, NOT_SAID, Settings
 MS = 1_000_000
 BITS_PER_BYTE = 10
 """8N1: start bit, eight data bits, stop bit."""
+BUFFER_BYTES = 1024
+"""A u-blox receiver drops whole messages when so much waits for the line; others here never drop."""
 EARLIEST_NS = MS
 """However the jitter falls, no receiver reports a second that has not begun."""
 
@@ -165,6 +167,8 @@ class Receiver:
         byte_ns = self.byte_ns
         free = max(earliest_ns, self._line_free_ns)
         for part in parts:
+            if self.model.ubx and free - earliest_ns > BUFFER_BYTES * byte_ns > 0:
+                continue
             free += len(part) * byte_ns
             sent.append((free, part))
         self._line_free_ns = free

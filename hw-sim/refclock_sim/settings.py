@@ -58,6 +58,8 @@ SURVEYED_M: Final = 20.0
 """How well a position is known after one second; it falls with the root of the time."""
 _KEY_BYTES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8}
 _PMTK_FIELDS: Final = {0: "GLL", 1: "RMC", 2: "VTG", 3: "GGA", 4: "GSA", 5: "GSV", 17: "ZDA"}
+_PMTK_COLD = 104
+"""Full cold start: what the host has set goes too."""
 _PMTK_INVALID, _PMTK_UNSUPPORTED, _PMTK_DONE = 0, 1, 3
 
 
@@ -263,6 +265,9 @@ class Settings:
         }.get(number)
         if told is not None and not fields:
             return told
+        if number == _PMTK_COLD:
+            self.reset()
+            return "PMTK010,001"
         value = ",".join(fields)
         valid = {
             314: len(fields) == 19 and all(f in ("0", "1", "2", "3", "4", "5") for f in fields),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import select
 import threading
 import time
@@ -109,7 +108,7 @@ def test_set_up_at_every_speed_and_again_after_a_dip(tmp_path: Path, bench: list
     assert b.receiver.labels > 100
     if model != "mtk":
         assert wanted["NAV-PVT"] == wanted["TIM-TP"] == 1
-        assert (wanted.get("NAV-SAT", 0) == 5) is (baud > (9600 if model == "ublox9" else 4800))
+        assert (wanted.get("NAV-SAT", 0) == 5) is (baud > 4800)
         assert not any(wanted.get(name) for name in SENTENCES)
     b.sim.power_dip(greets=False)
     b.run(120)
@@ -136,8 +135,8 @@ def test_sentences_that_are_kept_do_not_overrun_the_line(tmp_path: Path, bench: 
 @pytest.mark.parametrize("model", ["ublox8-timing", "ublox9"])
 def test_every_key_reaches_the_receiver(tmp_path: Path, bench: list[Bench], model: str) -> None:
     """Cable, width, model, time base, a fixed position: read back from the receiver itself, all as wanted; and told in words."""
-    config = {"cable_delay_ns": 73, "pulse_width_ms": 20, "time_base": "gnss", "fixed_position": "47.5 -8.25 400.5", "position_accuracy_m": 2}
-    b = Bench(tmp_path, model, 38_400, **config)
+    place = {"fixed_position": "47.5 -8.25 400.5", "position_accuracy_m": 2}
+    b = Bench(tmp_path, model, 38_400, cable_delay_ns=73, pulse_width_ms=20, time_base="gnss", **place)
     bench.append(b)
     b.run(60)
     assert set(b.told[0].results) == {"done"}
@@ -167,3 +166,163 @@ def read_back(b: Bench) -> list:  # type: ignore[type-arg]
                     talk.hear(frame, now)
         now += NS // 10
     return findings(identity, b.intent, talk.told)
+
+
+@pytest.mark.parametrize("model", ["ublox8-timing", "ublox9"])
+def test_a_timing_receiver_surveys_and_tells_how_far_it_is(tmp_path: Path, bench: list[Bench], model: str) -> None:
+    """By its name it is asked to; a new start of the daemon, which asks for the same, does not begin the survey anew; after it the fix is
+    time-only."""
+    b = Bench(tmp_path, model, 38_400, survey_in_s=180)
+    bench.append(b)
+    b.run(60)
+    assert b.sim.settings.mode == 1
+    began = b.sim.settings.survey_began_s
+    b.receiver, b.upkeep = Receiver(1_700_000_000), Upkeep(b.intent)
+    b.run(60)
+    assert len(b.told) == 2
+    assert b.sim.settings.survey_began_s == began
+    survey = next(f for f in read_back(b) if f.name == "survey")
+    assert survey.found.startswith("goes on: ")
+    b.run(90)
+    survey = next(f for f in read_back(b) if f.name == "survey")
+    assert survey.found.startswith("done: 180 s, position known to ±1.5 m")
+    assert 'fixed_position = "ecef 3975149.12 -142.75 4971281.30"' in survey.found
+    assert b.receiver.sky is not None
+    assert b.receiver.sky.mode.name == "TIME_ONLY"
+
+
+def test_others_are_not_asked_to_survey_and_say_so_when_they_are(tmp_path: Path, bench: list[Bench]) -> None:
+    """survey_in not set: nothing; fixed_position on a navigation receiver: refused, with everything else done."""
+    b = Bench(tmp_path, "ublox8-nmea", 38_400)
+    bench.append(b)
+    b.run(40)
+    assert "timing mode" not in str(b.told[0].results)
+    c = Bench(tmp_path, "ublox8-nmea", 38_400, fixed_position="47.5 -8.25 400.5")
+    bench.append(c)
+    c.run(40)
+    assert c.told[0].results["refused"] == "timing mode"
+    assert c.told[0].results["left_out"] == "TIM-SVIN"
+    assert c.told[0].complete
+    refused = next(f for f in read_back(c) if f.name == "timing mode")
+    assert (refused.agrees, "no timing receiver" in refused.found) == (None, True)
+
+
+@pytest.mark.parametrize("model", KINDS)
+def test_one_that_answers_late(tmp_path: Path, bench: list[Bench], model: str) -> None:
+    """1.3 s behind every question: set up all the same, nothing taken for the answer to something else."""
+    b = Bench(tmp_path, model, 38_400)
+    bench.append(b)
+    b.sim.late_ns = 1300 * simulation.MS
+    b.run(150)
+    assert [(news.complete, set(news.results)) for news in b.told] == [(True, {"done"})]
+
+
+@pytest.mark.parametrize("greets", [True, False])
+@pytest.mark.parametrize("model", KINDS)
+def test_one_that_forgets_half_way(tmp_path: Path, bench: list[Bench], model: str, greets: bool) -> None:
+    """Power lost in the middle of being set up: in the end all of it is as wanted."""
+    b = Bench(tmp_path, model, 9600)
+    bench.append(b)
+    while not b.upkeep._talk.results:
+        b.run(1)
+    b.sim.power_dip(greets=greets)
+    b.run(150)
+    assert b.told[-1].complete
+    whole = Bench(tmp_path, model, 9600)
+    bench.append(whole)
+    whole.run(60)
+    assert b.sim.settings.rates == whole.sim.settings.rates
+    assert b.sim.settings.pulse == whole.sim.settings.pulse
+    assert b.sim.settings.values == whole.sim.settings.values
+    assert b.sim.settings.pmtk_values == whole.sim.settings.pmtk_values
+
+
+@pytest.mark.parametrize(("model", "command"), [("ublox8-nmea", (6, 0x31)), ("mtk", 285)])
+def test_one_that_refuses(tmp_path: Path, bench: list[Bench], model: str, command: tuple[int, int] | int) -> None:
+    """A NAK is told under the item's name, the rest is done, and the cable is then taken off in software."""
+    b = Bench(tmp_path, model, 38_400, cable_delay_ns=100)
+    bench.append(b)
+    b.sim.settings.refuses.add(command)
+    b.run(60)
+    assert b.told[0].results["refused"] == "pulse"
+    assert b.told[0].complete
+    assert not b.told[0].pulse_set
+
+
+def test_saved_beyond_a_loss_of_power(tmp_path: Path, bench: list[Bench]) -> None:
+    """save: CFG-CFG behind all else, or the kept layers of every key; of MediaTek, which keeps nothing, it is told."""
+    b = Bench(tmp_path, "mtk", 9600, save=True)
+    bench.append(b)
+    b.run(40)
+    assert b.told[0].results["left_out"].startswith("save (MediaTek receivers keep no settings")
+    identity = "u-blox LEA-M8T-0 EXT CORE 3.01 hardware 00080000"
+    assert plan(identity, replace(b.intent, save=True))[-1].name == "save"
+    keyed = plan("u-blox ZED-F9T EXT hardware 00190000", replace(b.intent, save=True))
+    assert {item.frame[7] for item in keyed if item.frame[3] == 0x8A} == {7}
+
+
+@contextmanager
+def playing(directory: Path, model: str) -> Iterator[tuple[simulation.Receiver, Path]]:
+    """A receiver behind a pty, in real time but without a line's pace, in a thread."""
+    sim, stop = simulated(model, 115_200), threading.Event()
+    with Pty(directory / "tty") as pty:
+
+        def run() -> None:
+            tai_s, due = TAI0, time.monotonic()
+            while not stop.is_set():
+                if time.monotonic() >= due:
+                    for chunk in sim.cycle(tai_s):
+                        pty.send(chunk.data, 0)
+                    tai_s, due = tai_s + 1, due + 0.2
+                if heard := pty.receive():
+                    for _end, data in sim.hear(heard, tai_s * NS):
+                        pty.send(data, 0)
+                stop.wait(0.002)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            yield sim, directory / "tty"
+        finally:
+            stop.set()
+            thread.join()
+
+
+def command(action: str, device: Path, *, save: bool = False, as_json: bool = False, **config: object) -> tuple[int, str]:
+    out = io.StringIO()
+    source = ReceiverSource(name="gps", device=str(device), **config)  # type: ignore[arg-type]
+    code = receiver_tool.receiver_command(action, str(device), Config(sources=(source,)), save=save, as_json=as_json, out=out)
+    return code, out.getvalue()
+
+
+@pytest.mark.parametrize("model", KINDS)
+def test_show_configure_show_reset(tmp_path: Path, model: str) -> None:
+    """show tells what is not as wanted and exits 1; after configure all is; reset undoes it; JSON has the same."""
+    with playing(tmp_path, model) as (sim, device):
+        code, text = command("show", device, cable_delay_ns=73)
+        assert code == 1
+        assert "settings; set them with: refclock receiver configure" in text
+        assert "\n! " in text
+        code, text = command("configure", device, cable_delay_ns=73)
+        assert code == 0
+        assert "receiver configured" in text
+        code, text = command("show", device, as_json=True, cable_delay_ns=73)
+        told = json.loads(text)
+        assert (code, told["as_wanted"]) == (0, True)
+        assert all(set(s) == {"name", "wanted", "found", "agrees"} for s in told["settings"])
+        rates = dict(sim.settings.rates)
+        code, text = command("reset", device)
+        assert code == 0
+        assert "factory" in text
+        end = time.monotonic() + 10
+        while sim.settings.rates == rates and time.monotonic() < end:
+            time.sleep(0.01)
+        assert sim.settings.rates != rates
+
+
+def test_nothing_is_left_open(tmp_path: Path) -> None:
+    """The port is free again after each command."""
+    with playing(tmp_path, "mtk") as (_sim, device):
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        command("show", device)
+        assert len(list(Path("/proc/self/fd").iterdir())) == before

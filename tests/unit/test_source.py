@@ -98,3 +98,29 @@ def test_reported_pulses_keep_their_allowance() -> None:
             source.pulsed(Edge(at(s + 10 * again), EdgeKind.ASSERT, s, 954), RIGHT)
         assert source.pulse.estimator.bias_ns == pytest.approx(15_000 + GPSD_PULSE_NS + 954)
         source.forget()
+
+
+def test_the_cable_is_taken_off_once() -> None:
+    """By the receiver once it has confirmed its pulse, here until then and after it was lost: always the same instant for the same antenna."""
+    config = ReceiverSource(name="gps0", device="/dev/x", pps="/dev/pps0", cable_delay_ns=5000)
+    source, seen = Source(config, UTC0 - DAY_S, {}), []
+
+    def pulse(s: int, late_ns: int) -> None:
+        source.pulsed(Edge(at(s).shifted(late_ns), EdgeKind.ASSERT, s), RIGHT)
+        sample = source.pulsed(Edge(at(s + 1).shifted(late_ns), EdgeKind.ASSERT, s + 1), RIGHT)
+        assert sample is not None
+        seen.append(sample.tai_ns - (sample.at.mono_ns - MONO0) - RIGHT.tai_at(MONO0))
+
+    for s in range(0, 20, 2):  # which edge it is has to be found first
+        source.pulsed(Edge(at(s).shifted(5000), EdgeKind.ASSERT, s), RIGHT)
+    pulse(20, 5000)
+    assert source.status_cable == "antenna cable 5000 ns: taken off here, for the receiver was not told"
+    source.configured(True)
+    pulse(30, 0)
+    assert source.status_cable == "antenna cable 5000 ns: the receiver takes it off"
+    source.configured(False)
+    pulse(40, 5000)
+    source.configured(True)
+    source.lost("unplugged")
+    assert "taken off here" in source.status_cable
+    assert seen == [0, 0, 0]
