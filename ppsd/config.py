@@ -81,13 +81,14 @@ def _run_directory(text: str) -> str | None:
 class ClockConfig:
     """``steer``: whether CLOCK_REALTIME is disciplined. ``step``: when it may be stepped ("start": by the first corrections of a boot and
     after somebody else's step). ``panic_s``: once it was right in this boot, a larger error is a mistake, not drift, and left alone (as in
-    ntpd). ``holdover_limit_s``: longest holdover. ``max_bound_ms``: beyond it leap 3."""
+    ntpd). ``holdover_limit_s``: longest holdover. ``max_bound_ms``: beyond it leap 3. ``cpu_latency_us``: see ppsd/wakeup.py."""
 
     steer: str = key("none", "who sets the system clock", choices=("none", "kernel"))
     step: str = key("start", "when the system clock may be stepped", choices=("start", "always", "never"))
     panic_s: float = key(1000.0, "seconds", low=1, high=1e9)
     holdover_limit_s: float = key(86400.0, "seconds", low=0, high=31_536_000)
     max_bound_ms: float = key(1000.0, "milliseconds", low=0.001, high=16_000)
+    cpu_latency_us: int | None = key(None, "microseconds in which a processor must wake; not set: as the system likes", low=0, high=10_000)
     not_before: date = key(date.fromisoformat(BUILD_DATE), "a date like 2026-11-21, without quotes")  # noqa: RUF009 (key() makes a field)
 
 
@@ -366,8 +367,7 @@ def parse(text: str, file: str = "configuration") -> Config:
         if name not in known:
             reader.report((name,), f"unknown table or key{suggestion(name, known) or _elsewhere('')(name)}")
     tables = {name: reader.table(name, cls, raw) for name, cls in TABLES.items()}
-    sources = reader.array("source", SOURCES, raw, None)
-    feeds = reader.array("feed", FEEDS, raw, None)
+    sources, feeds = reader.array("source", SOURCES, raw, None), reader.array("feed", FEEDS, raw, None)
     named_sources = reader.named(sources, _NAME_PREFIX)
     named_feeds = reader.named(feeds, {"sock": "sock", "shm": "shm"})
     reader.unique(_resources([*sources, *feeds]))

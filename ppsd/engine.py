@@ -27,6 +27,7 @@ from ppsd.events import (
     Persist,
     Publish,
     Pulsed,
+    PulseFound,
     Received,
     Sampled,
     SkySeen,
@@ -125,6 +126,8 @@ class Engine:
             case Pulsed():
                 source = self.sources[event.source]
                 sample = source.pulsed(event.edge, present)
+                if news := source.pulse_news():
+                    out.append(Note("pulses changed", "warning", {"source": source.id, "what": news}))
                 if sample is not None:
                     self._after_sample(source, sample, at, out)
             case Labelled():
@@ -139,11 +142,13 @@ class Engine:
             case SourceFound():
                 self.sources[event.source].found(event.what)
                 out.append(Note("source found", "info", {"source": event.source, "what": event.what}))
+            case PulseFound():
+                self.sources[event.source].pulse_found(event.bias_us, event.how)
             case SourceLost():
                 self.sources[event.source].lost(event.why)
                 out.append(Note("source lost", "warning", {"source": event.source, "why": event.why}))
             case Configured():
-                self.sources[event.source].configured(event.pulse_set)
+                self.sources[event.source].cable.told = event.pulse_set
                 fields = {"source": event.source, "receiver": event.identity, **event.results}
                 out.append(Note(event.what, "info" if event.complete else "warning", fields))
             case ClockStepped():
@@ -151,7 +156,8 @@ class Engine:
             case LeapFileRead():
                 self._leap_file(event, out)
             case Ticked():
-                pass
+                for source in self.sources.values():
+                    source.kept_error_ns = event.kept_error_ns
         if at.mono_ns >= self._deadline:
             self._tick(at, out)
         return out
@@ -245,6 +251,7 @@ class Engine:
                 out.append(Note("served time corrected beyond its bound", "error", {"by_ns": jump}))
         for source in self.sources.values():
             source.own_labels = source.id == best.source and best.refid == LABEL_REFID
+            source.rivalled = source.id != best.source
         self.timescale.adopt(best.estimate, best.reference_mono_ns, "SIM" if self.simulated else best.refid)
         self._enter(Mode.TRACK if best.estimate.samples >= LOCK_SAMPLES else Mode.CONVERGE, at, out)
         out.append(self._record(at))
@@ -253,6 +260,8 @@ class Engine:
         """No source to believe: run on by the map, as long as the limits allow."""
         if self.timescale.estimate is None:
             return
+        for source in self.sources.values():
+            source.rivalled = bool(self.choice.falsetickers)
         if at.mono_ns >= self.timescale.valid_until_ns:
             self.timescale.drop()
             self._enter(Mode.ACQUIRE, at, out)

@@ -111,13 +111,38 @@ class LeapFileRead:
 
 
 @dataclass(frozen=True, slots=True)
-class Ticked:
-    """Time passed (the engine's deadline came)."""
+class PulseFound:
+    """The pulse device is open. ``bias_us``: how late it may stamp an edge, by ``how`` it does (for people)."""
 
+    source: SourceId
+    bias_us: float
+    how: str
     at: Instant
 
 
-Event = Received | Pulsed | Labelled | SkySeen | Sampled | SourceFound | SourceLost | Configured | ClockStepped | LeapFileRead | Ticked
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """Time passed (the engine's deadline came). ``kept_error_ns``: within what another program keeps the system clock, as the kernel
+    tells; None when nobody does, or when we do, or when it may follow us."""
+
+    at: Instant
+    kept_error_ns: int | None = None
+
+
+Event = (
+    Received
+    | Pulsed
+    | Labelled
+    | SkySeen
+    | Sampled
+    | SourceFound
+    | PulseFound
+    | SourceLost
+    | Configured
+    | ClockStepped
+    | LeapFileRead
+    | Ticked
+)
 
 # ---- effects ----------------------------------------------------------------------------------------------------------------------
 

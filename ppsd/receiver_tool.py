@@ -171,7 +171,8 @@ def _show(line: _Open, wanted: Intent, as_json: bool, out: TextIO) -> int:
         return 0
     print("\n" + "\n".join(_line(f) for f in found), file=out)
     if otherwise:
-        print(f"\nnot as wanted: {len(otherwise)} of {len(found)} settings; set them with: refclock receiver configure {place.path}", file=out)
+        how = f"set them with: refclock receiver configure {place.path}"
+        print(f"\nnot as wanted: {len(otherwise)} of {len(found)} settings; {how}", file=out)
     else:
         print("\nall as wanted, as far as it tells", file=out)
     return 1 if otherwise else 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ppsd.clock import FreeRunningClock, KernelClock, rival_disciplines
+from ppsd.clock import STA_UNSYNC, TAU_S, FreeRunningClock, KernelClock, rival_disciplines
 from ppsd.events import Note, Steer
 from refclock.kernel import Adjtimex
 from refclock.sample import NS, Instant, Leap
@@ -99,7 +99,7 @@ def test_behind_is_made_to_run_faster() -> None:
         kernel = FakeKernel(error_ns)
         clock = KernelClock(kernel, NOWHERE)
         clock.apply(steer(kernel), kernel.now())
-        assert kernel.frequency_ppm == pytest.approx(RATE * 1e6 + error_ns / 4000)
+        assert kernel.frequency_ppm == pytest.approx(RATE * 1e6 + error_ns / TAU_S / 1000)
 
 
 def test_one_step_when_allowed_and_none_otherwise() -> None:
@@ -246,10 +246,16 @@ def test_a_clock_of_its_own_is_nobodys_rival(tmp_path: Path) -> None:
     assert rival_disciplines(tmp_path) == []
 
 
-def test_the_free_running_clock_does_nothing() -> None:
-    """steer = "none" touches nothing and says nothing."""
+def test_the_free_running_clock_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """steer = "none" touches nothing and says nothing; how well another program keeps the clock is the kernel's own word."""
     kernel = FakeKernel(0)
-    clock = FreeRunningClock()
+    clock = FreeRunningClock(kernel)
     assert clock.apply(steer(kernel, step_above_ns=100_000_000), kernel.now()) == []
+    assert clock.kept_error_ns() is None
+    for status, error_ns, kept in ((0, 4_000_000, 4_000_000), (STA_UNSYNC, 4_000_000, None), (0, 0, None)):
+        told = Adjtimex(0.0, 0, error_ns, 0, 37, status, 0, Leap.NORMAL)
+        monkeypatch.setattr(kernel, "read_adjtimex", lambda told=told: told)
+        assert clock.kept_error_ns() == kept
+        assert KernelClock(kernel).kept_error_ns() is None
     clock.expire(kernel.now())
     clock.close()

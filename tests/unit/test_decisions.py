@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from ppsd.estimator import Estimate
 from ppsd.leap import LeapKeeper
 from ppsd.selection import Candidate, select
-from refclock.filter import EdgeChooser, robust_line
-from refclock.sample import NS, Edge, EdgeKind, EraMismatch, Instant, LeapNotice, SourceId
+from refclock.filter import robust_line
+from refclock.sample import NS, EraMismatch, Instant, LeapNotice, SourceId
 from refclock.timescales import DAY_S, LeapTable, ntp64, parse_leap_seconds_list, utc_of_ntp64, window_weeks
 
 A, B, C = SourceId("a"), SourceId("b"), SourceId("c")
@@ -139,20 +139,6 @@ def test_eras_cannot_be_compared() -> None:
     """REALTIME readings on two sides of a step raise."""
     with pytest.raises(EraMismatch):
         Instant(5, 5, 1).real_since(Instant(4, 4, 0))
-
-
-@pytest.mark.parametrize(("first", "width_ms"), [("assert", 100), ("clear", 100), ("assert", 1), ("clear", 400), ("assert", 500)])
-def test_leading_edge_is_found(first: str, width_ms: int) -> None:
-    """The edge that starts the shorter part of the period marks the second, however it is wired; a square wave's is assert."""
-    chooser = EdgeChooser()
-    kinds = (EdgeKind(first), EdgeKind.CLEAR if first == "assert" else EdgeKind.ASSERT)
-    accepted = []
-    for k in range(10):
-        for kind, at in ((kinds[0], k * NS), (kinds[1], k * NS + width_ms * 1_000_000)):
-            if chooser.accept(Edge(Instant(at, at), kind, k)):
-                accepted.append(at)
-    assert len(accepted) >= 5
-    assert all(at % NS == 0 for at in accepted)
 
 
 def test_robust_line_ignores_a_quarter_of_outliers() -> None:
