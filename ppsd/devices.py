@@ -14,13 +14,13 @@ from typing import Final, Protocol
 from ppsd.engine import Engine
 from ppsd.events import Configured, Event, Labelled, Pulsed, PulseFound, Received, Report, Sampled, SkySeen
 from refclock.config import AUTO, GpsdSource, Pulse, ReceiverSource, ShmSource, SockSource, Source
-from refclock.configure import Intent, PulseIntent
 from refclock.control_line import PulseDevice, open_pulse
 from refclock.detect import BaudSearch
 from refclock.gpsd import GpsdPulse, GpsdStream
 from refclock.gpsd_socket import GpsdSocket
 from refclock.host import Host
 from refclock.intake import RawSample, ShmIntake, SockIntake
+from refclock.intent import Intent, PulseIntent, TimeBase, TimingIntent, position
 from refclock.kernel import Adjtimex, LocalClock
 from refclock.ports import over_usb
 from refclock.sample import NS, Edge, EdgeKind, Instant, Leap, Sample, SecondLabel, SkyView, SourceId
@@ -83,6 +83,25 @@ class Device(Protocol):
         ...
 
 
+def intent(config: ReceiverSource, port: SerialPort) -> Intent:
+    """What the configuration wants of the receiver on ``port``."""
+    pulse = PulseIntent(width_ms=config.pulse_width_ms, cable_delay_ns=config.cable_delay_ns) if config.pps else None
+    place = position(config.fixed_position) if config.fixed_position else None
+    timing = None
+    if place is not None or config.survey_in or (config.survey_in is None and config.stationary):
+        named = place is None and not config.survey_in
+        timing = TimingIntent(config.survey_in_s, config.position_accuracy_m, place, named)
+    return Intent(
+        keep_nmea=config.keep_nmea,
+        pulse=pulse,
+        stationary=config.stationary,
+        timing=timing,
+        time_base=TimeBase.UTC if config.time_base == "utc" else TimeBase.GNSS,
+        save=config.save,
+        baud=port.baud if port.byte_ns else 0,  # its own USB has no line speed
+    )
+
+
 class Line:
     """A receiver's serial line, its speed looked for when the configuration leaves it open, and the receiver set up when it may be.
 
@@ -91,7 +110,7 @@ class Line:
     """
 
     def __init__(self, config: ReceiverSource, clock: LocalClock, engine: Engine, first_baud: int = 0) -> None:
-        self._id = SourceId(config.name)
+        self._id, self._config = SourceId(config.name), config
         self.device = config.device
         self._source = engine.sources[self._id]
         self._recognised = 0
@@ -100,9 +119,7 @@ class Line:
         self._port = SerialPort(config.device, self._search.baud if self._search else config.baud, clock)
         self._name = config.device + (f" + {config.pps}" if config.pps not in ("", AUTO) else "")
         self.what = self._name
-        # Its own USB has no line speed.
-        intent = Intent(pulse=PulseIntent() if config.pps else None, usb=self._port.byte_ns == 0)
-        self._upkeep = Upkeep(intent) if config.configure else None
+        self._upkeep = Upkeep(intent(config, self._port)) if config.configure else None
 
     @property
     def baud(self) -> int:
@@ -130,7 +147,7 @@ class Line:
         self._look(at)
         events: list[Report] = [Received(self._id, data, at, self._port.byte_ns)] if data else []
         news = self._upkeep.news() if self._upkeep is not None else []
-        events += [Configured(self._id, n.what, n.complete, n.identity, n.results, at) for n in news]
+        events += [Configured(self._id, n.what, n.complete, n.identity, n.results, at, n.pulse_set) for n in news]
         return events
 
     def _attend(self, now: Instant) -> None:
@@ -155,6 +172,8 @@ class Line:
         baud = self._search.heard(tally, now.mono_ns)
         if baud is not None:
             self._port.set_baud(baud)
+            if self._upkeep is not None:  # nothing is written before the speed is found
+                self._upkeep = Upkeep(intent(self._config, self._port))
         how = f" at {self._port.baud} baud {tally.bits}".rstrip()
         self.what = self._name + (how if self._search.found else "")
 

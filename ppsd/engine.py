@@ -154,6 +154,7 @@ class Engine:
                 self.sources[event.source].lost(event.why)
                 out.append(Note(what, "warning", {"source": event.source, "why": event.why}))
             case Configured():
+                self.sources[event.source].cable.told = event.pulse_set
                 fields = {"source": event.source, "receiver": event.identity, **event.results}
                 out.append(Note(event.what, "info" if event.complete else "warning", fields))
             case ClockStepped():

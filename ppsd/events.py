@@ -94,7 +94,8 @@ class SourceLost:
 
 @dataclass(frozen=True, slots=True)
 class Configured:
-    """A receiver was set up, or not. ``what`` happened; ``complete``: it answered to everything; ``results``: items by result."""
+    """A receiver was set up, or not. ``what`` happened; ``complete``: it answered to everything; ``results``: items by result;
+    ``pulse_set``: its pulse is as wanted, the cable's delay included."""
 
     source: SourceId
     what: str
@@ -102,6 +103,7 @@ class Configured:
     identity: str
     results: Mapping[str, str]
     at: Instant
+    pulse_set: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from ppsd.leap import LeapKeeper
 from ppsd.pull import Pull
 from ppsd.selection import FRESH_NS, Candidate
 from ppsd.status import SourceStatus
+from refclock.cable import Cable
 from refclock.config import AUTO, GpsdSource, Pulse, ReceiverSource, ShmSource, SockSource
 from refclock.config import Source as SourceConfig
 from refclock.dates import floor_s, impossible
@@ -88,6 +89,7 @@ class Source:
         self.leap = Leap.NORMAL
         self.sky: SkyView | None = None
         self.health = Health()
+        self.cable = Cable(config)
         self.own_labels = False
         """Whether the served time is made from these very labels: then it cannot measure their delay."""
         self.rivalled = False
@@ -248,6 +250,7 @@ class Source:
         if saw is not None and abs(saw.error_ns) < SAWTOOTH_LIMIT_NS and at.mono_ns - saw.at.mono_ns < SAWTOOTH_NS:
             at = at.shifted(-round(saw.error_ns) if self.rhythm.period_ns == NS else 0)
         self._sawtooth = None
+        at = self.cable.taken_off(at)
         if self.health.blocked(edge.at.mono_ns):
             self.pairing.refused["doubtful-receiver"] += 1
             self.pairing.why = "the receiver is well again: waiting for its next second"
@@ -308,6 +311,7 @@ class Source:
     def lost(self, why: str) -> None:
         """The device is gone: half a sentence and half a numbering go with it, what was learned stays."""
         self.present, self.lost_why = False, why
+        self.cable.told = False
         self.receiver = Receiver(self._earliest_s)
         self.health = Health()
         self.sky = None
@@ -429,6 +433,8 @@ class Source:
             satellites=self.sky.satellites if self.sky is not None else (),
             message=self.pairing.delay_words(self._spoke) if self.has_label else "",
             health=(*filter(None, [self.pull.words]), *(d.words for d in self.health.doubts(now.mono_ns))),
+            timing=self.health.timing,
+            cable=self.cable.words,
             message_delay_ms=delay[0] / 1e6 if delay else None,
             message_spread_ms=delay[1] / 2e6 if delay else None,
             rejected=rejected,

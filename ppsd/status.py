@@ -65,6 +65,8 @@ class SourceStatus:
     bias_us: float | None = None  # how late its pulses may be stamped: part of the bound
     bias_how: str = ""  # by what they are stamped; "as configured"
     pulse: PulseReport | None = None  # rate, width, jitter and verdict of its pulses; None before the first edge
+    timing: str = ""  # survey-in and timing mode of a timing receiver, in words
+    cable: str = ""  # who takes off the antenna cable's delay; empty when none is configured
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from datetime import date, datetime
 from typing import Any, ClassVar, TypeVar, get_type_hints
 
+from refclock.intent import position
+
 T = TypeVar("T")
 Key = tuple[str | int, ...]
 """Where a value stands: ("server", "threads"), ("source", 0, "baud")."""
@@ -104,6 +106,14 @@ def socket_path(text: str) -> str | None:
     return absolute_path(text)
 
 
+PLACES = 'a place: "47.28512 8.56531 408.3" (degrees, metres above the ellipsoid) or "ecef 4278000.1 645000.2 4672000.3" (metres)'
+
+
+def known_place(text: str) -> str | None:
+    """Complaint about a text that names no place at which an antenna can stand."""
+    return None if position(text) else f"is no place at which an antenna can stand; {PLACES}"
+
+
 # ---- the tables -------------------------------------------------------------------------------------------------------------------
 
 
@@ -142,12 +152,25 @@ class Pulse(AnySource):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceiverSource(Pulse):
     """A receiver on a serial line. ``device`` "auto": the free one that it is found on; ``pps`` "auto": the pulse of that line's own, else
-    the first that is nobody's. ``baud`` 0: find it. ``configure``: set it up, until it loses its power (``refclock.upkeep``)."""
+    the first that is nobody's. ``baud`` 0: find it. ``configure``: set it up, until it loses its power (``refclock.upkeep``); the keys
+    behind it say how. ``cable_delay_ns``: by how much the antenna's cable delays the signal, and so the pulse (5 ns a metre); where the
+    receiver cannot be told it is taken off each pulse here. ``survey_in``, ``fixed_position``: of timing receivers.
+    """
 
     kind: ClassVar[str] = "receiver"
     device: str = key(AUTO, 'the serial device, such as "/dev/ttyAMA0", or "auto"', check=path_or_auto)
     baud: int = key(0, "the line's speed, 0 to find it", choices=(0, *BAUDS))
     configure: bool = key(True, "true or false")
+    cable_delay_ns: int | None = key(None, "nanoseconds", low=-32_768, high=32_767)
+    pulse_width_ms: int = key(100, "milliseconds", low=1, high=900)
+    stationary: bool = key(True, "true or false")
+    survey_in: bool | None = key(None, "true or false; not set: of receivers that are named as made for timing")
+    survey_in_s: int = key(3600, "seconds", low=60, high=864_000)
+    fixed_position: str = key("", PLACES, empty=True, check=known_place)
+    position_accuracy_m: float = key(10.0, "metres", low=0.01, high=1000)
+    time_base: str = key("utc", "whose second the pulse marks", choices=("utc", "gnss"))
+    keep_nmea: bool = key(False, "true or false")
+    save: bool = key(False, "true or false")
     pps: str = key(AUTO, 'a device like "/dev/pps0", a line like "/dev/ttyS0:dcd", "auto", or "" for none', empty=True, check=path_or_auto)
 
 

@@ -1,4 +1,5 @@
-"""Is this receiver's time to be doubted although it says that it is valid? Antenna, jamming, spoofing, position, 2D fix, survey.
+"""Is this receiver's time to be doubted although it says that it is valid? Antenna, jamming, spoofing, position, 2D fix;
+and how far a timing receiver has come with its survey.
 
 Flow: HealthReport, SkyView -> **health** -> Doubt (to the source, which refuses pulses and labels at once, and to the snapshot, in words).
 
@@ -21,7 +22,7 @@ from __future__ import annotations
 import math
 from typing import Final, NamedTuple
 
-from refclock.sample import NS, Antenna, FixMode, HealthReport, SkyView
+from refclock.sample import NS, Antenna, FixMode, HealthReport, SkyView, Survey
 
 COASTING_S: Final = 60
 """Receivers coast 20 s and more without satellites (an Orolia timing card: 20 s of bad pulses after "open")."""
@@ -56,7 +57,7 @@ class Health:
     def __init__(self) -> None:
         self.antenna = Antenna.UNKNOWN
         self.mode: FixMode | None = None
-        self.survey = False
+        self.survey: Survey | None = None
         self._was_well = False
         self._broken_at: int | None = None  # when a good antenna became bad
         self._sky = (0, 0)  # (satellites used, since when at least FIX_SATELLITES)
@@ -137,9 +138,19 @@ class Health:
 
     def doubts(self, mono_ns: int) -> tuple[Doubt, ...]:
         """What is the matter at ``mono_ns``, the worst first."""
-        survey = Doubt("survey", "the receiver is surveying in its position", False) if self.survey else None
-        asked = (self._spoofed(mono_ns), self._moved(), self._cut(mono_ns), self._jammed(mono_ns), self._flat(), survey)
+        asked = (self._spoofed(mono_ns), self._moved(), self._cut(mono_ns), self._jammed(mono_ns), self._flat())
         return tuple(sorted((d for d in asked if d is not None), key=lambda d: not d.blocks))
+
+    @property
+    def timing(self) -> str:
+        """How a timing receiver stands with its own place; "" for any other, and for one that makes no use of it."""
+        survey = self.survey
+        near = f", known to ±{survey.accuracy_m:.1f} m" if survey and survey.accuracy_m else ""
+        if survey is not None and survey.active:
+            return f"surveying in its position for {survey.duration_s} s{near}; its time is good meanwhile"
+        if survey is not None and survey.valid:
+            return f"time from the position that it surveyed in for {survey.duration_s} s{near}"
+        return "time from the position that it was given" if self.mode is FixMode.TIME_ONLY else ""
 
     def blocked(self, mono_ns: int) -> str:
         """Why neither pulses nor labels are to be used now; "" when nothing forbids it."""

@@ -19,8 +19,14 @@ from refclock.ubx import UbxDecoder
 SILENCE_NS = 200_000_000
 """A pause of the line this long ends a cycle's burst: longer than USB and buffer time-outs, shorter than a cycle's idle part."""
 
-ANSWER_LEADS = (b"\x05", b"\x06", b"\x0a\x04", b"PMTK001,", b"PMTK705,")
-"""How frames begin that answer a host: ACK, CFG, MON-VER and their like of MediaTek."""
+ANSWER_LEADS = (b"\x05", b"\x06", b"\x0a\x04", b"\x01\x3b", b"\x0d\x04", b"PMTK")
+"""How frames begin that answer a host: ACK, CFG, MON-VER, NAV-SVIN, TIM-SVIN, and what MediaTek receivers say of themselves."""
+SENTENCES = 64
+"""So many kinds are told apart at most."""
+STARTED = (b"PMTK010,001", b"PMTK010,002", b"PMTK011,")
+"""What MediaTek receivers say when they have started: system message startup or waiting for ephemerides, text "MTKGPS"."""
+GREETING = (b"u-blox", b"HW UBX")
+"""In the text of a TXT sentence of a u-blox receiver that has started."""
 ANSWERS = 32
 """So many wait to be taken at most; nobody takes them while nothing was asked."""
 
@@ -30,7 +36,8 @@ ReceiverValue = SecondLabel | LeapNotice | Sawtooth | SkyView | HealthReport
 class Receiver:
     """``not_before_s``: POSIX second before which no date is believed (see labels.window). ``sky``: the last one reported, None before.
 
-    ``watch``: a UBX message's class and id or a sentence's three letters; ``watched_ns``: when (mono_ns) it last came, 0 never.
+    ``watch``: a UBX message's class and id or a sentence's three letters; ``watched_ns``: when (mono_ns) it last came, 0 never;
+    ``restarted_ns``: when the receiver last said that it has started; ``sentences``: three letters -> when they last came.
     """
 
     def __init__(self, not_before_s: int) -> None:
@@ -42,6 +49,8 @@ class Receiver:
         self.labels = 0
         self.watch = b""
         self.watched_ns = 0
+        self.restarted_ns = 0
+        self.sentences: dict[bytes, int] = {}
         self._answers: deque[Frame] = deque(maxlen=ANSWERS)
         self._heard_mono = 0
 
@@ -57,6 +66,10 @@ class Receiver:
                 self._answers.append(frame)
             if self.watch and self.watch == (frame.data[:2] if frame.kind is FrameKind.UBX else frame.data[2:5]):
                 self.watched_ns = frame.at.mono_ns
+            if frame.kind is FrameKind.NMEA and (frame.data[2:5] in self.sentences or len(self.sentences) < SENTENCES):
+                self.sentences[frame.data[2:5]] = frame.at.mono_ns
+            if _started(frame):
+                self.restarted_ns = frame.at.mono_ns
             decoded: Sequence[ReceiverValue]
             decoded = self.nmea.decode(frame) if frame.kind is FrameKind.NMEA else self.ubx.decode(frame)
             for value in decoded:
@@ -104,3 +117,10 @@ class Receiver:
             return self.ubx.identity
         banner = [text for text in self.nmea.texts if text.startswith(("MOD=", "HW ", "IC="))]
         return " ".join(banner[:2])
+
+
+def _started(frame: Frame) -> bool:
+    """Whether this is what a receiver says when it was powered."""
+    if frame.kind is not FrameKind.NMEA:
+        return False
+    return frame.data.startswith(STARTED) or (frame.data[2:6] == b"TXT," and any(word in frame.data for word in GREETING))

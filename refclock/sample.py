@@ -159,11 +159,23 @@ class Antenna(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Survey:
+    """A timing receiver looking for its own place. ``active``: it still does; ``valid``: it has found it; ``accuracy_m`` so far, 0 = not
+    stated; ``ecef_m``: the mean so far, or what was found."""
+
+    active: bool
+    valid: bool
+    duration_s: int
+    accuracy_m: float
+    ecef_m: tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
 class HealthReport:
     """What one message says of the receiver's health; None where it says nothing.
 
     ``jamming``, ``spoofing``: 0 unknown, 1 none, 2 warning or indicated, 3 critical or certain (u-blox's scale). ``position``: latitude
-    and longitude in degrees; ``accuracy_m`` of it. ``survey``: the receiver is surveying in its position.
+    and longitude in degrees; ``accuracy_m`` of it.
     """
 
     at: Instant
@@ -172,7 +184,7 @@ class HealthReport:
     spoofing: int | None = None
     position: tuple[float, float] | None = None
     accuracy_m: float | None = None
-    survey: bool | None = None
+    survey: Survey | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ NAV_PVT: Final = (NAV, 0x07)
 NAV_TIMEGPS: Final = (NAV, 0x20)
 NAV_TIMEUTC: Final = (NAV, 0x21)
 NAV_TIMELS: Final = (NAV, 0x26)
+NAV_SVINFO: Final = (NAV, 0x30)
 NAV_SAT: Final = (NAV, 0x35)
 EPOCH_MESSAGES = frozenset(bytes.fromhex("01 02 03 04 06 07 11 12 20 21 22 23 24 25 26 30 32 35 43"))
 """NAV messages that begin with iTOW and are sent within the epoch that it names."""
@@ -61,6 +62,9 @@ _TIMEGPS = struct.Struct("<IihbBI")
 _TIMELS = struct.Struct("<IB3xBbBbiHH3xB")
 _TIM_TP = struct.Struct("<IIiHBB")
 _SAT = struct.Struct("<BBBbhhI")
+_SVINFO = struct.Struct("<BBBBBbh")
+_NUMBERED = ((1, 32, "GPS", 0), (33, 64, "BeiDou", 27), (65, 96, "GLONASS", 64), (120, 158, "SBAS", 0), (159, 163, "BeiDou", 158))
+"""From, to, system, what is taken off: satellite numbers of NAV-SVINFO (u-blox 8 protocol specification, satellite numbering)."""
 
 
 def encode(message_class: int, message_id: int, payload: bytes = b"") -> bytes:
@@ -90,6 +94,7 @@ class UbxDecoder:
             NAV_STATUS: (16, self._status),
             NAV_SOL: (52, self._sol),
             NAV_SAT: (8, self._sat),
+            NAV_SVINFO: (8, self._svinfo),
             TIM_TP: (16, self._tim_tp),
             MON_VER: (40, self._mon_ver),
         }
@@ -228,8 +233,33 @@ class UbxDecoder:
             if not placed:
                 elevation = azimuth = None
             satellites.append(Satellite(_GNSS.get(gnss, str(gnss)), number, elevation, azimuth, snr or None, bool(flags & 8)))
+        return self._sky(satellites, at)
+
+    def _sky(self, satellites: list[Satellite], at: Instant) -> SkyView:
         fresh = self._mode_at is not None and at.mono_ns - self._mode_at < FRESH_NS
         return SkyView(self._mode if fresh else FixMode.NONE, sum(s.used for s in satellites), tuple(satellites), at)
+
+    def _svinfo(self, payload: bytes, at: Instant) -> UbxAnswer:
+        """NAV-SVINFO, the NAV-SAT of u-blox 6 and 7; bit 0 of the flags: used."""
+        count = payload[4]
+        if len(payload) < 8 + 12 * count:
+            return Reject.BAD_FIELDS
+        satellites = []
+        for i in range(count):
+            _channel, number, flags, _quality, snr, elevation, azimuth = _SVINFO.unpack_from(payload, 8 + 12 * i)
+            system, offset = next(((n, less) for low, high, n, less in _NUMBERED if low <= number <= high), ("", 0))
+            placed = -90 <= elevation <= 90 and flags & 4  # orbit information available
+            satellites.append(
+                Satellite(
+                    system or str(number),
+                    number - offset,
+                    elevation if placed else None,
+                    azimuth if placed else None,
+                    snr or None,
+                    bool(flags & 1),
+                )
+            )
+        return self._sky(satellites, at)
 
     def _mon_ver(self, payload: bytes, _at: Instant) -> UbxAnswer:
         parts = [payload[0:30], payload[30:40]] + [payload[i : i + 30] for i in range(40, len(payload), 30)]

@@ -6,15 +6,18 @@ are little-endian. A payload that is too short says nothing.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable
 from typing import Final
 
-from refclock.sample import Antenna, HealthReport, Instant
+from refclock.sample import Antenna, HealthReport, Instant, Survey
 
 _ANTENNA: Final = {2: Antenna.OK, 3: Antenna.SHORT, 4: Antenna.OPEN}
 """aStatus and antStatus: 0 initialising, 1 not known."""
 _PVT_PLACE = struct.Struct("<ii")
+_NAV_SVIN = struct.Struct("<Iiii")
+_TIM_SVIN = struct.Struct("<IiiiIIBB")
 
 
 def mon_hw(payload: bytes, at: Instant) -> HealthReport | None:
@@ -52,13 +55,34 @@ def nav_status(payload: bytes, at: Instant) -> HealthReport | None:
 
 
 def nav_svin(payload: bytes, at: Instant) -> HealthReport | None:
-    """NAV-SVIN (F9P and later)."""
-    return HealthReport(at, survey=bool(payload[37])) if len(payload) >= 40 else None
+    """NAV-SVIN (u-blox M8P, 9 and later)."""
+    found = survey(payload, True)
+    return HealthReport(at, survey=found) if found else None
 
 
 def tim_svin(payload: bytes, at: Instant) -> HealthReport | None:
     """TIM-SVIN (timing receivers up to M8)."""
-    return HealthReport(at, survey=bool(payload[25])) if len(payload) >= 28 else None
+    found = survey(payload, False)
+    return HealthReport(at, survey=found) if found else None
+
+
+def survey(payload: bytes, keyed: bool) -> Survey | None:
+    """What NAV-SVIN (``keyed``; accuracy in 0.1 mm, coordinates in cm and 0.1 mm) or TIM-SVIN says (variance in mm², coordinates in cm).
+    A receiver that was given its position, or does no survey, tells a survey of no length."""
+    if len(payload) < (40 if keyed else 28):
+        return None
+    if keyed:
+        duration, *coarse = _NAV_SVIN.unpack_from(payload, 8)
+        fine = struct.unpack_from("<bbb", payload, 24)
+        accuracy = int.from_bytes(payload[28:32], "little") / 1e4
+        valid, active = payload[36], payload[37]
+        place = tuple((100 * cm + tenth) / 1e4 for cm, tenth in zip(coarse, fine, strict=True))
+    else:
+        duration, *coarse, variance, _seen, valid, active = _TIM_SVIN.unpack_from(payload)
+        accuracy = math.sqrt(variance) / 1e3
+        place = tuple(cm / 100 for cm in coarse)
+    x, y, z = place
+    return Survey(bool(active), bool(valid), duration, accuracy, (x, y, z))
 
 
 def nav_pvt(payload: bytes, at: Instant) -> HealthReport | None:

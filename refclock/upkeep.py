@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from refclock.configure import MESSAGES, Configurator, Family, Intent, Result, family, plan, pmtk, wanted_messages
+from refclock.configure import MTK_ANSWER, MTK_QUESTION, PULSE_NAME, SAVE_NAME, UNKEPT, Family, family, mtk_sentences, output, plan
+from refclock.dialogue import Configurator, Result, pmtk
 from refclock.framing import Frame, FrameKind
+from refclock.intent import Intent
 from refclock.receiver import Receiver
 from refclock.sample import NS
 from refclock.ubx import MON_VER, encode
+from refclock.ubx_keys import MESSAGES
 
 QUESTION: Final = encode(*MON_VER) + pmtk("PMTK605")
 ASK_NS: Final = 2 * NS
@@ -24,6 +27,8 @@ FORGOT_NS: Final = 10 * NS
 """The wanted messages have been missing for so long while the line speaks: the receiver has lost its power for a moment."""
 FORGOT_MAX_NS: Final = 640 * NS
 """A receiver that does not answer, or does not do what it acknowledges, is told less and less often."""
+CHECK_NS: Final = 60 * NS
+"""MediaTek receivers are asked this often which sentences they send: by themselves they may send the same ones, at another rate."""
 BREAK_NS: Final = 5 * NS
 """A line that was silent for so long may have another receiver now."""
 
@@ -40,6 +45,11 @@ class News:
     def complete(self) -> bool:
         """Nothing is missing but what the receiver has not."""
         return Result.NO_ANSWER.name.lower() not in self.results
+
+    @property
+    def pulse_set(self) -> bool:
+        """The receiver's pulse is as it was wanted, the cable's delay included where one was."""
+        return PULSE_NAME in self.results.get(Result.DONE.name.lower(), "").split(", ") and not self.identity.startswith("PMTK")
 
 
 class _Step(Enum):
@@ -62,6 +72,10 @@ class Upkeep:
         self._identity = ""
         self._patience_ns = FORGOT_NS
         self._since_ns = 0
+        self._begun_ns = 0
+        self._calm_ns, self._calm_for_ns = 0, FORGOT_NS
+        self._ended_ns = 0
+        self._check_ns = 0
         self._news: list[News] = []
         self._last: News | None = None
 
@@ -83,15 +97,19 @@ class Upkeep:
             return b""
         for frame in answers:
             if self._step is _Step.ASK and (identity := _named(frame, receiver)):
-                self._begin(identity, receiver)
+                self._begin(identity, receiver, now_ns)
+            elif self._step is _Step.WATCH:
+                self._compare(frame, now_ns)
             self._talk.hear(frame, now_ns)
+        if self._step in (_Step.CONFIGURE, _Step.WATCH) and receiver.restarted_ns > self._begun_ns:
+            self._forgotten(now_ns)
         match self._step:
             case _Step.ASK:
                 return self._ask(receiver, now_ns)
             case _Step.CONFIGURE:
                 return self._configure(receiver, now_ns)
             case _Step.WATCH:
-                self._watch(receiver, now_ns)
+                return self._watch(receiver, now_ns)
         return b""
 
     def _ask_anew(self, now_ns: int) -> None:
@@ -111,21 +129,19 @@ class Upkeep:
         self._due_ns = now_ns + ASK_NS
         return QUESTION
 
-    def _begin(self, identity: str, receiver: Receiver) -> None:
+    def _begin(self, identity: str, receiver: Receiver, now_ns: int) -> None:
         kind = family(identity)
         self._identity = identity
         if kind is None:
             self._tell(News("receiver left as it is: no settings are known for it", identity, {}))
             self._step = _Step.IDLE
             return
-        self._talk = Configurator(plan(identity, self.intent))
-        self._step = _Step.CONFIGURE
+        self._talk = Configurator(plan(identity, self.intent), self.intent.baud)
+        self._step, self._begun_ns = _Step.CONFIGURE, now_ns
         if kind is Family.MTK:
-            # ZDA is not among what it sends by itself.
-            receiver.watch = b"ZDA" if any(name == "ZDA" for name, _ in self.intent.sentences) else b""
+            receiver.watch = b"ZDA"  # not among what it sends by itself
         else:
-            wanted = wanted_messages(self.intent, kind)
-            receiver.watch = bytes(MESSAGES[wanted[0][0]]) if wanted else b""
+            receiver.watch = bytes(MESSAGES[output(identity, self.intent).first[0].name])
 
     def _configure(self, receiver: Receiver, now_ns: int) -> bytes:
         data = self._talk.send(now_ns)
@@ -133,13 +149,17 @@ class Upkeep:
             results: dict[str, list[str]] = {}
             for name, result in self._talk.results.items():
                 results.setdefault(result.name.lower(), []).append(name)
+            if self.intent.save and family(self._identity) is Family.MTK:
+                results.setdefault(Result.LEFT_OUT.name.lower(), []).append(f"{SAVE_NAME} ({UNKEPT})")
             self._tell(News("receiver configured", self._identity, {result: ", ".join(names) for result, names in results.items()}))
-            if next(iter(self._talk.results.values())) is Result.REFUSED:
+            first = output(self._identity, self.intent).first
+            if first and self._talk.results.get(first[0].name) is Result.REFUSED:
                 receiver.watch = b""  # it will never come
             self._step, self._since_ns = _Step.WATCH if receiver.watch else _Step.IDLE, now_ns
+            self._check_ns, self._ended_ns = now_ns + CHECK_NS, now_ns
         return data
 
-    def _watch(self, receiver: Receiver, now_ns: int) -> None:
+    def _watch(self, receiver: Receiver, now_ns: int) -> bytes:
         complete = self._last is None or self._last.complete
         if complete and receiver.watched_ns > self._since_ns:
             self._since_ns, self._patience_ns = receiver.watched_ns, FORGOT_NS
@@ -147,6 +167,37 @@ class Upkeep:
         if speaks and now_ns - self._since_ns > self._patience_ns:
             self._patience_ns = min(2 * self._patience_ns, FORGOT_MAX_NS)
             self._ask_anew(now_ns)
+        elif self._speaks_again(receiver):
+            self._forgotten(now_ns)
+        elif speaks and family(self._identity) is Family.MTK and now_ns >= self._check_ns:
+            self._check_ns = now_ns + CHECK_NS
+            return MTK_QUESTION
+        return b""
+
+    def _compare(self, frame: Frame, now_ns: int) -> None:
+        """Whether a MediaTek receiver still sends what it was told to send."""
+        found = frame.data.decode("ascii", "replace") if frame.kind is FrameKind.NMEA and frame.checksum else ""
+        wanted = f"PMTK{MTK_ANSWER},{mtk_sentences(self.intent)}"
+        if found.startswith(f"PMTK{MTK_ANSWER},") and not found.startswith(wanted) and "sentences" in self._done():
+            self._forgotten(now_ns)
+
+    def _speaks_again(self, receiver: Receiver) -> bool:
+        """Sentences that it has acknowledged to be silent come: it lost its power while it was set up, or was set by somebody else."""
+        done = self._done()
+        silent = output(self._identity, self.intent).silent if "sentences" in done else [n[3:] for n in done if n.startswith("no ")]
+        return any(receiver.sentences.get(name.encode("ascii"), 0) > self._ended_ns + BREAK_NS for name in silent)
+
+    def _done(self) -> list[str]:
+        return [name for name, result in self._talk.results.items() if result is Result.DONE]
+
+    def _forgotten(self, now_ns: int) -> None:
+        """It said itself that it has started, or that it is set otherwise; ever less often believed when it does so again and again."""
+        if now_ns < self._calm_ns:
+            return
+        quiet = now_ns - self._calm_ns > FORGOT_MAX_NS
+        self._calm_for_ns = FORGOT_NS if quiet else min(2 * self._calm_for_ns, FORGOT_MAX_NS)
+        self._calm_ns = now_ns + self._calm_for_ns
+        self._ask_anew(now_ns)
 
     def _tell(self, news: News) -> None:
         if news != self._last:

@@ -14,14 +14,14 @@ MACHINE = {"time", "os", "socket", "threading", "asyncio", "random", "structlog"
 
 LAYERS: dict[str, int] = {
     # 1 values
-    **dict.fromkeys(["refclock", "refclock.sample", "refclock.timescales", "refclock.config"], 1),
+    **dict.fromkeys(["refclock", "refclock.sample", "refclock.timescales", "refclock.config", "refclock.intent"], 1),
     **dict.fromkeys(["ppsd", "ppsd.events", "ppsd.ntp", "ppsd.config", "ppsd.access", "ppsd.keys", "ppsd.toml_lines"], 1),
     # 2 machines
     **dict.fromkeys([f"refclock.{m}" for m in ("foreign", "framing", "seven_bits", "labels", "nmea", "ubx", "ubx_health", "health")], 2),
     **dict.fromkeys(
         [f"refclock.{m}" for m in ("dates", "detect", "proprietary", "gpsd", "receiver", "trust", "pairing", "filter", "rhythm")], 2
     ),
-    **dict.fromkeys(["refclock.configure", "refclock.upkeep"], 2),
+    **dict.fromkeys([f"refclock.{m}" for m in ("budget", "cable", "ubx_keys", "dialogue", "configure", "inquiry", "upkeep")], 2),
     **dict.fromkeys([f"ppsd.{m}" for m in ("bank", "channel", "frames", "noise", "pull", "wander")], 2),
     **dict.fromkeys([f"ppsd.{m}" for m in ("estimator", "selection", "timescale", "leap", "source", "engine", "status")], 2),
     # 3 devices

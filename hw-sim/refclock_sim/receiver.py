@@ -12,16 +12,18 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import NamedTuple
 
-from refclock.sample import NS, Satellite
+from refclock.sample import NS, FixMode, Satellite
 from refclock_sim import sentences, ubx_messages
 from refclock_sim.gnss import Gnss, Knowledge
 from refclock_sim.pulse import Sawtooth
 from refclock_sim.sentences import Civil
-from refclock_sim.settings import NOT_SAID, Settings
+from refclock_sim.settings import FIXED, NOT_SAID, Settings
 
 MS = 1_000_000
 BITS_PER_BYTE = 10
 """8N1: start bit, eight data bits, stop bit."""
+BUFFER_BYTES = 1024
+"""A u-blox receiver drops whole messages when so much waits for the line; others here never drop."""
 EARLIEST_NS = MS
 """However the jitter falls, no receiver reports a second that has not begun."""
 
@@ -39,7 +41,7 @@ class Model:
 
     ``messages``: (name, every so many seconds) in order of sending; ``delay_ns``, ``jitter_ns``: from the true second to the first byte,
     mean and standard deviation; ``baud`` 0: native USB, a chunk is there at once; ``ubx``,
-    ``keys``, ``pmtk``: which commands it understands (settings.Settings).
+    ``keys``, ``pmtk``: which commands it understands (settings.Settings); ``starts``: sentences when it is powered.
     """
 
     what: str
@@ -52,6 +54,7 @@ class Model:
     ubx: bool = False
     keys: bool = False
     pmtk: str = ""
+    starts: tuple[bytes, ...] = ()
     software: str = ""
     hardware: str = ""
     extensions: tuple[str, ...] = ()
@@ -70,6 +73,7 @@ _UBLOX8 = Model(
     extensions=("FWVER=SPG 3.01", "PROTVER=18.00", "MOD=NEO-M8N-0", "GPS;GLO;GAL;BDS"),
 )
 _MT3339 = "PMTK705,AXN_2.31_3339_13101700,5632,PA6H,1.0"
+_MTK_STARTS = (b"PMTK011,MTKGPS", b"PMTK010,001")
 _WATCHED = (*_UBLOX8.messages, ("MON-HW", 1), ("SEC-SIG", 1))
 _TIMING = (*_UBX, ("NAV-SAT", 5), ("NAV-EOE", 1))
 MODELS = {
@@ -86,13 +90,21 @@ MODELS = {
         hardware="00190000",
         extensions=("ROM BASE 0x118B2060", "FWVER=TIM 2.01", "PROTVER=29.00", "MOD=ZED-F9T", "GPS;GLO;GAL;BDS"),
     ),
+    "ublox8-timing": replace(
+        _UBLOX8,
+        what="u-blox M8T as it comes, NMEA only, surveys in its position",
+        messages=_NMEA,
+        banner=("u-blox AG - www.u-blox.com", "HW UBX-M8030 00080000", "PROTVER=22.00", "MOD=LEA-M8T-0"),
+        software="EXT CORE 3.01 (111141)",
+        extensions=("ROM BASE 2.01 (75331)", "FWVER=TIM 1.10", "PROTVER=22.00", "MOD=LEA-M8T-0", "GPS;GLO;GAL;BDS"),
+    ),
     "timing": replace(_UBLOX8, what="u-blox timing receiver, UBX only", messages=_TIMING, baud=115_200, delay_ns=40 * MS),
     "watched": replace(_UBLOX8, what="u-blox 8 that reports its health", messages=_WATCHED, baud=38_400),
     "casic": Model("NMEA receiver with an antenna notice", (*_NMEA, ("ANT", 1)), delay_ns=180 * MS),
     "nmea": Model("plain NMEA receiver", _NMEA, delay_ns=120 * MS, jitter_ns=10 * MS),
     "minimal": Model("RMC, GGA and ZDA only", (("RMC", 1), ("GGA", 1), ("ZDA", 1))),
     "slow": Model("4800 baud mouse, late and wandering, no ZDA", _NMEA[:4], baud=4800, delay_ns=250 * MS, jitter_ns=60 * MS),
-    "mtk": Model("NMEA receiver that is half a second late", _NMEA, delay_ns=497 * MS, jitter_ns=10 * MS, pmtk=_MT3339),
+    "mtk": Model("NMEA receiver that is half a second late", _NMEA, delay_ns=497 * MS, jitter_ns=10 * MS, pmtk=_MT3339, starts=_MTK_STARTS),
 }
 """Delays are of the kind published for such receivers: 62-65 ms (u-blox F10), 128-165 (M10), 500 (MT3339); SiRF wanders by 170 ms."""
 
@@ -110,6 +122,8 @@ class Receiver:
         self.sawtooth = sawtooth
         version = ubx_messages.mon_ver(model.software, model.hardware, model.extensions)
         self.settings = Settings(model.messages, version, model.ubx, model.keys, model.pmtk)
+        self.late_ns = 0
+        """How long it thinks before it answers."""
         self._random = Random(f"receiver {seed}")
         self._line_free_ns = 0  # TAI
         self._greeted = False
@@ -128,6 +142,7 @@ class Receiver:
         if not self._greeted:
             self._greeted = True
             parts += sentences.txt(self.model.talker, self.model.banner)
+            parts += [sentences.sentence(body) for body in self.model.starts]
         for i, (name, every) in enumerate(self.settings.rates.items()):
             if every and (tai_s + i) % every == 0:  # the long, rare ones fall on different seconds
                 parts += self._message(name, tai_s, knows, at)
@@ -140,18 +155,24 @@ class Receiver:
         Obeyed is what settings.Settings has; another CFG is refused with ACK-NAK, the rest ignored, as is everything when the model
         takes no commands.
         """
-        return self._send(tai_ns, self.settings.hear(data))
+        answers = self.settings.hear(data, tai_ns // NS)
+        for message, said in ((ubx_messages.NAV_SVIN, ubx_messages.nav_svin), (ubx_messages.TIM_SVIN, ubx_messages.tim_svin)):
+            if self.model.ubx and ubx_messages.frame(message) in data:
+                answers.append(said(self.settings.survey(tai_ns // NS)))
+        return self._send(tai_ns + self.late_ns, answers) if answers else []
 
-    def power_dip(self) -> None:
-        """Lose what the host has set, and greet again."""
+    def power_dip(self, greets: bool = True) -> None:
+        """Lose what the host has set; and greet again, unless that falls into the dip."""
         self.settings.reset()
-        self._greeted = False
+        self._greeted = not greets
 
     def _send(self, earliest_ns: int, parts: Sequence[bytes]) -> list[tuple[int, bytes]]:
         sent = []
         byte_ns = self.byte_ns
         free = max(earliest_ns, self._line_free_ns)
         for part in parts:
+            if self.model.ubx and free - earliest_ns > BUFFER_BYTES * byte_ns > 0:
+                continue
             free += len(part) * byte_ns
             sent.append((free, part))
         self._line_free_ns = free
@@ -159,6 +180,8 @@ class Receiver:
 
     def _message(self, name: str, tai_s: int, knows: Knowledge, at: Civil) -> list[bytes]:
         talker = self.model.talker
+        if name.startswith("NAV-") and knows.fixed and (self.settings.mode == FIXED or self.settings.survey(tai_s)[3]):
+            knows = knows._replace(mode=FixMode.TIME_ONLY)
         match name:
             case "RMC":
                 return [sentences.rmc(talker, knows, at)]
@@ -174,6 +197,14 @@ class Receiver:
                 return [sentences.antenna(talker, knows)]
             case "MON-HW":
                 return [ubx_messages.mon_hw(knows)]
+            case "MON-RF":
+                return [ubx_messages.mon_rf(knows)]
+            case "NAV-STATUS":
+                return [ubx_messages.nav_status(knows)]
+            case "NAV-SVIN":
+                return [ubx_messages.nav_svin(self.settings.survey(tai_s))]
+            case "TIM-SVIN":
+                return [ubx_messages.tim_svin(self.settings.survey(tai_s))]
             case "SEC-SIG":
                 return [ubx_messages.sec_sig(knows)]
             case "NAV-PVT":

@@ -13,14 +13,17 @@ from refclock_sim.sentences import Civil
 
 GPS_EPOCH_S = GPS_EPOCH_TAI_S - TAI_GPS_S
 
+NAV_STATUS = (0x01, 0x03)
 NAV_SOL = (0x01, 0x06)
 NAV_PVT = (0x01, 0x07)
 NAV_TIMEGPS = (0x01, 0x20)
 NAV_TIMEUTC = (0x01, 0x21)
 NAV_TIMELS = (0x01, 0x26)
 NAV_SAT = (0x01, 0x35)
+NAV_SVIN = (0x01, 0x3B)
 NAV_EOE = (0x01, 0x61)
 TIM_TP = (0x0D, 0x01)
+TIM_SVIN = (0x0D, 0x04)
 ACK_NAK = (0x05, 0x00)
 ACK_ACK = (0x05, 0x01)
 CFG_MSG = (0x06, 0x01)
@@ -28,9 +31,13 @@ CFG_RATE = (0x06, 0x08)
 CFG_CFG = (0x06, 0x09)
 CFG_NAV5 = (0x06, 0x24)
 CFG_TP5 = (0x06, 0x31)
+CFG_ITFM = (0x06, 0x39)
+CFG_TMODE2 = (0x06, 0x3D)
 CFG_VALSET = (0x06, 0x8A)
+CFG_VALGET = (0x06, 0x8B)
 MON_VER = (0x0A, 0x04)
 MON_HW = (0x0A, 0x09)
+MON_RF = (0x0A, 0x38)
 SEC_SIG = (0x27, 0x09)
 
 _PVT = struct.Struct("<IHBBBBBBIiBBBBiiiiIIiiiiiIIHHIihH")
@@ -41,7 +48,7 @@ _TIMELS = struct.Struct("<IB3xBbBbiHH3xB")
 _SAT = struct.Struct("<BBBbhhI")
 _TIM_TP = struct.Struct("<IIiHBB")
 _GNSS_ID = {"GPS": 0, "Galileo": 2, "GLONASS": 6}
-_FIX = {FixMode.FIX_2D: 2, FixMode.FIX_3D: 3}
+_FIX = {FixMode.FIX_2D: 2, FixMode.FIX_3D: 3, FixMode.TIME_ONLY: 5}
 _ECEF_CM = (397_514_912, -14_275, 497_128_130)
 """sentences.POSITION, 107.5 m above the ellipsoid of WGS 84."""
 _FROM_SKY, _FROM_FIRMWARE = 2, 0  # NAV-TIMELS srcOfCurrLs: GPS; firmware default
@@ -148,6 +155,34 @@ def mon_hw(knows: Knowledge) -> bytes:
     status = 4 if "antenna-open" in knows.troubles else 3 if "antenna-short" in knows.troubles else 2
     jamming = 3 if "jamming" in knows.troubles else 1
     return frame(MON_HW, bytes(20) + bytes((status, 1, jamming << 2)) + bytes(37))
+
+
+def mon_rf(knows: Knowledge) -> bytes:
+    """MON-RF: one RF path; jamming state in its flags, antenna status behind them."""
+    status = 4 if "antenna-open" in knows.troubles else 3 if "antenna-short" in knows.troubles else 2
+    jamming = 3 if "jamming" in knows.troubles else 1
+    return frame(MON_RF, bytes((0, 1, 0, 0, 0, jamming, status, 1)) + bytes(20))
+
+
+def nav_status(knows: Knowledge) -> bytes:
+    """NAV-STATUS: fix, its flags, and the spoofing state (1 none, 2 indicated)."""
+    spoofing = 2 if "spoofing" in knows.troubles else 1
+    head = struct.pack("<IBBBB", _tow_ms(knows), _FIX.get(knows.mode, 0), knows.fixed | knows.date_known << 2 | 8, 0, spoofing << 3)
+    return frame(NAV_STATUS, head + bytes(8))
+
+
+def nav_svin(survey: tuple[int, float, bool, bool]) -> bytes:
+    """NAV-SVIN: duration, mean position, accuracy, valid, active."""
+    duration, accuracy_m, active, valid = survey
+    payload = struct.pack("<8xIiii4xII??2x", duration, *_ECEF_CM, round(accuracy_m * 1e4), duration, valid, active)
+    return frame(NAV_SVIN, payload)
+
+
+def tim_svin(survey: tuple[int, float, bool, bool]) -> bytes:
+    """TIM-SVIN: duration, mean position, variance, observations, valid, active."""
+    duration, accuracy_m, active, valid = survey
+    variance = min(1 << 31, round(accuracy_m**2 * 1e6))
+    return frame(TIM_SVIN, struct.pack("<IiiiII??2x", duration, *_ECEF_CM, variance, duration, valid, active))
 
 
 def sec_sig(knows: Knowledge) -> bytes:

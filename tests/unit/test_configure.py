@@ -6,31 +6,24 @@ import struct
 
 import pytest
 
-from refclock.configure import (
-    ANSWER_NS,
-    CFG_MSG,
-    CFG_TP5,
-    Configurator,
-    Family,
-    Intent,
-    Item,
-    PulseIntent,
-    Result,
-    TimeBase,
-    family,
-    plan,
-    time_pulse,
-    value_set,
-)
+from refclock.budget import carried
+from refclock.configure import MTK_MESSAGES, Family, family, for_timing, output, plan, pulse_values, settings
+from refclock.dialogue import ANSWER_NS, Configurator, Item, Result
 from refclock.framing import Frame, FrameKind
+from refclock.intent import Intent, Position, PulseIntent, TimeBase, TimingIntent, position
 from refclock.sample import Instant
 from refclock.ubx import encode
+from refclock.ubx_keys import CFG_MSG, CFG_TP5, RAM, TP5, value_set
 
 M8 = "u-blox NEO-M8N-0 ROM CORE 3.01 (107888) hardware 00080000"
 SIX = "u-blox 7.03 (45969) hardware 00040007"
 F9 = "u-blox ZED-F9T EXT CORE 1.00 (62bf20) hardware 00190000"
 MTK = "PMTK705,AXN_2.31_3339_13101700,5632,PA6H,1.0"
 FACTORY_TP5 = struct.pack("<BBHhhIIIIiI", 0, 1, 0, 50, 0, 1_000_000, 1_000_000, 0, 100_000, 0, 0x77)
+
+
+def time_pulse(payload: bytes, pulse: PulseIntent, base: TimeBase) -> bytes:
+    return TP5.write(payload, pulse_values(pulse, base))
 
 
 def said(*command: int, payload: bytes = b"") -> Frame:
@@ -70,14 +63,15 @@ def test_frames_of_ublox_8() -> None:
     assert frames["pulse"] == encode(6, 0x31, b"\0")
     assert frames["save"][6:18] == bytes.fromhex("000000001e1f000000000000")
     assert items[-1].name == "save"
-    assert {item.needs for item in items if item.name.startswith("no ")} == {"NAV-PVT"}
-    assert not any(name.startswith(("no ", "save", "stationary")) for name in named(plan(M8, Intent(keep_nmea=True))))
+    assert {item.name for item in items if item.needs == "NAV-PVT"} == {"no RMC", "no GGA", "no ZDA"}
+    assert not any(name.startswith(("no ", "save", "stationary")) for name in named(plan(M8, Intent(keep_nmea=True, baud=115_200))))
 
 
 def test_ublox_6_has_no_nav_pvt() -> None:
     """NAV-SOL states the fix there and NAV-TIMEUTC the time."""
     names = list(named(plan(SIX, Intent())))
-    assert names[:2] == ["NAV-SOL", "NAV-TIMEUTC"]
+    assert names.index("NAV-SOL") + 1 == names.index("NAV-TIMEUTC") < names.index("no RMC")
+    assert "NAV-SVINFO" in names
     assert "NAV-PVT" not in names
 
 
@@ -100,10 +94,10 @@ def test_frames_of_ublox_9() -> None:
     assert items["no ZDA"].frame == encode(6, 0x8A, bytes.fromhex("00010000 d900912000"))
     assert bytes.fromhex("0b00051000") in items["pulse"].frame
     assert bytes.fromhex("01000530ffff") in items["pulse"].frame
-    usb = named(plan(F9, Intent(usb=True, save=True)))
+    usb = named(plan(F9, Intent(baud=0, save=True)))
     assert usb["NAV-PVT"].frame == encode(6, 0x8A, bytes.fromhex("00070000 0900912001"))
     assert bytes.fromhex("0b000510") not in usb["pulse"].frame
-    assert value_set([(0x40050004, 100_000)], False) == bytes.fromhex("00010000 04000540 a0860100")
+    assert value_set([(0x40050004, 100_000)], RAM) == bytes.fromhex("00010000 04000540 a0860100")
 
 
 def test_sentences_of_mediatek() -> None:
@@ -111,6 +105,11 @@ def test_sentences_of_mediatek() -> None:
     items = plan(MTK, Intent())
     assert items[0].frame == b"$PMTK314,0,1,0,1,1,5,0,0,0,0,0,0,0,0,0,0,0,1,0*2D\r\n"
     assert items[1].frame == b"$PMTK220,1000*1F\r\n"
+    assert items[2].frame == b"$PMTK300,1000,0,0,0,0*1C\r\n"
+    assert [item.frame[:9] for item in items[3:]] == [b"$PMTK386,", b"$PMTK285,"]
+    assert items[4].frame.startswith(b"$PMTK285,3,100*")
+    older = plan(MTK.replace("AXN_2.31_3339", "AXN_1.30_3329"), Intent(pulse=None))
+    assert older[-1].frame.startswith(b"$PMTK397,0*")
 
 
 # ---- the dialogue ---------------------------------------------------------------------------------------------------------------------
@@ -184,3 +183,69 @@ def test_mediatek_answers_by_number() -> None:
     assert talk.send(2).startswith(b"$PMTK220")
     talk.hear(Frame(FrameKind.NMEA, b"PMTK001,220,1", Instant(0, 0), True), 3)
     assert talk.results == {"sentences": Result.DONE, "rate": Result.REFUSED}
+    assert talk.send(4).startswith(b"$PMTK300")
+
+
+# ---- places, timing, budget -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("47.28512 8.56531 408.3", Position(False, (47.28512, 8.56531, 408.3))),
+        ("-33.9, 151.2, 20", Position(False, (-33.9, 151.2, 20.0))),
+        ("ECEF 4278000.1 645000.2 4672000.3", Position(True, (4278000.1, 645000.2, 4672000.3))),
+        *((wrong, None) for wrong in ("", "47.2 8.5", "91 0 0", "0 181 0", "1 2 nan", "47 8 90000", "ecef 1 2 3", "ecef 1 2", "a b c")),
+    ],
+)
+def test_a_place_is_degrees_and_height_or_ecef(text: str, place: Position | None) -> None:
+    """What no antenna can stand at is refused."""
+    assert position(text) == place
+
+
+def test_timing_receivers_are_known_by_name() -> None:
+    """Only they are asked to survey by themselves."""
+    names = ("LEA-M8T-0", "ZED-F9T", "RCB-F9T-1", "NEO-F10T", "LEA-6T", "LEA-M8F")
+    assert all(for_timing(f"u-blox {name} ROM hardware 00080000") for name in names)
+    assert not any(for_timing(f"u-blox {name} ROM hardware 00080000") for name in ("NEO-M8N-0", "ZED-F9P", "MAX-M10S", "NEO-M9N", ""))
+    auto = Intent(timing=TimingIntent(named_only=True))
+    assert "timing mode" in settings(F9, auto)
+    assert "timing mode" not in settings(M8, auto)
+    assert "timing mode" in settings(M8, Intent(timing=TimingIntent()))
+
+
+def test_a_running_survey_is_not_begun_anew() -> None:
+    """Asked first; nothing is set when it surveys as wanted, or has a position of its owner's; else the wanted survey or position."""
+    wanted = Intent(timing=TimingIntent(survey_s=600, accuracy_m=5.0))
+    (first, second) = (item for item in plan(M8, wanted) if item.name == "timing mode")
+    assert (first.frame, second.frame, second.instead) == (encode(6, 0x3D), encode(6, 0x71), True)
+    assert first.edit is not None
+    survey = struct.pack("<BxHiiiIII", 1, 0, 0, 0, 0, 0, 600, 5000)
+    assert first.edit(survey) == b""
+    assert first.edit(struct.pack("<BxHiiiIII", 2, 0, 1, 2, 3, 4, 0, 0)) == b""
+    assert first.edit(bytes(28)) == encode(6, 0x3D, survey)
+    fixed = Intent(timing=TimingIntent(fixed=Position(False, (47.5, -8.25, 400.5)), accuracy_m=2.0))
+    (first, second) = (item for item in plan(M8, fixed) if item.name == "timing mode")
+    assert first.edit is not None
+    assert second.edit is not None
+    assert first.edit(survey) == encode(6, 0x3D, struct.pack("<BxHiiiIII", 2, 1, 475_000_000, -82_500_000, 40_050, 2000, 600, 5000))
+    third = struct.pack("<2xHiii4xIII8x", 2 | 1 << 8, 475_000_000, -82_500_000, 40_050, 20_000, 0, 0)
+    assert second.edit(bytes(40)) == encode(6, 0x71, third)
+
+
+@pytest.mark.parametrize("baud", [4800, 9600, 19_200, 38_400, 57_600, 115_200, 230_400, 460_800, 921_600])
+@pytest.mark.parametrize("identity", [SIX, M8, F9])
+@pytest.mark.parametrize("keep_nmea", [False, True])
+def test_no_second_holds_more_than_the_line_carries(identity: str, baud: int, keep_nmea: bool) -> None:
+    """Even when every message falls on the same second; time, pulse, antenna and leap seconds come at every speed."""
+    wanted = output(identity, Intent(keep_nmea=keep_nmea, timing=TimingIntent(), baud=baud))
+    assert sum(w.bytes for w in (*wanted.first, *wanted.more)) < baud / 10
+    names = {w.name for w in (*wanted.first, *wanted.more)}
+    assert {"TIM-TP", "MON-RF" if identity == F9 else "MON-HW"} <= names
+    assert bool({"NAV-PVT", "NAV-SOL"} & names)
+    assert not names & {w.name for w in wanted.out} | names & set(wanted.silent)
+    if baud >= 38_400:
+        assert not wanted.out
+    mtk, _ = carried(MTK_MESSAGES, baud)
+    assert {"RMC", "ZDA"} <= {w.name for w in mtk}
+    assert sum(w.bytes for w in mtk) < baud / 10

@@ -10,7 +10,7 @@ from refclock.framing import Frame, FrameKind, Framer, nmea_checksum
 from refclock.health import CALM_S, COASTING_S, SILENT_S, STILL_S, Health, metres
 from refclock.nmea import NmeaDecoder
 from refclock.proprietary import antenna, notice
-from refclock.sample import NS, Antenna, FixMode, HealthReport, Instant, LeapNotice, SkyView
+from refclock.sample import NS, Antenna, FixMode, HealthReport, Instant, LeapNotice, SkyView, Survey
 from refclock.ubx import UbxDecoder
 
 AT = Instant(0, 0)
@@ -51,15 +51,32 @@ def test_ubx_spoofing() -> None:
 
 
 def test_ubx_place_and_survey() -> None:
-    """NAV-PVT tells where, NAV-SVIN and TIM-SVIN whether it surveys."""
+    """NAV-PVT tells where, NAV-SVIN and TIM-SVIN how the survey stands: seconds, metres, mean place."""
     pvt = bytearray(92)
     pvt[20], pvt[21] = 3, 1
     struct.pack_into("<ii", pvt, 24, -1_234_567, 515_000_000)
     struct.pack_into("<I", pvt, 40, 2500)
     reports = UbxDecoder(0).decode(Frame(FrameKind.UBX, b"\1\7" + bytes(pvt), AT, True))
     assert reports == [HealthReport(AT, position=(51.5, -0.1234567), accuracy_m=2.5)]
-    assert ubx((0x01, 0x3B), bytes(37) + b"\1\0\0") == HealthReport(AT, survey=True)
-    assert ubx((0x0D, 0x04), bytes(24) + b"\1\0\0\0") == HealthReport(AT, survey=False)
+    svin = struct.pack("<8xIiiibbbxIIBB2x", 120, 427_800_010, -64_500_020, 467_200_030, 1, -2, 3, 23_400, 120, 0, 1)
+    assert ubx((0x01, 0x3B), svin) == HealthReport(AT, survey=Survey(True, False, 120, 2.34, (4278000.1001, -645000.2002, 4672000.3003)))
+    svin = struct.pack("<IiiiIIBB2x", 3600, 427_800_010, -64_500_020, 467_200_030, 6_250_000, 3600, 1, 0)
+    assert ubx((0x0D, 0x04), svin) == HealthReport(AT, survey=Survey(False, True, 3600, 2.5, (4278000.1, -645000.2, 4672000.3)))
+
+
+def test_timing_is_told_in_words() -> None:
+    """Survey going on, done, a position that was given, and nothing of a receiver that does none of it."""
+    health = Health()
+    assert health.timing == ""
+    health.report(HealthReport(AT, survey=Survey(True, False, 120, 2.34, (0.0, 0.0, 0.0))))
+    assert health.timing == "surveying in its position for 120 s, known to ±2.3 m; its time is good meanwhile"
+    health.report(HealthReport(AT, survey=Survey(False, True, 3600, 1.0, (0.0, 0.0, 0.0))))
+    assert health.timing == "time from the position that it surveyed in for 3600 s, known to ±1.0 m"
+    health.report(HealthReport(AT, survey=Survey(False, False, 0, 0.0, (0.0, 0.0, 0.0))))
+    assert health.timing == ""
+    health.sky(SkyView(FixMode.TIME_ONLY, 5, (), AT))
+    assert health.timing == "time from the position that it was given"
+    assert health.doubts(AT.mono_ns) == ()
 
 
 @pytest.mark.parametrize(

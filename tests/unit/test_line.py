@@ -38,7 +38,7 @@ def test_a_receiver_is_set_up_over_its_line(configure: bool) -> None:
     seen: list[Configured] = []
     written = b""
     try:
-        for i in range(40):
+        for i in range(60):
             os.write(master, b"".join(chunk.data for chunk in sim.cycle(tai_s + i)))
             for _ in range(3):
                 while select.select([line.fileno()], [], [], 0.02)[0]:
@@ -51,7 +51,7 @@ def test_a_receiver_is_set_up_over_its_line(configure: bool) -> None:
                 if select.select([master], [], [], 0)[0]:
                     wish = os.read(master, 4096)
                     written += wish
-                    os.write(master, b"".join(data for _, data in sim.hear(wish, 0)))
+                    os.write(master, b"".join(data for _, data in sim.hear(wish, (tai_s + i + 1) * NS)))
     finally:
         line.close()
         os.close(master)

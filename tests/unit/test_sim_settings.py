@@ -11,8 +11,10 @@ from refclock_sim.sentences import sentence
 from refclock_sim.settings import FACTORY_PULSE
 from refclock_sim.ubx_messages import frame
 
-from refclock.configure import Configurator, Intent, PulseIntent, Result, TimeBase, plan
+from refclock.configure import plan
+from refclock.dialogue import Configurator, Result
 from refclock.framing import Framer
+from refclock.intent import Intent, PulseIntent, TimeBase
 from refclock.sample import NS, Instant
 from refclock.timescales import LeapTable
 

@@ -222,3 +222,23 @@ def test_a_change_of_the_pulses_is_logged_once() -> None:
         notes += engine.handle(Ticked(at(s + 0.95)))
     told = [n for n in notes if isinstance(n, Note) and n.event == "pulses changed"]
     assert [n.fields["what"] for n in told] == ["the pulses went from 1 to 5 a second"]
+
+
+def test_the_cable_is_taken_off_once() -> None:
+    """By the receiver once it has confirmed its pulse, here until then and after it was lost: the same instant for the same antenna."""
+    source, leaps = Source(replace(PULSED, cable_delay_ns=5000), UTC0 - DAY_S, {}), LeapKeeper()
+    off: list[tuple[bool, int]] = []
+    for s in range(90):
+        if s % 30 == 0:
+            source.cable.told = s == 30
+        source.labelled(label(s, 0.1), leaps, RIGHT)
+        late_ns = 0 if source.cable.told else 5000
+        sample = source.pulsed(Edge(at(s).shifted(late_ns), EdgeKind.ASSERT, s), RIGHT)
+        if sample is not None:
+            off.append((source.cable.told, sample.at.mono_ns - MONO0 - s * NS))
+    assert set(off) == {(False, 0), (True, 0)}
+    assert source.status(at(90), "*", "", None).cable == "antenna cable 5000 ns: taken off here, for the receiver was not told"
+    source.cable.told = True
+    assert source.status(at(90), "*", "", None).cable == "antenna cable 5000 ns: the receiver takes it off"
+    source.lost("unplugged")
+    assert not source.cable.told

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from refclock.framing import Framer
+from refclock.framing import Frame, FrameKind, Framer
 from refclock.labels import Reject
 from refclock.sample import NS, FixMode, Instant, LeapNotice, Sawtooth, SecondLabel, SkyView
 from refclock.ubx import UbxDecoder, UbxValue, encode
@@ -157,3 +157,16 @@ def test_identity_from_mon_ver() -> None:
     ubx = UbxDecoder(NOT_BEFORE)
     say(ubx, (0x0A, 4), b"EXT CORE 3.01 (107900)".ljust(30, b"\0") + b"00080000".ljust(10, b"\0") + b"MOD=NEO-M8T-0".ljust(30, b"\0"))
     assert ubx.identity == "u-blox NEO-M8T-0 EXT CORE 3.01 (107900) hardware 00080000"
+
+
+def test_satellites_of_ublox_6_and_7() -> None:
+    """NAV-SVINFO: systems by number, used or not, and no place in the sky for those whose orbit is not known."""
+    rows = [(0, 5, 0x0D, 7, 40, 30, 120), (1, 70, 0x04, 4, 25, 10, 200), (2, 131, 0x00, 1, 0, 0, 0)]
+    payload = struct.pack("<IBBH", 0, len(rows), 0, 0) + b"".join(struct.pack("<BBBBBbhi", *row, 0) for row in rows)
+    (sky,) = UbxDecoder(0).decode(Frame(FrameKind.UBX, b"\x01\x30" + payload, Instant(0, 0), True))
+    assert isinstance(sky, SkyView)
+    found = [(s.gnss, s.number, s.elevation, s.azimuth, s.snr, s.used) for s in sky.satellites]
+    assert found == [("GPS", 5, 30, 120, 40, True), ("GLONASS", 6, 10, 200, 25, False), ("SBAS", 131, None, None, None, False)]
+    cut = UbxDecoder(0)
+    assert cut.decode(Frame(FrameKind.UBX, b"\x01\x30" + payload[:-1], Instant(0, 0), True)) == []
+    assert sum(cut.rejected.values()) == 1
