@@ -39,6 +39,7 @@ from refclock.config import (
     key,
     read_table,
     suggestion,
+    thermometer,
 )
 
 DEFAULT_FILE = "/etc/refclock/refclock.toml"
@@ -79,11 +80,13 @@ def _run_directory(text: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class ClockConfig:
-    """``steer``: whether CLOCK_REALTIME is disciplined. ``holdover_limit_s``: longest holdover. ``max_bound_ms``: beyond it leap 3."""
+    """``steer``: whether CLOCK_REALTIME is disciplined. ``holdover_limit_s``: longest holdover. ``max_bound_ms``: beyond it leap 3.
+    ``temperature``: the thermometer nearest to the crystal, followed only while that helps."""
 
     steer: str = key("none", "who sets the system clock", choices=("none", "kernel"))
     holdover_limit_s: float = key(86400.0, "seconds", low=0, high=31_536_000)
     max_bound_ms: float = key(1000.0, "milliseconds", low=0.001, high=16_000)
+    temperature: str = key("auto", '"auto", "off" or a thermometer\'s file', check=thermometer)
     not_before: date = key(date.fromisoformat(BUILD_DATE), "a date like 2026-11-21, without quotes")  # noqa: RUF009 (key() makes a field)
 
 

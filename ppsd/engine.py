@@ -33,12 +33,15 @@ from ppsd.events import (
     SourceFound,
     SourceLost,
     Steer,
+    TemperatureLost,
+    TemperatureRead,
     Ticked,
 )
 from ppsd.leap import LeapKeeper
-from ppsd.selection import Choice, select
+from ppsd.selection import Candidate, Choice, select
 from ppsd.source import LABEL_REFID, Source
 from ppsd.status import Mode, Snapshot, SourceStatus, Verdict
+from ppsd.temperature import Bend, Temperature
 from ppsd.timescale import Timescale, refid_text
 from refclock.sample import NS, Instant, Leap, LeapNotice, Sample, SourceId
 from refclock.timescales import DAY_S
@@ -84,7 +87,9 @@ class Engine:
         self.config = config
         self.version, self.pid, self.simulated = version, pid, simulated
         self.mode = Mode.ACQUIRE
-        self.sources = {SourceId(s.name): Source(s, not_before_s, state) for s in config.sources}
+        self.temperature = None if config.clock.temperature == "off" else Temperature(state)
+        self._bend: Bend | None = None  # since the estimate in force was adopted, when the temperature is in it
+        self.sources = {SourceId(s.name): Source(s, not_before_s, state, self.temperature) for s in config.sources}
         self.leaps = LeapKeeper()
         self.timescale = Timescale(simulated, round(config.clock.holdover_limit_s * NS), config.clock.max_bound_ms * 1e6)
         self.selected: SourceId | None = None
@@ -148,6 +153,8 @@ class Engine:
                 out.append(Note("system clock stepped", "warning", {"by_s": event.by_ns / NS, "served_time": "not affected"}))
             case LeapFileRead():
                 self._leap_file(event, out)
+            case TemperatureRead() | TemperatureLost():
+                self._temperature(event, out)
             case Ticked():
                 pass
         if at.mono_ns >= self._deadline:
@@ -157,6 +164,30 @@ class Engine:
     def deadline(self) -> int | None:
         """Raw instant at which a ``Ticked`` is wanted."""
         return self._deadline
+
+    def _temperature(self, event: TemperatureRead | TemperatureLost, out: list[Effect]) -> None:
+        """A reading, or none: in holdover the map follows it."""
+        if self.temperature is None:
+            return
+        used = self.temperature.in_use
+        if isinstance(event, TemperatureRead):
+            self.temperature.read(event.at.mono_ns, event.celsius, event.sensor)
+        else:
+            self.temperature.lost(event.why)
+        if self.mode is Mode.HOLDOVER and self._bend is not None:
+            if self.temperature.in_use:
+                self.timescale.follow(self._bend.turn(event.at.mono_ns))
+            else:
+                self._bend = None
+                self.timescale.unlearn(self._plain)
+            out.append(self._record(event.at))
+        self._tell_temperature(used, out)
+
+    def _tell_temperature(self, used: bool, out: list[Effect]) -> None:
+        if self.temperature is not None and self.temperature.in_use != used:
+            status = self.temperature.status()
+            what = "temperature no longer used" if used else "temperature in use"
+            out.append(Note(what, "warning" if used else "info", {"why": status.why, "explains_ppm": status.explains_ppm}))
 
     def _sampled(self, event: Sampled, at: Instant, out: list[Effect]) -> None:
         source = self.sources[event.source]
@@ -211,6 +242,7 @@ class Engine:
         """Choose a source and serve its estimate, or hold over."""
         now = at.mono_ns
         self._decided_at = now
+        used = self.temperature is not None and self.temperature.in_use
         candidates = [c for s in self.sources.values() if not s.config.noselect and (c := s.candidate(now)) is not None]
         before = self.choice
         self.choice = select(candidates, self.selected)
@@ -234,8 +266,19 @@ class Engine:
         for source in self.sources.values():
             source.own_labels = source.id == best.source and best.refid == LABEL_REFID
         self.timescale.adopt(best.estimate, best.reference_mono_ns, "SIM" if self.simulated else best.refid)
+        self._learn_temperature(best, used, out)
         self._enter(Mode.TRACK if best.estimate.samples >= LOCK_SAMPLES else Mode.CONVERGE, at, out)
         out.append(self._record(at))
+
+    def _learn_temperature(self, best: Candidate, used: bool, out: list[Effect]) -> None:
+        temperature = self.temperature
+        if temperature is None:
+            return
+        self._plain = best.plain or best.estimate
+        self._bend = None if best.plain is None else Bend(temperature, best.estimate.mono_ns)
+        if self._plain.samples >= LOCK_SAMPLES and temperature.due(self._plain.mono_ns):
+            temperature.learn(self._plain, (best.source, best.refid, best.restarts))
+        self._tell_temperature(used, out)
 
     def _hold(self, at: Instant, out: list[Effect]) -> None:
         """No source to believe: run on by the map, as long as the limits allow."""
@@ -278,7 +321,7 @@ class Engine:
         return Steer(
             raw_ns=at.mono_ns,
             utc_ns=self.leaps.table.tai_to_utc_ns(tai_ns),
-            rate=e.rate,
+            rate=self.timescale.rate,
             may_step=may_step,
             panic_ns=limit,
             leap=self._leap(tai_ns),
@@ -311,7 +354,7 @@ class Engine:
             state["utc_s"] = self.leaps.table.tai_to_utc_ns(self.timescale.estimate.tai_ns) // NS
         for source in self.sources.values():
             state |= source.state()
-        return state
+        return state | self.temperature.state() if self.temperature is not None else state
 
     def snapshot(self, at: Instant) -> Snapshot:
         """Everything that people and programs may want to see, as of ``at``."""
@@ -340,7 +383,7 @@ class Engine:
             leap_pending=self.leaps.pending(tai_ns),
             tai_offset_s=self.leaps.schedule(tai_ns)[2],
             bound_ns=round(scale.bound_ns(now)) if scale is not None else None,
-            frequency_ppm=-e.rate * 1e6 if e is not None else None,
+            frequency_ppm=-self.timescale.rate * 1e6 if e is not None else None,
             skew_ppm=e.skew * 1e6 if e is not None else None,
             system_offset_ns=utc_ns - at.real_ns if scale is not None else None,
             holdover_s=held,
@@ -348,6 +391,7 @@ class Engine:
             steering=self.config.clock.steer,
             clock_steps=self._steps,
             sources=tuple(self._source_status(s, at, tai_ns if scale is not None else None) for s in self.sources.values()),
+            temperature=self.temperature.status() if self.temperature is not None and self.temperature.sensor else None,
         )
 
     def _degraded(self, now: int) -> str:

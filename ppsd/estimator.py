@@ -82,6 +82,7 @@ class Estimate:
     jitter_ns: float
     skew: float
     samples: int
+    phase_sigma_ns: float = 0.0
 
 
 class Estimator:
@@ -289,6 +290,7 @@ class Estimator:
             jitter_ns=noise.scale_ns,
             skew=math.sqrt(now.pyy) / NS,
             samples=self.accepted,
+            phase_sigma_ns=math.sqrt(now.pxx),
         )
 
     def _cover(self, now: Mixture) -> float:

@@ -109,13 +109,44 @@ class LeapFileRead:
 
 
 @dataclass(frozen=True, slots=True)
+class TemperatureRead:
+    """The thermometer ``sensor`` says ``celsius``."""
+
+    sensor: str
+    celsius: float
+    at: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class TemperatureLost:
+    """The thermometer cannot be read; ``why`` says what and what to do."""
+
+    why: str
+    at: Instant
+
+
+@dataclass(frozen=True, slots=True)
 class Ticked:
     """Time passed (the engine's deadline came)."""
 
     at: Instant
 
 
-Event = Received | Pulsed | Labelled | SkySeen | Sampled | SourceFound | SourceLost | Configured | ClockStepped | LeapFileRead | Ticked
+Event = (
+    Received
+    | Pulsed
+    | Labelled
+    | SkySeen
+    | Sampled
+    | SourceFound
+    | SourceLost
+    | Configured
+    | ClockStepped
+    | LeapFileRead
+    | TemperatureRead
+    | TemperatureLost
+    | Ticked
+)
 
 # ---- effects ----------------------------------------------------------------------------------------------------------------------
 

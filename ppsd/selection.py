@@ -19,13 +19,16 @@ RELUCTANCE = 0.7
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One source's claim at the present instant; ``reference_mono_ns``: its last accepted sample."""
+    """One source's claim at the present instant; ``reference_mono_ns``: its last accepted sample; ``plain``: the estimate without the
+    temperature, when that is in ``estimate``; ``restarts`` of the estimator: its phase goes on while they stay the same."""
 
     source: SourceId
     estimate: Estimate
     reference_mono_ns: int
     refid: str
     prefer: bool
+    plain: Estimate | None = None
+    restarts: int = 0
 
 
 @dataclass(frozen=True, slots=True)

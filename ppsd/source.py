@@ -14,10 +14,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ppsd.estimator import Estimator
+from ppsd.compensated import Compensated
+from ppsd.estimator import Estimate, Estimator
 from ppsd.leap import LeapKeeper
 from ppsd.selection import FRESH_NS, Candidate
 from ppsd.status import SourceStatus
+from ppsd.temperature import Temperature
 from refclock.config import GpsdSource, Pulse, ReceiverSource, ShmSource, SockSource
 from refclock.config import Source as SourceConfig
 from refclock.dates import floor_s, impossible
@@ -72,17 +74,30 @@ class Channel:
     last_offset_ns: int | None = None
     reach: int = 0
     reach_mono_ns: int = 0
+    compensated: Compensated | None = None
 
     def add(self, sample: Sample, served_tai_ns: int | None) -> bool:
         """One sample; ``served_tai_ns``: what we served at that instant."""
         self.tick(sample.at.mono_ns)
         if served_tai_ns is not None:
             self.last_offset_ns = sample.tai_ns - served_tai_ns
+        if self.compensated is not None:
+            self.compensated.add(sample.at.mono_ns, sample.tai_ns)
         used = self.estimator.add(sample.at.mono_ns, sample.tai_ns)
         if used:
             self.last_mono_ns = sample.at.mono_ns
             self.reach |= 1
         return used
+
+    def follow(self, temperature: Temperature | None, plain: Estimate) -> Estimate | None:
+        """The estimate with the temperature, while that is in use, beside the ``plain`` one."""
+        if self.compensated is not None and self.compensated.worse and temperature is not None:
+            temperature.distrust("the samples fit worse with it than without")
+        if temperature is None or not temperature.in_use:
+            self.compensated = None
+        elif self.compensated is None:
+            self.compensated = Compensated(self.estimator, temperature, plain.mono_ns)
+        return None if self.compensated is None else self.compensated.estimate(plain)
 
     def tick(self, mono_ns: int) -> None:
         """Shift the reach register once a second."""
@@ -95,8 +110,11 @@ class Channel:
 class Source:
     """See the module's text."""
 
-    def __init__(self, config: SourceConfig, not_before_s: int, state: Mapping[str, float | int | str]) -> None:
+    def __init__(
+        self, config: SourceConfig, not_before_s: int, state: Mapping[str, float | int | str], temperature: Temperature | None = None
+    ) -> None:
         self.config = config
+        self._temperature = temperature
         self.id = SourceId(config.name)
         self.present = False
         self.lost_why = "not opened yet"
@@ -287,8 +305,10 @@ class Source:
             channel, refid = self.label, LABEL_REFID
             if not self._fresh(channel, now_mono_ns, LABEL_FRESH_NS):
                 return None
-        estimate = channel.estimator.estimate(now_mono_ns)
-        return Candidate(self.id, estimate, channel.last_mono_ns, refid, self.config.prefer)
+        plain = channel.estimator.estimate(now_mono_ns)
+        warm = channel.follow(self._temperature, plain)
+        last_ns, restarts = channel.last_mono_ns, channel.estimator.restarts
+        return Candidate(self.id, warm or plain, last_ns, refid, self.config.prefer, plain if warm else None, restarts)
 
     def _fresh(self, channel: Channel, now: int, limit: int) -> bool:
         return channel.estimator.ready and now - channel.last_mono_ns < limit

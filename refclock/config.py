@@ -88,6 +88,11 @@ def absolute_path(text: str) -> str | None:
     return None if text.startswith("/") else "must be an absolute path (begin with /)"
 
 
+def thermometer(text: str) -> str | None:
+    """Complaint about what is neither a file nor one of the two words."""
+    return None if text in ("auto", "off") or text.startswith("/") else 'must be "auto", "off" or an absolute path (begin with /)'
+
+
 def socket_path(text: str) -> str | None:
     """Complaint about a path that cannot name a unix socket."""
     if len(text.encode("utf-8", "replace")) > SOCKET_PATH_BYTES:

@@ -13,18 +13,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from random import Random
 
 from ppsd.config import ClockConfig, Config
 from ppsd.engine import Engine
-from ppsd.events import LeapFileRead, Sampled, SourceFound
+from ppsd.events import LeapFileRead, Sampled, SourceFound, TemperatureRead
 from refclock.config import ShmSource
 from refclock.sample import NS, Instant, Leap, Sample, SourceId
 from refclock.timescales import LeapTable
 from refclock_sim.oscillator import Oscillator, Term, ramp, sinusoid, step
 from refclock_sim.pulse import LoadBursts, Offset, Outliers, PiLatency, PulseError, UsbFrames
+from refclock_sim.thermal import LIES, Board, Heat, Warming
 
 SOURCE = SourceId("pulse")
 RAW_START_NS, TAI_START_NS = 5_000 * NS, 1_800_000_037 * NS
@@ -85,6 +86,10 @@ class Discipline:
     warm_s: int = 6_000
     silent_from_s: int | None = None
     missing: float = 0.0
+    heat: Heat | None = None
+    """Warms the crystal, and the thermometer beside it."""
+    lie: tuple[str, int] = ("", 0)
+    """What the thermometer does (``thermal.LIES``), and from when on, s."""
 
 
 @dataclass(slots=True)
@@ -130,17 +135,52 @@ SCENARIOS = {
         Discipline("warm-up", "Pi pulses, -2 ppm step, 300 s lag", _pi, 1.0, terms=(step(-2e-6, 8_000.0, 300.0),)),
     )
 }
+_WARM = Heat()
+WARM = {
+    s.name: s
+    for s in (
+        Discipline("t-room", "a room, +-1.5 K in 2 h", _pi, 1.0, heat=replace(_WARM, day=1.5, day_s=7200.0)),
+        Discipline("t-day", "a day of +-5 K", _pi, 1.0, length_s=86_400, heat=replace(_WARM, day=5.0)),
+        Discipline("t-load", "5 of 25 minutes of load, 1 ppm", _pi, 1.0, heat=replace(_WARM, load=6.0)),
+        Discipline("t-none", "nothing warms", _pi, 1.0, heat=_WARM),
+        Discipline(
+            "t-holdover",
+            "3 h of a room, then an hour without pulses, 8 K warmer",
+            _pi,
+            1.0,
+            length_s=25_200,
+            warm_s=21_600,
+            silent_from_s=21_600,
+            heat=replace(_WARM, day=1.5, day_s=7200.0, warmings=(Warming(8.0, 21_700.0, 3000.0),)),
+        ),
+        *(
+            Discipline(
+                f"t-{lie[7:]}",
+                "a room, the thermometer lies after 3 h",
+                _pi,
+                1.0,
+                lie=(lie, 12_000),
+                heat=replace(_WARM, day=1.5, day_s=7200.0),
+            )
+            for lie in LIES
+        ),
+    )
+}
+"""With a thermometer: how well the clock is held with it, and without."""
 LISTED = 13
 """The first ones have figures of other programs; the rest are shapes that nobody tuned for."""
 
 
-def run(scenario: Discipline, seed: int, length_s: int | None = None) -> Course:
-    """One realisation. Cost: about 0.3 ms a simulated second."""
+def run(scenario: Discipline, seed: int, length_s: int | None = None, temperature: str = "auto") -> Course:
+    """One realisation; ``temperature`` "off": the thermometer is not looked at. Cost: about 0.3 ms a simulated second."""
     base = Random(f"{scenario.name} {seed}")
-    oscillator = Oscillator(base.getrandbits(62), scenario.constant, scenario.wander, scenario.terms)
+    lie, lie_s = scenario.lie
+    board = None if scenario.heat is None else Board(scenario.heat, seed, lambda t_s: lie if t_s >= lie_s else "")
+    terms = scenario.terms if board is None else (*scenario.terms, board.error)
+    oscillator = Oscillator(base.getrandbits(62), scenario.constant, scenario.wander, terms)
     noise = scenario.noise(base.getrandbits(62))
     lost = Random(base.getrandbits(62)).random
-    clock = ClockConfig(not_before=date(2026, 1, 1), max_bound_ms=16_000.0)
+    clock = ClockConfig(not_before=date(2026, 1, 1), max_bound_ms=16_000.0, temperature=temperature)
     config = Config(clock=clock, sources=(ShmSource(name=str(SOURCE), unit=0, bias_us=scenario.bias_us),))
     table = LeapTable()
     real_ns = table.tai_to_utc_ns(TAI_START_NS) - RAW_START_NS
@@ -154,6 +194,9 @@ def run(scenario: Discipline, seed: int, length_s: int | None = None) -> Course:
     for k in range(duration):
         tai = TAI_START_NS + k * NS
         late = noise.late_ns(k, raw)
+        celsius = None if board is None else board.celsius()
+        if celsius is not None:
+            engine.handle(TemperatureRead("simulated", celsius, Instant(real_ns + raw, raw)))
         quiet = scenario.silent_from_s is not None and k >= scenario.silent_from_s
         if not quiet and not (scenario.missing and lost() < scenario.missing):
             stamp = raw + round(late)
@@ -177,7 +220,7 @@ def run(scenario: Discipline, seed: int, length_s: int | None = None) -> Course:
         if k + 1 >= scenario.warm_s:
             course.errors.append(error / 1e3)
             course.bounds.append(bound / 1e3)
-            squares += (error_rate + scale.estimate.rate) ** 2
+            squares += (error_rate + scale.rate) ** 2
     course.frequency_ppb = math.sqrt(squares / max(1, len(course.errors))) * 1e9
     return course
 
