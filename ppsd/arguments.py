@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
 USAGE = 64
 """sysexits.h."""
+MOST = 2000
+"""Largest count: so many clients fit into one reply of the control socket (some 300 bytes each of 1 MiB)."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -20,17 +23,17 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1e9:
-        raise ValueError(text)
-    return value
+    with contextlib.suppress(ValueError):
+        if 0 < (value := float(text)) < 1e9:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds; allowed: more than 0, less than 1e9")
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= 1000:
-        raise ValueError(text)
-    return value
+    with contextlib.suppress(ValueError):
+        if 1 <= (value := int(text)) <= MOST:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is not a count; allowed: 1 to {MOST}")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -51,6 +51,12 @@ peers)
     if command -v dpkg-query >/dev/null 2>&1; then
         major=$(clang -dumpversion | cut -d. -f1)
         packages 'sanitizers and libFuzzer' "libclang-rt-$major-dev"
+        # ntpd of ntpsec: apt would remove chrony for it, so it is only unpacked.
+        if [ ! -x build/peers/ntpsec/usr/sbin/ntpd ]; then
+            say 'unpacking ntpsec into build/peers (a client that the tests serve)'
+            mkdir -p build/peers/ntpsec
+            (cd build/peers && apt-get download -qq -o APT::Sandbox::User=root ntpsec && dpkg-deb -x ntpsec_*.deb ntpsec) || say 'ntpsec is not to be had: its test is left out'
+        fi
     fi ;;
 venv)
     venv=$1

@@ -1,5 +1,43 @@
-"""Fixtures of the tests with real programs (see peers.py)."""
+"""Fixtures of the tests with real programs (see peers.py, packet_net.py)."""
 
-from peers import network, processes
+from __future__ import annotations
 
-__all__ = ["network", "processes"]
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packet_net import Lan, Server, Serving, Sockets
+from peers import Processes, network, processes
+
+__all__ = ["lan", "network", "processes", "serve", "sockets"]
+
+
+@pytest.fixture
+def serve(network: Processes) -> Iterator[Serving]:
+    """Starts a server on a loopback of its own."""
+    started: list[Server] = []
+
+    def start(config: str) -> Server:
+        started.append(Server(network, config))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.close()
+
+
+@pytest.fixture
+def sockets(network: Processes) -> Iterator[Sockets]:
+    """Sockets on that loopback."""
+    assert network.network is not None
+    maker = Sockets(network.network)
+    yield maker
+    maker.close()
+
+
+@pytest.fixture
+def lan(network: Processes, tmp_path: Path) -> Iterator[Lan]:
+    """A cable from the server's network to another."""
+    made = Lan(network, tmp_path / "neighbour")
+    yield made
+    made.close()

@@ -13,15 +13,15 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from peers import PYTHON, REFCLOCK, Network, Processes, snapshot, wait_for
+from records import true_record
 
 from ppsd.control import ask as control_ask
-from ppsd.events import Publish
-from refclock.kernel import TimescaleWriter, read_clocks
+from refclock.kernel import TimescaleWriter
 from refclock.sample import NS
 
 ROOT = Path(__file__).parents[2]
@@ -33,31 +33,17 @@ SO_RCVBUFFORCE = 33
 """asm-generic/socket.h."""
 NO_CLOCK = ["setpriv", "--bounding-set", "-sys_time", "--inh-caps", "-sys_time"]
 """Before a command: whatever it tries, it cannot set a clock."""
+SECRETS = {
+    "AES128": (1, bytes(range(16))),
+    "AES256": (2, bytes(range(32, 64))),
+    "SHA256": (3, bytes(range(64, 96))),
+    "SHA1": (4, bytes(range(96, 116))),
+    "MD5": (5, bytes(range(116, 132))),
+}
+LOOPBACK = ("127.0.0.1", 123)
+OPEN_HOUSE = '[server]\nlisten = ["127.0.0.1:123"]\nthreads = 2\n[limits]\nrate = 0\n'
+"""Loopback only, no limit."""
 Address = tuple[str, int]
-
-
-def true_record(**changes: Any) -> Publish:
-    """A record that says what CLOCK_REALTIME says now."""
-    now = read_clocks()
-    fields: dict[str, Any] = {
-        "raw_ns": now.raw_ns,
-        "tai_ns": now.real_ns + 37 * NS,
-        "rate": 0.0,
-        "bound_ns": 1e5,
-        "bound_rate": 1e-6,
-        "bound_wander_ns": 0.0,
-        "root_delay_ns": 0,
-        "reference_raw_ns": now.raw_ns,
-        "valid_until_raw_ns": now.raw_ns + 3600 * NS,
-        "leap_tai_ns": 0,
-        "leap_step_s": 0,
-        "tai_offset_s": 37,
-        "refid": int.from_bytes(b"GPS\0", "big"),
-        "precision": -24,
-        "stratum": 1,
-        "simulated": False,
-    }
-    return Publish(**fields | changes)
 
 
 class Server:
@@ -166,6 +152,24 @@ class Neighbour(Network):
         )  # fmt: skip
 
 
+class Lan:
+    """The server's network, its neighbour's, and sockets of the latter."""
+
+    def __init__(self, network: Processes, directory: Path) -> None:
+        assert network.network is not None
+        self.here = network.network
+        self.neighbour = Neighbour(self.here)
+        self.sockets = Sockets(self.neighbour)
+        directory.mkdir()
+        self.clients = Processes(directory)
+        self.clients.network = self.neighbour
+
+    def close(self) -> None:
+        self.clients.close()
+        self.sockets.close()
+        self.neighbour.close()
+
+
 def there(network: Network, command: str) -> str:
     """Run a command in a namespace; what it says. Fails the test when it fails."""
     done = subprocess.run([*network.enter, *command.split()], capture_output=True, text=True, timeout=10, check=False)
@@ -245,22 +249,17 @@ def served_ns(reply: bytes) -> int:
     return ((stamp >> 32) - ERA_S) * NS + ((stamp & 0xFFFFFFFF) * NS >> 32)
 
 
+Serving = Callable[[str], Server]
+"""Starts a server with that configuration."""
+
 # ---- programs ---------------------------------------------------------------------------------------------------------------------
 
 
 def ntpsec_programs() -> tuple[str, str] | None:
-    """ntpd and ntpq of ntpsec; None: not to be had. Debian's package cannot be installed beside chrony's, so it is unpacked."""
+    """ntpd and ntpq of ntpsec, installed or unpacked by ``make peers``; None: not to be had."""
     found, unpacked = shutil.which("ntpd"), ROOT / "build" / "peers" / "ntpsec"
     if found and "ntpsec" in subprocess.run([found, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout:
         return found, shutil.which("ntpq") or "ntpq"
-    if not (unpacked / "usr/sbin/ntpd").exists() and shutil.which("apt-get"):
-        unpacked.mkdir(parents=True, exist_ok=True)
-        try:
-            subprocess.run(["apt-get", "download", "-qq", "ntpsec"], cwd=unpacked, capture_output=True, timeout=30, check=False)
-        except subprocess.TimeoutExpired:
-            return None
-        for package in unpacked.glob("ntpsec_*.deb"):
-            subprocess.run(["dpkg-deb", "-x", str(package), str(unpacked)], capture_output=True, timeout=30, check=False)
     return (str(unpacked / "usr/sbin/ntpd"), str(unpacked / "usr/bin/ntpq")) if (unpacked / "usr/sbin/ntpd").exists() else None
 
 
@@ -283,6 +282,17 @@ def secret_file(path: Path, lines: Iterable[str]) -> Path:
     path.write_text("\n".join([*lines, ""]), encoding="utf-8")
     path.chmod(0o600)
     return path
+
+
+def key_lines(form: str) -> list[str]:
+    """The same keys as chrony writes them (chrony.keys(5)) and as ntp does (ntp.keys(5))."""
+    names = {"AES128": "AES-128", "AES256": "AES-256"} if form == "ntp" else {}
+    prefix = "" if form == "ntp" else "HEX:"
+    return [f"{number} {names.get(kind, kind)} {prefix}{secret.hex()}" for kind, (number, secret) in SECRETS.items()]
+
+
+def keyed(config: str, keys: Path) -> str:
+    return f'{config}[keys]\nfile = "{keys}"\nweak = true\n'
 
 
 # ---- as a program -----------------------------------------------------------------------------------------------------------------

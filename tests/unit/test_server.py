@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from records import true_record
 
 import ppsd
 from ppsd._server import lib
 from ppsd.access import ACTIONS
-from ppsd.events import Publish
 from ppsd.server import NtpServer, PacketPath, ServerRules, respond
 from refclock.kernel import TimescaleWriter, read_clocks
 from refclock.sample import NS
@@ -24,25 +24,6 @@ REQUEST = bytes([4 << 3 | 3, 0, 6, 0]) + bytes(36) + COOKIE
 
 OPEN = ServerRules(ranges=((0, ACTIONS.index("allow")),))
 """Everybody, without limit."""
-
-
-def true_record(**changes: int) -> Publish:
-    """A record that says what CLOCK_REALTIME says now."""
-    now = read_clocks()
-    fields: dict[str, int] = {
-        "raw_ns": now.raw_ns,
-        "tai_ns": now.real_ns + 37 * NS,
-        "root_delay_ns": 0,
-        "reference_raw_ns": now.raw_ns,
-        "valid_until_raw_ns": now.raw_ns + 3600 * NS,
-        "leap_tai_ns": 0,
-        "leap_step_s": 0,
-        "tai_offset_s": 37,
-        "refid": int.from_bytes(b"GPS\0", "big"),
-        "precision": -24,
-        "stratum": 1,
-    } | changes
-    return Publish(rate=0.0, bound_ns=1e6, bound_rate=1e-6, bound_wander_ns=0.0, simulated=False, **fields)
 
 
 @pytest.fixture
