@@ -37,11 +37,12 @@ from ppsd.events import (
     TemperatureRead,
     Ticked,
 )
+from ppsd.following import Following
 from ppsd.leap import LeapKeeper
-from ppsd.selection import Candidate, Choice, select
+from ppsd.selection import Choice, select
 from ppsd.source import LABEL_REFID, Source
 from ppsd.status import Mode, Snapshot, SourceStatus, Verdict
-from ppsd.temperature import Bend, Temperature
+from ppsd.temperature import Temperature
 from ppsd.timescale import Timescale, refid_text
 from refclock.sample import NS, Instant, Leap, LeapNotice, Sample, SourceId
 from refclock.timescales import DAY_S
@@ -88,10 +89,10 @@ class Engine:
         self.version, self.pid, self.simulated = version, pid, simulated
         self.mode = Mode.ACQUIRE
         self.temperature = None if config.clock.temperature == "off" else Temperature(state)
-        self._bend: Bend | None = None  # since the estimate in force was adopted, when the temperature is in it
         self.sources = {SourceId(s.name): Source(s, not_before_s, state, self.temperature) for s in config.sources}
         self.leaps = LeapKeeper()
         self.timescale = Timescale(simulated, round(config.clock.holdover_limit_s * NS), config.clock.max_bound_ms * 1e6)
+        self._following = Following(self.temperature, self.timescale) if self.temperature is not None else None
         self.selected: SourceId | None = None
         self.choice = Choice(None, frozenset(), {})
         self._started = at
@@ -104,6 +105,8 @@ class Engine:
         resumed = resume is not None and self.timescale.resume(resume, at.mono_ns)
         if resumed and self.timescale.bound_ns(at.mono_ns) < RESUME_BOUND_NS:
             self.mode = Mode.HOLDOVER
+            if self._following is not None:
+                self._following.resumed()
         else:
             self.timescale.drop()
 
@@ -153,9 +156,10 @@ class Engine:
                 out.append(Note("system clock stepped", "warning", {"by_s": event.by_ns / NS, "served_time": "not affected"}))
             case LeapFileRead():
                 self._leap_file(event, out)
-            case TemperatureRead() | TemperatureLost():
-                self._temperature(event, out)
-            case Ticked():
+            case TemperatureRead() | TemperatureLost() if self._following is not None:
+                bent, notes = self._following.read(event, self.mode is Mode.HOLDOVER)
+                out += [self._record(at), *notes] if bent else notes
+            case Ticked() | TemperatureRead() | TemperatureLost():
                 pass
         if at.mono_ns >= self._deadline:
             self._tick(at, out)
@@ -164,30 +168,6 @@ class Engine:
     def deadline(self) -> int | None:
         """Raw instant at which a ``Ticked`` is wanted."""
         return self._deadline
-
-    def _temperature(self, event: TemperatureRead | TemperatureLost, out: list[Effect]) -> None:
-        """A reading, or none: in holdover the map follows it."""
-        if self.temperature is None:
-            return
-        used = self.temperature.in_use
-        if isinstance(event, TemperatureRead):
-            self.temperature.read(event.at.mono_ns, event.celsius, event.sensor)
-        else:
-            self.temperature.lost(event.why)
-        if self.mode is Mode.HOLDOVER and self._bend is not None:
-            if self.temperature.in_use:
-                self.timescale.follow(self._bend.turn(event.at.mono_ns))
-            else:
-                self._bend = None
-                self.timescale.unlearn(self._plain)
-            out.append(self._record(event.at))
-        self._tell_temperature(used, out)
-
-    def _tell_temperature(self, used: bool, out: list[Effect]) -> None:
-        if self.temperature is not None and self.temperature.in_use != used:
-            status = self.temperature.status()
-            what = "temperature no longer used" if used else "temperature in use"
-            out.append(Note(what, "warning" if used else "info", {"why": status.why, "explains_ppm": status.explains_ppm}))
 
     def _sampled(self, event: Sampled, at: Instant, out: list[Effect]) -> None:
         source = self.sources[event.source]
@@ -242,7 +222,6 @@ class Engine:
         """Choose a source and serve its estimate, or hold over."""
         now = at.mono_ns
         self._decided_at = now
-        used = self.temperature is not None and self.temperature.in_use
         candidates = [c for s in self.sources.values() if not s.config.noselect and (c := s.candidate(now)) is not None]
         before = self.choice
         self.choice = select(candidates, self.selected)
@@ -266,19 +245,10 @@ class Engine:
         for source in self.sources.values():
             source.own_labels = source.id == best.source and best.refid == LABEL_REFID
         self.timescale.adopt(best.estimate, best.reference_mono_ns, "SIM" if self.simulated else best.refid)
-        self._learn_temperature(best, used, out)
+        if self._following is not None:
+            out += self._following.adopted(best)
         self._enter(Mode.TRACK if best.estimate.samples >= LOCK_SAMPLES else Mode.CONVERGE, at, out)
         out.append(self._record(at))
-
-    def _learn_temperature(self, best: Candidate, used: bool, out: list[Effect]) -> None:
-        temperature = self.temperature
-        if temperature is None:
-            return
-        self._plain = best.plain or best.estimate
-        self._bend = None if best.plain is None else Bend(temperature, best.estimate.mono_ns)
-        if self._plain.samples >= LOCK_SAMPLES and temperature.due(self._plain.mono_ns):
-            temperature.learn(self._plain, (best.source, best.refid, best.restarts))
-        self._tell_temperature(used, out)
 
     def _hold(self, at: Instant, out: list[Effect]) -> None:
         """No source to believe: run on by the map, as long as the limits allow."""
@@ -290,6 +260,8 @@ class Engine:
             out.append(self._record(at))
         elif self.mode is not Mode.HOLDOVER:
             self._enter(Mode.HOLDOVER, at, out)
+        if self._following is not None and self._following.hold(at.mono_ns):
+            out.append(self._record(at))
 
     def _enter(self, mode: Mode, at: Instant, out: list[Effect]) -> None:
         if mode is not self.mode:

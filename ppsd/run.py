@@ -3,7 +3,7 @@
 Where receiver data enters the daemon. The loop sleeps in poll(2) until a device, the control socket, a signal, the step watch or the
 engine's deadline has something; it reads, makes events with the instant of the reading, and carries out what the engine answers. Devices
 that are missing are opened again with growing pauses (``PAUSES_NS``) and reported on change only. There is no thread unless a pulse device
-is configured (one each, ``refclock.pps``).
+is configured (one each, ``refclock.pps``) or a slow thermometer.
 
 What moves from run to run: the record in ``run_dir/timescale`` (same boot: the engine resumes from it, so a restart costs no
 synchronisation) and the state file. SIGTERM, SIGINT: state saved, 0, nothing published, so the server goes on with the last record.
@@ -21,7 +21,7 @@ import os
 import select
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -40,11 +40,12 @@ from ppsd.log import open_log
 from ppsd.signals import Signals
 from ppsd.status import top_line
 from ppsd.supervise import notify
+from ppsd.thermometer import Thermometer
 from refclock.config import ConfigError, Pulse, ShmSource
 from refclock.control_line import PulseDevice, open_pulse
 from refclock.feed import open_feed
 from refclock.host import Host
-from refclock.kernel import LocalClock, StepWatch, TimescaleReader, TimescaleWriter
+from refclock.kernel import LocalClock, StepWatch, TimescaleWriter
 from refclock.sample import NS, Instant, SourceId
 from refclock.timescales import DAY_S, parse_leap_seconds_list
 
@@ -122,6 +123,8 @@ class ClockProcess:
         except OSError:
             self._closers.close()
             raise
+        self._thermometer = Thermometer(config.clock.temperature, Host())
+        self._closers.callback(self._thermometer.close)
         saved, complaint = state.load(Path(config.run.state))
         self._tell("state", complaint)
         self._clock = LocalClock()
@@ -226,6 +229,9 @@ class ClockProcess:
                 self._lost(name, _said(error))
             else:
                 self._found(name, what)
+        reading = self._thermometer.read(now)
+        if reading is not None:
+            self._handle(reading)
         if now.mono_ns >= self._leap_file_ns:
             self._leap_file_ns = now.mono_ns + DAY_S * NS
             self._read_leap_file()
@@ -398,18 +404,6 @@ def _slept_ns() -> int:
         return 0
 
 
-def left_record(path: Path) -> Publish | None:
-    """The record that an earlier run of this boot left at ``path``; None when there is none that can be read."""
-    try:
-        reader = TimescaleReader(path)
-    except OSError:  # absent, of an earlier boot, or no record: the writer sorts that out
-        return None
-    p = reader.params()
-    record = None if p is None else Publish(**{f.name: getattr(p, f.name) for f in fields(Publish)} | {"simulated": bool(p.simulated)})
-    reader.close()
-    return record
-
-
 def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | None) -> int:
     """Run until told to stop, or for ``duration_s``; 0. ``simulated``: everything served is marked so.
 
@@ -418,7 +412,7 @@ def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | Non
     signals = Signals()
     run_dir.mkdir(parents=True, exist_ok=True)
     until_ns = None if duration_s is None else refclock.kernel.read_clocks().raw_ns + round(duration_s * NS)
-    resume = left_record(run_dir / "timescale")
+    resume = state.left_record(run_dir / "timescale")
     while True:
         process = ClockProcess(config, run_dir, simulated, resume, signals)
         end = End.STOP

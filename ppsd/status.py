@@ -75,6 +75,7 @@ class TemperatureStatus:
     score: float  # independent forecasts that it made better, less those that it made worse
     lag_s: float  # of the low-pass between it and the crystal
     ppm_per_kelvin: float  # slope at the present temperature (+: faster when warmer)
+    words: str  # all this in one sentence
 
 
 @dataclass(frozen=True, slots=True)

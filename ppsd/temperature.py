@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from ppsd.bank import WANDERS
 from ppsd.estimator import Estimate
 from ppsd.status import TemperatureStatus
+from ppsd.thermal import CURVE, SLOPE, Filter, LowPass
 from ppsd.wander import EVERY_S, LAGS, Wander
 from refclock.sample import NS
 
@@ -37,14 +38,6 @@ LAGS_S = (10.0, 20.0, 40.0, 80.0, 160.0)
 """Time constants of the low-pass between sensor and crystal: a crystal in its can follows the air within a minute or two."""
 KELVIN = 10.0
 """Unit of f."""
-SLOPE, CURVE = 3000.0, 1000.0
-"""ns/s: standard deviations of a and b before anything is known: 0.3 ppm/K and 0.01 ppm/K^2 (AT cuts; a tuning fork's is learned)."""
-AGES = 100.0
-"""ns/s in a day^0.5: how a and b may change."""
-FORGET = 0.998
-"""Of the likelihoods, a step: nine hours weigh."""
-UNLIKELY = -12.0
-"""Least log likelihood of one step: a jump of the crystal is one event, whatever its size."""
 RESTART = 8.0
 """Sigmas of the most wandering filter beyond which the phase was set anew by others."""
 ON, OFF, MOST = 3.0, 1.0, 8.0
@@ -69,75 +62,6 @@ KEPT = 8
 """Readings kept: a sample may be stamped some seconds before it is known."""
 PHASE_NS = 50.0
 """No estimate is better known (one reading of the clocks)."""
-
-Row = list[float]
-
-
-class Filter:
-    """Kalman filter of (x, y, a, b) with one wander; ``likelihood`` forgets."""
-
-    def __init__(self, wander: float, slope: float, curve: float) -> None:
-        self.q = wander * wander
-        self.ages = (AGES**2 / 86_400.0) if slope else 0.0
-        self.state = [0.0, 0.0, 0.0, 0.0]
-        self.p: list[Row] = [[0.0] * 4 for _ in range(4)]
-        self.p[2][2], self.p[3][3] = slope * slope, curve * curve
-        self.likelihood = 0.0
-
-    def start(self, x: float, y: float, r: float, pyy: float) -> None:
-        """Phase and frequency anew, the coefficients stay."""
-        self.state[:2] = x, y
-        for i in (0, 1):
-            for j in range(4):
-                self.p[i][j] = self.p[j][i] = 0.0
-        self.p[0][0], self.p[1][1] = r, pyy
-
-    def predict(self, dt: float, u: float, v: float) -> None:
-        """``dt`` s pass, in which the integrals of f and f^2 were ``u`` and ``v``."""
-        p, s, q = self.p, self.state, self.q
-        s[0] += s[1] * dt + s[2] * u + s[3] * v
-        row = [p[0][j] + dt * p[1][j] + u * p[2][j] + v * p[3][j] for j in range(4)]
-        p00 = row[0] + dt * row[1] + u * row[2] + v * row[3] + q * dt**3 / 3
-        row[1] += q * dt * dt / 2
-        p[0] = [p00, row[1], row[2], row[3]]
-        p[1][0], p[2][0], p[3][0] = row[1], row[2], row[3]
-        p[1][1] += q * dt
-        p[2][2] += self.ages * dt
-        p[3][3] += self.ages * dt
-
-    def update(self, z: float, r: float) -> None:
-        """A measurement of x with variance ``r``."""
-        p, s = self.p, self.state
-        spread = p[0][0] + r
-        nu = z - s[0]
-        self.likelihood = FORGET * self.likelihood + max(UNLIKELY, -0.5 * nu * nu / spread) - 0.5 * math.log(spread)
-        gain = [p[i][0] / spread for i in range(4)]
-        top = p[0][:]
-        for i in range(4):
-            s[i] += gain[i] * nu
-            p[i] = [p[i][j] - gain[i] * top[j] for j in range(4)]
-
-    def variance(self, dt: float, u: float, v: float) -> float:
-        """Of a forecast's phase by frequency and coefficients, ``dt`` s ahead (integrals of f and f^2 as in ``predict``)."""
-        w = (0.0, dt, u, v)
-        return sum(w[i] * w[j] * self.p[i][j] for i in range(1, 4) for j in range(1, 4))
-
-
-class LowPass:
-    """What the crystal is taken to feel: f after a lag, and the integrals of f and f^2 since the beginning."""
-
-    def __init__(self, lag_s: float) -> None:
-        self.lag_s = lag_s
-        self.f = 0.0
-        self.u = self.v = 0.0
-
-    def read(self, f: float, dt: float) -> None:
-        """``f`` was read ``dt`` s after the last reading."""
-        before = self.f
-        self.f += (f - self.f) * (1.0 - math.exp(-dt / self.lag_s))
-        self.u += (before + self.f) / 2 * dt
-        self.v += (before * before + self.f * self.f) / 2 * dt
-
 
 @dataclass(frozen=True, slots=True)
 class Turn:
@@ -173,8 +97,8 @@ class Temperature:
         self.in_use = False
         self.residual = Wander()
         self._saved = {k: v for k, v in state.items() if k.startswith("temperature.")}
-        self._why = "no reading yet"
-        self._last_ns = 0
+        self._why = ""
+        self._last, self._last_ns = 0.0, 0
         self._origin = 0.0
         self._still_s = self._longest_s = self._largest = 0.0
         self._lows = [LowPass(lag) for lag in LAGS_S]
@@ -196,12 +120,11 @@ class Temperature:
 
     def read(self, mono_ns: int, celsius: float, sensor: str) -> None:
         """The thermometer ``sensor`` says ``celsius`` at raw ``mono_ns``."""
-        if sensor != self.sensor or self.celsius is None:
+        new = sensor != self.sensor
+        if new:
             self._begin(celsius, sensor)
-        assert self.celsius is not None
         f = (celsius - self._origin) / KELVIN
-        step, gap = abs(celsius - self.celsius), mono_ns - self._last_ns
-        new = not self._path
+        step, gap = abs(celsius - self._last), mono_ns - self._last_ns
         if not new and (gap > GAP_NS or step > max(JUMP, JUMP_SEEN * self._largest)):
             self.distrust(f"no reading for {gap / NS:.0f} s" if gap > GAP_NS else f"the reading jumped by {step:.0f} K")
             self._largest = max(self._largest, step)
@@ -220,13 +143,15 @@ class Temperature:
             _, _, a, b = self._chosen.state
             rate += a * (best.f - before) + b * (best.f**2 - before**2)
         self._path.append((mono_ns, value, rate))
-        self.celsius, self._last_ns = celsius, mono_ns
+        self.celsius = self._last = celsius
+        self._last_ns = mono_ns
 
     def _begin(self, celsius: float, sensor: str) -> None:
         """The first reading of a thermometer: with what an earlier run learned of it, or with nothing."""
         self._forget()
-        self.sensor, self.celsius, self._origin = sensor, celsius, round(celsius / KELVIN) * KELVIN
-        self.score, self.in_use, self._why = 0.0, False, "being learned"
+        self.sensor, self._last, self._origin = sensor, celsius, round(celsius / KELVIN) * KELVIN
+        self._still_s = self._longest_s = self._largest = 0.0
+        self.score, self.in_use, self._why = 0.0, False, ""
         values = [self._saved.get(f"temperature.{k}") for k in ("origin", "lag", "slope", "slope_sigma", "curve", "curve_sigma", "score")]
         if self._saved.get("temperature.sensor") != sensor or not all(isinstance(v, int | float) for v in values):
             return
@@ -255,8 +180,18 @@ class Temperature:
     def lost(self, why: str) -> None:
         """The thermometer cannot be read."""
         self.celsius = None
-        self._path.clear()
         self.distrust(why)
+
+    def expire(self, mono_ns: int) -> None:
+        """To be called now and then: whether readings still come."""
+        if self.celsius is not None and mono_ns - self._last_ns > GAP_NS:
+            self.lost(f"no reading for {(mono_ns - self._last_ns) / NS:.0f} s")
+
+    @property
+    def was_in_use(self) -> bool:
+        """By the run before this one, when it saved its state."""
+        score = self._saved.get("temperature.score", 0.0)
+        return isinstance(score, int | float) and score >= OFF
 
     def distrust(self, why: str) -> None:
         """It must prove itself anew."""
@@ -334,6 +269,8 @@ class Temperature:
                 self.score += (without - with_it - WORTH * apart) / known / lag
         self.score = max(-MOST, min(MOST, self.score))
         self.in_use = self.score >= (OFF if self.in_use else ON)
+        if self.in_use:
+            self._why = ""
 
     # ---- use -----------------------------------------------------------------------------------------------------------------------
 
@@ -380,17 +317,28 @@ class Temperature:
         """For people. Frequencies are the oscillator's: positive = fast."""
         _, _, a, b = self._chosen.state
         felt = [a * f + b * f * f for f in self._felt]
+        explains = (max(felt) - min(felt)) / 1e3 if felt else None
         best = self._lows[self._best[0]]
+        why = "" if self.in_use else self._why or self._progress()
+        words = "temperature not read" if self.celsius is None else f"temperature {self.celsius:.1f} °C"
+        words += f": explains {explains or 0.0:.2f} ppm, in use" if self.in_use else f": watched, does not help yet ({why})"
         return TemperatureStatus(
             sensor=self.sensor,
             celsius=self.celsius,
-            explains_ppm=(max(felt) - min(felt)) / 1e3 if felt else None,
+            explains_ppm=explains,
             in_use=self.in_use,
-            why="" if self.in_use else self._why,
+            why=why,
             score=self.score,
             lag_s=best.lag_s,
             ppm_per_kelvin=-(a + 2 * b * best.f) / KELVIN / 1e3,
+            words=words,
         )
+
+    def _progress(self) -> str:
+        """How far it is from being used."""
+        if len(self._past) <= LAGS[0]:
+            return "there is no forecast to judge it by"
+        return f"forecasts it made better, less those it made worse: {self.score:.1f}, used from {ON:.0f} on"
 
 
 class Bend:
