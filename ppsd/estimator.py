@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from ppsd.bank import Bank, Mixture
 from ppsd.frames import Frames
 from ppsd.noise import CAUTION, GATE, Noise
-from ppsd.wander import Wander
+from ppsd.wander import EVERY_S, Wander
 from refclock.filter import median, robust_line
 from refclock.sample import NS
 
@@ -145,6 +145,9 @@ class Estimator:
             return True
         dt, self._t = t - self._t, t
         bank.predict(dt)
+        if dt > EVERY_S:  # a holdover: what the bound allowed for may have come, and the members' wanders know nothing of it
+            stray = COVER_RATE * self._wander.expected(bank.wander())
+            bank.widen(stray * dt**1.5 / math.sqrt(3), stray * math.sqrt(dt))
         before = bank.mixture()
         nu = z - before.x
         if self._frames.frame_ns:
