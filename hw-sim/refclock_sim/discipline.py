@@ -25,7 +25,7 @@ from refclock.sample import NS, Instant, Leap, Sample, SourceId
 from refclock.timescales import LeapTable
 from refclock_sim.oscillator import Oscillator, Term, ramp, sinusoid, step
 from refclock_sim.pulse import LoadBursts, Offset, Outliers, PiLatency, PulseError, UsbFrames
-from refclock_sim.thermal import LIES, Board, Heat, Warming
+from refclock_sim.thermal import Board, Heat, Warming
 
 SOURCE = SourceId("pulse")
 RAW_START_NS, TAI_START_NS = 5_000 * NS, 1_800_000_037 * NS
@@ -135,34 +135,35 @@ SCENARIOS = {
         Discipline("warm-up", "Pi pulses, -2 ppm step, 300 s lag", _pi, 1.0, terms=(step(-2e-6, 8_000.0, 300.0),)),
     )
 }
-_WARM = Heat()
+_ROOM = Heat(day=1.5, day_s=7200.0)
+_THERMOSTAT = Heat(day=2.0, day_s=3600.0)
 WARM = {
     s.name: s
     for s in (
-        Discipline("t-room", "a room, +-1.5 K in 2 h", _pi, 1.0, heat=replace(_WARM, day=1.5, day_s=7200.0)),
-        Discipline("t-day", "a day of +-5 K", _pi, 1.0, length_s=86_400, heat=replace(_WARM, day=5.0)),
-        Discipline("t-load", "5 of 25 minutes of load, 1 ppm", _pi, 1.0, heat=replace(_WARM, load=6.0)),
-        Discipline("t-none", "nothing warms", _pi, 1.0, heat=_WARM),
+        Discipline("t-room", "+-1.5 K in 2 h: 0.5 ppm", _pi, 1.0, heat=_ROOM),
+        Discipline("t-day", "+-5 K in a day: 1.6 ppm", _pi, 1.0, length_s=86_400, heat=Heat(day=5.0)),
+        Discipline("t-load", "5 of 25 minutes of load: 1 ppm", _pi, 1.0, heat=Heat(load=6.0)),
+        Discipline("t-probe", "+-2 K in 1 h, a probe in steps of 1/16 K", _pi, 1.0, heat=replace(_THERMOSTAT, quantum=0.0625, noise=0.03)),
+        Discipline(
+            "t-late", "+-2 K in 1 h, a thermometer slower than the crystal", _pi, 1.0, heat=replace(_THERMOSTAT, sensor_lag_s=120.0)
+        ),
+        Discipline("t-fork", "+-2 K in 1 h, a tuning fork: 5 ppm", _pi, 1.0, heat=replace(_THERMOSTAT, curve_ppm=-0.034)),
+        Discipline("t-still", "nothing warms", _pi, 1.0, heat=Heat()),
         Discipline(
             "t-holdover",
-            "3 h of a room, then an hour without pulses, 8 K warmer",
+            "3 h of +-2 K, then an hour without pulses, 8 K warmer",
             _pi,
             1.0,
-            length_s=25_200,
-            warm_s=21_600,
-            silent_from_s=21_600,
-            heat=replace(_WARM, day=1.5, day_s=7200.0, warmings=(Warming(8.0, 21_700.0, 3000.0),)),
+            length_s=14_400,
+            warm_s=10_800,
+            silent_from_s=10_800,
+            heat=replace(_THERMOSTAT, warmings=(Warming(8.0, 10_900.0, 3000.0),)),
         ),
         *(
             Discipline(
-                f"t-{lie[7:]}",
-                "a room, the thermometer lies after 3 h",
-                _pi,
-                1.0,
-                lie=(lie, 12_000),
-                heat=replace(_WARM, day=1.5, day_s=7200.0),
+                f"t-{lie}", "+-1.5 K in 2 h, the thermometer lies after 3 h 20 m", _pi, 1.0, heat=_ROOM, lie=(f"sensor-{lie}", 12_000)
             )
-            for lie in LIES
+            for lie in ("frozen", "jump", "inverted", "elsewhere", "lost")
         ),
     )
 }
