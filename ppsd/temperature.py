@@ -41,8 +41,8 @@ KELVIN = 10.0
 RESTART = 8.0
 """Sigmas of the most wandering filter beyond which the phase was set anew by others."""
 ON, OFF, MOST = 4.0, 1.5, 8.0
-"""Score in forecasts. A thermometer that explains 0.6 ppm an hour has the first after 40 minutes; of one in another place the highest in ten
-hours was 3.2 (twelve seeds of tests/unit/test_temperature.py)."""
+"""Score in forecasts. A thermometer that explains 0.6 ppm an hour has the first after 40 minutes; of one in another place the highest in
+ten hours was 3.2 (twelve seeds of tests/unit/test_temperature.py)."""
 WORTH = 0.15
 """A gain that is less than this share of the square by which the two forecasts differ is none."""
 FADE = 0.999
@@ -63,6 +63,7 @@ KEPT = 8
 """Readings kept: a sample may be stamped some seconds before it is known."""
 PHASE_NS = 50.0
 """No estimate is better known (one reading of the clocks)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Turn:
