@@ -260,8 +260,9 @@ class Engine:
             out.append(self._record(at))
         elif self.mode is not Mode.HOLDOVER:
             self._enter(Mode.HOLDOVER, at, out)
-        if self._following is not None and self._following.hold(at.mono_ns):
-            out.append(self._record(at))
+        if self._following is not None:
+            bent, notes = self._following.hold(at.mono_ns)
+            out += [self._record(at), *notes] if bent else notes
 
     def _enter(self, mode: Mode, at: Instant, out: list[Effect]) -> None:
         if mode is not self.mode:

@@ -62,14 +62,15 @@ class Following:
         self._timescale.follow(self._bend.turn(event.at.mono_ns))
         return True, self._tell()
 
-    def hold(self, mono_ns: int) -> bool:
+    def hold(self, mono_ns: int) -> tuple[bool, list[Effect]]:
         """The map runs on at raw ``mono_ns``. Whether it changed: the thermometer is not believed any more."""
         self._temperature.expire(mono_ns)
+        notes = self._tell()
         if self._bend is None or self._temperature.in_use or self._plain is None or self._timescale.estimate is None:
-            return False
+            return False, notes
         self._bend = None
         self._timescale.unlearn(self._plain)
-        return True
+        return True, notes
 
     def _tell(self) -> list[Effect]:
         if self._temperature.in_use == self._told:

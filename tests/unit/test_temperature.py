@@ -48,7 +48,7 @@ class Run:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_thermometer_that_explains_the_crystal_is_used_within_an_hour(seed: int) -> None:
-    """0.6 ppm an hour by temperature: in use within 3600 s, and what is said names °C and ppm; after three hours the slope is right to 20 %."""
+    """0.6 ppm an hour by temperature: in use within 3600 s, said in °C and ppm; three hours later the slope is right to 20 %."""
     run = Run(THERMOSTAT, seed)
     run.go(3600)
     assert run.temperature.in_use
