@@ -34,17 +34,22 @@ class Compensated:
         self._sum = 0.0
 
     @property
+    def ready(self) -> bool:
+        """There is an estimate: the samples may have to start it anew after a holdover."""
+        return self._estimator.ready
+
+    @property
     def worse(self) -> bool:
         """The samples speak against it."""
         return self._sum > ALARM
 
     def add(self, mono_ns: int, tai_ns: int) -> None:
         """A sample, before the plain estimator gets it."""
-        plain = self._plain.estimate(mono_ns)
-        own = self.estimate(plain)
-        limit = CLIP * plain.jitter_ns
-        misses = [max(-limit, min(limit, float(tai_ns - e.tai_ns))) for e in (plain, own)]
-        self._sum = max(0.0, self._sum + (misses[1] ** 2 - misses[0] ** 2) / 2 / plain.jitter_ns**2 - DRIFT)
+        if self._plain.ready and self.ready:
+            plain = self._plain.estimate(mono_ns)
+            limit = CLIP * plain.jitter_ns
+            misses = [max(-limit, min(limit, float(tai_ns - e.tai_ns))) for e in (plain, self.estimate(plain))]
+            self._sum = max(0.0, self._sum + (misses[1] ** 2 - misses[0] ** 2) / 2 / plain.jitter_ns**2 - DRIFT)
         self._estimator.add(mono_ns, tai_ns - round(self._bend.at(mono_ns)[0]))
 
     def estimate(self, plain: Estimate) -> Estimate:

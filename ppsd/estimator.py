@@ -46,6 +46,8 @@ MISSES = 2e-3
 DAY_S = 86_400.0
 COVER_RATE = 3.5
 """Sigmas of frequency and wander in its growth: a holdover is one draw, not 10 000."""
+STRAYED = 10.0
+"""Scales of noise by which the second may have moved in a holdover before a single sample, an outlier perhaps, is no guide any more."""
 SHAPE = 1.5
 """Robust sigmas from the middle of the noise to its early edge, where the second is when the source's mean was not stated: a one-sided
 exponential has 1.40, a uniform latency 1.35."""
@@ -145,9 +147,8 @@ class Estimator:
             return True
         dt, self._t = t - self._t, t
         bank.predict(dt)
-        if dt > EVERY_S:  # a holdover: what the bound allowed for may have come, and the members' wanders know nothing of it
-            stray = COVER_RATE * self._wander.expected(bank.wander())
-            bank.widen(stray * dt**1.5 / math.sqrt(3), stray * math.sqrt(dt))
+        if dt > EVERY_S and self._held_over(bank, dt):
+            return self._try_seed(t, z)
         before = bank.mixture()
         nu = z - before.x
         if self._frames.frame_ns:
@@ -167,6 +168,18 @@ class Estimator:
         now = bank.mixture()
         if self._wander.due(t):
             self._wander.add(t, now.x, now.y, now.pyy, bank.wander())
+        return True
+
+    def _held_over(self, bank: Bank, dt: float) -> bool:
+        """What the bound of ``dt`` seconds allowed for may have come, and the members' wanders know nothing of it. True when one sample
+        must not decide where the second is now: the state is to be made anew, its frequency being known that well."""
+        stray = COVER_RATE * self._wander.expected(bank.wander())
+        phase, rate = stray * dt**1.5 / math.sqrt(3), stray * math.sqrt(dt)
+        if self._frames.frame_ns or phase < STRAYED * self._noise.scale_ns:
+            bank.widen(phase, rate)
+            return False
+        self._prior, self._bank = (bank.mixture().y, rate), None
+        self._seed.clear()
         return True
 
     def _try_seed(self, t: float, z: float) -> bool:

@@ -97,7 +97,7 @@ class Channel:
             self.compensated = None
         elif self.compensated is None:
             self.compensated = Compensated(self.estimator, temperature, plain.mono_ns)
-        return None if self.compensated is None else self.compensated.estimate(plain)
+        return None if self.compensated is None or not self.compensated.ready else self.compensated.estimate(plain)
 
     def tick(self, mono_ns: int) -> None:
         """Shift the reach register once a second."""

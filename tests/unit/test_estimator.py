@@ -98,6 +98,21 @@ def test_samples_after_a_long_gap_are_taken_up_inside_the_bound(seed: int) -> No
     assert max(abs(error) for error, _ in seen[-40:]) < 5.0
 
 
+@pytest.mark.parametrize("seed", range(30, 36))
+def test_an_outlier_that_ends_a_long_gap_is_not_followed(seed: int) -> None:
+    """The first sample after half an hour is 20 us late: covered, and good again a minute later."""
+    oscillator, pulse = Oscillator(seed, 12e-6, 1e-9, [sinusoid(0.25e-6, 7200.0)]), PRESETS["pi"](seed)
+    late = pulse.late_ns
+
+    def outlier(true_s: int, raw_ns: int) -> float:
+        return late(true_s, raw_ns) + (20_000.0 if true_s == 12_600 else 0.0)
+
+    pulse.late_ns = outlier  # type: ignore[method-assign]
+    seen = drive(Estimator(50.0, 1_400.0), oscillator, pulse, 12_700, range(10_800, 12_600))
+    assert all(abs(error) <= bound for error, bound in seen)
+    assert max(abs(error) for error, _ in seen[-40:]) < 5.0
+
+
 @pytest.mark.parametrize("rate_hz", [0.2, 1, 5, 10, 50])
 def test_sources_of_any_rate_start(rate_hz: float) -> None:
     """Ten seconds of samples, or six samples of a slow source, are enough for an estimate."""
