@@ -8,11 +8,11 @@ PEERS  := chrony gpsd gpsd-clients pps-tools ntpsec-ntpdig ntpsec-ntpdate iprout
 # What the two commands need from the system: a C compiler, Python with venv and headers, nettle (symmetric keys).
 BUILD  := gcc make python3 python3-venv python3-dev nettle-dev tzdata
 
-.PHONY: run test check bench bench-server bench-clock bench-temperature sim fuzz clean setup peers
+.PHONY: run test check bench bench-server bench-clock bench-temperature bench-beside sim fuzz clean setup peers
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml setup.py constraints.txt native/build.py $(wildcard native/*.c native/*.h) hw-sim/fake_pps.c tools/setup.sh
+$(STAMP): pyproject.toml setup.py constraints.txt native/build.py $(wildcard native/*.c native/*.h) $(wildcard hw-sim/*.c) tools/setup.sh
 	@sh tools/setup.sh build $(BUILD)
 	@sh tools/setup.sh venv $(VENV)
 	@touch $@
@@ -49,6 +49,10 @@ bench-clock: setup
 
 bench-temperature: setup
 	$(PY) tests/bench/temperature.py $(SEEDS) --keep
+
+bench-beside: setup peers
+	@test -n "$(CLKNETSIM)" || { echo 'make bench-beside CLKNETSIM=DIRECTORY: where mlichvar/clknetsim was built'; exit 64; }
+	$(PY) tests/bench/beside.py $(CLKNETSIM) --keep
 
 fuzz: setup peers
 	$(MAKE) -C native fuzz

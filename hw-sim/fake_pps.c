@@ -3,6 +3,8 @@
  *   REFCLOCK_FAKE_PPS=/dev/pps-sim0=FILE[:/dev/pps1=FILE...]   these paths behave as the character devices of <linux/pps.h>
  *   REFCLOCK_FAKE_TTY=/run/x/ttySIM0=FILE[:...]                these tty paths (a pty behind a symlink) get FILE's level as carrier
  *                                                              detect, and stat() as a ttyUSB, so that gpsd starts its pulse thread
+ *   REFCLOCK_FAKE_ECHO_NS=N                                    a wire from RTS and DTR to carrier detect: a line that is set comes back, and
+ *                                                              is stamped N ns after the ioctl that set it was called
  *
  * FILE is a `struct line` written by refclock_sim/pulse_file.py. A fake device's descriptor is FILE itself, opened; whether a descriptor is
  * one is asked of fstat() (device and inode), never of a table of numbers, so dup, fork, exec and close need no attention. Everything that
@@ -317,6 +319,31 @@ static int pulse_ioctl(struct line *l, unsigned long request, void *argument)
 
 /* ---- modem control lines --------------------------------------------------------------------------------------------------------- */
 
+/* RTS or DTR was set to level: the wire carries it to carrier detect. As refclock_sim/pulse_file.py writes an edge, which must not do so
+ * at the same time. */
+static void echo(struct line *l, uint32_t level)
+{
+    const char *late = getenv("REFCLOCK_FAKE_ECHO_NS");
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (!late || load(&l->level) == level)
+        return;
+    int64_t stamp = now.tv_sec * second + now.tv_nsec + atoll(late);
+    do
+        clock_gettime(CLOCK_REALTIME, &now);
+    while (now.tv_sec * second + now.tv_nsec < stamp);
+    __atomic_add_fetch(&l->change, 1, __ATOMIC_ACQ_REL);
+    l->level = level;
+    l->transitions++;
+    if (l->mode & (level ? PPS_CAPTUREASSERT : PPS_CAPTURECLEAR)) {
+        *(level ? &l->assert_ns : &l->clear_ns) = stamp;
+        ++*(level ? &l->assert_sequence : &l->clear_sequence);
+        l->events++;
+    }
+    __atomic_add_fetch(&l->change, 1, __ATOMIC_ACQ_REL);
+    syscall(SYS_futex, &l->change, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+}
+
 static int modem_ioctl(struct line *l, int fd, unsigned long request, void *argument)
 {
     switch (request) {
@@ -326,8 +353,11 @@ static int modem_ioctl(struct line *l, int fd, unsigned long request, void *argu
         *(int *)argument = TIOCM_DTR | TIOCM_RTS | TIOCM_CTS | TIOCM_DSR | (load(&l->level) ? TIOCM_CAR : 0);
         return 0;
     case TIOCMSET:
+        return 0;
     case TIOCMBIS:
     case TIOCMBIC:
+        if (*(int *)argument & (TIOCM_RTS | TIOCM_DTR))
+            echo(l, request == TIOCMBIS);
         return 0;
     case TIOCGICOUNT:
         memset(argument, 0, sizeof(struct serial_icounter_struct));

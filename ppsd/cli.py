@@ -234,17 +234,43 @@ def _receiver(args: argparse.Namespace) -> int:
 
 def _pps(args: argparse.Namespace) -> int:
     from ppsd.tools import watch_pulses
-    from refclock.pps import explain, refusal
 
-    refused = refusal(args.device)
-    if refused:
-        print(f"refclock: {refused}", file=sys.stderr)
-        return IO_ERROR
     try:
         return watch_pulses(args.device, args.test, sys.stdout)
     except OSError as error:
-        print(f"refclock: {explain(args.device, error)}", file=sys.stderr)
+        print(f"refclock: {error.strerror}", file=sys.stderr)
         return NO_PERMISSION if isinstance(error, PermissionError) else IO_ERROR
+
+
+def _calibrate(args: argparse.Namespace) -> int:
+    import time
+
+    from ppsd.calibrate import Bias, calibrate, echo, versus
+    from ppsd.config import DEFAULT_FILE, load
+    from ppsd.control import ask
+    from refclock.config import ConfigError, Pulse
+
+    try:
+        config = load(args.config)
+    except ConfigError as error:
+        return complain(error)
+    pulses = {s.name: s.pps for s in config.sources if isinstance(s, Pulse) and s.pps and args.source in ("", s.name)}
+    if args.echo and len(pulses) != 1:
+        known = ", ".join(pulses) or "none"
+        print(f"refclock calibrate pps: whose pulse is it? --source NAME; the configuration gives a pulse to: {known}", file=sys.stderr)
+        return USAGE
+    directory = _find_run_dir(args.run_dir)
+    if not args.echo and isinstance(code := _snapshot(directory), int):
+        return code
+
+    def measure() -> Bias:
+        if args.echo:
+            ((name, pulse),) = pulses.items()
+            return echo(name, pulse, args.echo, args.count)
+        return versus(lambda: ask(directory / "clock.sock", "snapshot"), time.sleep, args.source, args.against, args.seconds)
+
+    file = args.config or Path(config.file or DEFAULT_FILE)
+    return calibrate(measure, config, file if args.apply else None, args.json, sys.stdout)
 
 
 def _sats(args: argparse.Namespace) -> int:
@@ -368,7 +394,7 @@ def _version(_: argparse.Namespace) -> int:
 
 COMMANDS = {
     "run": _run, "status": _status, "sources": _table, "tracking": _table, "clients": _clients, "access": _access, "doctor": _doctor,
-    "detect": _detect, "nmea": _nmea, "receiver": _receiver, "pps": _pps, "sats": _sats,
+    "detect": _detect, "nmea": _nmea, "receiver": _receiver, "pps": _pps, "calibrate": _calibrate, "sats": _sats,
     "query": _query, "feed": _feed,
     "replay": _replay, "config": _config, "sim": _sim, "version": _version,
 }  # fmt: skip

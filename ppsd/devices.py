@@ -7,14 +7,15 @@ Flow: serial_port, gpsd_socket, intake (bytes and raw samples) -> **devices** ->
 from __future__ import annotations
 
 import errno
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from ppsd.engine import Engine
-from ppsd.events import Configured, Event, Labelled, Pulsed, Received, Sampled, SkySeen
+from ppsd.events import Configured, Event, Labelled, Pulsed, PulseFound, Received, Sampled, SkySeen
 from refclock.config import GpsdSource, Pulse, ReceiverSource, ShmSource, SockSource, Source
 from refclock.configure import Intent, PulseIntent
-from refclock.control_line import allowance_us
+from refclock.control_line import PulseDevice, open_pulse
 from refclock.detect import BaudSearch
 from refclock.gpsd import GpsdPulse, GpsdStream
 from refclock.gpsd_socket import GpsdSocket
@@ -28,6 +29,36 @@ from refclock.upkeep import Upkeep
 
 PULSE_NAMED_NS: Final = 100_000_000
 """A bound below this names the second of a sample that is known modulo a second (as for pulses: refclock.pairing)."""
+
+
+PAUSES_NS: Final = (1 * NS, 2 * NS, 5 * NS)
+"""Before the n-th attempt in a row to open a device; the last one repeats. A plugged-in receiver is noticed within five seconds."""
+
+
+@dataclass(slots=True)
+class Retry:
+    """When to try again, and what was said of it last."""
+
+    due_ns: int = 0
+    failures: int = 0
+    why: str = ""
+
+    def failed(self, now_ns: int, why: str) -> bool:
+        """Put it off; whether ``why`` is news."""
+        self.due_ns = now_ns + PAUSES_NS[min(self.failures, len(PAUSES_NS) - 1)]
+        self.failures += 1
+        news, self.why = why != self.why, why
+        return news
+
+    def worked(self) -> None:
+        """Start from the shortest pause again."""
+        self.failures, self.why = 0, ""
+
+
+def said(error: OSError) -> str:
+    """What an OSError has to say, with the file when it names one."""
+    text = error.strerror or str(error)
+    return f"{error.filename}: {text}" if error.filename else text
 
 
 class Device(Protocol):
@@ -235,8 +266,60 @@ def open_device(source: Source, clock: LocalClock, engine: Engine) -> Device:
 
 
 def informed(source: Source, host: Host) -> Source:
-    """The source with what its pulse's driver tells, where the configuration leaves it open."""
+    """The source with what its pulse's driver tells of USB, where the configuration leaves it open."""
     if not isinstance(source, Pulse) or not source.pps:
         return source
     usb = over_usb(host, source.pps) if source.pps_over_usb is None else source.pps_over_usb
-    return replace(source, pps_over_usb=usb, pps_bias_us=allowance_us(source.pps, source.pps_bias_us))
+    return replace(source, pps_over_usb=usb)
+
+
+class PulseInputs:
+    """The pulse devices of all sources: opened when they are there and due, and their edges as events. ``tell``: (what, trouble or "") for
+    people, on change."""
+
+    def __init__(self, sources: Sequence[Source], clock: LocalClock, wake: Callable[[], None], tell: Callable[[str, str], None]) -> None:
+        self._clock, self._wake, self._tell = clock, wake, tell
+        self._paths = {SourceId(s.name): s.pps for s in sources if isinstance(s, Pulse) and s.pps}
+        self._retries = {name: Retry() for name in self._paths}
+        self._open: dict[SourceId, PulseDevice] = {}
+
+    def due_ns(self) -> list[int]:
+        """Raw instants at which those that are missing want to be tried."""
+        return [retry.due_ns for name, retry in self._retries.items() if name not in self._open]
+
+    def open_due(self, now_ns: int) -> list[Event]:
+        """Open what is missing and due."""
+        found: list[Event] = []
+        for name, path in self._paths.items():
+            if name in self._open or now_ns < self._retries[name].due_ns:
+                continue
+            try:
+                device = open_pulse(path, self._clock, self._wake)
+            except OSError as error:
+                self._failed(name, said(error))
+                continue
+            self._open[name] = device
+            self._tell(f"pulse of {name}", "")
+            found.append(PulseFound(name, device.stamping.bias_us, device.stamping.how, self._clock.now()))
+        return found
+
+    def take(self) -> list[Event]:
+        """The edges since the last call; a device that failed is given up."""
+        events: list[Event] = []
+        for name, device in list(self._open.items()):
+            for edge in device.take():
+                self._retries[name].worked()
+                events.append(Pulsed(name, edge, self._clock.now()))
+            if device.error:  # its thread has ended
+                del self._open[name]
+                self._failed(name, device.error)
+        return events
+
+    def _failed(self, name: SourceId, why: str) -> None:
+        self._retries[name].failed(self._clock.now().mono_ns, why)
+        self._tell(f"pulse of {name}", why)
+
+    def stop(self) -> None:
+        """Give them all up."""
+        for device in self._open.values():
+            device.stop()

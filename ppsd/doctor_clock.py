@@ -5,9 +5,11 @@ from __future__ import annotations
 import socket
 from typing import Final
 
+from ppsd.clock import STA_UNSYNC
 from ppsd.examination import FAIL, OK, SKIP, WARN, Finding, Patient
 from ppsd.query import ask_once
 from refclock.kernel import read_adjtimex
+from refclock.pairing import OFF_CLOCK_NS
 
 STEERING: Final = {
     "chronyd": "chrony",
@@ -18,8 +20,6 @@ STEERING: Final = {
     "phc2sys": "linuxptp",
 }
 """Processes that steer CLOCK_REALTIME, by their names (15 characters, proc(5)), and what they belong to."""
-STA_UNSYNC: Final = 0x40
-"""sys/timex.h."""
 STEADY_SOURCES: Final = ("tsc", "arch_sys_counter", "kvm-clock", "riscv_clocksource", "hyperv_clocksource_tsc_page")
 """Clock sources that are read without a trip to a slow device."""
 RTC_OFF_S: Final = 5
@@ -48,6 +48,12 @@ def kernel_clock(p: Patient) -> Finding:
         return Finding("RC21", FAIL, f"the clock's frequency stands at {state.frequency_ppm:+.0f} ppm, near its limit of 500", do)
     if state.status & STA_UNSYNC and p.config.clock.steer == "kernel" and p.clock and p.clock["verdict"] == "LOCKED":
         return Finding("RC21", FAIL, "we are locked, but the kernel says unsynchronised", "look for another program that sets it: RC20")
+    off_ns = p.clock["system_offset_ns"] if p.clock and p.config.clock.steer == "none" else None
+    if off_ns is not None and not state.status & STA_UNSYNC and abs(off_ns) > OFF_CLOCK_NS + state.max_error_ns:
+        much = f"{abs(off_ns) / 1e6:.0f} ms {'behind' if off_ns > 0 else 'ahead of'}"
+        what = f"the system clock, kept by another program within {state.max_error_ns / 1e6:.0f} ms, is {much} the served time"
+        do = "one is wrong: if 100 or 200 ms ahead, a pulse's trailing edge is taken for the second (RC05); ask a third: --against"
+        return Finding("RC21", FAIL, what, do)
     told = "unsynchronised" if state.status & STA_UNSYNC else "synchronised"
     return Finding("RC21", OK, f"the kernel's clock: {told}, {state.frequency_ppm:+.1f} ppm")
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from ppsd.examination import FAIL, OK, SKIP, WARN, Finding, Patient
+from refclock.rhythm import pulses_a_second
+from refclock.sample import NS
 
 NO_DAEMON: Final = "no daemon is running to tell (refclock run)"
 RULE_FILE: Final = "/etc/udev/rules.d/77-refclock.rules"
@@ -15,6 +17,8 @@ AMBIGUOUS_MS: Final = (350.0, 650.0)
 """As in refclock/pairing.py: a message there may belong to either second."""
 GOOD_SATELLITES: Final = 4
 """Unknowns of a fix: three coordinates and the clock."""
+SCATTER_US: Final = 50.0
+"""Pulses that scatter more come over USB, or into a busy machine."""
 LOOK_S: Final = 3.2
 """Long enough for three pulses of 1 Hz."""
 
@@ -91,12 +95,15 @@ def pulses(p: Patient) -> Finding:
     """RC04: is there a pulse device, and do pulses come once a second?"""
     check, names = "RC04", p.pulse_devices
     if not names:
-        do = "on a Raspberry Pi: dtoverlay=pps-gpio,gpiopin=18 in config.txt and wire the pulse; over a serial line: ldattach 18 DEVICE"
+        do = "on a Raspberry Pi: dtoverlay=pps-gpio,gpiopin=18,capture_clear=on in config.txt; over a serial line: ldattach 18 DEVICE"
         return Finding(check, WARN, "no pulse device (/dev/ppsN): the time will be good to milliseconds only", do)
     timers = [d for d in names if (p.host.text(f"/sys/class/pps/{d.rpartition('/')[2]}/name") or "").startswith("ktimer")]
     if names == timers:
         return Finding(check, FAIL, f"{names[0]} is the kernel's own timer (ktimer), not a receiver", "sudo modprobe -r pps-ktimer")
     device = next(d for d in names if d not in timers)
+    for source in p.sources:
+        if (pulse := source.get("pulse")) and pulse["rate_hz"]:
+            return Finding(check, OK, f"{source['name']}: {pulses_a_second(round(NS / pulse['rate_hz']))}")
     before = _counted(p, device, "assert"), _counted(p, device, "clear")
     p.pause(LOOK_S)
     after = _counted(p, device, "assert"), _counted(p, device, "clear")
@@ -111,7 +118,18 @@ def pulses(p: Patient) -> Finding:
 
 
 def edges(p: Patient) -> Finding:
-    """RC05: which edge, how wide, how steady?"""
+    """RC05: which edge, how wide, how steady? As the daemon sees it, else what the kernel tells."""
+    for source in p.sources:
+        if pulse := source.get("pulse"):
+            doubt, name = next(iter(pulse["doubts"]), ""), source["name"]
+            what, _, remedy = doubt.partition("; ")
+            steady = pulse["jitter_us"] is None or pulse["jitter_us"] <= SCATTER_US
+            if doubt:
+                return Finding("RC05", WARN, f"{name}: {what}", remedy or "refclock pps shows the edges")
+            if not steady:
+                what = f"{name}: pulses scatter by {pulse['jitter_us']:.0f} µs"
+                return Finding("RC05", WARN, what, "use a GPIO pin or a real serial port instead of USB; see RC07")
+            return Finding("RC05", OK, f"{name}: {pulse['words']}")
     for device in p.pulse_devices:
         risen, fallen = _counted(p, device, "assert"), _counted(p, device, "clear")
         if risen and fallen and risen[1] and fallen[1]:
@@ -122,7 +140,7 @@ def edges(p: Patient) -> Finding:
             return Finding("RC05", OK, f"{device}: the pulse is {min(width, 1 - width) * 1e3:.0f} ms wide")
     for source in p.sources:
         if source["pulses"] and source["jitter_ns"] is not None:
-            if source["jitter_ns"] > 50_000:
+            if source["jitter_ns"] > SCATTER_US * 1e3:
                 what = f"{source['name']}: pulses scatter by {source['jitter_ns'] / 1e3:.0f} µs"
                 return Finding("RC05", WARN, what, "use a GPIO pin or a real serial port instead of USB; see RC07")
             return Finding("RC05", OK, f"{source['name']}: pulses scatter by {source['jitter_ns'] / 1e3:.1f} µs")

@@ -27,6 +27,7 @@ from ppsd.events import (
     Persist,
     Publish,
     Pulsed,
+    PulseFound,
     Received,
     Sampled,
     SkySeen,
@@ -55,9 +56,13 @@ WORSE = 2.0
 """A source that comes while we hold over is taken up unless its bound is this much worse than what we still have."""
 RESUME_BOUND_NS = 100_000_000
 """A record left by an earlier run is resumed below this bound: pulses can still be rounded by it."""
-PANIC_NS = 1000 * NS
-"""Once the clock was right in this boot no correction beyond this is made (ntpd has 1000 s too): that is a mistake, not drift.
-It is the record of the same boot that remembers, so a restart changes nothing."""
+FIRST_STEP_NS = 100_000
+"""The system clock's first corrections of a boot are steps above this: slewing it away would take 20 s."""
+LATER_STEP_NS = 100_000_000
+"""Later ones (after a restart, or when configured) only above this: slewing it away takes 200 s; chrony.conf(5) has 0.1 to 1 s."""
+SETTLED_NS = 1_000_000
+"""The first corrections of a boot end with the first one made by a timescale known to this: messages come before pulses, and after them
+the clock may still be off by 0.3 s."""
 LEAP_SILENCE_NS = 2 * NS
 """Nothing is fed this near to a leap second: REALTIME of the fed host may already, or not yet, have stepped."""
 VERDICTS = {
@@ -99,7 +104,7 @@ class Engine:
         self._deadline = at.mono_ns + TICK_NS
         self._persist_at = at.mono_ns + PERSIST_FIRST_NS
         self._decided_at = at.mono_ns
-        self._may_step = True  # the first correction may be a step, and the one after somebody else's step
+        self._step_above_ns: int | None = LATER_STEP_NS if resume is not None and resume.stratum > 0 else FIRST_STEP_NS
         self._synchronised = resume is not None and resume.stratum > 0  # ever since this boot
         self._steps = 0
         resumed = resume is not None and self.timescale.resume(resume, at.mono_ns)
@@ -129,6 +134,8 @@ class Engine:
             case Pulsed():
                 source = self.sources[event.source]
                 sample = source.pulsed(event.edge, present)
+                if news := source.pulse_news():
+                    out.append(Note("pulses changed", "warning", {"source": source.id, "what": news}))
                 if sample is not None:
                     self._after_sample(source, sample, at, out)
             case Labelled():
@@ -143,6 +150,8 @@ class Engine:
             case SourceFound():
                 self.sources[event.source].found(event.what)
                 out.append(Note("source found", "info", {"source": event.source, "what": event.what}))
+            case PulseFound():
+                self.sources[event.source].pulse_found(event.bias_us, event.how)
             case SourceLost():
                 self.sources[event.source].lost(event.why)
                 out.append(Note("source lost", "warning", {"source": event.source, "why": event.why}))
@@ -150,17 +159,17 @@ class Engine:
                 fields = {"source": event.source, "receiver": event.identity, **event.results}
                 out.append(Note(event.what, "info" if event.complete else "warning", fields))
             case ClockStepped():
-                self._steps += 1
-                self._may_step = True
-                self._deadline = min(self._deadline, at.mono_ns)  # put right at once
-                out.append(Note("system clock stepped", "warning", {"by_s": event.by_ns / NS, "served_time": "not affected"}))
+                self._stepped(event, out)
             case LeapFileRead():
                 self._leap_file(event, out)
             case TemperatureRead() | TemperatureLost() if self._following is not None:
                 bent, notes = self._following.read(event, self.mode is Mode.HOLDOVER)
                 out += [self._record(at), *notes] if bent else notes
-            case Ticked() | TemperatureRead() | TemperatureLost():
+            case TemperatureRead() | TemperatureLost():
                 pass
+            case Ticked():
+                for source in self.sources.values():
+                    source.kept_error_ns = event.kept_error_ns
         if at.mono_ns >= self._deadline:
             self._tick(at, out)
         return out
@@ -168,6 +177,17 @@ class Engine:
     def deadline(self) -> int | None:
         """Raw instant at which a ``Ticked`` is wanted."""
         return self._deadline
+
+    def _stepped(self, event: ClockStepped, out: list[Effect]) -> None:
+        known = self.timescale.estimate is not None
+        step = self._leap_near(self.timescale.tai_at(event.at.mono_ns)) if known else 0
+        if step and abs(event.by_ns + step * NS) < LATER_STEP_NS:
+            out.append(Note("leap second taken by the system clock", "info", {"by_s": event.by_ns / NS}))
+            return
+        self._steps += 1
+        self._step_above_ns = FIRST_STEP_NS
+        self._deadline = min(self._deadline, event.at.mono_ns)  # put right at once
+        out.append(Note("system clock stepped", "warning", {"by_s": event.by_ns / NS, "served_time": "not affected"}))
 
     def _sampled(self, event: Sampled, at: Instant, out: list[Effect]) -> None:
         source = self.sources[event.source]
@@ -203,6 +223,7 @@ class Engine:
             source.forget()
         self.timescale.drop()
         self.selected = None
+        self._step_above_ns = FIRST_STEP_NS
         self._enter(Mode.ACQUIRE, at, out)
         out.append(self._record(at))
 
@@ -211,12 +232,10 @@ class Engine:
     def _after_sample(self, source: Source, sample: Sample, at: Instant, out: list[Effect]) -> None:
         if self.selected in (None, source.id) or at.mono_ns - self._decided_at > TICK_NS:
             self._decide(at, out)
-        if source.id == self.selected and self.mode in (Mode.CONVERGE, Mode.TRACK):
-            leap_tai, step, _ = self.leaps.schedule(sample.tai_ns - LEAP_SILENCE_NS)
-            near_leap = step and abs(sample.tai_ns - leap_tai) < LEAP_SILENCE_NS
-            if sample.at.era == at.era and not near_leap:
-                offset = self.leaps.table.tai_to_utc_ns(sample.tai_ns) - sample.at.real_ns
-                out.append(Feed(sample.at, offset, sample.uncertainty_ns, self._leap(sample.tai_ns)))
+        served = source.id == self.selected and self.mode in (Mode.CONVERGE, Mode.TRACK)
+        if served and sample.at.era == at.era and not self._leap_near(sample.tai_ns):
+            offset = self.leaps.table.tai_to_utc_ns(sample.tai_ns) - sample.at.real_ns
+            out.append(Feed(sample.at, offset, sample.uncertainty_ns, self._leap(sample.tai_ns)))
 
     def _decide(self, at: Instant, out: list[Effect]) -> None:
         """Choose a source and serve its estimate, or hold over."""
@@ -244,6 +263,7 @@ class Engine:
                 out.append(Note("served time corrected beyond its bound", "error", {"by_ns": jump}))
         for source in self.sources.values():
             source.own_labels = source.id == best.source and best.refid == LABEL_REFID
+            source.rivalled = source.id != best.source
         self.timescale.adopt(best.estimate, best.reference_mono_ns, "SIM" if self.simulated else best.refid)
         if self._following is not None:
             out += self._following.adopted(best)
@@ -254,6 +274,8 @@ class Engine:
         """No source to believe: run on by the map, as long as the limits allow."""
         if self.timescale.estimate is None:
             return
+        for source in self.sources.values():
+            source.rivalled = bool(self.choice.falsetickers)
         if at.mono_ns >= self.timescale.valid_until_ns:
             self.timescale.drop()
             self._enter(Mode.ACQUIRE, at, out)
@@ -287,15 +309,17 @@ class Engine:
         tai_ns = self.timescale.tai_at(at.mono_ns)
         e = self.timescale.estimate
         assert e is not None
-        may_step, self._may_step = self._may_step, False
-        limit = PANIC_NS if self._synchronised else None
+        limit = round(self.config.clock.panic_s * NS) if self._synchronised else None
         self._synchronised = True
         bound = round(self.timescale.bound_ns(at.mono_ns))
+        above = self._step_above_ns
+        if bound < SETTLED_NS:
+            self._step_above_ns = LATER_STEP_NS if self.config.clock.step == "always" else None
         return Steer(
             raw_ns=at.mono_ns,
             utc_ns=self.leaps.table.tai_to_utc_ns(tai_ns),
             rate=self.timescale.rate,
-            may_step=may_step,
+            step_above_ns=None if above is None or self.config.clock.step == "never" else max(above, bound),
             panic_ns=limit,
             leap=self._leap(tai_ns),
             tai_offset_s=self.leaps.schedule(tai_ns)[2],
@@ -308,6 +332,11 @@ class Engine:
         if not step or leap_tai - tai_ns > DAY_S * NS:
             return Leap.NORMAL
         return Leap.INSERT if step > 0 else Leap.DELETE
+
+    def _leap_near(self, tai_ns: int) -> int:
+        """The step (+1, -1) of a leap second within ``LEAP_SILENCE_NS``, 0 when there is none."""
+        leap_tai, step, _ = self.leaps.schedule(tai_ns - LEAP_SILENCE_NS)
+        return step if step and abs(tai_ns - leap_tai) < LEAP_SILENCE_NS else 0
 
     def _record(self, at: Instant) -> Publish:
         tai_ns = self.timescale.tai_at(at.mono_ns) if self.timescale.estimate is not None else self._system_tai(at)

@@ -126,10 +126,22 @@ class TemperatureLost:
 
 
 @dataclass(frozen=True, slots=True)
+class PulseFound:
+    """The pulse device is open. ``bias_us``: how late it may stamp an edge, by ``how`` it does (for people)."""
+
+    source: SourceId
+    bias_us: float
+    how: str
+    at: Instant
+
+
+@dataclass(frozen=True, slots=True)
 class Ticked:
-    """Time passed (the engine's deadline came)."""
+    """Time passed (the engine's deadline came). ``kept_error_ns``: within what another program keeps the system clock, as the kernel
+    tells; None when nobody does, or when we do, or when it may follow us."""
 
     at: Instant
+    kept_error_ns: int | None = None
 
 
 Event = (
@@ -139,6 +151,7 @@ Event = (
     | SkySeen
     | Sampled
     | SourceFound
+    | PulseFound
     | SourceLost
     | Configured
     | ClockStepped
@@ -177,14 +190,14 @@ class Publish:
 class Steer:
     """Bring CLOCK_REALTIME onto the timescale: at raw ``raw_ns`` it should have read ``utc_ns``, running at ``rate`` = d(UTC)/d(raw) - 1.
 
-    The clock decides how (frequency, slew, or one step when ``may_step``); ``leap`` and the errors are what the kernel should tell others.
-    An error beyond ``panic_ns`` (None: no limit) is left as it is and reported.
+    The clock decides how (frequency or slew, a step when REALTIME is off by more than ``step_above_ns``, never when that is None); ``leap``
+    and the errors are what the kernel should tell others. An error beyond ``panic_ns`` (None: no limit) is left as it is and reported.
     """
 
     raw_ns: int
     utc_ns: int
     rate: float
-    may_step: bool
+    step_above_ns: int | None
     leap: Leap
     tai_offset_s: int
     est_error_ns: int

@@ -85,6 +85,10 @@ def sources_in_words(clock: Snapshot) -> list[str]:
             words.append(f"{rejected} rejected (mostly {worst})")
         lines.append(", ".join(words) + (f" — {s['why']}" if s["why"] else ""))
         lines += [f"  {s['name']}: {words}" for words in s.get("health", ()) if words != s["why"]]
+        if pulse := s.get("pulse"):
+            allowed = f"stamps up to {s['bias_us']:.4g} µs late allowed for" if s.get("bias_us") is not None else ""
+            told = (pulse["words"], allowed and f"{allowed} ({s['bias_how'] or 'as usual'})", *pulse["doubts"], pulse["changed"])
+            lines += [f"  {s['name']}: {words}" for words in dict.fromkeys(told) if words and words != s["why"]]
     return lines
 
 

@@ -2,8 +2,8 @@
 
 Where receiver data enters the daemon. The loop sleeps in poll(2) until a device, the control socket, a signal, the step watch or the
 engine's deadline has something; it reads, makes events with the instant of the reading, and carries out what the engine answers. Devices
-that are missing are opened again with growing pauses (``PAUSES_NS``) and reported on change only. There is no thread unless a pulse device
-is configured (one each, ``refclock.pps``) or a slow thermometer.
+that are missing are opened again with growing pauses (``devices.Retry``) and reported on change only. There is no thread unless a pulse
+device is configured (one each, ``refclock.pps``) or a slow thermometer.
 
 What moves from run to run: the record in ``run_dir/timescale`` (same boot: the engine resumes from it, so a restart costs no
 synchronisation) and the state file. SIGTERM, SIGINT: state saved, 0, nothing published, so the server goes on with the last record.
@@ -21,7 +21,7 @@ import os
 import select
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ from ppsd.cli import version
 from ppsd.clock import Clock, FreeRunningClock, KernelClock
 from ppsd.config import Config, load
 from ppsd.control import ControlServer
-from ppsd.devices import Device, informed, open_device
+from ppsd.devices import Device, PulseInputs, Retry, informed, open_device, said
 from ppsd.engine import Engine
 from ppsd.events import Effect, Event, Publish
 from ppsd.log import open_log
@@ -41,16 +41,14 @@ from ppsd.signals import Signals
 from ppsd.status import top_line
 from ppsd.supervise import notify
 from ppsd.thermometer import Thermometer
-from refclock.config import ConfigError, Pulse, ShmSource
-from refclock.control_line import PulseDevice, open_pulse
+from ppsd.wakeup import hold
+from refclock.config import ConfigError, ShmSource
 from refclock.feed import open_feed
 from refclock.host import Host
 from refclock.kernel import LocalClock, StepWatch, TimescaleWriter
 from refclock.sample import NS, Instant, SourceId
 from refclock.timescales import DAY_S, parse_leap_seconds_list
 
-PAUSES_NS: Final = (1 * NS, 2 * NS, 5 * NS)
-"""Before the n-th attempt in a row to open a device; the last one repeats. A plugged-in receiver is noticed within five seconds."""
 SUSPENDED_NS: Final = 100_000_000
 """BOOTTIME - MONOTONIC that grows by more: the machine slept. Readings of the two are microseconds apart; no suspend is so short."""
 LEAP_FILE_LIMIT: Final = 1 << 20
@@ -71,26 +69,6 @@ class End(Enum):
     SUSPENDED = "suspended"
 
 
-@dataclass(slots=True)
-class Retry:
-    """When to try again, and what was said of it last."""
-
-    due_ns: int = 0
-    failures: int = 0
-    why: str = ""
-
-    def failed(self, now_ns: int, why: str) -> bool:
-        """Put it off; whether ``why`` is news."""
-        self.due_ns = now_ns + PAUSES_NS[min(self.failures, len(PAUSES_NS) - 1)]
-        self.failures += 1
-        news, self.why = why != self.why, why
-        return news
-
-    def worked(self) -> None:
-        """Start from the shortest pause again."""
-        self.failures, self.why = 0, ""
-
-
 class ClockProcess:
     """One run under one configuration: owns everything that is open. ``resume``: the record to go on from, of this boot.
 
@@ -102,9 +80,7 @@ class ClockProcess:
         self._log = open_log(config.log.format, config.log.level, "clock")
         self._devices: dict[SourceId, Device] = {}
         self._fds: dict[SourceId, int] = {}
-        self._pulses: dict[SourceId, PulseDevice] = {}
         self._retries = {SourceId(s.name): Retry() for s in config.sources}
-        self._pulse_retries = {SourceId(s.name): Retry() for s in config.sources if isinstance(s, Pulse) and s.pps}
         self._feeds = [open_feed(feed) for feed in config.feeds]
         self._told: dict[str, str] = {}
         self._poll = select.poll()
@@ -118,7 +94,7 @@ class ClockProcess:
             self._watch = None if any(isinstance(s, ShmSource) for s in config.sources) else StepWatch()
             if self._watch is not None:
                 self._closers.callback(self._watch.close)
-            self._steering: Clock = KernelClock(refclock.kernel) if config.clock.steer == "kernel" else FreeRunningClock()
+            self._steering: Clock = KernelClock(refclock.kernel) if config.clock.steer == "kernel" else FreeRunningClock(refclock.kernel)
             self._closers.callback(self._steering.close)
         except OSError:
             self._closers.close()
@@ -127,7 +103,9 @@ class ClockProcess:
         self._closers.callback(self._thermometer.close)
         saved, complaint = state.load(Path(config.run.state))
         self._tell("state", complaint)
+        self._tell("cpu_latency_us", hold(config.clock.cpu_latency_us, self._closers))
         self._clock = LocalClock()
+        self._pulses = PulseInputs(config.sources, self._clock, signals.nudge, self._tell)
         now = self._clock.now()
         self._era = now.era
         self._slept_ns = _slept_ns()
@@ -143,7 +121,7 @@ class ClockProcess:
             self._listen(control.fileno(), control.handle_ready)
         if self._watch is not None:
             self._listen(self._watch.fileno(), self._stepped)
-        self._listen(signals.wake, signals.drain)
+        self._listen(signals.wake, self._woken)
 
     def _open_control(self, run_dir: Path) -> ControlServer | None:
         """None where there are no unix sockets at all (a clock simulator in front of libc): then nobody can ask."""
@@ -152,7 +130,7 @@ class ClockProcess:
         except OSError as error:
             if error.errno not in NO_SOCKETS:
                 raise
-            self._tell("control socket", _said(error))
+            self._tell("control socket", said(error))
             return None
         self._closers.callback(control.close)
         return control
@@ -172,11 +150,13 @@ class ClockProcess:
                     return End.SUSPENDED
                 self._chores(now)
             self._open_due(now)
-            self._take_pulses()
+            for pulsed in self._pulses.take():
+                self._handle(pulsed)
             self._poll_shared(now)
             deadline = self._engine.deadline()
             if deadline is not None and now.mono_ns >= deadline:
-                self._handle(events.Ticked(self._clock.now()))
+                alien = self.config.feeds or self._engine.simulated  # who is fed may follow us; simulated time is of another world
+                self._handle(events.Ticked(self._clock.now(), None if alien else self._steering.kept_error_ns()))
             for fd, _ in self._poll.poll(self._pause_ms(until_ns)):
                 if fd in self._readers:  # not closed by one before it
                     self._readers[fd]()
@@ -194,8 +174,8 @@ class ClockProcess:
 
     def close(self, for_good: bool) -> None:
         """Let everything go; the published record stays. ``for_good``: the process's end takes the pulse threads along."""
-        for thread in self._pulses.values() if not for_good else ():
-            thread.stop()
+        if not for_good:
+            self._pulses.stop()
         for device in self._devices.values():
             device.close()
         for feed in self._feeds:
@@ -213,7 +193,7 @@ class ClockProcess:
         times = [self._chores_ns]
         times += [t for t in (until_ns, self._engine.deadline()) if t is not None]
         times += [r.due_ns for name, r in self._retries.items() if name not in self._devices]
-        times += [r.due_ns for name, r in self._pulse_retries.items() if name not in self._pulses]
+        times += self._pulses.due_ns()
         if any(device.fileno() < 0 for device in self._devices.values()):
             times.append(self._shared_ns)
         return max(0, -((self._clock.now().mono_ns - min(times)) // 1_000_000))
@@ -226,7 +206,7 @@ class ClockProcess:
             try:
                 device.tick(now)
             except OSError as error:
-                self._lost(name, _said(error))
+                self._lost(name, said(error))
             else:
                 self._found(name, what)
         reading = self._thermometer.read(now)
@@ -250,20 +230,15 @@ class ClockProcess:
                 try:
                     device = open_device(source, self._clock, self._engine)
                 except OSError as error:
-                    self._lost(name, _said(error))
+                    self._lost(name, said(error))
                 else:
                     self._devices[name] = device
                     if device.fileno() >= 0:
                         self._fds[name] = device.fileno()
                         self._listen(device.fileno(), partial(self._read, name))
                     self._found(name, "")
-            if isinstance(source, Pulse) and source.pps and name not in self._pulses and now.mono_ns >= self._pulse_retries[name].due_ns:
-                try:
-                    self._pulses[name] = open_pulse(source.pps, self._clock, self._signals.nudge)
-                    self._tell(f"pulse of {name}", "")
-                except OSError as error:
-                    self._pulse_retries[name].failed(now.mono_ns, _said(error))
-                    self._tell(f"pulse of {name}", _said(error))
+        for event in self._pulses.open_due(now.mono_ns):
+            self._handle(event)
 
     def _read(self, name: SourceId) -> None:
         """What a device has for us."""
@@ -272,7 +247,7 @@ class ClockProcess:
         try:
             arrived = device.read()
         except OSError as error:
-            self._lost(name, _said(error))
+            self._lost(name, said(error))
             return
         self._found(name, what)
         if arrived:
@@ -298,22 +273,19 @@ class ClockProcess:
         if self._retries[name].failed(now.mono_ns, why) or (device is not None and device.what):
             self._handle(events.SourceLost(name, why, now))
 
-    def _take_pulses(self) -> None:
-        for name, thread in list(self._pulses.items()):
-            for edge in thread.take():
-                self._pulse_retries[name].worked()
-                self._handle(events.Pulsed(name, edge, self._clock.now()))
-            if thread.error:  # the thread has ended
-                del self._pulses[name]
-                self._pulse_retries[name].failed(self._clock.now().mono_ns, thread.error)
-                self._tell(f"pulse of {name}", thread.error)
-
     def _poll_shared(self, now: Instant) -> None:
         """Read what cannot wake us."""
         if now.mono_ns >= self._shared_ns:
             self._shared_ns = now.mono_ns + POLL_NS
             for name in [name for name, device in self._devices.items() if device.fileno() < 0]:
                 self._read(name)
+
+    def _woken(self) -> None:
+        """A signal, or a pulse that its thread took."""
+        if not self._signals.drain():  # called readable without reason, and would be for ever: a simulator in front of libc
+            self._poll.unregister(self._signals.wake)
+            del self._readers[self._signals.wake]
+            self._signals.let_go()
 
     def _stepped(self) -> None:
         """Somebody set the clock, a leap second was applied or the machine woke up: look at once."""
@@ -366,7 +338,7 @@ class ClockProcess:
         try:
             notes = self._steering.apply(steer, self._clock.now())
         except OSError as error:
-            self._tell("steering", _said(error))
+            self._tell("steering", said(error))
             return
         self._tell("steering", "")
         self._era = self._clock.now().era  # a step of our own is no news to the engine
@@ -388,12 +360,6 @@ class ClockProcess:
             return json.dumps({"error": f"unknown verb {line[:32]!r}; known: snapshot"})
         snapshot = asdict(self._engine.snapshot(self._clock.now()))
         return json.dumps(snapshot | {"feeds": [feed.status() for feed in self._feeds]}, separators=(",", ":"))
-
-
-def _said(error: OSError) -> str:
-    """What an OSError has to say, with the file when it names one."""
-    text = error.strerror or str(error)
-    return f"{error.filename}: {text}" if error.filename else text
 
 
 def _slept_ns() -> int:

@@ -2,6 +2,7 @@
 
 Each source states an interval (its TAI now, plus and minus its bound). The largest group whose intervals share a point is the group of
 truechimers (Marzullo's algorithm, RFC 5905 section 11.2.1); it must be a majority. Of two that contradict each other neither wins.
+Sources with ``trust`` vote among themselves when there are any; the others are then only measured against them (chrony.conf(5), trust).
 Within the group the tightest bound is served, with some reluctance to change, and ``prefer`` goes first.
 """
 
@@ -27,6 +28,7 @@ class Candidate:
     reference_mono_ns: int
     refid: str
     prefer: bool
+    trust: bool = False
     plain: Estimate | None = None
     restarts: int = 0
 
@@ -44,12 +46,14 @@ def select(candidates: Sequence[Candidate], current: SourceId | None) -> Choice:
     """Judge ``candidates`` (at most one a source, all estimated at the same instant)."""
     if not candidates:
         return Choice(None, frozenset(), {})
-    group = _largest_group(candidates)
-    agreeing = frozenset(c.source for c in group)
-    if 2 * len(group) <= len(candidates) and len(candidates) > 1:
+    voters = [c for c in candidates if c.trust] or candidates
+    group = _largest_group(voters)
+    if 2 * len(group) <= len(voters) and len(voters) > 1:
         group = []
     low = max((_low(c) for c in group), default=0.0)
     high = min((_high(c) for c in group), default=0.0)
+    group = [c for c in candidates if _low(c) <= high and _high(c) >= low] if group else []
+    agreeing = frozenset(c.source for c in group)
     outside = {}
     for c in candidates:
         if not group:

@@ -7,6 +7,8 @@ import os
 import signal
 from types import FrameType
 
+STOPS = (signal.SIGTERM, signal.SIGINT)
+
 
 class Signals:
     """Which signals came, and a descriptor that tells. SIGHUP only sets ``reload``."""
@@ -15,7 +17,7 @@ class Signals:
         self.stop = False
         self.reload = False
         self.wake, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (*STOPS, signal.SIGHUP):
             signal.signal(number, self._came)
         signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
 
@@ -28,7 +30,14 @@ class Signals:
         with contextlib.suppress(BlockingIOError):  # full: it will wake anyway
             os.write(self._write, b"\0")
 
-    def drain(self) -> None:
-        """Take note of the wake-ups so far."""
-        with contextlib.suppress(BlockingIOError):
-            os.read(self.wake, 4096)
+    def drain(self) -> bool:
+        """Take note of the wake-ups so far; False when there were none, though the descriptor was called readable."""
+        try:
+            return bool(os.read(self.wake, 4096))
+        except BlockingIOError:
+            return False
+
+    def let_go(self) -> None:
+        """SIGTERM and SIGINT end the process by themselves from now on."""
+        for number in STOPS:
+            signal.signal(number, signal.SIG_DFL)

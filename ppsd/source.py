@@ -5,17 +5,16 @@ A source has up to two channels, each with its own estimator: ``pulse`` (numbere
 when there is no pulse, or none that could be numbered for ``PULSE_PATIENCE_NS``.
 
     bytes -> Receiver -> label -> dates -> SecondTrust -> Pairing -> Sample -> Estimator
-                         pulse -> EdgeChooser -- Health ----^
+                         pulse -> Rhythm ------- Health ----^
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-from ppsd.compensated import Compensated
-from ppsd.estimator import Estimate, Estimator
+from ppsd.channel import Channel
+from ppsd.estimator import Estimator
 from ppsd.leap import LeapKeeper
 from ppsd.selection import FRESH_NS, Candidate
 from ppsd.status import SourceStatus
@@ -23,10 +22,10 @@ from ppsd.temperature import Temperature
 from refclock.config import GpsdSource, Pulse, ReceiverSource, ShmSource, SockSource
 from refclock.config import Source as SourceConfig
 from refclock.dates import floor_s, impossible
-from refclock.filter import EdgeChooser
 from refclock.health import Health
 from refclock.pairing import DEFAULT_DELAY_UNCERTAINTY_NS, FIX_TIMEOUT_NS, Pairing, Present
 from refclock.receiver import Receiver
+from refclock.rhythm import Rhythm
 from refclock.sample import (
     NS,
     Edge,
@@ -59,52 +58,14 @@ STATE_RATE_SIGMA = 5e-7
 """A crystal comes back within 0.5 ppm after a restart at another temperature (discipline.md b-ramp: 1 ppm over a warm-up)."""
 PULSE_REFID, LABEL_REFID = "PPS", "GPS"
 """Served reference identifiers (RFC 5905 figure 12): numbered by its pulse, or by its messages alone."""
+PULSE_BIAS_US = 15.0
+"""Allowance while nothing tells how the pulse is stamped: interrupt latency of a Raspberry Pi is 5 to 12 µs (receivers.md section 0.4)."""
 GPSD_PULSE_NS = 100_000.0
 """gpsd may stamp a pulse in user space, after TIOCMIWAIT woke it: 30 to 95 us late on a motherboard port (receivers.md section 0.4)."""
+SQUARE_PULSES = 5
+"""Pulses of a square wave near the half second of the served time that make its other edge the second."""
 NO_DATE = "the receiver has a fix but sends no date: switch on RMC or ZDA (or NAV-PVT)"
 FIX_WORDS = {FixMode.NONE: "none", FixMode.FIX_2D: "2D", FixMode.FIX_3D: "3D", FixMode.TIME_ONLY: "time-only"}
-
-
-@dataclass(slots=True)
-class Channel:
-    """An estimator and what people want to see of it."""
-
-    estimator: Estimator
-    last_mono_ns: int = -(1 << 62)
-    last_offset_ns: int | None = None
-    reach: int = 0
-    reach_mono_ns: int = 0
-    compensated: Compensated | None = None
-
-    def add(self, sample: Sample, served_tai_ns: int | None) -> bool:
-        """One sample; ``served_tai_ns``: what we served at that instant."""
-        self.tick(sample.at.mono_ns)
-        if served_tai_ns is not None:
-            self.last_offset_ns = sample.tai_ns - served_tai_ns
-        if self.compensated is not None:
-            self.compensated.add(sample.at.mono_ns, sample.tai_ns)
-        used = self.estimator.add(sample.at.mono_ns, sample.tai_ns)
-        if used:
-            self.last_mono_ns = sample.at.mono_ns
-            self.reach |= 1
-        return used
-
-    def follow(self, temperature: Temperature | None, plain: Estimate) -> Estimate | None:
-        """The estimate with the temperature, while that is in use, beside the ``plain`` one."""
-        if self.compensated is not None and self.compensated.worse and temperature is not None:
-            temperature.distrust("the samples fit worse with it than without")
-        if temperature is None or not temperature.in_use:
-            self.compensated = None
-        elif self.compensated is None:
-            self.compensated = Compensated(self.estimator, temperature, plain.mono_ns)
-        return None if self.compensated is None or not self.compensated.ready else self.compensated.estimate(plain)
-
-    def tick(self, mono_ns: int) -> None:
-        """Shift the reach register once a second."""
-        if mono_ns - self.reach_mono_ns >= NS * 3 // 4:
-            missed = min(8, max(1, round((mono_ns - self.reach_mono_ns) / NS))) if self.reach_mono_ns else 1
-            self.reach = (self.reach << missed) & 0xFF
-            self.reach_mono_ns = mono_ns
 
 
 class Source:
@@ -127,6 +88,10 @@ class Source:
         self.health = Health()
         self.own_labels = False
         """Whether the served time is made from these very labels: then it cannot measure their delay."""
+        self.rivalled = False
+        """Whether the served time is another source's: then pulses off its seconds are for selection to judge."""
+        self.kept_error_ns: int | None = None
+        """Within what another program keeps the system clock; None when nobody does."""
         self._state = state
         saved_s = self._number("utc_s")
         self._saved_s = None if saved_s is None else round(saved_s)
@@ -143,6 +108,14 @@ class Source:
         self._waiting_since: int | None = None
         self.has_label = isinstance(config, ReceiverSource | GpsdSource)
         self.has_pulse = bool(isinstance(config, ReceiverSource | GpsdSource) and config.pps)
+        stated = config.edge if isinstance(config, Pulse) else "auto"
+        self.rhythm = Rhythm(None if stated == "auto" else EdgeKind(stated))
+        self._bias_ns = PULSE_BIAS_US * 1e3
+        self._bias_how = ""
+        if isinstance(config, Pulse):
+            self.pulse_found(PULSE_BIAS_US, "")
+        self._square_off = 0
+        self._pulse_told = ("", False, 0)
         self.forget()
 
     def forget(self) -> None:
@@ -160,9 +133,9 @@ class Source:
                 round(config.pulse_without_fix_s * NS),
             )
             self._delay_unchecked = config.message_delay_ms is None and delay is not None
-            self.chooser = EdgeChooser(None if config.edge == "auto" else EdgeKind(config.edge))
-            bias = config.pps_bias_us * 1e3
-            self._bias_ns = bias
+            if self.rhythm.period_ns:
+                self.pairing.rhythm(self.rhythm.period_ns, self.rhythm.alone)
+            bias = self._bias_ns
         else:
             bias = config.bias_us * 1e3
         polled = not isinstance(config, Pulse) or config.pps_over_usb is not False
@@ -234,7 +207,7 @@ class Source:
         if self._waiting_since is None:
             self._waiting_since = label.at.mono_ns
         clock_ns = leaps.table.utc_to_tai_ns(label.at.real_ns) - label.at.mono_ns
-        numbered, coarse = self.pairing.label(tai_ns, label.at, present, clock_ns, not self.own_labels)
+        numbered, coarse = self.pairing.label(tai_ns, label.at, present, clock_ns, not self.own_labels, kept_ns=self.kept_error_ns)
         if coarse is not None:
             served = present.tai_at(coarse.at.mono_ns) if present is not None else None
             self.label.estimator.bias_ns = float(coarse.uncertainty_ns)
@@ -249,24 +222,52 @@ class Source:
         """An edge of the pulse; its sample when it could be numbered and was used."""
         if not self.has_pulse:  # gpsd reports pulses although none was configured
             self.has_pulse, self._reported_ns = True, GPSD_PULSE_NS + edge.uncertainty_ns
-        if not self.chooser.accept(edge):
+        pulses = self.rhythm.accept(edge)
+        if not pulses:
             return None
+        self.pairing.rhythm(self.rhythm.period_ns, self.rhythm.alone)
+        self.pulse.every_ns = max(NS, self.rhythm.period_ns)
+        samples = [self._pulse(pulse, present) for pulse in pulses]
+        return next((sample for sample in reversed(samples) if sample is not None), None)
+
+    def _pulse(self, edge: Edge, present: Present | None) -> Sample | None:
+        """A pulse of the rhythm."""
         self.pulses += 1
         at = edge.at
         self._pulse_mono_ns = at.mono_ns
         saw = self._sawtooth
         if saw is not None and abs(saw.error_ns) < SAWTOOTH_LIMIT_NS and at.mono_ns - saw.at.mono_ns < SAWTOOTH_NS:
-            at = at.shifted(-round(saw.error_ns))
+            at = at.shifted(-round(saw.error_ns) if self.rhythm.period_ns == NS else 0)
         self._sawtooth = None
         if self.health.blocked(edge.at.mono_ns):
             self.pairing.refused["doubtful-receiver"] += 1
             self.pairing.why = "the receiver is well again: waiting for its next second"
             return None
+        if self.rhythm.contradiction() and not self.rivalled:
+            self.pairing.refused["wrong-edge"] += 1
+            self.pairing.why = self.rhythm.contradiction()
+            return None
         self.pulse.estimator.bias_ns = self._bias_ns + self._reported_ns + self.health.extra_ns
-        sample = self.pairing.edge(Edge(at, edge.kind, edge.sequence, edge.uncertainty_ns), present)
+        sample = self.pairing.edge(Edge(at, edge.kind, edge.sequence, edge.uncertainty_ns), present, self.rivalled)
+        self._square_off = self._square_off + 1 if self.rhythm.square and abs(self.pairing.off_ns) > 0.4 * self.rhythm.period_ns else 0
+        if self._square_off >= SQUARE_PULSES:
+            self._square_off = 0
+            self.rhythm.take_other()
         if sample is None or present is None or not self.pulse.add(sample, present.tai_at(at.mono_ns)):
             return None
         return sample
+
+    def pulse_news(self) -> str:
+        """What the log should say of the pulses, once: another rate, another doubt about which edge or second they are; "" for nothing."""
+        if not self.has_label:
+            return ""
+        off = (self.pairing.off_ns > 0) - (self.pairing.off_ns < 0)
+        now = (self.rhythm.changed, bool(self.rhythm.contradiction()), off)
+        if now == self._pulse_told:
+            return ""
+        news = self.rhythm.contradiction() or self.pairing.off_words() or self.rhythm.changed or "its pulses are in phase again"
+        self._pulse_told = now
+        return news
 
     def sampled(self, sample: Sample, present: Present | None) -> bool:
         """A finished sample from another program."""
@@ -279,6 +280,12 @@ class Source:
     def found(self, what: str) -> None:
         """The device is there."""
         self.present, self.what, self.lost_why = True, what, ""
+
+    def pulse_found(self, bias_us: float, how: str) -> None:
+        """Its pulse is stamped so, and may be that late."""
+        stated = self.config.pps_bias_us if isinstance(self.config, Pulse) else None
+        self._bias_ns = (bias_us if stated is None else stated) * 1e3
+        self._bias_how = how if stated is None else "as configured"
 
     def lost(self, why: str) -> None:
         """The device is gone: half a sentence and half a numbering go with it, what was learned stays."""
@@ -298,7 +305,7 @@ class Source:
         else:
             refid = PULSE_REFID
         channel = self.pulse
-        if not self._fresh(channel, now_mono_ns, FRESH_NS if self.has_label else LABEL_FRESH_NS):
+        if not self._fresh(channel, now_mono_ns, self._pulse_fresh_ns if self.has_label else LABEL_FRESH_NS):
             patience = max(self._waiting_since or 0, self.pulse.last_mono_ns) + PULSE_PATIENCE_NS
             if not self.has_label or (self.has_pulse and now_mono_ns < patience):
                 return None
@@ -308,7 +315,12 @@ class Source:
         plain = channel.estimator.estimate(now_mono_ns)
         warm = channel.follow(self._temperature, plain)
         last_ns, restarts = channel.last_mono_ns, channel.estimator.restarts
-        return Candidate(self.id, warm or plain, last_ns, refid, self.config.prefer, plain if warm else None, restarts)
+        return Candidate(self.id, warm or plain, last_ns, refid, self.config.prefer, self.config.trust, plain if warm else None, restarts)
+
+    @property
+    def _pulse_fresh_ns(self) -> int:
+        """How long a pulse counts: three seconds, or half a period beyond the next but one."""
+        return max(FRESH_NS, 5 * self.rhythm.period_ns // 2)
 
     def _fresh(self, channel: Channel, now: int, limit: int) -> bool:
         return channel.estimator.ready and now - channel.last_mono_ns < limit
@@ -343,9 +355,9 @@ class Source:
             return self.verdict.why
         if not self.has_pulse:
             return "timing its messages"
-        if not self.pulses:
-            return "waiting for pulses"
-        if now_mono_ns - self._pulse_mono_ns > FRESH_NS:
+        if self.rhythm.why() or not self.pulses:
+            return self.rhythm.why() or "waiting for pulses"
+        if now_mono_ns - self._pulse_mono_ns > self._pulse_fresh_ns:
             return f"no pulse for {(now_mono_ns - self._pulse_mono_ns) / NS:.0f} s: check the wire and the receiver's pulse setting"
         return self.pairing.why
 
@@ -398,4 +410,7 @@ class Source:
             message_delay_ms=delay[0] / 1e6 if delay else None,
             message_spread_ms=delay[1] / 2e6 if delay else None,
             rejected=rejected,
+            bias_us=(self._bias_ns + self._reported_ns) / 1e3 if self.has_pulse else None,
+            bias_how=self._bias_how,
+            pulse=self.rhythm.report(self.pairing.doubt()) if self.has_label else None,
         )

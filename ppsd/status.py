@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 
+from refclock.rhythm import PulseReport
 from refclock.sample import Satellite
 
 
@@ -61,6 +62,9 @@ class SourceStatus:
     message: str = ""  # "NMEA arrives 143 ms ± 4 after the pulse"; empty while not measured
     satellites: tuple[Satellite, ...] = ()
     health: tuple[str, ...] = ()  # what is the matter with the receiver, a sentence each
+    bias_us: float | None = None  # how late its pulses may be stamped: part of the bound
+    bias_how: str = ""  # by what they are stamped; "as configured"
+    pulse: PulseReport | None = None  # rate, width, jitter and verdict of its pulses; None before the first edge
 
 
 @dataclass(frozen=True, slots=True)

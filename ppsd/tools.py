@@ -6,29 +6,32 @@ configuration, keeping what was there.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import select
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, TextIO
 
 from ppsd.config import Config, parse
 from ppsd.doctor_hardware import release
 from refclock.config import ConfigError
+from refclock.control_line import open_pulse
 from refclock.detect import Probe, Verdict
 from refclock.framing import FrameKind, Framer
 from refclock.host import Host
-from refclock.kernel import LocalClock, PpsDevice
+from refclock.kernel import LocalClock
 from refclock.nmea import NmeaDecoder
 from refclock.ports import Port, Pulse, pair, pulses, serial_ports
-from refclock.sample import NS, SecondLabel
+from refclock.rhythm import Rhythm
+from refclock.sample import NS, EdgeKind, SecondLabel
 from refclock.serial_port import SerialPort
 from refclock.timescales import DAY_S
 from refclock.ubx import UbxDecoder
@@ -176,15 +179,19 @@ def detect(config: Config, patience_s: float, as_json: bool, apply_to: Path | No
 
 
 def _apply(path: Path, good: str, out: TextIO) -> int:
-    """Add the tables to the configuration if the whole is good then; what was there is kept, also as FILE.bak."""
+    """Add the tables to the configuration."""
     before = path.read_text(encoding="utf-8") if path.exists() else ""
-    after = f"{before.rstrip()}\n\n# found by refclock detect\n{good}".lstrip()
+    return rewrite(path, before, f"{before.rstrip()}\n\n# found by refclock detect\n{good}".lstrip(), "detect", out)
+
+
+def rewrite(path: Path, before: str, after: str, command: str, out: TextIO) -> int:
+    """Make ``after`` of the configuration if that is good; what was there is kept, also as FILE.bak."""
     try:
         parse(after, str(path))
     except ConfigError as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)
-        print(f"refclock detect: {path} was left as it is: what was found does not go with what it says", file=sys.stderr)
+        print(f"refclock {command}: {path} was left as it is: what was found does not go with what it says", file=sys.stderr)
         return 78
     path.parent.mkdir(parents=True, exist_ok=True)
     if before:
@@ -241,58 +248,40 @@ def watch_line(path: str, baud: int, config: Config, duration_s: float | None, o
 # ---- pps ----------------------------------------------------------------------------------------------------------------------------
 
 
-def pulse_verdict(stamps: Sequence[int], widths: Sequence[int]) -> str:
-    """What pulses are worth, from the stamps of one edge and the times to the other (ns)."""
-    if len(stamps) < 3:
-        return "too few pulses to judge: is there a fix, and is the wire on the right pin?"
-    gaps = sorted(b - a for a, b in pairwise(stamps))
-    middle = gaps[len(gaps) // 2]
-    spread = sorted(abs(gap - middle) for gap in gaps)[int(0.9 * (len(gaps) - 1))]
-    rate = NS / middle
-    words = [f"{rate:.3g} pulses a second" if abs(rate - 1) > 0.001 else "one pulse a second", f"jitter {spread / 1e3:.1f} µs (9 of 10)"]
-    missing = sum(round(gap / middle) - 1 for gap in gaps)
-    if missing:
-        words.append(f"{missing} missing")
-    if widths:
-        width = sorted(widths)[len(widths) // 2]
-        words.append(f"{width / 1e6:.1f} ms wide")
-        if abs(width / NS * rate - 0.5) < 0.05:
-            words.append("half on, half off: state which edge marks the second")
-    good = abs(rate - 1) < 0.001 and spread < 100_000 and not missing
-    return ", ".join(words) + (": good" if good else ": not what timing wants; refclock doctor tells more")
-
-
 def watch_pulses(path: str, count: int | None, out: TextIO) -> int:
-    """Edges as ppstest prints them, until ``count`` of either kind came (None: for ever), and what they are worth; 0 good, 1 not."""
-    device = PpsDevice(path)
-    asserts, clears, seen = list[int](), list[int](), 0
-    silent, last = 0, (0, 0)
+    """Edges as ppstest prints them, until ``count`` of either kind came (None: for ever), and what they are worth; 0 good, 1 not.
+
+    ``path``: as ``pps`` in the configuration. OSError says what failed, in words.
+    """
+    came, rhythm, seen, silent = threading.Event(), Rhythm(), 0, 0
+    last = dict.fromkeys(EdgeKind, "0.000000000, sequence: 0")
+    device = open_pulse(path, LocalClock(), came.set)
     try:
         while (count is None or seen < count) and silent < 4:
-            event = device.fetch(3.0)
-            if event is None:
+            if not came.wait(3.0):
                 silent += 1
                 print(f"no pulse in {3 * silent} s", file=out, flush=True)
                 continue
+            came.clear()
             silent = 0
-            if event.assert_sequence != last[0]:
-                asserts.append(event.assert_real_ns)
-            if event.clear_sequence != last[1]:
-                clears.append(event.clear_real_ns)
-            last = event.assert_sequence, event.clear_sequence
-            seen += 1
-            both = zip((event.assert_real_ns, event.clear_real_ns), last, strict=True)
-            at = [f"{ns // NS}.{ns % NS:09}, sequence: {number}" for ns, number in both]
-            print(f"source 0 - assert {at[0]} - clear  {at[1]}", file=out, flush=True)
+            for edge in device.take()[: None if count is None else count - seen]:
+                seen += 1
+                rhythm.accept(edge)
+                last[edge.kind] = f"{edge.at.real_ns // NS}.{edge.at.real_ns % NS:09}, sequence: {edge.sequence}"
+                print(f"source 0 - assert {last[EdgeKind.ASSERT]} - clear  {last[EdgeKind.CLEAR]}", file=out, flush=True)
+            if device.error:
+                raise OSError(errno.ENODEV, device.error)
     except KeyboardInterrupt:
         pass
     finally:
-        device.close()
-    stamps = asserts or clears
-    widths = [min((c - a for c in clears if c > a), default=0) for a in asserts]
-    verdict = pulse_verdict(stamps, [w for w in widths if 0 < w < NS])
-    print(verdict, file=out)
-    return 0 if verdict.endswith(": good") else 1
+        device.stop()
+    report = rhythm.report()
+    if report is None:
+        print("no edge at all: is there a fix, and is the wire on the right pin?", file=out)
+        return 1
+    for words in dict.fromkeys((report.words, *report.doubts)):
+        print(words, file=out)
+    return 0 if report.good else 1
 
 
 # ---- sats ---------------------------------------------------------------------------------------------------------------------------

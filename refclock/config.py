@@ -100,16 +100,24 @@ def socket_path(text: str) -> str | None:
     return absolute_path(text)
 
 
+def run_directory(text: str) -> str | None:
+    """Complaint about a directory that cannot hold unix sockets."""
+    longest = SOCKET_PATH_BYTES - len("/clock.sock")
+    return f"longer than {longest} bytes (it holds unix sockets)" if len(text.encode()) > longest else absolute_path(text)
+
+
 # ---- the tables -------------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnySource:
-    """What every ``[[source]]`` has. ``prefer``: wins among agreeing sources. ``noselect``: measured and shown, never used."""
+    """What every ``[[source]]`` has. ``prefer``: wins among agreeing sources. ``trust``: only trusted sources decide which time is true, as
+    long as one of them has one. ``noselect``: measured and shown, never used."""
 
     kind: ClassVar[str] = ""
     name: str = key("", "a unique name; default: made from the type", empty=True, check=plain_name)
     prefer: bool = key(False, "true or false")
+    trust: bool = key(False, "true or false")
     noselect: bool = key(False, "true or false")
 
 
@@ -118,8 +126,8 @@ class Pulse(AnySource):
     """Sources whose seconds may be marked by a pulse.
 
     ``pps_over_usb``: whether the pulse's line is polled by USB frames; while that is not known and the stamps look like it, the
-    bound allows for a frame. ``pps_bias_us`` is how late the kernel may stamp the edge: an allowance that goes into the bound
-    (interrupt latency on a Raspberry Pi is 5 to 12 µs; published satpulse measurements). ``message_delay_ms``: when the message's first
+    bound allows for a frame. ``pps_bias_us`` is how late the edge may be stamped: an allowance that goes into the bound; None = by how it
+    is stamped (``refclock.control_line``). ``refclock calibrate pps`` measures it. ``message_delay_ms``: when the message's first
     byte arrives after the second it names; None = learned. ``pulse_without_fix_s``: how long pulses are believed after the last valid
     second.
     """
@@ -127,7 +135,7 @@ class Pulse(AnySource):
     pps: str = key("", 'a device like "/dev/pps0" or a line like "/dev/ttyS0:dcd"; "" for none', empty=True, check=absolute_path)
     edge: str = key("auto", "which edge marks the second", choices=("auto", "assert", "clear"))
     pps_over_usb: bool | None = key(None, "true or false; not set: told by the pulse's driver")
-    pps_bias_us: float = key(15.0, "microseconds", low=0, high=10_000)
+    pps_bias_us: float | None = key(None, "microseconds; not set: by how the pulse is stamped", low=0, high=10_000)
     message_delay_ms: float | None = key(None, "milliseconds", low=-100, high=2000)
     message_delay_uncertainty_ms: float | None = key(None, "milliseconds", low=0.001, high=1000)
     pulse_without_fix_s: float = key(10.0, "seconds", low=1, high=3600)

@@ -2,8 +2,8 @@
 
 DCD becomes a kernel source (line discipline N_PPS) where the kernel lets us. Otherwise a thread waits for the change and reads the clock:
 then the stamp is late by the wake-up of a thread, 20 to 200 µs on an idle machine and more on a busy one, and over USB by up to another
-millisecond of polling; adapters that cannot wait (CP210x) are looked at each millisecond. ``BIAS_US`` is what the bound allows for that at
-least.
+millisecond of polling; adapters that cannot wait (CP210x) are looked at each millisecond. The ``Stamping``s say what the bound allows for
+that unless the configuration states what was measured.
 """
 
 from __future__ import annotations
@@ -16,20 +16,23 @@ import struct
 import termios
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
 from refclock.host import Host
 from refclock.kernel import LocalClock
-from refclock.ports import pulses
-from refclock.pps import JOIN_S, KEPT, PpsThread
+from refclock.ports import over_usb, pulses
+from refclock.pps import BY_KERNEL, JOIN_S, EdgeQueue, PpsThread, Stamping
 from refclock.sample import Edge, EdgeKind
 
 LINES: Final = {"dcd": termios.TIOCM_CAR, "cts": termios.TIOCM_CTS, "dsr": termios.TIOCM_DSR, "ri": termios.TIOCM_RI}
 """Control lines that a pulse may be wired to, most usual first."""
-BIAS_US: Final = {"uart": 200.0, "usb": 2000.0}
-"""Allowances for stamps made by a thread (see above)."""
+BY_THREAD: Final = Stamping("by a thread that waits for a control line", 200.0)
+BY_THREAD_USB: Final = Stamping("by a thread that waits for a control line over USB", 2000.0)
+BY_DISCIPLINE: Final = Stamping("by the kernel, on a serial port's line", 120.0)
+BY_KERNEL_USB: Final = Stamping("by the kernel, over USB", 1000.0)
+"""Measured by others: 94 µs on a motherboard's DCD whose processor sleeps between, 215 µs behind an FT232H (receivers.md section 0.4); an
+adapter at full speed is asked each millisecond (USB 2.0 section 8.4.3)."""
 N_PPS: Final = 18
 """The line discipline that stamps DCD in the kernel (include/uapi/linux/tty.h)."""
 ATTACH_S: Final = 0.5
@@ -44,6 +47,7 @@ class PulseDevice(Protocol):
     """What PpsThread and ControlLine have in common."""
 
     error: str
+    stamping: Stamping
 
     def take(self) -> list[Edge]:
         """The edges since the last call, in order."""
@@ -74,19 +78,20 @@ def attach(tty: str, host: Host) -> tuple[int, str]:
         raise
 
 
-class ControlLine:
+class ControlLine(EdgeQueue):
     """Changes of one control line of a serial port, stamped by a thread. As PpsThread; ``waits``: False when it has to be looked at.
 
     A thread that waits for a change that never comes ends with the process: nothing else ends TIOCMIWAIT.
     """
 
     def __init__(self, tty: str, line: str, clock: LocalClock, wake: Callable[[], None], look: bool = False) -> None:
+        super().__init__()
         self.path = f"{tty}:{line}"
         self.error = ""
         self.waits = not look
+        self.stamping = BY_THREAD_USB if _usb(tty) else BY_THREAD
         self._mask = LINES[line]
         self._clock, self._wake = clock, wake
-        self._edges: deque[Edge] = deque(maxlen=KEPT)
         self._stopping = threading.Event()
         try:
             self._fd = os.open(tty, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -104,13 +109,6 @@ class ControlLine:
     def _read(self) -> bool:
         return bool(struct.unpack("i", fcntl.ioctl(self._fd, termios.TIOCMGET, bytes(4)))[0] & self._mask)
 
-    def take(self) -> list[Edge]:
-        """The edges since the last call, in order."""
-        edges = []
-        while self._edges:
-            edges.append(self._edges.popleft())
-        return edges
-
     def stop(self) -> None:
         """End the thread at the next change of the line at the latest."""
         self._stopping.set()
@@ -127,7 +125,7 @@ class ControlLine:
                     self._level = level
                     sequence += 1
                     kind = EdgeKind.ASSERT if level else EdgeKind.CLEAR
-                    self._edges.append(Edge(at, kind, sequence, self._clock.uncertainty_ns))
+                    self.put(Edge(at, kind, sequence, self._clock.uncertainty_ns))
                     self._wake()
         except OSError as e:
             self.error = f"{self.path}: {os.strerror(e.errno or 0)}; plug the receiver in again"
@@ -154,7 +152,7 @@ class _Attached(PpsThread):
 
     def __init__(self, fd: int, path: str, clock: LocalClock, wake: Callable[[], None]) -> None:
         self._tty_fd = fd
-        super().__init__(path, clock, wake)
+        super().__init__(path, clock, wake, kernel_stamping(path, Host()))
 
     def stop(self) -> None:
         """As PpsThread; the port gets its own line discipline back."""
@@ -170,19 +168,22 @@ def control_line(path: str) -> tuple[str, str] | None:
     return (tty, line) if separator and line in LINES else None
 
 
-def allowance_us(path: str, stated_us: float) -> float:
-    """The bias that a pulse needs at least: of a control line that of a thread's stamps, for whether the kernel helps is not known yet."""
-    parts = control_line(path)
-    if parts is None:
-        return stated_us
-    return max(stated_us, BIAS_US["usb" if "ttyUSB" in parts[0] or "ttyACM" in parts[0] else "uart"])
+def _usb(tty: str) -> bool:
+    return "ttyUSB" in tty or "ttyACM" in tty
+
+
+def kernel_stamping(path: str, host: Host) -> Stamping:
+    """How a kernel pulse device stamps, by what its driver tells."""
+    if over_usb(host, path):
+        return BY_KERNEL_USB
+    return BY_DISCIPLINE if any(p.tty for p in pulses(host) if p.path == host.target(path)) else BY_KERNEL
 
 
 def open_pulse(path: str, clock: LocalClock, wake: Callable[[], None]) -> PulseDevice:
     """The pulse that a configuration names, a /dev/ppsN or a control line; OSError as PpsThread."""
     parts = control_line(path)
     if parts is None:
-        return PpsThread(path, clock, wake)
+        return PpsThread(path, clock, wake, kernel_stamping(path, Host()))
     tty, line = parts
     if line == "dcd":
         fd = -1

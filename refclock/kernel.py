@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 _Handle = TypeVar("_Handle")
 
-STEP_NS: Final = 1_000_000
-"""REALTIME - MONOTONIC that changes by more is a step. The kernel moves both at one rate, so this only has to exceed the reading error; a
-step below it spoils no more than the one stamp taken across it, and by less than this."""
+STEP_NS: Final = 50_000
+"""REALTIME - MONOTONIC that changes by more is a step. The kernel moves both at one rate, so this only has to exceed the reading error
+(which is added: readings may be interrupted); a step below it spoils no more than the one stamp taken across it, and by less than this."""
 STAMP_AGE_NS: Final = 10 * NS
 """Older stamps are not converted: they waited somewhere, and nobody wants them any more."""
 READING_GAP_NS: Final = 20_000_000

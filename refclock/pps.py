@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from refclock.kernel import LocalClock, PpsDevice, PpsEvent
 from refclock.sample import Edge, EdgeKind
@@ -29,7 +29,7 @@ SYSFS: Final = Path("/sys/class/pps")
 
 _HINTS: Final = {
     errno.ENOENT: (
-        "on a Raspberry Pi put dtoverlay=pps-gpio,gpiopin=18 (the pin with the pulse) into /boot/firmware/config.txt and reboot;"
+        "on a Raspberry Pi put dtoverlay=pps-gpio,gpiopin=18,capture_clear=on (the pulse's pin) into /boot/firmware/config.txt and reboot;"
         " for a pulse on a serial port's DCD line run: ldattach PPS <tty>"
     ),
     errno.EACCES: 'give this user access by the udev line: SUBSYSTEM=="pps", GROUP="dialout", MODE="0660"',
@@ -63,20 +63,50 @@ def refusal(path: str, sysfs: Path = SYSFS) -> str:
     return ""
 
 
-class PpsThread:
+class Stamping(NamedTuple):
+    """How a pulse gets its stamps, in words, and how late (µs) they may be when nobody measured it: goes into the bound."""
+
+    how: str
+    bias_us: float
+
+
+class EdgeQueue:
+    """The last ``KEPT`` edges of a device, between the thread that stamps them and the shell that takes them."""
+
+    def __init__(self) -> None:
+        self._edges: deque[Edge] = deque(maxlen=KEPT)
+
+    def put(self, edge: Edge) -> None:
+        """Keep an edge."""
+        self._edges.append(edge)
+
+    def take(self) -> list[Edge]:
+        """The edges since the last call, in order."""
+        edges = []
+        while self._edges:
+            edges.append(self._edges.popleft())
+        return edges
+
+
+BY_KERNEL: Final = Stamping("by the kernel", 15.0)
+"""The interrupt latency of a Raspberry Pi's pin is 5 to 12 µs, a motherboard's is like it (published satpulse measurements)."""
+
+
+class PpsThread(EdgeQueue):
     """Edges of ``path`` from now on. ``wake`` is called in the thread after each edge and after a failure; it must not block.
 
     OSError from the constructor: the device cannot be opened or must not be used; ``strerror`` is the sentence for people. ``error``: the
     same when the device failed later; then the thread has ended. ``unplaced``: edges whose stamp a step of the clock made useless.
     """
 
-    def __init__(self, path: str, clock: LocalClock, wake: Callable[[], None]) -> None:
+    def __init__(self, path: str, clock: LocalClock, wake: Callable[[], None], stamping: Stamping = BY_KERNEL) -> None:
+        super().__init__()
+        self.stamping = stamping
         self.path = path
         self.error = ""
         self.unplaced = 0
         self._clock = clock
         self._wake = wake
-        self._edges: deque[Edge] = deque(maxlen=KEPT)
         self._stopping = threading.Event()
         refused = refusal(path)
         if refused:
@@ -93,13 +123,6 @@ class PpsThread:
         self._node = _node(path)
         self._thread = threading.Thread(target=self._run, name=f"pps {path}", daemon=True)
         self._thread.start()
-
-    def take(self) -> list[Edge]:
-        """The edges since the last call, in order."""
-        edges = []
-        while self._edges:
-            edges.append(self._edges.popleft())
-        return edges
 
     def stop(self) -> None:
         """End the thread and close the device; returns within JOIN_S."""
@@ -143,7 +166,7 @@ class PpsThread:
             if at is None:
                 self.unplaced += 1
             else:
-                self._edges.append(Edge(at, kind, sequence, self._clock.uncertainty_ns))
+                self.put(Edge(at, kind, sequence, self._clock.uncertainty_ns))
 
 
 def _node(path: str) -> tuple[int, int] | None:

@@ -18,18 +18,22 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(["ppsd", "ppsd.events", "ppsd.ntp", "ppsd.config", "ppsd.access", "ppsd.keys", "ppsd.toml_lines"], 1),
     # 2 machines
     **dict.fromkeys([f"refclock.{m}" for m in ("foreign", "framing", "labels", "nmea", "ubx", "ubx_health", "health")], 2),
-    **dict.fromkeys([f"refclock.{m}" for m in ("dates", "detect", "proprietary", "gpsd", "receiver", "trust", "pairing", "filter")], 2),
+    **dict.fromkeys(
+        [f"refclock.{m}" for m in ("dates", "detect", "proprietary", "gpsd", "receiver", "trust", "pairing", "filter", "rhythm")], 2
+    ),
     **dict.fromkeys(["refclock.configure", "refclock.upkeep"], 2),
-    **dict.fromkeys([f"ppsd.{m}" for m in ("bank", "frames", "noise", "wander", "thermal", "temperature", "compensated", "following")], 2),
+    **dict.fromkeys([f"ppsd.{m}" for m in ("bank", "frames", "noise", "wander")], 2),
+    **dict.fromkeys([f"ppsd.{m}" for m in ("thermal", "temperature", "compensated", "following", "channel")], 2),
     **dict.fromkeys([f"ppsd.{m}" for m in ("estimator", "selection", "timescale", "leap", "source", "engine", "status")], 2),
     # 3 devices
     **dict.fromkeys([f"refclock.{m}" for m in ("kernel", "host", "ports", "serial_port", "pps", "feed", "intake")], 3),
-    **dict.fromkeys([f"refclock.{m}" for m in ("gpsd_socket", "control_line", "_kernel")], 3),
-    **dict.fromkeys([f"ppsd.{m}" for m in ("clock", "devices", "server", "interfaces", "state", "control", "thermometer", "_server")], 3),
+    **dict.fromkeys([f"refclock.{m}" for m in ("gpsd_socket", "control_line", "output_line", "_kernel")], 3),
+    **dict.fromkeys([f"ppsd.{m}" for m in ("clock", "devices", "server", "interfaces", "state", "control", "wakeup")], 3),
+    **dict.fromkeys(["ppsd.thermometer", "ppsd._server"], 3),
     # 4 programs
     **dict.fromkeys([f"ppsd.{m}" for m in ("run", "serve", "signals", "supervise", "foreground", "cli", "reports", "query", "clients")], 4),
     **dict.fromkeys([f"ppsd.{m}" for m in ("examination", "doctor", "doctor_hardware", "doctor_clock")], 4),
-    **dict.fromkeys([f"ppsd.{m}" for m in ("arguments", "tools", "receiver_tool", "replay", "log", "__main__")], 4),
+    **dict.fromkeys([f"ppsd.{m}" for m in ("arguments", "tools", "calibrate", "receiver_tool", "replay", "log", "__main__")], 4),
 }
 THIRD_PARTY = {
     "pynmea2": {"refclock.nmea"},

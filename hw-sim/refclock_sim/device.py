@@ -38,13 +38,25 @@ CATCH_UP_NS = 2 * NS
 """After a longer sleep (suspend, a step of the host's clock) the seconds between are left out."""
 
 
-def preload_library() -> Path:
-    """The built fake_pps, beside this file. FileNotFoundError when the package was not built."""
+def preload_library(name: str) -> Path:
+    """The built ``fake_pps`` or ``fake_clock``, beside this file. FileNotFoundError when the package was not built."""
     for suffix in importlib.machinery.EXTENSION_SUFFIXES:
-        path = Path(__file__).with_name(f"fake_pps{suffix}")
+        path = Path(__file__).with_name(f"{name}{suffix}")
         if path.exists():
             return path
-    raise FileNotFoundError(f"{Path(__file__).with_name('fake_pps*.so')} is not built: run python setup.py build_ext --inplace")
+    raise FileNotFoundError(f"{Path(__file__).with_name(f'{name}*.so')} is not built: run python setup.py build_ext --inplace")
+
+
+def clock_environment(state: Path, utc_ns: int) -> dict[str, str]:
+    """Environment variables under which programs share a system clock of their own that they may set and steer (fake_clock.c).
+
+    ``state``: its file, made by the first of them; ``utc_ns``: what it reads then, ns since 1970.
+    """
+    return {
+        "LD_PRELOAD": str(preload_library("fake_clock")),
+        "REFCLOCK_FAKE_CLOCK": str(state.absolute()),
+        "REFCLOCK_FAKE_CLOCK_START": str(utc_ns),
+    }
 
 
 def preload_environment(directory: Path, pps_device: str = PPS_DEVICE) -> dict[str, str]:
@@ -59,7 +71,7 @@ def preload_environment(directory: Path, pps_device: str = PPS_DEVICE) -> dict[s
             raise ValueError(f"{path}: a path with ':' or '=' cannot be simulated")
     others = os.environ.get("LD_PRELOAD", "")
     return {
-        "LD_PRELOAD": f"{others} {preload_library()}".strip(),
+        "LD_PRELOAD": f"{others} {preload_library('fake_pps')}".strip(),
         "REFCLOCK_FAKE_PPS": f"{pps_device}={pulse}",
         "REFCLOCK_FAKE_TTY": f"{line}={pulse}",
     }

@@ -2,16 +2,19 @@
 
     claim = "what a user may rely on"
     duration_s = 1800
-    [start]       utc = 2026-12-31T23:30:00Z, clock_offset_s = 0.1 (the system clock is that far ahead)
+    [start]       utc = 2026-12-31T23:30:00Z, clock_offset_s = 0.1 (the system clock is that far ahead),
+                  clock_kept_ms (the kernel says that NTP keeps it so well)
     [oscillator]  ppm, wander, sine_ppm, sine_period_s, [[oscillator.ramps]] ppm at_s over_s lag_s
     [temperature] what warms crystal and thermometer: keys of thermal.Heat (celsius, day, day_s, load ...), [[temperature.warmings]] kelvin
                   at_s over_s; without the table there is no thermometer
-    [pulse]       model (of pulse.PRESETS, or "none"), late_us (constant), inverted (the wiring turns the pulse round)
+    [pulse]       model (of pulse.PRESETS, or "none"), late_us (constant), inverted (the wiring turns the pulse round), width_ms,
+                  rate_hz (1 to 10 a second, 0.5, 0.2 ...), edges ("both", or the only kind that reaches us)
     [receiver]    kind (of receiver.MODELS), baud, fix_after_s, leap_known_after_s, leap_error_s, leap_at (UTC midnight), leap_step_s,
                   rollovers, delay_ms, without (messages)
     [config]      keys of a [[source]] type = "receiver" (pps_bias_us, edge ...) and of [clock]
     [state]       what an earlier run left (utc_s, gps0.delay_ms ...)
-    [[fault]]     what = one of FAULTS, from_s, until_s, value, share
+    [[fault]]     what = one of FAULTS, from_s, until_s, value, share; pulse-rate: value pulses a second; stray-pulse: each second with
+                  probability share; hum: value edges of each kind a second instead of pulses
     [limits]      locked_within_s, max_error_us (after it), settled_max_error_us (last tenth), final = "LOCKED" ...,
                   unsynchronised_until_s, holdover (true: must have been in it), says (sentences, or parts, that people must have been told)
 
@@ -35,10 +38,12 @@ from refclock_sim.thermal import LIES, Heat, Warming
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The true time at the start, and how far ahead of it the system clock is."""
+    """The true time at the start, and how far ahead of it the system clock is; ``clock_kept_ms``: within what the kernel says that another
+    program keeps it (the world's is left to its crystal, whatever is said)."""
 
     utc: datetime = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
     clock_offset_s: float = 0.05
+    clock_kept_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +82,15 @@ class OscillatorModel:
 
 @dataclass(frozen=True, slots=True)
 class PulseModel:
-    """A preset of ``pulse``, always ``late_us`` later; ``width_ms`` of the pulse; ``inverted`` wiring."""
+    """A preset of ``pulse``, always ``late_us`` later; ``width_ms`` of the pulse; ``inverted`` wiring; ``rate_hz`` a whole number of pulses
+    a second, or one every so many whole seconds; ``edges`` that reach us: both, or one kind."""
 
     model: str = "clean"
     late_us: float = 0.0
     width_ms: float = 100.0
     inverted: bool = False
+    rate_hz: float = 1.0
+    edges: str = "both"
 
     def make(self, seed: int) -> pulse.PulseError | None:
         """The pulse of one run; None without one."""
@@ -124,7 +132,20 @@ class Fault:
         return LabelFault(self.from_s, self.until_s, delay_ns=round(self.value * 1e9), probability=self.share)
 
 
-FAULTS = ("no-pulse", "no-fix", "late-label", "label-delay", "unplugged", "clock-step", "pulse-offset", *TROUBLES, *LIES)
+FAULTS = (
+    "no-pulse",
+    "no-fix",
+    "late-label",
+    "label-delay",
+    "unplugged",
+    "clock-step",
+    "pulse-offset",
+    "pulse-rate",
+    "stray-pulse",
+    "hum",
+    *TROUBLES,
+    *LIES,
+)
 
 
 @dataclass(frozen=True, slots=True)

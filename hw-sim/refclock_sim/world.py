@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -39,6 +39,7 @@ from refclock.config import ReceiverSource
 from refclock.sample import NS, Edge, EdgeKind, Instant, SourceId
 from refclock.timescales import NTP_UNIX_S, LeapTable
 from refclock_sim.gnss import TROUBLES, Gnss
+from refclock_sim.pulse import PulseError
 from refclock_sim.receiver import MODELS, Receiver
 from refclock_sim.scenario import Fault, Outcome, Scenario, ScenarioError, load_scenario
 from refclock_sim.thermal import LIES, Board
@@ -49,6 +50,8 @@ RAW_START_NS = 5_000 * NS
 EDGE_NOTICE_NS = 60_000
 """From the edge to the event: a thread wakes up."""
 REQUEST = bytes([0x23]) + bytes(39) + b"\x12\x34\x56\x78\x9a\xbc\xde\xf0"
+SPIKE_NS = 20e3
+"""Width of a stray pulse: what couples in from a neighbouring wire."""
 TURN_NS = 20_000
 """From arrival to departure of a packet."""
 BOUND_RESOLUTION_NS = 2
@@ -100,6 +103,8 @@ class World:
         self._rate = 0.0
         self._era = 0
         self._line: list[tuple[int, bytes]] = []  # (true ns since the start, chunk) still to arrive
+        self._wire: list[tuple[float, EdgeKind]] = []  # the same of edges
+        self._strays = Random(f"strays {scenario.name}/{seed}")
         self._plugged = True
         pps = "/dev/simulated-pps" if self._pulse else ""
         source = ReceiverSource(name=str(GPS), device="/dev/simulated", pps=pps, **dict(scenario.config))
@@ -155,21 +160,39 @@ class World:
             happenings.append((0.0, "lost" if unplugged else "found", b""))
         if unplugged:
             self._line.clear()
+            self._wire.clear()
             return happenings
         if self._pulse is not None:
-            late = self._pulse.late_ns(k, self._raw)
-            offset = self._active("pulse-offset", k)
-            late += offset.value * 1e9 if offset is not None else 0.0
-            if self._active("no-pulse", k) is None and late < 0.8e9:
-                kinds = (EdgeKind.CLEAR, EdgeKind.ASSERT) if self.scenario.pulse.inverted else (EdgeKind.ASSERT, EdgeKind.CLEAR)
-                happenings.append((late, "edge", kinds[0]))
-                happenings.append((late + self.scenario.pulse.width_ms * 1e6, "edge", kinds[1]))
+            self._wire += [(k * 1e9 + into, kind) for into, kind in self._edges(k, tai_ns // NS, self._pulse)]
+            happenings += [(at - k * 1e9, "edge", kind) for at, kind in self._wire if at < (k + 1) * 1e9]
+            self._wire = [(at, kind) for at, kind in self._wire if at >= (k + 1) * 1e9]
         self._line += [(k * NS + chunk.offset_ns, chunk.data) for chunk in self._receiver.cycle(tai_ns // NS)]
         for at, chunk in self._line:
             if at < (k + 1) * NS:
                 happenings.append((float(at - k * NS), "bytes", chunk))
         self._line = [(at, chunk) for at, chunk in self._line if at >= (k + 1) * NS]
         return happenings
+
+    def _edges(self, k: int, tai_s: int, errors: PulseError) -> Iterator[tuple[float, EdgeKind]]:
+        """The edges that begin in true second ``k``: (ns into it, kind)."""
+        model = self.scenario.pulse
+        late = errors.late_ns(k, self._raw)
+        offset, rate = self._active("pulse-offset", k), self._active("pulse-rate", k)
+        late += offset.value * 1e9 if offset is not None else 0.0
+        rate_hz = model.rate_hz if rate is None else rate.value
+        kinds = (EdgeKind.CLEAR, EdgeKind.ASSERT) if model.inverted else (EdgeKind.ASSERT, EdgeKind.CLEAR)
+        spikes: list[tuple[float, float]] = []  # (beginning, width)
+        hum, stray = self._active("hum", k), self._active("stray-pulse", k)
+        if hum is not None:
+            spikes += [((j + 0.5) / hum.value * 1e9, 0.5 / hum.value * 1e9) for j in range(round(hum.value))]
+        elif self._active("no-pulse", k) is None and late < 0.8e9 and (rate_hz >= 1 or tai_s % round(1 / rate_hz) == 0):
+            spikes += [(late + j / rate_hz * 1e9, model.width_ms * 1e6) for j in range(max(1, round(rate_hz)))]
+        if stray is not None and self._strays.random() < stray.share:
+            spikes.append((self._strays.random() * 0.9e9, SPIKE_NS))
+        for at, width in spikes:
+            for kind, edge in zip(kinds, (at, at + width), strict=True):
+                if model.edges in ("both", kind.value):
+                    yield edge, kind
 
     def _happen(self, k: int, into: float, kind: str, payload: bytes | EdgeKind) -> None:
         at = self._instant(into)
@@ -185,7 +208,8 @@ class World:
             if celsius is not None:
                 self._effects(engine.handle(TemperatureRead("simulated thermometer", celsius, at)))
         elif kind == "tick":
-            self._effects(engine.handle(Ticked(at)))
+            kept_ms = self.scenario.start.clock_kept_ms
+            self._effects(engine.handle(Ticked(at, None if kept_ms is None else round(kept_ms * 1e6))))
             if engine.mode is Mode.TRACK and self.outcome.locked_after_s is None:
                 self.outcome.locked_after_s = float(k + 1)
             self.outcome.held_over = self.outcome.held_over or engine.mode is Mode.HOLDOVER
@@ -207,6 +231,8 @@ class World:
         sentences = [f"{snapshot.verdict}: {snapshot.why}" if snapshot.why else snapshot.verdict]
         for source in snapshot.sources:
             sentences += [*source.health, *filter(None, [source.message])]
+            if source.pulse is not None:
+                sentences += [*source.pulse.doubts, *filter(None, [source.pulse.changed])]
         if snapshot.temperature is not None:
             sentences.append(snapshot.temperature.words)
         for words in sentences:

@@ -14,11 +14,10 @@ from peers import Processes, wait_for
 
 from ppsd.config import Config, read
 from ppsd.receiver_tool import receiver_command
-from ppsd.tools import Found, blocks, detect, listen, pulse_verdict, sky, watch_line
+from ppsd.tools import Found, blocks, detect, listen, sky, watch_line
 from refclock.detect import Verdict
 from refclock.host import Host
 from refclock.ports import Port
-from refclock.sample import NS
 
 PATIENCE_S = 30.0
 NOT_BEFORE_S = 1_700_000_000
@@ -130,24 +129,6 @@ def test_the_stream_is_shown_with_reasons(processes: Processes, tmp_path: Path) 
     assert "NMEA at 38400 baud" in text
     assert "names " in text
     assert "$GPGSV" in text or "$GNGSV" in text
-
-
-@pytest.mark.parametrize(
-    ("gaps_ns", "width_ns", "words"),
-    [
-        ([NS + 200, NS - 300, NS + 100, NS], 100_000_000, "one pulse a second, jitter 0.1 µs (9 of 10), 100.0 ms wide: good"),
-        ([NS // 10] * 30, 5_000_000, "10 pulses a second"),
-        ([NS, 3 * NS, NS, NS], 0, "2 missing"),
-        ([NS] * 5, NS // 2, "half on, half off"),
-        ([NS], 0, "too few pulses"),
-    ],
-)
-def test_pulses_are_judged(gaps_ns: list[int], width_ns: int, words: str) -> None:
-    """Rate, jitter, gaps and width in one sentence."""
-    stamps = [1_800_000_000 * NS]
-    for gap in gaps_ns:
-        stamps.append(stamps[-1] + gap)
-    assert words in pulse_verdict(stamps, [width_ns] * len(stamps) if width_ns else [])
 
 
 def test_the_sky() -> None:

@@ -8,7 +8,7 @@ from refclock_sim.gnss import Gnss
 from refclock_sim.receiver import MODELS
 from refclock_sim.receiver import Receiver as SimReceiver
 
-from refclock.pairing import AMBIGUOUS_NS, Pairing, Present
+from refclock.pairing import AMBIGUOUS_NS, DEFAULT_DELAY_UNCERTAINTY_NS, Pairing, Present
 from refclock.receiver import Receiver
 from refclock.sample import NS, Edge, EdgeKind, Instant, Sample, SecondLabel
 from refclock.timescales import LeapTable
@@ -97,12 +97,86 @@ def test_half_a_second_is_refused_with_the_reason(delay_s: float, labels: int) -
 
 @given(st.integers(-90_000_000, 90_000_000), st.floats(1.0, 90e6))
 def test_below_a_tenth_of_a_second_pulses_are_rounded(error_ns: int, bound_ns: float) -> None:
-    """With a bound below 0.1 s the pulse takes the timescale's nearest second, labels or not."""
+    """With a bound below 0.1 s the pulse takes the timescale's nearest second, labels or not; one that lies 25 ms and the bound off it is
+    refused with how far, for it may be a trailing edge."""
     pairing = Pairing(None, 300_000_000)
     present = Present(MONO0, (UTC0 + 37) * NS + error_ns, 0.0, bound_ns)
     sample = pairing.edge(edge(5), present)
+    if abs(error_ns) > 25_000_000 + bound_ns:
+        assert sample is None
+        assert f"{abs(error_ns) / 1e6:.0f} ms {'after' if error_ns > 0 else 'before'} the served seconds" in pairing.why
+        sample = pairing.edge(edge(5), present, rivalled=True)
     assert sample is not None
     assert sample.tai_ns == (UTC0 + 42) * NS
+
+
+@given(st.sampled_from([2, 3, 5, 8, 10]), st.floats(-0.05, 1.2), st.floats(-0.3, 0.3), st.floats(0, 0.3), st.booleans())
+def test_one_of_many_pulses_is_never_the_wrong_one(rate: int, delay_s: float, wrong: float, jitter: float, clock: bool) -> None:
+    """Several pulses a second, any message delay: with the delay stated to a third of the period the one that marks the second is found;
+    without, nothing is named, whatever the system clock and TIM-TP say, and the reason says what to do."""
+    period = NS // rate
+    for stated in (True, False):
+        pairing = Pairing(round(delay_s * NS + wrong * period) if stated else None, DEFAULT_DELAY_UNCERTAINTY_NS)
+        pairing.rhythm(period, alone=True)
+        happenings = [(k * NS // rate, -1) for k in range(12 * rate)]
+        happenings += [(k * NS + round(delay_s * NS + (-1) ** k * jitter * 0.1 * period), k) for k in range(10)]
+        named = []
+        for at, k in sorted(happenings):
+            instant = Instant(UTC0 * NS + at, MONO0 + at)
+            if k < 0:
+                assert pairing.edge(Edge(instant, EdgeKind.ASSERT, 0), None) is None
+                pairing.announced((UTC0 + at // NS + 38) * NS, instant)
+            else:
+                named += pairing.label((UTC0 + k + 37) * NS, instant, None, (UTC0 + 37) * NS - MONO0 if clock else None)[0]
+        for sample in named:
+            assert sample.tai_ns - (UTC0 + 37) * NS == sample.at.mono_ns - MONO0
+        assert bool(named) is stated, pairing.why
+        if not stated:
+            assert "set the receiver's pulse to 1 Hz" in pairing.why
+
+
+@given(st.integers(2, 5), st.integers(0, 4), st.floats(-0.004, 0.3))
+def test_pulses_every_few_seconds_mark_theirs(every: int, phase: int, delay_s: float) -> None:
+    """A pulse every two to five seconds, a label every second: each pulse gets its own second."""
+    pairing = Pairing(None, DEFAULT_DELAY_UNCERTAINTY_NS)
+    pairing.rhythm(every * NS, alone=True)
+    happenings = [(k * NS, -1) for k in range(40) if k % every == phase % every]
+    happenings += [(k * NS + round(delay_s * NS), k) for k in range(40)]
+    named = []
+    for at, k in sorted(happenings):
+        instant = Instant(UTC0 * NS + at, MONO0 + at)
+        if k < 0:
+            pairing.edge(Edge(instant, EdgeKind.ASSERT, 0), None)
+        else:
+            named += pairing.label((UTC0 + k + 37) * NS, instant, None)[0]
+    assert len(named) >= 5
+    for sample in named:
+        assert sample.tai_ns - (UTC0 + 37) * NS == sample.at.mono_ns - MONO0
+
+
+def test_message_before_a_lone_edge_is_refused() -> None:
+    """Of a pulse only one edge reaches us, and messages come 40 ms before it: by all appearance its end; a stated delay overrules."""
+    for alone, stated, named in ((True, None, False), (False, None, True), (True, -40_000_000, True)):
+        pairing = Pairing(stated, DEFAULT_DELAY_UNCERTAINTY_NS)
+        pairing.rhythm(NS, alone)
+        got = [sample for k in range(10) for sample in asked(pairing, k, -0.04)]
+        assert bool(got) is named
+        assert ("trailing edge" in pairing.why) is not named
+
+
+def test_a_pulse_before_the_served_seconds_gives_those_up() -> None:
+    """Late pulses never move a timescale; early ones, which no trailing edge can be, end it after ten (five minutes when it was proven)."""
+    present = Present(MONO0, (UTC0 + 37) * NS, 0.0, 1000.0)
+    for off_ns, given_up in ((100_000_000, None), (-100_000_000, 10)):
+        pairing = Pairing(None, DEFAULT_DELAY_UNCERTAINTY_NS)
+        when = None
+        for k in range(1, 30):
+            pairing.label((UTC0 + k + 37) * NS, Instant(0, MONO0 + k * NS + 150_000_000), present)
+            at = MONO0 + k * NS + off_ns
+            assert pairing.edge(Edge(Instant(at, at), EdgeKind.ASSERT, k), present) is None
+            if pairing.contradicts and when is None:
+                when = k
+        assert when == given_up
 
 
 def test_pulses_without_labels_are_believed_for_ten_seconds() -> None:

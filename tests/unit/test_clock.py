@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ppsd.clock import FreeRunningClock, KernelClock, rival_disciplines
+from ppsd.clock import STA_UNSYNC, TAU_S, FreeRunningClock, KernelClock, rival_disciplines
 from ppsd.events import Note, Steer
 from refclock.kernel import Adjtimex
 from refclock.sample import NS, Instant, Leap
@@ -67,10 +67,10 @@ class FakeKernel:
         return self.raw_ns * (1 + RATE) - self.real_ns
 
 
-def steer(kernel: FakeKernel, may_step: bool = False, leap: Leap = Leap.NORMAL, utc_ns: int | None = None) -> Steer:
+def steer(kernel: FakeKernel, step_above_ns: int | None = None, leap: Leap = Leap.NORMAL, utc_ns: int | None = None) -> Steer:
     """What the engine says now."""
     utc = round(kernel.raw_ns * (1 + RATE)) if utc_ns is None else utc_ns
-    return Steer(kernel.raw_ns, utc, RATE, may_step, leap, 37, 100, 20_000)
+    return Steer(kernel.raw_ns, utc, RATE, step_above_ns, leap, 37, 100, 20_000)
 
 
 def settle(clock: KernelClock, kernel: FakeKernel, seconds: int) -> list[Note]:
@@ -99,14 +99,14 @@ def test_behind_is_made_to_run_faster() -> None:
         kernel = FakeKernel(error_ns)
         clock = KernelClock(kernel, NOWHERE)
         clock.apply(steer(kernel), kernel.now())
-        assert kernel.frequency_ppm == pytest.approx(RATE * 1e6 + error_ns / 4000)
+        assert kernel.frequency_ppm == pytest.approx(RATE * 1e6 + error_ns / TAU_S / 1000)
 
 
 def test_one_step_when_allowed_and_none_otherwise() -> None:
     """Half an hour off is stepped once, when the engine allows it; without leave it is slewed at the limit and said so once."""
     kernel = FakeKernel(1800 * NS)
     clock = KernelClock(kernel, NOWHERE)
-    notes = clock.apply(steer(kernel, may_step=True), kernel.now())
+    notes = clock.apply(steer(kernel, step_above_ns=100_000_000), kernel.now())
     assert kernel.steps == [1800 * NS]
     assert [n.event for n in notes] == ["system clock stepped by us"]
     settle(clock, kernel, 30)
@@ -139,7 +139,7 @@ def test_nothing_beyond_the_panic_limit_is_corrected() -> None:
     clock = KernelClock(kernel, NOWHERE)
     told = []
     for _ in range(3):
-        told += clock.apply(replace(steer(kernel, may_step=True), panic_ns=1000 * NS), kernel.run(NS))
+        told += clock.apply(replace(steer(kernel, step_above_ns=100_000_000), panic_ns=1000 * NS), kernel.run(NS))
     assert [n.event for n in told] == ["system clock is too far off, left alone"]
     assert not kernel.steps
     assert kernel.status[-1][0] is Leap.UNSYNCHRONISED
@@ -150,7 +150,7 @@ def test_a_small_error_is_never_stepped() -> None:
     """Leave to step is not an order: 99 ms are slewed."""
     kernel = FakeKernel(99_000_000)
     clock = KernelClock(kernel, NOWHERE)
-    clock.apply(steer(kernel, may_step=True), kernel.now())
+    clock.apply(steer(kernel, step_above_ns=100_000_000), kernel.now())
     assert not kernel.steps
 
 
@@ -234,10 +234,28 @@ def test_chronyd_that_only_watches_is_no_rival(tmp_path: Path) -> None:
     assert rival_disciplines(tmp_path) == ["chronyd (pid 5)", "ptp4l (pid 4)"]
 
 
-def test_the_free_running_clock_does_nothing() -> None:
-    """steer = "none" touches nothing and says nothing."""
+def test_a_clock_of_its_own_is_nobodys_rival(tmp_path: Path) -> None:
+    """A chronyd with a preloaded library (a clock simulator) is no rival, and to a process with one nobody is."""
+    process(tmp_path, 1, "chronyd", "chronyd")
+    process(tmp_path, 2, "chronyd", "chronyd")
+    (tmp_path / "1" / "environ").write_bytes(b"HOME=/\0LD_PRELOAD=/opt/simulator.so\0")
+    (tmp_path / "2" / "environ").write_bytes(b"HOME=/\0NO_LD_PRELOAD=1\0")
+    assert rival_disciplines(tmp_path) == ["chronyd (pid 2)"]
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self" / "environ").write_bytes(b"LD_PRELOAD=/opt/simulator.so\0")
+    assert rival_disciplines(tmp_path) == []
+
+
+def test_the_free_running_clock_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """steer = "none" touches nothing and says nothing; how well another program keeps the clock is the kernel's own word."""
     kernel = FakeKernel(0)
-    clock = FreeRunningClock()
-    assert clock.apply(steer(kernel, may_step=True), kernel.now()) == []
+    clock = FreeRunningClock(kernel)
+    assert clock.apply(steer(kernel, step_above_ns=100_000_000), kernel.now()) == []
+    assert clock.kept_error_ns() is None
+    for status, error_ns, kept in ((0, 4_000_000, 4_000_000), (STA_UNSYNC, 4_000_000, None), (0, 0, None)):
+        told = Adjtimex(0.0, 0, error_ns, 0, 37, status, 0, Leap.NORMAL)
+        monkeypatch.setattr(kernel, "read_adjtimex", lambda told=told: told)
+        assert clock.kept_error_ns() == kept
+        assert KernelClock(kernel).kept_error_ns() is None
     clock.expire(kernel.now())
     clock.close()

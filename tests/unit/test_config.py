@@ -1,7 +1,8 @@
 """The configuration file: defaults, values, and every mistake told with its line."""
 
 import os
-from dataclasses import replace
+import re
+from dataclasses import fields, replace
 from datetime import date
 from pathlib import Path
 
@@ -37,6 +38,14 @@ def test_reference_example_shows_the_defaults() -> None:
     """examples/refclock.toml states the real defaults, key by key."""
     shown = read(next(p for p in EXAMPLES if p.name == "refclock.toml"))
     assert shown == replace(Config(), sources=(ReceiverSource(name="gps0", device="/dev/ttyAMA0"),))
+
+
+@pytest.mark.parametrize("table", [*config.TABLES.values(), ReceiverSource], ids=lambda cls: cls.__name__)
+def test_reference_example_has_every_key(table: type) -> None:
+    """examples/refclock.toml names every key of every table, those without a default to show as a comment."""
+    text = next(p for p in EXAMPLES if p.name == "refclock.toml").read_text(encoding="utf-8")
+    keys = {f.name for f in fields(table)} - {"name"}  # a source's name is made from its type
+    assert not {key for key in keys if not re.search(rf"^(# )?{key} = ", text, re.MULTILINE)}
 
 
 def test_values_reach_their_fields() -> None:

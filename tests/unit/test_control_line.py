@@ -13,9 +13,10 @@ from refclock_sim.device import PULSE, TTY, preload_environment
 from refclock_sim.pty import Pty
 from refclock_sim.pulse_file import PulseFile
 
-from refclock.control_line import allowance_us, attach, control_line, open_pulse
+from refclock.control_line import BY_DISCIPLINE, BY_KERNEL_USB, attach, control_line, kernel_stamping, open_pulse
 from refclock.host import Host
 from refclock.kernel import LocalClock
+from refclock.pps import BY_KERNEL
 from refclock.sample import EdgeKind
 
 
@@ -37,12 +38,16 @@ def test_a_line_without_control_lines_says_so(tmp_path: Path) -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-def test_the_bound_allows_for_a_threads_stamps() -> None:
-    """A control line's bias is never below what waking a thread takes; a kernel device's is what was stated."""
-    assert allowance_us("/dev/pps0", 15.0) == 15.0
-    assert allowance_us("/dev/ttyS0:dcd", 15.0) == 200.0
-    assert allowance_us("/dev/ttyUSB0:cts", 15.0) == 2000.0
-    assert allowance_us("/dev/ttyUSB0:cts", 5000.0) == 5000.0
+def test_the_bound_allows_for_how_the_pulse_is_stamped(tmp_path: Path) -> None:
+    """How late a kernel device's stamps may be follows from what its driver tells: a pin, a serial port's line, an adapter on USB."""
+    for number, (name, tty) in enumerate((("pps@12.-1", ""), ("serial0", "/dev/ttyS0"), ("usbserial0", "/dev/ttyUSB0"))):
+        directory = tmp_path / f"sys/class/pps/pps{number}"
+        directory.mkdir(parents=True)
+        (directory / "name").write_text(name)
+        (directory / "path").write_text(tty)
+    stampings = [kernel_stamping(f"/dev/pps{number}", Host(tmp_path)) for number in range(4)]
+    assert stampings == [BY_KERNEL, BY_DISCIPLINE, BY_KERNEL_USB, BY_KERNEL]
+    assert [s.bias_us for s in stampings] == [15.0, 120.0, 1000.0, 15.0]
 
 
 CHILD = """

@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 from ppsd.estimator import Estimate
 from ppsd.leap import LeapKeeper
 from ppsd.selection import Candidate, select
-from refclock.filter import EdgeChooser, robust_line
-from refclock.sample import NS, Edge, EdgeKind, EraMismatch, Instant, LeapNotice, SourceId
+from refclock.filter import robust_line
+from refclock.sample import NS, EraMismatch, Instant, LeapNotice, SourceId
 from refclock.timescales import DAY_S, LeapTable, ntp64, parse_leap_seconds_list, utc_of_ntp64, window_weeks
 
 A, B, C = SourceId("a"), SourceId("b"), SourceId("c")
 NEW_YEAR = int(datetime(2027, 1, 1, tzinfo=UTC).timestamp())
 
 
-def claim(source: SourceId, offset_ns: int, bound_ns: float, prefer: bool = False) -> Candidate:
-    return Candidate(source, Estimate(0, 10**18 + offset_ns, 0.0, bound_ns, 0.0, 0.0, 1.0, 0.0, 100), 0, "GPS", prefer)
+def claim(source: SourceId, offset_ns: int, bound_ns: float, prefer: bool = False, trust: bool = False) -> Candidate:
+    return Candidate(source, Estimate(0, 10**18 + offset_ns, 0.0, bound_ns, 0.0, 0.0, 1.0, 0.0, 100), 0, "GPS", prefer, trust)
 
 
 def test_tightest_of_those_that_agree_wins() -> None:
@@ -38,6 +38,20 @@ def test_two_that_disagree_both_lose() -> None:
     choice = select([claim(A, 0, 100), claim(B, 10_000, 100)], A)
     assert choice.selected is None
     assert set(choice.falsetickers) == {A, B}
+
+
+def test_trusted_sources_outvote_the_others() -> None:
+    """However many agree on something else, a trusted source's time is true; the tightest that agrees with it is served, the others are
+    named. Two trusted ones that contradict each other both lose, and then nobody wins."""
+    crowd = [claim(B, 10_000, 100), claim(C, 10_050, 100)]
+    choice = select([claim(A, 0, 1000, trust=True), *crowd, claim(SourceId("d"), 900, 50)], None)
+    assert choice.selected is not None
+    assert choice.selected.source == SourceId("d")
+    assert choice.agreeing == {A, SourceId("d")}
+    assert set(choice.falsetickers) == {B, C}
+    assert select([claim(A, 0, 100, trust=True), claim(B, 10_000, 100, trust=True), claim(C, 0, 100)], None).selected is None
+    without = select([claim(A, 0, 1000), *crowd], None)
+    assert without.agreeing == {B, C}
 
 
 def test_prefer_and_reluctance() -> None:
@@ -125,20 +139,6 @@ def test_eras_cannot_be_compared() -> None:
     """REALTIME readings on two sides of a step raise."""
     with pytest.raises(EraMismatch):
         Instant(5, 5, 1).real_since(Instant(4, 4, 0))
-
-
-@pytest.mark.parametrize(("first", "width_ms"), [("assert", 100), ("clear", 100), ("assert", 1), ("clear", 400), ("assert", 500)])
-def test_leading_edge_is_found(first: str, width_ms: int) -> None:
-    """The edge that starts the shorter part of the period marks the second, however it is wired; a square wave's is assert."""
-    chooser = EdgeChooser()
-    kinds = (EdgeKind(first), EdgeKind.CLEAR if first == "assert" else EdgeKind.ASSERT)
-    accepted = []
-    for k in range(10):
-        for kind, at in ((kinds[0], k * NS), (kinds[1], k * NS + width_ms * 1_000_000)):
-            if chooser.accept(Edge(Instant(at, at), kind, k)):
-                accepted.append(at)
-    assert len(accepted) >= 5
-    assert all(at % NS == 0 for at in accepted)
 
 
 def test_robust_line_ignores_a_quarter_of_outliers() -> None:

@@ -61,6 +61,7 @@ class Machine:
     def examined(self, config: str = CONFIG, **changes: Any) -> dict[str, Finding]:
         source = SOURCE | changes
         clock = {"pid": 77, "verdict": "LOCKED", "clock_steps": changes.get("clock_steps", 0), "sources": [source]}
+        clock["system_offset_ns"] = changes.get("system_offset_ns")
         patient = Patient(Host(self.root), parse(config), clock, self.wait, lambda: NOW_S)
         return {finding.check: finding for finding in examine(patient)}
 
@@ -240,3 +241,34 @@ def test_on_this_very_machine(capsys: pytest.CaptureFixture[str], tmp_path: Path
     """The command runs anywhere, as anybody, and says how many checks there were."""
     assert cli.main(["doctor", "--run-dir", str(tmp_path)]) in (0, 1, 2)
     assert "not examined" in capsys.readouterr().out
+
+
+PULSE = {
+    "rate_hz": 1.0, "edge": "assert", "width_ms": 100.0, "jitter_us": 1.2, "pulses": 500, "missing": 0, "stray": 0, "good": True,
+    "words": "one pulse a second, jitter 1.2 µs (9 of 10), 100.0 ms wide: good", "doubts": [], "changed": "",
+}  # fmt: skip
+
+
+def test_what_the_daemon_says_of_its_pulses_is_told(machine: Machine) -> None:
+    """RC05 shows the daemon's own verdict; its doubts come with their remedy; RC04 takes its word for a rate that it can use."""
+    assert machine.examined(pulse=PULSE)["RC05"] == Finding("RC05", OK, f"gps0: {PULSE['words']}")
+    doubt = "its pulses come 100 ms after the served seconds: by all appearance the trailing edge; turn the polarity round"
+    found = machine.examined(pulse=PULSE | {"doubts": [doubt]})["RC05"]
+    assert (found.state, found.do) == (WARN, "turn the polarity round")
+    assert found.what.startswith("gps0: its pulses come 100 ms after")
+    assert machine.examined(pulse=PULSE | {"jitter_us": 300.0})["RC05"].state == WARN
+    machine.rate = 5.0
+    assert machine.examined(pulse=PULSE | {"rate_hz": 5.0})["RC04"] == Finding("RC04", OK, "gps0: 5 pulses a second")
+
+
+def test_a_clock_that_ntp_keeps_and_the_served_time_must_agree(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A served time 100 ms behind a system clock that is kept to 3 ms: told with the trailing edge as what it looks like; one that nobody
+    keeps, or that is kept to 200 ms only, says nothing."""
+    for status, error_ns, state in ((0, 3_000_000, FAIL), (0x40, 3_000_000, OK), (0, 200_000_000, OK)):
+        kept = Adjtimex(-12.5, 0, error_ns, 1, 37, status, 0, Leap.NORMAL)
+        monkeypatch.setattr(doctor_clock, "read_adjtimex", lambda kept=kept: kept)
+        found = machine.examined(system_offset_ns=-100_000_000)["RC21"]
+        assert found.state == state
+        if state == FAIL:
+            assert "is 100 ms ahead of the served time" in found.what
+            assert "trailing edge" in found.do

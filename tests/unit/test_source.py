@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from datetime import date
 
 import pytest
 
+from ppsd.config import ClockConfig, Config
+from ppsd.engine import Engine
+from ppsd.events import Note, Pulsed, Received, SourceFound, Ticked
 from ppsd.leap import LeapKeeper
+from ppsd.reports import sources_in_words
 from ppsd.source import GPSD_PULSE_NS, Source
+from ppsd.status import Mode
 from refclock.config import GpsdSource, ReceiverSource
 from refclock.framing import nmea_checksum
 from refclock.pairing import Present
-from refclock.sample import NS, Antenna, Edge, EdgeKind, HealthReport, Instant, SecondLabel
+from refclock.sample import NS, Antenna, Edge, EdgeKind, HealthReport, Instant, SecondLabel, SourceId
 from refclock.timescales import DAY_S
 
 UTC0 = 1_798_761_600 - 3600  # an hour before 2027
@@ -98,3 +105,92 @@ def test_reported_pulses_keep_their_allowance() -> None:
             source.pulsed(Edge(at(s + 10 * again), EdgeKind.ASSERT, s, 954), RIGHT)
         assert source.pulse.estimator.bias_ns == pytest.approx(15_000 + GPSD_PULSE_NS + 954)
         source.forget()
+
+
+PULSED = replace(MOUSE, pps="/dev/pps0")
+
+
+def drive(engine: Engine, name: str, seconds: range, delay_s: float, late_s: float) -> None:
+    """A receiver whose messages come ``delay_s`` and whose only edge comes ``late_s`` after each second."""
+    for s in seconds:
+        edge = Edge(at(s + late_s), EdgeKind.ASSERT, s)
+        engine.handle(Pulsed(SourceId(name), edge, at(s + late_s)))
+        engine.handle(Received(SourceId(name), rmc(s), at(s + delay_s), BYTE_NS))
+        engine.handle(Ticked(at(s + 0.9)))
+
+
+def engine_of(*sources: ReceiverSource) -> Engine:
+    clock = ClockConfig(not_before=date(2026, 1, 1))
+    engine = Engine(Config(clock=clock, sources=sources), {}, at(-1), simulated=False, version="test", pid=0)
+    for source in sources:
+        engine.handle(SourceFound(SourceId(source.name), "receiver", at(-1)))
+    return engine
+
+
+def test_of_two_receivers_with_different_edges_neither_wins() -> None:
+    """One receiver's trailing edge is 100 ms after the other's leading one: they are shown to disagree, by how much, whoever came first."""
+    for lates in ((0.0, 0.1), (0.1, 0.0)):
+        engine = engine_of(replace(PULSED, name="gps0"), replace(PULSED, name="gps1"))
+        drive(engine, "gps0", range(20), 0.2, lates[0])
+        assert engine.mode is Mode.TRACK
+        for s in range(20, 60):
+            drive(engine, "gps0", range(s, s + 1), 0.2, lates[0])
+            drive(engine, "gps1", range(s, s + 1), 0.2, lates[1])
+        assert engine.selected is None
+        assert engine.mode is not Mode.TRACK
+        snapshot = engine.snapshot(at(60))
+        assert {s.tally for s in snapshot.sources} == {"x"}
+        assert all("disagrees by" in s.why for s in snapshot.sources)
+
+
+def test_the_snapshot_tells_of_the_pulses() -> None:
+    """Rate, width, missing pulses and verdict stand in the source's status, and what refclock sources prints."""
+    engine = engine_of(PULSED)
+    for s in range(30):
+        for kind, late in ((EdgeKind.ASSERT, 0.0), (EdgeKind.CLEAR, 0.2)):
+            if s != 17:
+                engine.handle(Pulsed(SourceId("gps0"), Edge(at(s + late), kind, s), at(s + late)))
+    snapshot = engine.snapshot(at(30))
+    pulse = snapshot.sources[0].pulse
+    assert pulse is not None
+    assert (pulse.rate_hz, pulse.edge, pulse.width_ms, pulse.missing, pulse.stray) == (1.0, "assert", 200.0, 1, 0)
+    said = sources_in_words(json.loads(snapshot.as_json()))
+    assert "  gps0: one pulse a second, jitter 0.0 µs (9 of 10), 1 missing, 200.0 ms wide: not what timing wants" in "\n".join(said)
+
+
+def test_the_fall_of_a_square_wave_marks_the_second_when_the_served_time_says_so() -> None:
+    """Half a second high and half low, turned round: its rise lies on the half seconds of the served time, so its fall is taken."""
+    source, leaps = Source(PULSED, UTC0 - DAY_S, {}), LeapKeeper()
+    used = []
+    for s in range(30):
+        source.labelled(label(s, 0.1), leaps, RIGHT)
+        for kind, late in ((EdgeKind.CLEAR, 0.0), (EdgeKind.ASSERT, 0.5)):
+            sample = source.pulsed(Edge(at(s + late), kind, s), RIGHT)
+            if sample is not None:
+                used.append((kind, sample.at.mono_ns - MONO0))
+    assert len(used) > 10
+    assert all(kind is EdgeKind.CLEAR and since % NS == 0 for kind, since in used)
+
+
+def test_messages_before_the_pulse_are_told() -> None:
+    """Labels that come 40 ms before the pulses they name, by a timescale made of those pulses: told as what a trailing edge looks like."""
+    source, leaps = Source(PULSED, UTC0 - DAY_S, {}), LeapKeeper()
+    for s in range(20):
+        source.labelled(label(s, -0.04), leaps, RIGHT)
+        source.pulsed(Edge(at(s), EdgeKind.ASSERT, s), RIGHT)
+    status = source.status(at(20), "*", "", None)
+    assert status.pulse is not None
+    assert "its messages come 40 ms before the pulse" in status.pulse.doubts[0]
+
+
+def test_a_change_of_the_pulses_is_logged_once() -> None:
+    """From one to five pulses a second: one note in the log."""
+    engine = engine_of(PULSED)
+    notes = []
+    for s in range(40):
+        for k in range(1 if s < 20 else 5):
+            came = at(s + k / 5)
+            notes += engine.handle(Pulsed(SourceId("gps0"), Edge(came, EdgeKind.ASSERT, s), came))
+        notes += engine.handle(Ticked(at(s + 0.95)))
+    told = [n for n in notes if isinstance(n, Note) and n.event == "pulses changed"]
+    assert [n.fields["what"] for n in told] == ["the pulses went from 1 to 5 a second"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 
+import pytest
+
 from ppsd.config import ClockConfig, Config
-from ppsd.engine import PANIC_NS, Engine
+from ppsd.engine import FIRST_STEP_NS, LATER_STEP_NS, Engine
 from ppsd.events import ClockStepped, Event, Publish, Sampled, Steer, Ticked
 from refclock.config import ShmSource
 from refclock.sample import NS, Instant, Leap, Sample, SourceId
@@ -14,6 +17,7 @@ from refclock.timescales import LeapTable
 TAI = 1_800_000_037 * NS
 RAW = 5_000 * NS
 SHM = SourceId("shm0")
+PANIC_NS = 1000 * NS
 CONFIG = Config(clock=ClockConfig(not_before=date(2026, 1, 1), steer="kernel"), sources=(ShmSource(name="shm0", unit=0, bias_us=1.0),))
 
 
@@ -22,8 +26,13 @@ def at(second: float, real_ns: int = 0, era: int = 0) -> Instant:
     return Instant(LeapTable().tai_to_utc_ns(TAI) + raw - RAW + real_ns, raw, era)
 
 
-def engine() -> Engine:
-    return Engine(CONFIG, {}, at(0), simulated=False, version="test", pid=0)
+def engine(config: Config = CONFIG) -> Engine:
+    return Engine(config, {}, at(0), simulated=False, version="test", pid=0)
+
+
+def steppable(some: list[Steer]) -> list[bool]:
+    """Whether each of them may be a step."""
+    return [s.step_above_ns is not None for s in some]
 
 
 def steers(engine: Engine, event: Event) -> list[Steer]:
@@ -41,11 +50,28 @@ def follow(engine: Engine, first: int, last: int, step_ns: int = 0, era: int = 0
 
 
 def test_first_correction_may_be_a_step_and_the_rest_may_not() -> None:
-    """As chronyd's makestep with a limit of one update; nothing is too far for the first one of a boot."""
+    """As chronyd's makestep with a limit of one update, from 0.1 ms; nothing is too far for the first one of a boot."""
     seen = follow(engine(), 0, 20)
-    assert [s.may_step for s in seen] == [True] + [False] * (len(seen) - 1)
-    assert seen[0].panic_ns is None
+    assert steppable(seen) == [True] + [False] * (len(seen) - 1)
+    assert (seen[0].step_above_ns, seen[0].panic_ns) == (max(FIRST_STEP_NS, seen[0].max_error_ns), None)
     assert {s.panic_ns for s in seen[1:]} == {PANIC_NS}
+
+
+def test_corrections_may_be_steps_until_the_time_is_known_to_a_millisecond() -> None:
+    """While only messages are heard (known to 0.3 s) what is certainly wrong may be stepped, so that the pulses that come then find leave
+    to step the rest; noise within the bound never is."""
+    coarse = engine(replace(CONFIG, sources=(ShmSource(name="shm0", unit=0, bias_us=300_000.0),)))
+    seen = follow(coarse, 0, 30)
+    assert all(steppable(seen))
+    assert all(s.step_above_ns is not None and s.step_above_ns >= s.max_error_ns > 0.3 * NS for s in seen)
+
+
+@pytest.mark.parametrize(("step", "first", "later"), [("never", None, None), ("always", FIRST_STEP_NS, LATER_STEP_NS)])
+def test_the_policy_for_steps_can_be_chosen(step: str, first: int | None, later: int | None) -> None:
+    """clock.step = "never" slews everything, "always" steps what would take minutes to slew, at any time."""
+    seen = follow(engine(replace(CONFIG, clock=replace(CONFIG.clock, step=step))), 0, 20)
+    assert seen[0].step_above_ns == (max(first, seen[0].max_error_ns) if first else None)
+    assert {s.step_above_ns for s in seen[1:]} == {later}
 
 
 def test_a_foreign_step_is_undone_at_once() -> None:
@@ -53,8 +79,8 @@ def test_a_foreign_step_is_undone_at_once() -> None:
     clock = engine()
     follow(clock, 0, 20)
     before = clock.timescale.tai_at(at(23).mono_ns)
-    assert [s.may_step for s in steers(clock, ClockStepped(NS // 2, at(19.6, NS // 2, 1)))] == [True]
-    assert not any(s.may_step for s in follow(clock, 20, 23, NS // 2, 1))
+    assert steppable(steers(clock, ClockStepped(NS // 2, at(19.6, NS // 2, 1)))) == [True]
+    assert not any(steppable(follow(clock, 20, 23, NS // 2, 1)))
     assert abs(clock.timescale.tai_at(at(23).mono_ns) - before) < 100
 
 

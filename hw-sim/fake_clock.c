@@ -1,0 +1,277 @@
+/* fake_clock: a CLOCK_REALTIME that may be stepped and steered, for unmodified programs, by LD_PRELOAD.
+ *
+ *   REFCLOCK_FAKE_CLOCK=FILE          the clock's state, shared by every program that names it; made by the first one
+ *   REFCLOCK_FAKE_CLOCK_START=NS      what it reads then, ns since 1970 (default: what the host's reads)
+ *
+ * CLOCK_MONOTONIC_RAW is the host's. REALTIME, MONOTONIC and BOOTTIME run from it at the frequency that adjtimex() has set; settimeofday(),
+ * clock_settime() and ADJ_SETOFFSET move REALTIME. So a daemon that disciplines the system clock does all that it does to a real one, other
+ * programs (date -s) can interfere, and the host's clock is never touched.
+ *
+ * Semantics are those of kernel/time/ntp.c and timekeeping.c (6.1): frequency in 2^-16 ppm up to 500 ppm; maxerror grows by 500 ppm and ends
+ * in STA_UNSYNC at 16 s; a step sets STA_UNSYNC and ends leap states; STA_INS and STA_DEL act at midnight UTC, with TIME_INS, TIME_OOP and
+ * TIME_WAIT; TAI follows. Left out: the kernel's PLL and FLL (ADJ_OFFSET gives EINVAL), ticks, and the timers of these clocks, which stay the
+ * host's (timerfd is not cancelled by a step here: who waits for that has to look at the clock as well).
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/timex.h>
+#include <time.h>
+#include <unistd.h>
+
+struct clock {
+    uint32_t magic;
+    pthread_mutex_t lock;                 /* shared between processes, robust: one that is killed inside leaves a whole state */
+    int64_t raw_ns, real_ns, mono_ns;     /* the three clocks at the last change */
+    int64_t frequency;                    /* 2^-16 ppm, positive = faster */
+    int64_t max_error_ns, est_error_ns;   /* as of raw_ns */
+    int status, state, tai_s;
+};
+enum { MAGIC = 0x6b436b46 };
+static const int64_t second = 1000000000, day = 86400 * 1000000000LL;
+static const int64_t limit = 500 << 16, phase_limit_ns = 16 * 1000000000LL; /* MAXFREQ, NTP_PHASE_LIMIT */
+static struct clock *clock_;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static int (*host_gettime)(clockid_t, struct timespec *);
+
+static int64_t ns(const struct timespec *t)
+{
+    return t->tv_sec * second + t->tv_nsec;
+}
+
+static int64_t host(clockid_t id)
+{
+    struct timespec t;
+    host_gettime(id, &t);
+    return ns(&t);
+}
+
+static void make(struct clock *c)
+{
+    pthread_mutexattr_t shared;
+    const char *start = getenv("REFCLOCK_FAKE_CLOCK_START");
+    pthread_mutexattr_init(&shared);
+    pthread_mutexattr_setpshared(&shared, PTHREAD_PROCESS_SHARED);
+    pthread_mutexattr_setrobust(&shared, PTHREAD_MUTEX_ROBUST);
+    pthread_mutex_init(&c->lock, &shared);
+    c->raw_ns = host(CLOCK_MONOTONIC_RAW);
+    c->mono_ns = host(CLOCK_MONOTONIC);
+    c->real_ns = start ? strtoll(start, NULL, 10) : host(CLOCK_REALTIME);
+    c->status = STA_UNSYNC;
+    c->state = TIME_OK;
+    c->max_error_ns = c->est_error_ns = phase_limit_ns;
+    c->magic = MAGIC;
+}
+
+static void start(void)
+{
+    const char *file = getenv("REFCLOCK_FAKE_CLOCK");
+    *(void **)&host_gettime = dlsym(RTLD_NEXT, "clock_gettime");
+    int fd = file ? open(file, O_RDWR | O_CREAT | O_CLOEXEC, 0600) : -1;
+    if (fd < 0)
+        return;
+    flock(fd, LOCK_EX); /* one of them makes it */
+    void *m = ftruncate(fd, sizeof *clock_) ? MAP_FAILED : mmap(NULL, sizeof *clock_, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (m != MAP_FAILED) {
+        clock_ = m;
+        if (clock_->magic != MAGIC)
+            make(clock_);
+    }
+    flock(fd, LOCK_UN); /* the mapping would keep it beyond close() */
+    close(fd);
+}
+
+static int64_t grown(const struct clock *c, int64_t elapsed)
+{
+    return elapsed + (int64_t)((__int128)elapsed * c->frequency / (65536LL * 1000000));
+}
+
+static void leap(struct clock *c, int64_t before)
+{
+    int midnight = c->real_ns / day > before / day;
+    if (c->state == TIME_OK && c->status & (STA_INS | STA_DEL))
+        c->state = c->status & STA_INS ? TIME_INS : TIME_DEL;
+    else if ((c->state == TIME_INS || c->state == TIME_DEL) && !(c->status & (STA_INS | STA_DEL)))
+        c->state = TIME_OK;
+    else if (c->state == TIME_WAIT && !(c->status & (STA_INS | STA_DEL)))
+        c->state = TIME_OK;
+    if (c->state == TIME_INS && midnight) {
+        c->real_ns -= second;
+        c->tai_s++;
+        c->state = TIME_OOP;
+    } else if (c->state == TIME_OOP && midnight)
+        c->state = TIME_WAIT;
+    else if (c->state == TIME_DEL && c->real_ns / second % 86400 == 86399) {
+        c->real_ns += second;
+        c->tai_s--;
+        c->state = TIME_WAIT;
+    }
+}
+
+/* The clock as of now, locked; NULL: there is none and the host's is meant. */
+static struct clock *enter(void)
+{
+    int saved = errno;
+    pthread_once(&once, start);
+    errno = saved;
+    struct clock *c = clock_;
+    if (!c)
+        return NULL;
+    if (pthread_mutex_lock(&c->lock) == EOWNERDEAD)
+        pthread_mutex_consistent(&c->lock);
+    int64_t raw = host(CLOCK_MONOTONIC_RAW), before = c->real_ns, step = grown(c, raw - c->raw_ns);
+    c->max_error_ns += (raw - c->raw_ns) / 2000; /* 500 ppm */
+    if (c->max_error_ns >= phase_limit_ns) {
+        c->max_error_ns = phase_limit_ns;
+        c->status |= STA_UNSYNC;
+    }
+    c->raw_ns = raw;
+    c->real_ns += step;
+    c->mono_ns += step;
+    leap(c, before);
+    return c;
+}
+
+static void leave(struct clock *c)
+{
+    pthread_mutex_unlock(&c->lock);
+}
+
+static void stepped(struct clock *c, int64_t to_ns)
+{
+    c->real_ns = to_ns;
+    c->status |= STA_UNSYNC;
+    c->state = TIME_OK;
+    c->max_error_ns = c->est_error_ns = phase_limit_ns;
+}
+
+static int64_t whole(int64_t value_ns) /* the kernel takes and gives microseconds */
+{
+    return value_ns / 1000 + (value_ns % 1000 != 0);
+}
+
+int clock_gettime(clockid_t id, struct timespec *t)
+{
+    struct clock *c = enter();
+    int64_t value;
+    if (!c || (id != CLOCK_REALTIME && id != CLOCK_REALTIME_COARSE && id != CLOCK_MONOTONIC && id != CLOCK_MONOTONIC_COARSE &&
+               id != CLOCK_BOOTTIME && id != CLOCK_TAI)) {
+        if (c)
+            leave(c);
+        return host_gettime(id, t);
+    }
+    value = id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE ? c->real_ns : id == CLOCK_TAI ? c->real_ns + c->tai_s * second : c->mono_ns;
+    leave(c);
+    t->tv_sec = value / second;
+    t->tv_nsec = value % second;
+    return 0;
+}
+
+int gettimeofday(struct timeval *restrict t, void *restrict zone)
+{
+    struct timespec now;
+    (void)zone;
+    clock_gettime(CLOCK_REALTIME, &now);
+    *t = (struct timeval){ now.tv_sec, now.tv_nsec / 1000 };
+    return 0;
+}
+
+time_t time(time_t *t)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (t)
+        *t = now.tv_sec;
+    return now.tv_sec;
+}
+
+int clock_settime(clockid_t id, const struct timespec *t)
+{
+    struct clock *c = id == CLOCK_REALTIME ? enter() : NULL;
+    if (!c || t->tv_sec < 0 || t->tv_nsec < 0 || t->tv_nsec >= second) {
+        if (c)
+            leave(c);
+        errno = c || id != CLOCK_REALTIME ? EINVAL : EPERM; /* never the host's */
+        return -1;
+    }
+    stepped(c, ns(t));
+    leave(c);
+    return 0;
+}
+
+int settimeofday(const struct timeval *t, const struct timezone *zone)
+{
+    (void)zone;
+    return clock_settime(CLOCK_REALTIME, &(struct timespec){ t->tv_sec, t->tv_usec * 1000 });
+}
+
+static int refused(struct clock *c, int error)
+{
+    leave(c);
+    errno = error;
+    return -1;
+}
+
+int clock_adjtime(clockid_t id, struct timex *tx)
+{
+    struct clock *c = id == CLOCK_REALTIME ? enter() : NULL;
+    if (!c) {
+        errno = id == CLOCK_REALTIME ? EPERM : EOPNOTSUPP; /* never the host's */
+        return -1;
+    }
+    unsigned modes = tx->modes;
+    int64_t unit = modes & ADJ_NANO ? 1 : 1000, part = (int64_t)tx->time.tv_usec * unit;
+    if (modes & ~(unsigned)(ADJ_FREQUENCY | ADJ_STATUS | ADJ_ESTERROR | ADJ_MAXERROR | ADJ_TAI | ADJ_SETOFFSET | ADJ_NANO | ADJ_MICRO))
+        return refused(c, EINVAL);
+    if (modes & ADJ_SETOFFSET) {
+        if (part < 0 || part >= second)
+            return refused(c, EINVAL);
+        stepped(c, c->real_ns + tx->time.tv_sec * second + part);
+    }
+    if (modes & ADJ_STATUS) {
+        c->status = tx->status & (STA_INS | STA_DEL | STA_UNSYNC | STA_PLL);
+        leap(c, c->real_ns);
+    }
+    if (modes & ADJ_FREQUENCY)
+        c->frequency = tx->freq > limit ? limit : tx->freq < -limit ? -limit : tx->freq;
+    if (modes & ADJ_MAXERROR)
+        c->max_error_ns = tx->maxerror * 1000;
+    if (modes & ADJ_ESTERROR)
+        c->est_error_ns = tx->esterror * 1000;
+    if (modes & ADJ_TAI)
+        c->tai_s = (int)tx->constant;
+    int state = c->status & STA_UNSYNC ? TIME_ERROR : c->state;
+    memset(tx, 0, sizeof *tx);
+    tx->modes = modes;
+    tx->freq = c->frequency;
+    tx->maxerror = whole(c->max_error_ns);
+    tx->esterror = whole(c->est_error_ns);
+    tx->status = c->status | STA_NANO;
+    tx->tai = c->tai_s;
+    tx->tolerance = limit;
+    tx->precision = 1;
+    tx->tick = 10000;
+    tx->time.tv_sec = c->real_ns / second;
+    tx->time.tv_usec = c->real_ns % second;
+    leave(c);
+    return state;
+}
+
+int adjtimex(struct timex *tx)
+{
+    return clock_adjtime(CLOCK_REALTIME, tx);
+}
+
+int ntp_adjtime(struct timex *tx)
+{
+    return clock_adjtime(CLOCK_REALTIME, tx);
+}
