@@ -323,8 +323,8 @@ class Temperature:
         explains = (max(felt) - min(felt)) / 1e3 if felt else None
         best = self._lows[self._best[0]]
         why = "" if self.in_use else self._why or self._progress()
-        words = "temperature not read" if self.celsius is None else f"temperature {self.celsius:.1f} °C"
-        words += f": explains {explains or 0.0:.2f} ppm, in use" if self.in_use else f": watched, does not help yet ({why})"
+        words = f"explains {explains or 0.0:.2f} ppm, in use" if self.in_use else f"watched, does not help yet ({why})"
+        words = f"temperature not read: {why}" if self.celsius is None else f"temperature {self.celsius:.1f} °C: {words}"
         return TemperatureStatus(
             sensor=self.sensor,
             celsius=self.celsius,

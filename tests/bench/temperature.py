@@ -1,4 +1,4 @@
-"""What a thermometer is worth: `make bench-temperature`. Prints a table, writes tests/bench/temperature.json and temperature.md.
+"""What a thermometer is worth: `make bench-temperature`. Prints a table, writes tests/bench/temperature.md.
 
 The kinds with heat of hw-sim/refclock_sim/discipline.py run through the real engine, without (clock.temperature = "off") and with the
 simulated thermometer, on the same draws. Columns as in tests/bench/clock.py; of t-holdover the figure is the error at the end of an hour
@@ -10,7 +10,6 @@ without pulses. CPU: of the whole engine, a simulated second at 1 Hz, on the mac
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 import sys
@@ -54,7 +53,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=800)
     parser.add_argument("--only", default="", help="kinds, separated by commas")
-    parser.add_argument("--keep", action="store_true", help="write temperature.json and temperature.md")
+    parser.add_argument("--keep", action="store_true", help="write temperature.md")
     args = parser.parse_args()
     kept: dict[str, dict[str, dict[str, float]]] = {}
     lines = [HEAD]
@@ -71,9 +70,6 @@ def main() -> int:
     last = f"seeds {seeds[0]}..{seeds[-1]}"
     print(f"\n{last}")
     if args.keep:
-        rounded = {n: {c: {k: float(f"{v:.6g}") for k, v in f.items()} for c, f in pair.items()} for n, pair in kept.items()}
-        document = {"seeds": [seeds[0], seeds[-1]], "kinds": rounded}
-        (HERE / "temperature.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         (HERE / "temperature.md").write_text("\n".join([*lines, "", last, ""]), encoding="utf-8")
     return 1 if any(pair["auto"]["covered"] < 1.0 for pair in kept.values()) else 0
 

@@ -97,7 +97,7 @@ def test_holdover_follows_the_thermometer_and_gives_it_up_when_it_fails(learned:
     assert after.rate == pytest.approx(before.rate, abs=5e-9)
     told = learned.engine.snapshot(learned.at()).temperature
     assert told is not None
-    assert told.words == "temperature not read: watched, does not help yet (it cannot be read: look at its wires)"
+    assert told.words == "temperature not read: it cannot be read: look at its wires"
     learned.go(60)
     assert learned.engine.mode is Mode.TRACK
     assert abs(learned.engine.timescale.tai_at(learned.raw) - learned.tai) < 1000
