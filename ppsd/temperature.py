@@ -97,7 +97,6 @@ class Temperature:
         self.celsius: float | None = None
         self.score = 0.0
         self.in_use = False
-        self.residual = Wander()
         self._saved = {k: v for k, v in state.items() if k.startswith("temperature.")}
         self._why = ""
         self._last, self._last_ns = 0.0, 0
@@ -108,6 +107,7 @@ class Temperature:
         self._forget()
 
     def _forget(self) -> None:
+        self.residual = Wander()
         self._rivals = [Filter(w, 0.0, 0.0) for w in WANDERS]
         self._filters = [[Filter(w, SLOPE, CURVE) for w in WANDERS] for _ in LAGS_S]
         self._best = (0, 0)
