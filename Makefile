@@ -8,7 +8,7 @@ PEERS  := chrony gpsd gpsd-clients pps-tools ntpsec-ntpdig ntpsec-ntpdate iprout
 # What the two commands need from the system: a C compiler, Python with venv and headers, nettle (symmetric keys).
 BUILD  := gcc make python3 python3-venv python3-dev nettle-dev tzdata
 
-.PHONY: run test check bench bench-server bench-clock bench-beside sim fuzz clean setup peers
+.PHONY: run test check bench bench-server bench-clock bench-temperature bench-beside sim fuzz clean setup peers
 
 setup: $(STAMP)
 
@@ -46,6 +46,9 @@ bench-server: setup peers
 
 bench-clock: setup
 	$(PY) tests/bench/clock.py $(SEEDS) --keep
+
+bench-temperature: setup
+	$(PY) tests/bench/temperature.py $(SEEDS) --keep
 
 bench-beside: setup peers
 	@test -n "$(CLKNETSIM)" || { echo 'make bench-beside CLKNETSIM=DIRECTORY: where mlichvar/clknetsim was built'; exit 64; }

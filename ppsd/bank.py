@@ -148,6 +148,12 @@ class Bank:
                 m.x, m.y, m.pxx, m.pxy, m.pyy = mixed.x, mixed.y, mixed.pxx, 0.0, mixed.pyy
                 m.log_weight = RESTART
 
+    def widen(self, phase_ns: float, rate: float) -> None:
+        """More may have come than the members' wanders allow for: add these standard deviations (ns, ns/s)."""
+        for m in (*self.members, self.scout):
+            m.pxx += phase_ns**2
+            m.pyy += rate**2
+
     def astray(self) -> tuple[float, float]:
         """How far the scout is from the mixture, and the standard deviation of that when the mixture is right (ns).
 

@@ -1,10 +1,15 @@
-"""A channel of a source: an estimator, when it last heard something, and how fine the stamps are that it is given. Pure."""
+"""A channel of a source: its estimators, when it last heard something, and how fine the stamps are that it is given.
+
+One estimator knows nothing of the temperature; while that is in use, another beside it does (``ppsd.compensated``). Pure.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ppsd.estimator import Estimator
+from ppsd.compensated import Compensated
+from ppsd.estimator import Estimate, Estimator
+from ppsd.temperature import Temperature
 from refclock.sample import NS, Sample
 
 COARSEST_GRAIN_NS, CUT_STAMPS = 1_000, 4
@@ -22,6 +27,7 @@ class Channel:
     reach: int = 0
     reach_mono_ns: int = 0
     every_ns: int = NS
+    compensated: Compensated | None = None
     _grain_ns: int = COARSEST_GRAIN_NS
     _first_real_ns: int | None = None
     _stamps: int = 0
@@ -31,11 +37,23 @@ class Channel:
         self.tick(sample.at.mono_ns)
         if served_tai_ns is not None:
             self.last_offset_ns = sample.tai_ns - served_tai_ns
+        if self.compensated is not None:
+            self.compensated.add(sample.at.mono_ns, sample.tai_ns)
         used = self.estimator.add(sample.at.mono_ns, sample.tai_ns)
         if used:
             self.last_mono_ns = sample.at.mono_ns
             self.reach |= 1
         return used
+
+    def follow(self, temperature: Temperature | None, plain: Estimate) -> Estimate | None:
+        """The estimate with the temperature, while that is in use, beside the ``plain`` one."""
+        if self.compensated is not None and self.compensated.worse and temperature is not None:
+            temperature.distrust("the samples fit worse with it than without")
+        if temperature is None or not temperature.in_use:
+            self.compensated = None
+        elif self.compensated is None:
+            self.compensated = Compensated(self.estimator, temperature, plain.mono_ns)
+        return None if self.compensated is None or not self.compensated.ready else self.compensated.estimate(plain)
 
     def tick(self, mono_ns: int) -> None:
         """Shift the reach register once a second, or as often as pulses come."""

@@ -22,7 +22,6 @@ from ppsd.toml_lines import line_of, locate, written
 from refclock import BUILD_DATE
 from refclock.config import (
     FEEDS,
-    SOCKET_PATH_BYTES,
     SOURCES,
     ConfigError,
     Feed,
@@ -38,7 +37,9 @@ from refclock.config import (
     absolute_path,
     key,
     read_table,
+    run_directory,
     suggestion,
+    thermometer,
 )
 
 DEFAULT_FILE = "/etc/refclock/refclock.toml"
@@ -72,22 +73,19 @@ def _interface(text: str) -> str | None:
     return None if re.fullmatch(r"[^\s/:]{1,15}", text) else "is no interface name; they are listed by: ip link"
 
 
-def _run_directory(text: str) -> str | None:
-    longest = SOCKET_PATH_BYTES - len("/clock.sock")
-    return f"longer than {longest} bytes (it holds unix sockets)" if len(text.encode()) > longest else absolute_path(text)
-
-
 @dataclass(frozen=True, slots=True)
 class ClockConfig:
     """``steer``: whether CLOCK_REALTIME is disciplined. ``step``: when it may be stepped ("start": by the first corrections of a boot and
     after somebody else's step). ``panic_s``: once it was right in this boot, a larger error is a mistake, not drift, and left alone (as in
-    ntpd). ``holdover_limit_s``: longest holdover. ``max_bound_ms``: beyond it leap 3. ``cpu_latency_us``: see ppsd/wakeup.py."""
+    ntpd). ``holdover_limit_s``: longest holdover. ``max_bound_ms``: beyond it leap 3. ``cpu_latency_us``: see ppsd/wakeup.py.
+    ``temperature``: the thermometer nearest to the crystal, followed only while that helps."""
 
     steer: str = key("none", "who sets the system clock", choices=("none", "kernel"))
     step: str = key("start", "when the system clock may be stepped", choices=("start", "always", "never"))
     panic_s: float = key(1000.0, "seconds", low=1, high=1e9)
     holdover_limit_s: float = key(86400.0, "seconds", low=0, high=31_536_000)
     max_bound_ms: float = key(1000.0, "milliseconds", low=0.001, high=16_000)
+    temperature: str = key("auto", '"auto", "off" or a thermometer\'s file', check=thermometer)
     cpu_latency_us: int | None = key(None, "microseconds in which a processor must wake; not set: as the system likes", low=0, high=10_000)
     not_before: date = key(date.fromisoformat(BUILD_DATE), "a date like 2026-11-21, without quotes")  # noqa: RUF009 (key() makes a field)
 
@@ -151,7 +149,7 @@ class KeysConfig:
 class RunConfig:
     """``directory``: sockets and the timescale record. ``state``: what survives a restart."""
 
-    directory: str = key("/run/refclock", "an absolute path", check=_run_directory)
+    directory: str = key("/run/refclock", "an absolute path", check=run_directory)
     state: str = key("/var/lib/refclock", "an absolute path", check=absolute_path)
 
 

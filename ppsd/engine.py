@@ -34,12 +34,16 @@ from ppsd.events import (
     SourceFound,
     SourceLost,
     Steer,
+    TemperatureLost,
+    TemperatureRead,
     Ticked,
 )
+from ppsd.following import Following
 from ppsd.leap import LeapKeeper
 from ppsd.selection import Candidate, Choice, outvoted, select
 from ppsd.source import LABEL_FRESH_NS, LABEL_REFID, Source
 from ppsd.status import Mode, Snapshot, SourceStatus, Verdict
+from ppsd.temperature import Temperature
 from ppsd.timescale import Timescale, refid_text
 from refclock.sample import NS, Instant, Leap, LeapNotice, Sample, SourceId
 from refclock.timescales import DAY_S
@@ -91,10 +95,12 @@ class Engine:
         self.config = config
         self.version, self.pid, self.simulated = version, pid, simulated
         self.mode = Mode.ACQUIRE
+        self.temperature = None if config.clock.temperature == "off" else Temperature(state)
         battery_ns = None if battery_s is None else battery_s * NS - at.mono_ns
-        self.sources = {SourceId(s.name): Source(s, self.not_before_s, state, battery_ns) for s in config.sources}
+        self.sources = {SourceId(s.name): Source(s, self.not_before_s, state, battery_ns, self.temperature) for s in config.sources}
         self.leaps = LeapKeeper()
         self.timescale = Timescale(simulated, round(config.clock.holdover_limit_s * NS), config.clock.max_bound_ms * 1e6)
+        self._following = Following(self.temperature, self.timescale) if self.temperature is not None else None
         self.selected: SourceId | None = None
         self.choice = Choice(None, frozenset(), {})
         self._started = at
@@ -108,6 +114,8 @@ class Engine:
         resumed = resume is not None and self.timescale.resume(resume, at.mono_ns)
         if resumed and self.timescale.bound_ns(at.mono_ns) < RESUME_BOUND_NS:
             self.mode = Mode.HOLDOVER
+            if self._following is not None:
+                self._following.resumed()
         else:
             self.timescale.drop()
 
@@ -161,6 +169,11 @@ class Engine:
                 self._stepped(event, out)
             case LeapFileRead():
                 self._leap_file(event, out)
+            case TemperatureRead() | TemperatureLost() if self._following is not None:
+                bent, notes = self._following.read(event, self.mode is Mode.HOLDOVER)
+                out += [self._record(at), *notes] if bent else notes
+            case TemperatureRead() | TemperatureLost():
+                pass
             case Ticked():
                 for source in self.sources.values():
                     source.kept_error_ns = event.kept_error_ns
@@ -269,6 +282,8 @@ class Engine:
             source.own_labels = source.id == best.source and best.refid == LABEL_REFID
             source.rivalled = source.id != best.source
         self.timescale.adopt(best.estimate, best.reference_mono_ns, "SIM" if self.simulated else best.refid)
+        if self._following is not None:
+            out += self._following.adopted(best)
         self._enter(Mode.TRACK if best.estimate.samples >= LOCK_SAMPLES else Mode.CONVERGE, at, out)
         out.append(self._record(at))
 
@@ -304,6 +319,9 @@ class Engine:
             out.append(self._record(at))
         elif self.mode is not Mode.HOLDOVER:
             self._enter(Mode.HOLDOVER, at, out)
+        if self._following is not None:
+            bent, notes = self._following.hold(at.mono_ns)
+            out += [self._record(at), *notes] if bent else notes
 
     def _enter(self, mode: Mode, at: Instant, out: list[Effect]) -> None:
         if mode is not self.mode:
@@ -337,7 +355,7 @@ class Engine:
         return Steer(
             raw_ns=at.mono_ns,
             utc_ns=self.leaps.table.tai_to_utc_ns(tai_ns),
-            rate=e.rate,
+            rate=self.timescale.rate,
             step_above_ns=None if above is None or self.config.clock.step == "never" else max(above, bound),
             panic_ns=limit,
             leap=self._leap(tai_ns),
@@ -375,7 +393,7 @@ class Engine:
             state["utc_s"] = self.leaps.table.tai_to_utc_ns(self.timescale.estimate.tai_ns) // NS
         for source in self.sources.values():
             state |= source.state()
-        return state
+        return state | self.temperature.state() if self.temperature is not None else state
 
     def snapshot(self, at: Instant) -> Snapshot:
         """Everything that people and programs may want to see, as of ``at``."""
@@ -404,7 +422,7 @@ class Engine:
             leap_pending=self.leaps.pending(tai_ns),
             tai_offset_s=self.leaps.schedule(tai_ns)[2],
             bound_ns=round(scale.bound_ns(now)) if scale is not None else None,
-            frequency_ppm=-e.rate * 1e6 if e is not None else None,
+            frequency_ppm=-self.timescale.rate * 1e6 if e is not None else None,
             skew_ppm=e.skew * 1e6 if e is not None else None,
             system_offset_ns=utc_ns - at.real_ns if scale is not None else None,
             holdover_s=held,
@@ -412,6 +430,7 @@ class Engine:
             steering=self.config.clock.steer,
             clock_steps=self._steps,
             sources=tuple(self._source_status(s, at, tai_ns if scale is not None else None) for s in self.sources.values()),
+            temperature=self.temperature.status() if self.temperature is not None and self.temperature.sensor else None,
         )
 
     def _degraded(self, now: int) -> str:

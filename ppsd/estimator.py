@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from ppsd.bank import Bank, Mixture
 from ppsd.frames import Frames
 from ppsd.noise import CAUTION, COMMON, GATE, QUANTILES, Noise
-from ppsd.wander import Wander
+from ppsd.wander import EVERY_S, Wander
 from refclock.filter import median, robust_line
 from refclock.sample import NS
 
@@ -53,6 +53,8 @@ MISSES = 2e-3
 DAY_S = 86_400.0
 COVER_RATE = 3.3
 """Sigmas of frequency and wander in its growth: a holdover is one draw, not 10 000."""
+STRAYED = 10.0
+"""Scales of noise by which the second may have moved in a holdover before a single sample, an outlier perhaps, is no guide any more."""
 SHAPE = 1.5
 """Robust sigmas from the middle of the noise to its early edge, where the second is when the source's mean was not stated: a one-sided
 exponential has 1.40, a uniform latency 1.35."""
@@ -86,6 +88,7 @@ class Estimate:
     jitter_ns: float
     skew: float
     samples: int
+    phase_sigma_ns: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +187,8 @@ class Estimator:
             return True
         dt, self._t = t - self._t, t
         bank.predict(dt)
+        if dt > EVERY_S and self._held_over(bank, dt):
+            return self._try_seed(t, z)
         before = bank.mixture()
         nu = z - before.x
         if self._frames.frame_ns:
@@ -205,6 +210,18 @@ class Estimator:
         now = bank.mixture()
         if self._wander.due(t):
             self._wander.add(t, now.x, now.y, now.pyy, bank.wander())
+        return True
+
+    def _held_over(self, bank: Bank, dt: float) -> bool:
+        """What the bound of ``dt`` seconds allowed for may have come, and the members' wanders know nothing of it. True when one sample
+        must not decide where the second is now: the state is to be made anew, its frequency being known that well."""
+        stray = COVER_RATE * self._wander.expected(bank.wander())
+        phase, rate = stray * dt**1.5 / math.sqrt(3), stray * math.sqrt(dt)
+        if self._frames.frame_ns or phase < STRAYED * self._noise.scale_ns:
+            bank.widen(phase, rate)
+            return False
+        self._prior, self._bank = (bank.mixture().y, rate), None
+        self._seed.clear()
         return True
 
     def _try_seed(self, t: float, z: float) -> bool:
@@ -339,6 +356,7 @@ class Estimator:
             jitter_ns=noise.scale_ns,
             skew=math.sqrt(now.pyy) / NS,
             samples=self.accepted,
+            phase_sigma_ns=math.sqrt(now.pxx),
         )
 
     def _cover(self, now: Mixture) -> float:

@@ -124,6 +124,23 @@ class LeapFileRead:
 
 
 @dataclass(frozen=True, slots=True)
+class TemperatureRead:
+    """The thermometer ``sensor`` says ``celsius``."""
+
+    sensor: str
+    celsius: float
+    at: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class TemperatureLost:
+    """The thermometer cannot be read; ``why`` says what and what to do."""
+
+    why: str
+    at: Instant
+
+
+@dataclass(frozen=True, slots=True)
 class Ticked:
     """Time passed (the engine's deadline came). ``kept_error_ns``: within what another program keeps the system clock, as the kernel
     tells; None when nobody does, or when we do, or when it may follow us."""
@@ -133,7 +150,7 @@ class Ticked:
 
 
 Report = Received | Pulsed | Labelled | SkySeen | Sampled | Configured
-Event = Report | SourceFound | PulseFound | SourceLost | ClockStepped | LeapFileRead | Ticked
+Event = Report | SourceFound | PulseFound | SourceLost | ClockStepped | LeapFileRead | TemperatureRead | TemperatureLost | Ticked
 
 # ---- effects ----------------------------------------------------------------------------------------------------------------------
 

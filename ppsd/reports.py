@@ -120,6 +120,7 @@ def tracking(clock: Snapshot) -> str:
             ("Root dispersion", f"{(clock['bound_ns'] or 0) / 1e9:.9f} seconds"),
             ("Update interval", f"{1.0 if selected else 0.0:.1f} seconds"),
             ("Leap status", _LEAP.get(clock["leap"], clock["leap"])),
+            *((("Temperature", clock["temperature"]["words"].removeprefix("temperature ")),) if clock.get("temperature") else ()),
         )
     )
 
@@ -161,6 +162,8 @@ def status(clock: Snapshot, server: Snapshot | str) -> str:
     stages = "  ".join(f"[{'x' if done else ' '}] {name}" for name, done in clock["stages"])
     lines = [top_line(clock), "", stages]
     lines += ["", *(sources_in_words(clock) or ["no source"])]
+    if clock.get("temperature"):
+        lines.append(clock["temperature"]["words"])
     if clock["clock_steps"]:
         lines.append(f"the system clock was stepped by others {clock['clock_steps']} times")
     lines.append(f"{server_line(server)}; system clock: {_system_clock(clock)}")

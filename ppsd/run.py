@@ -2,7 +2,8 @@
 
 Where receiver data enters the daemon. The loop sleeps in poll(2) until a device, the control socket, a signal, the step watch or the
 engine's deadline has something; it reads, makes events with the instant of the reading, and carries out what the engine answers. Devices
-and pulses are opened, and opened again, in ``ppsd.inputs``. There is no thread unless there is a pulse device (one each, ``refclock.pps``).
+and pulses are opened, and opened again, in ``ppsd.inputs``. There is no thread unless there is a pulse device (one each,
+``refclock.pps``) or a slow thermometer.
 
 What moves from run to run: the record in ``run_dir/timescale`` (same boot: the engine resumes from it, so a restart costs no
 synchronisation) and the state file. SIGTERM, SIGINT: state saved, 0, nothing published, so the server goes on with the last record.
@@ -20,7 +21,7 @@ import os
 import select
 import time
 from collections.abc import Callable
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from enum import Enum
 from pathlib import Path
 from typing import Final
@@ -40,11 +41,12 @@ from ppsd.log import open_log
 from ppsd.signals import Signals
 from ppsd.status import top_line
 from ppsd.supervise import notify
+from ppsd.thermometer import Thermometer
 from ppsd.wakeup import hold
 from refclock.config import ConfigError, ShmSource
 from refclock.feed import open_feed
 from refclock.host import Host
-from refclock.kernel import LocalClock, StepWatch, TimescaleReader, TimescaleWriter
+from refclock.kernel import LocalClock, StepWatch, TimescaleWriter
 from refclock.sample import NS, Instant
 from refclock.timescales import DAY_S, parse_leap_seconds_list
 
@@ -93,6 +95,8 @@ class ClockProcess:
         except OSError:
             self._closers.close()
             raise
+        self._thermometer = Thermometer(config.clock.temperature, Host())
+        self._closers.callback(self._thermometer.close)
         saved, complaint = state.load(Path(config.run.state))
         self.tell("state", complaint)
         self.tell("cpu_latency_us", hold(config.clock.cpu_latency_us, self._closers))
@@ -195,6 +199,9 @@ class ClockProcess:
         """Once a second."""
         self._steering.expire(now)
         self._inputs.tick(now)
+        reading = self._thermometer.read(now)
+        if reading is not None:
+            self.handle(reading)
         if now.mono_ns >= self._leap_file_ns:
             self._leap_file_ns = now.mono_ns + DAY_S * NS
             self._read_leap_file()
@@ -295,18 +302,6 @@ def _slept_ns() -> int:
         return 0
 
 
-def left_record(path: Path) -> Publish | None:
-    """The record that an earlier run of this boot left at ``path``; None when there is none that can be read."""
-    try:
-        reader = TimescaleReader(path)
-    except OSError:  # absent, of an earlier boot, or no record: the writer sorts that out
-        return None
-    p = reader.params()
-    record = None if p is None else Publish(**{f.name: getattr(p, f.name) for f in fields(Publish)} | {"simulated": bool(p.simulated)})
-    reader.close()
-    return record
-
-
 def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | None) -> int:
     """Run until told to stop, or for ``duration_s``; 0. ``simulated``: everything served is marked so.
 
@@ -315,7 +310,7 @@ def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | Non
     signals = Signals()
     run_dir.mkdir(parents=True, exist_ok=True)
     until_ns = None if duration_s is None else refclock.kernel.read_clocks().raw_ns + round(duration_s * NS)
-    resume = left_record(run_dir / "timescale")
+    resume = state.left_record(run_dir / "timescale")
     while True:
         process = ClockProcess(config, run_dir, simulated, resume, signals)
         end = End.STOP

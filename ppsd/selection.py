@@ -26,7 +26,8 @@ CLOSE: Final = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One source's claim at the present instant; ``reference_mono_ns``: its last accepted sample."""
+    """One source's claim at the present instant; ``reference_mono_ns``: its last accepted sample; ``plain``: the estimate without the
+    temperature, when that is in ``estimate``; ``restarts`` of the estimator: its phase goes on while they stay the same."""
 
     source: SourceId
     estimate: Estimate
@@ -34,6 +35,8 @@ class Candidate:
     refid: str
     prefer: bool
     trust: bool = False
+    plain: Estimate | None = None
+    restarts: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from ppsd.leap import LeapKeeper
 from ppsd.pull import Pull
 from ppsd.selection import FRESH_NS, Candidate
 from ppsd.status import SourceStatus
+from ppsd.temperature import Temperature
 from refclock.cable import Cable
 from refclock.config import AUTO, GpsdSource, Pulse, ReceiverSource, ShmSource, SockSource
 from refclock.config import Source as SourceConfig
@@ -74,11 +75,17 @@ class Source:
     """See the module's text."""
 
     def __init__(
-        self, config: SourceConfig, not_before_s: int, state: Mapping[str, float | int | str], battery_ns: int | None = None
+        self,
+        config: SourceConfig,
+        not_before_s: int,
+        state: Mapping[str, float | int | str],
+        battery_ns: int | None = None,
+        temperature: Temperature | None = None,
     ) -> None:
         """``battery_ns``: the battery clock (POSIX ns) minus raw time; None without one, or when the system clock is kept."""
         self._battery_ns = battery_ns
         self.config = config
+        self._temperature = temperature
         self.id = SourceId(config.name)
         self.present = False
         self.lost_why = "not opened yet"
@@ -334,8 +341,10 @@ class Source:
             channel, refid = self.label, LABEL_REFID
             if not self._fresh(channel, now_mono_ns, LABEL_FRESH_NS):
                 return None
-        estimate = channel.estimator.estimate(now_mono_ns)
-        return Candidate(self.id, estimate, channel.last_mono_ns, refid, self.config.prefer, self.config.trust)
+        plain = channel.estimator.estimate(now_mono_ns)
+        warm = channel.follow(self._temperature, plain)
+        last_ns, restarts = channel.last_mono_ns, channel.estimator.restarts
+        return Candidate(self.id, warm or plain, last_ns, refid, self.config.prefer, self.config.trust, plain if warm else None, restarts)
 
     @property
     def _pulse_fresh_ns(self) -> int:

@@ -1,4 +1,5 @@
-"""What the next start wants to know (frequency, message delays; where receivers were), kept in small JSON files.
+"""What the next start wants to know (frequency, message delays, temperature; where receivers were), kept in small JSON files; the record
+that was left published.
 
 A write goes to a new file beside it, is forced to the disk, and replaces the old one by rename, so a power cut leaves either the old
 or the new state, never half of one. Nothing here raises: a full disk must not stop the clock, and a damaged file is only worth the
@@ -11,7 +12,11 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
+
+from ppsd.events import Publish
+from refclock.kernel import TimescaleReader
 
 Value = float | int | str
 
@@ -86,3 +91,15 @@ def save(directory: Path, state: Mapping[str, Value], name: str = FILE_NAME) -> 
     except OSError as error:
         return f"{path} cannot be written: {error.strerror}"
     return None
+
+
+def left_record(path: Path) -> Publish | None:
+    """The record that an earlier run of this boot left at ``path``; None when there is none that can be read."""
+    try:
+        reader = TimescaleReader(path)
+    except OSError:  # absent, of an earlier boot, or no record: the writer sorts that out
+        return None
+    p = reader.params()
+    record = None if p is None else Publish(**{f.name: getattr(p, f.name) for f in fields(Publish)} | {"simulated": bool(p.simulated)})
+    reader.close()
+    return record

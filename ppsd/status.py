@@ -70,6 +70,21 @@ class SourceStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class TemperatureStatus:
+    """The thermometer beside the crystal."""
+
+    sensor: str  # where it is read
+    celsius: float | None  # None: not read now
+    explains_ppm: float | None  # range of the frequency that it explains, of the last hour; None while nothing is learned
+    in_use: bool  # whether estimates and holdover follow it
+    why: str  # why not, one sentence; "" when in use
+    score: float  # independent forecasts that it made better, less those that it made worse
+    lag_s: float  # of the low-pass between it and the crystal
+    ppm_per_kelvin: float  # slope at the present temperature (+: faster when warmer)
+    words: str  # all this in one sentence
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """The clock process at one instant."""
 
@@ -96,6 +111,7 @@ class Snapshot:
     steering: str  # none, kernel
     clock_steps: int  # foreign steps of CLOCK_REALTIME seen
     sources: tuple[SourceStatus, ...]
+    temperature: TemperatureStatus | None = None  # None: no thermometer is read
 
     def as_json(self) -> str:
         """One line of JSON."""

@@ -6,8 +6,11 @@ without one the old map runs on and its bound grows by the record's own rule (na
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ppsd.estimator import Estimate
 from ppsd.events import Publish
+from ppsd.temperature import Turn
 from refclock.pairing import Present
 from refclock.sample import NS
 
@@ -23,6 +26,8 @@ class Timescale:
         self.holdover_limit_ns = holdover_limit_ns
         self.max_bound_ns = max_bound_ns
         self.estimate: Estimate | None = None
+        self.turn: Turn | None = None
+        """What the temperature has made of the map since."""
         self.reference_mono_ns = 0
         self.valid_until_ns = 0
         self.refid = 0
@@ -32,10 +37,33 @@ class Timescale:
 
         ``reference_mono_ns``: raw instant of the last measurement in it; ``refid``: up to four ASCII letters.
         """
-        self.estimate = estimate
+        self.estimate, self.turn = estimate, None
         self.reference_mono_ns = reference_mono_ns
         self.refid = refid_number(refid)
-        self.valid_until_ns = min(reference_mono_ns + self.holdover_limit_ns, self._reaches(self.max_bound_ns))
+        self._limit()
+
+    def follow(self, turn: Turn) -> None:
+        """The temperature has changed since the map was adopted. Needs a map."""
+        self.turn = turn
+        self._limit()
+
+    def unlearn(self, plain: Estimate) -> None:
+        """What the temperature made of the map is not to be believed: it goes on as it is, with a bound that covers ``plain`` as well."""
+        e = self.estimate
+        assert e is not None
+        apart = abs(e.tai_ns - plain.tai_ns - round((e.mono_ns - plain.mono_ns) * (1 + plain.rate)))
+        self.estimate = replace(
+            e,
+            bound_ns=max(e.bound_ns, plain.bound_ns) + apart,
+            bound_rate=max(e.bound_rate, plain.bound_rate) + abs(e.rate - plain.rate),
+            bound_wander_ns=max(e.bound_wander_ns, plain.bound_wander_ns),
+        )
+        if self.turn is not None:
+            self.turn = replace(self.turn, doubt_ns=abs(self.turn.ns), doubt_rate=abs(self.turn.rate))
+        self._limit()
+
+    def _limit(self) -> None:
+        self.valid_until_ns = min(self.reference_mono_ns + self.holdover_limit_ns, self._reaches(self.max_bound_ns))
 
     def resume(self, record: Publish, at_mono_ns: int) -> bool:
         """Go on from the record that an earlier run of this boot left. False when it is of no use (expired, another kind of run)."""
@@ -52,27 +80,41 @@ class Timescale:
 
     def drop(self) -> None:
         """Nothing is known any more."""
-        self.estimate = None
+        self.estimate = self.turn = None
 
     def present(self, mono_ns: int) -> Present | None:
         """The map as pairing needs it at ``mono_ns``; None when there is none or its holdover has ended."""
         e = self.estimate
         if e is None or mono_ns >= self.valid_until_ns:
             return None
-        return Present(e.mono_ns, e.tai_ns, e.rate, self.bound_ns(mono_ns))
+        return Present(*self._anchor(e), self.bound_ns(mono_ns))
+
+    def _anchor(self, e: Estimate) -> tuple[int, int, float]:
+        """(raw ns, TAI ns there, rate) of the straight line that holds now."""
+        if self.turn is None:
+            return e.mono_ns, e.tai_ns, e.rate
+        return self.turn.mono_ns, self.tai_at(self.turn.mono_ns), e.rate + self.turn.rate / NS
+
+    @property
+    def rate(self) -> float:
+        """d(TAI)/d(raw) - 1 now. Needs a map."""
+        assert self.estimate is not None
+        return self._anchor(self.estimate)[2]
 
     def bound_ns(self, mono_ns: int) -> float:
         """Error bound at ``mono_ns``. Needs a map."""
         e = self.estimate
         assert e is not None
         dt = max(0, mono_ns - e.mono_ns)
-        return e.bound_ns + e.bound_rate * dt + e.bound_wander_ns * float((dt / NS) ** 1.5)
+        bound = e.bound_ns + e.bound_rate * dt + e.bound_wander_ns * float((dt / NS) ** 1.5)
+        return bound if self.turn is None else bound + self.turn.doubt_ns + self.turn.doubt_rate * max(0, mono_ns - self.turn.mono_ns) / NS
 
     def tai_at(self, mono_ns: int) -> int:
         """TAI at ``mono_ns``. Needs a map."""
         e = self.estimate
         assert e is not None
-        return e.tai_ns + (mono_ns - e.mono_ns) + round((mono_ns - e.mono_ns) * e.rate)
+        straight = e.tai_ns + (mono_ns - e.mono_ns) + round((mono_ns - e.mono_ns) * e.rate)
+        return straight if self.turn is None else straight + round(self.turn.ns + self.turn.rate * (mono_ns - self.turn.mono_ns) / NS)
 
     def _reaches(self, limit_ns: float) -> int:
         """Raw instant at which the bound reaches ``limit_ns``, by bisection to a second within the holdover limit."""
@@ -94,12 +136,16 @@ class Timescale:
         e = self.estimate
         if e is None:
             return Publish(0, 0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0, 0, 0, tai_offset_s, refid_number("INIT"), PRECISION, 0, self.simulated)
+        raw_ns, tai_ns, rate = self._anchor(e)
+        grows = e.bound_rate
+        if self.turn is not None:  # (a + b)^1.5 <= a^1.5 + 1.5 a^0.5 b + b^1.5: a bound that is anchored later never grows more slowly
+            grows += (1.5 * e.bound_wander_ns * ((raw_ns - e.mono_ns) / NS) ** 0.5 + self.turn.doubt_rate) / NS
         return Publish(
-            raw_ns=e.mono_ns,
-            tai_ns=e.tai_ns,
-            rate=e.rate,
-            bound_ns=e.bound_ns,
-            bound_rate=e.bound_rate,
+            raw_ns=raw_ns,
+            tai_ns=tai_ns,
+            rate=rate,
+            bound_ns=self.bound_ns(raw_ns),
+            bound_rate=grows,
             bound_wander_ns=e.bound_wander_ns,
             root_delay_ns=0,
             reference_raw_ns=self.reference_mono_ns,

@@ -58,11 +58,14 @@ class Wander:
             if len(self._past) > lag:
                 t0, x0, y0, pyy0 = self._past[-1 - lag]
                 tau = t - t0
-                if pyy0 > likely * likely * tau / 3:
-                    continue  # a forecast that was expected to fail by its frequency says nothing of wander
-                q = 3 * ((x - x0 - y0 * tau) ** 2 - pyy0 * tau * tau) / tau**3
-                self._counts[i] += 1
-                self._squares[i] += max(FADE, 1 / self._counts[i]) * (q - self._squares[i])
+                self.missed(i, (x - x0 - y0 * tau) ** 2, pyy0 * tau * tau, tau, likely)
+
+    def missed(self, i: int, square: float, expected: float, tau: float, likely: float) -> None:
+        """A forecast over lag ``i`` of ``LAGS`` (``tau`` s) was wrong by ``square`` (ns^2), ``expected`` of it by its frequency."""
+        if expected > likely * likely * tau**3 / 3:
+            return  # a forecast that was expected to fail by its frequency says nothing of wander
+        self._counts[i] += 1
+        self._squares[i] += max(FADE, 1 / self._counts[i]) * (3 * (square - expected) / tau**3 - self._squares[i])
 
     def expected(self, likely: float) -> float:
         """w to reckon with (ns/s per sqrt(s)); ``likely``: what the short term makes likeliest."""

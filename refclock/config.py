@@ -99,6 +99,11 @@ def path_or_auto(text: str) -> str | None:
     return None if text == AUTO else absolute_path(text)
 
 
+def thermometer(text: str) -> str | None:
+    """Complaint about what is neither a file nor one of the two words."""
+    return None if text in ("auto", "off") or text.startswith("/") else 'must be "auto", "off" or an absolute path (begin with /)'
+
+
 def socket_path(text: str) -> str | None:
     """Complaint about a path that cannot name a unix socket."""
     if len(text.encode("utf-8", "replace")) > SOCKET_PATH_BYTES:
@@ -112,6 +117,12 @@ PLACES = 'a place: "47.28512 8.56531 408.3" (degrees, metres above the ellipsoid
 def known_place(text: str) -> str | None:
     """Complaint about a text that names no place at which an antenna can stand."""
     return None if position(text) else f"is no place at which an antenna can stand; {PLACES}"
+
+
+def run_directory(text: str) -> str | None:
+    """Complaint about a directory that cannot hold unix sockets."""
+    longest = SOCKET_PATH_BYTES - len("/clock.sock")
+    return f"longer than {longest} bytes (it holds unix sockets)" if len(text.encode()) > longest else absolute_path(text)
 
 
 # ---- the tables -------------------------------------------------------------------------------------------------------------------

@@ -14,13 +14,13 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from random import Random
 
 from ppsd.config import ClockConfig, Config
 from ppsd.engine import Engine
-from ppsd.events import LeapFileRead, Sampled, SourceFound
+from ppsd.events import LeapFileRead, Sampled, SourceFound, TemperatureRead
 from refclock.config import ShmSource
 from refclock.sample import NS, Instant, Leap, Sample, SourceId
 from refclock.timescales import LeapTable
@@ -40,6 +40,7 @@ from refclock_sim.shapes import (
     one_sided,
     student2,
 )
+from refclock_sim.thermal import Board, Heat, Warming
 
 SOURCE = SourceId("pulse")
 RAW_START_NS, TAI_START_NS = 5_000 * NS, 1_800_000_037 * NS
@@ -76,6 +77,10 @@ class Discipline:
     """Of every 600 s these have no sample."""
     restless: Callable[[int], Term] | None = None
     """A further random part of the crystal's frequency."""
+    heat: Heat | None = None
+    """Warms the crystal, and the thermometer beside it."""
+    lie: tuple[str, int] = ("", 0)
+    """What the thermometer does (``thermal.LIES``), and from when on, s."""
 
 
 @dataclass(slots=True)
@@ -137,19 +142,62 @@ SCENARIOS = {
         Discipline("gaps", "Pi pulses, 60 s of silence in 600 s", _pi, 1.0, gap_s=60),
     )
 }
+_ROOM = Heat(day=1.5, day_s=7200.0)
+_THERMOSTAT = Heat(day=2.0, day_s=3600.0)
+WARM = {
+    s.name: s
+    for s in (
+        Discipline("t-room", "+-1.5 K in 2 h: 0.5 ppm", _pi, 1.0, heat=_ROOM),
+        Discipline("t-day", "+-5 K in a day: 1.6 ppm", _pi, 1.0, length_s=86_400, heat=Heat(day=5.0)),
+        Discipline("t-load", "5 of 25 minutes of load: 1 ppm", _pi, 1.0, heat=Heat(load=6.0)),
+        Discipline("t-probe", "+-2 K in 1 h, a probe in steps of 1/16 K", _pi, 1.0, heat=replace(_THERMOSTAT, quantum=0.0625, noise=0.03)),
+        Discipline(
+            "t-late", "+-2 K in 1 h, a thermometer slower than the crystal", _pi, 1.0, heat=replace(_THERMOSTAT, sensor_lag_s=120.0)
+        ),
+        Discipline("t-fork", "+-2 K in 1 h, a tuning fork: 5 ppm", _pi, 1.0, heat=replace(_THERMOSTAT, curve_ppm=-0.034)),
+        Discipline("t-still", "nothing warms", _pi, 1.0, heat=Heat()),
+        Discipline(
+            "t-holdover",
+            "3 h of +-2 K, then an hour without pulses, 8 K warmer",
+            _pi,
+            1.0,
+            length_s=14_400,
+            warm_s=10_800,
+            silent_from_s=10_800,
+            heat=replace(_THERMOSTAT, warmings=(Warming(8.0, 10_900.0, 3000.0),)),
+        ),
+        *(
+            Discipline(
+                f"t-{lie}", "+-1.5 K in 2 h, the thermometer lies after 3 h 20 m", _pi, 1.0, heat=_ROOM, lie=(f"sensor-{lie}", 12_000)
+            )
+            for lie in ("frozen", "jump", "inverted", "elsewhere", "lost")
+        ),
+    )
+}
+"""With a thermometer: how well the clock is held with it, and without."""
 LISTED = 13
 """The first ones have figures of other programs; the rest are shapes that nobody tuned for."""
 
 
-def run(scenario: Discipline, seed: int, length_s: int | None = None, state: Mapping[str, float | int | str] | None = None) -> Course:
-    """One realisation. ``state``: what an earlier run left. Cost: about 0.12 ms a simulated second."""
+def run(
+    scenario: Discipline,
+    seed: int,
+    length_s: int | None = None,
+    state: Mapping[str, float | int | str] | None = None,
+    temperature: str = "auto",
+) -> Course:
+    """One realisation. ``state``: what an earlier run left; ``temperature`` "off": the thermometer is not looked at.
+    Cost: about 0.12 ms a simulated second."""
     base = Random(f"{scenario.name} {seed}")
     crystal = base.getrandbits(62)
     noise = scenario.noise(base.getrandbits(62))
     lost = Random(base.getrandbits(62)).random
-    terms = scenario.terms if scenario.restless is None else (*scenario.terms, scenario.restless(base.getrandbits(62)))
+    lie, lie_s = scenario.lie
+    board = None if scenario.heat is None else Board(scenario.heat, seed, lambda t_s: lie if t_s >= lie_s else "")
+    terms = scenario.terms if board is None else (*scenario.terms, board.error)
+    terms = terms if scenario.restless is None else (*terms, scenario.restless(base.getrandbits(62)))
     oscillator = Oscillator(crystal, scenario.constant, scenario.wander, terms)
-    clock = ClockConfig(not_before=date(2026, 1, 1), max_bound_ms=16_000.0)
+    clock = ClockConfig(not_before=date(2026, 1, 1), max_bound_ms=16_000.0, temperature=temperature)
     config = Config(clock=clock, sources=(ShmSource(name=str(SOURCE), unit=0, bias_us=scenario.bias_us),))
     table = LeapTable()
     real_ns = table.tai_to_utc_ns(TAI_START_NS) - RAW_START_NS
@@ -163,6 +211,9 @@ def run(scenario: Discipline, seed: int, length_s: int | None = None, state: Map
     for k in range(duration):
         tai = TAI_START_NS + k * NS
         late = noise.late_ns(k, raw)
+        celsius = None if board is None else board.celsius()
+        if celsius is not None:
+            engine.handle(TemperatureRead("simulated", celsius, Instant(real_ns + raw, raw)))
         quiet = scenario.silent_from_s is not None and k >= scenario.silent_from_s
         quiet = quiet or k % scenario.every_s > 0 or k % 600 >= 600 - scenario.gap_s
         if not quiet and not (scenario.missing and lost() < scenario.missing):
@@ -187,7 +238,7 @@ def run(scenario: Discipline, seed: int, length_s: int | None = None, state: Map
         if k + 1 >= scenario.warm_s:
             course.errors.append(error / 1e3)
             course.bounds.append(bound / 1e3)
-            squares += (error_rate + scale.estimate.rate) ** 2
+            squares += (error_rate + scale.rate) ** 2
     course.state = engine.state()
     course.frequency_ppb = math.sqrt(squares / max(1, len(course.errors))) * 1e9
     return course

@@ -5,6 +5,8 @@
     [start]       utc = 2026-12-31T23:30:00Z, clock_offset_s = 0.1 (the system clock is that far ahead),
                   clock_kept_ms (the kernel says that NTP keeps it so well)
     [oscillator]  ppm, wander, sine_ppm, sine_period_s, [[oscillator.ramps]] ppm at_s over_s lag_s
+    [temperature] what warms crystal and thermometer: keys of thermal.Heat (celsius, day, day_s, load ...), [[temperature.warmings]] kelvin
+                  at_s over_s; without the table there is no thermometer
     [pulse]       model (of pulse.PRESETS, or "none"), late_us (constant), inverted (the wiring turns the pulse round), width_ms,
                   rate_hz (1 to 10 a second, 0.5, 0.2 ...), edges ("both", or the only kind that reaches us)
     [receiver]    kind (of receiver.MODELS), baud, fix_after_s, leap_known_after_s, leap_error_s, leap_at (UTC midnight), leap_step_s,
@@ -31,6 +33,7 @@ from typing import Any
 from refclock_sim import oscillator, pulse
 from refclock_sim.gnss import TROUBLES, LabelFault
 from refclock_sim.receiver import MODELS
+from refclock_sim.thermal import LIES, Heat, Warming
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +72,9 @@ class OscillatorModel:
     sine_period_s: float = 7200.0
     ramps: tuple[Ramp, ...] = ()
 
-    def make(self, seed: int) -> oscillator.Oscillator:
-        """The oscillator of one run."""
-        terms = [r.term() for r in self.ramps]
+    def make(self, seed: int, *more: oscillator.Term) -> oscillator.Oscillator:
+        """The oscillator of one run, ``more`` added."""
+        terms = [*more, *(r.term() for r in self.ramps)]
         if self.sine_ppm:
             terms.append(oscillator.sinusoid(self.sine_ppm * 1e-6, self.sine_period_s))
         return oscillator.Oscillator(seed, self.ppm * 1e-6, self.wander, terms)
@@ -141,6 +144,7 @@ FAULTS = (
     "stray-pulse",
     "hum",
     *TROUBLES,
+    *LIES,
 )
 
 
@@ -166,6 +170,7 @@ class Scenario:
     duration_s: int
     start: Start = Start()
     oscillator: OscillatorModel = OscillatorModel()
+    heat: Heat | None = None
     pulse: PulseModel = PulseModel()
     receiver: ReceiverModel = ReceiverModel()
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -198,7 +203,8 @@ def load_scenario(path: Path) -> Scenario:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ScenarioError(f"{path}: {error}") from error
-    known = {"claim", "duration_s", "start", "oscillator", "pulse", "receiver", "config", "clock", "fault", "limits", "state"}
+    known = {"claim", "duration_s", "start", "oscillator", "temperature", "pulse", "receiver"}
+    known |= {"config", "clock", "fault", "limits", "state"}
     unknown = sorted(set(data) - known)
     if unknown:
         raise ScenarioError(f"{path}: unknown key {unknown[0]}; allowed: {', '.join(sorted(known))}")
@@ -207,6 +213,9 @@ def load_scenario(path: Path) -> Scenario:
         raise ScenarioError(f"{path}: needs claim (a text) and duration_s (10 to 10000000)")
     crystal = dict(data.get("oscillator", {}))
     ramps = tuple(_table(Ramp, r, f"{path}: [[oscillator.ramps]]") for r in crystal.pop("ramps", []))
+    warmth = dict(data.get("temperature", {}))
+    warmings = tuple(_table(Warming, w, f"{path}: [[temperature.warmings]]") for w in warmth.pop("warmings", []))
+    heat = _table(Heat, {**warmth, "warmings": warmings}, f"{path}: [temperature]") if "temperature" in data else None
     faults = tuple(_table(Fault, f, f"{path}: [[fault]]") for f in data.get("fault", []))
     pulse_model = _table(PulseModel, data.get("pulse", {}), f"{path}: [pulse]")
     if pulse_model.model not in ("none", *pulse.PRESETS):
@@ -223,6 +232,7 @@ def load_scenario(path: Path) -> Scenario:
         duration_s=duration,
         start=_table(Start, data.get("start", {}), f"{path}: [start]"),
         oscillator=_table(OscillatorModel, {**crystal, "ramps": ramps}, f"{path}: [oscillator]"),
+        heat=heat,
         pulse=pulse_model,
         receiver=receiver,
         config=data.get("config", {}),

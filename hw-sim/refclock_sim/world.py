@@ -20,7 +20,19 @@ from typing import TextIO
 
 from ppsd.config import ClockConfig, Config
 from ppsd.engine import Engine
-from ppsd.events import ClockStepped, Effect, LeapFileRead, Note, Publish, Pulsed, Received, SourceFound, SourceLost, Ticked
+from ppsd.events import (
+    ClockStepped,
+    Effect,
+    LeapFileRead,
+    Note,
+    Publish,
+    Pulsed,
+    Received,
+    SourceFound,
+    SourceLost,
+    TemperatureRead,
+    Ticked,
+)
 from ppsd.server import PacketPath
 from ppsd.status import Mode
 from refclock.config import ReceiverSource
@@ -30,6 +42,7 @@ from refclock_sim.gnss import TROUBLES, Gnss
 from refclock_sim.pulse import PulseError
 from refclock_sim.receiver import MODELS, Receiver
 from refclock_sim.scenario import Fault, Outcome, Scenario, ScenarioError, load_scenario
+from refclock_sim.thermal import LIES, Board
 
 GPS = SourceId("gps0")
 RAW_START_NS = 5_000 * NS
@@ -53,7 +66,14 @@ class World:
         self.outcome = Outcome(seed)
         base = Random(f"{scenario.name}/{seed}")
         r = scenario.receiver
-        self._oscillator = scenario.oscillator.make(base.getrandbits(62))
+        crystal = base.getrandbits(62)
+        lies = [f for f in scenario.faults if f.what in LIES]
+
+        def lie(t_s: float) -> str:
+            return next((f.what for f in lies if f.from_s <= t_s < f.until_s), "")
+
+        self._board = None if scenario.heat is None else Board(scenario.heat, crystal, lie)
+        self._oscillator = scenario.oscillator.make(crystal, *([self._board.error] if self._board else []))
         self._pulse = scenario.pulse.make(base.getrandbits(62))
         self._clients = Random(base.getrandbits(62))
         self._table = LeapTable()
@@ -130,6 +150,8 @@ class World:
         tai_ns = self._tai0 + k * NS
         happenings: list[tuple[float, str, bytes | EdgeKind]] = [(self._clients.random() * NS, "packet", b"") for _ in range(2)]
         happenings.append((0.95e9, "tick", b""))
+        if self._board is not None:
+            happenings.append((0.3e9, "thermometer", b""))
         if self._active("clock-step", k):
             happenings.append((0.5e9, "step", b""))
         unplugged = self._active("unplugged", k) is not None
@@ -181,6 +203,10 @@ class World:
             self._effects(engine.handle(Received(GPS, payload, at, self._receiver.byte_ns)))
         elif kind == "edge" and isinstance(payload, EdgeKind):
             self._effects(engine.handle(Pulsed(GPS, Edge(at, payload, k), at.shifted(EDGE_NOTICE_NS))))
+        elif kind == "thermometer" and self._board is not None:
+            celsius = self._board.celsius()
+            if celsius is not None:
+                self._effects(engine.handle(TemperatureRead("simulated thermometer", celsius, at)))
         elif kind == "tick":
             kept_ms = self.scenario.start.clock_kept_ms
             self._effects(engine.handle(Ticked(at, None if kept_ms is None else round(kept_ms * 1e6))))
@@ -207,6 +233,8 @@ class World:
             sentences += [*source.health, *filter(None, [source.message])]
             if source.pulse is not None:
                 sentences += [*source.pulse.doubts, *filter(None, [source.pulse.changed])]
+        if snapshot.temperature is not None:
+            sentences.append(snapshot.temperature.words)
         for words in sentences:
             self.outcome.said.setdefault(re.sub(r"[\d.]+", "#", words), f"{k:5d} s  {words}")
 

@@ -18,7 +18,7 @@ import pytest
 from ppsd import cli, reports
 from ppsd.control import ControlServer
 from ppsd.ntp import Header, parse
-from ppsd.status import Snapshot, SourceStatus
+from ppsd.status import Snapshot, SourceStatus, TemperatureStatus
 from refclock.config import ShmFeed, SockFeed
 from refclock.sample import Leap
 from refclock.timescales import ntp64
@@ -182,6 +182,18 @@ def test_tracking_as_chronyc() -> None:
     assert "Reference ID    : 00000000 ()\nStratum         : 0\nRef time (UTC)  : Thu Jan 01 00:00:00 1970" in text
     assert text.endswith("Leap status     : Not synchronised")
     assert "Nov 21 23:59:58" in reports.tracking({**decoded(LOCKED), "utc": "2026-11-21T23:59:60.900Z"})
+
+
+def test_the_temperature_is_shown_where_there_is_a_thermometer() -> None:
+    """status and tracking say what the thermometer reads and whether it is used, tracking in a line of its own; json has the fields."""
+    words = "temperature 48.2 °C: explains 0.31 ppm, in use"
+    warm = replace(LOCKED, temperature=TemperatureStatus("/sys/x", 48.2, 0.31, True, "", 6.5, 40.0, -0.16, words))
+    assert words in reports.status(decoded(warm), "off").splitlines()
+    lines = reports.tracking(decoded(warm)).splitlines()
+    assert lines[:-1] == reports.tracking(decoded(LOCKED)).splitlines()
+    assert lines[-1] == "Temperature     : 48.2 °C: explains 0.31 ppm, in use"
+    assert json.loads(reports.status_json(decoded(warm), "off"))["temperature"]["in_use"] is True
+    assert "temperature" not in reports.status(decoded(LOCKED), "off")
 
 
 @pytest.mark.parametrize(

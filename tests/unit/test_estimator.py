@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from refclock_sim.oscillator import Oscillator, step
+from refclock_sim.oscillator import Oscillator, ramp, sinusoid, step
 from refclock_sim.pulse import PRESETS, Gaussian, LoadBursts, Outliers, PulseError
 from refclock_sim.shapes import Drawn, one_sided
 
@@ -87,6 +87,31 @@ def test_holdover_bound_covers_an_hour(seed: int) -> None:
     seen = drive(Estimator(50.0, 1_400.0), crystal(seed), PRESETS["pi"](seed), 7200, range(3600, 7200))
     assert all(abs(error) <= bound for error, bound in seen)
     assert seen[-1][1] > 10 * seen[3000][1]
+
+
+@pytest.mark.parametrize("seed", [31, 33, 35])
+def test_samples_after_a_long_gap_are_taken_up_inside_the_bound(seed: int) -> None:
+    """A quiet crystal that moves by 0.35 ppm in half an hour without samples, within the bound: it covers the return too, and a minute
+    later the time is good again."""
+    oscillator = Oscillator(seed, 12e-6, 1e-9, [sinusoid(0.05e-6, 7200.0), ramp(0.35e-6, 11_400.0, 1200.0)])
+    seen = drive(Estimator(50.0, 1_400.0), oscillator, PRESETS["pi"](seed), 12_700, range(10_800, 12_600))
+    assert all(abs(error) <= bound for error, bound in seen)
+    assert max(abs(error) for error, _ in seen[-40:]) < 5.0
+
+
+@pytest.mark.parametrize("seed", range(30, 36))
+def test_an_outlier_that_ends_a_long_gap_is_not_followed(seed: int) -> None:
+    """The first sample after half an hour is 20 us late: covered, and good again a minute later."""
+    oscillator, pulse = Oscillator(seed, 12e-6, 1e-9, [sinusoid(0.25e-6, 7200.0)]), PRESETS["pi"](seed)
+    late = pulse.late_ns
+
+    def outlier(true_s: int, raw_ns: int) -> float:
+        return late(true_s, raw_ns) + (20_000.0 if true_s == 12_600 else 0.0)
+
+    pulse.late_ns = outlier  # type: ignore[method-assign]
+    seen = drive(Estimator(50.0, 1_400.0), oscillator, pulse, 12_700, range(10_800, 12_600))
+    assert all(abs(error) <= bound for error, bound in seen)
+    assert max(abs(error) for error, _ in seen[-40:]) < 5.0
 
 
 @pytest.mark.parametrize("rate_hz", [0.2, 1, 5, 10, 50])
