@@ -254,10 +254,10 @@ def _calibrate(args: argparse.Namespace) -> int:
         config = load(args.config)
     except ConfigError as error:
         return complain(error)
-    pulses = {s.name: s.pps for s in config.sources if isinstance(s, Pulse) and s.pps and args.source in ("", s.name)}
+    pulses = {s.name: s.pps for s in config.sources if isinstance(s, Pulse) and s.pps.startswith("/") and args.source in ("", s.name)}
     if args.echo and len(pulses) != 1:
         known = ", ".join(pulses) or "none"
-        print(f"refclock calibrate pps: whose pulse is it? --source NAME; the configuration gives a pulse to: {known}", file=sys.stderr)
+        print(f"refclock calibrate pps: whose pulse is it? --source NAME; the configuration names one for: {known}", file=sys.stderr)
         return USAGE
     directory = _find_run_dir(args.run_dir)
     if not args.echo and isinstance(code := _snapshot(directory), int):

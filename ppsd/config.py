@@ -334,7 +334,7 @@ def _resources(items: Iterable[tuple[Key, Source | Feed]]) -> Iterator[tuple[Key
     """What each source and feed occupies, alone."""
     for at, item in items:
         match item:
-            case ReceiverSource():
+            case ReceiverSource() if item.device.startswith("/"):
                 yield (*at, "device"), "device", item.device
             case GpsdSource():
                 yield (*at, "host"), "gpsd", f"{item.host}:{item.port} {item.device}".rstrip()
@@ -342,7 +342,7 @@ def _resources(items: Iterable[tuple[Key, Source | Feed]]) -> Iterator[tuple[Key
                 yield (*at, "unit"), "shared memory unit", item.unit
             case SockSource() | SockFeed():
                 yield (*at, "path"), "socket", item.path
-        if isinstance(item, ReceiverSource | GpsdSource) and item.pps:
+        if isinstance(item, ReceiverSource | GpsdSource) and item.pps.startswith("/"):
             yield (*at, "pps"), "pulse device", item.pps
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from ppsd.engine import Engine
-from ppsd.events import Configured, Event, Labelled, Pulsed, PulseFound, Received, Sampled, SkySeen
-from refclock.config import GpsdSource, Pulse, ReceiverSource, ShmSource, SockSource, Source
+from ppsd.events import Configured, Event, Labelled, Pulsed, PulseFound, Received, Report, Sampled, SkySeen
+from refclock.config import AUTO, GpsdSource, Pulse, ReceiverSource, ShmSource, SockSource, Source
 from refclock.configure import Intent, PulseIntent
 from refclock.control_line import PulseDevice, open_pulse
 from refclock.detect import BaudSearch
@@ -70,7 +70,7 @@ class Device(Protocol):
         """The descriptor to wait on, the same for life; -1 when there is none and ``read`` must be called now and then."""
         ...
 
-    def read(self) -> list[Event]:
+    def read(self) -> list[Report]:
         """What has arrived, in order; never blocks."""
         ...
 
@@ -86,29 +86,49 @@ class Device(Protocol):
 class Line:
     """A receiver's serial line, its speed looked for when the configuration leaves it open, and the receiver set up when it may be.
 
-    The engine decodes what ``read`` brings, so its answers are looked at when the next bytes come, or a second later.
+    ``device``: its path; ``opened_ns``: when (mono_ns); ``heard_ns``: when something intelligible came last, or it was opened. The engine
+    decodes what ``read`` brings, so its answers are looked at when the next bytes come, or a second later.
     """
 
-    def __init__(self, config: ReceiverSource, clock: LocalClock, engine: Engine) -> None:
+    def __init__(self, config: ReceiverSource, clock: LocalClock, engine: Engine, first_baud: int = 0) -> None:
         self._id = SourceId(config.name)
+        self.device = config.device
         self._source = engine.sources[self._id]
-        self._search = None if config.baud else BaudSearch(clock.now().mono_ns)
+        self._recognised = 0
+        self.opened_ns = self.heard_ns = clock.now().mono_ns
+        self._search = None if config.baud else BaudSearch(self.heard_ns, first=first_baud)
         self._port = SerialPort(config.device, self._search.baud if self._search else config.baud, clock)
-        self._name = config.device + (f" + {config.pps}" if config.pps else "")
+        self._name = config.device + (f" + {config.pps}" if config.pps not in ("", AUTO) else "")
         self.what = self._name
         # Its own USB has no line speed.
         intent = Intent(pulse=PulseIntent() if config.pps else None, usb=self._port.byte_ns == 0)
         self._upkeep = Upkeep(intent) if config.configure else None
 
+    @property
+    def baud(self) -> int:
+        """The speed as set now."""
+        return self._port.baud
+
+    @property
+    def speaks(self) -> bool:
+        """Whether something intelligible has come at the present speed."""
+        return self._recognised > 0 and (self._search is None or self._search.found)
+
+    @property
+    def identity(self) -> str:
+        """What the receiver calls itself, "" when it did not say."""
+        return self._source.receiver.identity
+
     def fileno(self) -> int:
         """The line's descriptor."""
         return self._port.fileno()
 
-    def read(self) -> list[Event]:
+    def read(self) -> list[Report]:
         """What the line brought."""
         data, at = self._port.read()
         self._attend(at)
-        events: list[Event] = [Received(self._id, data, at, self._port.byte_ns)] if data else []
+        self._look(at)
+        events: list[Report] = [Received(self._id, data, at, self._port.byte_ns)] if data else []
         news = self._upkeep.news() if self._upkeep is not None else []
         events += [Configured(self._id, n.what, n.complete, n.identity, n.results, at) for n in news]
         return events
@@ -122,13 +142,21 @@ class Line:
     def tick(self, now: Instant) -> None:
         """Go on looking for the speed, and after the receiver."""
         self._attend(now)
+        self._look(now)
+
+    def _look(self, now: Instant) -> None:
+        """Change the speed when this one makes no sense."""
+        tally = self._source.receiver.framer.tally
+        if tally.recognised > self._recognised:
+            self._recognised, self.heard_ns = tally.recognised, now.mono_ns
         if self._search is None:
+            self.what = f"{self._name}, {tally.bits}" if tally.bits else self._name
             return
-        counts = self._source.receiver.framer.counts
-        baud = self._search.heard(counts["NMEA"] + counts["UBX"], now.mono_ns)
+        baud = self._search.heard(tally, now.mono_ns)
         if baud is not None:
             self._port.set_baud(baud)
-        self.what = f"{self._name} at {self._port.baud} baud" if self._search.found else self._name
+        how = f" at {self._port.baud} baud {tally.bits}".rstrip()
+        self.what = self._name + (how if self._search.found else "")
 
     def close(self) -> None:
         """Close the line."""
@@ -161,13 +189,13 @@ class GpsdLine:
         """The connection's descriptor. While it is being made only an error makes it readable; then ``tick`` finds it done."""
         return self._socket.fileno()
 
-    def read(self) -> list[Event]:
+    def read(self) -> list[Report]:
         """What gpsd reported."""
         data, at = self._socket.pump()
         if self._socket.connected:
             way = " with the pulses that it reports" if self._sequence else ", messages only"
             self.what = self._name + ("" if self._own_pulse else way)
-        events: list[Event] = []
+        events: list[Report] = []
         for value in self._stream.feed(data, at):
             if isinstance(value, SecondLabel):
                 events.append(Labelled(self._id, self._stamped(value), at))
@@ -227,7 +255,7 @@ class Intake:
         """The socket's descriptor; shared memory has none."""
         return self._intake.fileno() if isinstance(self._intake, SockIntake) else -1
 
-    def read(self) -> list[Event]:
+    def read(self) -> list[Report]:
         """What has arrived."""
         raws = self._intake.read()
         if isinstance(self._intake, ShmIntake) and self._intake.why:
@@ -256,10 +284,10 @@ class Intake:
         self._intake.close()
 
 
-def open_device(source: Source, clock: LocalClock, engine: Engine) -> Device:
-    """Open what ``source`` names. OSError says what is missing."""
+def open_device(source: Source, clock: LocalClock, engine: Engine, first_baud: int = 0) -> Device:
+    """Open what ``source`` names; ``first_baud``: the speed at which a receiver was heard last. OSError says what is missing."""
     if isinstance(source, ReceiverSource):
-        return Line(source, clock, engine)
+        return Line(source, clock, engine, first_baud)
     if isinstance(source, GpsdSource):
         return GpsdLine(source, clock, engine)
     return Intake(source, clock, engine)
@@ -270,23 +298,30 @@ def battery_witness_s(host: Host, kernel: Adjtimex) -> int | None:
     return host.battery_clock_s() if kernel.leap is Leap.UNSYNCHRONISED else None
 
 
-def informed(source: Source, host: Host) -> Source:
-    """The source with what its pulse's driver tells of USB, where the configuration leaves it open."""
-    if not isinstance(source, Pulse) or not source.pps:
-        return source
-    usb = over_usb(host, source.pps) if source.pps_over_usb is None else source.pps_over_usb
-    return replace(source, pps_over_usb=usb)
-
-
 class PulseInputs:
     """The pulse devices of all sources: opened when they are there and due, and their edges as events. ``tell``: (what, trouble or "") for
-    people, on change."""
+    people, on change. ``where``: the path of a source's pulse as configured, "" when it is not there now."""
 
-    def __init__(self, sources: Sequence[Source], clock: LocalClock, wake: Callable[[], None], tell: Callable[[str, str], None]) -> None:
-        self._clock, self._wake, self._tell = clock, wake, tell
-        self._paths = {SourceId(s.name): s.pps for s in sources if isinstance(s, Pulse) and s.pps}
-        self._retries = {name: Retry() for name in self._paths}
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        clock: LocalClock,
+        wake: Callable[[], None],
+        tell: Callable[[str, str], None],
+        *,
+        host: Host,
+        where: Callable[[Pulse], str] = lambda source: source.pps,
+    ) -> None:
+        self._clock, self._wake, self._tell, self._host, self._where = clock, wake, tell, host, where
+        self._sources = {SourceId(s.name): s for s in sources if isinstance(s, Pulse) and s.pps}
+        self._retries = {name: Retry() for name in self._sources}
         self._open: dict[SourceId, PulseDevice] = {}
+        self._paths: dict[SourceId, str] = {}
+
+    @property
+    def in_use(self) -> set[str]:
+        """The paths of those that are open."""
+        return {path for name, path in self._paths.items() if name in self._open}
 
     def due_ns(self) -> list[int]:
         """Raw instants at which those that are missing want to be tried."""
@@ -295,17 +330,22 @@ class PulseInputs:
     def open_due(self, now_ns: int) -> list[Event]:
         """Open what is missing and due."""
         found: list[Event] = []
-        for name, path in self._paths.items():
+        for name, source in self._sources.items():
             if name in self._open or now_ns < self._retries[name].due_ns:
+                continue
+            path = self._where(source)
+            if not path:
+                self._retries[name].failed(now_ns, "")
                 continue
             try:
                 device = open_pulse(path, self._clock, self._wake)
             except OSError as error:
                 self._failed(name, said(error))
                 continue
-            self._open[name] = device
+            self._open[name], self._paths[name] = device, path
             self._tell(f"pulse of {name}", "")
-            found.append(PulseFound(name, device.stamping.bias_us, device.stamping.how, self._clock.now()))
+            usb = over_usb(self._host, path) if source.pps_over_usb is None else source.pps_over_usb
+            found.append(PulseFound(name, path, usb, device.stamping.bias_us, device.stamping.how, self._clock.now()))
         return found
 
     def take(self) -> list[Event]:

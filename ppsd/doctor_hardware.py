@@ -56,10 +56,10 @@ def holders(p: Patient) -> Finding:
     """RC02: does anybody else read the receiver's line?"""
     own = p.clock["pid"] if p.clock else 0
     for device in p.devices:
-        for pid, name in p.host.holders(device):
-            if pid not in (own, os.getpid()):
-                do, writes = release(name, p.host.target(device))
-                what = f"{device} is in use by {name} (pid {pid}): who reads a line takes bytes from the others"
+        for who in p.host.holders(device):
+            if not who.endswith((f"(pid {own})", f"(pid {os.getpid()})")):
+                do, writes = release(who.partition(" (pid")[0], p.host.target(device))
+                what = f"{device} is in use by {who}: who reads a line takes bytes from the others"
                 return Finding("RC02", FAIL, what, do, writes)
     return Finding("RC02", OK, "nobody else holds the receiver's line") if p.devices else Finding("RC02", SKIP, "no line to look at")
 

@@ -71,8 +71,8 @@ LEAP_WORDS = ("normal", "insert", "delete", "unsynchronised")
 
 
 class Engine:
-    """See the module's text. ``state``: what the last run persisted. ``resume``: the record that it left published, from the same boot.
-    ``battery_s``: POSIX second that the battery clock shows at ``at``, None without one or when the system clock is kept."""
+    """``state``: what the last run persisted. ``resume``: the record that it left published, from the same boot. ``battery_s``: POSIX
+    second that the battery clock shows at ``at``, None without one or when the system clock is kept."""
 
     def __init__(
         self,
@@ -87,12 +87,12 @@ class Engine:
         battery_s: int | None = None,
     ) -> None:
         not_before = config.clock.not_before
-        not_before_s = int(datetime(not_before.year, not_before.month, not_before.day, tzinfo=UTC).timestamp())
+        self.not_before_s = int(datetime(not_before.year, not_before.month, not_before.day, tzinfo=UTC).timestamp())
         self.config = config
         self.version, self.pid, self.simulated = version, pid, simulated
         self.mode = Mode.ACQUIRE
-        battery_ns = None if battery_s is None else battery_s * NS - at.mono_ns
-        self.sources = {SourceId(s.name): Source(s, not_before_s, state, battery_ns) for s in config.sources}
+        rtc_ns = None if battery_s is None else battery_s * NS - at.mono_ns
+        self.sources = {SourceId(s.name): Source(s, self.not_before_s, state, rtc_ns) for s in config.sources}
         self.leaps = LeapKeeper()
         self.timescale = Timescale(simulated, round(config.clock.holdover_limit_s * NS), config.clock.max_bound_ms * 1e6)
         self.selected: SourceId | None = None
@@ -147,10 +147,12 @@ class Engine:
                 self.sources[event.source].found(event.what)
                 out.append(Note("source found", "info", {"source": event.source, "what": event.what}))
             case PulseFound():
-                self.sources[event.source].pulse_found(event.bias_us, event.how)
+                self.sources[event.source].pulse_found(event.path, event.over_usb, event.bias_us, event.how)
+                out.append(Note("pulse found", "info", {"source": event.source, "what": event.path, "stamped": event.how}))
             case SourceLost():
+                what = "source lost" if self.sources[event.source].present else "source missing"
                 self.sources[event.source].lost(event.why)
-                out.append(Note("source lost", "warning", {"source": event.source, "why": event.why}))
+                out.append(Note(what, "warning", {"source": event.source, "why": event.why}))
             case Configured():
                 fields = {"source": event.source, "receiver": event.identity, **event.results}
                 out.append(Note(event.what, "info" if event.complete else "warning", fields))
@@ -240,9 +242,9 @@ class Engine:
         candidates = [c for s in self.sources.values() if not s.config.noselect and (c := s.candidate(now)) is not None]
         candidates = self._without_pulled(candidates, at, out)
         before = self.choice
-        speaking = [s for s in self.sources.values() if s.verdict.trusted and now - s.label_mono_ns < LABEL_FRESH_NS]
-        voters = [s for s in speaking if not s.config.noselect]
-        odd = outvoted({s.id: s.place_ns for s in voters}) if self.timescale.estimate is None else {}
+        known = self.timescale.estimate is not None
+        voters = [s for s in self.sources.values() if not known and s.verdict.trusted and not s.config.noselect]
+        odd = outvoted({s.id: s.place_ns for s in voters if now - s.label_mono_ns < LABEL_FRESH_NS})
         choice = select([c for c in candidates if c.source not in odd], self.selected)
         self.choice = Choice(choice.selected, choice.agreeing, choice.falsetickers | odd)
         for name, by_ns in self.choice.falsetickers.items():
@@ -257,8 +259,7 @@ class Engine:
         if best.source != self.selected:
             out.append(Note("source selected", "info", {"source": best.source, "bound_ns": round(best.estimate.bound_ns)}))
         self.selected = best.source
-        known = self.timescale.estimate is not None and now < self.timescale.valid_until_ns
-        if known:
+        if known and now < self.timescale.valid_until_ns:
             jump = best.estimate.tai_ns - self.timescale.tai_at(now)
             if abs(jump) > self.timescale.bound_ns(now) + best.estimate.bound_ns:
                 out.append(Note("served time corrected beyond its bound", "error", {"by_ns": jump}))

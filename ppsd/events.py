@@ -71,6 +71,19 @@ class SourceFound:
 
 
 @dataclass(frozen=True, slots=True)
+class PulseFound:
+    """The pulse device at ``path`` is open. ``over_usb``: whether its line is polled (None: unknown). ``bias_us``: how late it may stamp an
+    edge, by ``how`` it does (for people)."""
+
+    source: SourceId
+    path: str
+    over_usb: bool | None
+    bias_us: float
+    how: str
+    at: Instant
+
+
+@dataclass(frozen=True, slots=True)
 class SourceLost:
     """A device failed or vanished; ``why`` says what and what to do."""
 
@@ -109,16 +122,6 @@ class LeapFileRead:
 
 
 @dataclass(frozen=True, slots=True)
-class PulseFound:
-    """The pulse device is open. ``bias_us``: how late it may stamp an edge, by ``how`` it does (for people)."""
-
-    source: SourceId
-    bias_us: float
-    how: str
-    at: Instant
-
-
-@dataclass(frozen=True, slots=True)
 class Ticked:
     """Time passed (the engine's deadline came). ``kept_error_ns``: within what another program keeps the system clock, as the kernel
     tells; None when nobody does, or when we do, or when it may follow us."""
@@ -127,20 +130,8 @@ class Ticked:
     kept_error_ns: int | None = None
 
 
-Event = (
-    Received
-    | Pulsed
-    | Labelled
-    | SkySeen
-    | Sampled
-    | SourceFound
-    | PulseFound
-    | SourceLost
-    | Configured
-    | ClockStepped
-    | LeapFileRead
-    | Ticked
-)
+Report = Received | Pulsed | Labelled | SkySeen | Sampled | Configured
+Event = Report | SourceFound | PulseFound | SourceLost | ClockStepped | LeapFileRead | Ticked
 
 # ---- effects ----------------------------------------------------------------------------------------------------------------------
 

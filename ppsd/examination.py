@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ppsd.config import Config
-from refclock.config import ReceiverSource
+from refclock.config import AUTO, ReceiverSource
 from refclock.host import Host
 
 OK, WARN, FAIL, SKIP = "ok", "warn", "fail", "skip"
@@ -45,8 +45,8 @@ class Patient:
 
     @property
     def devices(self) -> list[str]:
-        """Serial devices: those configured, else what looks like a receiver's."""
-        told = [source.device for source in self.config.sources if isinstance(source, ReceiverSource)]
+        """Serial devices: those configured by name, else what looks like a receiver's."""
+        told = [source.device for source in self.config.sources if isinstance(source, ReceiverSource) and source.device != AUTO]
         return told or [n for p in ("ttyACM*", "ttyUSB*", "gnss*", "ttyAMA0", "serial0") for n in self.host.names(f"/dev/{p}")]
 
     @property

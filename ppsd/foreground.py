@@ -1,9 +1,9 @@
 """``refclock run``: what the foreground run consists of, worked out before anything starts.
 
 From the configuration file and the command line come the effective configuration, the run directory, and the programs that
-``ppsd.supervise`` then keeps alive. Without any ``[[source]]`` the usual devices are looked for, now and every two seconds until one
-turns up. With ``--sim`` the source is a simulated receiver, everything lives in a directory of the user's own, the server listens on
-loopback, and only feeds of a configuration that was named on the command line are served: simulated time must reach nobody by accident.
+``ppsd.supervise`` then keeps alive. Without any ``[[source]]`` the clock process looks for receivers (``ppsd.finder``). With ``--sim`` the
+source is a simulated receiver, everything lives in a directory of the user's own, the server listens on loopback, and only feeds of a
+configuration that was named on the command line are served: simulated time must reach nobody by accident.
 """
 
 from __future__ import annotations
@@ -23,32 +23,10 @@ from ppsd.status import top_line
 from ppsd.supervise import Program, Screen, Supervisor, python
 from refclock.config import ConfigError, Problem, ReceiverSource
 from refclock.host import Host
-from refclock.ports import SERIAL_PATTERNS, pair, pulses, serial_ports
+from refclock.ports import SERIAL_PATTERNS, pulses, serial_ports
 
 SIM_LISTEN = "127.0.0.1:11123"
 """Above 1024, so that it needs no privilege."""
-
-
-@dataclass(frozen=True, slots=True)
-class Discovery:
-    """What looks like a receiver, with its pulse device ("" without). ``held``: what somebody else has open, left to him."""
-
-    receivers: tuple[tuple[str, str], ...]
-    pulses: tuple[str, ...]
-    held: tuple[str, ...] = ()
-
-    def sources(self) -> tuple[ReceiverSource, ...]:
-        """One source for each receiver."""
-        return tuple(ReceiverSource(name=f"gps{i}", device=device, pps=pps) for i, (device, pps) in enumerate(self.receivers))
-
-
-def discover(host: Host) -> Discovery:
-    """Look for receivers and pulses; nothing is opened, and nothing taken that somebody else has open."""
-    ports, found = serial_ports(host), pulses(host)
-    free = [port.path for port in ports if not port.holders]
-    paired = pair(host, free, found)
-    held = tuple(f"{port.path} is left to {port.holders[0]}" for port in ports if port.holders)
-    return Discovery(tuple((path, paired[path]) for path in free), tuple(p.path for p in found if not p.refused), held)
 
 
 def sim_directory() -> Path:
@@ -84,8 +62,8 @@ class Run:
     host: Host = field(default_factory=Host)
     config: Config = field(default_factory=Config)
     directory: Path = Path()
-    found: Discovery | None = None
-    """Set when the sources were looked for."""
+    looks: bool = False
+    """Whether receivers are looked for because none is configured."""
 
     def prepare(self) -> None:
         """Read, judge, make the directory, write the effective configuration. Raises ConfigError or OSError; starts nothing."""
@@ -112,17 +90,6 @@ class Run:
         """Read the configuration again; ConfigError leaves everything as it is."""
         self._take(load(self.config_path))
 
-    def look_again(self) -> bool:
-        """When no receiver had been found: look for one; True when the sources changed."""
-        if self.found is None or self.found.receivers:
-            return False
-        found = discover(self.host)
-        if not found.receivers:
-            return False
-        self.found = found
-        self._write(replace(self.config, sources=found.sources()))
-        return True
-
     @property
     def file(self) -> Path:
         """The effective configuration, which the children read."""
@@ -142,9 +109,7 @@ class Run:
             config = replace(config, run=RunConfig(str(self.directory), state), sources=(source,), feeds=feeds)
         elif self.run_dir is not None:
             config = replace(config, run=replace(config.run, directory=str(self.directory)))
-        if not config.sources:
-            self.found = discover(self.host)
-            config = replace(config, sources=self.found.sources())
+        self.looks = not config.sources
         self._write(config)
 
     def _write(self, config: Config) -> None:
@@ -181,8 +146,8 @@ class Run:
         clock = "your clock is not touched" if config.clock.steer == "none" else "disciplining the system clock"
         what = f"SIMULATED receiver ({config.simulation.receiver}); " if self.simulated else ""
         lines = [f"refclock: {what}{clock}; {ntp}; run directory {self.directory}"]
-        if self.found is not None:
-            lines.append(self.findings())
+        if self.looks:
+            lines.append(self.outlook())
         elif not self.simulated:
             lines.append("sources: " + ", ".join(f"{s.name} ({s.kind})" for s in config.sources))
         first = config.server.listen[0]
@@ -193,16 +158,16 @@ class Run:
         lines.append(f"try:  refclock status{where} · refclock sources{where}{query}")
         return lines
 
-    def findings(self) -> str:
-        """What was looked for and found, in one line."""
-        found = self.found or Discovery((), ())
-        left = "".join(f"; {held}" for held in found.held)
-        if not found.receivers:
+    def outlook(self) -> str:
+        """Where receivers are looked for, in one line."""
+        ports, some = serial_ports(self.host), [pulse.path for pulse in pulses(self.host) if not pulse.refused]
+        left = "".join(f"; {port.path} is left to {', '.join(port.holders)}" for port in ports if port.holders)
+        where = self.config.file or DEFAULT_FILE
+        free = ", ".join(port.path for port in ports if not port.holders)
+        if not free:
             looked = " ".join(f"/dev/{pattern}" for pattern in SERIAL_PATTERNS)
-            where = self.config.file or DEFAULT_FILE
             return f"no receiver found (looked for {looked}){left}: plug one in, it will be noticed, or write a [[source]] into {where}"
-        pulses = ", ".join(found.pulses) or "none"
-        return f"no [[source]] configured; found receiver {', '.join(path for path, _ in found.receivers)}; pulse: {pulses}{left}"
+        return f"no [[source]] configured; looking for receivers on {free}; pulse: {', '.join(some) or 'none'}{left}"
 
     def report(self) -> tuple[str, str]:
         """(what counts as a change, the status line) from the clock process."""
@@ -232,14 +197,4 @@ def run_foreground(run: Run, duration_s: float | None, out: TextIO) -> int:
             return False
         return True
 
-    def watch() -> str | None:
-        try:
-            if not run.look_again():
-                return None
-        except OSError as error:
-            screen.line(f"the new receiver is not used: {error}")
-            return None
-        screen.line(run.findings())
-        return "clock"
-
-    return Supervisor(run.programs(), screen, report=run.report, reload=reload, watch=watch).run(duration_s)
+    return Supervisor(run.programs(), screen, report=run.report, reload=reload).run(duration_s)

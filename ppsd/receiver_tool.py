@@ -36,7 +36,7 @@ FACTORY: Final = encode(0x06, 0x09, bytes.fromhex("ffff0000 00000000 ffff0000 17
 def _find(device: str | None, config: Config) -> tuple[Port, Verdict] | str:
     """The receiver at ``device``, or the first one found; else why there is none."""
     host = Host()
-    ports = serial_ports(host) if device is None else [Port(device, device, tuple(f"{n} (pid {p})" for p, n in host.holders(device)))]
+    ports = serial_ports(host) if device is None else [Port(device, device, tuple(host.holders(device)))]
     found = listen(host, ports, not_before_s(config), LOOK_S)
     for f in found:
         if f.verdict is not None and f.verdict.usable:

@@ -2,8 +2,7 @@
 
 Where receiver data enters the daemon. The loop sleeps in poll(2) until a device, the control socket, a signal, the step watch or the
 engine's deadline has something; it reads, makes events with the instant of the reading, and carries out what the engine answers. Devices
-that are missing are opened again with growing pauses (``devices.Retry``) and reported on change only. There is no thread unless a pulse
-device is configured (one each, ``refclock.pps``).
+and pulses are opened, and opened again, in ``ppsd.inputs``. There is no thread unless there is a pulse device (one each, ``refclock.pps``).
 
 What moves from run to run: the record in ``run_dir/timescale`` (same boot: the engine resumes from it, so a restart costs no
 synchronisation) and the state file. SIGTERM, SIGINT: state saved, 0, nothing published, so the server goes on with the last record.
@@ -23,7 +22,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from enum import Enum
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -33,9 +31,11 @@ from ppsd.cli import version
 from ppsd.clock import Clock, FreeRunningClock, KernelClock
 from ppsd.config import Config, load
 from ppsd.control import ControlServer
-from ppsd.devices import Device, PulseInputs, Retry, battery_witness_s, informed, open_device, said
+from ppsd.devices import battery_witness_s, said
 from ppsd.engine import Engine
 from ppsd.events import Effect, Event, Publish
+from ppsd.finder import DEFAULT
+from ppsd.inputs import Inputs
 from ppsd.log import open_log
 from ppsd.signals import Signals
 from ppsd.status import top_line
@@ -45,15 +45,13 @@ from refclock.config import ConfigError, ShmSource
 from refclock.feed import open_feed
 from refclock.host import Host
 from refclock.kernel import LocalClock, StepWatch, TimescaleReader, TimescaleWriter
-from refclock.sample import NS, Instant, SourceId
+from refclock.sample import NS, Instant
 from refclock.timescales import DAY_S, parse_leap_seconds_list
 
 SUSPENDED_NS: Final = 100_000_000
 """BOOTTIME - MONOTONIC that grows by more: the machine slept. Readings of the two are microseconds apart; no suspend is so short."""
 LEAP_FILE_LIMIT: Final = 1 << 20
 """Octets of leap-seconds.list: the real one has 5 kB (tzdata 2024b)."""
-POLL_NS: Final = NS // 5
-"""Between two looks at shared memory: its writers leave a sample a second, and the stamp in it is theirs."""
 NO_SOCKETS: Final = frozenset({errno.EINVAL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT})
 """What socket(2) says where the family does not exist."""
 STATUS_NS: Final = 10 * NS
@@ -77,9 +75,6 @@ class ClockProcess:
     def __init__(self, config: Config, run_dir: Path, simulated: bool, resume: Publish | None, signals: Signals) -> None:
         self.config, self._signals = config, signals
         self._log = open_log(config.log.format, config.log.level, "clock")
-        self._devices: dict[SourceId, Device] = {}
-        self._fds: dict[SourceId, int] = {}
-        self._retries = {SourceId(s.name): Retry() for s in config.sources}
         self._feeds = [open_feed(feed) for feed in config.feeds]
         self._told: dict[str, str] = {}
         self._poll = select.poll()
@@ -99,27 +94,28 @@ class ClockProcess:
             self._closers.close()
             raise
         saved, complaint = state.load(Path(config.run.state))
-        self._tell("state", complaint)
-        self._tell("cpu_latency_us", hold(config.clock.cpu_latency_us, self._closers))
+        self.tell("state", complaint)
+        self.tell("cpu_latency_us", hold(config.clock.cpu_latency_us, self._closers))
         self._clock = LocalClock()
-        self._pulses = PulseInputs(config.sources, self._clock, signals.nudge, self._tell)
         now = self._clock.now()
         self._era = now.era
         self._slept_ns = _slept_ns()
-        self._chores_ns = self._leap_file_ns = self._status_ns = self._shared_ns = now.mono_ns
-        told = replace(config, sources=tuple(informed(source, Host()) for source in config.sources))
-        battery_s = None if simulated else battery_witness_s(Host(), refclock.kernel.read_adjtimex())
-        self._engine = Engine(told, saved, now, simulated=simulated, version=version(), pid=os.getpid(), resume=resume, battery_s=battery_s)
+        self._chores_ns = self._leap_file_ns = self._status_ns = now.mono_ns
+        config = replace(config, sources=config.sources or (DEFAULT,))
+        rtc_s = None if simulated else battery_witness_s(Host(), refclock.kernel.read_adjtimex())
+        self._engine = Engine(config, saved, now, simulated=simulated, version=version(), pid=os.getpid(), resume=resume, battery_s=rtc_s)
         self.published = resume
         if self._engine.timescale.estimate is None:  # whatever an earlier run left is not what we say
             self._carry_out(self._engine.timescale.record(*self._engine.leaps.schedule(0)))
         else:
             self._log.info("resumed", bound_ns=round(self._engine.timescale.bound_ns(now.mono_ns)))
         if control is not None:
-            self._listen(control.fileno(), control.handle_ready)
+            self.listen(control.fileno(), control.handle_ready)
         if self._watch is not None:
-            self._listen(self._watch.fileno(), self._stepped)
-        self._listen(signals.wake, self._woken)
+            self.listen(self._watch.fileno(), self._stepped)
+        self.listen(signals.wake, self._woken)
+        self.nudge = signals.nudge
+        self._inputs = Inputs(config, self._clock, self._engine, self, Host())
 
     def _open_control(self, run_dir: Path) -> ControlServer | None:
         """None where there are no unix sockets at all (a clock simulator in front of libc): then nobody can ask."""
@@ -128,7 +124,7 @@ class ClockProcess:
         except OSError as error:
             if error.errno not in NO_SOCKETS:
                 raise
-            self._tell("control socket", said(error))
+            self.tell("control socket", said(error))
             return None
         self._closers.callback(control.close)
         return control
@@ -147,14 +143,11 @@ class ClockProcess:
                     self._log.warning("the machine slept, time starts anew", slept_s=(_slept_ns() - self._slept_ns) / NS)
                     return End.SUSPENDED
                 self._chores(now)
-            self._open_due(now)
-            for pulsed in self._pulses.take():
-                self._handle(pulsed)
-            self._poll_shared(now)
+            self._inputs.work(now)
             deadline = self._engine.deadline()
             if deadline is not None and now.mono_ns >= deadline:
                 alien = self.config.feeds or self._engine.simulated  # who is fed may follow us; simulated time is of another world
-                self._handle(events.Ticked(self._clock.now(), None if alien else self._steering.kept_error_ns()))
+                self.handle(events.Ticked(self._clock.now(), None if alien else self._steering.kept_error_ns()))
             for fd, _ in self._poll.poll(self._pause_ms(until_ns)):
                 if fd in self._readers:  # not closed by one before it
                     self._readers[fd]()
@@ -163,7 +156,7 @@ class ClockProcess:
         """Write what the next start wants to know."""
         learned = self._engine.state()
         if learned:
-            self._tell("state", state.save(Path(self.config.run.state), learned))
+            self.tell("state", state.save(Path(self.config.run.state), learned))
 
     def refuse(self, error: ConfigError) -> None:
         """Say why a new configuration is not taken."""
@@ -172,41 +165,34 @@ class ClockProcess:
 
     def close(self, for_good: bool) -> None:
         """Let everything go; the published record stays. ``for_good``: the process's end takes the pulse threads along."""
-        if not for_good:
-            self._pulses.stop()
-        for device in self._devices.values():
-            device.close()
+        self._inputs.close(for_good)
         for feed in self._feeds:
             feed.close()
         self._closers.close()
 
     # ---- the loop's parts ------------------------------------------------------------------------------------------------------------
 
-    def _listen(self, fd: int, reader: Callable[[], None]) -> None:
+    def listen(self, fd: int, reader: Callable[[], None]) -> None:
+        """Call ``reader`` whenever ``fd`` is readable."""
         self._readers[fd] = reader
         self._poll.register(fd, select.POLLIN)
+
+    def forget(self, fd: int) -> None:
+        """``fd`` is about to be closed."""
+        self._poll.unregister(fd)
+        del self._readers[fd]
 
     def _pause_ms(self, until_ns: int | None) -> int:
         """Until something is due, rounded up: a millisecond late is nothing, a millisecond early is a turn for nothing."""
         times = [self._chores_ns]
         times += [t for t in (until_ns, self._engine.deadline()) if t is not None]
-        times += [r.due_ns for name, r in self._retries.items() if name not in self._devices]
-        times += self._pulses.due_ns()
-        if any(device.fileno() < 0 for device in self._devices.values()):
-            times.append(self._shared_ns)
+        times += self._inputs.due_ns()
         return max(0, -((self._clock.now().mono_ns - min(times)) // 1_000_000))
 
     def _chores(self, now: Instant) -> None:
         """Once a second."""
         self._steering.expire(now)
-        for name, device in list(self._devices.items()):
-            what = device.what
-            try:
-                device.tick(now)
-            except OSError as error:
-                self._lost(name, said(error))
-            else:
-                self._found(name, what)
+        self._inputs.tick(now)
         if now.mono_ns >= self._leap_file_ns:
             self._leap_file_ns = now.mono_ns + DAY_S * NS
             self._read_leap_file()
@@ -215,65 +201,6 @@ class ClockProcess:
             if now.mono_ns >= self._status_ns:
                 self._status_ns = now.mono_ns + STATUS_NS
                 notify(f"READY=1\nSTATUS={top_line(asdict(self._engine.snapshot(now)))}")
-
-    def _open_due(self, now: Instant) -> None:
-        """Open what is missing and due."""
-        for source in self.config.sources:
-            name = SourceId(source.name)
-            retry = self._retries[name]
-            if name not in self._devices and now.mono_ns >= retry.due_ns:
-                try:
-                    device = open_device(source, self._clock, self._engine)
-                except OSError as error:
-                    self._lost(name, said(error))
-                else:
-                    self._devices[name] = device
-                    if device.fileno() >= 0:
-                        self._fds[name] = device.fileno()
-                        self._listen(device.fileno(), partial(self._read, name))
-                    self._found(name, "")
-        for event in self._pulses.open_due(now.mono_ns):
-            self._handle(event)
-
-    def _read(self, name: SourceId) -> None:
-        """What a device has for us."""
-        device = self._devices[name]
-        what = device.what
-        try:
-            arrived = device.read()
-        except OSError as error:
-            self._lost(name, said(error))
-            return
-        self._found(name, what)
-        if arrived:
-            self._retries[name].worked()
-        for event in arrived:
-            self._handle(event)
-
-    def _found(self, name: SourceId, before: str) -> None:
-        """Tell what the device is when that is not what it was."""
-        what = self._devices[name].what
-        if what and what != before:
-            self._handle(events.SourceFound(name, what, self._clock.now()))
-
-    def _lost(self, name: SourceId, why: str) -> None:
-        device = self._devices.pop(name, None)
-        fd = self._fds.pop(name, -1)
-        if device is not None:
-            if fd >= 0:
-                self._poll.unregister(fd)
-                del self._readers[fd]
-            device.close()
-        now = self._clock.now()
-        if self._retries[name].failed(now.mono_ns, why) or (device is not None and device.what):
-            self._handle(events.SourceLost(name, why, now))
-
-    def _poll_shared(self, now: Instant) -> None:
-        """Read what cannot wake us."""
-        if now.mono_ns >= self._shared_ns:
-            self._shared_ns = now.mono_ns + POLL_NS
-            for name in [name for name, device in self._devices.items() if device.fileno() < 0]:
-                self._read(name)
 
     def _woken(self) -> None:
         """A signal, or a pulse that its thread took."""
@@ -291,7 +218,7 @@ class ClockProcess:
     def _notice_step(self, now: Instant) -> None:
         if now.era != self._era:
             self._era = now.era
-            self._handle(events.ClockStepped(self._clock.last_step_ns, now))
+            self.handle(events.ClockStepped(self._clock.last_step_ns, now))
 
     def _read_leap_file(self) -> None:
         path = self.config.leap.file
@@ -299,16 +226,17 @@ class ClockProcess:
             with Path(path).open("rb") as stream:
                 table = parse_leap_seconds_list(stream.read(LEAP_FILE_LIMIT).decode("ascii", "replace"))
         except OSError as error:
-            self._tell("leap seconds", f"{path} cannot be read ({error.strerror}): known up to 2017 only; install tzdata or set leap.file")
+            self.tell("leap seconds", f"{path} cannot be read ({error.strerror}): known up to 2017 only; install tzdata or set leap.file")
             return
         if table is None:
-            self._tell("leap seconds", f"{path} holds no table of leap seconds: known up to 2017 only")
+            self.tell("leap seconds", f"{path} holds no table of leap seconds: known up to 2017 only")
             return
-        self._handle(events.LeapFileRead(table, path, self._clock.now()))
+        self.handle(events.LeapFileRead(table, path, self._clock.now()))
 
     # ---- events in, effects out ------------------------------------------------------------------------------------------------------
 
-    def _handle(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
+        """Tell the engine, and do what it wants."""
         self._notice_step(event.at)
         for effect in self._engine.handle(event):
             self._carry_out(effect)
@@ -321,11 +249,11 @@ class ClockProcess:
             case events.Feed():
                 for feed in self._feeds:
                     feed.send(effect.at, effect.offset_ns, effect.uncertainty_ns, effect.leap)
-                    self._tell(f"feed {feed.name}", feed.why)
+                    self.tell(f"feed {feed.name}", feed.why)
             case events.Steer():
                 self._steer(effect)
             case events.Persist():
-                self._tell("state", state.save(Path(self.config.run.state), effect.state))
+                self.tell("state", state.save(Path(self.config.run.state), effect.state))
             case events.Note():
                 getattr(self._log, effect.level)(effect.event, **effect.fields)
 
@@ -333,14 +261,14 @@ class ClockProcess:
         try:
             notes = self._steering.apply(steer, self._clock.now())
         except OSError as error:
-            self._tell("steering", said(error))
+            self.tell("steering", said(error))
             return
-        self._tell("steering", "")
+        self.tell("steering", "")
         self._era = self._clock.now().era  # a step of our own is no news to the engine
         for note in notes:
             self._carry_out(note)
 
-    def _tell(self, what: str, why: str | None) -> None:
+    def tell(self, what: str, why: str | None) -> None:
         """Log trouble with ``what`` when it changes, and its end."""
         why = why or ""
         if why != self._told.get(what, ""):

@@ -31,6 +31,7 @@ from ppsd.server import NtpServer, ServerRules
 from ppsd.signals import Signals
 from ppsd.supervise import notify
 from refclock.config import ConfigError, Problem
+from refclock.host import Host
 
 FIRST_FD = 3
 """SD_LISTEN_FDS_START (sd_listen_fds(3))."""
@@ -52,27 +53,6 @@ def inherited_sockets() -> list[int]:
     for fd in fds:
         os.set_inheritable(fd, False)
     return fds
-
-
-def port_holder(host: str, port: int, proc: Path = Path("/proc")) -> str:
-    """Who has UDP ``port``: "chronyd (pid 412)", or "" when it is not to be seen (another user's, another network namespace)."""
-    family = "udp6" if ":" in host else "udp"
-    inodes: set[str] = set()
-    try:
-        lines = (proc / "net" / family).read_text(encoding="ascii", errors="replace").splitlines()[1:]
-    except OSError:
-        return ""
-    for line in lines:  # "sl local_address rem_address ... inode": proc(5), /proc/net/udp
-        words = line.split()
-        if len(words) > 9 and int(words[1].rpartition(":")[2], 16) == port:
-            inodes.add(f"socket:[{words[9]}]")
-    for directory in proc.glob("[0-9]*"):
-        try:
-            if any(str(fd.readlink()) in inodes for fd in (directory / "fd").iterdir()):
-                return f"{(directory / 'comm').read_text(encoding='utf-8', errors='replace').strip()} (pid {directory.name})"
-        except OSError:  # not ours to see, or it ended
-            continue
-    return ""
 
 
 def read_keys(config: Config) -> tuple[SymmetricKey, ...]:
@@ -136,9 +116,9 @@ def open_server(config: Config, rules: ServerRules, run_dir: Path, fds: list[int
         return NtpServer(run_dir / "timescale", addresses, rules, threads=threads, fds=fds, table_bytes=table, interface=own.interface)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            holders = {holder for host, port in addresses if (holder := port_holder(host, port))}
+            holders = Host().port_holders(addresses)
             if holders:
-                raise OSError(errno.EADDRINUSE, f"{error.strerror}; held by {', '.join(sorted(holders))}") from error
+                raise OSError(errno.EADDRINUSE, f"{error.strerror}; held by {', '.join(holders)}") from error
         raise
 
 

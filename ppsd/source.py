@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 
+from ppsd.channel import Channel
 from ppsd.estimator import Estimator
 from ppsd.leap import LeapKeeper
 from ppsd.pull import Pull
 from ppsd.selection import FRESH_NS, Candidate
 from ppsd.status import SourceStatus
-from refclock.config import GpsdSource, Pulse, ReceiverSource, ShmSource, SockSource
+from refclock.config import AUTO, GpsdSource, Pulse, ReceiverSource, ShmSource, SockSource
 from refclock.config import Source as SourceConfig
 from refclock.dates import floor_s, impossible
 from refclock.health import Health
@@ -68,36 +69,6 @@ NO_DATE = "the receiver has a fix but sends no date: switch on RMC or ZDA (or NA
 FIX_WORDS = {FixMode.NONE: "none", FixMode.FIX_2D: "2D", FixMode.FIX_3D: "3D", FixMode.TIME_ONLY: "time-only"}
 
 
-@dataclass(slots=True)
-class Channel:
-    """An estimator and what people want to see of it."""
-
-    estimator: Estimator
-    last_mono_ns: int = -(1 << 62)
-    last_offset_ns: int | None = None
-    reach: int = 0
-    reach_mono_ns: int = 0
-    every_ns: int = NS
-
-    def add(self, sample: Sample, served_tai_ns: int | None) -> bool:
-        """One sample; ``served_tai_ns``: what we served at that instant."""
-        self.tick(sample.at.mono_ns)
-        if served_tai_ns is not None:
-            self.last_offset_ns = sample.tai_ns - served_tai_ns
-        used = self.estimator.add(sample.at.mono_ns, sample.tai_ns)
-        if used:
-            self.last_mono_ns = sample.at.mono_ns
-            self.reach |= 1
-        return used
-
-    def tick(self, mono_ns: int) -> None:
-        """Shift the reach register once a second, or as often as pulses come."""
-        if mono_ns - self.reach_mono_ns >= self.every_ns * 3 // 4:
-            missed = min(8, max(1, round((mono_ns - self.reach_mono_ns) / self.every_ns))) if self.reach_mono_ns else 1
-            self.reach = (self.reach << missed) & 0xFF
-            self.reach_mono_ns = mono_ns
-
-
 class Source:
     """See the module's text."""
 
@@ -138,13 +109,11 @@ class Source:
         self._sawtooth: Sawtooth | None = None
         self._waiting_since: int | None = None
         self.has_label = isinstance(config, ReceiverSource | GpsdSource)
-        self.has_pulse = bool(isinstance(config, ReceiverSource | GpsdSource) and config.pps)
+        self.has_pulse = isinstance(config, ReceiverSource | GpsdSource) and config.pps not in ("", AUTO)
+        self.pulse_path = ""
         stated = config.edge if isinstance(config, Pulse) else "auto"
         self.rhythm = Rhythm(None if stated == "auto" else EdgeKind(stated))
-        self._bias_ns = PULSE_BIAS_US * 1e3
-        self._bias_how = ""
-        if isinstance(config, Pulse):
-            self.pulse_found(PULSE_BIAS_US, "")
+        self._stamped(PULSE_BIAS_US, "")
         self._square_off = 0
         self._pulse_told = ("", False, 0)
         self.forget()
@@ -169,11 +138,15 @@ class Source:
             bias = self._bias_ns
         else:
             bias = config.bias_us * 1e3
-        polled = not isinstance(config, Pulse) or config.pps_over_usb is not False
-        self.pulse = Channel(Estimator(PULSE_FLOOR_NS, bias, rate, STATE_RATE_SIGMA, centred=not self.has_label, polled=polled))
+        self.pulse = self._pulse_channel(bias)
         self.label = Channel(Estimator(LABEL_FLOOR_NS, 0.0, rate, STATE_RATE_SIGMA))
         self._waiting_since = None
         self.pull = Pull()
+
+    def _pulse_channel(self, bias_ns: float) -> Channel:
+        polled = not isinstance(self.config, Pulse) or self.config.pps_over_usb is not False
+        rate = self._number("rate")
+        return Channel(Estimator(PULSE_FLOOR_NS, bias_ns, rate, STATE_RATE_SIGMA, centred=not self.has_label, polled=polled))
 
     def _number(self, key: str) -> float | None:
         value = self._state.get(key)
@@ -314,8 +287,16 @@ class Source:
         """The device is there."""
         self.present, self.what, self.lost_why = True, what, ""
 
-    def pulse_found(self, bias_us: float, how: str) -> None:
-        """Its pulse is stamped so, and may be that late."""
+    def pulse_found(self, path: str, over_usb: bool | None, bias_us: float, how: str) -> None:
+        """Its pulse is there, is stamped so, and may be that late. What was learned of another kind of line is worth nothing."""
+        assert isinstance(self.config, Pulse)
+        self.has_pulse, self.pulse_path = True, path
+        self._stamped(bias_us, how)
+        if over_usb != self.config.pps_over_usb:
+            self.config = replace(self.config, pps_over_usb=over_usb)
+            self.pulse = self._pulse_channel(self._bias_ns)
+
+    def _stamped(self, bias_us: float, how: str) -> None:
         stated = self.config.pps_bias_us if isinstance(self.config, Pulse) else None
         self._bias_ns = (bias_us if stated is None else stated) * 1e3
         self._bias_how = how if stated is None else "as configured"
@@ -420,7 +401,7 @@ class Source:
         return SourceStatus(
             name=str(self.id),
             kind=self.config.kind,
-            what=self.what,
+            what=f"{self.what}, pulse {self.pulse_path}" if self.pulse_path and self.pulse_path not in self.what else self.what,
             present=self.present,
             tally=tally,
             why=why,

@@ -1,4 +1,4 @@
-"""What the next start wants to know (frequency, message delays), kept in one small JSON file.
+"""What the next start wants to know (frequency, message delays; where receivers were), kept in small JSON files.
 
 A write goes to a new file beside it, is forced to the disk, and replaces the old one by rename, so a power cut leaves either the old
 or the new state, never half of one. Nothing here raises: a full disk must not stop the clock, and a damaged file is only worth the
@@ -37,9 +37,9 @@ def _absurd(name: str, value: object) -> str | None:
     return f"{name} = {value:g} is beyond ±{LIMIT_PPM:g} ppm" if name.endswith("_ppm") and abs(value) > LIMIT_PPM else None
 
 
-def load(directory: Path) -> tuple[dict[str, Value], str | None]:
+def load(directory: Path, name: str = FILE_NAME) -> tuple[dict[str, Value], str | None]:
     """The saved state and None, or {} and why there is none; a file that does not exist yet is no reason to complain."""
-    path = directory / FILE_NAME
+    path = directory / name
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
         with os.fdopen(fd, "rb") as stream:
@@ -58,17 +58,17 @@ def load(directory: Path) -> tuple[dict[str, Value], str | None]:
         return {}, f"{path} is damaged: ignored"
     if not isinstance(state, dict):
         return {}, f"{path} is damaged: ignored"
-    for name, value in state.items():
-        complaint = _absurd(name, value)
+    for entry, value in state.items():
+        complaint = _absurd(entry, value)
         if complaint:
             return {}, f"{path}: {complaint}: ignored"
     return state, None
 
 
-def save(directory: Path, state: Mapping[str, Value]) -> str | None:
+def save(directory: Path, state: Mapping[str, Value], name: str = FILE_NAME) -> str | None:
     """Make ``state`` the saved one (mode 0600). None, or why it was not possible: the old file then stands."""
-    path = directory / FILE_NAME
-    partial = directory / f".{FILE_NAME}.new"
+    path = directory / name
+    partial = directory / f".{name}.new"
     try:
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         partial.unlink(missing_ok=True)

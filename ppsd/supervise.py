@@ -133,8 +133,7 @@ class Screen:
 class Supervisor:
     """Runs ``programs`` until told to stop; see the module. Give ``run`` the rest of the process: it takes over the signals.
 
-    ``report``: (key, text) of the status line. ``reload``: on SIGHUP, True when the children should get it too. ``watch``: called every
-    two seconds, names a child to start anew because its configuration changed, or None.
+    ``report``: (key, text) of the status line. ``reload``: on SIGHUP, True when the children should get it too.
     """
 
     def __init__(
@@ -144,11 +143,10 @@ class Supervisor:
         *,
         report: Callable[[], tuple[str, str]],
         reload: Callable[[], bool] = lambda: True,
-        watch: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._children = [_Child(program) for program in programs]
         self._screen = screen
-        self._report, self._reload, self._watch = report, reload, watch
+        self._report, self._reload = report, reload
         self._logs: dict[int, bytes] = {}
         self._stop_s: float | None = None
         self._hung_up = False
@@ -176,7 +174,7 @@ class Supervisor:
         return self._code
 
     def _loop(self, wake: int, end_s: float | None) -> None:
-        tick_s = watch_s = time.monotonic()
+        tick_s = time.monotonic()
         while True:
             now = time.monotonic()
             if end_s is not None and now >= end_s and self._stop_s is None:
@@ -188,9 +186,6 @@ class Supervisor:
                     self._send_all(signal.SIGHUP)
             if self._stop_s is None:
                 self._start_due(now)
-                if now >= watch_s:
-                    watch_s = now + 2.0
-                    self._renew(self._watch())
                 if now >= tick_s:
                     tick_s = now + 1.0
                     self._screen.status(*self._report())
@@ -226,12 +221,6 @@ class Supervisor:
         for child in self._children:
             if child.process is not None:
                 child.process.send_signal(number)
-
-    def _renew(self, name: str | None) -> None:
-        for child in self._children:
-            if child.program.name == name and child.process is not None:
-                child.process.terminate()
-                child.failures = 0
 
     def _start_due(self, now: float) -> None:
         for child in self._children:

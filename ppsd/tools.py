@@ -15,16 +15,15 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TextIO
 
 from ppsd.config import Config, parse
 from ppsd.doctor_hardware import release
-from refclock.config import ConfigError
+from refclock.config import AUTO, ConfigError
 from refclock.control_line import open_pulse
-from refclock.detect import Probe, Verdict
 from refclock.framing import FrameKind, Framer
 from refclock.host import Host
 from refclock.kernel import LocalClock
@@ -32,6 +31,7 @@ from refclock.nmea import NmeaDecoder
 from refclock.ports import Port, Pulse, pair, pulses, serial_ports
 from refclock.rhythm import Rhythm
 from refclock.sample import NS, EdgeKind, SecondLabel
+from refclock.search import TICK_NS, Found, Search
 from refclock.serial_port import SerialPort
 from refclock.timescales import DAY_S
 from refclock.ubx import UbxDecoder
@@ -42,95 +42,49 @@ SKY_WIDTH, SKY_HEIGHT = 49, 23
 """Characters of the sky: a terminal's half, twice as wide as high because characters are not square."""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A serial device and what is on it; ``problem``: why it was not, or could not be, listened to."""
-
-    port: Port
-    verdict: Verdict | None
-    pulse: str = ""
-    problem: str = ""
-    after_s: float = 0.0
-
-
 def not_before_s(config: Config) -> int:
     """POSIX second before which no date is believed."""
     return (config.clock.not_before.toordinal() - 719_163) * DAY_S  # ordinal of 1970-01-01
 
 
-class _Line:
-    """One line being probed."""
-
-    def __init__(self, port: Port, clock: LocalClock, not_before_s: int) -> None:
-        self.port = port
-        self.began_ns = clock.now().mono_ns
-        self.probe = Probe(self.began_ns, not_before_s)
-        self.serial = SerialPort(port.path, self.probe.baud, clock)
-        self.serial.write(self.probe.question)
-
-    def read(self, data: bytes, clock: LocalClock) -> Verdict | None:
-        """Feed the probe and do what it asks for; the verdict as soon as there is one."""
-        now = clock.now()
-        baud = self.probe.heard(data, now)
-        if baud is not None:
-            self.serial.set_baud(baud)
-            self.serial.write(self.probe.question)
-        return self.probe.verdict(now.mono_ns)
-
-
 def listen(host: Host, ports: Sequence[Port], not_before_s: int, patience_s: float, progress: TextIO | None = None) -> list[Found]:
     """Probe all free ``ports`` side by side, each until its verdict is clear or ``patience_s`` is over; in the order given."""
-    clock, found, lines = LocalClock(), dict[str, Found](), dict[int, _Line]()
+    search, found = Search(LocalClock(), not_before_s, patience_s, ask=True), dict[str, Found]()
     for port in ports:
-        if port.holders:
-            name = port.holders[0].partition(" ")[0]
-            found[port.path] = Found(port, None, problem=f"left to {port.holders[0]}; {release(name, host.target(port.path))[0]}")
-            continue
-        try:
-            line = _Line(port, clock, not_before_s)
-            lines[line.serial.fileno()] = line
-        except OSError as error:
-            found[port.path] = Found(port, None, problem=error.strerror or str(error))
-    began = time.monotonic()
-    poll = select.poll()
-    for fd in lines:
-        poll.register(fd, select.POLLIN)
-    while lines and time.monotonic() - began < patience_s:
-        ready = {fd for fd, _ in poll.poll(TICK_S * 1000)}
-        for fd, line in list(lines.items()):
-            verdict: Verdict | None = None
-            problem = ""
-            try:
-                verdict = line.read(line.serial.read()[0] if fd in ready else b"", clock)
-            except OSError as error:
-                problem = error.strerror or str(error)
-            if verdict is not None or problem:
-                poll.unregister(fd)
-                line.serial.close()
-                del lines[fd]
-                found[line.port.path] = Found(line.port, verdict, problem=problem, after_s=time.monotonic() - began)
-        if progress is not None and lines:
-            tried = ", ".join(f"{line.port.path} at {line.probe.baud}" for line in lines.values())
+        search.add(port)
+    while len(found) < len(ports):
+        select.select([search], [], [], TICK_NS / NS)
+        found |= {f.port.path: f for f in search.step()}
+        if progress is not None and search.listening:
+            tried = ", ".join(f"{path} at {baud}" for path, baud in search.listening.items())
             progress.write(f"\rlistening: {tried}"[:118].ljust(118))
             progress.flush()
-    for line in lines.values():
-        line.serial.close()
-        found[line.port.path] = Found(line.port, line.probe.give_up(), after_s=time.monotonic() - began)
+    search.close()
     if progress is not None:
         progress.write("\r" + " " * 118 + "\r")
-    return [found[port.path] for port in ports]
+    return [_advised(host, found[port.path]) for port in ports]
+
+
+def _advised(host: Host, f: Found) -> Found:
+    """With how to get a port that somebody holds."""
+    if not f.port.holders:
+        return f
+    name = f.port.holders[0].partition(" (pid")[0]
+    return replace(f, problem=f"{f.problem}; {release(name, host.target(f.port.path))[0]}")
 
 
 def _paired(host: Host, found: Sequence[Found], some: Sequence[Pulse]) -> list[Found]:
     usable = [f.port.path for f in found if f.verdict is not None and f.verdict.usable]
     pulse_of = pair(host, usable, some)
-    return [Found(f.port, f.verdict, pulse_of.get(f.port.path, ""), f.problem, f.after_s) for f in found]
+    return [replace(f, pulse=pulse_of.get(f.port.path, "")) for f in found]
 
 
-def blocks(found: Sequence[Found]) -> str:
-    """The ``[[source]]`` tables of the receivers found."""
+def blocks(found: Sequence[Found], some: Sequence[Pulse] = ()) -> str:
+    """The ``[[source]]`` tables of the receivers found. A pulse of ``some`` that is the line's own needs no number."""
+    own = {"", *(pulse.path for pulse in some if pulse.tty)}
     return "\n".join(
-        f'[[source]]\ntype = "receiver"\ndevice = "{f.port.identity}"\nbaud = {f.verdict.baud}\npps = "{f.pulse}"\n'
+        f'[[source]]\ntype = "receiver"\ndevice = "{f.port.identity}"\nbaud = {f.verdict.baud}\n'
+        f'pps = "{AUTO if f.pulse in own else f.pulse}"\n'
         for f in found
         if f.verdict is not None and f.verdict.usable
     )
@@ -141,8 +95,8 @@ def _described(f: Found) -> str:
         return f.problem
     v = f.verdict
     if not v.usable:
-        return f"{v.protocol}{f' at {v.baud} baud' if v.baud else ''}: {v.advice}"
-    words = [f"{v.protocol} at {v.baud} baud", *([v.identity] if v.identity else [])]
+        return f"{v.protocol} at {v.baud} baud: {v.advice}" if v.baud else f"{v.protocol} for {f.after_s:.0f} s: {v.advice}"
+    words = [f"{v.protocol} at {v.baud} baud{f' {v.bits}' if v.bits else ''}", *([v.identity] if v.identity else [])]
     if v.utc_s is None:
         words.append("names no second yet (no fix?)")
     else:
@@ -158,7 +112,7 @@ def detect(config: Config, patience_s: float, as_json: bool, apply_to: Path | No
     some = pulses(host)
     progress = sys.stderr if sys.stderr.isatty() and not as_json else None
     found = _paired(host, listen(host, serial_ports(host), not_before_s(config), patience_s, progress), some)
-    good = blocks(found)
+    good = blocks(found, some)
     if as_json:
         report = [asdict(f) | {"usable": f.verdict is not None and f.verdict.usable} for f in found]
         print(json.dumps({"ports": report, "pulses": [asdict(pulse) for pulse in some]}), file=out)
@@ -210,7 +164,7 @@ def watch_line(path: str, baud: int, config: Config, duration_s: float | None, o
     """The stream as it comes, each frame with what became of it; ``baud`` 0: found first. 0, or 1 when nothing came."""
     if baud == 0:
         host = Host()
-        holders = tuple(f"{name} (pid {pid})" for pid, name in host.holders(path))
+        holders = tuple(host.holders(path))
         found = listen(host, [Port(path, path, holders)], not_before_s(config), 12.0)[0]
         if found.verdict is None or not found.verdict.baud:
             print(f"refclock nmea: {path}: {_described(found)}", file=sys.stderr)

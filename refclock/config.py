@@ -88,6 +88,15 @@ def absolute_path(text: str) -> str | None:
     return None if text.startswith("/") else "must be an absolute path (begin with /)"
 
 
+AUTO = "auto"
+"""A device or pulse that is to be found."""
+
+
+def path_or_auto(text: str) -> str | None:
+    """Complaint about what is neither a path nor left to be found."""
+    return None if text == AUTO else absolute_path(text)
+
+
 def socket_path(text: str) -> str | None:
     """Complaint about a path that cannot name a unix socket."""
     if len(text.encode("utf-8", "replace")) > SOCKET_PATH_BYTES:
@@ -132,13 +141,14 @@ class Pulse(AnySource):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceiverSource(Pulse):
-    """A receiver on a serial line. ``baud`` 0: find it. ``configure``: set it up, until it loses its power (``refclock.upkeep``)."""
+    """A receiver on a serial line. ``device`` "auto": the free one that it is found on; ``pps`` "auto": the pulse of that line's own, else
+    the first that is nobody's. ``baud`` 0: find it. ``configure``: set it up, until it loses its power (``refclock.upkeep``)."""
 
     kind: ClassVar[str] = "receiver"
-    device: str = key(MISSING, 'the serial device, such as "/dev/ttyAMA0"', check=absolute_path)
+    device: str = key(AUTO, 'the serial device, such as "/dev/ttyAMA0", or "auto"', check=path_or_auto)
     baud: int = key(0, "the line's speed, 0 to find it", choices=(0, *BAUDS))
     configure: bool = key(True, "true or false")
-    pps: str = key("/dev/pps0", 'a device like "/dev/pps0" or a line like "/dev/ttyS0:dcd"; "" for none', empty=True, check=absolute_path)
+    pps: str = key(AUTO, 'a device like "/dev/pps0", a line like "/dev/ttyS0:dcd", "auto", or "" for none', empty=True, check=path_or_auto)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 from refclock.foreign import LEADS, Doubt, Hearer, correct, span
 from refclock.sample import Instant
+from refclock.seven_bits import SevenBits
 
 SENTENCE_MAX = 1024
 """Longest sentence taken, ``$`` to checksum: NMEA 0183 allows 82, receivers' own sentences reach several hundred."""
@@ -37,6 +38,7 @@ _SYNC = re.compile(rb"[$!\xb5]|" + LEADS)
 _BODY = re.compile(rb"[$!][\x20-\x23\x25-\x29\x2b-\x7e]*")  # printable, without $ and *
 _EMBEDDED = re.compile(rb"\$([A-Z][\x20-\x23\x25-\x29\x2b-\x7e]{5,1015})\*([0-9A-Fa-f]{2})")
 _ADDRESS = re.compile(rb"[A-Z][A-Z0-9]{2}")  # in a binary stream every 3000th byte is a $ before a line end
+_PLAIN = re.compile(rb"[A-Z]{2}[A-Z]{3},")
 _HEX = re.compile(rb"[0-9A-Fa-f]{2}")
 
 
@@ -76,17 +78,29 @@ def ubx_checksum(body: bytes) -> bytes:
     return bytes(((sums[-1] & 0xFF) if sums else 0, sum(sums) & 0xFF))
 
 
+class Tally(NamedTuple):
+    """What a line has brought so far. ``recognised``: frames of any protocol, ours if ``Framer.sure``; ``bits``: see seven_bits."""
+
+    received: int
+    junk: int
+    recognised: int
+    bits: str = ""
+
+
 class Framer:
     """Cuts one receiver's bytes into frames.
 
     ``counts``: frames by kind name, ``junk-bytes``, and why candidates were no frames: ``torn-sentence``, ``ubx-checksum``, ``ubx-length``,
-    ``ubx-bogus`` (a header around a good frame). ``foreign``: frames of other protocols, by name.
+    ``ubx-bogus`` (a header around a good frame). ``sure``: frames that no chance makes: with a right checksum, or sentences without any
+    that look like standard ones. ``foreign``: frames of other protocols, by name.
     """
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self._taken: Counter[str] = Counter()
         self._hearer = Hearer()
+        self._bits = SevenBits()
+        self.sure: Counter[FrameKind] = Counter()
         self._pending = b""
         self._base = 0  # position in the stream of the first pending byte
         self._chunks: deque[tuple[int, Instant, int]] = deque()  # (end position, arrival of the last byte, ns per byte)
@@ -96,8 +110,15 @@ class Framer:
         """Frames of protocols that give no time, by name (``foreign.SWITCH``)."""
         return self._taken + self._hearer.counts
 
+    @property
+    def tally(self) -> Tally:
+        """What has come so far."""
+        recognised = sum(self.sure.values()) + sum(self.foreign.values())
+        return Tally(self._base + len(self._pending), self.counts["junk-bytes"], recognised, self._bits.bits)
+
     def feed(self, data: bytes, at: Instant, byte_ns: int) -> list[Frame]:
         """Frames completed by ``data``, in order. ``at``: end of the read; ``byte_ns``: line time of one byte, 0 when unknown."""
+        data = self._bits.strip(data)
         self._hearer.feed(data)
         buffer = self._pending + data if self._pending else data
         self._chunks.append((self._base + len(buffer), at, byte_ns))
@@ -167,6 +188,8 @@ class Framer:
                 self.counts["torn-sentence"] += 1
             return start + 1
         self.counts["NMEA"] += 1
+        if good or (good is None and _PLAIN.match(body)):
+            self.sure[FrameKind.NMEA] += 1
         frames.append(Frame(FrameKind.NMEA, body, self._stamp(start), good))
         return behind
 
@@ -219,6 +242,7 @@ class Framer:
             self.counts["ubx-checksum"] += 1
             return start + 1
         self.counts["UBX"] += 1
+        self.sure[FrameKind.UBX] += 1
         frames.append(Frame(FrameKind.UBX, buffer[start + 2 : start + 4] + buffer[start + 6 : end - 2], self._stamp(start), True))
         return end
 

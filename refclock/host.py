@@ -6,7 +6,7 @@ Nothing here raises for what is missing or not ours to see: a question that has 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 
@@ -67,17 +67,35 @@ class Host:
             if name:
                 yield int(entry.rpartition("/")[2]), name
 
-    def holders(self, device: str) -> list[tuple[int, str]]:
-        """(pid, name) of the processes that have ``device`` open."""
-        wanted = {device, self.target(device)}
-        found: list[tuple[int, str]] = []
-        for pid, name in self.processes():
+    def open_files(self, wanted: Collection[str]) -> dict[str, list[str]]:
+        """Who has each of these open ("gpsd (pid 412)"), by one pass over all processes; of other users' only root can see it.
+
+        Wanted are names as /proc/*/fd shows them (proc(5)): devices without links on the way, "socket:[4711]".
+        """
+        found: dict[str, list[str]] = {}
+        for pid, name in self.processes() if wanted else ():
             for fd in self.names(f"/proc/{pid}/fd/*"):
                 try:
                     held = str(self.path(fd).readlink())
                 except OSError:
                     continue
-                if held in wanted:
-                    found.append((pid, name))
-                    break
+                who = f"{name} (pid {pid})"
+                if held in wanted and who not in found.setdefault(held, []):
+                    found[held].append(who)
         return found
+
+    def holders(self, device: str) -> list[str]:
+        """Who has ``device``, or what its link points to, open."""
+        target = self.target(device)
+        return self.open_files({target}).get(target, [])
+
+    def port_holders(self, addresses: Iterable[tuple[str, int]]) -> list[str]:
+        """Who has these UDP addresses; nothing when it is not to be seen (another user's, another network namespace)."""
+        ports = {(":" in address, port) for address, port in addresses}
+        inodes: set[str] = set()
+        for v6 in (False, True):
+            for row in (self.text(f"/proc/net/udp{'6' if v6 else ''}") or "").splitlines()[1:]:
+                words = row.split()  # "sl local_address rem_address ... inode": proc(5), /proc/net/udp
+                if len(words) > 9 and (v6, int(words[1].rpartition(":")[2], 16)) in ports:
+                    inodes.add(f"socket:[{words[9]}]")
+        return sorted({who for some in self.open_files(inodes).values() for who in some})

@@ -44,17 +44,22 @@ def _real_uart(host: Host, name: str) -> bool:
     return not re.fullmatch(r"ttyS\d+", name) or host.number(f"/sys/class/tty/{name}/type") not in (None, 0)
 
 
-def serial_ports(host: Host) -> list[Port]:
-    """Candidates, each device once, by the name that people know."""
-    identities = {host.target(link): link for link in host.names("/dev/serial/by-id/*")}
-    found: dict[str, Port] = {}
+def serial_devices(host: Host) -> dict[str, str]:
+    """Candidates, each device once: what it is without links, and the name that people know."""
+    found: dict[str, str] = {}
     for pattern in SERIAL_PATTERNS:
         for path in host.names(f"/dev/{pattern}"):
             target = host.target(path)
             if target not in found and _real_uart(host, target.rpartition("/")[2]):
-                holders = tuple(f"{name} (pid {pid})" for pid, name in host.holders(path))
-                found[target] = Port(path, identities.get(target, path), holders)
-    return list(found.values())
+                found[target] = path
+    return found
+
+
+def serial_ports(host: Host) -> list[Port]:
+    """Candidates with what they are called for good and who has them."""
+    devices, identities = serial_devices(host), {host.target(link): link for link in host.names("/dev/serial/by-id/*")}
+    held = host.open_files(devices)
+    return [Port(path, identities.get(target, path), tuple(held.get(target, ()))) for target, path in devices.items()]
 
 
 def pulses(host: Host) -> list[Pulse]:

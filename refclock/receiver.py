@@ -83,7 +83,7 @@ class Receiver:
     @property
     def protocol(self) -> str:
         """NMEA, UBX, NMEA+UBX, with others that are only recognised behind them; unknown while no frame has been recognised."""
-        ours = [kind.value for kind in FrameKind if self.framer.counts[kind.value]]
+        ours = [kind.value for kind in FrameKind if self.framer.sure[kind]]
         others = sorted(self.framer.foreign)
         if (ours or len(others) > 1) and "gpsd" in others:  # a few lines of gpsd's at the head of what was recorded through it
             others.remove("gpsd")
@@ -93,7 +93,7 @@ class Receiver:
     def advice(self) -> str:
         """What to do about a receiver that speaks nothing from which time is taken; "" when it does, or says nothing that is known."""
         foreign = self.framer.foreign
-        if not foreign or any(self.framer.counts[kind.value] for kind in FrameKind):
+        if not foreign or self.framer.sure:
             return ""
         return advice(max(foreign, key=lambda name: foreign[name]))
 

@@ -6,7 +6,6 @@ through symlinks. Which speed to listen at is not decided here (``refclock.detec
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import grp
 import os
@@ -16,7 +15,9 @@ from typing import Final
 
 import serial
 
+from refclock.host import Host
 from refclock.kernel import LocalClock
+from refclock.ports import SERIAL_PATTERNS, serial_devices
 from refclock.sample import NS, Instant
 
 READ_BYTES: Final = 4096
@@ -27,8 +28,6 @@ BYTE_BITS: Final = 10
 """8N1: start, 8 data, stop."""
 DEFAULT_BAUD: Final = 9600
 """What a line is opened with when its speed does not matter (pseudo-terminal) or is to be found."""
-TTY_PATTERNS: Final = ("serial/by-id/*", "serial0", "ttyAMA*", "ttyS0", "ttyUSB*", "ttyACM*", "gnss*")
-"""Where receivers are found, below /dev."""
 
 
 class SerialPort:
@@ -127,7 +126,8 @@ def explain(path: str, error: OSError) -> str:
         case errno.EACCES | errno.EPERM:
             return f"{path}: permission denied; {_group_advice(path)}"
         case errno.EBUSY | errno.EAGAIN:
-            return f'{path}: {_holder(path)} has it open; stop that program, or let it share the receiver (gpsd: type = "gpsd")'
+            holder = ", ".join(Host().holders(path)) or "another program"
+            return f'{path}: {holder} has it open; stop that program, or let it share the receiver (gpsd: type = "gpsd")'
         case errno.ENOTTY | errno.EISDIR | errno.ENXIO:
             return f"{path}: this is no serial line; correct device"
         case errno.ENODEV:
@@ -138,8 +138,8 @@ def explain(path: str, error: OSError) -> str:
 
 
 def _present() -> str:
-    found = sorted({str(p) for pattern in TTY_PATTERNS for p in Path("/dev").glob(pattern)})
-    return f"found instead: {', '.join(found)}" if found else "looked for serial0, ttyAMA, ttyS0, ttyUSB, ttyACM and gnss in /dev: none"
+    found = ", ".join(serial_devices(Host()).values())
+    return f"found instead: {found}" if found else f"looked for {', '.join(SERIAL_PATTERNS)} in /dev: none"
 
 
 def _group_advice(path: str) -> str:
@@ -150,27 +150,3 @@ def _group_advice(path: str) -> str:
     if group == "root":
         return "only root may use it; is a getty (serial console) on it? disable that, then: usermod -aG dialout <user>"
     return f"add the user that runs this to the group {group}: usermod -aG {group} <user>, then log in again or restart the service"
-
-
-def _holder(path: str) -> str:
-    """Name and pid of a program that has ``path`` open, from /proc (proc(5)); of other users' only root can see it."""
-    target = str(Path(path).resolve())
-    for fds in Path("/proc").glob("[0-9]*/fd"):
-        if target in _open_files(fds):
-            try:
-                name = (fds.parent / "comm").read_text(encoding="utf-8", errors="replace").strip()
-            except OSError:
-                continue  # it has just ended
-            return f"{name} (pid {fds.parent.name})"
-    return "another program"
-
-
-def _open_files(fds: Path) -> set[str]:
-    found = set()
-    try:
-        for fd in fds.iterdir():
-            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
-                found.add(str(fd.readlink()))
-    except OSError:
-        pass  # another user's, or it has just ended
-    return found

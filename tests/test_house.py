@@ -17,17 +17,18 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(["refclock", "refclock.sample", "refclock.timescales", "refclock.config"], 1),
     **dict.fromkeys(["ppsd", "ppsd.events", "ppsd.ntp", "ppsd.config", "ppsd.access", "ppsd.keys", "ppsd.toml_lines"], 1),
     # 2 machines
-    **dict.fromkeys([f"refclock.{m}" for m in ("foreign", "framing", "labels", "nmea", "ubx", "ubx_health", "health")], 2),
+    **dict.fromkeys([f"refclock.{m}" for m in ("foreign", "framing", "seven_bits", "labels", "nmea", "ubx", "ubx_health", "health")], 2),
     **dict.fromkeys(
         [f"refclock.{m}" for m in ("dates", "detect", "proprietary", "gpsd", "receiver", "trust", "pairing", "filter", "rhythm")], 2
     ),
     **dict.fromkeys(["refclock.configure", "refclock.upkeep"], 2),
-    **dict.fromkeys([f"ppsd.{m}" for m in ("bank", "frames", "noise", "pull", "wander")], 2),
+    **dict.fromkeys([f"ppsd.{m}" for m in ("bank", "channel", "frames", "noise", "pull", "wander")], 2),
     **dict.fromkeys([f"ppsd.{m}" for m in ("estimator", "selection", "timescale", "leap", "source", "engine", "status")], 2),
     # 3 devices
     **dict.fromkeys([f"refclock.{m}" for m in ("kernel", "host", "ports", "serial_port", "pps", "feed", "intake")], 3),
-    **dict.fromkeys([f"refclock.{m}" for m in ("gpsd_socket", "control_line", "output_line", "_kernel")], 3),
+    **dict.fromkeys([f"refclock.{m}" for m in ("gpsd_socket", "control_line", "output_line", "search", "_kernel")], 3),
     **dict.fromkeys([f"ppsd.{m}" for m in ("clock", "devices", "server", "interfaces", "state", "control", "wakeup", "_server")], 3),
+    **dict.fromkeys(["ppsd.finder", "ppsd.inputs"], 3),
     # 4 programs
     **dict.fromkeys([f"ppsd.{m}" for m in ("run", "serve", "signals", "supervise", "foreground", "cli", "reports", "query", "clients")], 4),
     **dict.fromkeys([f"ppsd.{m}" for m in ("examination", "doctor", "doctor_hardware", "doctor_clock")], 4),

@@ -17,6 +17,7 @@ from refclock_sim import pulse
 from refclock_sim.device import PPS_DEVICE, PULSE, TTY, Device, Settings, preload_environment, tai_minus_real_ns
 from refclock_sim.gnss import Gnss
 from refclock_sim.receiver import MODELS, Receiver
+from refclock_sim.uart import FORMATS
 
 FAILED = 74
 """EX_IOERR of sysexits.h."""
@@ -37,7 +38,8 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--directory", type=Path, required=True, help=f"where {TTY} and {PULSE} are made")
     parser.add_argument("--receiver", choices=sorted(MODELS), default="ublox8", help="kind of receiver (default ublox8)")
     parser.add_argument("--baud", type=int, help="bit rate of the line (default: the kind's own); 0 = native USB")
-    parser.add_argument("--strict-baud", action="store_true", help="a program that sets another bit rate reads noise")
+    parser.add_argument("--bits", choices=sorted(FORMATS), default="8N1", help="the line's format (default 8N1), for --strict-baud")
+    parser.add_argument("--strict-baud", action="store_true", help="a program that sets another bit rate reads what a UART would")
     parser.add_argument("--offset-s", "--offset", type=float, default=0.0, help="true time minus this machine's clock")
     parser.add_argument("--pulse", choices=sorted(pulse.PRESETS), default="pi", help="error of the pulse's stamps (default pi)")
     parser.add_argument("--no-pulse", action="store_true", help="a receiver without a pulse")
@@ -80,7 +82,9 @@ def main(words: list[str] | None = None) -> int:
             firmware_tai_offset_s=args.firmware_tai_offset,
             rollovers=args.rollovers,
         )
-        with Device(settings, Receiver(model, gnss, args.seed, args.baud, sawtooth), sawtooth, truth) as device:
+        receiver = Receiver(model, gnss, args.seed, args.baud, sawtooth)
+        receiver.bits = args.bits
+        with Device(settings, receiver, sawtooth, truth) as device:
             shown = "no pulse" if late is None else f"pulse {settings.directory / PULSE} as {PPS_DEVICE}"
             print(f"SIMULATED receiver ({model.what}, {device.receiver.baud} baud) on {device.pty.link}; {shown}", flush=True)
             device.run()

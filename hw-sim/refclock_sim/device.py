@@ -152,7 +152,7 @@ class Device:
         while self._due and self._due[0][0] <= now:
             _when, _number, what = heapq.heappop(self._due)
             if isinstance(what, bytes):
-                self.pty.send(what, self.receiver.baud)
+                self.pty.send(what, self.receiver.baud, self.receiver.bits)
             else:
                 self.pulse_file.edge(*what)
 

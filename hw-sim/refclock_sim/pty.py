@@ -1,8 +1,8 @@
 """A pseudo-terminal that stands for a serial port: a stable name outside /dev/pts, the line's pace, and a reader who comes and goes.
 
 Flow: receiver chunks -> device -> **pty** -> the program under test (and its commands back). A pty knows no bit rate, modem lines or
-errors: the writer does the pacing, fake_pps.c the carrier, and with ``strict`` bytes sent at another rate than the reader has set arrive as
-noise.
+errors: the writer does the pacing, fake_pps.c the carrier, and with ``strict`` bytes sent at another rate or in another format than the
+reader has set arrive as a UART would read them.
 
 The slave is not held open: on the last close the kernel then raises POLLHUP on the master (drivers/tty/pty.c), and what is sent while
 nobody listens is lost, as on a line, instead of piling up for the next reader.
@@ -17,6 +17,8 @@ import tty
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from refclock_sim.uart import heard
 
 READ_MAX = 4096
 """The line discipline's buffer (N_TTY_BUF_SIZE, drivers/tty/n_tty.c)."""
@@ -52,13 +54,13 @@ class Pty:
         """The bit rate that the reader has set, None when it is none of the usual ones."""
         return _SPEEDS.get(termios.tcgetattr(self.master)[5])
 
-    def send(self, data: bytes, baud: int) -> None:
-        """Bytes whose last one arrives now, sent at ``baud`` (0: USB). Never blocks."""
+    def send(self, data: bytes, baud: int, bits: str = "8N1") -> None:
+        """Bytes whose last one arrives now, sent at ``baud`` (0: USB) in the format ``bits``. Never blocks."""
         if not self.listening():
             self.lost += len(data)
             return
-        if self.strict and baud and self.baud() != baud:
-            data = bytes((byte * 7 + 0x8B) & 0xFF for byte in data)  # bits sampled at the wrong times: other bytes, the same every time
+        if self.strict and baud:
+            data = heard(data, bits, baud, self.baud() or baud)
         try:
             written = os.write(self.master, data)
         except BlockingIOError:

@@ -96,8 +96,12 @@ MODELS = {
 }
 """Delays are of the kind published for such receivers: 62-65 ms (u-blox F10), 128-165 (M10), 500 (MT3339); SiRF wanders by 170 ms."""
 
+
 class Receiver:
-    """One receiver of a kind. ``baud`` replaces the kind's own; ``sawtooth``: the pulse's quantisation error, which TIM-TP tells."""
+    """One receiver of a kind. ``baud`` replaces the kind's own; ``sawtooth``: the pulse's quantisation error, which TIM-TP tells;
+    ``bits``: the line's format (uart.FORMATS), which a strict pty shows."""
+
+    bits = "8N1"
 
     def __init__(self, model: Model, gnss: Gnss, seed: int, baud: int | None = None, sawtooth: Sawtooth | None = None) -> None:
         self.model = model

@@ -37,7 +37,7 @@ def test_examples_are_valid(path: Path) -> None:
 def test_reference_example_shows_the_defaults() -> None:
     """examples/refclock.toml states the real defaults, key by key."""
     shown = read(next(p for p in EXAMPLES if p.name == "refclock.toml"))
-    assert shown == replace(Config(), sources=(ReceiverSource(name="gps0", device="/dev/ttyAMA0"),))
+    assert shown == replace(Config(), sources=(ReceiverSource(name="gps0"),))
 
 
 @pytest.mark.parametrize("table", [*config.TABLES.values(), ReceiverSource], ids=lambda cls: cls.__name__)
@@ -118,7 +118,7 @@ def test_names_are_made_around_those_given() -> None:
         ("[[source]]\nunit = 1", 1, "source[0]", "type is missing"),
         ("[[source]]\ntype = 'gps'", 2, "source[0].type", "did you mean gpsd?"),
         ("[[source]]\ntype = ['gps']", 2, "source[0].type", "allowed"),
-        ("[[source]]\ntype = 'receiver'", 1, "source[0]", "device is missing"),
+        ("[[source]]\ntype = 'shm'", 1, "source[0]", "unit is missing"),
         ("[[source]]\ntype = 'shm'\nunit = 256", 3, "source[0].unit", "allowed: 0 to 255"),
         ("[[source]]\ntype = 'shm'\nunit = 1\nedge = 'auto'", 4, "source[0].edge", "only type receiver and gpsd has it"),
         ("[[source]]\ntype = 'shm'\nunit = 1\nname = 'a b'", 4, "source[0].name", "not a name"),

@@ -1,18 +1,27 @@
 """What ``refclock run`` would start: devices found, effective configuration, run directory."""
 
+import os
+import socket
 import stat
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+import ppsd.devices
 from ppsd import foreground
 from ppsd.config import Config, read
 from ppsd.control import ControlServer
-from ppsd.devices import informed
-from ppsd.foreground import Run, discover, make_run_directory
+from ppsd.devices import PulseInputs
+from ppsd.events import PulseFound
+from ppsd.finder import DEFAULT
+from ppsd.foreground import Run, make_run_directory
 from refclock.config import ConfigError, ReceiverSource, ShmFeed
 from refclock.host import Host
+from refclock.kernel import LocalClock
+from refclock.ports import pair, pulses, serial_ports
+from refclock.pps import BY_KERNEL
 
 
 def devices(tmp_path: Path, *names: str) -> Path:
@@ -27,12 +36,10 @@ def test_devices_are_found_once(tmp_path: Path) -> None:
     """An alias hides what it points to; pulses go to receivers in order; a receiver too many has none."""
     dev = devices(tmp_path, "ttyAMA0", "ttyUSB0", "ttyS0", "pps0", "console")
     (dev / "serial0").symlink_to("ttyAMA0")
-    found = discover(Host(tmp_path))
-    assert found.receivers == (("/dev/serial0", "/dev/pps0"), ("/dev/ttyUSB0", ""))
-    assert found.sources() == (
-        ReceiverSource(name="gps0", device="/dev/serial0", pps="/dev/pps0"),
-        ReceiverSource(name="gps1", device="/dev/ttyUSB0", pps=""),
-    )
+    host = Host(tmp_path)
+    paths = [port.path for port in serial_ports(host)]
+    assert paths == ["/dev/serial0", "/dev/ttyUSB0"]
+    assert pair(host, paths, pulses(host)) == {"/dev/serial0": "/dev/pps0", "/dev/ttyUSB0": ""}
 
 
 def test_a_pulse_goes_to_the_line_it_came_by(tmp_path: Path) -> None:
@@ -43,7 +50,9 @@ def test_a_pulse_goes_to_the_line_it_came_by(tmp_path: Path) -> None:
         entry.mkdir(parents=True)
         (entry / "name").write_text(name + "\n")
         (entry / "path").write_text(tty + "\n")
-    assert discover(Host(tmp_path)).receivers == (("/dev/ttyUSB0", "/dev/pps2"), ("/dev/ttyAMA0", "/dev/pps1"))
+    host = Host(tmp_path)
+    paths = [port.path for port in serial_ports(host)]
+    assert pair(host, paths, pulses(host)) == {"/dev/ttyUSB0": "/dev/pps2", "/dev/ttyAMA0": "/dev/pps1"}
 
 
 def test_what_others_hold_is_left_to_them(tmp_path: Path) -> None:
@@ -52,13 +61,13 @@ def test_what_others_hold_is_left_to_them(tmp_path: Path) -> None:
     (tmp_path / "proc/412/fd").mkdir(parents=True)
     (tmp_path / "proc/412/comm").write_text("gpsd\n")
     (tmp_path / "proc/412/fd/7").symlink_to("/dev/ttyACM0")
-    found = discover(Host(tmp_path))
-    assert [path for path, _ in found.receivers] == ["/dev/ttyUSB0"]
-    assert found.held == ("/dev/ttyACM0 is left to gpsd (pid 412)",)
+    run = Run(None, False, "127.0.0.1:11999", tmp_path / "run", Host(tmp_path))
+    run.prepare()
+    assert "looking for receivers on /dev/ttyUSB0; pulse: none; /dev/ttyACM0 is left to gpsd (pid 412)" in run.outlook()
 
 
 def test_nothing_configured_nothing_found(tmp_path: Path) -> None:
-    """The run goes on without a source, says where it looked, and takes a receiver that is plugged in later."""
+    """The run goes on without a source and says where it looked; the clock process takes a receiver that is plugged in later."""
     empty = tmp_path / "empty.toml"
     empty.touch()
     run = Run(empty, False, "127.0.0.1:11999", tmp_path / "run", Host(tmp_path))
@@ -66,13 +75,9 @@ def test_nothing_configured_nothing_found(tmp_path: Path) -> None:
     assert run.config.sources == ()
     text = "\n".join(run.greeting())
     assert "/dev/ttyACM*" in text
+    assert "it will be noticed" in text
     assert "refclock query 127.0.0.1:11999" in text
-    assert not run.look_again()
-    devices(tmp_path, "ttyACM0")
-    assert run.look_again()
-    assert [s.device for s in read(run.file).sources if isinstance(s, ReceiverSource)] == ["/dev/ttyACM0"]
-    assert "found receiver" in run.findings()
-    assert not run.look_again()
+    assert replace(DEFAULT, name="") == ReceiverSource(device="auto", pps="auto")
 
 
 def test_effective_configuration_keeps_what_was_configured(tmp_path: Path) -> None:
@@ -155,15 +160,34 @@ def test_defaults_do_without_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert run.config == replace(Config(), run=replace(Config().run, directory=str(tmp_path / "r")))
 
 
-def test_whether_a_pulse_comes_over_usb_is_asked_of_its_driver(tmp_path: Path) -> None:
+def test_whether_a_pulse_comes_over_usb_is_asked_of_its_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pin's pulse is not polled, an adapter's is; what the user says stands; without sysfs nobody knows."""
     for number, (name, tty) in enumerate([("pps@12.-1", ""), ("usbserial0", "/dev/ttyUSB0"), ("serial1", "/dev/ttyS1")]):
         entry = tmp_path / f"sys/class/pps/pps{number}"
         entry.mkdir(parents=True)
         (entry / "name").write_text(name + "\n")
         (entry / "path").write_text(tty + "\n")
-    host = Host(tmp_path)
-    source = ReceiverSource(device="/dev/ttyAMA0")
-    told = [informed(replace(source, pps=f"/dev/pps{n}"), host) for n in range(4)]
-    assert [s.pps_over_usb for s in told if isinstance(s, ReceiverSource)] == [False, True, False, None]
-    assert informed(replace(source, pps="/dev/pps0", pps_over_usb=True), host) == replace(source, pps="/dev/pps0", pps_over_usb=True)
+    monkeypatch.setattr(ppsd.devices, "open_pulse", lambda path, clock, wake: SimpleNamespace(stamping=BY_KERNEL))
+    sources = [ReceiverSource(name=f"gps{n}", device=f"/dev/tty{n}", pps=f"/dev/pps{n}") for n in range(4)]
+    sources.append(ReceiverSource(name="gps4", device="/dev/tty4", pps="/dev/pps0", pps_over_usb=True))
+    clock = LocalClock()
+    inputs = PulseInputs(sources, clock, lambda: None, lambda what, why: None, host=Host(tmp_path))
+    found = inputs.open_due(clock.now().mono_ns)
+    assert [f.over_usb for f in found if isinstance(f, PulseFound)] == [False, True, False, None, True]
+
+
+def test_who_has_an_address_and_a_line(tmp_path: Path) -> None:
+    """Both are told by name and pid, through links; what nobody has is nobody's."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+        (who,) = Host().port_holders([("0.0.0.0", port), ("::", port)])
+        assert who.endswith(f"(pid {os.getpid()})")
+        assert Host().port_holders([("::", port)]) == []
+    master, slave = os.openpty()
+    link = tmp_path / "gps"
+    link.symlink_to(os.ttyname(slave))
+    assert Host().holders(str(link)) == [who]
+    os.close(slave)
+    assert Host().holders(str(link)) == []
+    os.close(master)

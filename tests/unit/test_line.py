@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import select
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
 from refclock_sim import receiver as simulation
 from refclock_sim.gnss import Gnss
+from refclock_sim.wire import TICK_NS, Wire
 
 from ppsd.config import Config
 from ppsd.devices import Line
@@ -17,6 +19,7 @@ from ppsd.engine import Engine
 from ppsd.events import Configured, Received
 from refclock.config import ReceiverSource
 from refclock.kernel import LocalClock
+from refclock.sample import NS, Instant, SourceId
 from refclock.timescales import LeapTable
 
 
@@ -60,3 +63,55 @@ def test_a_receiver_is_set_up_over_its_line(configure: bool) -> None:
     assert set(seen[0].results) == {"done"}
     assert sim.settings.rates["NAV-PVT"] == 1
     assert sim.settings.rates["RMC"] == 0
+
+
+class SimulatedClock(LocalClock):
+    """Reads what it is set to (ns)."""
+
+    def __init__(self, ns: int) -> None:
+        super().__init__()
+        self.ns = ns
+
+    def now(self) -> Instant:
+        return Instant(self.ns, self.ns)
+
+
+@pytest.mark.parametrize(("baud", "bits"), [(9600, "7E1"), (4800, "7N2"), (57600, "8N1")])
+def test_the_daemon_finds_speed_and_format_and_follows_a_change(baud: int, bits: str) -> None:
+    """Through a real tty in simulated time: labels come within 8 s, and again within 20 s after the receiver was set to another speed."""
+    master, slave = os.openpty()
+    tai_s = 1_900_000_000
+    sim = simulation.Receiver(simulation.MODELS["minimal"], Gnss(7, tai_s, LeapTable(), fix_s=0), 7, baud)
+    sim.bits = bits
+    wire = Wire(sim, tai_s, begin_ns=2 * NS + NS // 3, listens=False)
+    clock = SimulatedClock(wire.now)
+    source = ReceiverSource(name="gps", device=os.ttyname(slave), pps="", configure=False)
+    engine = Engine(Config(sources=(source,)), {}, clock.now(), simulated=True, version="test", pid=1)
+    line = Line(source, clock, engine)
+    receiver = engine.sources[SourceId("gps")].receiver
+
+    def run(until: Callable[[], bool], limit_s: float) -> float:
+        began = wire.now
+        while not until() and wire.now - began < limit_s * NS:
+            data = wire.read(line.baud)
+            clock.ns = wire.now
+            if data:
+                os.write(master, data)
+                for event in line.read():
+                    engine.handle(event)
+            if wire.now // NS != (wire.now - TICK_NS) // NS:
+                line.tick(clock.now())
+        return (wire.now - began) / NS
+
+    try:
+        assert run(lambda: receiver.labels > 0, 8.0) < 8
+        assert run(lambda: str(baud) in line.what, 2.0) < 2
+        sim.baud = 38400
+        so_far = receiver.labels
+        assert run(lambda: receiver.labels > so_far + 2, 20.0) < 20
+        run(lambda: "38400" in line.what, 2.0)
+        assert "at 38400 baud" in line.what
+    finally:
+        line.close()
+        os.close(master)
+        os.close(slave)

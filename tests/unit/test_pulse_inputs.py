@@ -10,6 +10,7 @@ import ppsd.devices
 from ppsd.devices import PulseInputs
 from ppsd.events import Pulsed, PulseFound
 from refclock.config import ReceiverSource, SockSource
+from refclock.host import Host
 from refclock.kernel import LocalClock
 from refclock.pps import BY_KERNEL, EdgeQueue
 from refclock.sample import NS, Edge, EdgeKind
@@ -43,7 +44,7 @@ def test_a_pulse_device_comes_fails_and_comes_again(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(ppsd.devices, "open_pulse", opened)
     sources = (ReceiverSource(name="roof", device="/dev/x", pps="/dev/pps3"), SockSource(name="lab", path="/run/x"))
-    inputs = PulseInputs(sources, clock, lambda: None, lambda what, why: said.append((what, why)))
+    inputs = PulseInputs(sources, clock, lambda: None, lambda what, why: said.append((what, why)), host=Host())
     now = clock.now().mono_ns
     assert inputs.open_due(now) == []
     assert said == [("pulse of roof", "there is no such device")]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from refclock.detect import DWELL_NS, SEARCH_BAUDS, SILENCE_NS, BaudSearch
+from refclock.framing import Tally
 from refclock.kernel import LocalClock
 from refclock.sample import NS
 from refclock.serial_port import SerialPort, explain
@@ -112,22 +113,22 @@ def test_the_search_walks_all_speeds_then_slows_down() -> None:
     search = BaudSearch(0)
     now, seen = 0, [search.baud]
     while len(seen) < len(SEARCH_BAUDS) + 1:
-        assert search.heard(0, now + DWELL_NS - 1) is None
+        assert search.heard(Tally(0, 0, 0), now + DWELL_NS - 1) is None
         now += DWELL_NS
-        assert search.heard(0, now) == search.baud
+        assert search.heard(Tally(0, 0, 0), now) == search.baud
         seen.append(search.baud)
     assert seen == [*SEARCH_BAUDS, SEARCH_BAUDS[0]]
     assert search.deadline_ns == now + 2 * DWELL_NS
 
 
 def test_the_search_stays_where_frames_are_valid_and_leaves_when_they_end() -> None:
-    """A valid frame holds the speed; 10 s without one resume the search, at the short dwell."""
+    """A valid frame holds the speed; 10 s without one resume the search at the usual speeds, with the short dwell."""
     search = BaudSearch(0)
-    search.heard(0, DWELL_NS)
+    search.heard(Tally(0, 0, 0), DWELL_NS)
     assert search.baud == 115200
     for second in range(2, 20):
-        assert search.heard(second, second * NS) is None
+        assert search.heard(Tally(0, 0, second), second * NS) is None
     assert search.found
-    assert search.heard(19, 19 * NS + SILENCE_NS - 1) is None
-    assert search.heard(19, 19 * NS + SILENCE_NS) == 38400
+    assert search.heard(Tally(0, 0, 19), 19 * NS + SILENCE_NS - 1) is None
+    assert search.heard(Tally(0, 0, 19), 19 * NS + SILENCE_NS) == 9600
     assert search.deadline_ns == 19 * NS + SILENCE_NS + DWELL_NS

@@ -90,14 +90,6 @@ def test_a_program_that_is_not_there() -> None:
     assert "x: cannot be started: No such file" in out.getvalue()
 
 
-def test_watch_starts_a_child_anew(tmp_path: Path) -> None:
-    """A child named by the watch is ended and started again without counting as a crash loop."""
-    marks = tmp_path / "marks"
-    code = "import sys, os, time; open(sys.argv[1], 'a').write('x'); os.path.getsize(sys.argv[1]) > 1 and sys.exit(78); time.sleep(60)"
-    supervised, _ = supervisor([program("clock", code, str(marks))], watch=lambda: "clock" if marks.exists() else None)
-    assert supervised.run(30) == 78
-
-
 SCRIPT = """
 import sys
 from ppsd.supervise import Program, Screen, Supervisor
