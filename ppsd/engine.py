@@ -75,8 +75,8 @@ LEAP_WORDS = ("normal", "insert", "delete", "unsynchronised")
 
 
 class Engine:
-    """See the module's text. ``state``: what the last run persisted. ``resume``: the record that it left published, from the same boot.
-    ``battery_s``: POSIX second that the battery clock shows at ``at``, None without one or when the system clock is kept."""
+    """``state``: what the last run persisted. ``resume``: the record that it left published, from the same boot. ``battery_s``: POSIX
+    second that the battery clock shows at ``at``, None without one or when the system clock is kept."""
 
     def __init__(
         self,
@@ -256,9 +256,9 @@ class Engine:
         candidates = [c for s in self.sources.values() if not s.config.noselect and (c := s.candidate(now)) is not None]
         candidates = self._without_pulled(candidates, at, out)
         before = self.choice
-        speaking = [s for s in self.sources.values() if s.verdict.trusted and now - s.label_mono_ns < LABEL_FRESH_NS]
-        voters = [s for s in speaking if not s.config.noselect]
-        odd = outvoted({s.id: s.place_ns for s in voters}) if self.timescale.estimate is None else {}
+        known = self.timescale.estimate is not None
+        voters = [s for s in self.sources.values() if not known and s.verdict.trusted and not s.config.noselect]
+        odd = outvoted({s.id: s.place_ns for s in voters if now - s.label_mono_ns < LABEL_FRESH_NS})
         choice = select([c for c in candidates if c.source not in odd], self.selected)
         self.choice = Choice(choice.selected, choice.agreeing, choice.falsetickers | odd)
         for name, by_ns in self.choice.falsetickers.items():
@@ -273,8 +273,7 @@ class Engine:
         if best.source != self.selected:
             out.append(Note("source selected", "info", {"source": best.source, "bound_ns": round(best.estimate.bound_ns)}))
         self.selected = best.source
-        known = self.timescale.estimate is not None and now < self.timescale.valid_until_ns
-        if known:
+        if known and now < self.timescale.valid_until_ns:
             jump = best.estimate.tai_ns - self.timescale.tai_at(now)
             if abs(jump) > self.timescale.bound_ns(now) + best.estimate.bound_ns:
                 out.append(Note("served time corrected beyond its bound", "error", {"by_ns": jump}))

@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 _SUPERSTAR = b"|".join(re.escape(bytes((number, 0xFF ^ number))) for number in range(128))
 LEADS: Final = (
     rb"\xa0(?:[\xa1\xa2]|\Z)|\xba(?:\xce|\Z)|\xd3(?:[\0-\3]|\Z)|\xf1(?:\xd9|\Z)|\xaa(?:\x44|\Z)|\xff(?:\x81|\Z)"
-    rb"|P(?:SGG|SG?\Z|\Z)|\x02(?:\x99|\Z)|\x01(?:\Z|" + _SUPERSTAR + rb")"
+    rb"|P(?:SGG|SG?\Z|\Z)|\x02(?:\x99|\Z)|\x01(?:[\0-\x7f]?\Z|" + _SUPERSTAR + rb")"
 )
 """First two bytes of what ``span`` knows, as a regular expression; the first alone at the end of what has arrived."""
 LONGEST: Final = 4096

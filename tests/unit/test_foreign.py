@@ -140,6 +140,17 @@ def test_advice_is_the_golden_one(golden: Callable[[str, str], None]) -> None:
     golden("protocols.txt", "\n".join(told) + "\n")
 
 
+@pytest.mark.parametrize("name", FRAMES)
+def test_names_do_not_depend_on_single_bytes(name: str) -> None:
+    """Byte by byte the same is found as at once."""
+    whole, cut = Framer(), Framer()
+    stream = FRAMES[name] * 3 + SENTENCE
+    whole.feed(stream, AT, 0)
+    for i in range(len(stream)):
+        cut.feed(stream[i : i + 1], AT, 0)
+    assert (cut.foreign, cut.counts) == (whole.foreign, whole.counts)
+
+
 @pytest.mark.parametrize("name", ["SiRF", "SkyTraq", "CASIC", "RTCM3", "Allystar", "NovAtel", "Zodiac", "GeoStar", "NavCom", "SuperStar"])
 def test_damaged_frame_swallows_nothing(name: str) -> None:
     """A frame with a wrong bit, or torn by a sentence, is not counted, and the sentence comes out."""
