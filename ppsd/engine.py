@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from ppsd.config import Config
+from ppsd.discipline import Discipline
 from ppsd.events import (
     ClockStepped,
     Configured,
@@ -33,7 +34,6 @@ from ppsd.events import (
     SkySeen,
     SourceFound,
     SourceLost,
-    Steer,
     TemperatureLost,
     TemperatureRead,
     Ticked,
@@ -56,15 +56,8 @@ WORSE = 2.0
 """A source that comes while we hold over is taken up unless its bound is this much worse than what we still have."""
 RESUME_BOUND_NS = 100_000_000
 """A record left by an earlier run is resumed below this bound: pulses can still be rounded by it."""
-FIRST_STEP_NS = 100_000
-"""The system clock's first corrections of a boot are steps above this: slewing it away would take 20 s."""
-LATER_STEP_NS = 100_000_000
-"""Later ones (after a restart, or when configured) only above this: slewing it away takes 200 s; chrony.conf(5) has 0.1 to 1 s."""
-SETTLED_NS = 1_000_000
-"""The first corrections of a boot end with the first one made by a timescale known to this: messages come before pulses, and after them
-the clock may still be off by 0.3 s."""
-LEAP_SILENCE_NS = 2 * NS
-"""Nothing is fed this near to a leap second: REALTIME of the fed host may already, or not yet, have stepped."""
+LEAP_TAKEN_NS = NS // 10
+"""A step of the system clock is the leap second when it differs from one second by less."""
 VERDICTS = {
     Mode.ACQUIRE: Verdict.NO_TIME,
     Mode.CONVERGE: Verdict.ACQUIRING,
@@ -107,8 +100,7 @@ class Engine:
         self._deadline = at.mono_ns + TICK_NS
         self._persist_at = at.mono_ns + PERSIST_FIRST_NS
         self._decided_at = at.mono_ns
-        self._step_above_ns: int | None = LATER_STEP_NS if resume is not None and resume.stratum > 0 else FIRST_STEP_NS
-        self._synchronised = resume is not None and resume.stratum > 0  # ever since this boot
+        self._discipline = Discipline(config.clock, synchronised=resume is not None and resume.stratum > 0)
         self._steps = 0
         self._contradicting: set[SourceId] = set()  # whose labels name other seconds than the ones served from others
         resumed = resume is not None and self.timescale.resume(resume, at.mono_ns)
@@ -187,12 +179,12 @@ class Engine:
 
     def _stepped(self, event: ClockStepped, out: list[Effect]) -> None:
         known = self.timescale.estimate is not None
-        step = self._leap_near(self.timescale.tai_at(event.at.mono_ns)) if known else 0
-        if step and abs(event.by_ns + step * NS) < LATER_STEP_NS:
+        step = self.leaps.near(self.timescale.tai_at(event.at.mono_ns)) if known else 0
+        if step and abs(event.by_ns + step * NS) < LEAP_TAKEN_NS:
             out.append(Note("leap second taken by the system clock", "info", {"by_s": event.by_ns / NS}))
             return
         self._steps += 1
-        self._step_above_ns = FIRST_STEP_NS
+        self._discipline.anew()
         self._deadline = min(self._deadline, event.at.mono_ns)  # put right at once
         out.append(Note("system clock stepped", "warning", {"by_s": event.by_ns / NS, "served_time": "not affected"}))
 
@@ -235,7 +227,7 @@ class Engine:
             source.forget()
         self.timescale.drop()
         self.selected = None
-        self._step_above_ns = FIRST_STEP_NS
+        self._discipline.anew()
         self._enter(Mode.ACQUIRE, at, out)
         out.append(self._record(at))
 
@@ -245,9 +237,9 @@ class Engine:
         if self.selected in (None, source.id) or at.mono_ns - self._decided_at > TICK_NS:
             self._decide(at, out)
         served = source.id == self.selected and self.mode in (Mode.CONVERGE, Mode.TRACK)
-        if served and sample.at.era == at.era and not self._leap_near(sample.tai_ns):
+        if served and sample.at.era == at.era and not self.leaps.near(sample.tai_ns):
             offset = self.leaps.table.tai_to_utc_ns(sample.tai_ns) - sample.at.real_ns
-            out.append(Feed(sample.at, offset, sample.uncertainty_ns, self._leap(sample.tai_ns)))
+            out.append(Feed(sample.at, offset, sample.uncertainty_ns, self.leaps.announced(sample.tai_ns)))
 
     def _decide(self, at: Instant, out: list[Effect]) -> None:
         """Choose a source and serve its estimate, or hold over."""
@@ -336,43 +328,10 @@ class Engine:
         if at.mono_ns - self._decided_at >= TICK_NS:
             self._decide(at, out)
         if self.config.clock.steer == "kernel" and self.mode is not Mode.ACQUIRE:
-            out.append(self._steer(at))
+            out.append(self._discipline.steer(at.mono_ns, self.timescale, self.leaps))
         if at.mono_ns >= self._persist_at and self.mode is Mode.TRACK:
             self._persist_at = at.mono_ns + PERSIST_NS
             out.append(Persist(self.state()))
-
-    def _steer(self, at: Instant) -> Steer:
-        tai_ns = self.timescale.tai_at(at.mono_ns)
-        e = self.timescale.estimate
-        assert e is not None
-        limit = round(self.config.clock.panic_s * NS) if self._synchronised else None
-        self._synchronised = True
-        bound = round(self.timescale.bound_ns(at.mono_ns))
-        above = self._step_above_ns
-        if bound < SETTLED_NS:
-            self._step_above_ns = LATER_STEP_NS if self.config.clock.step == "always" else None
-        return Steer(
-            raw_ns=at.mono_ns,
-            utc_ns=self.leaps.table.tai_to_utc_ns(tai_ns),
-            rate=self.timescale.rate,
-            step_above_ns=None if above is None or self.config.clock.step == "never" else max(above, bound),
-            panic_ns=limit,
-            leap=self._leap(tai_ns),
-            tai_offset_s=self.leaps.schedule(tai_ns)[2],
-            est_error_ns=round(e.jitter_ns),
-            max_error_ns=bound,
-        )
-
-    def _leap(self, tai_ns: int) -> Leap:
-        leap_tai, step, _ = self.leaps.schedule(tai_ns)
-        if not step or leap_tai - tai_ns > DAY_S * NS:
-            return Leap.NORMAL
-        return Leap.INSERT if step > 0 else Leap.DELETE
-
-    def _leap_near(self, tai_ns: int) -> int:
-        """The step (+1, -1) of a leap second within ``LEAP_SILENCE_NS``, 0 when there is none."""
-        leap_tai, step, _ = self.leaps.schedule(tai_ns - LEAP_SILENCE_NS)
-        return step if step and abs(tai_ns - leap_tai) < LEAP_SILENCE_NS else 0
 
     def _record(self, at: Instant) -> Publish:
         tai_ns = self.timescale.tai_at(at.mono_ns) if self.timescale.estimate is not None else self._system_tai(at)
@@ -417,7 +376,7 @@ class Engine:
             stages=self._stages(),
             stratum=1 if scale is not None else 0,
             refid=refid_text(self.timescale.refid) if scale is not None else "INIT",
-            leap=LEAP_WORDS[self._leap(tai_ns) if scale is not None else Leap.UNSYNCHRONISED],
+            leap=LEAP_WORDS[self.leaps.announced(tai_ns) if scale is not None else Leap.UNSYNCHRONISED],
             leap_pending=self.leaps.pending(tai_ns),
             tai_offset_s=self.leaps.schedule(tai_ns)[2],
             bound_ns=round(scale.bound_ns(now)) if scale is not None else None,

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from refclock.sample import LeapNotice, SourceId
+from refclock.sample import NS, Leap, LeapNotice, SourceId
 from refclock.timescales import DAY_S, LeapTable
 
 HORIZON_S = 190 * DAY_S
 """Bulletin C appears half a year ahead."""
+NEAR_NS = 2 * NS
+"""So near to a leap second nothing is fed: REALTIME of the fed host may already, or not yet, have stepped."""
 
 
 class LeapKeeper:
@@ -70,6 +72,18 @@ class LeapKeeper:
                 before = self.table.offsets_s[i - 1]
                 return self.table.leap_tai_ns(i), self.table.offsets_s[i] - before, before
         return 0, 0, self.table.tai_offset_s(utc_s)
+
+    def announced(self, tai_ns: int) -> Leap:
+        """What is told of the day's end, in the last 24 hours before a leap second."""
+        leap_tai, step, _ = self.schedule(tai_ns)
+        if not step or leap_tai - tai_ns > DAY_S * NS:
+            return Leap.NORMAL
+        return Leap.INSERT if step > 0 else Leap.DELETE
+
+    def near(self, tai_ns: int) -> int:
+        """The step (+1, -1) of a leap second within ``NEAR_NS``, 0 when there is none."""
+        leap_tai, step, _ = self.schedule(tai_ns - NEAR_NS)
+        return step if step and abs(tai_ns - leap_tai) < NEAR_NS else 0
 
     def pending(self, tai_ns: int) -> str:
         """For people: "none" or "+1 s at the end of 2026-12-31"."""

@@ -65,8 +65,6 @@ PULSE_BIAS_US = 15.0
 """Allowance while nothing tells how the pulse is stamped: interrupt latency of a Raspberry Pi is 5 to 12 µs (receivers.md section 0.4)."""
 GPSD_PULSE_NS = 100_000.0
 """gpsd may stamp a pulse in user space, after TIOCMIWAIT woke it: 30 to 95 us late on a motherboard port (receivers.md section 0.4)."""
-SQUARE_PULSES = 5
-"""Pulses of a square wave near the half second of the served time that make its other edge the second."""
 NO_DATE = "the receiver has a fix but sends no date: switch on RMC or ZDA (or NAV-PVT)"
 FIX_WORDS = {FixMode.NONE: "none", FixMode.FIX_2D: "2D", FixMode.FIX_3D: "3D", FixMode.TIME_ONLY: "time-only"}
 
@@ -123,7 +121,6 @@ class Source:
         stated = config.edge if isinstance(config, Pulse) else "auto"
         self.rhythm = Rhythm(None if stated == "auto" else EdgeKind(stated))
         self._stamped(PULSE_BIAS_US, "")
-        self._square_off = 0
         self._pulse_told = ("", False, 0)
         self.forget()
 
@@ -268,10 +265,7 @@ class Source:
             return None
         self.pulse.estimator.bias_ns = self._bias_ns + self._reported_ns + self.health.extra_ns
         sample = self.pairing.edge(Edge(at, edge.kind, edge.sequence, edge.uncertainty_ns), present, self.rivalled)
-        self._square_off = self._square_off + 1 if self.rhythm.square and abs(self.pairing.off_ns) > 0.4 * self.rhythm.period_ns else 0
-        if self._square_off >= SQUARE_PULSES:
-            self._square_off = 0
-            self.rhythm.take_other()
+        self.rhythm.off_by(self.pairing.off_ns)
         if sample is None or present is None or not self.pulse.add(sample, present.tai_at(at.mono_ns)):
             return None
         return sample

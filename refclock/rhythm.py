@@ -54,6 +54,8 @@ EARLY_S = 3.0
 """What looks like a rhythm is not refused sooner: it takes two seconds to be believed."""
 SQUARE = 0.05
 """Duty cycles this near to one half (fraction of the period) do not tell which edge leads."""
+SQUARE_OFF = 5
+"""Pulses of a square wave near the half second of the served time that make its other edge the second."""
 VOTES = 3
 """Pulses in a row that must say so before the choice of the edge changes."""
 GOOD_JITTER_NS = 100_000.0
@@ -284,6 +286,7 @@ class Rhythm:
         self._known_ns = 0
         self._passed_ns = -(1 << 62)
         self._square_choice = EdgeKind.ASSERT
+        self._off = 0
 
     @property
     def period_ns(self) -> int:
@@ -314,12 +317,14 @@ class Rhythm:
             self._passed_ns = new[-1].at.mono_ns
         return new
 
-    def take_other(self) -> None:
-        """Something outside says that the other edge of a square wave marks the second."""
-        if self.chosen is not None and self.fixed is None and self.square:
-            self.chosen = _other(self.chosen)
+    def off_by(self, off_ns: int) -> None:
+        """The served seconds say that the last pulse was ``off_ns`` late: half a period for some pulses, and a square wave's other edge
+        marks the second."""
+        self._off = self._off + 1 if self.square and abs(off_ns) > 0.4 * self.period_ns else 0
+        if self._off >= SQUARE_OFF and self.chosen is not None and self.fixed is None:
+            self._off = 0
+            self.chosen = self._square_choice = _other(self.chosen)
             self._votes.clear()
-            self._square_choice = self.chosen
 
     def _sure(self, train: Train) -> bool:
         """Whether a rhythm is believed: another edge, or enough of its own, bears it out."""

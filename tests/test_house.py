@@ -24,7 +24,7 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys([f"refclock.{m}" for m in ("budget", "cable", "ubx_keys", "dialogue", "configure", "inquiry", "upkeep")], 2),
     **dict.fromkeys([f"ppsd.{m}" for m in ("bank", "channel", "frames", "noise", "pull", "wander")], 2),
     **dict.fromkeys([f"ppsd.{m}" for m in ("thermal", "temperature", "compensated", "following")], 2),
-    **dict.fromkeys([f"ppsd.{m}" for m in ("estimator", "selection", "timescale", "leap", "source", "engine", "status")], 2),
+    **dict.fromkeys([f"ppsd.{m}" for m in ("estimator", "selection", "timescale", "leap", "discipline", "source", "engine", "status")], 2),
     # 3 devices
     **dict.fromkeys([f"refclock.{m}" for m in ("kernel", "host", "ports", "serial_port", "pps", "feed", "intake")], 3),
     **dict.fromkeys([f"refclock.{m}" for m in ("gpsd_socket", "control_line", "output_line", "search", "_kernel")], 3),

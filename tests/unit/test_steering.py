@@ -8,7 +8,8 @@ from datetime import date
 import pytest
 
 from ppsd.config import ClockConfig, Config
-from ppsd.engine import FIRST_STEP_NS, LATER_STEP_NS, Engine
+from ppsd.discipline import FIRST_STEP_NS, LATER_STEP_NS
+from ppsd.engine import Engine
 from ppsd.events import ClockStepped, Event, Publish, Sampled, Steer, Ticked
 from refclock.config import ShmSource
 from refclock.sample import NS, Instant, Leap, Sample, SourceId
