@@ -32,6 +32,7 @@ HERE = Path(__file__).parent
 OURS = """
 [clock]
 steer = "kernel"
+temperature = "off"
 not_before = 2009-01-01
 [server]
 enabled = false
