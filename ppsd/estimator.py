@@ -55,6 +55,9 @@ COVER_RATE = 3.3
 """Sigmas of frequency and wander in its growth: a holdover is one draw, not 10 000."""
 STRAYED = 10.0
 """Scales of noise by which the second may have moved in a holdover before a single sample, an outlier perhaps, is no guide any more."""
+ASTRAY_CLEAR, ASTRAY_HOLD_S = 3.0, 50.0
+"""A distance of so many standard deviations is no chance, and when it vanishes because the mixture has gone to the scout, not the other way
+round, the scout may have been the one that was wrong (a run of the rarer of two latencies): it fades over so many seconds."""
 SHAPE = 1.5
 """Robust sigmas from the middle of the noise to its early edge, where the second is when the source's mean was not stated: a one-sided
 exponential has 1.40, a uniform latency 1.35."""
@@ -148,6 +151,7 @@ class Estimator:
         self._seed: deque[tuple[float, float]] = deque(maxlen=SEED_SAMPLES + 2)
         self._run: list[tuple[float, float]] = []
         self._recent: deque[tuple[float, float]] = deque(maxlen=RUN)  # that the state was made from, and since
+        self._astray = (0.0, 0.0)  # the last clear distance from the scout (ns), and when (s)
         self._jump = (0.0, -math.inf)
         self._repeating = 0.0  # scale of jumps that keep coming back, ns
         self._seed_range = 0.0
@@ -208,9 +212,18 @@ class Estimator:
         self.accepted += 1
         self._since_seed += 1
         now = bank.mixture()
+        if not self._frames.frame_ns:
+            distance, chance = bank.astray()
+            if distance > ASTRAY_CLEAR * chance:
+                self._astray = (max(distance, self._lag_held(t)), t)
         if self._wander.due(t):
             self._wander.add(t, now.x, now.y, now.pyy, bank.wander())
         return True
+
+    def _lag_held(self, t: float) -> float:
+        """What is left of the last clear distance between mixture and scout (ns)."""
+        distance, since = self._astray
+        return distance * max(0.0, 1.0 - (t - since) / ASTRAY_HOLD_S)
 
     def _held_over(self, bank: Bank, dt: float) -> bool:
         """What the bound of ``dt`` seconds allowed for may have come, and the members' wanders know nothing of it. True when one sample
@@ -298,6 +311,7 @@ class Estimator:
         self._bank, self._t, self._t_used = bank, t, t
         self._run.clear()
         self._recent.clear()
+        self._astray = (0.0, t)
         self._wander.restart()
 
     def _refuse(self, t: float, z: float) -> bool:
@@ -342,7 +356,7 @@ class Estimator:
         place = 0.0 if self.centred or self._frames.frame_ns else SHAPE * noise.scale_ns
         place += self._repeating / UNIFORM
         distance, chance = (0.0, 0.0) if self._frames.frame_ns else self._bank.astray()
-        lag = ASTRAY_COVER * max(0.0, distance - ASTRAY_CHANCE * chance)
+        lag = max(ASTRAY_COVER * max(0.0, distance - ASTRAY_CHANCE * chance), self._lag_held(t))
         bound = self.bias_ns + jump + early + place + lag + doubt + self._cover(now) * math.sqrt(now.pxx)
         rate_bound = COVER_RATE * math.sqrt(now.pyy) + doubt_rate
         wander = COVER_RATE * self._wander.expected(self._bank.wander()) / math.sqrt(3)
