@@ -27,7 +27,7 @@ def test_the_clock_is_held_better_with_the_thermometer(name: str, share: float) 
 def test_a_thermometer_that_lies_costs_nothing(name: str) -> None:
     """The RMS error from the lie on is at most 5 % above that without a thermometer, and every instant is covered."""
     since = 12_000 - WARM[name].warm_s
-    course, without = (run(WARM[name], 922, 16_000, choice) for choice in ("auto", "off"))
+    course, without = (run(WARM[name], 922, 16_000, temperature=choice) for choice in ("auto", "off"))
     assert course.uncovered == 0, f"error {course.worst:.2f} times the bound at {course.worst_s} s"
     assert statistics.pstdev(course.errors[since:]) <= 1.05 * statistics.pstdev(without.errors[since:])
 
