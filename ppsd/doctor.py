@@ -17,12 +17,17 @@ from ppsd.examination import FAIL, OK, SKIP, WARN, Finding, Patient
 from refclock.host import Host
 
 _SIGN: Final = {OK: "ok  ", WARN: "WARN", FAIL: "FAIL", SKIP: "-   "}
+DEVICES: Final = ("RC01", "RC02", "RC04", "RC06", "RC07")
+"""Examinations of this machine's lines and pulse devices."""
 _CODES: Final = {OK: 0, SKIP: 0, WARN: 1, FAIL: 2}
 
 
 def examine(patient: Patient) -> list[Finding]:
-    """Every examination, in the order of their numbers."""
-    return [look(patient) for look in (*doctor_hardware.EXAMINATIONS, *doctor_clock.EXAMINATIONS)]
+    """Every examination, in the order of their numbers. Devices that are not there are nobody's trouble while the receiver is simulated."""
+    findings = [look(patient) for look in (*doctor_hardware.EXAMINATIONS, *doctor_clock.EXAMINATIONS)]
+    if patient.clock is None or not patient.clock["simulated"]:
+        return findings
+    return [Finding(f.check, SKIP, "not looked at: the receiver is simulated") if f.check in DEVICES else f for f in findings]
 
 
 def report(findings: Sequence[Finding]) -> str:

@@ -60,7 +60,8 @@ class Machine:
 
     def examined(self, config: str = CONFIG, **changes: Any) -> dict[str, Finding]:
         source = SOURCE | changes
-        clock = {"pid": 77, "verdict": "LOCKED", "clock_steps": changes.get("clock_steps", 0), "sources": [source]}
+        clock: dict[str, Any] = {"pid": 77, "verdict": "LOCKED", "sources": [source]}
+        clock |= {"simulated": changes.get("simulated", False), "clock_steps": changes.get("clock_steps", 0)}
         clock["system_offset_ns"] = changes.get("system_offset_ns")
         patient = Patient(Host(self.root), parse(config), clock, self.wait, lambda: NOW_S)
         return {finding.check: finding for finding in examine(patient)}
@@ -235,6 +236,13 @@ def test_json_and_exit_codes(machine: Machine) -> None:
     assert doctor(patient, False, None, io.StringIO()) == 1
     no_pulses(machine)
     assert doctor(patient, False, None, io.StringIO()) == 2
+
+
+def test_a_simulated_receiver_needs_no_device(tmp_path: Path, machine: Machine) -> None:
+    """On a machine without line and pulse nothing is wrong while the receiver is simulated; without that it is."""
+    (machine.root / "dev/ttyAMA0").unlink()
+    assert machine.examined("")["RC01"].state == FAIL
+    assert machine.examined("", simulated=True)["RC01"].state == SKIP
 
 
 def test_on_this_very_machine(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
