@@ -71,7 +71,8 @@ class Inputs:
         self._shared_ns = 0
         self._finder = Finder(config.sources, clock, host, engine.not_before_s, Path(config.run.state))
         loop.tell("receivers' state", self._finder.complaint)
-        loop.listen(self._finder.fileno(), self._look)
+        if any(isinstance(source, ReceiverSource) and source.device == AUTO for source in config.sources):
+            loop.listen(self._finder.fileno(), self._look)
 
     def due_ns(self) -> list[int]:
         """When something of this is wanted."""

@@ -232,3 +232,36 @@ def test_missing_devices_are_named_and_awaited(house: House) -> None:
     assert [feed["state"] for feed in seen["feeds"]] == ["waiting"]
     assert "pulse of" in house.log("clock")
     assert end(clock) == 0
+
+
+LIAR = """
+import select, socket, sys, time
+from ppsd.__main__ import main
+
+class Liar:
+    lies, fds = 0, set()
+    def register(self, fd, events): self.fds.add(fd)
+    def unregister(self, fd): self.fds.remove(fd)
+    def poll(self, ms):
+        if self.fds:
+            self.lies += 1
+            if self.lies > 100: raise SystemExit(f"busy for ever with {len(self.fds)} descriptors")
+            return [(fd, select.POLLIN) for fd in self.fds]
+        time.sleep(ms / 1000)
+        return []
+
+class NoSocket(socket.socket):
+    def __init__(self, *_): raise OSError(22, "Invalid argument")
+
+select.poll, socket.socket = Liar, NoSocket
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_fed_by_shared_memory_nothing_else_is_waited_for(tmp_path: Path) -> None:
+    """A simulator in front of libc lets time pass only in waits, calls each descriptor of the real machine readable at once, and knows no
+    unix sockets: fed by shared memory the clock process soon waits for time alone, so the simulation goes on."""
+    text = f'[[source]]\ntype = "shm"\nunit = 241\n[server]\nenabled = false\n[run]\ndirectory = "{tmp_path}"\nstate = "{tmp_path}"\n'
+    (tmp_path / "config").write_text(text, encoding="ascii")
+    words = ["clock", "--config", str(tmp_path / "config"), "--run-dir", str(tmp_path), "--duration", "1.5"]
+    subprocess.run([sys.executable, "-c", LIAR, *words], timeout=60, check=True)
