@@ -239,8 +239,8 @@ import select, socket, sys, time
 from ppsd.__main__ import main
 
 class Liar:
-    lies, fds = 0, set()
-    def register(self, fd, events): self.fds.add(fd)
+    def __init__(self): self.lies, self.fds = 0, set()
+    def register(self, fd, events): self.fds.add(fd) if events & select.POLLIN else None
     def unregister(self, fd): self.fds.remove(fd)
     def poll(self, ms):
         if self.fds:
