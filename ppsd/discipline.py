@@ -32,22 +32,26 @@ class Discipline:
         """Somebody else stepped the clock, or the second is to be named anew: the next correction is a first one again."""
         self._step_above_ns = FIRST_STEP_NS
 
-    def steer(self, mono_ns: int, timescale: Timescale, leaps: LeapKeeper) -> Steer:
-        """The correction at raw ``mono_ns``; ``timescale`` has an estimate. Steps are never within the bound: that might be us."""
+    def steer(self, mono_ns: int, timescale: Timescale, leaps: LeapKeeper, allowance_ns: float) -> Steer:
+        """The correction at raw ``mono_ns``; ``timescale`` has an estimate. Steps are never within the bound: that might be us. Only
+        ``allowance_ns`` of it does not count: what is allowed for the other program whose samples are followed. No sample will ever tell
+        more about it, so the clock would only be led to the same place more slowly.
+        """
         tai_ns = timescale.tai_at(mono_ns)
         estimate = timescale.estimate
         assert estimate is not None
         limit = round(self._config.panic_s * NS) if self._synchronised else None
         self._synchronised = True
         bound = round(timescale.bound_ns(mono_ns))
+        doubt = bound - round(allowance_ns)
         above = self._step_above_ns
-        if bound < SETTLED_NS:
+        if doubt < SETTLED_NS:
             self._step_above_ns = LATER_STEP_NS if self._config.step == "always" else None
         return Steer(
             raw_ns=mono_ns,
             utc_ns=leaps.table.tai_to_utc_ns(tai_ns),
             rate=timescale.rate,
-            step_above_ns=None if above is None or self._config.step == "never" else max(above, bound),
+            step_above_ns=None if above is None or self._config.step == "never" else max(above, doubt),
             panic_ns=limit,
             leap=leaps.announced(tai_ns),
             tai_offset_s=leaps.schedule(tai_ns)[2],

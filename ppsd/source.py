@@ -323,10 +323,7 @@ class Source:
 
     def candidate(self, now_mono_ns: int) -> Candidate | None:
         """This source's claim now; None while it has none that is fresh."""
-        if isinstance(self.config, ShmSource) or not self.has_label:
-            refid = "SHM" if isinstance(self.config, ShmSource) else "SOCK"
-        else:
-            refid = PULSE_REFID
+        refid = PULSE_REFID if self.has_label else "SHM" if isinstance(self.config, ShmSource) else "SOCK"
         channel = self.pulse
         if not self._fresh(channel, now_mono_ns, self._pulse_fresh_ns if self.has_label else LABEL_FRESH_NS):
             patience = max(self._waiting_since or 0, self.pulse.last_mono_ns) + PULSE_PATIENCE_NS
@@ -339,6 +336,11 @@ class Source:
         warm = channel.follow(self._temperature, plain)
         last_ns, restarts = channel.last_mono_ns, channel.estimator.restarts
         return Candidate(self.id, warm or plain, last_ns, refid, self.config.prefer, self.config.trust, plain if warm else None, restarts)
+
+    @property
+    def allowance_ns(self) -> float:
+        """What its bound allows for another program's samples; 0 for a receiver of ours."""
+        return 0.0 if self.has_label else self.pulse.estimator.bias_ns
 
     @property
     def _pulse_fresh_ns(self) -> int:

@@ -10,16 +10,19 @@ import pytest
 from ppsd.config import ClockConfig, Config
 from ppsd.discipline import FIRST_STEP_NS, LATER_STEP_NS
 from ppsd.engine import Engine
-from ppsd.events import ClockStepped, Event, Publish, Sampled, Steer, Ticked
-from refclock.config import ShmSource
-from refclock.sample import NS, Instant, Leap, Sample, SourceId
+from ppsd.events import ClockStepped, Event, Labelled, Publish, Sampled, Steer, Ticked
+from refclock.config import ReceiverSource, ShmSource
+from refclock.sample import NS, Instant, Leap, Sample, SecondLabel, SourceId
 from refclock.timescales import LeapTable
 
 TAI = 1_800_000_037 * NS
 RAW = 5_000 * NS
 SHM = SourceId("shm0")
 PANIC_NS = 1000 * NS
-CONFIG = Config(clock=ClockConfig(not_before=date(2026, 1, 1), steer="kernel"), sources=(ShmSource(name="shm0", unit=0, bias_us=1.0),))
+BIAS_NS = 1000
+CONFIG = Config(
+    clock=ClockConfig(not_before=date(2026, 1, 1), steer="kernel"), sources=(ShmSource(name="shm0", unit=0, bias_us=BIAS_NS / 1e3),)
+)
 
 
 def at(second: float, real_ns: int = 0, era: int = 0) -> Instant:
@@ -54,24 +57,37 @@ def test_first_correction_may_be_a_step_and_the_rest_may_not() -> None:
     """As chronyd's makestep with a limit of one update, from 0.1 ms; nothing is too far for the first one of a boot."""
     seen = follow(engine(), 0, 20)
     assert steppable(seen) == [True] + [False] * (len(seen) - 1)
-    assert (seen[0].step_above_ns, seen[0].panic_ns) == (max(FIRST_STEP_NS, seen[0].max_error_ns), None)
+    assert (seen[0].step_above_ns, seen[0].panic_ns) == (seen[0].max_error_ns - BIAS_NS, None)
     assert {s.panic_ns for s in seen[1:]} == {PANIC_NS}
 
 
 def test_corrections_may_be_steps_until_the_time_is_known_to_a_millisecond() -> None:
     """While only messages are heard (known to 0.3 s) what is certainly wrong may be stepped, so that the pulses that come then find leave
     to step the rest; noise within the bound never is."""
-    coarse = engine(replace(CONFIG, sources=(ShmSource(name="shm0", unit=0, bias_us=300_000.0),)))
-    seen = follow(coarse, 0, 30)
+    coarse, seen = engine(replace(CONFIG, sources=(ReceiverSource(name="gps0", device="/dev/a", pps=""),))), []
+    for k in range(30):
+        heard = at(k + 0.2)
+        label = SecondLabel(LeapTable().tai_to_utc_ns(TAI + k * NS), heard, "NAV-PVT", leap_known=True)
+        seen += steers(coarse, Labelled(SourceId("gps0"), label, heard))
+    assert len(seen) > 10
     assert all(steppable(seen))
     assert all(s.step_above_ns is not None and s.step_above_ns >= s.max_error_ns > 0.3 * NS for s in seen)
+
+
+def test_another_programs_samples_are_stepped_to_whatever_is_allowed_for_them() -> None:
+    """Nothing is known of a shared memory segment's samples, so 0.6 s are promised; the clock is led to them all the same, at once and not
+    over minutes, and once only."""
+    seen = follow(engine(replace(CONFIG, sources=(ShmSource(name="shm0", unit=0),))), 0, 20)
+    assert steppable(seen) == [True] + [False] * (len(seen) - 1)
+    assert seen[0].step_above_ns is not None and seen[0].step_above_ns < NS / 1000
+    assert min(s.max_error_ns for s in seen) > 0.6 * NS
 
 
 @pytest.mark.parametrize(("step", "first", "later"), [("never", None, None), ("always", FIRST_STEP_NS, LATER_STEP_NS)])
 def test_the_policy_for_steps_can_be_chosen(step: str, first: int | None, later: int | None) -> None:
     """clock.step = "never" slews everything, "always" steps what would take minutes to slew, at any time."""
     seen = follow(engine(replace(CONFIG, clock=replace(CONFIG.clock, step=step))), 0, 20)
-    assert seen[0].step_above_ns == (max(first, seen[0].max_error_ns) if first else None)
+    assert seen[0].step_above_ns == (max(first, seen[0].max_error_ns - BIAS_NS) if first else None)
     assert {s.step_above_ns for s in seen[1:]} == {later}
 
 
