@@ -55,6 +55,9 @@ COVER_RATE = 3.3
 """Sigmas of frequency and wander in its growth: a holdover is one draw, not 10 000."""
 STRAYED = 10.0
 """Scales of noise by which the second may have moved in a holdover before a single sample, an outlier perhaps, is no guide any more."""
+FEW = (6.0, 100.0)
+"""n samples: sigma counts 1 + 6/n + 100/n^2 times, as Student's t with n - 2 degrees of freedom beside a Gaussian at 1e-6 (within 7 % from
+n = 10 on; below, the range of the first samples is in the bound as well). What so few do not show, a second latency, may be there."""
 ASTRAY_CLEAR, ASTRAY_HOLD_S = 3.0, 50.0
 """A distance of so many standard deviations is no chance, and when it vanishes because the mixture has gone to the scout, not the other way
 round, the scout may have been the one that was wrong (a run of the rarer of two latencies): it fades over so many seconds."""
@@ -153,6 +156,7 @@ class Estimator:
         self._recent: deque[tuple[float, float]] = deque(maxlen=RUN)  # that the state was made from, and since
         self._astray = (0.0, 0.0)  # the last clear distance from the scout (ns), and when (s)
         self._jump = (0.0, -math.inf)
+        self._sigma = self._started = 0.0  # of the phase, shrinking no faster than it should (ns); when the state was made (s)
         self._repeating = 0.0  # scale of jumps that keep coming back, ns
         self._seed_range = 0.0
         self._fade, self._since_seed = SEED_SAMPLES, 0
@@ -216,6 +220,7 @@ class Estimator:
             distance, chance = bank.astray()
             if distance > ASTRAY_CLEAR * chance:
                 self._astray = (max(distance, self._lag_held(t)), t)
+            self._sigma = max(math.sqrt(bank.doubted().pxx), self._sigma * math.exp(-dt / min(ASTRAY_HOLD_S, t - self._started)))
         if self._wander.due(t):
             self._wander.add(t, now.x, now.y, now.pyy, bank.wander())
         return True
@@ -312,6 +317,7 @@ class Estimator:
         self._run.clear()
         self._recent.clear()
         self._astray = (0.0, t)
+        self._sigma, self._started = 0.0, t
         self._wander.restart()
 
     def _refuse(self, t: float, z: float) -> bool:
@@ -357,7 +363,12 @@ class Estimator:
         place += self._repeating / UNIFORM
         distance, chance = (0.0, 0.0) if self._frames.frame_ns else self._bank.astray()
         lag = max(ASTRAY_COVER * max(0.0, distance - ASTRAY_CHANCE * chance), self._lag_held(t))
-        bound = self.bias_ns + jump + early + place + lag + doubt + self._cover(now) * math.sqrt(now.pxx)
+        sigma = math.sqrt(now.pxx)
+        if not self._frames.frame_ns:
+            n = self._fade + self._since_seed
+            few = 1.0 if noise.known else 1.0 + FEW[0] / n + FEW[1] / (n * n)
+            sigma = few * math.sqrt(max(now.pxx, self._sigma**2) + noise.centre_variance)
+        bound = self.bias_ns + jump + early + place + lag + doubt + self._cover(now) * sigma
         rate_bound = COVER_RATE * math.sqrt(now.pyy) + doubt_rate
         wander = COVER_RATE * self._wander.expected(self._bank.wander()) / math.sqrt(3)
         return Estimate(
@@ -370,7 +381,7 @@ class Estimator:
             jitter_ns=noise.scale_ns,
             skew=math.sqrt(now.pyy) / NS,
             samples=self.accepted,
-            phase_sigma_ns=math.sqrt(now.pxx),
+            phase_sigma_ns=sigma,
         )
 
     def _cover(self, now: Mixture) -> float:

@@ -76,6 +76,7 @@ class Noise:
         self.gate = GATE
         self.clip, self.slope, self.centre, self.lean = 1.5, 1.0, 0.0, 0.0
         self.variance = scale_ns**2  # V, ns^2
+        self.centre_variance = 0.0  # of what c moves the filter by: an error that no sample averages away, ns^2
 
     def quantiles(self) -> list[float]:
         """The innovations' shape in ``QUANTILES`` numbers (ns); empty while there are too few."""
@@ -148,6 +149,8 @@ class Noise:
                 centre = total / n - slope * mean
                 best, chosen = price, (k, slope, centre, variance)
         self.clip, self.slope, self.centre, v = chosen
+        apart = [max(-self.clip, min(self.clip, u)) - self.slope * u for u in units]
+        self.centre_variance = scale * scale * sum([(a - self.centre) ** 2 for a in apart]) / (n * self.slope) ** 2
         self.lean = _lean([u - mean for u in units], self.clip)
         self.variance = max(self.floor_ns**2, scale * scale * v)
 
