@@ -36,7 +36,7 @@ def extension(module: str, public: list[str], units: list[str], libraries: list[
     return ffi
 
 
-kernel = extension("refclock._kernel", ["pps", "clock", "shm", "timescale"], ["pps", "clock", "shm", "timescale"], ["m"])
+kernel = extension("refclock._kernel", ["pps", "clock", "line", "shm", "timescale"], ["pps", "clock", "line", "shm", "timescale"], ["m"])
 server = extension(
     "ppsd._server",
     ["timescale", "access", "mac", "clients", "packet", "server"],

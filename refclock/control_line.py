@@ -1,9 +1,10 @@
 """Pulses on the control lines of serial ports: ``/dev/ttyS0:dcd`` (or cts, dsr, ri) names one.
 
-DCD becomes a kernel source (line discipline N_PPS) where the kernel lets us. Otherwise a thread waits for the change and reads the clock:
-then the stamp is late by the wake-up of a thread, 20 to 200 µs on an idle machine and more on a busy one, and over USB by up to another
-millisecond of polling; adapters that cannot wait (CP210x) are looked at each millisecond. The ``Stamping``s say what the bound allows for
-that unless the configuration states what was measured.
+DCD becomes a kernel source (line discipline N_PPS) where the kernel lets us. Otherwise a thread waits for the change and reads the clock in
+C, before the interpreter has a say (native/line.h), with real-time priority where that is permitted: then the stamp is late by the wake-up
+of a thread, 20 to 200 µs on an idle machine and more on a busy one without that priority, and over USB by up to another millisecond of
+polling; adapters that cannot wait (CP210x) are looked at each millisecond. The ``Stamping``s say what the bound allows for that unless the
+configuration states what was measured.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from refclock.host import Host
-from refclock.kernel import LocalClock
+from refclock.kernel import LocalClock, Reading, line_level, look_at_line, wait_for_line
 from refclock.ports import over_usb, pulses
 from refclock.pps import BY_KERNEL, JOIN_S, EdgeQueue, PpsThread, Stamping
 from refclock.sample import Edge, EdgeKind
@@ -39,6 +40,10 @@ ATTACH_S: Final = 0.5
 """udev needs so long to make the new node."""
 LOOK_S: Final = 0.001
 """Between two looks at a line that cannot be waited for."""
+PATIENCE_S: Final = 0.2
+"""Looks for so long before asking whether to stop."""
+PRIORITY: Final = 50
+"""SCHED_FIFO: that of the kernel's own interrupt threads (sched_set_fifo in kernel/sched), whose work a waiting thread goes on with."""
 _CANNOT_WAIT: Final = (errno.ENOTTY, errno.EINVAL, errno.EOPNOTSUPP, 515)
 """Drivers without TIOCMIWAIT; 515 is the kernel's ENOIOCTLCMD, which some let out."""
 
@@ -96,7 +101,7 @@ class ControlLine(EdgeQueue):
         try:
             self._fd = os.open(tty, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
-                self._level = self._read()
+                self._level = line_level(self._fd, self._mask)
             except OSError:
                 os.close(self._fd)
                 raise
@@ -106,9 +111,6 @@ class ControlLine(EdgeQueue):
         self._thread = threading.Thread(target=self._run, name=f"pulse {self.path}", daemon=True)
         self._thread.start()
 
-    def _read(self) -> bool:
-        return bool(struct.unpack("i", fcntl.ioctl(self._fd, termios.TIOCMGET, bytes(4)))[0] & self._mask)
-
     def stop(self) -> None:
         """End the thread at the next change of the line at the latest."""
         self._stopping.set()
@@ -116,16 +118,19 @@ class ControlLine(EdgeQueue):
 
     def _run(self) -> None:
         sequence = 0
+        with contextlib.suppress(OSError):  # not permitted: as it is
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))  # 0: this thread (sched_setscheduler(2))
         try:
             while not self._stopping.is_set():
-                self._pause()
-                at = self._clock.now()
-                level = self._read()
-                if level != self._level and not self._stopping.is_set():
-                    self._level = level
+                seen = self._change()
+                if seen is None or self._stopping.is_set():
+                    continue
+                reading, level = seen
+                at = self._clock.placed(reading) if level != self._level else None
+                self._level = level
+                if at is not None:
                     sequence += 1
-                    kind = EdgeKind.ASSERT if level else EdgeKind.CLEAR
-                    self.put(Edge(at, kind, sequence, self._clock.uncertainty_ns))
+                    self.put(Edge(at, EdgeKind.ASSERT if level else EdgeKind.CLEAR, sequence, reading.uncertainty_ns))
                     self._wake()
         except OSError as e:
             self.error = f"{self.path}: {os.strerror(e.errno or 0)}; plug the receiver in again"
@@ -133,18 +138,15 @@ class ControlLine(EdgeQueue):
         finally:
             os.close(self._fd)
 
-    def _pause(self) -> None:
+    def _change(self) -> tuple[Reading, bool] | None:
         if self.waits:
             try:
-                fcntl.ioctl(self._fd, termios.TIOCMIWAIT, self._mask)
-                return
+                return wait_for_line(self._fd, self._mask)
             except OSError as e:
-                if e.errno == errno.EINTR:
-                    return
                 if e.errno not in _CANNOT_WAIT:
                     raise
                 self.waits = False
-        self._stopping.wait(LOOK_S)
+        return look_at_line(self._fd, self._mask, self._level, LOOK_S, PATIENCE_S)
 
 
 class _Attached(PpsThread):

@@ -18,13 +18,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from refclock._kernel import ffi, lib
+from refclock.record import Record, TimescaleReading
 from refclock.sample import NS, Instant, Leap
 
 if TYPE_CHECKING:
-    from refclock._kernel import Shm, Tsc, TscParams
+    from refclock._kernel import ClkReading, Shm, Tsc, TscParams
 
 _Handle = TypeVar("_Handle")
 
@@ -69,6 +70,10 @@ def read_clocks() -> Reading:
     """The narrowest of eight readings of the three clocks (about 2 us)."""
     c = ffi.new("struct clk_reading *")
     _checked(lib.clk_read(0, c), "reading the clocks")
+    return _reading(c)
+
+
+def _reading(c: ClkReading) -> Reading:
     return Reading(c.real_ns, c.mono_ns, c.raw_ns, c.uncertainty_ns)
 
 
@@ -93,6 +98,14 @@ class LocalClock:
             reading = self._look()
             self.uncertainty_ns = reading.uncertainty_ns
             return Instant(reading.real_ns, reading.raw_ns, self.era)
+
+    def placed(self, reading: Reading) -> Instant | None:
+        """The instant of a reading that was made a moment ago elsewhere (any thread); None when REALTIME was stepped since."""
+        with self._lock:
+            now = self._look()
+            step = (now.real_ns - now.mono_ns) - (reading.real_ns - reading.mono_ns)
+            same = abs(step) <= STEP_NS + reading.uncertainty_ns + now.uncertainty_ns
+            return Instant(reading.real_ns, reading.raw_ns, self.era) if same else None
 
     def instant_of(self, real_ns: int) -> Instant | None:
         """The instant at which the kernel stamped ``real_ns`` (REALTIME, at most 10 s ago). None when it lies before a step or the first
@@ -267,6 +280,29 @@ class PpsDevice:
         self.close()
 
 
+# ---- control lines of serial ports ---------------------------------------------------------------------------------------------------
+
+
+def line_level(fd: int, mask: int) -> bool:
+    """Whether a control line (TIOCM_*) of the serial port ``fd`` is on. OSError ENOTTY: it has none."""
+    return _checked(lib.lin_level(fd, mask), "reading control lines") == 1
+
+
+def wait_for_line(fd: int, mask: int) -> tuple[Reading, bool] | None:
+    """The clocks right after the line changed, and its level then; None on a signal. Waits for ever, outside the GIL, and reads the clocks
+    before it has it again. OSError EINVAL, ENOTTY, EOPNOTSUPP or 515: this driver cannot wait."""
+    c = ffi.new("struct clk_reading *")
+    result = lib.lin_wait(fd, mask, c)
+    return None if result == -errno.EINTR else (_reading(c), _checked(result, "waiting for control lines") == 1)
+
+
+def look_at_line(fd: int, mask: int, level: bool, every_s: float, timeout_s: float) -> tuple[Reading, bool] | None:
+    """As ``wait_for_line`` for drivers that cannot: looks each ``every_s`` until the line is not at ``level``; None after ``timeout_s``."""
+    c = ffi.new("struct clk_reading *")
+    result = lib.lin_look(fd, mask, int(level), round(every_s * NS), round(timeout_s * NS), c)
+    return None if result in (-errno.ETIMEDOUT, -errno.EINTR) else (_reading(c), _checked(result, "looking at control lines") == 1)
+
+
 # ---- NTP shared memory ---------------------------------------------------------------------------------------------------------------
 
 _SHM_HINTS: Final = {
@@ -327,60 +363,6 @@ class ShmSegment:
 
 
 # ---- the timescale record --------------------------------------------------------------------------------------------------------------
-
-
-class Record(Protocol):
-    """What can be published: struct tsc_params field by field (native/timescale.h has signs and units)."""
-
-    @property
-    def raw_ns(self) -> int: ...
-    @property
-    def tai_ns(self) -> int: ...
-    @property
-    def rate(self) -> float: ...
-    @property
-    def bound_ns(self) -> float: ...
-    @property
-    def bound_rate(self) -> float: ...
-    @property
-    def bound_wander_ns(self) -> float: ...
-    @property
-    def root_delay_ns(self) -> int: ...
-    @property
-    def reference_raw_ns(self) -> int: ...
-    @property
-    def valid_until_raw_ns(self) -> int: ...
-    @property
-    def leap_tai_ns(self) -> int: ...
-    @property
-    def leap_step_s(self) -> int: ...
-    @property
-    def tai_offset_s(self) -> int: ...
-    @property
-    def refid(self) -> int: ...
-    @property
-    def precision(self) -> int: ...
-    @property
-    def stratum(self) -> int: ...
-    @property
-    def simulated(self) -> bool: ...
-
-
-@dataclass(frozen=True, slots=True)
-class TimescaleReading:
-    """struct tsc_reading. ``bound_ns`` rounded up; ``stratum`` 0 and ``leap`` 3 when unsynchronised; ``reference_utc_ns`` 0 = never."""
-
-    utc_ns: int
-    tai_ns: int
-    bound_ns: int
-    root_delay_ns: int
-    reference_utc_ns: int
-    refid: int
-    precision: int
-    stratum: int
-    leap: Leap
-    simulated: bool
-
 
 _TIMESCALE_HINTS: Final = {
     errno.ENOENT: "the clock process has not started yet, or the run directory is missing",

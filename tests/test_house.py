@@ -14,7 +14,7 @@ MACHINE = {"time", "os", "socket", "threading", "asyncio", "random", "structlog"
 
 LAYERS: dict[str, int] = {
     # 1 values
-    **dict.fromkeys(["refclock", "refclock.sample", "refclock.timescales", "refclock.config", "refclock.intent"], 1),
+    **dict.fromkeys(["refclock", "refclock.sample", "refclock.timescales", "refclock.record", "refclock.config", "refclock.intent"], 1),
     **dict.fromkeys(["ppsd", "ppsd.events", "ppsd.ntp", "ppsd.config", "ppsd.access", "ppsd.keys", "ppsd.toml_lines"], 1),
     # 2 machines
     **dict.fromkeys([f"refclock.{m}" for m in ("foreign", "framing", "seven_bits", "labels", "nmea", "ubx", "ubx_health", "health")], 2),

@@ -51,15 +51,18 @@ def test_the_bound_allows_for_how_the_pulse_is_stamped(tmp_path: Path) -> None:
 
 
 CHILD = """
-import sys, time
+import sys, threading, time
 from refclock.kernel import LocalClock
 from refclock.control_line import ControlLine, open_pulse
 clock = LocalClock()
 look = sys.argv[2] == "look"
 line = ControlLine(sys.argv[1], "dcd", clock, lambda: None, look) if look else open_pulse(sys.argv[1] + ":dcd", clock, lambda: None)
+if "busy" in sys.argv:
+    sys.setswitchinterval(0.4)
+    threading.Thread(target=lambda: [None for _ in iter(int, 1)], daemon=True).start()
 print("ready", flush=True)
 seen = []
-while len(seen) < 4:
+while len(seen) < (2 if "busy" in sys.argv else 4):
     time.sleep(0.01)
     for edge in line.take():
         seen.append(edge)
@@ -84,3 +87,22 @@ def test_changes_of_carrier_detect_become_edges(tmp_path: Path, how: str) -> Non
                 assert said == kind.value
                 assert before <= int(stamp) <= time.time_ns()
             assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize("how", ["wait", "look"])
+def test_a_stamp_does_not_wait_for_the_interpreter(tmp_path: Path, how: str) -> None:
+    """While another thread keeps the interpreter for 0.4 s at a time, a change is stamped when it happens all the same."""
+    with PulseFile(tmp_path / PULSE) as line, Pty(tmp_path / TTY):
+        command = [sys.executable, "-c", CHILD, str(tmp_path / TTY), how, "busy"]
+        environment = os.environ | preload_environment(tmp_path)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            late = []
+            for kind in (EdgeKind.ASSERT, EdgeKind.CLEAR):
+                time.sleep(1.0)
+                before = time.time_ns()
+                line.edge(kind, before)
+                late.append((int(process.stdout.readline().split()[1]) - before) / 1e9)
+            process.kill()
+        assert 0.0 <= min(late) < 0.1

@@ -16,6 +16,7 @@ from ppsd.events import Publish
 from refclock import kernel
 from refclock._kernel import lib
 from refclock.kernel import LocalClock, PpsDevice, Reading, ShmSegment, StepWatch, TimescaleReader, TimescaleWriter
+from refclock.record import TimescaleReading
 from refclock.sample import NS, Instant, Leap
 
 
@@ -45,6 +46,20 @@ def test_now_is_realtime_and_raw() -> None:
     """Instant.mono_ns is CLOCK_MONOTONIC_RAW, real_ns CLOCK_REALTIME."""
     clocks = Clocks()
     assert LocalClock(clocks).now() == Instant(clocks.real, clocks.raw, 0)
+
+
+def test_a_reading_made_elsewhere_is_placed_unless_the_clock_was_stepped_since() -> None:
+    """A thread's reading is an Instant as it is, slewed clock or not; one from before a step is given up."""
+    clocks = Clocks()
+    clock = LocalClock(clocks)
+    clocks.slew = 200e-6
+    reading = clocks()
+    clocks.forward(NS)
+    assert clock.placed(reading) == Instant(reading.real_ns, reading.raw_ns, 0)
+    reading = clocks()
+    clocks.real += NS // 2
+    assert clock.placed(reading) is None
+    assert clock.placed(clocks()) == Instant(clocks.real, clocks.raw, 1)
 
 
 def test_a_stamp_is_interpolated_between_the_readings_around_it() -> None:
@@ -204,7 +219,7 @@ def test_the_timescale_goes_through_its_file(tmp_path: Path) -> None:
     reader = TimescaleReader(path)
     assert reader.read() is None
     writer.publish(record())
-    assert reader.at(1010 * NS) == kernel.TimescaleReading(
+    assert reader.at(1010 * NS) == TimescaleReading(
         utc_ns=1_800_000_010 * NS + 10_000,
         tai_ns=1_800_000_047 * NS + 10_000,
         bound_ns=201,
