@@ -2,9 +2,10 @@
 
     x' = y,   y' = white noise of strength w^2        (random-walk frequency: ADEV = w sqrt(tau/3))
 
-Forgotten likelihoods weigh the members, so that a quiet crystal gets a long memory and one in a draught a short one; a member that has
-become hopeless is restarted from the mixture. A scout beside them, as restless as the last and never weighed, tells by its distance when
-the mixture lags behind a crystal that does what it never did. Pure; time in seconds, phases in ns. Used by the estimator only.
+Two more follow a drift of y as well, as of a room that warms. Forgotten likelihoods weigh the members, so that a quiet crystal gets a
+long memory and one in a draught a short one; a member that has become hopeless is restarted from the mixture. A scout beside them, as
+restless as the most restless and never weighed, tells by its distance when the mixture lags behind a crystal that does what it never did.
+Pure; time in seconds, phases in ns. Used by the estimator only.
 """
 
 from __future__ import annotations
@@ -12,11 +13,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ppsd.noise import Noise
 
 WANDERS = (0.1, 0.3, 1.0, 3.0, 10.0, 40.0)
 """w of the members, ns/s per sqrt(s): from a TCXO (1e-10) over crystals in a box, a room, a draught to one that is breathed on."""
+DRIFT_WANDERS = (0.1, 1.0)
+"""w of the members that follow a drift of the frequency: a TCXO and a crystal in a room, in a day that warms and cools."""
+DRIFT_WALK = 2e-3
+"""Of that drift, ns/s^2 per sqrt(s). On a sinusoid of 0.25 ppm in 2 h and 1 us of noise (discipline scenario h) the error is 0.167 us with
+2e-3 and 3e-3, 0.189 us with 1e-3, 0.249 us without drift; the best filter that was told everything has 0.163 us."""
+DRIFT_SIGMA = 0.3
+"""The drift at first, ns/s^2: 1 ppm an hour."""
 FORGET = 0.99
 """Of the likelihoods, a sample: a hundred samples weigh (chosen, not optimised), or as many as the filter remembers."""
 USUAL_WANDER = 1.0
@@ -39,7 +48,10 @@ ROOT_TAU = math.sqrt(2 * math.pi)
 
 @dataclass(slots=True)
 class Member:
-    """x, y and their covariance; ``q`` = w^2; ``log_weight`` relative to the best; ``long_run``: mean log likelihood, less the best's."""
+    """x, y and their covariance; ``q`` = w^2; ``log_weight`` relative to the best; ``long_run``: mean log likelihood."""
+
+    prior: ClassVar[float] = 0.0
+    """Its log weight before anything was seen."""
 
     q: float
     x: float
@@ -49,6 +61,11 @@ class Member:
     pyy: float
     log_weight: float = 0.0
     long_run: float = 0.0
+
+    @property
+    def calm(self) -> bool:
+        """Too slow to follow a sawtooth in the samples."""
+        return self.q <= USUAL_WANDER**2
 
     def predict(self, dt: float) -> None:
         """``dt`` seconds pass."""
@@ -66,6 +83,56 @@ class Member:
         self.pxy -= pxx * pxy * information
         self.pxx -= pxx * pxx * information
 
+    def restart(self, mixed: Mixture) -> None:
+        """Anew from the mixture."""
+        self.x, self.y, self.pxx, self.pxy, self.pyy = mixed.x, mixed.y, mixed.pxx, 0.0, mixed.pyy
+        self.log_weight = RESTART
+
+
+@dataclass(slots=True)
+class Drifting(Member):
+    """And d = dy/dt (ns/s^2), a random walk itself: a temperature that goes on rising. Believed when it has shown itself."""
+
+    prior: ClassVar[float] = UNUSUAL
+    d: float = 0.0
+    pxd: float = 0.0
+    pyd: float = 0.0
+    pdd: float = DRIFT_SIGMA**2
+
+    @property
+    def calm(self) -> bool:
+        """A sawtooth is a drift that ends."""
+        return False
+
+    def predict(self, dt: float) -> None:
+        """``dt`` seconds pass."""
+        half = dt * dt / 2
+        self.x += self.y * dt + self.d * half
+        self.y += self.d * dt
+        pxx, pxy, pxd, pyy, pyd, pdd = self.pxx, self.pxy, self.pxd, self.pyy, self.pyd, self.pdd
+        xy, xd, yd = pxy + pyy * dt + pyd * half, pxd + pyd * dt + pdd * half, pyd + pdd * dt  # of F P
+        q, qd, cube = self.q, DRIFT_WALK**2, dt * dt * dt
+        self.pxx = pxx + pxy * dt + pxd * half + xy * dt + xd * half + q * cube / 3 + qd * cube * dt * dt / 20
+        self.pxy = xy + xd * dt + q * half + qd * cube * dt / 8
+        self.pxd = xd + qd * cube / 6
+        self.pyy = pyy + pyd * dt + yd * dt + q * dt + qd * cube / 3
+        self.pyd = yd + qd * half
+        self.pdd = pdd + qd * dt
+
+    def update(self, score: float, information: float) -> None:
+        """As of a member without drift."""
+        pxx, pxy, pxd = self.pxx, self.pxy, self.pxd
+        self.d += pxd * score
+        self.pyd -= pxy * pxd * information
+        self.pdd -= pxd * pxd * information
+        self.pxd -= pxx * pxd * information
+        Member.update(self, score, information)
+
+    def restart(self, mixed: Mixture) -> None:
+        """Anew, the drift unknown."""
+        Member.restart(self, mixed)
+        self.d, self.pxd, self.pyd, self.pdd = 0.0, 0.0, 0.0, DRIFT_SIGMA**2
+
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
@@ -82,6 +149,7 @@ class Bank:
 
     def __init__(self, x: float, y: float, pxx: float, pxy: float, pyy: float) -> None:
         self.members = [Member(w * w, x, y, pxx, pxy, pyy) for w in WANDERS]
+        self.members += [Drifting(w * w, x, y, pxx, pxy, pyy, UNUSUAL) for w in DRIFT_WANDERS]
         self.scout = Member(WANDERS[-1] ** 2, x, y, pxx, pxy, pyy)
         """As restless as the last of them, and never weighed nor restarted: see ``astray``."""
         self.samples = 0
@@ -89,7 +157,7 @@ class Bank:
     def expect(self, wander: float) -> None:
         """An earlier run found the crystal's wander to be this: at first the others are believed less."""
         for m in self.members:
-            m.log_weight = max(UNUSUAL, -abs(math.log(m.q / wander**2)))
+            m.log_weight = max(UNUSUAL, m.prior - abs(math.log(m.q / wander**2)))
 
     def predict(self, dt: float) -> None:
         """``dt`` seconds pass."""
@@ -105,7 +173,7 @@ class Bank:
         for m in self.members:
             s = m.pxx + r
             nu = noise.feed(z - m.x, pxx)
-            likelihoods.append(-math.inf if calm and m.q > 1.0 else -0.5 * (noise.misfit(nu, pxx) / s + math.log(s)))
+            likelihoods.append(-math.inf if calm and not m.calm else -0.5 * (noise.misfit(nu, pxx) / s + math.log(s)))
             m.update(nu / s, 1 / s)
         scout = self.scout
         r = noise.variance_beside(scout.pxx)
@@ -134,10 +202,10 @@ class Bank:
         top = max(likelihoods)
         for m, log_p in zip(self.members, likelihoods, strict=True):
             m.long_run += gain * (max(log_p, top - 50.0) - m.long_run)
-        longest = max(m.long_run for m in self.members)
         known = min(self.samples, 1 / LONG)
+        longest = max(m.prior + m.long_run * known for m in self.members)
         for m, log_p in zip(self.members, likelihoods, strict=True):
-            usual = max(UNUSUAL, (m.long_run - longest) * known)
+            usual = max(UNUSUAL, m.prior + m.long_run * known - longest)
             m.log_weight = forget * m.log_weight + (1 - forget) * usual + log_p
             best = max(best, m.log_weight)
         mixed: Mixture | None = None
@@ -145,8 +213,7 @@ class Bank:
             m.log_weight -= best
             if m.log_weight < HOPELESS:
                 mixed = mixed or self.mixture()
-                m.x, m.y, m.pxx, m.pxy, m.pyy = mixed.x, mixed.y, mixed.pxx, 0.0, mixed.pyy
-                m.log_weight = RESTART
+                m.restart(mixed)
 
     def widen(self, phase_ns: float, rate: float) -> None:
         """More may have come than the members' wanders allow for: add these standard deviations (ns, ns/s)."""
@@ -189,8 +256,9 @@ class Bank:
         return Mixture(now.x, now.y, max(now.pxx, usual.pxx), max(now.pyy, usual.pyy))
 
     def wander(self) -> float:
-        """w (ns/s per sqrt(s)) that the long run makes likeliest: top of a parabola in log w through the best member and its neighbours."""
-        runs = [m.long_run for m in self.members]
+        """w (ns/s per sqrt(s)) that the long run makes likeliest: top of a parabola in log w through the best member (of those without
+        drift) and its neighbours."""
+        runs = [m.long_run for m in self.members[: len(WANDERS)]]
         i = max(range(len(runs)), key=runs.__getitem__)
         if not 0 < i < len(runs) - 1:
             return WANDERS[i]
