@@ -16,8 +16,8 @@ def rms(course: Course) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "share"), [("t-room", 1.0), ("t-load", 0.85), ("t-fork", 0.85), ("t-probe", 0.92), ("t-late", 0.97)])
 def test_the_clock_is_held_better_with_the_thermometer(name: str, share: float) -> None:
-    """RMS error at most that share of what it is without, and every instant is covered, with a thermometer slower than the crystal too. In a
-    room that changes over hours the drift is followed without one as well; it must only do no harm."""
+    """RMS error at most that share of what it is without, and every instant is covered, with a thermometer slower than the crystal too.
+    In a room that changes over hours the drift is followed without one as well; it must only do no harm."""
     course = run(WARM[name], 921)
     assert course.uncovered == 0, f"error {course.worst:.2f} times the bound at {course.worst_s} s"
     assert rms(course) <= share * rms(run(WARM[name], 921, temperature="off"))
