@@ -25,7 +25,8 @@ run: setup
 
 test: setup peers
 	$(MAKE) -C native test
-	$(PY) -m pytest
+	$(PY) -m pytest --ignore=tests/sim
+	$(PY) -m pytest -n logical tests/sim # simulated time: as many worlds side by side as there are processors
 
 check: setup
 	$(VENV)/bin/ruff check .
