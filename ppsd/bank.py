@@ -205,7 +205,7 @@ class Bank:
         known = min(self.samples, 1 / LONG)
         longest = max(m.prior + m.long_run * known for m in self.members)
         for m, log_p in zip(self.members, likelihoods, strict=True):
-            usual = max(UNUSUAL, m.prior + m.long_run * known - longest)
+            usual = m.prior + max(UNUSUAL, m.long_run * known - longest)
             m.log_weight = forget * m.log_weight + (1 - forget) * usual + log_p
             best = max(best, m.log_weight)
         mixed: Mixture | None = None
