@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from ppsd.engine import Engine
 from ppsd.events import Configured, Event, Labelled, Pulsed, PulseFound, Received, Report, Sampled, SkySeen
 from refclock.config import AUTO, GpsdSource, Pulse, ReceiverSource, ShmSource, SockSource, Source
-from refclock.control_line import PulseDevice, open_pulse
+from refclock.control_line import Changes, PulseDevice, open_pulse
 from refclock.detect import BaudSearch
 from refclock.gpsd import GpsdPulse, GpsdStream
 from refclock.gpsd_socket import GpsdSocket
@@ -117,6 +117,7 @@ class Line:
         self.opened_ns = self.heard_ns = clock.now().mono_ns
         self._search = None if config.baud else BaudSearch(self.heard_ns, first=first_baud)
         self._port = SerialPort(config.device, self._search.baud if self._search else config.baud, clock)
+        self._changes = Changes(self._port.fileno(), self.opened_ns)
         self._name = config.device + (f" + {config.pps}" if config.pps not in ("", AUTO) else "")
         self.what = self._name
         self._upkeep = Upkeep(intent(config, self._port)) if config.configure else None
@@ -135,6 +136,11 @@ class Line:
     def identity(self) -> str:
         """What the receiver calls itself, "" when it did not say."""
         return self._source.receiver.identity
+
+    def own_pulse(self, now_ns: int) -> str:
+        """The control line of this port that has a pulse; "" while none is known to have one."""
+        line = self._changes.pulse(now_ns)
+        return f"{self.device}:{line}" if line else ""
 
     def fileno(self) -> int:
         """The line's descriptor."""

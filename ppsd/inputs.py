@@ -192,6 +192,7 @@ class Inputs:
         line = self._devices.get(SourceId(source.name))
         if source.pps != AUTO:
             return source.pps
-        if not isinstance(line, Line) or self._clock.now().mono_ns - line.opened_ns < PULSE_WAIT_NS:
+        now_ns = self._clock.now().mono_ns
+        if not isinstance(line, Line) or now_ns - line.opened_ns < PULSE_WAIT_NS:
             return ""
-        return self._finder.pulse(line.device, self._pulses.in_use)
+        return self._finder.pulse(line.device, self._pulses.in_use) or line.own_pulse(now_ns)

@@ -23,7 +23,7 @@ from typing import Any, Final, TextIO
 from ppsd.config import Config, parse
 from ppsd.doctor_hardware import release
 from refclock.config import AUTO, ConfigError
-from refclock.control_line import open_pulse
+from refclock.control_line import control_line, open_pulse
 from refclock.framing import FrameKind, Framer
 from refclock.host import Host
 from refclock.kernel import LocalClock
@@ -76,12 +76,12 @@ def _advised(host: Host, f: Found) -> Found:
 def _paired(host: Host, found: Sequence[Found], some: Sequence[Pulse]) -> list[Found]:
     usable = [f.port.path for f in found if f.verdict is not None and f.verdict.usable]
     pulse_of = pair(host, usable, some)
-    return [replace(f, pulse=pulse_of.get(f.port.path, "")) for f in found]
+    return [replace(f, pulse=pulse_of.get(f.port.path) or f.pulse) for f in found]
 
 
 def blocks(found: Sequence[Found], some: Sequence[Pulse] = ()) -> str:
-    """The ``[[source]]`` tables of the receivers found. A pulse of ``some`` that is the line's own needs no number."""
-    own = {"", *(pulse.path for pulse in some if pulse.tty)}
+    """The ``[[source]]`` tables of the receivers found. A pulse that is the line's own (of ``some``, or a control line) needs no name."""
+    own = {"", *(pulse.path for pulse in some if pulse.tty), *(f.pulse for f in found if control_line(f.pulse))}
     return "\n".join(
         f'[[source]]\ntype = "receiver"\ndevice = "{f.port.identity}"\nbaud = {f.verdict.baud}\n'
         f'pps = "{AUTO if f.pulse in own else f.pulse}"\n'

@@ -5,6 +5,8 @@ C, before the interpreter has a say (native/line.h), with real-time priority whe
 of a thread, 20 to 200 µs on an idle machine and more on a busy one without that priority, and over USB by up to another millisecond of
 polling; adapters that cannot wait (CP210x) are looked at each millisecond. The ``Stamping``s say what the bound allows for that unless the
 configuration states what was measured.
+
+Which line has a pulse is found by the kernel's own counters of changes (``Changes``): nothing waits, and nothing is polled.
 """
 
 from __future__ import annotations
@@ -18,13 +20,14 @@ import termios
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, Protocol
 
 from refclock.host import Host
 from refclock.kernel import LocalClock, Reading, line_level, look_at_line, wait_for_line
-from refclock.ports import over_usb, pulses
+from refclock.ports import over_usb, polled, pulses
 from refclock.pps import BY_KERNEL, JOIN_S, EdgeQueue, PpsThread, Stamping
-from refclock.sample import Edge, EdgeKind
+from refclock.sample import NS, Edge, EdgeKind
 
 LINES: Final = {"dcd": termios.TIOCM_CAR, "cts": termios.TIOCM_CTS, "dsr": termios.TIOCM_DSR, "ri": termios.TIOCM_RI}
 """Control lines that a pulse may be wired to, most usual first."""
@@ -44,8 +47,45 @@ PATIENCE_S: Final = 0.2
 """Looks for so long before asking whether to stop."""
 PRIORITY: Final = 50
 """SCHED_FIFO: that of the kernel's own interrupt threads (sched_set_fifo in kernel/sched), whose work a waiting thread goes on with."""
+ENOUGH: Final = 4
+"""Changes of a line that are no accident (opening a port raises others): two pulses."""
+MOST: Final = 21
+"""Changes a second; more are no pulse of ours (ten a second, ``refclock.rhythm``) but hum or data."""
+QUIET_NS: Final = 1_200_000_000
+"""No change for so long: no pulse a second."""
+WINDOW_NS: Final = 6 * NS
+"""Changes are counted within this: one pulse in 5 s is waited for no longer, and must be named in the configuration."""
+COUNTERS: Final = struct.Struct("=4i64x")
+"""struct serial_icounter_struct (linux/serial.h): cts, dsr, rng, dcd, and 16 more integers."""
 _CANNOT_WAIT: Final = (errno.ENOTTY, errno.EINVAL, errno.EOPNOTSUPP, 515)
 """Drivers without TIOCMIWAIT; 515 is the kernel's ENOIOCTLCMD, which some let out."""
+
+
+class Changes:
+    """The control lines of an open serial port, watched from ``now_ns`` (mono_ns) on for one that has a pulse."""
+
+    def __init__(self, fd: int, now_ns: int) -> None:
+        self._fd = fd
+        self._first, self._since_ns = self._count(), now_ns
+
+    def _count(self) -> dict[str, int]:
+        try:
+            cts, dsr, ri, dcd = COUNTERS.unpack(fcntl.ioctl(self._fd, termios.TIOCGICOUNT, bytes(COUNTERS.size)))
+        except OSError:  # this driver does not count; a line that is gone is told by who reads it
+            return {}
+        return {"dcd": dcd, "cts": cts, "dsr": dsr, "ri": ri}
+
+    def pulse(self, now_ns: int) -> str | None:
+        """The line (of ``LINES``) that changes as a pulse does; "": none; None: too soon to tell."""
+        past_s = (now_ns - self._since_ns) / NS
+        now = self._count()
+        changed = {line: now.get(line, 0) - first for line, first in self._first.items()}
+        found = next((line for line in LINES if past_s >= 1.0 and ENOUGH <= changed.get(line, 0) <= MOST * past_s), None)
+        if found is None and changed and past_s * NS < (WINDOW_NS if any(changed.values()) else QUIET_NS):
+            return None
+        if now_ns - self._since_ns > WINDOW_NS:
+            self._first, self._since_ns = now, now_ns
+        return found or ""
 
 
 class PulseDevice(Protocol):
@@ -94,7 +134,7 @@ class ControlLine(EdgeQueue):
         self.path = f"{tty}:{line}"
         self.error = ""
         self.waits = not look
-        self.stamping = BY_THREAD_USB if _usb(tty) else BY_THREAD
+        self.stamping = BY_THREAD_USB if polled(Path(tty).resolve().name) else BY_THREAD
         self._mask = LINES[line]
         self._clock, self._wake = clock, wake
         self._stopping = threading.Event()
@@ -168,10 +208,6 @@ def control_line(path: str) -> tuple[str, str] | None:
     """``/dev/ttyS0:dcd`` to its parts; None when it names a device."""
     tty, separator, line = path.rpartition(":")
     return (tty, line) if separator and line in LINES else None
-
-
-def _usb(tty: str) -> bool:
-    return "ttyUSB" in tty or "ttyACM" in tty
 
 
 def kernel_stamping(path: str, host: Host) -> Stamping:

@@ -92,7 +92,15 @@ def pair(host: Host, paths: Iterable[str], some: Iterable[Pulse]) -> dict[str, s
 
 def over_usb(host: Host, path: str) -> bool | None:
     """Whether the line of the pulse device ``path`` is polled over USB; None when its driver does not say what it is."""
+    tty, _, line = path.rpartition(":")
+    if tty and line.isalpha():  # a control line (refclock.control_line)
+        return polled(host.target(tty))
     for pulse in pulses(host):
         if host.target(path) == pulse.path and (pulse.driver or pulse.tty):
-            return "usb" in pulse.driver.lower() or "ttyUSB" in pulse.tty or "ttyACM" in pulse.tty
+            return "usb" in pulse.driver.lower() or polled(pulse.tty)
     return None
+
+
+def polled(tty: str) -> bool:
+    """Whether the lines of the serial device ``tty`` (no link) are asked over USB."""
+    return "ttyUSB" in tty or "ttyACM" in tty

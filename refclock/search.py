@@ -10,6 +10,7 @@ import select
 from dataclasses import dataclass
 from typing import Final
 
+from refclock.control_line import Changes
 from refclock.detect import Probe, Verdict
 from refclock.kernel import LocalClock
 from refclock.ports import Port
@@ -22,7 +23,8 @@ TICK_NS: Final = NS // 5
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A serial device and what is on it; ``problem``: why it was not, or could not be, listened to."""
+    """A serial device and what is on it. ``pulse``: the device of its pulse, or its control line that has one, or "". ``problem``: why it
+    was not, or could not be, listened to."""
 
     port: Port
     verdict: Verdict | None
@@ -39,6 +41,7 @@ class _Line:
         self.began_ns = clock.now().mono_ns
         self.until_ns = self.began_ns + patience_ns
         self.serial = SerialPort(port.path, probe.baud, clock)
+        self.changes = Changes(self.serial.fileno(), self.began_ns)
         self.ask()
 
     def ask(self) -> None:
@@ -85,7 +88,7 @@ class Search:
         done, self._early = self._early, []
         ready = {fd for fd, _ in self._epoll.poll(0)}
         for fd, line in list(self._lines.items()):
-            verdict, problem = None, ""
+            verdict, problem, pulse = None, "", None
             try:
                 data, now = line.serial.read() if fd in ready else (b"", self._clock.now())
                 baud = line.probe.heard(data, now)
@@ -95,11 +98,14 @@ class Search:
                 verdict = line.probe.verdict(now.mono_ns)
                 if verdict is None and now.mono_ns >= line.until_ns:
                     verdict = line.probe.give_up()
+                if verdict is not None and (pulse := line.changes.pulse(now.mono_ns)) is None and now.mono_ns < line.until_ns:
+                    continue  # a receiver; whether it has a pulse will show in a moment
             except OSError as error:
                 problem = error.strerror or str(error)
             if verdict is not None or problem:
                 self._drop(fd)
-                done.append(Found(line.port, verdict, problem=problem, after_s=(self._clock.now().mono_ns - line.began_ns) / NS))
+                after_s = (self._clock.now().mono_ns - line.began_ns) / NS
+                done.append(Found(line.port, verdict, f"{line.port.path}:{pulse}" if pulse else "", problem, after_s))
         return done
 
     def _drop(self, fd: int) -> None:

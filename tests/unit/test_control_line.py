@@ -13,11 +13,12 @@ from refclock_sim.device import PULSE, TTY, preload_environment
 from refclock_sim.pty import Pty
 from refclock_sim.pulse_file import PulseFile
 
-from refclock.control_line import BY_DISCIPLINE, BY_KERNEL_USB, attach, control_line, kernel_stamping, open_pulse
+from refclock.control_line import BY_DISCIPLINE, BY_KERNEL_USB, COUNTERS, Changes, attach, control_line, kernel_stamping, open_pulse
 from refclock.host import Host
 from refclock.kernel import LocalClock
+from refclock.ports import over_usb
 from refclock.pps import BY_KERNEL
-from refclock.sample import EdgeKind
+from refclock.sample import NS, EdgeKind
 
 
 def test_names_of_control_lines() -> None:
@@ -48,6 +49,54 @@ def test_the_bound_allows_for_how_the_pulse_is_stamped(tmp_path: Path) -> None:
     stampings = [kernel_stamping(f"/dev/pps{number}", Host(tmp_path)) for number in range(4)]
     assert stampings == [BY_KERNEL, BY_DISCIPLINE, BY_KERNEL_USB, BY_KERNEL]
     assert [s.bias_us for s in stampings] == [15.0, 120.0, 1000.0, 15.0]
+
+
+@pytest.mark.parametrize(
+    ("rates", "verdict"),
+    [
+        ({"dcd": 2.0}, "dcd"),
+        ({"cts": 2.0}, "cts"),
+        ({"ri": 20.0}, "ri"),
+        ({"cts": 40.0, "dsr": 2.0}, "dsr"),
+        ({}, ""),
+        ({"dcd": 120.0}, ""),
+    ],
+)
+def test_the_line_that_has_the_pulse_is_found_by_the_kernels_counters(
+    monkeypatch: pytest.MonkeyPatch, rates: dict[str, float], verdict: str
+) -> None:
+    """One to ten pulses a second are named within 2.2 s, whichever line has them; none, hum and data are none."""
+    now_ns = 0
+
+    def counters(fd: int, request: int, data: bytes) -> bytes:
+        del fd, request, data
+        return COUNTERS.pack(*(7 + int(rates.get(line, 0.0) * now_ns / NS) for line in ("cts", "dsr", "ri", "dcd")))
+
+    monkeypatch.setattr("refclock.control_line.fcntl.ioctl", counters)
+    changes = Changes(3, 0)
+    told: list[str | None] = []
+    for tenth in range(70):
+        now_ns = tenth * NS // 10
+        told.append(changes.pulse(now_ns))
+    assert next((said for said in told[:23] if said), "") == verdict
+    assert told[0] is None
+    assert next(said for said in told if said is not None) == verdict
+    assert told[13] == "" or rates
+
+
+def test_a_line_that_moves_once_is_no_pulse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening a port raises other lines; a driver that does not count has none."""
+    counts = [(0, 0, 0, 0), *[(1, 1, 0, 1)] * 100]
+    monkeypatch.setattr("refclock.control_line.fcntl.ioctl", lambda *_: COUNTERS.pack(*counts.pop(0)))
+    changes = Changes(3, 0)
+    assert {changes.pulse(k * NS) for k in range(6)} == {None}
+    assert {changes.pulse(k * NS) for k in range(7, 20)} <= {None, ""}
+
+    def refuse(*_: object) -> bytes:
+        raise OSError(25, "Inappropriate ioctl for device")
+
+    monkeypatch.setattr("refclock.control_line.fcntl.ioctl", refuse)
+    assert Changes(3, 0).pulse(0) == ""
 
 
 CHILD = """
@@ -106,3 +155,15 @@ def test_a_stamp_does_not_wait_for_the_interpreter(tmp_path: Path, how: str) -> 
                 late.append((int(process.stdout.readline().split()[1]) - before) / 1e9)
             process.kill()
         assert 0.0 <= min(late) < 0.1
+
+
+def test_a_link_to_an_adapter_is_an_adapter(tmp_path: Path) -> None:
+    """Named by its by-id link a line over USB is polled all the same; a UART's is not; of a kernel device without a name nobody knows."""
+    (tmp_path / "dev").mkdir()
+    for name in ("ttyUSB0", "ttyS0"):
+        (tmp_path / "dev" / name).touch()
+        (tmp_path / f"link-{name}").symlink_to(tmp_path / "dev" / name)
+    host = Host()
+    assert over_usb(host, f"{tmp_path}/link-ttyUSB0:dcd") is True
+    assert over_usb(host, f"{tmp_path}/link-ttyS0:cts") is False
+    assert over_usb(Host(tmp_path), "/dev/pps7") is None
