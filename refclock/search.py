@@ -42,6 +42,7 @@ class _Line:
         self.until_ns = self.began_ns + patience_ns
         self.serial = SerialPort(port.path, probe.baud, clock)
         self.changes = Changes(self.serial.fileno(), self.began_ns)
+        self.verdict: Verdict | None = None
         self.ask()
 
     def ask(self) -> None:
@@ -88,24 +89,25 @@ class Search:
         done, self._early = self._early, []
         ready = {fd for fd, _ in self._epoll.poll(0)}
         for fd, line in list(self._lines.items()):
-            verdict, problem, pulse = None, "", None
+            problem, pulse = "", None
             try:
                 data, now = line.serial.read() if fd in ready else (b"", self._clock.now())
-                baud = line.probe.heard(data, now)
-                if baud is not None:
-                    line.serial.set_baud(baud)
-                line.ask()
-                verdict = line.probe.verdict(now.mono_ns)
-                if verdict is None and now.mono_ns >= line.until_ns:
-                    verdict = line.probe.give_up()
-                if verdict is not None and (pulse := line.changes.pulse(now.mono_ns)) is None and now.mono_ns < line.until_ns:
-                    continue  # a receiver; whether it has a pulse will show in a moment
+                if line.verdict is None:
+                    baud = line.probe.heard(data, now)
+                    if baud is not None:
+                        line.serial.set_baud(baud)
+                    line.ask()
+                    line.verdict = line.probe.verdict(now.mono_ns)
+                if line.verdict is None and now.mono_ns >= line.until_ns:
+                    line.verdict = line.probe.give_up()
+                if line.verdict is not None and (pulse := line.changes.pulse(now.mono_ns)) is None and now.mono_ns < line.until_ns:
+                    continue  # known; whether it has a pulse will show in a moment
             except OSError as error:
                 problem = error.strerror or str(error)
-            if verdict is not None or problem:
+            if line.verdict is not None or problem:
                 self._drop(fd)
                 after_s = (self._clock.now().mono_ns - line.began_ns) / NS
-                done.append(Found(line.port, verdict, f"{line.port.path}:{pulse}" if pulse else "", problem, after_s))
+                done.append(Found(line.port, line.verdict, f"{line.port.path}:{pulse}" if pulse else "", problem, after_s))
         return done
 
     def _drop(self, fd: int) -> None:

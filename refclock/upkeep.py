@@ -20,8 +20,9 @@ from refclock.ubx import MON_VER, encode
 from refclock.ubx_keys import MESSAGES
 
 QUESTION: Final = encode(*MON_VER) + pmtk("PMTK605")
-ASK_NS: Final = 2 * NS
-"""Between two questions: a receiver that has just been powered needs a second before it listens."""
+ASK_NS: Final = 23 * NS // 10
+"""Between two questions: a receiver that has just been powered needs a second before it listens; no whole number of seconds, or all of them
+would come at the same place in its burst."""
 ASKED: Final = 3
 FORGOT_NS: Final = 10 * NS
 """The wanted messages have been missing for so long while the line speaks: the receiver has lost its power for a moment."""

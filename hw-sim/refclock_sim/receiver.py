@@ -125,7 +125,7 @@ class Receiver:
         self.late_ns = 0
         """How long it thinks before it answers."""
         self._random = Random(f"receiver {seed}")
-        self._line_free_ns = 0  # TAI
+        self._line_free_ns = self._burst_ns = 0  # TAI: end and begin of the last burst planned
         self._greeted = False
 
     @property
@@ -147,7 +147,8 @@ class Receiver:
             if every and (tai_s + i) % every == 0:  # the long, rare ones fall on different seconds
                 parts += self._message(name, tai_s, knows, at)
         second_ns = tai_s * NS
-        return [Chunk(end - second_ns, data) for end, data in self._send(second_ns + delay, parts)]
+        self._burst_ns = second_ns + delay
+        return [Chunk(end - second_ns, data) for end, data in self._send(self._burst_ns, parts)]
 
     def hear(self, data: bytes, tai_ns: int) -> list[tuple[int, bytes]]:
         """Bytes from the host at TAI ``tai_ns``; the answers as (TAI ns of the last byte, bytes).
@@ -171,7 +172,7 @@ class Receiver:
         byte_ns = self.byte_ns
         free = max(earliest_ns, self._line_free_ns)
         for part in parts:
-            if self.model.ubx and free - earliest_ns > BUFFER_BYTES * byte_ns > 0:
+            if self.model.ubx and free - max(earliest_ns, self._burst_ns) > BUFFER_BYTES * byte_ns > 0:
                 continue
             free += len(part) * byte_ns
             sent.append((free, part))

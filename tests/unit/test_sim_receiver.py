@@ -11,7 +11,7 @@ from refclock_sim.gnss import Gnss, LabelFault, Stage
 from refclock_sim.pulse import Sawtooth
 from refclock_sim.receiver import MODELS, MS, Chunk, Receiver
 from refclock_sim.sentences import sentence
-from refclock_sim.ubx_messages import frame
+from refclock_sim.ubx_messages import MON_VER, frame
 
 from refclock import receiver as decoding
 from refclock.framing import nmea_checksum, ubx_checksum
@@ -291,3 +291,17 @@ def test_a_sentence_carries_its_checksum() -> None:
     assert sentence(b"GPRMC,,V,,,,,,,,,,N") == b"$GPRMC,,V,,,,,,,,,,N*53\r\n"
     body = bytes(range(0x30, 0x5B)) * 9
     assert sentence(body)[-4:-2] == b"%02X" % nmea_checksum(body)
+
+
+def test_a_question_is_answered_whenever_it_comes() -> None:
+    """On a line that carries its sentences an answer waits for the burst, also for one planned before its second, and is never dropped."""
+    late = []
+    for tenth in range(10):
+        receiver = simulated("ublox8-nmea", baud=9600)
+        for s in range(1, 5):
+            receiver.cycle(TAI0 + s)
+        now_ns = (TAI0 + 4) * NS - NS // 2 + tenth * NS // 10
+        answers = receiver.hear(frame(MON_VER), now_ns)
+        assert [data[2:4] for _, data in answers] == [bytes(MON_VER)]
+        late.append((answers[0][0] - now_ns) / NS)
+    assert max(late) < 1.8
