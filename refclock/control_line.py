@@ -52,9 +52,11 @@ ENOUGH: Final = 4
 MOST: Final = 21
 """Changes a second; more are no pulse of ours (ten a second, ``refclock.rhythm``) but hum or data."""
 QUIET_NS: Final = 1_200_000_000
-"""No change for so long: no pulse a second."""
+"""A line that has not gone up and down within this has no pulse a second."""
+WAIT_NS: Final = 3 * NS
+"""One that has is given so long for ``ENOUGH``."""
 WINDOW_NS: Final = 6 * NS
-"""Changes are counted within this: one pulse in 5 s is waited for no longer, and must be named in the configuration."""
+"""Changes are counted anew after this."""
 COUNTERS: Final = struct.Struct("=4i64x")
 """struct serial_icounter_struct (linux/serial.h): cts, dsr, rng, dcd, and 16 more integers."""
 _CANNOT_WAIT: Final = (errno.ENOTTY, errno.EINVAL, errno.EOPNOTSUPP, 515)
@@ -81,7 +83,7 @@ class Changes:
         now = self._count()
         changed = {line: now.get(line, 0) - first for line, first in self._first.items()}
         found = next((line for line in LINES if past_s >= 1.0 and ENOUGH <= changed.get(line, 0) <= MOST * past_s), None)
-        if found is None and changed and past_s * NS < (WINDOW_NS if any(changed.values()) else QUIET_NS):
+        if found is None and changed and past_s * NS < (WAIT_NS if max(changed.values()) > 1 else QUIET_NS):
             return None
         if now_ns - self._since_ns > WINDOW_NS:
             self._first, self._since_ns = now, now_ns

@@ -89,8 +89,9 @@ def test_a_line_that_moves_once_is_no_pulse(monkeypatch: pytest.MonkeyPatch) -> 
     counts = [(0, 0, 0, 0), *[(1, 1, 0, 1)] * 100]
     monkeypatch.setattr("refclock.control_line.fcntl.ioctl", lambda *_: COUNTERS.pack(*counts.pop(0)))
     changes = Changes(3, 0)
-    assert {changes.pulse(k * NS) for k in range(6)} == {None}
-    assert {changes.pulse(k * NS) for k in range(7, 20)} <= {None, ""}
+    told = [changes.pulse(k * NS) for k in range(20)]
+    assert told[:3] == [None, None, ""]
+    assert set(told) == {None, ""}
 
     def refuse(*_: object) -> bytes:
         raise OSError(25, "Inappropriate ioctl for device")
