@@ -328,8 +328,7 @@ class Engine:
         if at.mono_ns - self._decided_at >= TICK_NS:
             self._decide(at, out)
         if self.config.clock.steer == "kernel" and self.mode is not Mode.ACQUIRE:
-            followed = self.sources.get(self.selected) if self.selected is not None else None
-            allowance_ns = followed.allowance_ns if followed is not None else 0.0
+            allowance_ns = 0.0 if self.selected is None else self.sources[self.selected].allowance_ns
             out.append(self._discipline.steer(at.mono_ns, self.timescale, self.leaps, allowance_ns))
         if at.mono_ns >= self._persist_at and self.mode is Mode.TRACK:
             self._persist_at = at.mono_ns + PERSIST_NS
