@@ -23,12 +23,12 @@ from typing import Any, Final, TextIO
 from ppsd.config import Config, parse
 from ppsd.doctor_hardware import release
 from refclock.config import AUTO, ConfigError
-from refclock.control_line import control_line, open_pulse
+from refclock.control_line import open_pulse
 from refclock.framing import FrameKind, Framer
 from refclock.host import Host
 from refclock.kernel import LocalClock
 from refclock.nmea import NmeaDecoder
-from refclock.ports import Port, Pulse, pair, pulses, serial_ports
+from refclock.ports import Port, Pulse, control_line, pair, pulses, serial_ports
 from refclock.rhythm import Rhythm
 from refclock.sample import NS, EdgeKind, SecondLabel
 from refclock.search import TICK_NS, Found, Search

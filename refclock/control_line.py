@@ -25,12 +25,10 @@ from typing import Final, Protocol
 
 from refclock.host import Host
 from refclock.kernel import LocalClock, Reading, line_level, look_at_line, wait_for_line
-from refclock.ports import over_usb, polled, pulses
+from refclock.ports import LINES, control_line, over_usb, polled, pulses
 from refclock.pps import BY_KERNEL, JOIN_S, EdgeQueue, PpsThread, Stamping
 from refclock.sample import NS, Edge, EdgeKind
 
-LINES: Final = {"dcd": termios.TIOCM_CAR, "cts": termios.TIOCM_CTS, "dsr": termios.TIOCM_DSR, "ri": termios.TIOCM_RI}
-"""Control lines that a pulse may be wired to, most usual first."""
 BY_THREAD: Final = Stamping("by a thread that waits for a control line", 200.0)
 BY_THREAD_USB: Final = Stamping("by a thread that waits for a control line over USB", 2000.0)
 BY_DISCIPLINE: Final = Stamping("by the kernel, on a serial port's line", 120.0)
@@ -204,12 +202,6 @@ class _Attached(PpsThread):
         with contextlib.suppress(OSError):
             fcntl.ioctl(self._tty_fd, termios.TIOCSETD, struct.pack("i", 0))
         os.close(self._tty_fd)
-
-
-def control_line(path: str) -> tuple[str, str] | None:
-    """``/dev/ttyS0:dcd`` to its parts; None when it names a device."""
-    tty, separator, line = path.rpartition(":")
-    return (tty, line) if separator and line in LINES else None
 
 
 def kernel_stamping(path: str, host: Host) -> Stamping:

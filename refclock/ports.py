@@ -8,6 +8,7 @@ points to, by-id links) are one. A pulse device belongs to the tty that its driv
 from __future__ import annotations
 
 import re
+import termios
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -17,6 +18,8 @@ from refclock.pps import refusal
 
 SERIAL_PATTERNS: Final = ("serial0", "gnss*", "ttyACM*", "ttyUSB*", "ttyAMA*", "ttyS*")
 """Where receivers appear under /dev: the Pi's alias of its header UART, the kernel's GNSS class, USB, the Pi's and PCs' UARTs."""
+LINES: Final = {"dcd": termios.TIOCM_CAR, "cts": termios.TIOCM_CTS, "dsr": termios.TIOCM_DSR, "ri": termios.TIOCM_RI}
+"""Control lines that a pulse may be wired to, most usual first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +93,16 @@ def pair(host: Host, paths: Iterable[str], some: Iterable[Pulse]) -> dict[str, s
     return found
 
 
+def control_line(path: str) -> tuple[str, str] | None:
+    """``/dev/ttyS0:dcd`` to its parts; None when it names a device."""
+    tty, separator, line = path.rpartition(":")
+    return (tty, line) if separator and line in LINES else None
+
+
 def over_usb(host: Host, path: str) -> bool | None:
     """Whether the line of the pulse device ``path`` is polled over USB; None when its driver does not say what it is."""
-    tty, _, line = path.rpartition(":")
-    if tty and line.isalpha():  # a control line (refclock.control_line)
-        return polled(host.target(tty))
+    if (parts := control_line(path)) is not None:
+        return polled(host.target(parts[0]))
     for pulse in pulses(host):
         if host.target(path) == pulse.path and (pulse.driver or pulse.tty):
             return "usb" in pulse.driver.lower() or polled(pulse.tty)

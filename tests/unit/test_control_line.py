@@ -13,10 +13,10 @@ from refclock_sim.device import PULSE, TTY, preload_environment
 from refclock_sim.pty import Pty
 from refclock_sim.pulse_file import PulseFile
 
-from refclock.control_line import BY_DISCIPLINE, BY_KERNEL_USB, COUNTERS, Changes, attach, control_line, kernel_stamping, open_pulse
+from refclock.control_line import BY_DISCIPLINE, BY_KERNEL_USB, COUNTERS, Changes, attach, kernel_stamping, open_pulse
 from refclock.host import Host
 from refclock.kernel import LocalClock
-from refclock.ports import over_usb
+from refclock.ports import control_line, over_usb
 from refclock.pps import BY_KERNEL
 from refclock.sample import NS, EdgeKind
 

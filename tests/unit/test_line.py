@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import pytest
 from refclock_sim import receiver as simulation
 from refclock_sim.gnss import Gnss
+from refclock_sim.plug import SimulatedClock
 from refclock_sim.wire import TICK_NS, Wire
 
 from ppsd.config import Config
@@ -19,7 +20,7 @@ from ppsd.engine import Engine
 from ppsd.events import Configured, Received
 from refclock.config import ReceiverSource
 from refclock.kernel import LocalClock
-from refclock.sample import NS, Instant, SourceId
+from refclock.sample import NS, SourceId
 from refclock.timescales import LeapTable
 
 
@@ -63,17 +64,6 @@ def test_a_receiver_is_set_up_over_its_line(configure: bool) -> None:
     assert set(seen[0].results) == {"done"}
     assert sim.settings.rates["NAV-PVT"] == 1
     assert sim.settings.rates["RMC"] == 0
-
-
-class SimulatedClock(LocalClock):
-    """Reads what it is set to (ns)."""
-
-    def __init__(self, ns: int) -> None:
-        super().__init__()
-        self.ns = ns
-
-    def now(self) -> Instant:
-        return Instant(self.ns, self.ns)
 
 
 @pytest.mark.parametrize(("baud", "bits"), [(9600, "7E1"), (4800, "7N2"), (57600, "8N1")])
