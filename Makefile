@@ -12,21 +12,21 @@ BUILD  := gcc make python3 python3-venv python3-dev nettle-dev tzdata
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml setup.py constraints.txt native/build.py $(wildcard native/*.c native/*.h) $(wildcard hw-sim/*.c) tools/setup.sh
-	@sh tools/setup.sh build $(BUILD)
-	@sh tools/setup.sh venv $(VENV)
+$(STAMP): pyproject.toml setup.py constraints.txt native/build.py $(wildcard native/*.c native/*.h) $(wildcard hw-sim/*.c) image/setup.sh
+	@sh image/setup.sh build $(BUILD)
+	@sh image/setup.sh venv $(VENV)
 	@touch $@
 
 peers:
-	@sh tools/setup.sh peers $(PEERS)
+	@sh image/setup.sh peers $(PEERS)
 
 run: setup
 	@exec $(VENV)/bin/refclock run --sim --ntp $(NTP)
 
 test: setup peers
 	$(MAKE) -C native test
-	$(PY) -m pytest --ignore=tests/sim
-	$(PY) -m pytest -n logical tests/sim # simulated time: as many worlds side by side as there are processors
+	$(PY) -m pytest --ignore=tests/worlds
+	$(PY) -m pytest -n logical tests/worlds # simulated time: as many worlds side by side as there are processors
 
 check: setup
 	$(VENV)/bin/ruff check .

@@ -36,9 +36,11 @@ def extension(module: str, public: list[str], units: list[str], libraries: list[
     return ffi
 
 
-kernel = extension("refclock._kernel", ["pps", "clock", "line", "shm", "timescale"], ["pps", "clock", "line", "shm", "timescale"], ["m"])
+kernel = extension(
+    "refclock.kernel._kernel", ["pps", "clock", "line", "shm", "timescale"], ["pps", "clock", "line", "shm", "timescale"], ["m"]
+)
 server = extension(
-    "ppsd._server",
+    "ppsd.serve._server",
     ["timescale", "access", "mac", "clients", "packet", "server"],
     ["timescale", "access", "mac", "clients", "packet", "flood", "socket", "server", "clock"],
     ["m", "pthread", "nettle"],

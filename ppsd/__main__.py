@@ -15,10 +15,9 @@ from pathlib import Path
 
 def _process(name: str, argv: list[str]) -> int:
     """The clock or the serve process, until it is told to stop."""
-    from ppsd.arguments import USAGE
-    from ppsd.cli import BAD_CONFIG, complain, io_failure
-    from ppsd.config import load
-    from refclock.config import ConfigError
+    from ppsd.config.file import load
+    from ppsd.process.exit_codes import BAD_CONFIG, USAGE, complain, io_failure
+    from refclock.schema import ConfigError
 
     parser = argparse.ArgumentParser(prog=f"python -m ppsd {name}", exit_on_error=False)
     parser.add_argument("--config", metavar="FILE", type=Path)
@@ -40,10 +39,10 @@ def _process(name: str, argv: list[str]) -> int:
     run_dir = args.run_dir or Path(config.run.directory)
     try:
         if name == "clock":
-            from ppsd.run import main as clock
+            from ppsd.clock.main import main as clock
 
             return clock(config, run_dir, args.simulated, args.duration)
-        from ppsd.serve import main as serve
+        from ppsd.serve.main import main as serve
 
         return serve(config, run_dir, args.simulated, args.duration)
     except OSError as error:
@@ -53,7 +52,7 @@ def _process(name: str, argv: list[str]) -> int:
 def main(argv: list[str]) -> int:
     """Dispatch on the first word."""
     if argv[:1] in (["clock"], ["serve"], ["simulator"]) and "REFCLOCK_PARENT_FD" in os.environ:
-        from ppsd.supervise import die_with_parent
+        from ppsd.process.lifecycle import die_with_parent
 
         die_with_parent()
     if argv[:1] in (["clock"], ["serve"]):
@@ -64,7 +63,7 @@ def main(argv: list[str]) -> int:
         sys.argv = ["refclock_sim", *argv[1:]]
         runpy.run_module("refclock_sim", run_name="__main__", alter_sys=True)
         return 0
-    from ppsd.cli import main as command
+    from ppsd.cli.main import main as command
 
     return command(argv)
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from refclock.sample import NS
 from refclock.timescales import DAY_S, LeapTable
-from refclock_sim import pulse
-from refclock_sim.device import PPS_DEVICE, PULSE, TTY, Device, Settings, preload_environment, tai_minus_real_ns
-from refclock_sim.gnss import Gnss
-from refclock_sim.receiver import MODELS, Receiver
-from refclock_sim.uart import FORMATS
+from refclock_sim.models import pulse
+from refclock_sim.ports.device import PPS_DEVICE, PULSE, TTY, Device, Settings, preload_environment, tai_minus_real_ns
+from refclock_sim.ports.uart import FORMATS
+from refclock_sim.receiver.gnss import Gnss
+from refclock_sim.receiver.output import MODELS, Receiver
 
 FAILED = 74
 """EX_IOERR of sysexits.h."""

@@ -24,8 +24,8 @@ import tempfile
 from pathlib import Path
 from random import Random
 
-from refclock_sim.discipline import LISTED, RAW_START_NS, SCENARIOS, Discipline
-from refclock_sim.oscillator import Oscillator
+from refclock_sim.models.oscillator import Oscillator
+from refclock_sim.worlds.noise_scenarios import LISTED, RAW_START_NS, SCENARIOS, Discipline
 
 from refclock.sample import NS
 

@@ -27,7 +27,7 @@ import time
 from pathlib import Path
 
 import refclock_sim
-from refclock_sim.discipline import SCENARIOS, Course, run
+from refclock_sim.worlds.noise_scenarios import SCENARIOS, Course, run
 
 import ppsd
 import refclock

@@ -12,12 +12,12 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from refclock_sim.gnss import Gnss
-from refclock_sim.receiver import MODELS
-from refclock_sim.receiver import Receiver as SimReceiver
+from refclock_sim.receiver.gnss import Gnss
+from refclock_sim.receiver.output import MODELS
+from refclock_sim.receiver.output import Receiver as SimReceiver
 
-from ppsd.leap import LeapKeeper
-from ppsd.source import Source
+from ppsd.discipline.leap import LeapKeeper
+from ppsd.discipline.source import Source
 from refclock.config import ReceiverSource
 from refclock.sample import NS, Instant
 from refclock.timescales import LeapTable

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ppsd.events import Publish
-from refclock.kernel import Reading, TimescaleWriter, read_clocks
+from ppsd.discipline.events import Publish
+from refclock.kernel.clocks import Reading, read_clocks
+from refclock.kernel.timescale import TimescaleWriter
 from refclock.sample import NS
 
 BUILD = Path(__file__).parents[2] / "build" / "bench"

@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from refclock_sim.discipline import WARM, Course, run
+from refclock_sim.worlds.noise_scenarios import WARM, Course, run
 
 HERE = Path(__file__).parent
 HEAD = (

@@ -1,0 +1,1 @@
+"""The simulated receiver in real time: ptys, serial lines, pulse files, plugs."""

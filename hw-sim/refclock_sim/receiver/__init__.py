@@ -1,0 +1,1 @@
+"""A simulated receiver: what it knows, what it is told, the bytes that come of it."""

@@ -1,0 +1,289 @@
+"""Scenario files: conditions and limits, one claim each. ``refclock sim FILE`` runs one and says whether the claim held.
+
+    claim = "what a user may rely on"
+    duration_s = 1800
+    [start]       utc = 2026-12-31T23:30:00Z, clock_offset_s = 0.1 (the system clock is that far ahead),
+                  clock_kept_ms (the kernel says that NTP keeps it so well)
+    [oscillator]  ppm, wander, sine_ppm, sine_period_s, [[oscillator.ramps]] ppm at_s over_s lag_s
+    [temperature] what warms crystal and thermometer: keys of thermal.Heat (celsius, day, day_s, load ...), [[temperature.warmings]] kelvin
+                  at_s over_s; without the table there is no thermometer
+    [pulse]       model (of pulse.PRESETS, or "none"), late_us (constant), inverted (the wiring turns the pulse round), width_ms,
+                  rate_hz (1 to 10 a second, 0.5, 0.2 ...), edges ("both", or the only kind that reaches us)
+    [receiver]    kind (of receiver.MODELS), baud, fix_after_s, leap_known_after_s, leap_error_s, leap_at (UTC midnight), leap_step_s,
+                  rollovers, delay_ms, without (messages)
+    [config]      keys of a [[source]] type = "receiver" (pps_bias_us, edge ...) and of [clock]
+    [state]       what an earlier run left (utc_s, gps0.delay_ms ...)
+    [[fault]]     what = one of FAULTS, from_s, until_s, value, share; pulse-rate: value pulses a second; stray-pulse: each second with
+                  probability share; hum: value edges of each kind a second instead of pulses
+    [limits]      locked_within_s, max_error_us (after it), settled_max_error_us (last tenth), final = "LOCKED" ...,
+                  unsynchronised_until_s, holdover (true: must have been in it), says (sentences, or parts, that people must have been told)
+
+Whatever the limits: at every packet |served - true| <= root dispersion + root delay / 2, and no packet is a wrong second.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from refclock_sim.models import oscillator, pulse
+from refclock_sim.models.thermal import LIES, Heat, Warming
+from refclock_sim.receiver.gnss import TROUBLES, LabelFault
+from refclock_sim.receiver.output import MODELS
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The true time at the start, and how far ahead of it the system clock is; ``clock_kept_ms``: within what the kernel says that another
+    program keeps it (the world's is left to its crystal, whatever is said)."""
+
+    utc: datetime = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
+    clock_offset_s: float = 0.05
+    clock_kept_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ramp:
+    """A change of temperature: ``ppm`` more, linearly from ``at_s`` over ``over_s``, or (0) at once with thermal lag ``lag_s``."""
+
+    ppm: float
+    at_s: float
+    over_s: float = 0.0
+    lag_s: float = 60.0
+
+    def term(self) -> oscillator.Term:
+        """As the oscillator takes it."""
+        if self.over_s > 0:
+            return oscillator.ramp(self.ppm * 1e-6, self.at_s, self.over_s)
+        return oscillator.step(self.ppm * 1e-6, self.at_s, self.lag_s)
+
+
+@dataclass(frozen=True, slots=True)
+class OscillatorModel:
+    """The crystal; the walk of ``wander`` a second."""
+
+    ppm: float = 12.0
+    wander: float = 1e-9
+    sine_ppm: float = 0.0
+    sine_period_s: float = 7200.0
+    ramps: tuple[Ramp, ...] = ()
+
+    def make(self, seed: int, *more: oscillator.Term) -> oscillator.Oscillator:
+        """The oscillator of one run, ``more`` added."""
+        terms = [*more, *(r.term() for r in self.ramps)]
+        if self.sine_ppm:
+            terms.append(oscillator.sinusoid(self.sine_ppm * 1e-6, self.sine_period_s))
+        return oscillator.Oscillator(seed, self.ppm * 1e-6, self.wander, terms)
+
+
+@dataclass(frozen=True, slots=True)
+class PulseModel:
+    """A preset of ``pulse``, always ``late_us`` later; ``width_ms`` of the pulse; ``inverted`` wiring; ``rate_hz`` a whole number of pulses
+    a second, or one every so many whole seconds; ``edges`` that reach us: both, or one kind."""
+
+    model: str = "clean"
+    late_us: float = 0.0
+    width_ms: float = 100.0
+    inverted: bool = False
+    rate_hz: float = 1.0
+    edges: str = "both"
+
+    def make(self, seed: int) -> pulse.PulseError | None:
+        """The pulse of one run; None without one."""
+        return None if self.model == "none" else pulse.PRESETS[self.model](seed) + pulse.Offset(self.late_us * 1e3)
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverModel:
+    """The receiver and what it comes to know when; until it knows the leap count its UTC is ``leap_error_s`` ahead; its dates
+    are ``rollovers`` times 1024 weeks behind; ``delay_ms`` of its messages instead of the kind's own;
+    ``without`` these messages."""
+
+    kind: str = "nmea"
+    baud: int = 9600
+    fix_after_s: int = 2
+    leap_known_after_s: int = 2
+    leap_error_s: int = 3
+    leap_at: datetime | None = None
+    leap_step_s: int = 1
+    rollovers: int = 0
+    delay_ms: float | None = None
+    without: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that happens from ``from_s`` to ``until_s``; ``value`` s by what; ``share``: with what probability (labels)."""
+
+    what: str
+    from_s: int
+    until_s: int = 1 << 40
+    value: float = 1.0
+    share: float = 1.0
+
+    def on_labels(self) -> LabelFault:
+        """As the receiver takes it: a second late, or the message delayed."""
+        if self.what == "late-label":
+            return LabelFault(self.from_s, self.until_s, shift_s=-round(self.value), probability=self.share)
+        return LabelFault(self.from_s, self.until_s, delay_ns=round(self.value * 1e9), probability=self.share)
+
+
+FAULTS = (
+    "no-pulse",
+    "no-fix",
+    "late-label",
+    "label-delay",
+    "unplugged",
+    "clock-step",
+    "pulse-offset",
+    "pulse-rate",
+    "stray-pulse",
+    "hum",
+    *TROUBLES,
+    *LIES,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What must hold besides the bound."""
+
+    locked_within_s: float | None = None
+    max_error_us: float | None = None
+    settled_max_error_us: float | None = None
+    final: str = "LOCKED"
+    unsynchronised_until_s: float = 0.0
+    holdover: bool = False
+    says: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A scenario file."""
+
+    name: str
+    claim: str
+    duration_s: int
+    start: Start = Start()
+    oscillator: OscillatorModel = OscillatorModel()
+    heat: Heat | None = None
+    pulse: PulseModel = PulseModel()
+    receiver: ReceiverModel = ReceiverModel()
+    config: Mapping[str, Any] = field(default_factory=dict)
+    clock: Mapping[str, Any] = field(default_factory=dict)
+    faults: tuple[Fault, ...] = ()
+    limits: Limits = Limits()
+    state: Mapping[str, float | int | str] = field(default_factory=dict)
+
+
+class ScenarioError(ValueError):
+    """A scenario file that cannot be run; the text says where and why."""
+
+
+def _table(cls: type[Any], table: object, where: str) -> Any:
+    known = {f.name for f in fields(cls)}
+    if not isinstance(table, dict):
+        raise ScenarioError(f"{where}: expected a table")
+    unknown = sorted(set(table) - known)
+    if unknown:
+        raise ScenarioError(f"{where}: unknown key {unknown[0]}; allowed: {', '.join(sorted(known))}")
+    try:
+        return cls(**table)
+    except TypeError as error:
+        raise ScenarioError(f"{where}: {error}") from error
+
+
+def load_scenario(path: Path) -> Scenario:
+    """Read a scenario file; raises ScenarioError or OSError."""
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ScenarioError(f"{path}: {error}") from error
+    known = {"claim", "duration_s", "start", "oscillator", "temperature", "pulse", "receiver"}
+    known |= {"config", "clock", "fault", "limits", "state"}
+    unknown = sorted(set(data) - known)
+    if unknown:
+        raise ScenarioError(f"{path}: unknown key {unknown[0]}; allowed: {', '.join(sorted(known))}")
+    duration = data.get("duration_s")
+    if not isinstance(data.get("claim"), str) or not isinstance(duration, int) or not 10 <= duration <= 10_000_000:
+        raise ScenarioError(f"{path}: needs claim (a text) and duration_s (10 to 10000000)")
+    crystal = dict(data.get("oscillator", {}))
+    ramps = tuple(_table(Ramp, r, f"{path}: [[oscillator.ramps]]") for r in crystal.pop("ramps", []))
+    warmth = dict(data.get("temperature", {}))
+    warmings = tuple(_table(Warming, w, f"{path}: [[temperature.warmings]]") for w in warmth.pop("warmings", []))
+    heat = _table(Heat, {**warmth, "warmings": warmings}, f"{path}: [temperature]") if "temperature" in data else None
+    faults = tuple(_table(Fault, f, f"{path}: [[fault]]") for f in data.get("fault", []))
+    pulse_model = _table(PulseModel, data.get("pulse", {}), f"{path}: [pulse]")
+    if pulse_model.model not in ("none", *pulse.PRESETS):
+        raise ScenarioError(f"{path}: [pulse]: model = {pulse_model.model!r}; allowed: none, {', '.join(pulse.PRESETS)}")
+    receiver = _table(ReceiverModel, data.get("receiver", {}), f"{path}: [receiver]")
+    if receiver.kind not in MODELS:
+        raise ScenarioError(f"{path}: [receiver]: kind = {receiver.kind!r}; allowed: {', '.join(MODELS)}")
+    for fault in faults:
+        if fault.what not in FAULTS:
+            raise ScenarioError(f"{path}: [[fault]]: what = {fault.what!r}; allowed: {', '.join(FAULTS)}")
+    return Scenario(
+        name=path.stem,
+        claim=data["claim"],
+        duration_s=duration,
+        start=_table(Start, data.get("start", {}), f"{path}: [start]"),
+        oscillator=_table(OscillatorModel, {**crystal, "ramps": ramps}, f"{path}: [oscillator]"),
+        heat=heat,
+        pulse=pulse_model,
+        receiver=receiver,
+        config=data.get("config", {}),
+        clock=data.get("clock", {}),
+        faults=faults,
+        state=data.get("state", {}),
+        limits=_table(Limits, data.get("limits", {}), f"{path}: [limits]"),
+    )
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a run showed. Errors in us; ``violations``: packets whose error was beyond what the packet itself claimed."""
+
+    seed: int
+    packets: int = 0
+    synchronised: int = 0
+    violations: int = 0
+    wrong_seconds: int = 0
+    locked_after_s: float | None = None
+    first_synchronised_s: float | None = None
+    max_error_us: float = 0.0
+    rms_error_us: float = 0.0
+    settled_max_error_us: float = 0.0
+    median_bound_us: float = 0.0
+    held_over: bool = False
+    final: str = ""
+    wall_s: float = 0.0
+    worst: str = ""
+    notes: list[str] = field(default_factory=list)
+    said: dict[str, str] = field(default_factory=dict)
+    """What people were told, numbers apart: the sentence without its digits, and as it was said first."""
+
+    def failures(self, scenario: Scenario) -> list[str]:
+        """Every limit that did not hold, in words."""
+        limits, bad = scenario.limits, []
+        if self.violations:
+            bad.append(f"{self.violations} of {self.synchronised} packets beyond their own bound ({self.worst})")
+        if self.wrong_seconds:
+            bad.append(f"{self.wrong_seconds} packets with a wrong second")
+        if limits.locked_within_s is not None and (self.locked_after_s is None or self.locked_after_s > limits.locked_within_s):
+            bad.append(f"LOCKED after {self.locked_after_s} s, limit {limits.locked_within_s} s")
+        if limits.max_error_us is not None and self.max_error_us > limits.max_error_us:
+            bad.append(f"maximum error {self.max_error_us:.2f} us after locking, limit {limits.max_error_us} us")
+        if limits.settled_max_error_us is not None and self.settled_max_error_us > limits.settled_max_error_us:
+            bad.append(f"maximum error {self.settled_max_error_us:.2f} us in the last tenth, limit {limits.settled_max_error_us} us")
+        if self.first_synchronised_s is not None and self.first_synchronised_s < limits.unsynchronised_until_s:
+            bad.append(f"served time after {self.first_synchronised_s:.0f} s, must not before {limits.unsynchronised_until_s:.0f} s")
+        bad += [f"never said {words!r}" for words in limits.says if not any(words in said for said in self.said.values())]
+        if limits.holdover and not self.held_over:
+            bad.append("never went into holdover")
+        if self.final != limits.final:
+            bad.append(f"ended {self.final}, expected {limits.final}")
+        return bad

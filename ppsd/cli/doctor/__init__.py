@@ -1,0 +1,1 @@
+"""``refclock doctor``: what is wrong with this machine as a time server."""

@@ -1,0 +1,126 @@
+"""The doctor's examinations of the machine's clocks: RC20 to RC25."""
+
+from __future__ import annotations
+
+import socket
+from typing import Final
+
+from ppsd.cli.doctor.finding import FAIL, OK, SKIP, WARN, Finding, Patient
+from ppsd.cli.query import ask_once
+from refclock.kernel.clocks import STA_UNSYNC, read_adjtimex
+from refclock.timing.pairing import OFF_CLOCK_NS
+
+STEERING: Final = {
+    "chronyd": "chrony",
+    "ntpd": "ntpsec or ntp",
+    "ntp-daemon": "ntpd-rs",
+    "systemd-timesyn": "systemd-timesyncd",
+    "openntpd": "openntpd",
+    "phc2sys": "linuxptp",
+}
+"""Processes that steer CLOCK_REALTIME, by their names (15 characters, proc(5)), and what they belong to."""
+STEADY_SOURCES: Final = ("tsc", "arch_sys_counter", "kvm-clock", "riscv_clocksource", "hyperv_clocksource_tsc_page")
+"""Clock sources that are read without a trip to a slow device."""
+RTC_OFF_S: Final = 5
+
+
+def other_disciplines(p: Patient) -> Finding:
+    """RC20: does anybody else steer the clock that we are to steer?"""
+    found = [(pid, name) for pid, name in p.host.processes() if name in STEERING]
+    if not found:
+        return Finding("RC20", OK, "nobody else steers this clock")
+    pid, name = found[0]
+    if p.config.clock.steer == "none":
+        return Finding("RC20", OK, f"{name} (pid {pid}) steers this clock, we do not: refclock feed tells how to give it our time")
+    do = f'choose: [clock] steer = "none" and refclock feed; or: sudo systemctl disable --now {STEERING[name].split()[0]}'
+    return Finding("RC20", FAIL, f"{name} (pid {pid}) and refclock both steer this clock", do)
+
+
+def kernel_clock(p: Patient) -> Finding:
+    """RC21: what does the kernel think of its clock?"""
+    try:
+        state = read_adjtimex()
+    except OSError as error:
+        return Finding("RC21", SKIP, f"the kernel's clock cannot be read: {error.strerror}")
+    if abs(state.frequency_ppm) > 450:
+        do = "the crystal or the clocksource is broken, or somebody set it: sudo adjtimex -f 0 resets it"
+        return Finding("RC21", FAIL, f"the clock's frequency stands at {state.frequency_ppm:+.0f} ppm, near its limit of 500", do)
+    if state.status & STA_UNSYNC and p.config.clock.steer == "kernel" and p.clock and p.clock["verdict"] == "LOCKED":
+        return Finding("RC21", FAIL, "we are locked, but the kernel says unsynchronised", "look for another program that sets it: RC20")
+    off_ns = p.clock["system_offset_ns"] if p.clock and p.config.clock.steer == "none" else None
+    if off_ns is not None and not state.status & STA_UNSYNC and abs(off_ns) > OFF_CLOCK_NS + state.max_error_ns:
+        much = f"{abs(off_ns) / 1e6:.0f} ms {'behind' if off_ns > 0 else 'ahead of'}"
+        what = f"the system clock, kept by another program within {state.max_error_ns / 1e6:.0f} ms, is {much} the served time"
+        do = "one is wrong: if 100 or 200 ms ahead, a pulse's trailing edge is taken for the second (RC05); ask a third: --against"
+        return Finding("RC21", FAIL, what, do)
+    told = "unsynchronised" if state.status & STA_UNSYNC else "synchronised"
+    return Finding("RC21", OK, f"the kernel's clock: {told}, {state.frequency_ppm:+.1f} ppm")
+
+
+def clock_source(p: Patient) -> Finding:
+    """RC22: is time read from a good counter, at a steady speed, with enough power?"""
+    name = p.host.text("/sys/devices/system/clocksource/clocksource0/current_clocksource")
+    throttled = p.host.number("/sys/devices/platform/soc/soc:firmware/get_throttled")
+    governor = p.host.text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+    if throttled:
+        what = f"the Raspberry Pi reports undervoltage or throttling (0x{throttled:x})"
+        return Finding("RC22", FAIL, what, "use a better power supply and cable; see to the cooling")
+    if name is not None and name not in STEADY_SOURCES:
+        what = f"the kernel reads time from {name}, which is slow and coarse"
+        return Finding("RC22", WARN, what, "see dmesg for why tsc was given up; clocksource=tsc on the kernel's command line")
+    if governor == "powersave":
+        do = "echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
+        return Finding("RC22", WARN, "the processor is held slow (governor powersave): interrupts are late", do)
+    return Finding("RC22", OK, f"clocksource {name or 'unknown'}{', governor ' + governor if governor else ''}")
+
+
+def rtc(p: Patient) -> Finding:
+    """RC23: is there a battery clock, and is it right?"""
+    told = p.host.battery_clock_s()
+    if told is None:
+        what = "no battery clock (RTC): after power is back the date comes from the receiver alone"
+        return Finding("RC23", WARN, what, "nothing is needed; an RTC makes the first minutes safer (Raspberry Pi 5: add a battery)")
+    off = told - p.now_s()
+    if abs(off) > RTC_OFF_S:
+        do = "sudo hwclock --systohc, when the system's is right"
+        return Finding("RC23", WARN, f"the battery clock is {off:+.0f} s from the system's", do)
+    return Finding("RC23", OK, "the battery clock agrees with the system's")
+
+
+def steps(p: Patient) -> Finding:
+    """RC24: has anybody set the clock?"""
+    if not p.clock:
+        return Finding("RC24", SKIP, "no daemon is running to tell (refclock run)")
+    seen = p.clock["clock_steps"]
+    if seen:
+        what = f"somebody set the system clock {seen} times since the daemon started; the served time did not follow"
+        return Finding("RC24", WARN, what, "find out who: RC20, or a virtual machine's guest tools")
+    return Finding("RC24", OK, "nobody set the system clock")
+
+
+def _offset_s(server: str) -> float | None:
+    """The server's time minus ours; None without an answer. ``server``: name or address, IPv4 with or without a port."""
+    host, port = (server.rpartition(":")[0], server.rpartition(":")[2]) if server.count(":") == 1 else (server, "123")
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+    except (OSError, UnicodeError):
+        return None
+    exchange = ask_once(address, family).exchange
+    return exchange.offset_ns / 1e9 if exchange is not None else None
+
+
+def cross_check(p: Patient) -> Finding:
+    """RC25: do other servers agree? Only those that the user names are asked."""
+    if not p.servers:
+        return Finding("RC25", SKIP, "not asked to compare with other servers (--against HOST)")
+    found = [(server, _offset_s(server)) for server in p.servers]
+    answered = [(server, offset) for server, offset in found if offset is not None]
+    if not answered:
+        return Finding("RC25", WARN, f"no answer from {', '.join(p.servers)}", "check the network and the firewall (UDP 123 out)")
+    server, worst = max(answered, key=lambda pair: abs(pair[1]))
+    if abs(worst) > 0.5:
+        return Finding("RC25", FAIL, f"{server} is {worst:+.1f} s from this clock", "one of the two is wrong: RC09 to RC11")
+    return Finding("RC25", OK, f"{len(answered)} of {len(found)} servers agree within {abs(worst) * 1e3:.0f} ms")
+
+
+EXAMINATIONS: Final = (other_disciplines, kernel_clock, clock_source, rtc, steps, cross_check)

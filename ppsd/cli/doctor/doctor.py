@@ -1,0 +1,73 @@
+"""``refclock doctor``: what is wrong with this machine as a time server, each with the evidence and what to do.
+
+An examination looks at one thing (``ppsd.doctor_hardware``, ``ppsd.doctor_clock``) and returns a Finding. Nothing is changed, unless
+``--fix`` names a finding that has a safe remedy: one that touches neither the clock nor a foreign program's files.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Final, TextIO
+
+from ppsd.cli.doctor import clock as doctor_clock
+from ppsd.cli.doctor import receiver as doctor_hardware
+from ppsd.cli.doctor.finding import FAIL, OK, SKIP, WARN, Finding, Patient
+from refclock.kernel.host import Host
+
+_SIGN: Final = {OK: "ok  ", WARN: "WARN", FAIL: "FAIL", SKIP: "-   "}
+DEVICES: Final = ("RC01", "RC02", "RC04", "RC06", "RC07")
+"""Examinations of this machine's lines and pulse devices."""
+_CODES: Final = {OK: 0, SKIP: 0, WARN: 1, FAIL: 2}
+
+
+def examine(patient: Patient) -> list[Finding]:
+    """Every examination, in the order of their numbers. Devices that are not there are nobody's trouble while the receiver is simulated."""
+    findings = [look(patient) for look in (*doctor_hardware.EXAMINATIONS, *doctor_clock.EXAMINATIONS)]
+    if patient.clock is None or not patient.clock["simulated"]:
+        return findings
+    return [Finding(f.check, SKIP, "not looked at: the receiver is simulated") if f.check in DEVICES else f for f in findings]
+
+
+def report(findings: Sequence[Finding]) -> str:
+    """The findings for people, what is wrong last in each line's own words, and a summary."""
+    lines: list[str] = []
+    for finding in findings:
+        lines.append(f"{_SIGN[finding.state]}  {finding.check}  {finding.what}")
+        if finding.do and finding.state in (WARN, FAIL):
+            lines.append(f"            do: {finding.do}")
+            if finding.writes:
+                lines.append(f"            or: refclock doctor --fix {finding.check}")
+    counts = {state: sum(f.state == state for f in findings) for state in (OK, WARN, FAIL, SKIP)}
+    lines.append(f"{counts[OK]} good, {counts[WARN]} to look at, {counts[FAIL]} wrong, {counts[SKIP]} not examined")
+    return "\n".join(lines)
+
+
+def _remedy(finding: Finding, host: Host, out: TextIO) -> int:
+    if not finding.writes:
+        why = "nothing is wrong there" if finding.state in (OK, SKIP) else "its remedy is yours to carry out"
+        print(f"refclock doctor: {finding.check} has nothing that could be fixed from here: {why}", file=sys.stderr)
+        return 1
+    for name, text in finding.writes:
+        try:
+            host.path(name).write_text(text, encoding="utf-8")
+        except OSError as error:
+            print(f"refclock doctor: {name}: {error.strerror}", file=sys.stderr)
+            return 77 if isinstance(error, PermissionError) else 74
+        print(f"{finding.check}: wrote {name}", file=out)
+    return 0
+
+
+def doctor(patient: Patient, as_json: bool, fix: str | None, out: TextIO) -> int:
+    """Examine and print; 0 all well, 1 something to look at, 2 something wrong. With ``fix``: carry that finding's safe remedy out."""
+    findings = examine(patient)
+    if fix is not None:
+        chosen = next((f for f in findings if f.check == fix.upper()), None)
+        if chosen is None:
+            print(f"refclock doctor: there is no check {fix}; they are {findings[0].check} to {findings[-1].check}", file=sys.stderr)
+            return 64
+        return _remedy(chosen, patient.host, out)
+    print(json.dumps([asdict(f) for f in findings]) if as_json else report(findings), file=out)
+    return max(_CODES[f.state] for f in findings)

@@ -1,0 +1,57 @@
+"""What the doctor's examinations are given, and what they find."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ppsd.config.tables import Config
+from refclock.config import AUTO, ReceiverSource
+from refclock.kernel.host import Host
+
+OK, WARN, FAIL, SKIP = "ok", "warn", "fail", "skip"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """``what``: one sentence with the evidence. ``do``: the remedy, a command where there is one. ``writes``: (file, text) of the safe
+    remedy that ``--fix`` carries out."""
+
+    check: str
+    state: str
+    what: str
+    do: str = ""
+    writes: tuple[tuple[str, str], ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """What is examined. ``clock``: the snapshot of the running daemon, None without one. ``pause``: lets seconds pass (time.sleep).
+    ``now_s``: system time (POSIX). ``pid``: the clock process's own."""
+
+    host: Host
+    config: Config
+    clock: Mapping[str, Any] | None = None
+    pause: Callable[[float], None] = time.sleep
+    now_s: Callable[[], float] = time.time
+    servers: Sequence[str] = ()
+
+    @property
+    def sources(self) -> list[Mapping[str, Any]]:
+        """The daemon's receivers and gpsds, as in the snapshot."""
+        return [s for s in self.clock["sources"] if s["kind"] in ("receiver", "gpsd")] if self.clock else []
+
+    @property
+    def devices(self) -> list[str]:
+        """Serial devices: those configured by name, else what looks like a receiver's."""
+        told = [source.device for source in self.config.sources if isinstance(source, ReceiverSource) and source.device != AUTO]
+        return told or [n for p in ("ttyACM*", "ttyUSB*", "gnss*", "ttyAMA0", "serial0") for n in self.host.names(f"/dev/{p}")]
+
+    @property
+    def pulse_devices(self) -> list[str]:
+        """Pulse devices that are configured and there, else all that there are."""
+        told = [str(getattr(source, "pps", "")) for source in self.config.sources]
+        there = [name for name in told if name and self.host.path(name).exists()]
+        return there or [f"/dev/{name.rpartition('/')[2]}" for name in self.host.names("/sys/class/pps/pps*")]

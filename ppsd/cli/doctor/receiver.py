@@ -1,0 +1,241 @@
+"""The doctor's examinations of receiver, line and pulse: RC01 to RC12."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from ppsd.cli.detect import release
+from ppsd.cli.doctor.finding import FAIL, OK, SKIP, WARN, Finding, Patient
+from refclock.sample import NS
+from refclock.timing.pulses import pulses_a_second
+
+NO_DAEMON: Final = "no daemon is running to tell (refclock run)"
+AMBIGUOUS_MS: Final = (350.0, 650.0)
+"""As in refclock/pairing.py: a message there may belong to either second."""
+GOOD_SATELLITES: Final = 4
+"""Unknowns of a fix: three coordinates and the clock."""
+SCATTER_US: Final = 50.0
+"""Pulses that scatter more come over USB, or into a busy machine."""
+LOOK_S: Final = 3.2
+"""Long enough for three pulses of 1 Hz."""
+
+
+def receiver(p: Patient) -> Finding:
+    """RC01: is there a serial device, and may we read it?"""
+    check = "RC01"
+    if not p.devices:
+        what = "no serial device that could be a receiver (ttyACM, ttyUSB, ttyAMA0, serial0, gnss)"
+        return Finding(check, FAIL, what, "plug the receiver in; on a Raspberry Pi's pins: enable_uart=1 in config.txt")
+    missing = [d for d in p.devices if not p.host.path(d).exists()]
+    if missing:
+        return Finding(check, FAIL, f"{missing[0]} does not exist", "plug it in, or correct device in [[source]]")
+    closed = [d for d in p.devices if not os.access(p.host.path(d), os.R_OK | os.W_OK)]
+    if closed:
+        return Finding(check, FAIL, f"{closed[0]} may not be read by this user", "sudo usermod -aG dialout $USER, then log in again")
+    return Finding(check, OK, f"{', '.join(p.devices)} there and readable")
+
+
+def holders(p: Patient) -> Finding:
+    """RC02: does anybody else read the receiver's line?"""
+    own = p.clock["pid"] if p.clock else 0
+    for device in p.devices:
+        for who in p.host.holders(device):
+            if not who.endswith((f"(pid {own})", f"(pid {os.getpid()})")):
+                do, writes = release(who.partition(" (pid")[0], p.host.target(device))
+                what = f"{device} is in use by {who}: who reads a line takes bytes from the others"
+                return Finding("RC02", FAIL, what, do, writes)
+    return Finding("RC02", OK, "nobody else holds the receiver's line") if p.devices else Finding("RC02", SKIP, "no line to look at")
+
+
+def line(p: Patient) -> Finding:
+    """RC03: does the line carry what the receiver sends?"""
+    for name in p.host.names("/proc/tty/driver/*"):
+        for row in (p.host.text(name) or "").splitlines():
+            counts = dict(re.findall(r"\b(fe|oe|brk):(\d+)", row))
+            if int(counts.get("oe", "0")):
+                what = f"{name.rpartition('/')[2]} line {row.split(':')[0]}: {counts['oe']} overruns: characters were not taken in time"
+                return Finding("RC03", WARN, what, "lower the load, or let the receiver send fewer messages: refclock receiver configure")
+    if not p.clock:
+        return Finding("RC03", SKIP, NO_DAEMON)
+    for source in p.sources:
+        bad = sum(n for reason, n in source["rejected"].items() if reason in ("checksum", "junk"))
+        if bad > 20 and bad > source["labels"] / 10:
+            what = f"{source['name']}: {bad} broken sentences for {source['labels']} good ones: a wrong speed, or a bad cable"
+            return Finding("RC03", FAIL, what, "leave baud = 0 to have it found; try another cable")
+        if source["kind"] == "receiver" and source["present"] and not source["labels"]:
+            do = "refclock nmea DEVICE shows what comes"
+            return Finding("RC03", FAIL, f"{source['name']}: nothing on the line names a second yet; {source['why']}", do)
+    return Finding("RC03", OK, "the line is clean")
+
+
+def _counted(p: Patient, device: str, edge: str) -> tuple[float, int] | None:
+    """(time of the last edge, edges so far) of a pulse device, as sysfs tells: "1700000000.000000123#17"."""
+    match = re.fullmatch(r"(\d+\.\d+)#(\d+)", p.host.text(f"/sys/class/pps/{device.rpartition('/')[2]}/{edge}") or "")
+    return (float(match[1]), int(match[2])) if match else None
+
+
+def pulses(p: Patient) -> Finding:
+    """RC04: is there a pulse device, and do pulses come once a second?"""
+    check, names = "RC04", p.pulse_devices
+    if not names:
+        do = "on a Raspberry Pi: dtoverlay=pps-gpio,gpiopin=18,capture_clear=on in config.txt; over a serial line: ldattach 18 DEVICE"
+        return Finding(check, WARN, "no pulse device (/dev/ppsN): the time will be good to milliseconds only", do)
+    timers = [d for d in names if (p.host.text(f"/sys/class/pps/{d.rpartition('/')[2]}/name") or "").startswith("ktimer")]
+    if names == timers:
+        return Finding(check, FAIL, f"{names[0]} is the kernel's own timer (ktimer), not a receiver", "sudo modprobe -r pps-ktimer")
+    device = next(d for d in names if d not in timers)
+    for source in p.sources:
+        if (pulse := source.get("pulse")) and pulse["rate_hz"]:
+            return Finding(check, OK, f"{source['name']}: {pulses_a_second(round(NS / pulse['rate_hz']))}")
+    before = _counted(p, device, "assert"), _counted(p, device, "clear")
+    p.pause(LOOK_S)
+    after = _counted(p, device, "assert"), _counted(p, device, "clear")
+    come = max((b[1] - a[1] for a, b in zip(before, after, strict=True) if a and b), default=0)
+    if come == 0:
+        do = "wait for a fix (many receivers are silent without), check the wire and the pin: refclock pps"
+        return Finding(check, FAIL, f"{device}: no pulse in {LOOK_S:.0f} s", do)
+    if not 2 <= come <= 4:
+        what = f"{device}: {come} pulses in {LOOK_S:.0f} s instead of one a second"
+        return Finding(check, WARN, what, "set the receiver's pulse to 1 Hz: refclock receiver configure; or the line picks up noise")
+    return Finding(check, OK, f"{device}: one pulse a second")
+
+
+def edges(p: Patient) -> Finding:
+    """RC05: which edge, how wide, how steady? As the daemon sees it, else what the kernel tells."""
+    for source in p.sources:
+        if pulse := source.get("pulse"):
+            doubt, name = next(iter(pulse["doubts"]), ""), source["name"]
+            what, _, remedy = doubt.partition("; ")
+            steady = pulse["jitter_us"] is None or pulse["jitter_us"] <= SCATTER_US
+            if doubt:
+                return Finding("RC05", WARN, f"{name}: {what}", remedy or "refclock pps shows the edges")
+            if not steady:
+                what = f"{name}: pulses scatter by {pulse['jitter_us']:.0f} µs"
+                return Finding("RC05", WARN, what, "use a GPIO pin or a real serial port instead of USB; see RC07")
+            return Finding("RC05", OK, f"{name}: {pulse['words']}")
+    for device in p.pulse_devices:
+        risen, fallen = _counted(p, device, "assert"), _counted(p, device, "clear")
+        if risen and fallen and risen[1] and fallen[1]:
+            width = (fallen[0] - risen[0]) % 1.0
+            if 0.45 < width < 0.55:
+                what = f"{device}: the pulse is half a second wide, so its edges cannot be told apart by it"
+                return Finding("RC05", WARN, what, 'state edge = "assert" or "clear" in [[source]], or shorten the pulse (100 ms)')
+            return Finding("RC05", OK, f"{device}: the pulse is {min(width, 1 - width) * 1e3:.0f} ms wide")
+    for source in p.sources:
+        if source["pulses"] and source["jitter_ns"] is not None:
+            if source["jitter_ns"] > SCATTER_US * 1e3:
+                what = f"{source['name']}: pulses scatter by {source['jitter_ns'] / 1e3:.0f} µs"
+                return Finding("RC05", WARN, what, "use a GPIO pin or a real serial port instead of USB; see RC07")
+            return Finding("RC05", OK, f"{source['name']}: pulses scatter by {source['jitter_ns'] / 1e3:.1f} µs")
+    return Finding("RC05", SKIP, "one edge only, and no daemon that measures it")
+
+
+def console(p: Patient) -> Finding:
+    """RC06: does the kernel or a login talk on the receiver's line?"""
+    used = {p.host.target(d).rpartition("/")[2] for d in p.devices} | {d.rpartition("/")[2] for d in p.devices}
+    for word in (p.host.text("/proc/cmdline") or "").split():
+        name = word.removeprefix("console=").split(",")[0]
+        if word.startswith("console=") and (name in used or p.host.target(f"/dev/{name}").rpartition("/")[2] in used):
+            do = f"take {word} out of /boot/firmware/cmdline.txt (or: sudo raspi-config nonint do_serial_cons 1) and reboot"
+            return Finding("RC06", FAIL, f"the kernel's console is on the receiver's line ({word})", do)
+    return Finding("RC06", OK, "no console on the receiver's line")
+
+
+def usb(p: Patient) -> Finding:
+    """RC07: does the USB adapter hold characters back?"""
+    for device in p.devices:
+        name = p.host.target(device).rpartition("/")[2]
+        file = f"/sys/bus/usb-serial/devices/{name}/latency_timer"
+        held = p.host.number(file)
+        if held is not None and held > 1:
+            what = f"{device}: the adapter holds characters back for up to {held} ms"
+            return Finding("RC07", WARN, what, f"echo 1 | sudo tee {file}", ((file, "1\n"),))
+    if any("ttyUSB" in p.host.target(d) or "ttyACM" in p.host.target(d) for d in p.devices):
+        return Finding("RC07", OK, "a USB line; pulses over it are good to some 0.1 to 1 ms, over a GPIO pin to microseconds")
+    return Finding("RC07", OK, "no USB adapter in between")
+
+
+def _each(p: Patient, check: str, look: Callable[[Mapping[str, Any]], Finding | None], good: str) -> Finding:
+    """The first thing that is wrong with any receiver, else ``good``."""
+    if not p.clock:
+        return Finding(check, SKIP, NO_DAEMON)
+    if not p.sources:
+        return Finding(check, SKIP, "no receiver among the sources")
+    return next((f for f in map(look, p.sources) if f is not None), Finding(check, OK, good))
+
+
+def sky(p: Patient) -> Finding:
+    """RC08: does the receiver hear enough, and nothing that it should not?"""
+
+    def look(source: Mapping[str, Any]) -> Finding | None:
+        name, used = source["name"], source["satellites_used"]
+        if source["health"]:
+            return Finding("RC08", WARN, f"{name}: {source['health'][0]}", "see to antenna and cable; refclock sats")
+        if source["fix"] in ("none", "2D"):
+            do = "give the antenna a wide view of the sky; a cold start takes up to 15 minutes; refclock sats"
+            what = f"{name}: {'no fix' if source['fix'] == 'none' else 'a 2D fix only'}, {source['satellites_seen'] or 0} satellites heard"
+            return Finding("RC08", FAIL if source["fix"] == "none" else WARN, what, do)
+        if used is not None and used < GOOD_SATELLITES:
+            return Finding("RC08", WARN, f"{name}: only {used} satellites used", "give the antenna a wider view of the sky")
+        return None
+
+    return _each(p, "RC08", look, "fix and satellites are good")
+
+
+def dates(p: Patient) -> Finding:
+    """RC09: are the receiver's dates possible?"""
+
+    def look(source: Mapping[str, Any]) -> Finding | None:
+        bad = sum(n for reason, n in source["rejected"].items() if "date" in reason)
+        if bad > source["labels"]:
+            what = f"{source['name']}: {bad} labels refused for their date; {source['why']}"
+            return Finding("RC09", FAIL, what, "update the receiver's firmware, or replace it: its week count has rolled over, or it lies")
+        return None
+
+    return _each(p, "RC09", look, "the receiver's dates are possible")
+
+
+def leap_count(p: Patient) -> Finding:
+    """RC10: does the receiver know the leap seconds?"""
+
+    def look(source: Mapping[str, Any]) -> Finding | None:
+        waiting = [reason for reason in source["rejected"] if "leap" in reason or reason == "not-resolved"]
+        if waiting and not source["samples"]:
+            do = "wait up to 13 minutes after a cold start: the count is sent every 12.5 minutes"
+            return Finding("RC10", WARN, f"{source['name']}: does not know the leap seconds yet; {source['why']}", do)
+        return None
+
+    return _each(p, "RC10", look, "leap seconds are known")
+
+
+def message_delay(p: Patient) -> Finding:
+    """RC11: can a message be told from the next second's?"""
+
+    def look(source: Mapping[str, Any]) -> Finding | None:
+        delay, spread = source["message_delay_ms"], source["message_spread_ms"]
+        if delay is None or not source["pulses"]:
+            return None
+        told = f"{source['name']}: messages arrive {delay:.0f} ms after the pulse (spread {spread or 0:.0f} ms)"
+        if AMBIGUOUS_MS[0] <= delay <= AMBIGUOUS_MS[1] and not source["samples"]:
+            do = "raise the baud, send fewer messages, enable UBX or ZDA, or state message_delay_ms"
+            return Finding("RC11", FAIL, f"{told}: which second they name is ambiguous", do)
+        if spread is not None and spread > 100:
+            return Finding("RC11", WARN, f"{told}: much for one line", "send fewer messages, or raise the baud")
+        return None
+
+    return _each(p, "RC11", look, "messages and pulses belong together clearly")
+
+
+def timing_mode(p: Patient) -> Finding:
+    """RC12: is a timing receiver still surveying?"""
+    for source in p.sources:
+        if any("survey" in words for words in source["health"]):
+            what = f"{source['name']}: the position is still being surveyed"
+            return Finding("RC12", WARN, what, "wait; the pulse improves when it is done")
+    return Finding("RC12", OK if p.sources else SKIP, "no survey is running" if p.sources else NO_DAEMON)
+
+
+EXAMINATIONS: Final = (receiver, holders, line, pulses, edges, console, usb, sky, dates, leap_count, message_delay, timing_mode)

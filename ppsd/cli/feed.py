@@ -1,0 +1,51 @@
+"""``refclock feed``: the lines by which chronyd and ntpd take our samples, and whether they do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ppsd.faces.text import Snapshot
+
+# ---- feeds ------------------------------------------------------------------------------------------------------------------------
+
+CHRONY_SOCKET = "/run/chrony/refclock.sock"
+"""In the directory that chronyd owns on Debian and Fedora."""
+SHM_UNIT = 2
+"""Units 0 and 1 are for root only (ntpd's driver 28)."""
+
+
+def _feed_line(program: str, kind: str, target: str | int) -> str:
+    if kind == "sock":
+        if program == "chrony":
+            return f"refclock SOCK {target} refid GPS poll 3 precision 1e-7"
+        return f"# {target}: only chronyd takes samples from a socket; for {program} use a feed of type shm"
+    if program == "chrony":
+        return f"refclock SHM {target} refid GPS poll 3 precision 1e-7"
+    if program == "ntpsec":
+        return f"refclock shm unit {target} refid GPS minpoll 4 maxpoll 4"
+    return f"server 127.127.28.{target} minpoll 4 maxpoll 4\nfudge 127.127.28.{target} refid GPS"
+
+
+def feed_lines(program: str, feeds: tuple[Any, ...]) -> list[str]:
+    """What to put into the configuration of ``program`` (chrony, ntpd, ntpsec) for each feed; without feeds, also what to put into ours."""
+    if feeds:
+        return [_feed_line(program, f.kind, f.path if f.kind == "sock" else f.unit) for f in feeds]
+    if program == "chrony":
+        ours = f'[[feed]]\ntype = "sock"\npath = "{CHRONY_SOCKET}"'
+        line = _feed_line(program, "sock", CHRONY_SOCKET)
+    else:
+        ours = f'[[feed]]\ntype = "shm"\nunit = {SHM_UNIT}'
+        line = _feed_line(program, "shm", SHM_UNIT)
+    return [line, "# and in refclock.toml:", *("# " + text for text in ours.split("\n"))]
+
+
+def feed_problems(before: list[Snapshot], after: list[Snapshot]) -> list[tuple[bool, str]]:
+    """(whether it is well, a sentence) for each feed, from two looks at a daemon."""
+    sent = {f["name"]: f["sent"] for f in before}
+    told = []
+    for f in after:
+        good = f["sent"] > sent.get(f["name"], f["sent"])
+        why = f" ({f['why']})" if f.get("why") else ""
+        now = "" if good else ", none just now"
+        told.append((good, f"{f['name']}: {f['kind']} {f['target']}: {f['state']}{why}, {f['sent']} samples taken{now}"))
+    return told or [(False, "the daemon has no feeds: its configuration is another one, or was not reloaded")]

@@ -1,0 +1,130 @@
+"""``refclock query``: ask an NTP server and say how far this machine's clock is from it, and how far off both may be.
+
+A fresh socket per request gives a random source port (RFC 9109) and the transmit field is random (it betrays nothing of our clock and
+cannot be guessed); only a reply that echoes it counts. The clock is read once per request, elapsed time on CLOCK_MONOTONIC_RAW, so a
+step of the system clock during the exchange does not enter.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from typing import TextIO
+
+from ppsd.faces.text import plain_ns
+from ppsd.ntp.packet import Exchange, Header, Reason, judge, parse, refid_text
+from refclock.sample import Leap
+
+TIMEOUT_S = 1.0
+"""Wait for each reply: three times the longest terrestrial round trip."""
+PAUSE_S = 0.2
+"""Between requests; far below any server's rate limit for a burst of eight (chrony's default leak allows 16)."""
+LEAP_WORDS = {Leap.NORMAL: "normal", Leap.INSERT: "insert second", Leap.DELETE: "delete second", Leap.UNSYNCHRONISED: "unsynchronised"}
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One request's outcome: an exchange, or why there is none (with the server's header when one came)."""
+
+    exchange: Exchange | None
+    why: str
+    header: Header | None = None
+
+
+def ask_once(address: tuple[object, ...], family: int, timeout_s: float = TIMEOUT_S) -> Try:
+    """One request to one address; every network failure is a reason, nothing is raised."""
+    nonce = secrets.randbits(64) or 1
+    request = Header(transmit=nonce).pack()
+    why = "no reply"
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.connect(address)
+            sent_utc = time.time_ns()
+            started = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
+            sock.send(request)
+            while True:
+                elapsed = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW) - started
+                if elapsed >= timeout_s * 1e9:
+                    return Try(None, why)
+                sock.settimeout(timeout_s - elapsed / 1e9)
+                data = sock.recv(1024)
+                received_utc = sent_utc + time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW) - started
+                result = judge(nonce, data, sent_utc, received_utc)
+                if isinstance(result, Exchange):
+                    return Try(result, "", result.header)
+                why = result.value
+                if result not in (Reason.SHORT, Reason.MODE, Reason.ORIGIN):
+                    return Try(None, why, parse(data))
+    except TimeoutError:
+        return Try(None, why)
+    except ConnectionRefusedError:
+        return Try(None, "nothing listens there (port unreachable)")
+    except OSError as error:
+        return Try(None, error.strerror or str(error))
+
+
+def _facts(header: Header) -> dict[str, object]:
+    return {
+        "stratum": header.stratum,
+        "refid": refid_text(header.refid, header.stratum),
+        "leap": LEAP_WORDS[header.leap],
+        "root_delay_ns": header.root_delay_ns,
+        "root_dispersion_ns": header.root_dispersion_ns,
+        "precision": header.precision,
+    }
+
+
+def _signed(ns: int) -> str:
+    return ("+" if ns >= 0 else "-") + plain_ns(abs(ns))
+
+
+def _line(result: Try) -> str:
+    if result.exchange is None:
+        h = result.header
+        return result.why + (f" (stratum {h.stratum}, refid {refid_text(h.refid, h.stratum)})" if h else "")
+    e = result.exchange
+    return (
+        f"offset {_signed(e.offset_ns)} ±{plain_ns(e.root_distance_ns)}  delay {plain_ns(e.delay_ns)}  stratum {e.header.stratum}"
+        f"  refid {refid_text(e.header.refid, e.header.stratum)}  leap {LEAP_WORDS[e.header.leap]}"
+    )
+
+
+def query(host: str, port: int, count: int, as_json: bool, out: TextIO | None = None) -> int:
+    """Ask ``count`` times and print; 0 when some reply gave synchronised time, else 1. The best reply is the one with the least delay."""
+    out = out or sys.stdout
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+    except (OSError, UnicodeError) as error:
+        why = f"{host} is not a known host: {error}"
+        print(json.dumps({"server": host, "port": port, "error": why}) if as_json else why, file=out)
+        return 1
+    tries: list[Try] = []
+    for i in range(count):
+        if i:
+            time.sleep(PAUSE_S)
+        tries.append(ask_once(address, family))
+        if not as_json:
+            print(f"{address[0]}:{port}  {_line(tries[-1])}", file=out, flush=True)
+    exchanges = [t.exchange for t in tries if t.exchange is not None]
+    best = min(exchanges, key=lambda e: e.delay_ns, default=None)
+    if as_json:
+        report: dict[str, object] = {"server": host, "address": address[0], "port": port, "sent": count, "used": len(exchanges)}
+        header = best.header if best else next((t.header for t in tries if t.header), None)
+        report |= _facts(header) if header else {}
+        if best is not None:
+            report |= {"offset_ns": best.offset_ns, "delay_ns": best.delay_ns, "root_distance_ns": best.root_distance_ns}
+        else:
+            report["error"] = tries[-1].why
+        print(json.dumps(report), file=out)
+    elif best is not None and count > 1:
+        behind = "behind" if best.offset_ns >= 0 else "ahead"
+        print(
+            f"best of {len(exchanges)}/{count}: this clock is {plain_ns(abs(best.offset_ns))} {behind}"
+            f", true time within ±{plain_ns(best.root_distance_ns)} of that",
+            file=out,
+        )
+    return 0 if best is not None else 1

@@ -1,0 +1,202 @@
+"""``refclock run``: what the foreground run consists of, worked out before anything starts.
+
+From the configuration file and the command line come the effective configuration, the run directory, and the programs that
+``ppsd.supervise`` then keeps alive. Without any ``[[source]]`` the clock process looks for receivers (``ppsd.finder``). With ``--sim`` the
+source is a simulated receiver, everything lives in a directory of the user's own, the server listens on loopback, and only feeds of a
+configuration that was named on the command line are served: simulated time must reach nobody by accident.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import tempfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TextIO
+
+from ppsd.cli.supervisor import Program, Screen, Supervisor, python
+from ppsd.config.file import DEFAULT_FILE, as_toml, load
+from ppsd.config.tables import Config, RunConfig
+from ppsd.faces.text import top_line
+from ppsd.process.control import alive, ask
+from refclock.config import ReceiverSource
+from refclock.devices.ports import SERIAL_PATTERNS, pulses, serial_ports
+from refclock.kernel.host import Host
+from refclock.schema import ConfigError, Problem
+
+SIM_LISTEN = "127.0.0.1:11123"
+"""Above 1024, so that it needs no privilege."""
+
+
+def sim_directory() -> Path:
+    """Where ``run --sim`` lives when not told: below XDG_RUNTIME_DIR, else in the temporary directory under the user's number."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    return Path(runtime) / "refclock-sim" if runtime.startswith("/") else Path(tempfile.gettempdir()) / f"refclock-sim-{os.geteuid()}"
+
+
+def make_run_directory(path: Path, private: bool) -> None:
+    """Make the run directory when it is missing. ``private``: 0700, and whatever is there must be a directory of ours, not a link to one.
+
+    OSError when it cannot be made or belongs to somebody else (an open directory under /tmp is anybody's to prepare).
+    """
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o700 if private else 0o755, parents=not private)
+    found = path.lstat() if private else path.stat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, "is not a directory", str(path))
+    if private and (found.st_uid != os.geteuid() or found.st_mode & 0o022):
+        raise PermissionError(errno.EPERM, "belongs to, or can be changed by, another user", str(path))
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "may not be written by this user", str(path))
+
+
+@dataclass(slots=True)
+class Run:
+    """One foreground run. ``config_path``: as given by the user, None = the default file. ``listen``: replaces the configured addresses."""
+
+    config_path: Path | None
+    simulated: bool
+    listen: str | None
+    run_dir: Path | None
+    host: Host = field(default_factory=Host)
+    config: Config = field(default_factory=Config)
+    directory: Path = Path()
+    looks: bool = False
+    """Whether receivers are looked for because none is configured."""
+
+    def prepare(self) -> None:
+        """Read, judge, make the directory, write the effective configuration. Raises ConfigError or OSError; starts nothing."""
+        configured = load(self.config_path)
+        if self.simulated and configured.clock.steer != "none":
+            raise ConfigError([Problem(configured.file, 0, "clock.steer", 'a simulation must not steer the clock; set it to "none"')])
+        if self.simulated:
+            from refclock_sim.receiver.output import MODELS  # noqa: PLC0415 (the simulator is no part of a real run)
+
+            kind = configured.simulation.receiver
+            if kind not in MODELS:
+                what = f'"{kind}" is not known; allowed: {", ".join(MODELS)}'
+                raise ConfigError([Problem(configured.file, 0, "simulation.receiver", what)])
+        self.directory = (self.run_dir or (sim_directory() if self.simulated else Path(configured.run.directory))).absolute()
+        make_run_directory(self.directory, private=self.simulated and self.run_dir is None)
+        if alive(self.directory / "clock.sock"):
+            raise OSError(errno.EADDRINUSE, "refclock runs there already (refclock status shows it)", str(self.directory))
+        if self.simulated:
+            for left in ("ttySIM0", "timescale"):  # another simulation is another world: neither its receiver nor its time goes on
+                (self.directory / left).unlink(missing_ok=True)
+        self._take(configured)
+
+    def reload(self) -> None:
+        """Read the configuration again; ConfigError leaves everything as it is."""
+        self._take(load(self.config_path))
+
+    @property
+    def file(self) -> Path:
+        """The effective configuration, which the children read."""
+        return self.directory / "refclock.toml"
+
+    def _take(self, configured: Config) -> None:
+        config = configured
+        if self.listen is not None:
+            config = replace(config, server=replace(config.server, enabled=True, listen=(self.listen,)))
+        elif self.simulated:
+            config = replace(config, server=replace(config.server, listen=(SIM_LISTEN,)))
+        if self.simulated:
+            state = str(self.directory / "state")
+            pulse = "/dev/pps-sim0" if config.simulation.pulse else ""
+            source = ReceiverSource(name="gps0", device=str(self.directory / "ttySIM0"), pps=pulse, pps_over_usb=False)
+            feeds = config.feeds if self.config_path is not None else ()
+            config = replace(config, run=RunConfig(str(self.directory), state), sources=(source,), feeds=feeds)
+        elif self.run_dir is not None:
+            config = replace(config, run=replace(config.run, directory=str(self.directory)))
+        self.looks = not config.sources
+        self._write(config)
+
+    def _write(self, config: Config) -> None:
+        note = f"# Made by refclock run from {config.file or 'the defaults'}: changes here are lost.\n\n"
+        partial = self.directory / ".refclock.toml.new"
+        partial.write_text(note + as_toml(config), encoding="utf-8")
+        partial.replace(self.file)
+        self.config = config
+
+    def programs(self) -> list[Program]:
+        """What to keep alive, in the order of starting."""
+        words = ("--config", str(self.file), "--run-dir", str(self.directory), *(["--simulated"] if self.simulated else []))
+        if not self.simulated:
+            clock = Program("clock", python("ppsd", "clock", *words))
+            return [clock, *([Program("serve", python("ppsd", "serve", *words))] if self.config.server.enabled else [])]
+        from refclock_sim.ports.device import preload_environment  # noqa: PLC0415 (the simulator is no part of a real run)
+
+        clock = Program("clock", python("ppsd", "clock", *words), preload_environment(self.directory), self.directory / "ttySIM0")
+        simulator = Program("simulator", python("ppsd", "simulator", *self.simulator_words()))
+        return [simulator, clock, *([Program("serve", python("ppsd", "serve", *words))] if self.config.server.enabled else [])]
+
+    def simulator_words(self) -> list[str]:
+        """The simulator's command line for ``[simulation]``."""
+        sim = self.config.simulation
+        return [
+            *("--directory", str(self.directory), "--receiver", sim.receiver, "--baud", str(sim.baud)),
+            *("--offset", repr(sim.offset_s), "--seed", str(sim.seed), *([] if sim.pulse else ["--no-pulse"])),
+        ]
+
+    def greeting(self) -> list[str]:
+        """What is about to run and what to try next."""
+        config = self.config
+        ntp = f"NTP on {', '.join(config.server.listen)}" if config.server.enabled else "no NTP server"
+        clock = "your clock is not touched" if config.clock.steer == "none" else "disciplining the system clock"
+        what = f"SIMULATED receiver ({config.simulation.receiver}); " if self.simulated else ""
+        lines = [f"refclock: {what}{clock}; {ntp}; run directory {self.directory}"]
+        if self.looks:
+            lines.append(self.outlook())
+        elif not self.simulated:
+            lines.append("sources: " + ", ".join(f"{s.name} ({s.kind})" for s in config.sources))
+        first = config.server.listen[0]
+        loopback = first.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:").removesuffix(":123")
+        query = f" · refclock query {loopback}" if config.server.enabled else ""
+        usual = (sim_directory(), Path(RunConfig().directory))  # where the commands look by themselves
+        where = "" if self.directory in usual else f" --run-dir {self.directory}"
+        lines.append(f"try:  refclock status{where} · refclock sources{where}{query}")
+        return lines
+
+    def outlook(self) -> str:
+        """Where receivers are looked for, in one line."""
+        ports, some = serial_ports(self.host), [pulse.path for pulse in pulses(self.host) if not pulse.refused]
+        left = "".join(f"; {port.path} is left to {', '.join(port.holders)}" for port in ports if port.holders)
+        where = self.config.file or DEFAULT_FILE
+        free = ", ".join(port.path for port in ports if not port.holders)
+        if not free:
+            looked = " ".join(f"/dev/{pattern}" for pattern in SERIAL_PATTERNS)
+            return f"no receiver found (looked for {looked}){left}: plug one in, it will be noticed, or write a [[source]] into {where}"
+        return f"no [[source]] configured; looking for receivers on {free}; pulse: {', '.join(some) or 'none'}{left}"
+
+    def report(self) -> tuple[str, str]:
+        """(what counts as a change, the status line) from the clock process."""
+        try:
+            clock = ask(self.directory / "clock.sock", "snapshot", 0.2)
+            return f"{clock['verdict']} {clock['why']}", top_line(clock)
+        except OSError:
+            return "none", "waiting for the clock process"
+
+
+def run_foreground(run: Run, duration_s: float | None, out: TextIO) -> int:
+    """Keep the programs of a prepared run alive; the exit code."""
+    screen = Screen(out)
+    for line in run.greeting():
+        screen.line(line)
+
+    def reload() -> bool:
+        try:
+            run.reload()
+        except ConfigError as error:
+            for problem in error.problems:
+                screen.line(str(problem))
+            screen.line("the configuration stays as it was")
+            return False
+        except OSError as error:
+            screen.line(f"the configuration stays as it was: {error}")
+            return False
+        return True
+
+    return Supervisor(run.programs(), screen, report=run.report, reload=reload).run(duration_s)

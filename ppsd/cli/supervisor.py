@@ -1,0 +1,281 @@
+"""The foreground supervisor: keeps a handful of processes alive, and ends them all at once.
+
+On the appliance systemd does this; ``refclock run`` does it on a laptop, in a container, in a simulation. One loop, no threads: it
+sleeps in select on the wake-up pipe that signals write to (signal.set_wakeup_fd) and on its children's standard error.
+
+A child that ends by itself is started again: at once the first time, later with growing pauses (``PAUSES_S``), so a crash costs less
+than two seconds of service and a crash loop costs no CPU. The exit codes for a wrong command line, missing permission and wrong
+configuration (``FINAL_CODES``, sysexits.h) end the whole run: trying again would not help. Each child holds the reading end of a pipe
+whose other end dies with the supervisor (``die_with_parent``), so nothing is left behind even by SIGKILL.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import TextIO
+
+from ppsd.process.lifecycle import PARENT_FD
+
+FINAL_CODES = frozenset({64, 77, 78})
+"""EX_USAGE, EX_NOPERM, EX_CONFIG (sysexits.h)."""
+PAUSES_S = (0.0, 0.25, 0.5, 1.0, 2.0, 5.0)
+"""Before the n-th start in a row of a child that does not stay up; the last one repeats."""
+STAYED_UP_S = 10.0
+"""A child that lived as long starts again without a pause."""
+KILL_AFTER_S = 0.7
+"""From the request to end until SIGKILL: leaves 0.3 s of the promised second for the kernel and for us."""
+REPEAT_S = 60.0
+"""Without a terminal the status is printed at least so often."""
+
+_COLOURS = {"LOCKED": "32", "HOLDOVER": "33", "ACQUIRING": "36", "NO TIME": "31"}  # SGR codes of ECMA-48
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A child to keep alive. ``awaits``: start it only once this path exists (made by another child)."""
+
+    name: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    awaits: Path | None = None
+
+
+@dataclass(slots=True)
+class _Child:
+    program: Program
+    process: subprocess.Popen[bytes] | None = None
+    lifeline: int = -1
+    started_s: float = 0.0
+    failures: int = 0
+    due_s: float = 0.0
+
+
+class Screen:
+    """Lines that stay and one status line that is renewed in place (on a terminal) or printed when it changes (elsewhere)."""
+
+    def __init__(self, out: TextIO) -> None:
+        self.out = out
+        self.live = out.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
+        self._colour = self.live and "NO_COLOR" not in os.environ
+        self._key = ""
+        self._shown_s = 0.0
+        self._text = ""
+
+    def line(self, text: str) -> None:
+        """Print a line that stays."""
+        self.out.write(("\r\x1b[K" if self.live else "") + text + "\n" + self._text)
+        self.out.flush()
+
+    def status(self, key: str, text: str) -> None:
+        """Show the state ``text``; ``key`` is the part of it that counts as a change."""
+        if self.live:
+            cut = text[: max(10, shutil.get_terminal_size().columns - 1)]
+            for word, code in _COLOURS.items():
+                if self._colour and word in cut:
+                    cut = cut.replace(word, f"\x1b[1;{code}m{word}\x1b[0m", 1)
+                    break
+            self._text = cut
+            self.out.write(f"\r\x1b[K{cut}")
+            self.out.flush()
+        elif key != self._key or time.monotonic() - self._shown_s >= REPEAT_S:
+            self._key, self._shown_s = key, time.monotonic()
+            self.line(text)
+
+    def end(self) -> None:
+        """Leave the status line where it is and go on below it."""
+        if self.live and self._text:
+            self._text = ""
+            self.out.write("\n")
+            self.out.flush()
+
+
+class Supervisor:
+    """Runs ``programs`` until told to stop; see the module. Give ``run`` the rest of the process: it takes over the signals.
+
+    ``report``: (key, text) of the status line. ``reload``: on SIGHUP, True when the children should get it too.
+    """
+
+    def __init__(
+        self,
+        programs: list[Program],
+        screen: Screen,
+        *,
+        report: Callable[[], tuple[str, str]],
+        reload: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._children = [_Child(program) for program in programs]
+        self._screen = screen
+        self._report, self._reload = report, reload
+        self._logs: dict[int, bytes] = {}
+        self._stop_s: float | None = None
+        self._hung_up = False
+        self._code = 0
+
+    def run(self, duration_s: float | None = None) -> int:
+        """Until SIGINT or SIGTERM (0), the duration's end (0) or a child's final exit code. All children are gone on return."""
+        wake, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        before = {s: signal.signal(s, self._signalled) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)}
+        before_fd = signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        end_s = None if duration_s is None else time.monotonic() + duration_s
+        try:
+            self._loop(wake, end_s)
+        finally:
+            for child in self._children:
+                if child.process is not None:
+                    child.process.kill()
+                    child.process.wait()
+            signal.set_wakeup_fd(before_fd)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            os.close(wake)
+            os.close(wake_write)
+            self._screen.end()
+        return self._code
+
+    def _loop(self, wake: int, end_s: float | None) -> None:
+        tick_s = time.monotonic()
+        while True:
+            now = time.monotonic()
+            if end_s is not None and now >= end_s and self._stop_s is None:
+                self._stop()
+            self._reap(now)
+            if self._hung_up:
+                self._hung_up = False
+                if self._stop_s is None and self._reload():
+                    self._send_all(signal.SIGHUP)
+            if self._stop_s is None:
+                self._start_due(now)
+                if now >= tick_s:
+                    tick_s = now + 1.0
+                    self._screen.status(*self._report())
+            elif all(child.process is None for child in self._children):
+                self._drain(0.0)
+                return
+            elif now >= self._stop_s + KILL_AFTER_S:
+                self._send_all(signal.SIGKILL)
+            self._drain(self._pause_s(tick_s, end_s), wake)
+
+    def _pause_s(self, tick_s: float, end_s: float | None) -> float:
+        """Until something is due. Paths that a program awaits are looked for every 20 ms."""
+        now = time.monotonic()
+        if self._stop_s is not None:
+            return max(0.01, min(0.1, self._stop_s + KILL_AFTER_S - now))
+        times = [tick_s, *([end_s] if end_s is not None else [])]
+        times += [child.due_s if child.due_s > now else now + 0.02 for child in self._children if child.process is None]
+        return max(0.0, min(times) - now)
+
+    def _signalled(self, number: int, _: FrameType | None) -> None:
+        """Runs between two bytecodes, also inside a wait: the children hear of the end at once."""
+        if number in (signal.SIGINT, signal.SIGTERM) or (number == signal.SIGHUP and self._screen.live):
+            self._stop()
+        elif number == signal.SIGHUP:
+            self._hung_up = True
+
+    def _stop(self) -> None:
+        """First time: ask all to end; again: no more patience."""
+        self._stop_s = time.monotonic() if self._stop_s is None else self._stop_s - KILL_AFTER_S
+        self._send_all(signal.SIGTERM)
+
+    def _send_all(self, number: int) -> None:
+        for child in self._children:
+            if child.process is not None:
+                child.process.send_signal(number)
+
+    def _start_due(self, now: float) -> None:
+        for child in self._children:
+            awaits = child.program.awaits
+            if child.process is None and now >= child.due_s and (awaits is None or awaits.exists()):
+                self._start(child, now)
+
+    def _start(self, child: _Child, now: float) -> None:
+        """Start in a process group of its own, so that Ctrl-C reaches only the supervisor."""
+        theirs, child.lifeline = os.pipe2(os.O_CLOEXEC)
+        env = {**os.environ, **child.program.env, PARENT_FD: str(theirs)}
+        env.pop("NOTIFY_SOCKET", None)
+        try:
+            child.process = subprocess.Popen(
+                child.program.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE if self._screen.live else None,
+                stderr=subprocess.STDOUT if self._screen.live else None,
+                env=env,
+                pass_fds=(theirs,),
+                process_group=0,
+            )
+        except OSError as error:
+            os.close(child.lifeline)
+            self._screen.line(f"{child.program.name}: cannot be started: {error.strerror}")
+            self._put_off(child, now)
+        finally:
+            os.close(theirs)
+        child.started_s = now
+        if child.process is not None and child.process.stdout is not None:
+            os.set_blocking(child.process.stdout.fileno(), False)
+            self._logs[child.process.stdout.fileno()] = b""
+
+    def _put_off(self, child: _Child, now: float) -> float:
+        if now - child.started_s >= STAYED_UP_S:
+            child.failures = 0
+        pause = PAUSES_S[min(child.failures, len(PAUSES_S) - 1)]
+        child.failures += 1
+        child.due_s = now + pause
+        return pause
+
+    def _reap(self, now: float) -> None:
+        for child in self._children:
+            if child.process is None or child.process.poll() is None:
+                continue
+            code = child.process.returncode
+            if child.process.stdout is not None:
+                fd = child.process.stdout.fileno()
+                if fd in self._logs:
+                    self._read(fd)
+                    self._logs.pop(fd, None)
+                child.process.stdout.close()
+            os.close(child.lifeline)
+            child.process = None
+            if self._stop_s is not None:
+                continue
+            if code in FINAL_CODES:
+                self._code = code
+                self._stop()
+                continue
+            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+            pause = self._put_off(child, now)
+            self._screen.line(f"{child.program.name} {how}; starting it again{f' in {pause:g} s' if pause else ''}")
+
+    def _drain(self, timeout_s: float, wake: int | None = None) -> None:
+        """Wait for a signal or for children's log lines, and pass these on."""
+        ready, _, _ = select.select([*self._logs, *([] if wake is None else [wake])], [], [], timeout_s)
+        for fd in ready:
+            if fd == wake:
+                os.read(fd, 512)
+            else:
+                self._read(fd)
+
+    def _read(self, fd: int) -> None:
+        try:
+            data = os.read(fd, 1 << 16)
+        except BlockingIOError:
+            return
+        *lines, rest = (self._logs[fd] + data).split(b"\n")
+        self._logs[fd] = rest[-8192:]
+        for line in lines:
+            self._screen.line(line.decode("utf-8", "replace"))
+        if not data:
+            del self._logs[fd]
+
+
+def python(*words: str) -> tuple[str, ...]:
+    """Command line of a Python module under the running interpreter."""
+    return (sys.executable, "-m", *words)

@@ -1,0 +1,161 @@
+"""``refclock nmea``, ``pps`` and ``sats``: what a receiver sends, what its pulses are worth, and its sky, as it happens."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import select
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, TextIO
+
+from ppsd.cli.detect import described, listen, not_before_s
+from ppsd.config.tables import Config
+from refclock.devices.modem_lines import open_pulse
+from refclock.devices.ports import Port
+from refclock.devices.serial_port import SerialPort
+from refclock.kernel.clocks import LocalClock
+from refclock.kernel.host import Host
+from refclock.protocols.framing import FrameKind, Framer
+from refclock.protocols.nmea import NmeaDecoder
+from refclock.protocols.ubx import UbxDecoder
+from refclock.sample import NS, EdgeKind, SecondLabel
+from refclock.timing.pulses import Rhythm
+
+TICK_S: Final = 0.2
+"""Between two looks at the time while lines are silent."""
+SKY_WIDTH, SKY_HEIGHT = 49, 23
+"""Characters of the sky: a terminal's half, twice as wide as high because characters are not square."""
+
+
+# ---- nmea ---------------------------------------------------------------------------------------------------------------------------
+
+
+def watch_line(path: str, baud: int, config: Config, duration_s: float | None, out: TextIO) -> int:
+    """The stream as it comes, each frame with what became of it; ``baud`` 0: found first. 0, or 1 when nothing came."""
+    if baud == 0:
+        host = Host()
+        holders = tuple(host.holders(path))
+        found = listen(host, [Port(path, path, holders)], not_before_s(config), 12.0)[0]
+        if found.verdict is None or not found.verdict.baud:
+            print(f"refclock nmea: {path}: {described(found)}", file=sys.stderr)
+            return 1
+        baud = found.verdict.baud
+        print(f"# {path}: {described(found).partition(',')[0]}", file=out)
+    clock = LocalClock()
+    port = SerialPort(path, baud, clock)
+    framer, nmea, ubx = Framer(), NmeaDecoder(not_before_s(config)), UbxDecoder(not_before_s(config))
+    end = math.inf if duration_s is None else time.monotonic() + duration_s
+    poll, junk, frames = select.poll(), 0, 0
+    poll.register(port.fileno(), select.POLLIN)
+    try:
+        while time.monotonic() < end:
+            if not poll.poll(TICK_S * 1000):
+                continue
+            data, at = port.read()
+            for frame in framer.feed(data, at, port.byte_ns):
+                frames += 1
+                decoder = nmea if frame.kind is FrameKind.NMEA else ubx
+                before = Counter(decoder.rejected)
+                label = next((v for v in decoder.decode(frame) if isinstance(v, SecondLabel)), None)
+                reasons = decoder.rejected - before
+                text = f"${frame.data.decode('ascii', 'replace')}" if frame.kind is FrameKind.NMEA else f"UBX {frame.data[:2].hex(' ')}"
+                what = f"names {datetime.fromtimestamp(label.utc_ns / NS, UTC):%H:%M:%S}" if label else ", ".join(reasons) or "-"
+                print(f"{at.real_ns / NS % 60:7.3f}  {what:<20} {text[:100]}", file=out, flush=True)
+            if framer.counts["junk-bytes"] > junk:
+                print(f"{at.real_ns / NS % 60:7.3f}  {framer.counts['junk-bytes'] - junk} bytes that are no sentence", file=out, flush=True)
+                junk = framer.counts["junk-bytes"]
+    finally:
+        port.close()
+    return 0 if frames else 1
+
+
+# ---- pps ----------------------------------------------------------------------------------------------------------------------------
+
+
+def watch_pulses(path: str, count: int | None, out: TextIO) -> int:
+    """Edges as ppstest prints them, until ``count`` of either kind came (None: for ever), and what they are worth; 0 good, 1 not.
+
+    ``path``: as ``pps`` in the configuration. OSError says what failed, in words.
+    """
+    came, rhythm, seen, silent = threading.Event(), Rhythm(), 0, 0
+    last = dict.fromkeys(EdgeKind, "0.000000000, sequence: 0")
+    device = open_pulse(path, LocalClock(), came.set)
+    try:
+        while (count is None or seen < count) and silent < 4:
+            if not came.wait(3.0):
+                silent += 1
+                print(f"no pulse in {3 * silent} s", file=out, flush=True)
+                continue
+            came.clear()
+            silent = 0
+            for edge in device.take()[: None if count is None else count - seen]:
+                seen += 1
+                rhythm.accept(edge)
+                last[edge.kind] = f"{edge.at.real_ns // NS}.{edge.at.real_ns % NS:09}, sequence: {edge.sequence}"
+                print(f"source 0 - assert {last[EdgeKind.ASSERT]} - clear  {last[EdgeKind.CLEAR]}", file=out, flush=True)
+            if device.error:
+                raise OSError(errno.ENODEV, device.error)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        device.stop()
+    report = rhythm.report()
+    if report is None:
+        print("no edge at all: is there a fix, and is the wire on the right pin?", file=out)
+        return 1
+    for words in dict.fromkeys((report.words, *report.doubts)):
+        print(words, file=out)
+    return 0 if report.good else 1
+
+
+# ---- sats ---------------------------------------------------------------------------------------------------------------------------
+
+
+def sky(satellites: Sequence[Mapping[str, Any]]) -> str:
+    """The sky as characters, north up: the horizon as dots, a used satellite as its number, one that is only heard in brackets."""
+    rows = [[" "] * SKY_WIDTH for _ in range(SKY_HEIGHT)]
+    middle_x, middle_y = SKY_WIDTH // 2, SKY_HEIGHT // 2
+    for degree in range(0, 360, 6):
+        x, y = middle_x + (middle_x - 2) * math.sin(math.radians(degree)), middle_y - middle_y * math.cos(math.radians(degree))
+        rows[round(y)][round(x)] = "."
+    rows[0][middle_x], rows[-1][middle_x], rows[middle_y][1], rows[middle_y][-2], rows[middle_y][middle_x] = "NSWE+"
+    for s in sorted(satellites, key=lambda s: bool(s["used"])):
+        if s["elevation"] is None or s["azimuth"] is None:
+            continue
+        distance = (90 - max(0, min(90, s["elevation"]))) / 90
+        x = middle_x + (middle_x - 4) * distance * math.sin(math.radians(s["azimuth"]))
+        y = middle_y - (middle_y - 1) * distance * math.cos(math.radians(s["azimuth"]))
+        name = f"{s['number']}" if s["used"] else f"({s['number']})"
+        for i, letter in enumerate(name):
+            column = round(x) - len(name) // 2 + i
+            if 0 <= column < SKY_WIDTH:
+                rows[round(y)][column] = letter
+    return "\n".join("".join(row).rstrip() for row in rows)
+
+
+def print_satellites(clock: Mapping[str, Any], as_json: bool, out: TextIO) -> int:
+    """The satellites of every receiver of the running daemon, as a table and as the sky; 0, or 1 when none is told of."""
+    receivers = [s for s in clock["sources"] if s["satellites"]]
+    if as_json:
+        print(json.dumps({s["name"]: s["satellites"] for s in receivers}), file=out)
+        return 0 if receivers else 1
+    for source in receivers:
+        some = sorted(source["satellites"], key=lambda s: (not s["used"], -(s["snr"] or 0)))
+        used, seen = source["satellites_used"], source["satellites_seen"]
+        print(f"{source['name']}: fix {source['fix']}, {used} of {seen} satellites used", file=out)
+        print(f"{'system':<8} {'number':>6} {'elevation':>9} {'azimuth':>7} {'signal':>6}", file=out)
+        for s in some:
+            bar = "#" * max(0, ((s["snr"] or 0) - 10) // 2)
+            told = [("-" if s[k] is None else str(s[k])) for k in ("elevation", "azimuth", "snr")]
+            star = "*" if s["used"] else " "
+            print(f"{s['gnss']:<8} {s['number']:>6} {told[0]:>9} {told[1]:>7} {told[2]:>6} {star} {bar}".rstrip(), file=out)
+        print(sky(some), file=out)
+    if not receivers:
+        print("no receiver tells of satellites (it sends no GSV or NAV-SAT, or there is none)", file=out)
+    return 0 if receivers else 1

@@ -1,0 +1,1 @@
+"""The clock process: devices, CAP_SYS_TIME only to steer, no network."""

@@ -1,0 +1,198 @@
+"""Everything that is open to be read: the device and the pulse of each source, tried again while they are missing, and found again.
+
+Flow: config, finder -> **inputs** -> devices, control_line (opened) -> events -> engine. What is missing is opened again with growing
+pauses (``devices.Retry``) and reported on change only. A source that is to be found is opened where the finder says; a pulse that is to be
+found, when its receiver is there. Everything that is open is read as soon as it has something, whether it is believed or not: an adapter
+whose bytes nobody takes loses pulses as well (FT232R).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Final, Protocol
+
+from ppsd.clock.discovery import Finder
+from ppsd.clock.sources import Device, Line, PulseInputs, Retry, open_device, said
+from ppsd.config.tables import Config
+from ppsd.discipline import events
+from ppsd.discipline.engine import Engine
+from ppsd.discipline.events import Event
+from refclock.config import AUTO, Pulse, ReceiverSource
+from refclock.kernel.clocks import LocalClock
+from refclock.kernel.host import Host
+from refclock.sample import NS, Instant, SourceId
+
+POLL_NS: Final = NS // 5
+"""Between two looks at shared memory: its writers leave a sample a second, and the stamp in it is theirs."""
+QUIET_NS: Final = 12 * NS
+"""Nothing intelligible for so long: a receiver that is to be found is looked for elsewhere too. All speeds have been tried by then."""
+MUTE_NS: Final = 3 * NS
+"""... and for so long where it was remembered to be, but has not spoken yet: the device's number may be another's now."""
+PULSE_WAIT_NS: Final = 2 * NS
+"""A pulse that is to be found is looked for so long after its line: plugged in together, its own device comes a moment later."""
+
+
+class Loop(Protocol):
+    """What inputs need of the loop that waits for them."""
+
+    def listen(self, fd: int, reader: Callable[[], None]) -> None:
+        """Call ``reader`` whenever ``fd`` is readable."""
+        ...
+
+    def forget(self, fd: int) -> None:
+        """``fd`` is about to be closed."""
+        ...
+
+    def handle(self, event: Event) -> None:
+        """Something has happened."""
+        ...
+
+    def tell(self, what: str, why: str) -> None:
+        """``what`` has a trouble; "": it has none any more."""
+        ...
+
+    def nudge(self) -> None:
+        """End the loop's wait; called by threads."""
+        ...
+
+
+class Inputs:
+    """See the module's text. ``engine``: whose sources they are."""
+
+    def __init__(self, config: Config, clock: LocalClock, engine: Engine, loop: Loop, host: Host) -> None:
+        self._sources = {SourceId(source.name): source for source in config.sources}
+        self._clock, self._engine, self._loop, self._host = clock, engine, loop, host
+        self._devices: dict[SourceId, Device] = {}
+        self._fds: dict[SourceId, int] = {}
+        self._retries = {name: Retry() for name in self._sources}
+        self._pulses = PulseInputs(config.sources, clock, loop.nudge, loop.tell, host=host, where=self._pulse_path)
+        self._shared_ns = 0
+        self._finder = Finder(config.sources, clock, host, engine.not_before_s, Path(config.run.state))
+        loop.tell("receivers' state", self._finder.complaint)
+        if any(isinstance(source, ReceiverSource) and source.device == AUTO for source in config.sources):
+            loop.listen(self._finder.fileno(), self._look)
+
+    def due_ns(self) -> list[int]:
+        """When something of this is wanted."""
+        times = [r.due_ns for name, r in self._retries.items() if name not in self._devices]
+        times += self._pulses.due_ns()
+        if any(device.fileno() < 0 for device in self._devices.values()):
+            times.append(self._shared_ns)
+        looks = self._finder.due_ns
+        return times if looks is None else [*times, looks]
+
+    def tick(self, now: Instant) -> None:
+        """Once a second."""
+        for name, device in list(self._devices.items()):
+            what = device.what
+            try:
+                device.tick(now)
+            except OSError as error:
+                self._lost(name, said(error))
+            else:
+                self._found(name, what)
+        self._look()
+
+    def work(self, now: Instant) -> None:
+        """Open what is missing and due, take the pulses, read what cannot wake us."""
+        looks = self._finder.due_ns
+        if looks is not None and now.mono_ns >= looks:
+            self._look()
+        for name in self._sources:
+            if name not in self._devices and now.mono_ns >= self._retries[name].due_ns:
+                self._open(name)
+        for event in (*self._pulses.open_due(now.mono_ns), *self._pulses.take()):
+            self._loop.handle(event)
+        if now.mono_ns >= self._shared_ns:
+            self._shared_ns = now.mono_ns + POLL_NS
+            for name in [name for name, device in self._devices.items() if device.fileno() < 0]:
+                self._read(name)
+
+    def close(self, for_good: bool) -> None:
+        """Let everything go. ``for_good``: the process's end takes the pulse threads along."""
+        if not for_good:
+            self._pulses.stop()
+        for device in self._devices.values():
+            device.close()
+        self._finder.close()
+
+    # ---- devices ---------------------------------------------------------------------------------------------------------------------
+
+    def _open(self, name: SourceId) -> None:
+        source, baud = self._sources[name], 0
+        try:
+            if isinstance(source, ReceiverSource):
+                source, baud = self._finder.place(source)
+            device = open_device(source, self._clock, self._engine, baud)
+        except OSError as error:
+            self._lost(name, said(error))
+            return
+        self._devices[name] = device
+        if device.fileno() >= 0:
+            self._fds[name] = device.fileno()
+            self._loop.listen(device.fileno(), partial(self._read, name))
+        self._found(name, "")
+
+    def _read(self, name: SourceId) -> None:
+        """What a device has for us."""
+        device = self._devices[name]
+        what = device.what
+        try:
+            arrived = device.read()
+        except OSError as error:
+            self._lost(name, said(error))
+            return
+        self._found(name, what)
+        if arrived:
+            self._retries[name].worked()
+        for event in arrived:
+            self._loop.handle(event)
+
+    def _found(self, name: SourceId, before: str) -> None:
+        """Tell what the device is when that is not what it was."""
+        what = self._devices[name].what
+        if what and what != before:
+            self._loop.handle(events.SourceFound(name, what, self._clock.now()))
+
+    def _lost(self, name: SourceId, why: str) -> None:
+        device = self._devices.pop(name, None)
+        fd = self._fds.pop(name, -1)
+        if device is not None:
+            if fd >= 0:
+                self._loop.forget(fd)
+            device.close()
+        now = self._clock.now()
+        if self._retries[name].failed(now.mono_ns, why) or (device is not None and device.what):
+            self._loop.handle(events.SourceLost(name, why, now))
+
+    # ---- receivers that are to be found ----------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Look for receivers that are missing, and remember those that are not."""
+        now_ns = self._clock.now().mono_ns
+        lacking = []
+        for name, source in self._sources.items():
+            device = self._devices.get(name)
+            if not isinstance(source, ReceiverSource) or source.device != AUTO:
+                continue
+            if not isinstance(device, Line) or now_ns - device.heard_ns > (QUIET_NS if device.heard_ns > device.opened_ns else MUTE_NS):
+                lacking.append(name)
+            elif device.speaks:
+                self._finder.settled(name, device.baud, device.identity)
+        for name in self._finder.step(lacking):
+            if name in self._devices:
+                self._lost(name, "nothing intelligible comes from there any more, and a receiver was found elsewhere")
+            self._retries[name].due_ns = 0
+        self._loop.tell("receivers' state", self._finder.complaint)
+
+    def _pulse_path(self, source: Pulse) -> str:
+        """Where the pulse of ``source`` is now; "" when it is not there, or its receiver is not."""
+        line = self._devices.get(SourceId(source.name))
+        if source.pps != AUTO:
+            return source.pps
+        now_ns = self._clock.now().mono_ns
+        if not isinstance(line, Line) or now_ns - line.opened_ns < PULSE_WAIT_NS:
+            return ""
+        return self._finder.pulse(line.device, self._pulses.in_use) or line.own_pulse(now_ns)

@@ -1,0 +1,340 @@
+"""The shell of the clock process: devices to events, effects to devices, in one poll loop around the engine.
+
+Where receiver data enters the daemon. The loop sleeps in poll(2) until a device, the control socket, a signal, the step watch or the
+engine's deadline has something; it reads, makes events with the instant of the reading, and carries out what the engine answers. Devices
+and pulses are opened, and opened again, in ``ppsd.inputs``. There is no thread unless there is a pulse device (one each,
+``refclock.pps``) or a slow thermometer.
+
+What moves from run to run: the record in ``run_dir/timescale`` (same boot: the engine resumes from it, so a restart costs no
+synchronisation) and the state file. SIGTERM, SIGINT: state saved, 0, nothing published, so the server goes on with the last record.
+SIGHUP: the configuration is read again; a bad one is refused and the old one stays, another one closes everything and starts anew inside
+the process from the record in force. A suspended machine stops CLOCK_MONOTONIC_RAW: when BOOTTIME ran ahead of MONOTONIC nothing that was
+known holds any more, an unsynchronised record is published and everything starts anew without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import select
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from enum import Enum
+from pathlib import Path
+from typing import Final
+
+import refclock.kernel.clocks
+from ppsd import version
+from ppsd.clock import state
+from ppsd.clock.cpu_latency import hold
+from ppsd.clock.discovery import DEFAULT
+from ppsd.clock.inputs import Inputs
+from ppsd.clock.sources import open_feed, said
+from ppsd.clock.system_clock import Clock, FreeRunningClock, KernelClock
+from ppsd.clock.thermometer import Thermometer
+from ppsd.config.file import load
+from ppsd.config.tables import Config
+from ppsd.discipline import events
+from ppsd.discipline.engine import Engine
+from ppsd.discipline.events import Effect, Event, Publish
+from ppsd.faces.text import top_line
+from ppsd.process.control import ControlServer
+from ppsd.process.lifecycle import Signals, notify
+from ppsd.process.log import open_log
+from refclock.config import ShmSource
+from refclock.kernel.clocks import LocalClock, StepWatch
+from refclock.kernel.host import Host, battery_witness_s
+from refclock.kernel.timescale import TimescaleWriter
+from refclock.sample import NS, Instant
+from refclock.schema import ConfigError
+from refclock.timescales import DAY_S, parse_leap_seconds_list
+
+SUSPENDED_NS: Final = 100_000_000
+"""BOOTTIME - MONOTONIC that grows by more: the machine slept. Readings of the two are microseconds apart; no suspend is so short."""
+LEAP_FILE_LIMIT: Final = 1 << 20
+"""Octets of leap-seconds.list: the real one has 5 kB (tzdata 2024b)."""
+NO_SOCKETS: Final = frozenset({errno.EINVAL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT})
+"""What socket(2) says where the family does not exist."""
+STATUS_NS: Final = 10 * NS
+"""Between two status lines for systemctl status."""
+
+
+class End(Enum):
+    """Why a run ended."""
+
+    STOP = "stop"
+    RELOAD = "reload"
+    SUSPENDED = "suspended"
+
+
+class ClockProcess:
+    """One run under one configuration: owns everything that is open. ``resume``: the record to go on from, of this boot.
+
+    OSError from the constructor: another clock process lives in ``run_dir``, the record cannot be made, the clock may not be steered.
+    """
+
+    def __init__(self, config: Config, run_dir: Path, simulated: bool, resume: Publish | None, signals: Signals) -> None:
+        self.config, self._signals = config, signals
+        self._log = open_log(config.log.format, config.log.level, "clock")
+        self._feeds = [open_feed(feed) for feed in config.feeds]
+        self._told: dict[str, str] = {}
+        self._poll = select.poll()
+        self._readers: dict[int, Callable[[], None]] = {}
+        self._closers = contextlib.ExitStack()
+        try:
+            control = self._open_control(run_dir)
+            self._writer = TimescaleWriter(run_dir / "timescale")
+            self._closers.callback(self._writer.close)
+            # Shared memory is looked at five times a second, and every look notices a step: nothing needs to wake us.
+            self._watch = None if any(isinstance(s, ShmSource) for s in config.sources) else StepWatch()
+            if self._watch is not None:
+                self._closers.callback(self._watch.close)
+            self._steering: Clock = KernelClock(refclock.kernel.clocks) if config.clock.steer == "kernel" else FreeRunningClock(refclock.kernel.clocks)
+            self._closers.callback(self._steering.close)
+        except OSError:
+            self._closers.close()
+            raise
+        self._thermometer = Thermometer(config.clock.temperature, Host())
+        self._closers.callback(self._thermometer.close)
+        saved, complaint = state.load(Path(config.run.state))
+        self.tell("state", complaint)
+        self.tell("cpu_latency_us", hold(config.clock.cpu_latency_us, self._closers))
+        self._clock = LocalClock()
+        now = self._clock.now()
+        self._era = now.era
+        self._slept_ns = _slept_ns()
+        self._chores_ns = self._leap_file_ns = self._status_ns = now.mono_ns
+        config = replace(config, sources=config.sources or (DEFAULT,))
+        battery_s = None if simulated else battery_witness_s(Host(), refclock.kernel.clocks.read_adjtimex())
+        self._engine = Engine(
+            config, saved, now, simulated=simulated, version=version(), pid=os.getpid(), resume=resume, battery_s=battery_s
+        )
+        self.published = resume
+        if self._engine.timescale.estimate is None:  # whatever an earlier run left is not what we say
+            self._carry_out(self._engine.timescale.record(*self._engine.leaps.schedule(0)))
+        else:
+            self._log.info("resumed", bound_ns=round(self._engine.timescale.bound_ns(now.mono_ns)))
+        if control is not None:
+            self.listen(control.fileno(), control.handle_ready)
+        if self._watch is not None:
+            self.listen(self._watch.fileno(), self._stepped)
+        self.listen(signals.wake, self._woken)
+        self.nudge = signals.nudge
+        self._inputs = Inputs(config, self._clock, self._engine, self, Host())
+
+    def _open_control(self, run_dir: Path) -> ControlServer | None:
+        """None where there are no unix sockets at all (a clock simulator in front of libc): then nobody can ask."""
+        try:
+            control = ControlServer(run_dir / "clock.sock", self._answer)
+        except OSError as error:
+            if error.errno not in NO_SOCKETS:
+                raise
+            self.tell("control socket", said(error))
+            return None
+        self._closers.callback(control.close)
+        return control
+
+    def run(self, until_ns: int | None) -> End:
+        """Until a signal, a suspend, or the raw instant ``until_ns``."""
+        while True:
+            now = self._clock.now()
+            if self._signals.stop or (until_ns is not None and now.mono_ns >= until_ns):
+                return End.STOP
+            if self._signals.reload:
+                return End.RELOAD
+            if now.mono_ns >= self._chores_ns:
+                self._chores_ns = now.mono_ns + NS
+                if _slept_ns() - self._slept_ns > SUSPENDED_NS:
+                    self._log.warning("the machine slept, time starts anew", slept_s=(_slept_ns() - self._slept_ns) / NS)
+                    return End.SUSPENDED
+                self._chores(now)
+            self._inputs.work(now)
+            deadline = self._engine.deadline()
+            if deadline is not None and now.mono_ns >= deadline:
+                alien = self.config.feeds or self._engine.simulated  # who is fed may follow us; simulated time is of another world
+                self.handle(events.Ticked(self._clock.now(), None if alien else self._steering.kept_error_ns()))
+            for fd, _ in self._poll.poll(self._pause_ms(until_ns)):
+                if fd in self._readers:  # not closed by one before it
+                    self._readers[fd]()
+
+    def save(self) -> None:
+        """Write what the next start wants to know."""
+        learned = self._engine.state()
+        if learned:
+            self.tell("state", state.save(Path(self.config.run.state), learned))
+
+    def refuse(self, error: ConfigError) -> None:
+        """Say why a new configuration is not taken."""
+        for problem in error.problems:
+            self._log.error("configuration refused, the old one stays", problem=str(problem))
+
+    def close(self, for_good: bool) -> None:
+        """Let everything go; the published record stays. ``for_good``: the process's end takes the pulse threads along."""
+        self._inputs.close(for_good)
+        for feed in self._feeds:
+            feed.close()
+        self._closers.close()
+
+    # ---- the loop's parts ------------------------------------------------------------------------------------------------------------
+
+    def listen(self, fd: int, reader: Callable[[], None]) -> None:
+        """Call ``reader`` whenever ``fd`` is readable."""
+        self._readers[fd] = reader
+        self._poll.register(fd, select.POLLIN)
+
+    def forget(self, fd: int) -> None:
+        """``fd`` is about to be closed."""
+        self._poll.unregister(fd)
+        del self._readers[fd]
+
+    def _pause_ms(self, until_ns: int | None) -> int:
+        """Until something is due, rounded up: a millisecond late is nothing, a millisecond early is a turn for nothing."""
+        times = [self._chores_ns]
+        times += [t for t in (until_ns, self._engine.deadline()) if t is not None]
+        times += self._inputs.due_ns()
+        return max(0, -((self._clock.now().mono_ns - min(times)) // 1_000_000))
+
+    def _chores(self, now: Instant) -> None:
+        """Once a second."""
+        self._steering.expire(now)
+        self._inputs.tick(now)
+        reading = self._thermometer.read(now)
+        if reading is not None:
+            self.handle(reading)
+        if now.mono_ns >= self._leap_file_ns:
+            self._leap_file_ns = now.mono_ns + DAY_S * NS
+            self._read_leap_file()
+        if "NOTIFY_SOCKET" in os.environ:
+            notify("WATCHDOG=1")
+            if now.mono_ns >= self._status_ns:
+                self._status_ns = now.mono_ns + STATUS_NS
+                notify(f"READY=1\nSTATUS={top_line(asdict(self._engine.snapshot(now)))}")
+
+    def _woken(self) -> None:
+        """A signal, or a pulse that its thread took."""
+        if not self._signals.drain():  # called readable without reason, and would be for ever: a simulator in front of libc
+            self._poll.unregister(self._signals.wake)
+            del self._readers[self._signals.wake]
+            self._signals.let_go()
+
+    def _stepped(self) -> None:
+        """Somebody set the clock, a leap second was applied or the machine woke up: look at once."""
+        if self._watch is not None and self._watch.stepped():
+            self._chores_ns = 0
+            self._notice_step(self._clock.now())
+
+    def _notice_step(self, now: Instant) -> None:
+        if now.era != self._era:
+            self._era = now.era
+            self.handle(events.ClockStepped(self._clock.last_step_ns, now))
+
+    def _read_leap_file(self) -> None:
+        path = self.config.leap.file
+        try:
+            with Path(path).open("rb") as stream:
+                table = parse_leap_seconds_list(stream.read(LEAP_FILE_LIMIT).decode("ascii", "replace"))
+        except OSError as error:
+            self.tell("leap seconds", f"{path} cannot be read ({error.strerror}): known up to 2017 only; install tzdata or set leap.file")
+            return
+        if table is None:
+            self.tell("leap seconds", f"{path} holds no table of leap seconds: known up to 2017 only")
+            return
+        self.handle(events.LeapFileRead(table, path, self._clock.now()))
+
+    # ---- events in, effects out ------------------------------------------------------------------------------------------------------
+
+    def handle(self, event: Event) -> None:
+        """Tell the engine, and do what it wants."""
+        self._notice_step(event.at)
+        for effect in self._engine.handle(event):
+            self._carry_out(effect)
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case Publish():
+                self._writer.publish(effect)
+                self.published = effect
+            case events.Feed():
+                for feed in self._feeds:
+                    feed.send(effect.at, effect.offset_ns, effect.uncertainty_ns, effect.leap)
+                    self.tell(f"feed {feed.name}", feed.why)
+            case events.Steer():
+                self._steer(effect)
+            case events.Persist():
+                self.tell("state", state.save(Path(self.config.run.state), effect.state))
+            case events.Note():
+                getattr(self._log, effect.level)(effect.event, **effect.fields)
+
+    def _steer(self, steer: events.Steer) -> None:
+        try:
+            notes = self._steering.apply(steer, self._clock.now())
+        except OSError as error:
+            self.tell("steering", said(error))
+            return
+        self.tell("steering", "")
+        self._era = self._clock.now().era  # a step of our own is no news to the engine
+        for note in notes:
+            self._carry_out(note)
+
+    def tell(self, what: str, why: str | None) -> None:
+        """Log trouble with ``what`` when it changes, and its end."""
+        why = why or ""
+        if why != self._told.get(what, ""):
+            if why:
+                self._log.warning(f"{what}: {why}")
+            else:
+                self._log.info(f"{what}: well again")
+            self._told[what] = why
+
+    def _answer(self, line: str) -> str:
+        if line != "snapshot":
+            return json.dumps({"error": f"unknown verb {line[:32]!r}; known: snapshot"})
+        snapshot = asdict(self._engine.snapshot(self._clock.now()))
+        return json.dumps(snapshot | {"feeds": [feed.status() for feed in self._feeds]}, separators=(",", ":"))
+
+
+def _slept_ns() -> int:
+    """How long the machine has been suspended since it booted."""
+    try:
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    except OSError:  # no such clock (a simulator in front of libc): it is never suspended either
+        return 0
+
+
+def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | None) -> int:
+    """Run until told to stop, or for ``duration_s``; 0. ``simulated``: everything served is marked so.
+
+    OSError: see ClockProcess. ``run_dir`` stays the same through a reload.
+    """
+    signals = Signals()
+    run_dir.mkdir(parents=True, exist_ok=True)
+    until_ns = None if duration_s is None else refclock.kernel.clocks.read_clocks().raw_ns + round(duration_s * NS)
+    resume = state.left_record(run_dir / "timescale")
+    while True:
+        process = ClockProcess(config, run_dir, simulated, resume, signals)
+        end = End.STOP
+        try:
+            end = process.run(until_ns)
+            while end is End.RELOAD:
+                signals.reload = False
+                try:
+                    renewed = load(Path(config.file) if config.file else None)
+                except ConfigError as error:
+                    process.refuse(error)
+                    renewed = config
+                if renewed != config:
+                    config = renewed
+                    break
+                end = process.run(until_ns)
+            if end is not End.SUSPENDED:
+                process.save()
+        finally:
+            if end is End.STOP:
+                notify("STOPPING=1")
+            process.close(for_good=end is End.STOP)
+        if end is End.STOP:
+            return 0
+        resume = process.published if end is End.RELOAD else None

@@ -1,0 +1,271 @@
+"""The configuration file: TOML text to one frozen Config, with every mistake reported at once, by line.
+
+Every key is optional. Rules for values live in the fields (``refclock.config.Rule``); this module adds what needs the whole file: syntax
+errors past the first, the line of each key, names, duplicates and contradictions. A file is at most 1 MB, UTF-8 (a byte order mark is
+tolerated). ``as_toml`` writes a Config that reads back equal: what ``config show`` prints and ``run --sim`` hands to its children.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from ppsd.config.access import is_private, prefix_complaint
+from ppsd.config.tables import TABLES, Config
+from ppsd.config.toml_text import line_of, locate, written
+from refclock.config import FEEDS, SOURCES, Feed, GpsdSource, ReceiverSource, ShmFeed, ShmSource, SockFeed, SockSource, Source
+from refclock.schema import ConfigError, Key, Problem, read_table, suggestion
+
+DEFAULT_FILE = "/etc/refclock/refclock.toml"
+LIMIT_BYTES = 1 << 20
+"""Largest file read: thousands of times what anybody writes by hand."""
+SYNTAX_ERRORS = 20
+"""Give up after as many syntax errors: it is probably not TOML."""
+KEY_DEPTH = 64
+"""Most dots of one line's keys and numbers: tomllib needs time in the square of a key's parts (0.6 s for 8000; measured on x86-64)."""
+ELEMENTS = 64
+"""Most sources, and most feeds: more than any machine has ports for."""
+_NAME_PREFIX = {"receiver": "gps", "gpsd": "gpsd", "shm": "shm", "sock": "sock"}
+
+_NO_KEY = re.compile(r""""(?:[^"\\\n]|\\.)*"|'[^'\n]*'|\#.*""")
+
+
+# ---- reading ----------------------------------------------------------------------------------------------------------------------
+
+
+def _syntax(text: str, file: str) -> tuple[dict[str, Any], str, list[Problem]]:
+    """Parse; each faulty line is reported and left out (a faulty header with its whole table) and the rest is tried again."""
+    problems: list[Problem] = []
+    for number, line in enumerate(_NO_KEY.sub("", text).split("\n"), 1):
+        if line.count(".") > KEY_DEPTH:
+            return {}, "", [Problem(file, number, "", "a key of too many parts")]
+    while True:
+        try:
+            return tomllib.loads(text), text, problems
+        except RecursionError:
+            return {}, "", [*problems, Problem(file, 0, "", "lists or tables are nested too deeply")]
+        except ValueError as error:  # TOMLDecodeError, or int() on thousands of digits
+            match = re.search(r"\s*\(at line (\d+), column \d+\)$", str(error))
+            lines = text.split("\n")
+            number = int(match[1]) if match else 0
+            what = str(error)[: match.start()] if match else str(error).removesuffix(" (at end of document)")
+            if not number and "end of document" in str(error):
+                problems.append(Problem(file, len(lines), "", f"not TOML: {what} at the end of the file"))
+                return {}, "", problems
+            problems.append(Problem(file, number, "", f"not TOML: {what}"))
+            if not number or not lines[number - 1].strip() or len(problems) == SYNTAX_ERRORS or len(text) > 1 << 16:
+                return {}, "", problems
+            last = number
+            if lines[number - 1].lstrip().startswith("["):
+                while last < len(lines) and not lines[last].startswith("["):
+                    last += 1
+            text = "\n".join([*lines[: number - 1], *[""] * (last - number + 1), *lines[last:]])
+
+
+def _elsewhere(here: str) -> Callable[[str], str]:
+    """Hint for a key that stands in the wrong table."""
+
+    def hint(name: str) -> str:
+        for table, cls in (*TABLES.items(), *(("[source]", c) for c in SOURCES.values())):
+            if here not in (table, "[source]") and name in {f.name for f in fields(cls)}:
+                return f"; did you mean {name} of [{table}]?"
+        kinds = [kind for kind, cls in SOURCES.items() if here == "[source]" and name in {f.name for f in fields(cls)}]
+        return f" here; only type {' and '.join(kinds)} has it" if kinds else ""
+
+    return hint
+
+
+class _Reader:
+    """One pass over the decoded file."""
+
+    def __init__(self, file: str, lines: Mapping[Key, int], problems: list[Problem]) -> None:
+        self.file, self.lines, self.problems = file, lines, problems
+        self.complete = not problems
+
+    def report(self, at: Key, what: str) -> None:
+        self.problems.append(Problem(self.file, line_of(self.lines, at), written(at), what))
+
+    def table(self, name: str, cls: type[Any], raw: Mapping[str, Any]) -> Any:
+        value = raw.get(name, {})
+        if not isinstance(value, dict):
+            self.report((name,), f"expected a table, written [{name}]")
+            return cls()
+        return read_table(cls, value, (name,), self.report, elsewhere=_elsewhere(name), complete=self.complete)
+
+    def array(self, name: str, kinds: Mapping[str, type[Any]], raw: Mapping[str, Any], default: str | None) -> list[tuple[Key, Any]]:
+        """The elements of ``[[name]]`` that could be read, each with its place."""
+        found: list[tuple[Key, Any]] = []
+        value = raw.get(name, [])
+        if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
+            self.report((name,), f"expected tables, each written [[{name}]]")
+            return found
+        if len(value) > ELEMENTS:
+            self.report((name, ELEMENTS), f"more than {ELEMENTS} of them")
+        allowed = "allowed: " + ", ".join(f'"{k}"' for k in kinds)
+        for i, table in enumerate(value[:ELEMENTS]):
+            at: Key = (name, i)
+            kind = table.get("type", default)
+            if kind is None:
+                if self.complete:
+                    self.report(at, f"type is missing; {allowed}")
+            elif not isinstance(kind, str) or kind not in kinds:
+                hint = suggestion(kind, list(kinds)) if isinstance(kind, str) else ""
+                self.report((*at, "type"), f"is not known; {allowed}{hint}")
+            else:
+                hints = _elsewhere(f"[{name}]")
+                item = read_table(kinds[kind], table, at, self.report, also=("type",), elsewhere=hints, complete=self.complete)
+                if item is not None:
+                    found.append((at, item))
+        return found
+
+    def named(self, items: list[tuple[Key, Any]], prefix: Mapping[str, str]) -> list[Any]:
+        """Names checked for uniqueness; missing ones made: gps0, gps1, shm0."""
+        taken: dict[str, Key] = {}
+        for at, item in items:
+            if item.name in taken:
+                self.report((*at, "name"), f'"{item.name}" is taken on line {line_of(self.lines, (*taken[item.name], "name"))}')
+            elif item.name:
+                taken[item.name] = at
+        result = []
+        for at, item in items:
+            name, n = item.name, 0
+            while not name:
+                candidate = f"{prefix[item.kind]}{n}"
+                name, n = ("" if candidate in taken else candidate), n + 1
+                taken.setdefault(candidate, at)
+            result.append(replace(item, name=name))
+        return result
+
+    def unique(self, items: Iterable[tuple[Key, str, object]]) -> None:
+        """No two places may name the same machine's thing (what it is, which one)."""
+        seen: dict[tuple[str, object], Key] = {}
+        for at, what, which in items:
+            first = seen.setdefault((what, which), at)
+            if first != at:
+                self.report(at, f"{what} {which} is used already on line {line_of(self.lines, first)}")
+
+
+def _resources(items: Iterable[tuple[Key, Source | Feed]]) -> Iterator[tuple[Key, str, object]]:
+    """What each source and feed occupies, alone."""
+    for at, item in items:
+        match item:
+            case ReceiverSource() if item.device.startswith("/"):
+                yield (*at, "device"), "device", item.device
+            case GpsdSource():
+                yield (*at, "host"), "gpsd", f"{item.host}:{item.port} {item.device}".rstrip()
+            case ShmSource() | ShmFeed():
+                yield (*at, "unit"), "shared memory unit", item.unit
+            case SockSource() | SockFeed():
+                yield (*at, "path"), "socket", item.path
+        if isinstance(item, ReceiverSource | GpsdSource) and item.pps.startswith("/"):
+            yield (*at, "pps"), "pulse device", item.pps
+
+
+def _judge_server(tables: Mapping[str, Any], reader: _Reader) -> None:
+    """Contradictions between the server's tables."""
+    server, access = tables["server"], tables["access"]
+    public = [prefix for prefix in (*access.allow, *access.authenticated) if prefix_complaint(prefix) is None and not is_private(prefix)]
+    if server.leap_smear and not server.smear_public and (public or server.symmetric):
+        who = f"{public[0]} is open to" if public else "server.symmetric admits"
+        what = f"clients that may also ask servers that do not smear ({who} them); if none does, confirm with smear_public = true"
+        reader.report(("server", "leap_smear"), what)
+    if server.broadcast and not (server.broadcast_key and tables["keys"].file):
+        reader.report(("server", "broadcast"), "is only sent authenticated; set broadcast_key and keys.file")
+
+
+def parse(text: str, file: str = "configuration") -> Config:
+    """TOML text to a Config; raises ConfigError, and nothing else, with all that is wrong."""
+    raw, text, problems = _syntax(text.removeprefix("\ufeff").replace("\r\n", "\n"), file)
+    reader = _Reader(file, locate(text), problems)
+    known = [*TABLES, "source", "feed"]
+    for name in raw:
+        if name not in known:
+            reader.report((name,), f"unknown table or key{suggestion(name, known) or _elsewhere('')(name)}")
+    tables = {name: reader.table(name, cls, raw) for name, cls in TABLES.items()}
+    sources, feeds = reader.array("source", SOURCES, raw, None), reader.array("feed", FEEDS, raw, None)
+    named_sources = reader.named(sources, _NAME_PREFIX)
+    named_feeds = reader.named(feeds, {"sock": "sock", "shm": "shm"})
+    reader.unique(_resources([*sources, *feeds]))
+    reader.unique((("server", "listen", i), "address", address) for i, address in enumerate(tables["server"].listen))
+    if sources and reader.complete and all(source.noselect for _, source in sources):
+        reader.report((*sources[0][0], "noselect"), "every source is noselect: none could ever be used")
+    _judge_server(tables, reader)
+    if problems:
+        raise ConfigError(sorted(problems, key=lambda p: p.line))
+    return Config(**tables, sources=tuple(named_sources), feeds=tuple(named_feeds), file=file)
+
+
+def read(path: Path) -> Config:
+    """The file at ``path`` as a Config; ConfigError also when it cannot be read. Reads at most ``LIMIT_BYTES``."""
+    file = str(path)
+
+    def refused(what: str) -> ConfigError:
+        return ConfigError([Problem(file, 0, "", what)])
+
+    try:
+        if path.is_fifo():
+            raise refused("is a pipe; a regular file is needed")
+        with path.open("rb") as stream:
+            data = stream.read(LIMIT_BYTES + 1)
+    except FileNotFoundError:
+        raise refused("does not exist") from None
+    except IsADirectoryError:
+        raise refused("is a directory; a file is needed") from None
+    except PermissionError:
+        raise refused("may not be read by this user") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise refused(f"cannot be read: {error}") from None
+    if len(data) > LIMIT_BYTES:
+        raise refused(f"is larger than {LIMIT_BYTES >> 20} MB")
+    return parse_bytes(data, file)
+
+
+def parse_bytes(data: bytes, file: str) -> Config:
+    """UTF-8 bytes to a Config; ConfigError names the line of the first byte that is not UTF-8."""
+    try:
+        return parse(data.decode("utf-8"), file)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError([Problem(file, line, "", f"byte 0x{data[error.start]:02x} is not UTF-8 text")]) from None
+
+
+def load(path: Path | None) -> Config:
+    """The file named by the user, or else the default file when there is one, or else the defaults."""
+    if path is None:
+        path = Path(DEFAULT_FILE)
+        if not path.exists():
+            return Config()
+    return read(path)
+
+
+# ---- writing ----------------------------------------------------------------------------------------------------------------------
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_value(v) for v in value) + "]"
+    return value.isoformat() if isinstance(value, date) else repr(value)
+
+
+def as_toml(config: Config) -> str:
+    """The whole configuration, defaults included, as TOML that reads back equal. Keys without a value are comments."""
+    blocks = [(f"[{name}]", getattr(config, name), "") for name in TABLES]
+    blocks += [("[[source]]", item, item.kind) for item in config.sources] + [("[[feed]]", item, item.kind) for item in config.feeds]
+    out = []
+    for header, item, kind in blocks:
+        lines = [header] + ([f'type = "{kind}"'] if kind else [])
+        for spec in fields(item):
+            value = getattr(item, spec.name)
+            lines.append(f"# {spec.name} is not set: {spec.metadata['rule'].what}" if value is None else f"{spec.name} = {_value(value)}")
+        out.append("\n".join(lines))
+    return "\n\n".join(out) + "\n"

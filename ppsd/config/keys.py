@@ -1,0 +1,134 @@
+"""Symmetric keys: the key files of chrony (chrony.keys(5)) and of ntp and ntpsec (ntp.keys(5)), read as one format.
+
+A line is ``ID [TYPE] KEY [ADDRESSES]``, comments begin with ``#``, ``%``, ``;`` or ``!``. TYPE defaults to MD5 (chrony). KEY is ``HEX:...``
+or ``ASCII:...``; without a prefix it is hexadecimal when longer than 20 characters (ntp) and text otherwise. ADDRESSES (ntp) are the comma
+separated addresses or prefixes from which the key is accepted. The text never appears in a message: it is secret.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ppsd.config.access import AccessList, Rule, prefix_complaint
+from ppsd.config.tables import Config
+from refclock.schema import ConfigError, Problem
+
+KINDS = ("MD5", "SHA1", "SHA256", "AES128", "AES256")
+"""In the order of enum mac_type (native/mac.h)."""
+WEAK = ("MD5", "SHA1")
+"""RFC 8573 section 2 deprecates MD5; SHA-1 is no better a MAC when keyed by mere concatenation."""
+SECRET_BYTES = {"AES128": 16, "AES256": 32}
+ALIASES = {"M": "MD5", "SHA": "SHA1", "AES": "AES128"} | {
+    f"AES{dash}{bits}{end}": f"AES{bits}" for dash in ("", "-") for bits in (128, 256) for end in ("", "CMAC", "-CMAC")
+}
+"""How the peers name the same things (chrony.keys(5), ntp.keys(5), ntpsec's ntpkeygen)."""
+FOREIGN = re.compile(r"(SHA(224|384|512)|SHA3-\d+|TIGER|WHIRLPOOL|RIPEMD160|RMD160|MDC2|BLAKE2[BS]\d*|CMAC|DES|[SNA])\Z")
+TEXT_LENGTH = 20
+"""Longest KEY that ntp takes for text."""
+
+
+@dataclass(frozen=True, slots=True)
+class SymmetricKey:
+    """``prefixes``: where it is accepted from; none = from anywhere."""
+
+    key_id: int
+    kind: str
+    secret: bytes = field(repr=False)
+    prefixes: tuple[str, ...] = ()
+
+    def ranges(self) -> tuple[tuple[int, int], ...]:
+        """``prefixes`` for native/access.h; empty = from anywhere."""
+        return AccessList(Rule(prefix, "allow") for prefix in self.prefixes).ranges() if self.prefixes else ()
+
+
+def _secret(text: str) -> bytes | None:
+    prefix, colon, rest = text.partition(":")
+    if colon and prefix.upper() == "ASCII":
+        return rest.encode()
+    hexadecimal = rest if colon and prefix.upper() == "HEX" else text if len(text) > TEXT_LENGTH else None
+    if hexadecimal is None:
+        return text.encode()
+    try:
+        return bytes.fromhex(hexadecimal)
+    except ValueError:
+        return None
+
+
+def _read(words: list[str]) -> SymmetricKey | str:
+    """A key, or what is wrong."""
+    if not re.fullmatch(r"[0-9]{1,10}", words[0]) or not 0 < int(words[0]) < 1 << 32:
+        return "a key begins with its number, 1 to 4294967295"
+    kind, rest = "MD5", words[1:]
+    if len(rest) > 1:
+        kind, rest = rest[0].upper(), rest[1:]
+        kind = ALIASES.get(kind, kind)
+    if not rest:
+        return f"key {words[0]} has no secret; a line is NUMBER TYPE SECRET"
+    if kind not in KINDS:
+        known = "is not supported" if FOREIGN.match(kind) else "is not known"
+        return f"key {words[0]}: its type {known}; allowed: {', '.join(KINDS)}"
+    if len(rest) > 2:
+        return f"key {words[0]}: too many words; a line is NUMBER TYPE SECRET [ADDRESS,ADDRESS...]"
+    prefixes = tuple(rest[1].split(",")) if len(rest) == 2 else ()
+    for prefix in prefixes:
+        complaint = prefix_complaint(prefix)
+        if complaint:
+            return f"key {words[0]}: {prefix} {complaint}"
+    secret = _secret(rest[0])
+    if not secret:
+        return f"key {words[0]}: its secret is no hexadecimal number of whole bytes (text longer than {TEXT_LENGTH} needs ASCII: before it)"
+    needed = SECRET_BYTES.get(kind, len(secret))
+    if len(secret) != needed:
+        return f"key {words[0]}: a secret of {kind} has {needed} bytes ({2 * needed} digits after HEX:), this one has {len(secret)}"
+    return SymmetricKey(int(words[0]), kind, secret, prefixes)
+
+
+def parse_keys(text: str, allow_weak: bool) -> tuple[tuple[SymmetricKey, ...], list[tuple[int, str]]]:
+    """The keys by number, and (line, what is wrong) of every line that is none. MD5 and SHA1 are wrong unless ``allow_weak``."""
+    keys: dict[int, SymmetricKey] = {}
+    problems: list[tuple[int, str]] = []
+    for line, words in _lines(text):
+        key = _read(words)
+        if isinstance(key, str):
+            problems.append((line, key))
+        elif key.key_id in keys:
+            problems.append((line, f"key {key.key_id} is there already"))
+        elif key.kind in WEAK and not allow_weak:
+            what = f"key {key.key_id} is of type {key.kind}, which is weak; use AES128, or allow it with keys.weak = true"
+            problems.append((line, what))
+        else:
+            keys[key.key_id] = key
+    return tuple(keys[i] for i in sorted(keys)), problems
+
+
+def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split()
+        if words and words[0][0] not in "#%;!":
+            comment = next((i for i, word in enumerate(words) if word.startswith("#")), len(words))
+            yield number, words[:comment]
+
+
+def read_keys(config: Config) -> tuple[SymmetricKey, ...]:
+    """The keys of ``keys.file``. ConfigError: what is wrong with it, by line; it is a secret, so others must not be able to read it."""
+    path = config.keys.file
+    if not path:
+        return ()
+    try:
+        with Path(path).open(encoding="utf-8", errors="replace") as stream:
+            if os.fstat(stream.fileno()).st_mode & (stat.S_IROTH | stat.S_IWOTH):
+                raise ConfigError([Problem(path, 0, "", f"everybody may read these secrets; run: chmod 640 {path}")])
+            keys, problems = parse_keys(stream.read(1 << 20), config.keys.weak)
+    except OSError as error:
+        raise ConfigError([Problem(path, 0, "", f"the key file cannot be read: {error.strerror}")]) from error
+    found = [Problem(path, line, "", what) for line, what in problems]
+    if config.server.broadcast and config.server.broadcast_key not in {key.key_id for key in keys}:
+        found.append(Problem(path, 0, "", f"has no key {config.server.broadcast_key}, which server.broadcast_key names"))
+    if found:
+        raise ConfigError(found)
+    return keys

@@ -1,0 +1,172 @@
+"""The tables of refclock.toml, but for sources and feeds (refclock.config): keys, ranges, defaults."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any
+
+from ppsd.config.access import PRIVATE, AccessList, prefix_complaint
+from refclock import BUILD_DATE
+from refclock.config import Feed, Source, absolute_path, run_directory, thermometer
+from refclock.schema import key
+
+
+def parse_endpoint(text: str) -> tuple[str, int] | None:
+    """``IPv4:PORT`` or ``[IPv6]:PORT`` to (address, port); None when it is neither or the port is not 1..65535."""
+    match = re.fullmatch(r"(?:\[([^\[\]\s]+)\]|([0-9.]+)):([0-9]{1,5})", text, re.ASCII)
+    if match is None or not 1 <= int(match[3]) <= 65535:
+        return None
+    try:
+        _ = IPv6Address(match[1]) if match[1] else IPv4Address(match[2])
+    except ValueError:
+        return None
+    return match[1] or match[2], int(match[3])
+
+
+def _endpoint(text: str) -> str | None:
+    return None if parse_endpoint(text) else 'must be an address and port like "0.0.0.0:123" or "[::]:123"'
+
+
+def _interface(text: str) -> str | None:
+    return None if re.fullmatch(r"[^\s/:]{1,15}", text) else "is no interface name; they are listed by: ip link"
+
+
+@dataclass(frozen=True, slots=True)
+class ClockConfig:
+    """``steer``: whether CLOCK_REALTIME is disciplined. ``step``: when it may be stepped ("start": by the first corrections of a boot and
+    after somebody else's step). ``panic_s``: once it was right in this boot, a larger error is a mistake, not drift, and left alone (as in
+    ntpd). ``holdover_limit_s``: longest holdover. ``max_bound_ms``: beyond it leap 3. ``cpu_latency_us``: see ppsd/wakeup.py.
+    ``temperature``: the thermometer nearest to the crystal, followed only while that helps."""
+
+    steer: str = key("none", "who sets the system clock", choices=("none", "kernel"))
+    step: str = key("start", "when the system clock may be stepped", choices=("start", "always", "never"))
+    panic_s: float = key(1000.0, "seconds", low=1, high=1e9)
+    holdover_limit_s: float = key(86400.0, "seconds", low=0, high=31_536_000)
+    max_bound_ms: float = key(1000.0, "milliseconds", low=0.001, high=16_000)
+    temperature: str = key("auto", '"auto", "off" or a thermometer\'s file', check=thermometer)
+    cpu_latency_us: int | None = key(None, "microseconds in which a processor must wake; not set: as the system likes", low=0, high=10_000)
+    not_before: date = key(date.fromisoformat(BUILD_DATE), "a date like 2026-11-21, without quotes")  # noqa: RUF009 (key() makes a field)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """The NTP server. ``threads`` None: one per core, at most 4. ``interface``: only that one ("" = all). ``symmetric``: answer mode 1,
+    authenticated only. ``broadcast``: addresses to which the time is sent every 2**``broadcast_poll`` s with key ``broadcast_key``."""
+
+    enabled: bool = key(True, "true or false")
+    listen: tuple[str, ...] = key(("0.0.0.0:123", "[::]:123"), 'a list like ["0.0.0.0:123", "[::]:123"]', check=_endpoint)
+    threads: int | None = key(None, "a whole number", low=1, high=64)
+    interface: str = key("", 'a network interface such as "eth0", or "" for all', empty=True, check=_interface)
+    client_table_mib: int = key(16, "mebibytes", low=1, high=4096)
+    symmetric: bool = key(False, "true or false")
+    leap_smear: bool = key(False, "true or false")
+    smear_public: bool = key(False, "true or false")
+    broadcast: tuple[str, ...] = key((), 'a list like ["192.168.1.255:123"]', check=_endpoint)
+    broadcast_key: int = key(0, "the number of a key, 0 for none", low=0, high=2**32 - 1)
+    broadcast_poll: int = key(6, "log2 of seconds", low=3, high=17)
+
+
+@dataclass(frozen=True, slots=True)
+class AccessConfig:
+    """Who may ask; the longest prefix decides, none means denied. ``authenticated``: only with a key. ``ignore``: silence.
+    ``denied``: whether those are told (KoD DENY, now and then) or met with silence."""
+
+    allow: tuple[str, ...] = key(PRIVATE, 'a list like ["192.168.0.0/16", "2001:db8::/32"]', check=prefix_complaint)
+    authenticated: tuple[str, ...] = key((), 'a list like ["203.0.113.0/24"]', check=prefix_complaint)
+    deny: tuple[str, ...] = key((), 'a list like ["192.168.9.0/24"]', check=prefix_complaint)
+    ignore: tuple[str, ...] = key((), 'a list like ["192.168.9.7"]', check=prefix_complaint)
+    denied: str = key("kod", "what the denied are told", choices=("kod", "silence"))
+
+    def rules(self) -> AccessList:
+        """Made ready."""
+        return AccessList.of({action: getattr(self, action) for action in ("allow", "authenticated", "deny", "ignore")})
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsConfig:
+    """How much one client may ask: ``rate`` requests/s for ever (0: no limit), ``burst`` at once; one of ``leak`` beyond it is answered all
+    the same (0: none), for a flood in somebody's name must not starve him. ``kod_rate``: kisses-o'-death/s, in all. ``cpu_limit``: share
+    of a core per thread above which unknown clients are turned away before known ones."""
+
+    rate: float = key(8.0, "requests a second", low=0, high=1e9)
+    burst: int = key(32, "requests", low=1, high=1_000_000_000)
+    leak: int = key(16, "one of so many", low=0, high=1_000_000)
+    kod_rate: float = key(4.0, "a second", low=0, high=1e6)
+    cpu_limit: float = key(1.0, "a share", low=0.01, high=1)
+
+
+@dataclass(frozen=True, slots=True)
+class KeysConfig:
+    """Symmetric keys in chrony's or ntp's format. ``weak``: MD5 and SHA1 too."""
+
+    file: str = key("", 'an absolute path, or "" for no keys', empty=True, check=absolute_path)
+    weak: bool = key(False, "true or false")
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """``directory``: sockets and the timescale record. ``state``: what survives a restart."""
+
+    directory: str = key("/run/refclock", "an absolute path", check=run_directory)
+    state: str = key("/var/lib/refclock", "an absolute path", check=absolute_path)
+
+
+@dataclass(frozen=True, slots=True)
+class LeapConfig:
+    """The table of leap seconds (IERS format; tzdata ships it)."""
+
+    file: str = key("/usr/share/zoneinfo/leap-seconds.list", "an absolute path", check=absolute_path)
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """The log goes to standard error."""
+
+    format: str = key("text", "the form of a line", choices=("text", "json"))
+    level: str = key("info", "the least important level shown", choices=("debug", "info", "warning", "error"))
+
+
+@dataclass(frozen=True, slots=True)
+class SimulationConfig:
+    """``run --sim`` only. ``pulse``: whether the receiver gives one. ``offset_s``: true time minus this machine's clock at the start."""
+
+    receiver: str = key("ublox8", "a receiver that the simulator knows")
+    baud: int = key(9600, "the simulated line's speed", low=4800, high=921600)
+    pulse: bool = key(True, "true or false")
+    offset_s: float = key(0.0, "seconds", low=-1e9, high=1e9)
+    seed: int = key(1, "a whole number", low=0, high=2**63 - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole file. ``file`` names where it came from ("" = defaults) and does not count in comparisons."""
+
+    clock: ClockConfig = field(default_factory=ClockConfig)
+    server: ServerConfig = field(default_factory=ServerConfig)
+    access: AccessConfig = field(default_factory=AccessConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    keys: KeysConfig = field(default_factory=KeysConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+    leap: LeapConfig = field(default_factory=LeapConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    simulation: SimulationConfig = field(default_factory=SimulationConfig)
+    sources: tuple[Source, ...] = ()
+    feeds: tuple[Feed, ...] = ()
+    file: str = field(default="", compare=False)
+
+
+TABLES: Mapping[str, type[Any]] = {
+    "clock": ClockConfig,
+    "server": ServerConfig,
+    "access": AccessConfig,
+    "limits": LimitsConfig,
+    "keys": KeysConfig,
+    "run": RunConfig,
+    "leap": LeapConfig,
+    "log": LogConfig,
+    "simulation": SimulationConfig,
+}

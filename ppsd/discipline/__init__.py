@@ -1,0 +1,1 @@
+"""What time is it? Samples to the served timescale and its bound. Pure."""

@@ -1,0 +1,430 @@
+"""The engine: the whole daemon minus the machine.
+
+``handle(event) -> effects``. It owns every machine (sources, leap seconds, selection, timescale) and is the one place that knows whether
+we are synchronised. It has no clock, no I/O and no log: time comes in with the event, what is to be done goes out as effects, so the same
+object runs behind devices (``ppsd.run``) and in simulated time (``refclock_sim.world``).
+
+Modes: ACQUIRE (no timescale) -> CONVERGE (second known, few samples) -> TRACK (locked) <-> HOLDOVER (no usable source: the bound grows
+until the limit, then ACQUIRE and leap 3).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from ppsd.config.tables import Config
+from ppsd.discipline.events import (
+    ClockStepped,
+    Configured,
+    Effect,
+    Event,
+    Feed,
+    Labelled,
+    LeapFileRead,
+    Note,
+    Persist,
+    Publish,
+    Pulsed,
+    PulseFound,
+    Received,
+    Sampled,
+    SkySeen,
+    SourceFound,
+    SourceLost,
+    TemperatureLost,
+    TemperatureRead,
+    Ticked,
+)
+from ppsd.discipline.leap import LeapKeeper
+from ppsd.discipline.selection import Candidate, Choice, outvoted, select
+from ppsd.discipline.source import LABEL_FRESH_NS, LABEL_REFID, Source
+from ppsd.discipline.steering import Discipline
+from ppsd.discipline.tempcomp.compensation import Following
+from ppsd.discipline.tempcomp.model import Temperature
+from ppsd.discipline.timescale import Timescale, refid_text
+from ppsd.snapshot import Mode, Snapshot, SourceStatus, Verdict
+from refclock.sample import NS, Instant, Leap, LeapNotice, Sample, SourceId
+from refclock.timescales import DAY_S
+
+TICK_NS = NS
+LOCK_SAMPLES = 8
+"""Accepted samples of the selected source before TRACK: the seed's five and three that confirmed it."""
+PERSIST_FIRST_NS, PERSIST_NS = 300 * NS, 3600 * NS
+WORSE = 2.0
+"""A source that comes while we hold over is taken up unless its bound is this much worse than what we still have."""
+RESUME_BOUND_NS = 100_000_000
+"""A record left by an earlier run is resumed below this bound: pulses can still be rounded by it."""
+LEAP_TAKEN_NS = NS // 10
+"""A step of the system clock is the leap second when it differs from one second by less."""
+VERDICTS = {
+    Mode.ACQUIRE: Verdict.NO_TIME,
+    Mode.CONVERGE: Verdict.ACQUIRING,
+    Mode.TRACK: Verdict.LOCKED,
+    Mode.HOLDOVER: Verdict.HOLDOVER,
+}
+LEAP_WORDS = ("normal", "insert", "delete", "unsynchronised")
+
+
+class Engine:
+    """``state``: what the last run persisted. ``resume``: the record that it left published, from the same boot. ``battery_s``: POSIX
+    second that the battery clock shows at ``at``, None without one or when the system clock is kept."""
+
+    def __init__(
+        self,
+        config: Config,
+        state: Mapping[str, float | int | str],
+        at: Instant,
+        *,
+        simulated: bool,
+        version: str,
+        pid: int,
+        resume: Publish | None = None,
+        battery_s: int | None = None,
+    ) -> None:
+        not_before = config.clock.not_before
+        self.not_before_s = int(datetime(not_before.year, not_before.month, not_before.day, tzinfo=UTC).timestamp())
+        self.config = config
+        self.version, self.pid, self.simulated = version, pid, simulated
+        self.mode = Mode.ACQUIRE
+        self.temperature = None if config.clock.temperature == "off" else Temperature(state)
+        battery_ns = None if battery_s is None else battery_s * NS - at.mono_ns
+        self.sources = {SourceId(s.name): Source(s, self.not_before_s, state, battery_ns, self.temperature) for s in config.sources}
+        self.leaps = LeapKeeper()
+        self.timescale = Timescale(simulated, round(config.clock.holdover_limit_s * NS), config.clock.max_bound_ms * 1e6)
+        self._following = Following(self.temperature, self.timescale) if self.temperature is not None else None
+        self.selected: SourceId | None = None
+        self.choice = Choice(None, frozenset(), {})
+        self._started = at
+        self._deadline = at.mono_ns + TICK_NS
+        self._persist_at = at.mono_ns + PERSIST_FIRST_NS
+        self._decided_at = at.mono_ns
+        self._discipline = Discipline(config.clock, synchronised=resume is not None and resume.stratum > 0)
+        self._steps = 0
+        self._contradicting: set[SourceId] = set()  # whose labels name other seconds than the ones served from others
+        resumed = resume is not None and self.timescale.resume(resume, at.mono_ns)
+        if resumed and self.timescale.bound_ns(at.mono_ns) < RESUME_BOUND_NS:
+            self.mode = Mode.HOLDOVER
+            if self._following is not None:
+                self._following.resumed()
+        else:
+            self.timescale.drop()
+
+    # ---- events in, effects out --------------------------------------------------------------------------------------------------
+
+    def handle(self, event: Event) -> list[Effect]:
+        """Take one event; events must come in the order of their instants."""
+        at = event.at
+        present = self.timescale.present(at.mono_ns)
+        out: list[Effect] = []
+        match event:
+            case Received():
+                source = self.sources[event.source]
+                trusted = source.verdict.trusted
+                table = self.leaps.table
+                samples = source.received(event.data, at, event.byte_ns, self.leaps, present)
+                if self.leaps.table != table and self.timescale.estimate is not None:  # 23:59:60 is being stated now
+                    out.append(self._record(at))
+                self._after_labels(source, trusted, samples, at, out)
+            case Pulsed():
+                source = self.sources[event.source]
+                sample = source.pulsed(event.edge, present)
+                if news := source.pulse_news():
+                    out.append(Note("pulses changed", "warning", {"source": source.id, "what": news}))
+                if sample is not None:
+                    self._after_sample(source, sample, at, out)
+            case Labelled():
+                source = self.sources[event.source]
+                trusted = source.verdict.trusted
+                samples = source.labelled(event.label, self.leaps, present)
+                self._after_labels(source, trusted, samples, at, out)
+            case SkySeen():
+                self.sources[event.source].seen(event.sky)
+            case Sampled():
+                self._sampled(event, at, out)
+            case SourceFound():
+                self.sources[event.source].found(event.what)
+                out.append(Note("source found", "info", {"source": event.source, "what": event.what}))
+            case PulseFound():
+                self.sources[event.source].pulse_found(event.path, event.over_usb, event.bias_us, event.how)
+                out.append(Note("pulse found", "info", {"source": event.source, "what": event.path, "stamped": event.how}))
+            case SourceLost():
+                what = "source lost" if self.sources[event.source].present else "source missing"
+                self.sources[event.source].lost(event.why)
+                out.append(Note(what, "warning", {"source": event.source, "why": event.why}))
+            case Configured():
+                self.sources[event.source].cable.told = event.pulse_set
+                fields = {"source": event.source, "receiver": event.identity, **event.results}
+                out.append(Note(event.what, "info" if event.complete else "warning", fields))
+            case ClockStepped():
+                self._stepped(event, out)
+            case LeapFileRead():
+                self._leap_file(event, out)
+            case TemperatureRead() | TemperatureLost() if self._following is not None:
+                bent, notes = self._following.read(event, self.mode is Mode.HOLDOVER)
+                out += [self._record(at), *notes] if bent else notes
+            case TemperatureRead() | TemperatureLost():
+                pass
+            case Ticked():
+                for source in self.sources.values():
+                    source.kept_error_ns = event.kept_error_ns
+        if at.mono_ns >= self._deadline:
+            self._tick(at, out)
+        return out
+
+    def deadline(self) -> int | None:
+        """Raw instant at which a ``Ticked`` is wanted."""
+        return self._deadline
+
+    def _stepped(self, event: ClockStepped, out: list[Effect]) -> None:
+        known = self.timescale.estimate is not None
+        step = self.leaps.near(self.timescale.tai_at(event.at.mono_ns)) if known else 0
+        if step and abs(event.by_ns + step * NS) < LEAP_TAKEN_NS:
+            out.append(Note("leap second taken by the system clock", "info", {"by_s": event.by_ns / NS}))
+            return
+        self._steps += 1
+        self._discipline.anew()
+        self._deadline = min(self._deadline, event.at.mono_ns)  # put right at once
+        out.append(Note("system clock stepped", "warning", {"by_s": event.by_ns / NS, "served_time": "not affected"}))
+
+    def _sampled(self, event: Sampled, at: Instant, out: list[Effect]) -> None:
+        source = self.sources[event.source]
+        if not source.sampled(event.sample, self.timescale.present(at.mono_ns)):
+            return
+        if event.sample.leap in (Leap.INSERT, Leap.DELETE):
+            utc_s = self.leaps.table.tai_to_utc_ns(event.sample.tai_ns) // NS
+            step = 1 if event.sample.leap is Leap.INSERT else -1
+            self.leaps.notice(source.id, LeapNotice(None, step, (utc_s // DAY_S + 1) * DAY_S, at), utc_s)
+        self._after_sample(source, event.sample, at, out)
+
+    def _leap_file(self, event: LeapFileRead, out: list[Effect]) -> None:
+        e = self.timescale.estimate
+        before = self.leaps.schedule(e.tai_ns)[2] if e is not None else None
+        self.leaps.read(event.table, event.path)
+        if e is not None and before is not None and self.leaps.schedule(e.tai_ns)[2] != before:
+            out.append(Note("leap second table changed the present TAI-UTC", "error", {"was": before}))
+            self._relearn(event.at, out)
+
+    def _after_labels(self, source: Source, trusted_before: bool, samples: list[Sample], at: Instant, out: list[Effect]) -> None:
+        if source.verdict.trusted != trusted_before:
+            what, level = ("labels trusted", "info") if source.verdict.trusted else ("labels not trusted", "warning")
+            out.append(Note(what, level, {"source": source.id, "why": source.verdict.why}))
+        if source.contradicts and self.selected in (None, source.id):
+            out.append(Note("second given up", "error", {"source": source.id, "why": source.pairing.why}))
+            self._relearn(at, out)
+            return
+        if source.contradicts != (source.id in self._contradicting):
+            self._contradicting ^= {source.id}
+            if source.contradicts:
+                out.append(Note("sources disagree", "warning", {"source": source.id, "why": source.pairing.why}))
+        if samples:
+            self._after_sample(source, samples[-1], at, out)
+
+    def _relearn(self, at: Instant, out: list[Effect]) -> None:
+        """The second was wrong: better no time than a wrong one."""
+        for source in self.sources.values():
+            source.forget()
+        self.timescale.drop()
+        self.selected = None
+        self._discipline.anew()
+        self._enter(Mode.ACQUIRE, at, out)
+        out.append(self._record(at))
+
+    # ---- decisions ---------------------------------------------------------------------------------------------------------------
+
+    def _after_sample(self, source: Source, sample: Sample, at: Instant, out: list[Effect]) -> None:
+        if self.selected in (None, source.id) or at.mono_ns - self._decided_at > TICK_NS:
+            self._decide(at, out)
+        served = source.id == self.selected and self.mode in (Mode.CONVERGE, Mode.TRACK)
+        if served and sample.at.era == at.era and not self.leaps.near(sample.tai_ns):
+            offset = self.leaps.table.tai_to_utc_ns(sample.tai_ns) - sample.at.real_ns
+            out.append(Feed(sample.at, offset, sample.uncertainty_ns, self.leaps.announced(sample.tai_ns)))
+
+    def _decide(self, at: Instant, out: list[Effect]) -> None:
+        """Choose a source and serve its estimate, or hold over."""
+        now = at.mono_ns
+        self._decided_at = now
+        candidates = [c for s in self.sources.values() if not s.config.noselect and (c := s.candidate(now)) is not None]
+        candidates = self._without_pulled(candidates, at, out)
+        before = self.choice
+        known = self.timescale.estimate is not None
+        voters = [s for s in self.sources.values() if not known and s.verdict.trusted and not s.config.noselect]
+        odd = outvoted({s.id: s.place_ns for s in voters if now - s.label_mono_ns < LABEL_FRESH_NS})
+        choice = select([c for c in candidates if c.source not in odd], self.selected)
+        self.choice = Choice(choice.selected, choice.agreeing, choice.falsetickers | odd)
+        for name, by_ns in self.choice.falsetickers.items():
+            if name not in before.falsetickers:
+                out.append(Note("sources disagree", "warning", {"source": name, "by_s": by_ns / NS}))
+        best = self.choice.selected
+        held = self.timescale.bound_ns(now) if self.mode is Mode.HOLDOVER else math.inf
+        if best is None or best.estimate.bound_ns >= min(self.timescale.max_bound_ns, WORSE * held):
+            self.selected = None
+            self._hold(at, out)
+            return
+        if best.source != self.selected:
+            out.append(Note("source selected", "info", {"source": best.source, "bound_ns": round(best.estimate.bound_ns)}))
+        self.selected = best.source
+        if known and now < self.timescale.valid_until_ns:
+            jump = best.estimate.tai_ns - self.timescale.tai_at(now)
+            if abs(jump) > self.timescale.bound_ns(now) + best.estimate.bound_ns:
+                out.append(Note("served time corrected beyond its bound", "error", {"by_ns": jump}))
+        for source in self.sources.values():
+            source.own_labels = source.id == best.source and best.refid == LABEL_REFID
+            source.rivalled = source.id != best.source
+        self.timescale.adopt(best.estimate, best.reference_mono_ns, "SIM" if self.simulated else best.refid)
+        if self._following is not None:
+            out += self._following.adopted(best)
+        self._enter(Mode.TRACK if best.estimate.samples >= LOCK_SAMPLES else Mode.CONVERGE, at, out)
+        out.append(self._record(at))
+
+    def _without_pulled(self, candidates: list[Candidate], at: Instant, out: list[Effect]) -> list[Candidate]:
+        """Leave out who drags the time away; when it was served, go back to what was known before that."""
+        for c in candidates:
+            source = self.sources[c.source]
+            pull, was = source.pull, source.pull.before
+            if c.refid != LABEL_REFID:
+                pull.add(c.estimate)
+            if any(pull.seen_by(c.estimate, o.estimate) for o in candidates if o is not c):
+                pull.acquit()
+            if pull.before is not None and was is None:
+                out.append(Note("time pulled away", "warning", {"source": c.source, "by_ppm": pull.rate * 1e6, "why": pull.words}))
+                if c.source == self.selected:
+                    self.timescale.adopt(pull.before, pull.before.mono_ns, "SIM" if self.simulated else c.refid)
+                    out.append(self._record(at))
+            elif was is not None and pull.before is None:
+                out.append(Note("time as expected again", "info", {"source": c.source}))
+        return [c for c in candidates if self.sources[c.source].pull.before is None]
+
+    def _hold(self, at: Instant, out: list[Effect]) -> None:
+        """No source to believe: run on by the map, as long as the limits allow."""
+        if self.timescale.estimate is None:
+            return
+        for source in self.sources.values():
+            source.rivalled = bool(self.choice.falsetickers)
+        if at.mono_ns >= self.timescale.valid_until_ns:
+            self.timescale.drop()
+            for source in self.sources.values():  # there is nothing left that would speak against it
+                source.pull.acquit()
+            self._enter(Mode.ACQUIRE, at, out)
+            out.append(self._record(at))
+        elif self.mode is not Mode.HOLDOVER:
+            self._enter(Mode.HOLDOVER, at, out)
+        if self._following is not None:
+            bent, notes = self._following.hold(at.mono_ns)
+            out += [self._record(at), *notes] if bent else notes
+
+    def _enter(self, mode: Mode, at: Instant, out: list[Effect]) -> None:
+        if mode is not self.mode:
+            fields: dict[str, str | int | float | bool | None] = {"was": self.mode.value}
+            if self.timescale.estimate is not None:
+                fields["bound_ns"] = round(self.timescale.bound_ns(at.mono_ns))
+            out.append(Note(f"mode {mode.value}", "warning" if mode in (Mode.HOLDOVER, Mode.ACQUIRE) else "info", fields))
+            self.mode = mode
+
+    def _tick(self, at: Instant, out: list[Effect]) -> None:
+        """Once a second: notice what did not happen, steer, save."""
+        self._deadline = at.mono_ns + TICK_NS
+        if at.mono_ns - self._decided_at >= TICK_NS:
+            self._decide(at, out)
+        if self.config.clock.steer == "kernel" and self.mode is not Mode.ACQUIRE:
+            allowance_ns = 0.0 if self.selected is None else self.sources[self.selected].allowance_ns
+            out.append(self._discipline.steer(at.mono_ns, self.timescale, self.leaps, allowance_ns))
+        if at.mono_ns >= self._persist_at and self.mode is Mode.TRACK:
+            self._persist_at = at.mono_ns + PERSIST_NS
+            out.append(Persist(self.state()))
+
+    def _record(self, at: Instant) -> Publish:
+        tai_ns = self.timescale.tai_at(at.mono_ns) if self.timescale.estimate is not None else self._system_tai(at)
+        # as of a day ago: a leap second that was goes on standing in the record, for it is smeared until noon after it
+        return self.timescale.record(*self.leaps.schedule(tai_ns - DAY_S * NS))
+
+    def _system_tai(self, at: Instant) -> int:
+        return self.leaps.table.utc_to_tai_ns(at.real_ns)
+
+    # ---- what is told ------------------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, float | int | str]:
+        """What the next start wants to know; empty while nothing was learned."""
+        state: dict[str, float | int | str] = {}
+        if self.mode is Mode.TRACK and self.timescale.estimate is not None:
+            state["rate"] = self.timescale.estimate.rate
+            state["utc_s"] = self.leaps.table.tai_to_utc_ns(self.timescale.estimate.tai_ns) // NS
+        for source in self.sources.values():
+            state |= source.state()
+        return state | self.temperature.state() if self.temperature is not None else state
+
+    def snapshot(self, at: Instant) -> Snapshot:
+        """Everything that people and programs may want to see, as of ``at``."""
+        now = at.mono_ns
+        scale = self.timescale if self.timescale.present(now) is not None else None
+        e = scale.estimate if scale is not None else None
+        tai_ns = scale.tai_at(now) if scale is not None else self._system_tai(at)
+        utc_ns = self.leaps.table.tai_to_utc_ns(tai_ns)
+        verdict = VERDICTS[self.mode]
+        if self.mode is Mode.ACQUIRE and any(s.present for s in self.sources.values()):
+            verdict = Verdict.ACQUIRING
+        held = (now - self.timescale.reference_mono_ns) / NS if self.mode is Mode.HOLDOVER else None
+        return Snapshot(
+            version=self.version,
+            pid=self.pid,
+            simulated=self.simulated,
+            uptime_s=(now - self._started.mono_ns) / NS,
+            utc=f"{datetime.fromtimestamp(utc_ns // NS, UTC):%Y-%m-%dT%H:%M:%S}.{utc_ns % NS:09d}Z",
+            mode=self.mode.value,
+            verdict=verdict.value,
+            why=self._degraded(now) if verdict is Verdict.LOCKED else self._why(now),
+            stages=self._stages(),
+            stratum=1 if scale is not None else 0,
+            refid=refid_text(self.timescale.refid) if scale is not None else "INIT",
+            leap=LEAP_WORDS[self.leaps.announced(tai_ns) if scale is not None else Leap.UNSYNCHRONISED],
+            leap_pending=self.leaps.pending(tai_ns),
+            tai_offset_s=self.leaps.schedule(tai_ns)[2],
+            bound_ns=round(scale.bound_ns(now)) if scale is not None else None,
+            frequency_ppm=-self.timescale.rate * 1e6 if e is not None else None,
+            skew_ppm=e.skew * 1e6 if e is not None else None,
+            system_offset_ns=utc_ns - at.real_ns if scale is not None else None,
+            holdover_s=held,
+            holdover_left_s=(self.timescale.valid_until_ns - now) / NS if held is not None else None,
+            steering=self.config.clock.steer,
+            clock_steps=self._steps,
+            sources=tuple(self._source_status(s, at, tai_ns if scale is not None else None) for s in self.sources.values()),
+            temperature=self.temperature.status() if self.temperature is not None and self.temperature.sensor else None,
+        )
+
+    def _degraded(self, now: int) -> str:
+        """Why a locked clock is not as good as it could be, "" when it is."""
+        best = self.choice.selected
+        if best is None or best.refid != LABEL_REFID or not self.sources[best.source].has_pulse:
+            return ""
+        return f"by messages only: {self.sources[best.source].why(now)}"
+
+    def _why(self, now: int) -> str:
+        if not self.sources:
+            return "no receiver is configured and none was found"
+        if self.choice.falsetickers and self.choice.selected is None:
+            return "the sources disagree and none can be believed"
+        if self.mode is Mode.CONVERGE:
+            return "the second is known, learning the frequency"
+        return next(iter(self.sources.values())).why(now)
+
+    def _stages(self) -> tuple[tuple[str, bool], ...]:
+        sources = self.sources.values()
+        return (
+            ("source found", any(s.present for s in sources)),
+            ("second known", any(s.verdict.trusted if s.has_label else s.pulse.estimator.ready for s in sources)),
+            ("pulses numbered", any(s.pulse.estimator.ready for s in sources)),
+            ("locked", self.mode is Mode.TRACK),
+        )
+
+    def _source_status(self, source: Source, at: Instant, served_tai_ns: int | None) -> SourceStatus:
+        by = self.choice.falsetickers.get(source.id)
+        if source.id == self.selected:
+            tally, why = "*", "selected"
+        elif by is not None:
+            tally, why = "x", f"disagrees by {by / NS:+.6f} s"
+        elif source.id in self.choice.agreeing:
+            tally, why = "+", "agrees"
+        else:
+            tally, why = "?", source.why(at.mono_ns)
+        return source.status(at, tally, why, served_tai_ns)

@@ -1,0 +1,180 @@
+"""The served timescale: an affine map from CLOCK_MONOTONIC_RAW to TAI, with the bound that goes with it.
+
+Between estimator (which knows sources) and the published record (which knows nothing else). Adopting a new estimate replaces the map;
+without one the old map runs on and its bound grows by the record's own rule (native/timescale.h), in this process and in the server alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ppsd.discipline.estimator import Estimate
+from ppsd.discipline.events import Publish
+from refclock.sample import NS
+from refclock.timing.pairing import Present
+
+PRECISION = -23
+"""log2 s: 119 ns, about what one clock_gettime costs on a Raspberry Pi 4 (measured order; RFC 5905 section 7.3)."""
+
+
+class Timescale:
+    """The map in force, or none before the first measurement."""
+
+    def __init__(self, simulated: bool, holdover_limit_ns: int, max_bound_ns: float) -> None:
+        self.simulated = simulated
+        self.holdover_limit_ns = holdover_limit_ns
+        self.max_bound_ns = max_bound_ns
+        self.estimate: Estimate | None = None
+        self.turn: Turn | None = None
+        """What the temperature has made of the map since."""
+        self.reference_mono_ns = 0
+        self.valid_until_ns = 0
+        self.refid = 0
+
+    def adopt(self, estimate: Estimate, reference_mono_ns: int, refid: str) -> None:
+        """Serve ``estimate`` from now on.
+
+        ``reference_mono_ns``: raw instant of the last measurement in it; ``refid``: up to four ASCII letters.
+        """
+        self.estimate, self.turn = estimate, None
+        self.reference_mono_ns = reference_mono_ns
+        self.refid = refid_number(refid)
+        self._limit()
+
+    def follow(self, turn: Turn) -> None:
+        """The temperature has changed since the map was adopted. Needs a map."""
+        self.turn = turn
+        self._limit()
+
+    def unlearn(self, plain: Estimate) -> None:
+        """What the temperature made of the map is not to be believed: it goes on as it is, with a bound that covers ``plain`` as well."""
+        e = self.estimate
+        assert e is not None
+        apart = abs(e.tai_ns - plain.tai_ns - round((e.mono_ns - plain.mono_ns) * (1 + plain.rate)))
+        self.estimate = replace(
+            e,
+            bound_ns=max(e.bound_ns, plain.bound_ns) + apart,
+            bound_rate=max(e.bound_rate, plain.bound_rate) + abs(e.rate - plain.rate),
+            bound_wander_ns=max(e.bound_wander_ns, plain.bound_wander_ns),
+        )
+        if self.turn is not None:
+            self.turn = replace(self.turn, doubt_ns=abs(self.turn.ns), doubt_rate=abs(self.turn.rate))
+        self._limit()
+
+    def _limit(self) -> None:
+        self.valid_until_ns = min(self.reference_mono_ns + self.holdover_limit_ns, self._reaches(self.max_bound_ns))
+
+    def resume(self, record: Publish, at_mono_ns: int) -> bool:
+        """Go on from the record that an earlier run of this boot left. False when it is of no use (expired, another kind of run)."""
+        if record.simulated != self.simulated or record.stratum == 0 or not record.raw_ns <= at_mono_ns < record.valid_until_raw_ns:
+            return False
+        skew = record.bound_rate / 4
+        self.estimate = Estimate(
+            record.raw_ns, record.tai_ns, record.rate, record.bound_ns, record.bound_rate, record.bound_wander_ns, record.bound_ns, skew, 0
+        )
+        self.reference_mono_ns = record.reference_raw_ns
+        self.valid_until_ns = record.valid_until_raw_ns
+        self.refid = record.refid
+        return True
+
+    def drop(self) -> None:
+        """Nothing is known any more."""
+        self.estimate = self.turn = None
+
+    def present(self, mono_ns: int) -> Present | None:
+        """The map as pairing needs it at ``mono_ns``; None when there is none or its holdover has ended."""
+        e = self.estimate
+        if e is None or mono_ns >= self.valid_until_ns:
+            return None
+        return Present(*self._anchor(e), self.bound_ns(mono_ns))
+
+    def _anchor(self, e: Estimate) -> tuple[int, int, float]:
+        """(raw ns, TAI ns there, rate) of the straight line that holds now."""
+        if self.turn is None:
+            return e.mono_ns, e.tai_ns, e.rate
+        return self.turn.mono_ns, self.tai_at(self.turn.mono_ns), e.rate + self.turn.rate / NS
+
+    @property
+    def rate(self) -> float:
+        """d(TAI)/d(raw) - 1 now. Needs a map."""
+        assert self.estimate is not None
+        return self._anchor(self.estimate)[2]
+
+    def bound_ns(self, mono_ns: int) -> float:
+        """Error bound at ``mono_ns``. Needs a map."""
+        e = self.estimate
+        assert e is not None
+        dt = max(0, mono_ns - e.mono_ns)
+        bound = e.bound_ns + e.bound_rate * dt + e.bound_wander_ns * float((dt / NS) ** 1.5)
+        return bound if self.turn is None else bound + self.turn.doubt_ns + self.turn.doubt_rate * max(0, mono_ns - self.turn.mono_ns) / NS
+
+    def tai_at(self, mono_ns: int) -> int:
+        """TAI at ``mono_ns``. Needs a map."""
+        e = self.estimate
+        assert e is not None
+        straight = e.tai_ns + (mono_ns - e.mono_ns) + round((mono_ns - e.mono_ns) * e.rate)
+        return straight if self.turn is None else straight + round(self.turn.ns + self.turn.rate * (mono_ns - self.turn.mono_ns) / NS)
+
+    def _reaches(self, limit_ns: float) -> int:
+        """Raw instant at which the bound reaches ``limit_ns``, by bisection to a second within the holdover limit."""
+        e = self.estimate
+        assert e is not None
+        low, high = 0, self.holdover_limit_ns // NS + 1
+        if self.bound_ns(e.mono_ns + high * NS) < limit_ns:
+            return e.mono_ns + high * NS
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self.bound_ns(e.mono_ns + middle * NS) < limit_ns:
+                low = middle
+            else:
+                high = middle
+        return e.mono_ns + low * NS
+
+    def record(self, leap_tai_ns: int, leap_step_s: int, tai_offset_s: int) -> Publish:
+        """The map as the server reads it; without a map an unsynchronised record (stratum 0)."""
+        e = self.estimate
+        if e is None:
+            return Publish(0, 0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0, 0, 0, tai_offset_s, refid_number("INIT"), PRECISION, 0, self.simulated)
+        raw_ns, tai_ns, rate = self._anchor(e)
+        grows = e.bound_rate
+        if self.turn is not None:  # (a + b)^1.5 <= a^1.5 + 1.5 a^0.5 b + b^1.5: a bound that is anchored later never grows more slowly
+            grows += (1.5 * e.bound_wander_ns * ((raw_ns - e.mono_ns) / NS) ** 0.5 + self.turn.doubt_rate) / NS
+        return Publish(
+            raw_ns=raw_ns,
+            tai_ns=tai_ns,
+            rate=rate,
+            bound_ns=self.bound_ns(raw_ns),
+            bound_rate=grows,
+            bound_wander_ns=e.bound_wander_ns,
+            root_delay_ns=0,
+            reference_raw_ns=self.reference_mono_ns,
+            valid_until_raw_ns=self.valid_until_ns,
+            leap_tai_ns=leap_tai_ns,
+            leap_step_s=leap_step_s,
+            tai_offset_s=tai_offset_s,
+            refid=self.refid,
+            precision=PRECISION,
+            stratum=1,
+            simulated=self.simulated,
+        )
+
+
+def refid_number(text: str) -> int:
+    """Four ASCII characters, left-justified and zero-padded, in host order (RFC 5905 figure 12)."""
+    return int.from_bytes(text.encode("ascii")[:4].ljust(4, b"\0"), "big")
+
+
+def refid_text(number: int) -> str:
+    """Inverse of ``refid_number``."""
+    return number.to_bytes(4, "big").rstrip(b"\0").decode("ascii", "replace")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """From raw ``mono_ns`` on the phase is ``ns`` + ``rate`` (ns/s) beyond a straight line, in doubt by ``doubt_ns`` + ``doubt_rate``."""
+
+    mono_ns: int
+    ns: float
+    rate: float
+    doubt_ns: float
+    doubt_rate: float

@@ -1,0 +1,1 @@
+"""NTP's packets as values. Pure."""

@@ -1,0 +1,1 @@
+"""What every process needs: control socket, signals, log, exit codes."""

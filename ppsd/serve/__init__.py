@@ -1,0 +1,1 @@
+"""The serve process: network, no privilege, no device."""

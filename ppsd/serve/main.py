@@ -1,0 +1,246 @@
+"""The serve process: NTP on the network, from the record that the clock process publishes.
+
+It only sets up the C threads (``ppsd.server``) and then sleeps: its one loop wakes for a question on ``serve.sock``, a signal, or the
+watchdog. It needs no device and no privilege once the port is bound; the sockets may also be handed over by systemd (LISTEN_FDS,
+sd_listen_fds(3)), and then ``server.listen`` is not looked at. Nothing here talks to the clock process: it may die, come back or never
+have been there, and the threads go on with the last record, whose bound grows by its own rule, or say LI 3.
+
+SIGTERM, SIGINT: end, 0. SIGHUP: the configuration and the key file are read again; bad ones are refused and the old ones stay. Rules,
+limits and keys are replaced while serving, without losing a request; only other addresses, threads, interface or table size make the
+sockets anew (requests that wait in their queues are lost then, and NTP clients ask again).
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import select
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from ppsd.config.file import load
+from ppsd.config.keys import SymmetricKey, read_keys
+from ppsd.config.tables import Config, ServerConfig, parse_endpoint
+from ppsd.process.control import ControlServer
+from ppsd.process.exit_codes import complain
+from ppsd.process.lifecycle import Signals, notify
+from ppsd.process.log import open_log
+from ppsd.serve.ntp_server import NtpServer, ServerRules
+from ppsd.serve.timestamping import stamping
+from refclock.kernel.host import Host
+from refclock.schema import ConfigError
+
+FIRST_FD = 3
+"""SD_LISTEN_FDS_START (sd_listen_fds(3))."""
+THREADS = 4
+"""Threads unless configured: a Pi has as many cores, and one alone answers some 300 000 requests/s."""
+CLIENTS_TOLD = 4000
+"""Clients in one answer: some 200 octets each, and an answer is at most 1 MB (ppsd.control)."""
+BEAT_S = 10.0
+"""Between two beats of the watchdog: the unit's WatchdogSec is at least three times that."""
+
+
+def inherited_sockets() -> list[int]:
+    """The UDP sockets that systemd handed to this very process; the variables are taken away so that no child believes them."""
+    pid, count = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
+    os.environ.pop("LISTEN_FDNAMES", None)
+    if pid != str(os.getpid()) or not count.isdigit():
+        return []
+    fds = list(range(FIRST_FD, FIRST_FD + min(int(count), 32)))  # SRV_SOCKETS_MAX of native/server.h
+    for fd in fds:
+        os.set_inheritable(fd, False)
+    return fds
+
+
+def rules_of(config: Config, keys: tuple[SymmetricKey, ...]) -> ServerRules:
+    """What the server threads go by."""
+    limits = config.limits
+    return ServerRules(
+        ranges=config.access.rules().ranges(),
+        keys=keys,
+        rate=limits.rate,
+        burst=limits.burst,
+        leak=limits.leak,
+        kod_rate=limits.kod_rate,
+        cpu_limit=limits.cpu_limit,
+        tell_denied=config.access.denied == "kod",
+        symmetric=config.server.symmetric,
+        smear=config.server.leap_smear,
+    )
+
+
+def socket_part(server: ServerConfig) -> ServerConfig:
+    """What needs new sockets when it changes; the rest as if it were default."""
+    plain = ServerConfig()
+    return replace(
+        server,
+        symmetric=plain.symmetric,
+        leap_smear=plain.leap_smear,
+        smear_public=plain.smear_public,
+        broadcast=plain.broadcast,
+        broadcast_key=plain.broadcast_key,
+        broadcast_poll=plain.broadcast_poll,
+    )
+
+
+def open_server(config: Config, rules: ServerRules, run_dir: Path, fds: list[int]) -> NtpServer:
+    """The server of ``config``, listening but not started. OSError: which address, why, who has it, what to do."""
+    own = config.server
+    addresses = [] if fds else [a for text in own.listen if (a := parse_endpoint(text)) is not None]
+    threads = own.threads or min(len(os.sched_getaffinity(0)), THREADS)
+    try:
+        table = own.client_table_mib << 20
+        return NtpServer(run_dir / "timescale", addresses, rules, threads=threads, fds=fds, table_bytes=table, interface=own.interface)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            holders = Host().port_holders(addresses)
+            if holders:
+                raise OSError(errno.EADDRINUSE, f"{error.strerror}; held by {', '.join(holders)}") from error
+        raise
+
+
+class Serve:
+    """One run of the server on one set of sockets. OSError: no address, no control socket."""
+
+    def __init__(self, config: Config, keys: tuple[SymmetricKey, ...], run_dir: Path, fds: list[int], started_s: float) -> None:
+        self._started_s = started_s
+        self.config, self.keys = config, keys
+        self.log = open_log(config.log.format, config.log.level, "serve")
+        self._activated = bool(fds)
+        self._server = open_server(config, rules_of(config, keys), run_dir, fds)
+        try:
+            self._control = ControlServer(run_dir / "serve.sock", self._answer)
+        except OSError:
+            self._server.close()
+            raise
+        self._server.start()
+        self._broadcast_s = 0.0
+        self._broadcast_failed = ""
+        self.addresses = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self._server.bound_addresses]
+        self.log.info("serving", addresses=", ".join(self.addresses))
+        notify(f"READY=1\nSTATUS=serving NTP on {', '.join(self.addresses)}")
+
+    def configure(self, config: Config, keys: tuple[SymmetricKey, ...]) -> None:
+        """Other rules, limits and keys from now on."""
+        self._server.configure(rules_of(config, keys))
+        self.config, self.keys = config, keys
+        self._broadcast_s = 0.0
+        self.log.info("rules, limits and keys renewed")
+
+    def _answer(self, line: str) -> str:
+        verb, _, argument = line.partition(" ")
+        if verb == "clients":
+            most = min(int(argument), CLIENTS_TOLD) if argument.isdecimal() else CLIENTS_TOLD
+            found = self._server.clients()
+            return json.dumps({"known": len(found), "clients": [asdict(client) for client in found[:most]]})
+        if verb == "access":
+            try:
+                action, rule = self.config.access.rules().explain(argument)
+            except ValueError as error:
+                return json.dumps({"error": str(error)})
+            return json.dumps({"action": action, "prefix": rule.prefix if rule else "", "source": rule.source if rule else ""})
+        if line != "snapshot":
+            return json.dumps({"error": f"unknown verb {line[:32]!r}; known: snapshot, clients, access"})
+        return json.dumps(
+            {
+                "pid": os.getpid(),
+                "uptime_s": time.monotonic() - self._started_s,
+                "addresses": self.addresses,
+                "socket_activated": self._activated,
+                "counters": self._server.counters(),
+                "interfaces": [asdict(interface) for interface in stamping()],
+            }
+        )
+
+    def _broadcast(self) -> None:
+        """Send the broadcasts when their time has come; failures are told when they change."""
+        own, now_s = self.config.server, time.monotonic()
+        if not own.broadcast or now_s < self._broadcast_s:
+            return
+        self._broadcast_s = now_s + 2.0**own.broadcast_poll
+        failed = ""
+        for text in own.broadcast:
+            endpoint = parse_endpoint(text)
+            assert endpoint is not None
+            try:
+                self._server.broadcast(*endpoint, own.broadcast_key, own.broadcast_poll)
+            except OSError as error:
+                failed = error.strerror or str(error)
+        if failed and failed != self._broadcast_failed:
+            self.log.warning("broadcast failed", problem=failed)
+        self._broadcast_failed = failed
+
+    def wait(self, signals: Signals, until_s: float | None) -> None:
+        """Answer questions until a signal came or ``until_s`` (time.monotonic) has come."""
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(signals.wake, select.POLLIN)
+        while until_s is None or time.monotonic() < until_s:
+            self._broadcast()
+            pause_s = BEAT_S if until_s is None else max(0.0, min(BEAT_S, until_s - time.monotonic()))
+            if self.config.server.broadcast:
+                pause_s = max(0.0, min(pause_s, self._broadcast_s - time.monotonic()))
+            ready = {fd for fd, _ in poll.poll(pause_s * 1000)}
+            if self._control.fileno() in ready:
+                self._control.handle_ready()
+            notify("WATCHDOG=1")
+            if signals.wake in ready:
+                signals.drain()
+                return
+
+    def close(self) -> None:
+        """Give up addresses and socket."""
+        self._control.close()
+        self._server.close()
+
+
+def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | None) -> int:
+    """Serve until told to stop, or for ``duration_s``; 0, or 78: a bad key file. OSError: no address, no control socket.
+
+    ``simulated`` changes nothing here: a simulated record says so itself.
+    """
+    del simulated
+    started_s = time.monotonic()
+    until_s = None if duration_s is None else started_s + duration_s
+    signals = Signals()
+    run_dir.mkdir(parents=True, exist_ok=True)
+    fds = inherited_sockets()
+    try:
+        keys = read_keys(config)
+    except ConfigError as error:
+        return complain(error)
+    serve = Serve(config, keys, run_dir, fds, started_s)
+    try:
+        while not signals.stop and (until_s is None or time.monotonic() < until_s):
+            serve.wait(signals, until_s)
+            if signals.reload and not signals.stop:
+                signals.reload = False
+                serve = _reload(serve, run_dir, fds, started_s)
+    finally:
+        notify("STOPPING=1")
+        serve.close()
+    return 0
+
+
+def _reload(serve: Serve, run_dir: Path, fds: list[int], started_s: float) -> Serve:
+    """The server under the configuration as it is now on disk, or as it was when that is bad."""
+    old, old_keys = serve.config, serve.keys
+    try:
+        renewed = load(Path(old.file) if old.file else None)
+        keys = read_keys(renewed)  # refused before anything is given up
+        if (socket_part(renewed.server), renewed.log) == (socket_part(old.server), old.log):
+            serve.configure(renewed, keys)
+            return serve
+    except ConfigError as error:
+        for problem in error.problems:
+            serve.log.error("configuration refused, the old one stays", problem=str(problem))
+        return serve
+    serve.close()
+    try:
+        return Serve(renewed, keys, run_dir, fds, started_s)
+    except OSError as error:
+        serve = Serve(old, old_keys, run_dir, fds, started_s)
+        serve.log.error("configuration refused, the old one stays", problem=error.strerror)
+        return serve

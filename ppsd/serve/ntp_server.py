@@ -1,0 +1,271 @@
+"""The NTP server: the only importer of the C extension ``ppsd._server`` (native/server.h, native/packet.h).
+
+``NtpServer`` starts C threads that answer from the timescale record without the GIL; Python only sets them up and reads their counters.
+``PacketPath`` is the very same decision, ``pkt_respond``, as a function of bytes and instants: what the simulator's world and the property
+tests run is what the network gets.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+from ppsd.config.access import MAPPED
+from ppsd.config.keys import KINDS, SymmetricKey
+from ppsd.discipline.events import Publish
+from ppsd.serve._server import ffi, lib
+
+if TYPE_CHECKING:
+    from ppsd.serve._server import CliClient, MacKeys, Ranges, Srv
+
+ACTIONS: Final = tuple(ffi.string(lib.pkt_action_name(i)).decode() for i in range(lib.PKT_ACTIONS))
+REASONS: Final = tuple(ffi.string(lib.pkt_reason_name(i)).decode() for i in range(lib.PKT_REASONS))
+"""The words of enum pkt_action and enum pkt_reason, in order."""
+
+_HINTS: Final = {
+    errno.EACCES: "ports below 1024 need CAP_NET_BIND_SERVICE or socket activation",
+    errno.EADDRINUSE: "another NTP server has it (ss -ulnp says which); stop that one, or use another port",
+    errno.EADDRNOTAVAIL: "no interface has this address yet",
+    errno.EINVAL: "give a numeric IPv4 or IPv6 address, 0.0.0.0 and :: for all",
+    errno.ENOSPC: "too many addresses",
+    errno.EPROTOTYPE: "the descriptor handed over is no UDP socket",
+    errno.ENODEV: "there is no such interface; ip link lists them",
+    errno.ENOKEY: "no key of that number is in the key file",
+    errno.EAGAIN: "not synchronised",
+}
+_OWN_COUNTS: Final = (
+    "unstamped",
+    "stepped",
+    "receive_errors",
+    "departures",
+    "kernel_drops",
+    "filters",
+    "blocked",
+    "let_through",
+    "receive_buffer",
+)
+"""The rest of struct srv_counts."""
+_COPY: Final = 4096
+"""Clients copied at once (64 bytes each)."""
+
+
+def _checked(result: int, doing: str) -> None:
+    if result < 0:
+        hint = _HINTS.get(-result)
+        raise OSError(-result, f"{doing}: {os.strerror(-result)}{'; ' + hint if hint else ''}")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerRules:
+    """struct srv_rules (native/server.h): who is answered, and how. ``ranges`` as of ``AccessList.ranges``; rates per second."""
+
+    ranges: tuple[tuple[int, int], ...]
+    keys: tuple[SymmetricKey, ...] = ()
+    rate: float = 0.0
+    burst: int = 1
+    leak: int = 0
+    kod_rate: float = 0.0
+    cpu_limit: float = 1.0
+    tell_denied: bool = False
+    symmetric: bool = False
+    smear: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """One client as the table has it. ``address``: an address, or the /64 that it stands for. ``interval_s``: between requests, averaged;
+    None before the second one. Times ago in seconds."""
+
+    address: str
+    packets: int
+    drops: int
+    interval_s: float | None
+    last_s: float
+    first_s: float
+    version: int
+    authenticated: bool
+    interleaved: bool
+
+
+def _client(c: CliClient, now_ns: int) -> Client:
+    if not c.flags & lib.CLI_IPV6:
+        address = str(IPv4Address(c.network & 0xFFFFFFFF))
+    elif c.flags & lib.CLI_WHOLE:
+        address = f"{str(IPv6Address(c.network)).removeprefix('::')} (local)"
+    else:
+        address = str(IPv6Network((c.network << 64, 64)))
+    interval = c.interval_ms / 1e3 if c.packets > 1 else None
+    last_s, first_s = max(0, now_ns - c.last_ns) / 1e9, max(0.0, now_ns / 1e9 - c.first_s)
+    authenticated, interleaved = bool(c.flags & lib.CLI_MAC), bool(c.flags & lib.CLI_INTERLEAVED)
+    return Client(address, c.packets, c.drops, interval, last_s, first_s, c.version, authenticated, interleaved)
+
+
+def _ranges(ranges: Sequence[tuple[int, int]]) -> Ranges:
+    array = ffi.new("struct acl_range[]", len(ranges))
+    for i, (first, action) in enumerate(ranges):
+        array[i].first.high, array[i].first.low, array[i].action = first >> 64, first & (1 << 64) - 1, action
+    return array
+
+
+def _key_set(keys: Sequence[SymmetricKey]) -> MacKeys:
+    """The caller's, to be handed over or destroyed. Ids ascend and secrets fit their kind (ppsd.keys)."""
+    cell = ffi.new("struct mac_keys **")
+    _checked(lib.mac_create(len(keys), cell), "making room for keys")
+    for key in keys:
+        ranges = key.ranges()
+        result = lib.mac_add(cell[0], key.key_id, KINDS.index(key.kind), key.secret, len(key.secret), _ranges(ranges), len(ranges))
+        if result < 0:
+            lib.mac_destroy(cell[0])
+            _checked(result, f"taking key {key.key_id}")
+    return cell[0]
+
+
+class PacketPath:
+    """``pkt_respond`` on one record at a time, about 2 us a call. Not for several threads at once."""
+
+    def __init__(self, record: Publish) -> None:
+        self._context = ffi.new("struct pkt_context *")
+        self._outcome = ffi.new("struct pkt_outcome *")
+        self._context.source.low = MAPPED | 0x7F000001
+        self._reply = ffi.new("uint8_t[]", lib.PKT_REPLY_MAX)
+        self._bytes = ffi.buffer(self._reply)
+        self.publish(record)
+
+    def publish(self, record: Publish) -> None:
+        """Answer from ``record`` from now on."""
+        r = self._context.record
+        r.raw_ns, r.tai_ns, r.rate = record.raw_ns, record.tai_ns, record.rate
+        r.bound_ns, r.bound_rate, r.bound_wander_ns = record.bound_ns, record.bound_rate, record.bound_wander_ns
+        r.root_delay_ns, r.reference_raw_ns = record.root_delay_ns, record.reference_raw_ns
+        r.valid_until_raw_ns = record.valid_until_raw_ns
+        r.leap_tai_ns, r.leap_step_s, r.tai_offset_s = record.leap_tai_ns, record.leap_step_s, record.tai_offset_s
+        r.refid, r.precision, r.stratum, r.simulated = record.refid, record.precision, record.stratum, int(record.simulated)
+
+    def respond(self, request: bytes, rx_raw_ns: int, tx_raw_ns: int, source_port: int = 1024) -> tuple[bytes, str, str]:
+        """(reply, action, reason) for a request that arrived and leaves at these raw instants; an empty reply is silence."""
+        context, outcome = self._context, self._outcome
+        context.rx_raw_ns = rx_raw_ns
+        context.tx_raw_ns = tx_raw_ns
+        context.source_port = source_port
+        length = lib.pkt_respond(context, request, len(request), self._reply, outcome)
+        return self._bytes[:length], ACTIONS[outcome.action], REASONS[outcome.reason]
+
+
+def respond(request: bytes, record: Publish, rx_raw_ns: int, tx_raw_ns: int, source_port: int = 1024) -> tuple[bytes, str, str]:
+    """``PacketPath.respond`` for a single packet."""
+    return PacketPath(record).respond(request, rx_raw_ns, tx_raw_ns, source_port)
+
+
+class NtpServer:
+    """NTP on UDP at ``addresses`` (numeric host, port; port 0 picks one) and on the bound sockets ``fds`` (socket activation; the caller
+    keeps them). IPv4 and IPv6 are separate: give both. The record at ``timescale_path`` may appear later; until then replies say LI 3.
+    ``table_bytes``: memory for the clients. ``interface``: serve only that one.
+
+    Raises OSError when an address cannot be had, with the address and what to do.
+    """
+
+    def __init__(
+        self,
+        timescale_path: str | Path,
+        addresses: Sequence[tuple[str, int]],
+        rules: ServerRules,
+        *,
+        threads: int = 1,
+        fds: Sequence[int] = (),
+        table_bytes: int = 1 << 20,
+        interface: str = "",
+    ) -> None:
+        cell = ffi.new("struct srv **")
+        made = lib.srv_create(os.fsencode(timescale_path), threads, table_bytes, interface.encode(), cell)
+        _checked(made, f"making an NTP server of {threads} threads")
+        self._handle: Srv | None = cell[0]
+        try:
+            self.configure(rules)
+            for host, port in addresses:
+                _checked(lib.srv_listen(self._srv, host.encode(), port), f"listening at {host} port {port}")
+            for fd in fds:
+                _checked(lib.srv_adopt(self._srv, fd), f"serving the inherited socket {fd}")
+        except OSError:
+            self.close()
+            raise
+        self.bound_addresses: Final = self._bound()
+        """(host, port) of every address served, in the order given."""
+
+    @property
+    def _srv(self) -> Srv:
+        if self._handle is None:
+            raise ValueError("the NTP server is closed")
+        return self._handle
+
+    def _bound(self) -> tuple[tuple[str, int], ...]:
+        host, port = ffi.new("char[]", lib.SRV_HOST_MAX), ffi.new("uint16_t *")
+        bound: list[tuple[str, int]] = []
+        while lib.srv_bound(self._srv, len(bound), host, port) == 0:
+            bound.append((ffi.string(host).decode(), port[0]))
+        return tuple(bound)
+
+    def configure(self, rules: ServerRules) -> None:
+        """Put rules in force, also while serving: no request is lost. OSError (EINVAL) when they make no sense; the old ones stay."""
+        own = ffi.new("struct srv_rules *")
+        ranges = _ranges(rules.ranges)
+        own.ranges, own.range_count = ranges, len(rules.ranges)
+        own.rate, own.burst, own.leak = rules.rate, rules.burst, rules.leak
+        own.kod_rate, own.cpu_limit, own.tell_denied = rules.kod_rate, rules.cpu_limit, int(rules.tell_denied)
+        own.symmetric, own.smear = int(rules.symmetric), int(rules.smear)
+        if rules.keys:
+            own.keys = _key_set(rules.keys)
+        _checked(lib.srv_configure(self._srv, own), "putting the rules in force")
+
+    def clients(self) -> list[Client]:
+        """Everybody in the table, the latest first; a copy made while serving, about 1 us a client."""
+        place, some, found = ffi.new("size_t *"), ffi.new("struct cli_client[]", _COPY), list[Client]()
+        while copied := lib.srv_clients(self._srv, place, some, _COPY):
+            now_ns = lib.srv_now()
+            found.extend(_client(some[i], now_ns) for i in range(copied))
+        return sorted(found, key=lambda client: client.last_s)
+
+    def broadcast(self, host: str, port: int, key_id: int, poll: int) -> bool:
+        """Send one broadcast with that key; False when there is no time to send. OSError: the network, or no such key."""
+        result = lib.srv_broadcast(self._srv, host.encode(), port, key_id, poll)
+        if result == -errno.EAGAIN:
+            return False
+        _checked(result, f"sending a broadcast to {host} port {port} with key {key_id}")
+        return True
+
+    def start(self) -> None:
+        """Start answering."""
+        _checked(lib.srv_start(self._srv), "starting the NTP server threads")
+
+    def stop(self) -> None:
+        """Stop answering; the addresses stay ours and requests queue there. ``start`` goes on."""
+        lib.srv_stop(self._srv)
+
+    def close(self) -> None:
+        """Stop for good and give the addresses up."""
+        if self._handle is not None:
+            lib.srv_destroy(self._handle)
+            self._handle = None
+
+    def counters(self) -> dict[str, dict[str, int]]:
+        """Packets by action and reason since construction, zeros left out; each packet is in exactly one. ``"server"`` holds what is no
+        packet: the rest of struct srv_counts (native/server.h)."""
+        counts = ffi.new("struct srv_counts *")
+        lib.srv_count(self._srv, counts)
+        by_action = {
+            action: {reason: row[j] for j, reason in enumerate(REASONS) if row[j]}
+            for action, row in zip(ACTIONS, (counts.packets[i] for i in range(len(ACTIONS))), strict=True)
+        }
+        own = {name: getattr(counts, name) for name in _OWN_COUNTS}
+        return by_action | {"server": own}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()

@@ -1,0 +1,1 @@
+"""Hardware opened: serial ports, pulse devices, control lines."""

@@ -1,0 +1,114 @@
+"""Where receivers and pulses are on this machine: serial devices, pulse devices, and which belong together.
+
+Nothing is opened here. A serial device is a candidate when its name is one that receivers appear under; doubles (serial0 and what it
+points to, by-id links) are one. A pulse device belongs to the tty that its driver names (sysfs ``path``: N_PPS on a serial line); others
+(pps-gpio) are dealt out in order. The kernel's own timer and network cards' clocks are no receiver's pulses.
+"""
+
+from __future__ import annotations
+
+import re
+import termios
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from refclock.devices.pps import refusal
+from refclock.kernel.host import Host
+
+SERIAL_PATTERNS: Final = ("serial0", "gnss*", "ttyACM*", "ttyUSB*", "ttyAMA*", "ttyS*")
+"""Where receivers appear under /dev: the Pi's alias of its header UART, the kernel's GNSS class, USB, the Pi's and PCs' UARTs."""
+LINES: Final = {"dcd": termios.TIOCM_CAR, "cts": termios.TIOCM_CTS, "dsr": termios.TIOCM_DSR, "ri": termios.TIOCM_RI}
+"""Control lines that a pulse may be wired to, most usual first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A serial device. ``identity``: what stays when it is plugged in again under another number (its by-id name, else the path).
+    ``holders``: "gpsd (pid 412)", programs that have it open."""
+
+    path: str
+    identity: str
+    holders: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """A pulse device. ``tty``: the serial device whose line it is, "" for a pin. ``refused``: why it is nobody's pulse."""
+
+    path: str
+    driver: str
+    tty: str
+    refused: str = ""
+
+
+def _real_uart(host: Host, name: str) -> bool:
+    """Whether a ttyS has a UART behind it: PCs announce four whether there or not (type 0 is PORT_UNKNOWN, linux/serial.h)."""
+    return not re.fullmatch(r"ttyS\d+", name) or host.number(f"/sys/class/tty/{name}/type") not in (None, 0)
+
+
+def serial_devices(host: Host) -> dict[str, str]:
+    """Candidates, each device once: what it is without links, and the name that people know."""
+    found: dict[str, str] = {}
+    for pattern in SERIAL_PATTERNS:
+        for path in host.names(f"/dev/{pattern}"):
+            target = host.target(path)
+            if target not in found and _real_uart(host, target.rpartition("/")[2]):
+                found[target] = path
+    return found
+
+
+def serial_ports(host: Host) -> list[Port]:
+    """Candidates with what they are called for good and who has them."""
+    devices, identities = serial_devices(host), {host.target(link): link for link in host.names("/dev/serial/by-id/*")}
+    held = host.open_files(devices)
+    return [Port(path, identities.get(target, path), tuple(held.get(target, ()))) for target, path in devices.items()]
+
+
+def pulses(host: Host) -> list[Pulse]:
+    """Every pulse device, the refused ones too."""
+    found = []
+    for entry in host.names("/sys/class/pps/pps*"):
+        number = entry.rpartition("/")[2]
+        tty = host.text(f"{entry}/path") or ""
+        path = f"/dev/{number}"
+        found.append(Pulse(path, host.text(f"{entry}/name") or "", tty, refusal(path, host.path("/sys/class/pps"))))
+    known = {pulse.path for pulse in found}
+    return found + [Pulse(path, "", "") for path in host.names("/dev/pps*") if path not in known]  # where /sys is hidden
+
+
+def pair(host: Host, paths: Iterable[str], some: Iterable[Pulse]) -> dict[str, str]:
+    """The pulse device of each serial device; "" for those that are left without."""
+    paths, usable = list(paths), [pulse for pulse in some if not pulse.refused]
+    found: dict[str, str] = {}
+    for path in paths:
+        names = {path, host.target(path)}
+        own = next((pulse for pulse in usable if pulse.tty and (pulse.tty in names or f"/dev/{pulse.tty}" in names)), None)
+        if own is not None:
+            found[path] = own.path
+    free = [pulse.path for pulse in usable if not pulse.tty]
+    for path in paths:
+        if path not in found:
+            found[path] = free.pop(0) if free else ""
+    return found
+
+
+def control_line(path: str) -> tuple[str, str] | None:
+    """``/dev/ttyS0:dcd`` to its parts; None when it names a device."""
+    tty, separator, line = path.rpartition(":")
+    return (tty, line) if separator and line in LINES else None
+
+
+def over_usb(host: Host, path: str) -> bool | None:
+    """Whether the line of the pulse device ``path`` is polled over USB; None when its driver does not say what it is."""
+    if (parts := control_line(path)) is not None:
+        return polled(host.target(parts[0]))
+    for pulse in pulses(host):
+        if host.target(path) == pulse.path and (pulse.driver or pulse.tty):
+            return "usb" in pulse.driver.lower() or polled(pulse.tty)
+    return None
+
+
+def polled(tty: str) -> bool:
+    """Whether the lines of the serial device ``tty`` (no link) are asked over USB."""
+    return "ttyUSB" in tty or "ttyACM" in tty

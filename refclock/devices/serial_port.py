@@ -1,0 +1,152 @@
+"""A receiver's serial line: opened exclusively, read without blocking, each read stamped on both clocks (pyserial behind this door).
+
+Flow: tty -> **serial_port** -> (bytes, Instant) -> Received event. Works on UARTs, USB serial adapters, USB CDC and pseudo-terminals, also
+through symlinks. Which speed to listen at is not decided here (``refclock.detect``).
+"""
+
+from __future__ import annotations
+
+import errno
+import grp
+import os
+import termios
+from pathlib import Path
+from typing import Final
+
+import serial
+
+from refclock.devices.ports import SERIAL_PATTERNS, serial_devices
+from refclock.kernel.clocks import LocalClock
+from refclock.kernel.host import Host
+from refclock.sample import NS, Instant
+
+READ_BYTES: Final = 4096
+"""One read: the line discipline's buffer (N_TTY_BUF_SIZE, drivers/tty/n_tty.c)."""
+READS: Final = 16
+"""Reads in one call at most, so that no device can hold the caller."""
+BYTE_BITS: Final = 10
+"""8N1: start, 8 data, stop."""
+DEFAULT_BAUD: Final = 9600
+"""What a line is opened with when its speed does not matter (pseudo-terminal) or is to be found."""
+
+
+class SerialPort:
+    """``path`` at ``baud`` 8N1 raw. ``byte_ns``: line time of one byte, 0 for USB CDC, which has none.
+
+    OSError, here and in ``read``: ``strerror`` is the sentence for people (``explain``).
+    """
+
+    def __init__(self, path: str, baud: int, clock: LocalClock) -> None:
+        self.path = path
+        self._clock = clock
+        self._usb = Path(path).resolve().name.startswith("ttyACM")  # drivers/usb/class/cdc-acm.c
+        try:
+            self._port = serial.Serial(path, baud or DEFAULT_BAUD, timeout=0, exclusive=True)
+        except (OSError, ValueError) as e:
+            failure = e if isinstance(e, OSError) else OSError(errno.EINVAL, str(e))
+            raise OSError(failure.errno, explain(path, failure)) from e
+        self._tune()
+
+    @property
+    def baud(self) -> int:
+        """The speed as set."""
+        return int(self._port.baudrate)
+
+    @property
+    def byte_ns(self) -> int:
+        """Line time of one byte, ns."""
+        return 0 if self._usb else BYTE_BITS * NS // self.baud
+
+    def set_baud(self, baud: int) -> None:
+        """Change the speed; what was received before at another is thrown away."""
+        try:
+            self._port.baudrate = baud
+            self._port.reset_input_buffer()
+        except (OSError, ValueError, termios.error) as e:
+            failure = e if isinstance(e, OSError) else OSError(errno.EIO, f"cannot be set to {baud} baud: {e}")
+            raise OSError(failure.errno, explain(self.path, failure)) from e
+        self._tune()
+
+    def _tune(self) -> None:
+        """VMIN 1: with pyserial's 0 a line that hung up and one that is silent would read alike (termios(3))."""
+        try:
+            attributes = termios.tcgetattr(self._port.fileno())
+            attributes[6][termios.VMIN] = 1
+            termios.tcsetattr(self._port.fileno(), termios.TCSANOW, attributes)
+        except termios.error as e:
+            self._port.close()
+            failure = OSError(int(e.args[0]), "cannot be configured")
+            raise OSError(failure.errno, explain(self.path, failure)) from e
+
+    def fileno(self) -> int:
+        """The descriptor to wait on."""
+        return int(self._port.fileno())
+
+    def read(self) -> tuple[bytes, Instant]:
+        """All that has arrived (b"": nothing) and the instant at which the reading of it ended. OSError: the line hung up or failed."""
+        chunks: list[bytes] = []
+        for _ in range(READS):
+            try:
+                chunk = os.read(self._port.fileno(), READ_BYTES)
+            except BlockingIOError:
+                break
+            except OSError as e:
+                if chunks:
+                    break
+                raise OSError(e.errno, explain(self.path, e)) from e
+            if not chunk:
+                if chunks:
+                    break
+                raise OSError(errno.ENODEV, explain(self.path, OSError(errno.ENODEV, "hung up")))
+            chunks.append(chunk)
+        return b"".join(chunks), self._clock.now()
+
+    def write(self, data: bytes) -> int:
+        """Send ``data`` (receiver configuration); how many bytes the driver took. Never blocks."""
+        try:
+            return os.write(self._port.fileno(), data)
+        except BlockingIOError:
+            return 0
+        except OSError as e:
+            raise OSError(e.errno, explain(self.path, e)) from e
+
+    def close(self) -> None:
+        """Close the line."""
+        self._port.close()
+
+
+# ---- what went wrong ------------------------------------------------------------------------------------------------------------------
+
+
+def explain(path: str, error: OSError) -> str:
+    """What failed with this serial line, why, and what to do about it."""
+    match error.errno:
+        case errno.ENOENT:
+            return f"{path}: there is no such device; {_present()}; plug the receiver in or correct device"
+        case errno.EACCES | errno.EPERM:
+            return f"{path}: permission denied; {_group_advice(path)}"
+        case errno.EBUSY | errno.EAGAIN:
+            holder = ", ".join(Host().holders(path)) or "another program"
+            return f'{path}: {holder} has it open; stop that program, or let it share the receiver (gpsd: type = "gpsd")'
+        case errno.ENOTTY | errno.EISDIR | errno.ENXIO:
+            return f"{path}: this is no serial line; correct device"
+        case errno.ENODEV:
+            return f"{path}: the line hung up: the receiver was unplugged or its driver went away; plug it in again"
+        case errno.EIO:
+            return f"{path}: the line is dead: there is no UART behind it, or the receiver was unplugged; correct device or plug it in"
+    return f"{path}: {error.strerror or error}"
+
+
+def _present() -> str:
+    found = ", ".join(serial_devices(Host()).values())
+    return f"found instead: {found}" if found else f"looked for {', '.join(SERIAL_PATTERNS)} in /dev: none"
+
+
+def _group_advice(path: str) -> str:
+    try:
+        group = grp.getgrgid(Path(path).stat().st_gid).gr_name
+    except (OSError, KeyError):
+        group = "dialout"  # Debian's group of serial lines
+    if group == "root":
+        return "only root may use it; is a getty (serial console) on it? disable that, then: usermod -aG dialout <user>"
+    return f"add the user that runs this to the group {group}: usermod -aG {group} <user>, then log in again or restart the service"

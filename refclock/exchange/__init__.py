@@ -1,0 +1,1 @@
+"""Samples to and from other programs: chrony's SOCK, NTP shared memory, gpsd."""

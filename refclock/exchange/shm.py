@@ -1,0 +1,176 @@
+"""NTP shared memory, both ways: segments that chronyd and ntpd read, and segments that other programs write."""
+
+from __future__ import annotations
+
+import errno
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from refclock.exchange.samples import EARLIEST_S, LATEST_S, RawSample, Reject, _Writer
+from refclock.kernel._kernel import ffi, lib
+from refclock.kernel.errors import checked, live
+from refclock.sample import NS, Instant, Leap
+
+if TYPE_CHECKING:
+    from refclock.kernel._kernel import Shm
+
+
+# ---- NTP shared memory ---------------------------------------------------------------------------------------------------------------
+
+_SHM_HINTS: Final = {
+    errno.ENOENT: "its writer has not created it yet",
+    errno.EACCES: "units 0 and 1 are for root only; use unit 2 or higher, or run both programs as one user",
+    errno.EPERM: "another user owns it; remove it (ipcrm -M 0x4e5450NN) or use another unit",
+    errno.EPROTO: "neither the 96-byte nor the 80-byte layout, or nonsense in it: another program uses this key",
+    errno.ENOSPC: "kernel.shmmni is used up",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ShmSample:
+    """At CLOCK_REALTIME ``receive_ns`` the reference said ``clock_ns`` (UTC). ``precision``: log2 s."""
+
+    clock_ns: int
+    receive_ns: int
+    leap: Leap
+    precision: int
+
+
+class ShmSegment:
+    """NTP shared memory unit ``unit`` (0..255): written (``create``) or read, in whichever layout it has."""
+
+    def __init__(self, unit: int, create: bool = False, permissions: int | None = None) -> None:
+        self.unit = unit
+        self._what = f"shared memory unit {unit} (key {0x4E545030 + unit:#x})"
+        cell = ffi.new("struct shm **")
+        perm = -1 if permissions is None else permissions
+        checked(lib.shm_attach(unit, int(create), perm, cell), f"attaching {self._what}", _SHM_HINTS)
+        self._shm: Shm | None = cell[0]
+        self._sample = ffi.new("struct shm_sample *")
+        self.clashes = 0
+        """Samples lost because the writer was at work while we read."""
+
+    def write(self, clock_ns: int, receive_ns: int, leap: Leap = Leap.NORMAL, precision: int = -20) -> None:
+        """Leave one sample: UTC of the reference and CLOCK_REALTIME at that instant. OSError ERANGE: a 32-bit layout ends in 2106."""
+        self._sample.clock_ns, self._sample.receive_ns = clock_ns, receive_ns
+        self._sample.leap, self._sample.precision = leap.value, precision
+        checked(lib.shm_write(live(self._shm, self._what), self._sample), f"writing {self._what}", _SHM_HINTS)
+
+    def read(self) -> ShmSample | None:
+        """Take the sample there is; None when there is none that is new and whole. OSError EPROTO: nonsense in it."""
+        result = lib.shm_read(live(self._shm, self._what), self._sample)
+        if result == -errno.EAGAIN:
+            self.clashes += 1
+            return None
+        if checked(result, f"reading {self._what}", _SHM_HINTS) == 0:
+            return None
+        s = self._sample
+        return ShmSample(s.clock_ns, s.receive_ns, Leap(s.leap), s.precision)
+
+    def close(self) -> None:
+        """Detach; the segment stays, as its other users expect."""
+        if self._shm is not None:
+            lib.shm_detach(self._shm)
+            self._shm = None
+
+
+PRECISIONS: Final = (-30, 0)
+"""log2 s of what is written: 1 ns, the unit of the stamps, to 1 s."""
+PRECISION_UNKNOWN: Final = -20
+"""1 us, what gpsd writes for a pulse (gpsd, timehint.c)."""
+
+
+class ShmFeedWriter(_Writer):
+    """NTP shared memory segment ``unit``, created when there is none, for chronyd (``refclock SHM unit``) or ntpd (127.127.28.unit)."""
+
+    kind = "shm"
+
+    def __init__(self, unit: int, name: str = "") -> None:
+        super().__init__(name, str(unit))
+        self.unit = unit
+
+    def send(self, at: Instant, offset_ns: int, uncertainty_ns: int, leap: Leap) -> None:
+        """One sample: at ``at`` (REALTIME) reference - local was ``offset_ns``, uncertain by ``uncertainty_ns`` (0: unknown), which is
+        rounded up to a power of two s. Failure shows in ``status``."""
+        try:
+            segment = ShmSegment(self.unit, create=True)
+            try:
+                segment.write(at.real_ns + offset_ns, at.real_ns, leap, precision_of(uncertainty_ns))
+            finally:
+                segment.close()
+        except OSError as e:
+            self._failed("refused" if e.errno in (errno.EACCES, errno.EPERM) else "failed", e.strerror or str(e))
+        else:
+            self._done()
+
+    def close(self) -> None:
+        """Nothing is held open; the segment stays for its reader."""
+
+
+def precision_of(uncertainty_ns: int) -> int:
+    """log2 s, rounded up, within PRECISIONS; PRECISION_UNKNOWN for 0."""
+    if uncertainty_ns <= 0:
+        return PRECISION_UNKNOWN
+    return max(PRECISIONS[0], min(PRECISIONS[1], math.ceil(math.log2(uncertainty_ns / NS))))
+
+
+SILENT_READS: Final = 10
+"""Reads without a sample after which the segment may have been replaced: two seconds of five looks each."""
+
+
+class ShmIntake:
+    """NTP shared memory segment ``unit`` that another program writes. Poll it: it cannot wake anybody.
+
+    It stays attached while samples come; after ``SILENT_READS`` without one it is looked for again, so it may come, go and be made anew.
+    ``why``: the reason when it cannot be read, else empty.
+    """
+
+    def __init__(self, unit: int) -> None:
+        self.unit = unit
+        self.why = ""
+        self.received = 0
+        self.rejected: Counter[str] = Counter()
+        self._segment: ShmSegment | None = None
+        self._silent = 0
+
+    def read(self) -> list[RawSample]:
+        """The sample there is, if it is new and whole; an absent segment gives none."""
+        self._silent += 1
+        if self._silent > SILENT_READS:
+            self.close()
+        try:
+            segment = self.open()
+            clashes = segment.clashes
+            sample = segment.read()
+        except OSError as e:
+            self.close()
+            self.why = e.strerror or str(e)
+            if e.errno == errno.EPROTO:
+                self.rejected[Reject.NONSENSE] += 1
+            return []
+        self.why = ""
+        if segment.clashes > clashes:
+            self.rejected[Reject.CLASH] += segment.clashes - clashes
+        if sample is None:
+            return []
+        self._silent = 0
+        if not EARLIEST_S * NS <= sample.clock_ns < LATEST_S * NS:
+            self.rejected[Reject.RANGE] += 1
+            return []
+        self.received += 1
+        uncertainty_ns = round(math.ldexp(NS, max(-63, min(10, sample.precision))))
+        return [RawSample(sample.receive_ns, sample.clock_ns - sample.receive_ns, sample.leap, False, uncertainty_ns)]
+
+    def open(self) -> ShmSegment:
+        """Attach it, if it is not. OSError: absent, or no such segment."""
+        if self._segment is None:
+            self._segment, self._silent = ShmSegment(self.unit), 0
+        return self._segment
+
+    def close(self) -> None:
+        """Let the segment go; the next read looks for it again."""
+        if self._segment is not None:
+            self._segment.close()
+            self._segment = None

@@ -1,0 +1,172 @@
+"""Samples from other programs: a socket of our own that takes chrony SOCK datagrams, and NTP shared memory that others write.
+
+Flow: gpsd, satpulse, an NTP client, ... -> **intake** -> RawSample -> (shell: LocalClock and the table of leap seconds) -> Sampled event.
+What arrives is checked for form only; whether it is right is for selection to find out. Nothing that arrives raises.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import socket
+import stat
+import struct
+import sysconfig
+from collections import Counter
+from pathlib import Path
+from typing import Final
+
+from refclock.exchange.samples import EARLIEST_S, LATEST_S, RawSample, Reject, _Writer
+from refclock.sample import NS, Instant, Leap
+
+SOCK_MAGIC: Final = 0x534F434B
+"""SOCK_MAGIC of chrony's refclock_sock.c."""
+SOCK_64: Final = struct.Struct("=qqdiiii")
+"""struct sock_sample of refclock_sock.c with 64-bit time_t: tv_sec, tv_usec, offset (s), pulse, leap, padding, magic."""
+SOCK_32: Final = struct.Struct("=Iidiiii")
+"""The same with 32-bit time_t. Its seconds are read as unsigned: no reference lies before 1970."""
+
+
+class SockFeedWriter(_Writer):
+    """Datagrams to the socket that chronyd makes (``refclock SOCK path``). ``wide``: 40-byte samples, for programs with 64-bit time_t;
+    default: what this system's libc has. chrony takes both on 32-bit systems from 4.4 on, before only its own."""
+
+    kind = "sock"
+
+    def __init__(self, path: str, name: str = "", wide: bool = sysconfig.get_config_var("SIZEOF_TIME_T") != 4) -> None:
+        super().__init__(name, path)
+        self._wide = wide
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+
+    def send(self, at: Instant, offset_ns: int, uncertainty_ns: int, leap: Leap) -> None:
+        """One sample: at ``at`` (REALTIME) reference - local was ``offset_ns``. The format has no field for ``uncertainty_ns``; its stamp
+        is cut to us, which only says when: the offset keeps its ns. Failure shows in ``status``."""
+        del uncertainty_ns
+        seconds, ns = divmod(at.real_ns, NS)
+        layout = SOCK_64 if self._wide else SOCK_32
+        if not self._wide:
+            seconds &= 0xFFFF_FFFF
+        try:
+            self._socket.sendto(layout.pack(seconds, ns // 1000, offset_ns / NS, 0, leap.value, 0, SOCK_MAGIC), self.target)
+        except OSError as e:
+            self._failed(*_sock_trouble(self.target, e))
+        else:
+            self._done()
+
+    def close(self) -> None:
+        """Close our end."""
+        self._socket.close()
+
+
+def _sock_trouble(path: str, error: OSError) -> tuple[str, str]:
+    """(state, why) of a datagram that did not go."""
+    what = os.strerror(error.errno) if error.errno else str(error)
+    match error.errno:
+        case errno.ENOENT:
+            return "absent", f"there is no {path}: chronyd is not running, or its configuration lacks the line: refclock SOCK {path}"
+        case errno.ECONNREFUSED:
+            return "absent", f"nobody listens on {path}; waiting for chronyd to start"
+        case errno.EAGAIN | errno.ENOBUFS:
+            return "stalled", f"the program behind {path} does not read its samples; restart it"
+        case errno.EACCES | errno.EPERM:
+            return "refused", f"may not write to {path}: {what}; run as root, as chronyd's user, or give this user access to the directory"
+        case errno.EPROTOTYPE:
+            return "refused", f"{path} is a stream socket, not chronyd's; correct the path"
+        case errno.ENOTSOCK:
+            return "refused", f"{path} is no socket; correct the path"
+    return "failed", f"writing to {path}: {what}"
+
+
+DATAGRAMS: Final = 64
+"""Read in one call at most, so that a flood cannot hold the caller; the rest stays in the socket's queue."""
+SOCKET_MODE: Final = 0o660
+"""Owner and group may send: who can write here can move the clock."""
+
+_BIND_HINTS: Final = {errno.ENOENT: "; create its directory", errno.EACCES: "; give this user write access to its directory"}
+
+
+def parse_sock(data: bytes) -> RawSample | Reject:
+    """One chrony SOCK datagram, with 64-bit (40 bytes) or 32-bit time_t (32 bytes)."""
+    layout = {SOCK_64.size: SOCK_64, SOCK_32.size: SOCK_32}.get(len(data))
+    if layout is None:
+        return Reject.SIZE
+    seconds, us, offset_s, pulse, leap, _, magic = layout.unpack(data)
+    if magic != SOCK_MAGIC:
+        return Reject.MAGIC
+    if not (0 <= us < 1_000_000 and 0 <= seconds < LATEST_S):
+        return Reject.STAMP
+    if not math.isfinite(offset_s):
+        return Reject.NOT_FINITE
+    if not (abs(offset_s) <= 0.5 if pulse else EARLIEST_S <= seconds + offset_s < LATEST_S):
+        return Reject.RANGE
+    if not Leap.NORMAL <= leap <= Leap.UNSYNCHRONISED:
+        return Reject.LEAP
+    return RawSample(seconds * NS + us * 1000, round(offset_s * NS), Leap(leap), bool(pulse))
+
+
+class SockIntake:
+    """The socket ``path``, made here as chronyd makes its own. A socket that nobody listens on is replaced. OSError: EADDRINUSE another
+    program listens there, EEXIST the path is something else, and what bind(2) says."""
+
+    def __init__(self, path: str, mode: int = SOCKET_MODE) -> None:
+        self.path = path
+        self.received = 0
+        self.rejected: Counter[str] = Counter()
+        _remove_stale(path)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            self._socket.bind(path)
+            Path(path).chmod(mode)
+        except OSError as e:
+            self._socket.close()
+            hint = _BIND_HINTS.get(e.errno or 0, "")
+            raise OSError(e.errno, f"making the socket {path}: {e.strerror}{hint}") from e
+        self._inode = Path(path).lstat().st_ino
+
+    def fileno(self) -> int:
+        """The descriptor to wait on; -1 when closed."""
+        return self._socket.fileno()
+
+    def read(self) -> list[RawSample]:
+        """The samples that have arrived, at most DATAGRAMS; never blocks. ``received`` and ``rejected`` count."""
+        samples = []
+        for _ in range(DATAGRAMS):
+            try:
+                data = self._socket.recv(SOCK_64.size + 1)
+            except BlockingIOError:
+                break
+            sample = parse_sock(data)
+            if isinstance(sample, Reject):
+                self.rejected[sample] += 1
+            else:
+                self.received += 1
+                samples.append(sample)
+        return samples
+
+    def close(self) -> None:
+        """Close the socket, and remove its name while it is still ours."""
+        self._socket.close()
+        try:
+            if Path(self.path).lstat().st_ino == self._inode:
+                Path(self.path).unlink()
+        except FileNotFoundError:
+            pass
+
+
+def _remove_stale(path: str) -> None:
+    """Make way for a socket at ``path``: remove one that nobody listens on, and nothing else."""
+    try:
+        kind = Path(path).lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(kind):
+        raise OSError(errno.EEXIST, f"{path} is not a socket, so it is left alone; remove it or choose another path")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as probe:
+        # A listener of another type (EPROTOTYPE) or one that we may not talk to (EACCES) lives as well: only "refused" proves it dead.
+        result = probe.connect_ex(path)
+    if result == errno.ECONNREFUSED:
+        Path(path).unlink(missing_ok=True)
+    elif result != errno.ENOENT:
+        hint = "another program listens there" if result in (0, errno.EPROTOTYPE) else os.strerror(result)
+        raise OSError(errno.EADDRINUSE, f"{path} is in use: {hint}; stop that program or choose another path")

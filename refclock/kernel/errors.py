@@ -1,0 +1,26 @@
+"""What the C core returns, as OSError: what failed, why, and what to do about it.
+
+Every function of native/ returns 0 or more, or -errno. Used by all who call it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TypeVar
+
+_Handle = TypeVar("_Handle")
+
+
+def checked(result: int, doing: str, hints: dict[int, str] | None = None) -> int:
+    """``result`` when it is no error, else OSError: what failed, why, and what to do about it."""
+    if result >= 0:
+        return result
+    hint = (hints or {}).get(-result)
+    raise OSError(-result, f"{doing}: {os.strerror(-result)}{'; ' + hint if hint else ''}")
+
+
+def live(handle: _Handle | None, what: str) -> _Handle:
+    """``handle`` while it is open, else ValueError: a mistake of the caller."""
+    if handle is None:
+        raise ValueError(f"{what} is closed")
+    return handle

@@ -1,0 +1,86 @@
+"""The timescale record's file: one writer, any number of readers (native/timescale.h)."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from refclock.kernel._kernel import ffi, lib
+from refclock.kernel.errors import checked, live
+from refclock.record import Record, TimescaleReading
+from refclock.sample import Leap
+
+if TYPE_CHECKING:
+    from refclock.kernel._kernel import Tsc, TscParams
+
+
+# ---- the timescale record --------------------------------------------------------------------------------------------------------------
+
+_TIMESCALE_HINTS: Final = {
+    errno.ENOENT: "the clock process has not started yet, or the run directory is missing",
+    errno.EACCES: "the run directory must be writable for the clock process and readable for all others",
+    errno.EPROTO: "this file is no timescale record; check the run directory",
+    errno.ELOOP: "a symbolic link is not followed here; remove it",
+    errno.ENODATA: "it is just being made",
+    errno.ESTALE: "it is of an earlier boot or another version; the clock process will replace it",
+}
+
+
+class _TimescaleFile:
+    def __init__(self, path: str | Path, writable: bool) -> None:
+        self.path = str(path)
+        cell = ffi.new("struct tsc **")
+        checked(lib.tsc_open(os.fsencode(path), int(writable), cell), f"opening the timescale {self.path}", _TIMESCALE_HINTS)
+        self._tsc: Tsc | None = cell[0]
+        self._params = ffi.new("struct tsc_params *")
+
+    def close(self) -> None:
+        """Unmap it; a writer's last record stays in force."""
+        if self._tsc is not None:
+            lib.tsc_close(self._tsc)
+            self._tsc = None
+
+
+class TimescaleWriter(_TimescaleFile):
+    """The record file, created when absent and replaced when it is of an earlier boot or another version. One writer only."""
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(path, writable=True)
+
+    def publish(self, record: Record) -> None:
+        """Make ``record`` the served timescale."""
+        p = self._params
+        p.raw_ns, p.tai_ns, p.rate = record.raw_ns, record.tai_ns, record.rate
+        p.bound_ns, p.bound_rate, p.bound_wander_ns = record.bound_ns, record.bound_rate, record.bound_wander_ns
+        p.root_delay_ns, p.reference_raw_ns = record.root_delay_ns, record.reference_raw_ns
+        p.valid_until_raw_ns = record.valid_until_raw_ns
+        p.leap_tai_ns, p.leap_step_s, p.tai_offset_s = record.leap_tai_ns, record.leap_step_s, record.tai_offset_s
+        p.refid, p.precision, p.stratum, p.simulated = record.refid, record.precision, record.stratum, int(record.simulated)
+        lib.tsc_publish(live(self._tsc, self.path), p)
+
+
+class TimescaleReader(_TimescaleFile):
+    """The record file as any process may read it."""
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(path, writable=False)
+        self._reading = ffi.new("struct tsc_reading *")
+
+    def read(self) -> TimescaleReading | None:
+        """What time it is now, None before the first publication."""
+        return self.at(lib.clk_raw_ns())
+
+    def at(self, raw_ns: int) -> TimescaleReading | None:
+        """The record in force evaluated at ``raw_ns``, None before the first."""
+        p, r = self.params(), self._reading
+        if p is None:
+            return None
+        lib.tsc_at(p, raw_ns, r)
+        times = r.utc_ns, r.tai_ns, r.bound_ns, r.root_delay_ns, r.reference_utc_ns
+        return TimescaleReading(*times, r.refid, r.precision, r.stratum, Leap(r.leap), bool(r.simulated))
+
+    def params(self) -> TscParams | None:
+        """The record in force as it was published (a struct that the next call reuses), None before the first."""
+        return self._params if lib.tsc_read(live(self._tsc, self.path), self._params) == 0 else None

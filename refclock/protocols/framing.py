@@ -1,0 +1,332 @@
+"""Bytes from a receiver's line to frames: NMEA sentences, UBX frames, and junk that is only counted.
+
+First station of the flow: tty bytes + Instant -> **framing** -> nmea | ubx -> labels. Nothing is interpreted here beyond what delimits a
+frame and its checksum. The stream may begin anywhere, carry several protocols at once, lose bytes and have sentences written into the
+middle of others; therefore
+
+* a frame is looked for at every ``$`` and every ``B5 62``; frames of protocols that give no time are recognised and counted by name
+  (``foreign``), ``!`` sentences as AIS; what lies between frames is junk (noise, comments);
+* a sentence ends at ``*hh`` (the line end may be missing), or without checksum at CR or LF if it begins with an address; a ``$`` or an
+  unprintable byte inside tears it, and the search goes on behind its ``$``: a sentence written into another one is found, the outer one is
+  lost;
+* a UBX or foreign header claims a span. When the span's checksum is wrong, or while a complete correct frame lies inside it, the header was
+  a chance pair of bytes and the search goes on behind it: it swallows no good frame.
+
+What is found depends on the bytes alone, never on how reads cut them up. The buffer is bounded by the longest frame.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, deque
+from enum import Enum
+from itertools import accumulate
+from typing import Final, NamedTuple
+
+from refclock.protocols.foreign import LEADS, Doubt, Hearer, correct, span
+from refclock.sample import Instant
+
+RUN: Final = 48
+"""So many characters in a row, all of them text and all with the right eighth bit: by chance once in 2**48."""
+SET: Final = 8
+"""... and so many of them with it set: text of eight bits may happen to have few letters, "AAAA" all of even parity."""
+BREACHES: Final = 4
+SPAN: Final = 4 * RUN
+"""Four wrong eighth bits among so many characters: it is something else now. A bad cable has one now and then."""
+
+_TEXT = (*range(0x20, 0x7F), 0x0D, 0x0A)
+_GOOD = {
+    "7N2": bytes(c | 0x80 for c in _TEXT),
+    "7E1": bytes(c | (c.bit_count() & 1) << 7 for c in _TEXT),
+    "7O1": bytes(c | (~c.bit_count() & 1) << 7 for c in _TEXT),
+}
+_RUN = {bits: re.compile(b"(?=([" + re.escape(good) + b"]{%d}))" % RUN) for bits, good in _GOOD.items()}
+_BREACH = {bits: re.compile(b"[^" + re.escape(good) + b"]") for bits, good in _GOOD.items()}
+_STRIP = bytes(c & 0x7F for c in range(256))
+
+
+class SevenBits:
+    """One line. ``bits``: "7N2", "7E1" or "7O1" while its characters are such, else "". What comes out depends on the bytes alone, never on
+    how reads cut them up."""
+
+    def __init__(self) -> None:
+        self.bits = ""
+        self._tail = b""
+        self._breaches: deque[int] = deque(maxlen=BREACHES - 1)
+        self._position = 0
+
+    def strip(self, data: bytes) -> bytes:
+        """The characters: ``data`` itself, without the eighth bit from the end of the first run of RUN on."""
+        out, begin = b"", 0
+        while begin < len(data):
+            rest = data[begin:]
+            strips = bool(self.bits)
+            taken = self._ended(rest) if strips else self._begun(rest)
+            out += rest[:taken].translate(_STRIP) if strips else rest[:taken]
+            begin += taken
+            self._position += taken
+        return out
+
+    def _begun(self, data: bytes) -> int:
+        """How much of ``data`` still has eight bits."""
+        heard = self._tail + data
+        if heard.isascii():  # nothing to take away
+            self._tail = heard[-(RUN - 1) :]
+            return len(data)
+        runs = ((bits, match) for bits, run in _RUN.items() for match in run.finditer(heard))
+        found = [(match.end(1), bits) for bits, match in runs if sum(c >> 7 for c in match[1]) >= SET]
+        if not found:
+            self._tail = heard[-(RUN - 1) :]
+            return len(data)
+        end, self.bits = min(found)
+        taken = end - len(self._tail)
+        self._tail = b""
+        self._breaches.clear()
+        return taken
+
+    def _ended(self, data: bytes) -> int:
+        """How much of ``data`` has seven bits."""
+        for breach in _BREACH[self.bits].finditer(data):
+            at = self._position + breach.start()
+            if len(self._breaches) == BREACHES - 1 and at - self._breaches[0] < SPAN:
+                self.bits = ""
+                self._breaches.clear()
+                return breach.start() + 1
+            self._breaches.append(at)
+        return len(data)
+
+
+SENTENCE_MAX = 1024
+"""Longest sentence taken, ``$`` to checksum: NMEA 0183 allows 82, receivers' own sentences reach several hundred."""
+UBX_PAYLOAD_MAX = 8192
+"""Longest UBX payload taken: the largest of the u-blox interface descriptions (RXM-RAWX, NAV-SAT, MON-SPAN) stay below 4 kB."""
+UBX_OVERHEAD = 8
+"""Sync 2, class, id, length 2, checksum 2 (u-blox protocol specification, UBX frame structure)."""
+
+_SYNC = re.compile(rb"[$!\xb5]|" + LEADS)
+_BODY = re.compile(rb"[$!][\x20-\x23\x25-\x29\x2b-\x7e]*")  # printable, without $ and *
+_EMBEDDED = re.compile(rb"\$([A-Z][\x20-\x23\x25-\x29\x2b-\x7e]{5,1015})\*([0-9A-Fa-f]{2})")
+_PLAIN = re.compile(rb"[A-Z]{2}[A-Z]{3},")
+_ADDRESS = re.compile(rb"[A-Z][A-Z0-9]{2}")  # in a binary stream every 3000th byte is a $ before a line end
+_HEX = re.compile(rb"[0-9A-Fa-f]{2}")
+
+
+class FrameKind(Enum):
+    """Which decoder a frame is for."""
+
+    NMEA = "NMEA"
+    UBX = "UBX"
+
+
+class Frame(NamedTuple):
+    """One frame. ``at``: arrival of its **first** byte.
+
+    ``data``: NMEA: the text between ``$`` and ``*``; UBX: class, id, payload. ``checksum``: None when a sentence carries none; a UBX frame
+    with a wrong one is not a frame.
+    """
+
+    kind: FrameKind
+    data: bytes
+    at: Instant
+    checksum: bool | None
+
+
+def nmea_checksum(body: bytes) -> int:
+    """Exclusive or of all bytes (NMEA 0183 section 5.3), by folding one big integer: no loop over bytes."""
+    folded = int.from_bytes(body, "little")
+    shift = 512 if len(body) <= 128 else 4096
+    while shift >= 8:
+        folded ^= folded >> shift
+        shift >>= 1
+    return folded & 0xFF
+
+
+def ubx_checksum(body: bytes) -> bytes:
+    """8-bit Fletcher sums over class, id, length and payload (u-blox protocol specification, UBX checksum; RFC 1145)."""
+    sums = list(accumulate(body))
+    return bytes(((sums[-1] & 0xFF) if sums else 0, sum(sums) & 0xFF))
+
+
+class Tally(NamedTuple):
+    """What a line has brought so far. ``recognised``: frames of any protocol, ours if ``Framer.sure``; ``bits``: see seven_bits."""
+
+    received: int
+    junk: int
+    recognised: int
+    bits: str = ""
+
+
+class Framer:
+    """Cuts one receiver's bytes into frames.
+
+    ``counts``: frames by kind name, ``junk-bytes``, and why candidates were no frames: ``torn-sentence``, ``ubx-checksum``, ``ubx-length``,
+    ``ubx-bogus`` (a header around a good frame). ``sure``: frames that no chance makes: with a right checksum, or sentences without any
+    that look like standard ones. ``foreign``: frames of other protocols, by name.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._taken: Counter[str] = Counter()
+        self._hearer = Hearer()
+        self._bits = SevenBits()
+        self.sure: Counter[FrameKind] = Counter()
+        self._pending = b""
+        self._base = 0  # position in the stream of the first pending byte
+        self._chunks: deque[tuple[int, Instant, int]] = deque()  # (end position, arrival of the last byte, ns per byte)
+
+    @property
+    def foreign(self) -> Counter[str]:
+        """Frames of protocols that give no time, by name (``foreign.SWITCH``)."""
+        return self._taken + self._hearer.counts
+
+    @property
+    def tally(self) -> Tally:
+        """What has come so far."""
+        recognised = sum(self.sure.values()) + sum(self.foreign.values())
+        return Tally(self._base + len(self._pending), self.counts["junk-bytes"], recognised, self._bits.bits)
+
+    def feed(self, data: bytes, at: Instant, byte_ns: int) -> list[Frame]:
+        """Frames completed by ``data``, in order. ``at``: end of the read; ``byte_ns``: line time of one byte, 0 when unknown."""
+        data = self._bits.strip(data)
+        self._hearer.feed(data)
+        buffer = self._pending + data if self._pending else data
+        self._chunks.append((self._base + len(buffer), at, byte_ns))
+        frames: list[Frame] = []
+        position = 0
+        while True:
+            sync = _SYNC.search(buffer, position)
+            start = sync.start() if sync else len(buffer)
+            if start != position:
+                gap = buffer[position:start]
+                junk = len(gap) - gap.count(b"\r") - gap.count(b"\n")
+                if junk:
+                    self.counts["junk-bytes"] += junk
+            position = start
+            if sync is None:
+                break
+            lead = buffer[start]
+            if lead in b"$!":
+                after = self._sentence(buffer, start, frames)
+            else:
+                after = self._ubx(buffer, start, frames) if lead == 0xB5 else self._foreign(buffer, start)
+            if after is None:
+                break
+            if after == start + 1:
+                self.counts["junk-bytes"] += 1
+            position = after
+        self._pending = buffer[position:]
+        self._base += position
+        while self._chunks and self._chunks[0][0] <= self._base:
+            self._chunks.popleft()
+        return frames
+
+    def _stamp(self, offset: int) -> Instant:
+        """Arrival of the byte at ``offset`` of the buffer; offsets only grow."""
+        position = self._base + offset
+        while self._chunks[0][0] <= position:
+            self._chunks.popleft()
+        end, at, byte_ns = self._chunks[0]
+        behind_ns = (end - position - 1) * byte_ns
+        return at.shifted(-behind_ns) if behind_ns else at
+
+    def _sentence(self, buffer: bytes, start: int, frames: list[Frame]) -> int | None:
+        """Take the sentence at ``start``: position behind it, ``start`` + 1 when it is none, None when bytes are missing."""
+        match = _BODY.match(buffer, start)
+        end = match.end() if match else start + 1
+        if end - start > SENTENCE_MAX - 3:
+            self.counts["torn-sentence"] += 1
+            return start + 1
+        if end == len(buffer):
+            return None
+        stop = buffer[end]
+        if buffer[start] == 0x21:
+            return self._ship(buffer, start, end)
+        if stop == 0x2A:
+            if len(buffer) < end + 3:
+                return None
+            if not _HEX.match(buffer, end + 1):
+                self.counts["torn-sentence"] += 1
+                return start + 1
+            body = buffer[start + 1 : end]
+            good: bool | None = nmea_checksum(body) == int(buffer[end + 1 : end + 3], 16)
+            behind = end + 3
+        elif stop in b"\r\n" and _ADDRESS.match(buffer, start + 1, end):
+            body, good, behind = buffer[start + 1 : end], None, end + 1
+        else:
+            if end > start + 1:  # of "$$" only the first is lost
+                self.counts["torn-sentence"] += 1
+            return start + 1
+        self.counts["NMEA"] += 1
+        if good or (good is None and _PLAIN.match(body)):
+            self.sure[FrameKind.NMEA] += 1
+        frames.append(Frame(FrameKind.NMEA, body, self._stamp(start), good))
+        return behind
+
+    def _ship(self, buffer: bytes, start: int, end: int) -> int | None:
+        """An encapsulated sentence (NMEA 0183 section 5.3.3: AIS); anything else that begins with ``!`` is junk."""
+        if buffer[end] != 0x2A or buffer[start + 6 : start + 7] != b",":
+            return start + 1
+        if len(buffer) < end + 3:
+            return None
+        if not _HEX.match(buffer, end + 1) or nmea_checksum(buffer[start + 1 : end]) != int(buffer[end + 1 : end + 3], 16):
+            return start + 1
+        self._taken["AIS"] += 1
+        return end + 3
+
+    def _foreign(self, buffer: bytes, start: int) -> int | None:
+        """Take the frame of another protocol at ``start``; returns as ``_sentence``."""
+        claim = span(buffer, start)
+        if isinstance(claim, Doubt):
+            return None if claim is Doubt.MORE else start + 1
+        end = start + claim.length
+        if _holds_frame(buffer, start + 2, min(end, len(buffer))):
+            return start + 1
+        if len(buffer) < end:
+            return None
+        if not correct(claim.name, buffer[start:end]):
+            return start + 1
+        self._taken[claim.name] += 1
+        return end
+
+    def _ubx(self, buffer: bytes, start: int, frames: list[Frame]) -> int | None:
+        """Take the UBX frame at ``start``; returns as ``_sentence``."""
+        available = len(buffer)
+        if available < start + 2:
+            return None
+        if buffer[start + 1] != 0x62:
+            return start + 1
+        if available < start + 6:
+            return None
+        length = buffer[start + 4] | buffer[start + 5] << 8
+        if length > UBX_PAYLOAD_MAX:
+            self.counts["ubx-length"] += 1
+            return start + 1
+        end = start + UBX_OVERHEAD + length
+        if _holds_frame(buffer, start + 2, min(end, available)):
+            self.counts["ubx-bogus"] += 1
+            return start + 1
+        if available < end:
+            return None
+        if ubx_checksum(buffer[start + 2 : end - 2]) != buffer[end - 2 : end]:
+            self.counts["ubx-checksum"] += 1
+            return start + 1
+        self.counts["UBX"] += 1
+        self.sure[FrameKind.UBX] += 1
+        frames.append(Frame(FrameKind.UBX, buffer[start + 2 : start + 4] + buffer[start + 6 : end - 2], self._stamp(start), True))
+        return end
+
+
+def _holds_frame(buffer: bytes, start: int, end: int) -> bool:
+    """Whether a complete frame with the right checksum lies wholly within buffer[start:end]."""
+    if buffer.find(b"$", start, end) >= 0:
+        for match in _EMBEDDED.finditer(buffer, start, end):
+            if nmea_checksum(match[1]) == int(match[2], 16):
+                return True
+    inner = buffer.find(b"\xb5\x62", start, end)
+    while inner >= 0:
+        if inner + UBX_OVERHEAD <= end:
+            stop = inner + UBX_OVERHEAD + (buffer[inner + 4] | buffer[inner + 5] << 8)
+            if stop <= end and ubx_checksum(buffer[inner + 2 : stop - 2]) == buffer[stop - 2 : stop]:
+                return True
+        inner = buffer.find(b"\xb5\x62", inner + 1, end)
+    return False

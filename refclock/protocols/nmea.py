@@ -1,0 +1,391 @@
+"""NMEA 0183 sentences to labels and sky views (pynmea2 behind this door).
+
+Flow: framing -> **nmea** -> labels.LabelGate. Which sentence may say what:
+
+* RMC with status A and a mode that is a satellite fix names a second; so does ZDA while a fix stated elsewhere is fresh.
+* GGA, GNS, GSA and GLL only state the fix; none of them carries a date. GLL's time is not used at all (some receivers compute it for
+  another instant than the rest of the cycle).
+* A label is stamped with the first byte of the first RMC, ZDA, GGA or GNS of its cycle that carries the same time of day.
+* Anything without a valid checksum is dropped; a receiver that has never sent one (HP 58534A) is read all the same, and counted.
+
+pynmea2 splits and names the fields. Times and dates are read here: its ``timestamp`` cannot hold second 60 and truncates fractions, its
+``datestamp`` accepts one-digit days and guesses the century.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+import pynmea2
+
+from refclock.protocols.framing import Frame
+from refclock.protocols.labels import FRESH_NS, Reject, civil_s, window
+from refclock.sample import NS, Antenna, FixMode, HealthReport, Instant, LeapNotice, Satellite, SecondLabel, SkyView
+from refclock.timescales import DAY_S, ROLLOVER_S
+
+TAI_GPS_S: Final = 19
+"""TAI - GPS, constant (IS-GPS-200: GPS time was UTC in 1980, when TAI-UTC was 19 s)."""
+GPS_LEAPS: Final = range(13, 60)
+"""UTC counts that any receiver still running can state: 13 from 1999, 18 from 2017; beyond 59 it is garbage."""
+_ANTENNA = re.compile(r"ANT(?:ENNA|STATUS)?[ =:_]*(OK|OPEN|SHORT)\b", re.IGNORECASE)
+_LEAPS = re.compile(r"(\d{1,2})(D?)")
+_STATES: Final[dict[str, tuple[int, dict[str, Antenna]]]] = {
+    "PGTOP,11": (2, {"1": Antenna.SHORT, "2": Antenna.OK, "3": Antenna.OK}),  # shorted, internal, external
+    "PCD,11": (2, {"1": Antenna.SHORT, "2": Antenna.OK, "3": Antenna.OK}),
+    "PSTMANTENNASTATUS": (1, {"0": Antenna.OK, "1": Antenna.OPEN, "2": Antenna.SHORT}),
+    "PQTMANTENNASTATUS": (2, {"1": Antenna.OK, "2": Antenna.OPEN, "3": Antenna.SHORT}),
+}
+"""Sentence: (field of the antenna's state, what it means)."""
+
+
+def notice(body: str, at: Instant) -> LeapNotice | HealthReport | None:
+    """What a ``$P`` sentence (between dollar and checksum) says; None when nothing that concerns time."""
+    fields = body.split(",")
+    if body.startswith("PUBX,04,") and len(fields) > 6:
+        match = _LEAPS.fullmatch(fields[6])  # D: the firmware's own, which may be years old
+        return _leap(match[1], not match[2], at) if match else None
+    if body.startswith("PMTKLSC,") and len(fields) > 2:
+        return _leap(fields[1], fields[2] == "1", at) if fields[1].isdecimal() and len(fields[1]) < 3 else None
+    known = _STATES.get(fields[0]) or _STATES.get(",".join(fields[:2]))
+    if known is None or len(fields) <= known[0]:
+        return None
+    return HealthReport(at, antenna=known[1].get(fields[known[0]], Antenna.UNKNOWN))
+
+
+def _leap(count: str, known: bool, at: Instant) -> LeapNotice | None:
+    if int(count) not in GPS_LEAPS:
+        return None
+    return LeapNotice(int(count) + TAI_GPS_S if known else None, 0, None, at)
+
+
+def antenna(text: str) -> Antenna | None:
+    """The antenna's state as a TXT sentence tells it."""
+    match = _ANTENNA.search(text)
+    return Antenna(match[1].lower()) if match else None
+
+
+NmeaValue = SecondLabel | SkyView | HealthReport | LeapNotice
+Answer = SecondLabel | HealthReport | Reject | None
+
+CYCLE_NS = 800_000_000
+"""A sentence older than this does not belong to the cycle, though it states the same time."""
+SKY_NS = 30 * NS
+"""Satellites not reported for this long are gone; slow receivers list them every 5 s or so."""
+FIX_MODES = frozenset("ADFREP")
+"""RMC and GNS mode indicators of a satellite fix, or dead reckoning from one (NMEA 4.11): autonomous, differential, float, fixed RTK,
+estimated, precise. Not: N none, M manual, S simulator."""
+FIX_QUALITIES = frozenset("1234569")
+"""GGA quality: 0 none, 7 manual, 8 simulator; 9 is NovAtel's SBAS."""
+SYSTEMS = {"1": "GPS", "2": "GLONASS", "3": "Galileo", "4": "BeiDou", "5": "QZSS", "6": "NavIC"}
+"""GNSS system id, last field of GSA (NMEA 4.11)."""
+TALKERS = {
+    "GP": "GPS",
+    "GL": "GLONASS",
+    "GA": "Galileo",
+    "GB": "BeiDou",
+    "BD": "BeiDou",
+    "GQ": "QZSS",
+    "QZ": "QZSS",
+    "GI": "NavIC",
+}
+NUMBER_RANGES = ((1, 32, "GPS"), (33, 64, "SBAS"), (65, 96, "GLONASS"), (120, 158, "SBAS"), (193, 202, "QZSS"), (301, 336, "Galileo"))
+"""Satellite numbers under a talker that says GPS or mixed (u-blox protocol specification, satellite numbering)."""
+_TIME = re.compile(r"(\d\d)(\d\d)(\d\d)(?:\.(\d{0,9}))?")
+_PLACE = re.compile(r"(\d{0,3})(\d\d(?:\.\d{0,9})?)")
+_DATE = re.compile(r"(\d\d)(\d\d)(\d\d)")
+
+
+class NmeaDecoder:
+    """One receiver's sentences. ``rejected`` counts by reason, ``without_checksum`` the sentences taken although they carry none."""
+
+    def __init__(self, not_before_s: int) -> None:
+        self.not_before_s = not_before_s
+        self.rejected: Counter[str] = Counter()
+        self.without_checksum = 0
+        self.texts: list[str] = []
+        self._checksummed = False
+        self._fixes: dict[str, tuple[bool, int]] = {}  # sentence -> (states a fix, when)
+        self._cycle_time: int | None = None
+        self._cycle_at: Instant | None = None
+        self._cycle_kinds: set[str] = set()
+        self._sky = _Sky()
+        self._handlers: dict[bytes, Callable[[str, pynmea2.NMEASentence, Frame], Answer]] = {
+            b"RMC": self._rmc,
+            b"ZDA": self._zda,
+            b"GGA": self._gga,
+            b"GNS": self._gns,
+            b"GLL": self._gll,
+            b"GSA": self._gsa,
+            b"GSV": self._gsv,
+            b"TXT": self._txt,
+        }
+
+    def decode(self, frame: Frame) -> list[NmeaValue]:
+        """What the sentence says: nothing, a label, the sky as of the cycle that it ends, leap count, health. Never raises."""
+        body = frame.data
+        if frame.checksum is False:
+            return self._reject(Reject.CHECKSUM)
+        if frame.checksum:
+            self._checksummed = True
+        if body[:1] == b"P" and frame.checksum and (value := notice(body.decode("ascii", "replace"), frame.at)) is not None:
+            return [value]
+        handler = self._handlers.get(body[2:5]) if body[5:6] == b"," and body[:1] != b"P" and body[:2].isalpha() else None
+        if handler is None:
+            return self._reject(Reject.UNKNOWN)
+        if frame.checksum is None:
+            if self._checksummed:
+                return self._reject(Reject.NO_CHECKSUM)
+            self.without_checksum += 1
+        try:
+            sentence = pynmea2.NMEASentence.parse(body.decode("ascii"))
+        except ValueError:  # pynmea2.ParseError, UnicodeDecodeError
+            return self._reject(Reject.BAD_FIELDS)
+        values: list[NmeaValue] = []
+        kind = sentence.sentence_type
+        if kind in ("RMC", "ZDA", "GGA", "GNS"):
+            sky = self._begin(kind, time_ns(sentence.data[0]), frame.at)
+            if sky is not None:
+                values.append(sky)
+        answer = handler(sentence.talker, sentence, frame)
+        if isinstance(answer, Reject):
+            self.rejected[answer] += 1
+        elif answer is not None:
+            values.append(answer)
+        return values
+
+    def _reject(self, why: Reject) -> list[NmeaValue]:
+        self.rejected[why] += 1
+        return []
+
+    def _begin(self, kind: str, time: int | None, at: Instant) -> SkyView | None:
+        """Note a timed sentence; when it begins a new cycle, the sky of the one before."""
+        if time == self._cycle_time and (time is not None or kind not in self._cycle_kinds):
+            self._cycle_kinds.add(kind)
+            return None
+        sky = self._sky.view(self._mode(at.mono_ns), at)
+        self._cycle_time, self._cycle_at, self._cycle_kinds = time, at, {kind}
+        return sky
+
+    def _fresh_fix(self, mono_ns: int) -> bool:
+        """Some sentence states a fix, and none that is as fresh denies it."""
+        fresh = [good for good, when in self._fixes.values() if mono_ns - when < FRESH_NS]
+        return bool(fresh) and all(fresh)
+
+    def _mode(self, mono_ns: int) -> FixMode:
+        if not self._fresh_fix(mono_ns):
+            return FixMode.NONE
+        return self._sky.mode or (FixMode.FIX_3D if self._sky.counted >= 4 else FixMode.FIX_2D)
+
+    # ---- sentences ---------------------------------------------------------------------------------------------------------------
+
+    def _rmc(self, _talker: str, rmc: pynmea2.NMEASentence, frame: Frame) -> SecondLabel | Reject | None:
+        mode = field(rmc, "mode_indicator")
+        valid = field(rmc, "status") == "A"
+        good = valid and (not mode or mode in FIX_MODES)
+        self._fixes["RMC"] = (good, frame.at.mono_ns)
+        if not good:
+            return Reject.NO_FIX if valid else Reject.VOID
+        day = field(rmc, "datestamp")
+        if not day or not rmc.data[0]:
+            return Reject.EMPTY
+        match = _DATE.fullmatch(day)
+        midnight = self._two_digit_year(int(match[3]), int(match[2]), int(match[1])) if match else None
+        return self._label("RMC", midnight, rmc.data[0], frame)
+
+    def _zda(self, _talker: str, zda: pynmea2.NMEASentence, frame: Frame) -> SecondLabel | Reject | None:
+        numbers = [field(zda, name) for name in ("year", "month", "day")]
+        if not all(numbers) or not zda.data[0]:
+            return Reject.EMPTY
+        if not self._fresh_fix(frame.at.mono_ns):
+            return Reject.NO_FIX
+        year, month, day = (int(n) if n.isdecimal() and len(n) <= 4 else 0 for n in numbers)
+        return self._label("ZDA", civil_s(year, month, day) if year >= 1980 else None, zda.data[0], frame)
+
+    def _gga(self, _talker: str, gga: pynmea2.NMEASentence, frame: Frame) -> HealthReport | None:
+        quality = field(gga, "gps_qual")
+        if quality:
+            self._fixes["GGA"] = (quality in FIX_QUALITIES, frame.at.mono_ns)
+        self._sky.count(field(gga, "num_sats"))
+        position = place(gga.data[1:5]) if quality in FIX_QUALITIES else None
+        return HealthReport(frame.at, position=position) if position is not None else None
+
+    def _gns(self, _talker: str, gns: pynmea2.NMEASentence, frame: Frame) -> Reject | None:
+        modes = field(gns, "mode_indicator")
+        if modes:
+            self._fixes["GNS"] = (not FIX_MODES.isdisjoint(modes), frame.at.mono_ns)
+        self._sky.count(field(gns, "num_sats"))
+        return None
+
+    def _gll(self, _talker: str, gll: pynmea2.NMEASentence, frame: Frame) -> Reject | None:
+        status = field(gll, "status")
+        if status:
+            self._fixes["GLL"] = (status == "A", frame.at.mono_ns)
+        return None
+
+    def _gsa(self, talker: str, gsa: pynmea2.NMEASentence, frame: Frame) -> Reject | None:
+        fix = field(gsa, "mode_fix_type")
+        if fix in ("2", "3"):  # 1 may be said of one constellation only
+            self._fixes["GSA"] = (True, frame.at.mono_ns)
+        self._sky.in_use(talker, gsa.data, FixMode.FIX_3D if fix == "3" else FixMode.FIX_2D if fix == "2" else None)
+        return None
+
+    def _gsv(self, talker: str, gsv: pynmea2.NMEASentence, frame: Frame) -> Reject | None:
+        return None if self._sky.in_view(talker, gsv.data, frame.at.mono_ns) else Reject.BAD_FIELDS
+
+    def _txt(self, _talker: str, txt: pynmea2.NMEASentence, frame: Frame) -> HealthReport | None:
+        text = ",".join(txt.data[3:]).strip()
+        if text and text not in self.texts and len(self.texts) < 16:
+            self.texts.append(text)
+        state = antenna(text)
+        return HealthReport(frame.at, antenna=state) if state is not None else None
+
+    # ---- time --------------------------------------------------------------------------------------------------------------------
+
+    def _two_digit_year(self, year: int, month: int, day: int) -> int | None:
+        """POSIX second of the midnight: the century that puts it into the date window, else 1980..2079 (GPS began in 1980)."""
+        for century in (1900, 2000, 2100):
+            midnight = civil_s(century + year, month, day)
+            if midnight is not None and self.not_before_s - DAY_S < midnight < self.not_before_s + ROLLOVER_S:
+                return midnight
+        return civil_s(year + (1900 if year >= 80 else 2000), month, day)
+
+    def _label(self, kind: str, midnight_s: int | None, time: str, frame: Frame) -> SecondLabel | Reject:
+        if midnight_s is None:
+            return Reject.BAD_DATE
+        of_day = time_ns(time)
+        if of_day is None:
+            return Reject.BAD_TIME
+        second_60 = of_day >= DAY_S * NS
+        placed = window(midnight_s + of_day // NS - second_60, self.not_before_s)
+        if placed is None:
+            return Reject.DATE_WINDOW
+        utc_s, periods = placed
+        at = frame.at
+        if self._cycle_at is not None and 0 <= at.mono_ns - self._cycle_at.mono_ns <= CYCLE_NS:
+            at = self._cycle_at
+        return SecondLabel(utc_s * NS + of_day % NS, at, kind, second_60, False, periods)
+
+
+def field(sentence: pynmea2.NMEASentence, name: str) -> str:
+    """The field's text, "" when the sentence ends before it."""
+    index: int = sentence.name_to_idx[name]
+    data: list[str] = sentence.data
+    return data[index] if index < len(data) else ""
+
+
+def time_ns(text: str) -> int | None:
+    """``hhmmss[.f]`` to ns of the day; 23:59:60 gives 86400 s and more; None when it is no time of day."""
+    match = _TIME.fullmatch(text)
+    if match is None:
+        return None
+    hour, minute, second = int(match[1]), int(match[2]), int(match[3])
+    if hour > 23 or minute > 59 or second > (60 if (hour, minute) == (23, 59) else 59):
+        return None
+    fraction = match[4]
+    return (hour * 3600 + minute * 60 + second) * NS + (int(fraction.ljust(9, "0")) if fraction else 0)
+
+
+def place(fields: list[str]) -> tuple[float, float] | None:
+    """Latitude ddmm.m, N or S, longitude dddmm.m, E or W to degrees; None when it is no place."""
+    if len(fields) < 4:
+        return None
+    latitude, longitude = _PLACE.fullmatch(fields[0]), _PLACE.fullmatch(fields[2])
+    if latitude is None or longitude is None or fields[1] not in ("N", "S") or fields[3] not in ("E", "W"):
+        return None
+    north, east = (int(m[1] or 0) + float(m[2]) / 60 for m in (latitude, longitude))
+    if north > 90 or east > 180:
+        return None
+    return (north if fields[1] == "N" else -north, east if fields[3] == "E" else -east)
+
+
+def number_of(text: str) -> int | None:
+    """A short decimal integer or None; fractions are cut (some receivers write an elevation as 12.5)."""
+    whole = text.partition(".")[0]
+    return int(whole) if whole.isdecimal() and len(whole) <= 4 else None
+
+
+def gnss_of(talker: str, number: int) -> str:
+    """The constellation of a satellite number under that talker; "" when neither tells."""
+    gnss = TALKERS.get(talker, "")
+    if gnss in ("", "GPS"):
+        for low, high, name in NUMBER_RANGES:
+            if low <= number <= high:
+                return name
+    return gnss
+
+
+class _Sky:
+    """What GGA, GSA and GSV say of the satellites, gathered over a cycle."""
+
+    def __init__(self) -> None:
+        self.mode: FixMode | None = None
+        self.counted = 0
+        self._used: set[tuple[str, int]] = set()
+        self._partial: dict[tuple[str, str], list[list[str]]] = {}  # (talker, signal) -> GSV sentences so far
+        self._listed: dict[tuple[str, str], tuple[int, list[tuple[str, int, int | None, int | None, int | None]]]] = {}
+        self._news = False
+
+    def count(self, text: str) -> None:
+        self.counted = number_of(text) or 0
+        self._news = True
+
+    def in_use(self, talker: str, data: list[str], mode: FixMode | None) -> None:
+        self._news = True
+        if mode is not None:
+            self.mode = mode
+        system = SYSTEMS.get(data[17]) if len(data) > 17 else None
+        for text in data[2:14]:
+            if text:
+                number = number_of(text)
+                if number is not None:
+                    self._used.add((system or gnss_of(talker, number), number))
+
+    def in_view(self, talker: str, data: list[str], mono_ns: int) -> bool:
+        """One GSV sentence; the list counts when its last sentence has come and none was lost. False when it is malformed."""
+        total, index = (number_of(text) for text in (*data[:2], "", "")[:2])
+        if not total or not index or index > total:
+            return False
+        key = (talker, data[-1] if len(data) % 4 == 0 else "")
+        if index == 1:
+            self._partial[key] = []
+        parts = self._partial.get(key)
+        if parts is None or len(parts) != index - 1:
+            self._partial.pop(key, None)
+            return True
+        parts.append(data)
+        if index == total:
+            del self._partial[key]
+            self._listed[key] = (mono_ns, [satellite for part in parts for satellite in _satellites(talker, part)])
+            self._news = True
+        return True
+
+    def view(self, mode: FixMode, at: Instant) -> SkyView | None:
+        """The sky as reported, None when nothing was said since the last time; begins a new cycle."""
+        if not self._news:
+            return None
+        merged: dict[tuple[str, int], Satellite] = {}
+        for key, (when, satellites) in list(self._listed.items()):
+            if at.mono_ns - when > SKY_NS:
+                del self._listed[key]
+                continue
+            for gnss, number, elevation, azimuth, snr in satellites:
+                known = merged.get((gnss, number))
+                if known is None or (snr or 0) > (known.snr or 0):
+                    merged[gnss, number] = Satellite(gnss, number, elevation, azimuth, snr, (gnss, number) in self._used)
+        sky = SkyView(mode, self.counted or len(self._used), tuple(merged.values()), at)
+        self.mode, self._news = None, False
+        self._used.clear()
+        return sky
+
+
+def _satellites(talker: str, data: list[str]) -> list[tuple[str, int, int | None, int | None, int | None]]:
+    """(constellation, number, elevation, azimuth, C/N0) of the up to four satellites of one GSV sentence."""
+    found = []
+    for i in range(3, len(data) - 3, 4):
+        number = number_of(data[i])
+        if number is not None:
+            found.append((gnss_of(talker, number), number, number_of(data[i + 1]), number_of(data[i + 2]), number_of(data[i + 3])))
+    return found

@@ -1,0 +1,362 @@
+"""u-blox UBX messages to labels, leap notices, sawtooth and sky views; and payloads to frames.
+
+Flow: framing (which verifies the checksum) -> **ubx** -> labels.LabelGate. Field layouts: u-blox 8/M8 and F9 protocol specifications,
+one section per message. All integers are little-endian.
+
+What names a second:
+
+* NAV-PVT with validDate, validTime, fullyResolved ("no seconds uncertainty", so the leap count is in it), gnssFixOK and a fix type of
+  2D, 3D, combined or time-only (a surveyed-in timing receiver);
+* NAV-TIMEUTC with all its valid bits, NAV-TIMEGPS with all of its (leap seconds valid), while another message states a fix; without such a
+  message while its own accuracy estimate is below ``ACCURATE_NS``.
+
+A label is stamped with the first byte of the first navigation message of its epoch (same iTOW).
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+from refclock.protocols.framing import Frame, ubx_checksum
+from refclock.protocols.labels import FRESH_NS, Reject, civil_s, window
+from refclock.protocols.nmea import TAI_GPS_S
+from refclock.sample import NS, Antenna, FixMode, HealthReport, Instant, LeapNotice, Satellite, Sawtooth, SecondLabel, SkyView, Survey
+from refclock.timescales import DAY_S, WEEK_S
+
+_ANTENNA: Final = {2: Antenna.OK, 3: Antenna.SHORT, 4: Antenna.OPEN}
+"""aStatus and antStatus: 0 initialising, 1 not known."""
+_PVT_PLACE = struct.Struct("<ii")
+_NAV_SVIN = struct.Struct("<Iiii")
+_TIM_SVIN = struct.Struct("<IiiiIIBB")
+
+
+def mon_hw(payload: bytes, at: Instant) -> HealthReport | None:
+    """MON-HW: 60 bytes in u-blox 7 and 8, 68 in 6; antenna status and flags stand before the part that differs."""
+    if len(payload) not in (60, 68):
+        return None
+    return HealthReport(at, antenna=_ANTENNA.get(payload[20], Antenna.UNKNOWN), jamming=payload[22] >> 2 & 3)
+
+
+def mon_rf(payload: bytes, at: Instant) -> HealthReport | None:
+    """MON-RF: a block for each RF path; the worst of them counts, and a path without supervisor says nothing."""
+    blocks = payload[1] if len(payload) >= 4 else 0
+    if not blocks or len(payload) < 4 + 24 * blocks:
+        return None
+    states = [_ANTENNA.get(payload[6 + 24 * i], Antenna.UNKNOWN) for i in range(blocks)]
+    worst = next((s for s in (Antenna.SHORT, Antenna.OPEN, Antenna.OK) if s in states), Antenna.UNKNOWN)
+    return HealthReport(at, antenna=worst, jamming=max(payload[5 + 24 * i] & 3 for i in range(blocks)))
+
+
+def sec_sig(payload: bytes, at: Instant) -> HealthReport | None:
+    """SEC-SIG version 1 (12 bytes) and 2: states count while their detection is switched on."""
+    if len(payload) >= 12 and payload[0] == 1:
+        jam, spoof = payload[4], payload[8]
+        return HealthReport(at, jamming=jam >> 1 & 3 if jam & 1 else None, spoofing=min(spoof >> 1 & 7, 3) if spoof & 1 else None)
+    if len(payload) >= 4 and payload[0] == 2:
+        flags = payload[1]
+        return HealthReport(at, jamming=flags >> 1 & 3 if flags & 1 else None, spoofing=min(flags >> 4 & 7, 3) if flags & 8 else None)
+    return None
+
+
+def nav_status(payload: bytes, at: Instant) -> HealthReport | None:
+    """NAV-STATUS flags2: spoofing detection state."""
+    state = payload[7] >> 3 & 3 if len(payload) >= 16 else 0
+    return HealthReport(at, spoofing=state) if state else None
+
+
+def nav_svin(payload: bytes, at: Instant) -> HealthReport | None:
+    """NAV-SVIN (u-blox M8P, 9 and later)."""
+    found = survey(payload, True)
+    return HealthReport(at, survey=found) if found else None
+
+
+def tim_svin(payload: bytes, at: Instant) -> HealthReport | None:
+    """TIM-SVIN (timing receivers up to M8)."""
+    found = survey(payload, False)
+    return HealthReport(at, survey=found) if found else None
+
+
+def survey(payload: bytes, keyed: bool) -> Survey | None:
+    """What NAV-SVIN (``keyed``; accuracy in 0.1 mm, coordinates in cm and 0.1 mm) or TIM-SVIN says (variance in mm², coordinates in cm).
+    A receiver that was given its position, or does no survey, tells a survey of no length."""
+    if len(payload) < (40 if keyed else 28):
+        return None
+    if keyed:
+        duration, *coarse = _NAV_SVIN.unpack_from(payload, 8)
+        fine = struct.unpack_from("<bbb", payload, 24)
+        accuracy = int.from_bytes(payload[28:32], "little") / 1e4
+        valid, active = payload[36], payload[37]
+        place = tuple((100 * cm + tenth) / 1e4 for cm, tenth in zip(coarse, fine, strict=True))
+    else:
+        duration, *coarse, variance, _seen, valid, active = _TIM_SVIN.unpack_from(payload)
+        accuracy = math.sqrt(variance) / 1e3
+        place = tuple(cm / 100 for cm in coarse)
+    x, y, z = place
+    return Survey(bool(active), bool(valid), duration, accuracy, (x, y, z))
+
+
+def nav_pvt(payload: bytes, at: Instant) -> HealthReport | None:
+    """NAV-PVT: longitude and latitude in 1e-7 degrees, horizontal accuracy in mm."""
+    if len(payload) < 84 or payload[20] not in (2, 3, 4) or not payload[21] & 1:
+        return None
+    longitude, latitude = _PVT_PLACE.unpack_from(payload, 24)
+    accuracy = int.from_bytes(payload[40:44], "little")
+    if not accuracy or abs(latitude) > 900_000_000 or abs(longitude) > 1_800_000_000:
+        return None
+    return HealthReport(at, position=(latitude / 1e7, longitude / 1e7), accuracy_m=accuracy / 1e3)
+
+
+HEALTH_MESSAGES: Final[dict[tuple[int, int], Callable[[bytes, Instant], HealthReport | None]]] = {
+    (0x0A, 0x09): mon_hw,
+    (0x0A, 0x38): mon_rf,
+    (0x27, 0x09): sec_sig,
+    (0x01, 0x03): nav_status,
+    (0x01, 0x3B): nav_svin,
+    (0x0D, 0x04): tim_svin,
+    (0x01, 0x07): nav_pvt,
+}
+
+UbxValue = SecondLabel | LeapNotice | Sawtooth | SkyView | HealthReport
+UbxAnswer = UbxValue | Reject | None
+
+GPS_EPOCH_S = 315_964_800
+"""1980-01-06 (IS-GPS-200 section 3.3.4)."""
+ACCURATE_NS = 10_000
+"""A receiver that loses its fix lets its accuracy estimate grow; a 0.5 ppm TCXO passes this after 20 s."""
+CYCLE_NS = 800_000_000
+SAWTOOTH_MAX_PS = 1_000_000
+"""Beyond one microsecond it is no quantisation error: a period of the slowest u-blox time base is 48 ns."""
+
+NAV: Final = 0x01
+TIM_TP: Final = (0x0D, 0x01)
+MON_VER: Final = (0x0A, 0x04)
+NAV_STATUS: Final = (NAV, 0x03)
+NAV_SOL: Final = (NAV, 0x06)
+NAV_PVT: Final = (NAV, 0x07)
+NAV_TIMEGPS: Final = (NAV, 0x20)
+NAV_TIMEUTC: Final = (NAV, 0x21)
+NAV_TIMELS: Final = (NAV, 0x26)
+NAV_SVINFO: Final = (NAV, 0x30)
+NAV_SAT: Final = (NAV, 0x35)
+EPOCH_MESSAGES = frozenset(bytes.fromhex("01 02 03 04 06 07 11 12 20 21 22 23 24 25 26 30 32 35 43"))
+"""NAV messages that begin with iTOW and are sent within the epoch that it names."""
+
+_TIME_ONLY = 5
+_FIXES = {2: FixMode.FIX_2D, 3: FixMode.FIX_3D, 4: FixMode.FIX_3D, _TIME_ONLY: FixMode.TIME_ONLY}
+"""gpsFix and fixType: 0 none, 1 dead reckoning only, 4 GNSS and dead reckoning combined, 5 time only."""
+_GNSS = {0: "GPS", 1: "SBAS", 2: "Galileo", 3: "BeiDou", 5: "QZSS", 6: "GLONASS", 7: "NavIC"}
+_PVT = struct.Struct("<IHBBBBBBIiBBBB")
+_TIMEUTC = struct.Struct("<IIiHBBBBBB")
+_TIMEGPS = struct.Struct("<IihbBI")
+_TIMELS = struct.Struct("<IB3xBbBbiHH3xB")
+_TIM_TP = struct.Struct("<IIiHBB")
+_SAT = struct.Struct("<BBBbhhI")
+_SVINFO = struct.Struct("<BBBBBbh")
+_NUMBERED = ((1, 32, "GPS", 0), (33, 64, "BeiDou", 27), (65, 96, "GLONASS", 64), (120, 158, "SBAS", 0), (159, 163, "BeiDou", 158))
+"""From, to, system, what is taken off: satellite numbers of NAV-SVINFO (u-blox 8 protocol specification, satellite numbering)."""
+
+
+def encode(message_class: int, message_id: int, payload: bytes = b"") -> bytes:
+    """A complete UBX frame (u-blox protocol specification, UBX frame structure); an empty payload polls."""
+    body = struct.pack("<BBH", message_class, message_id, len(payload)) + payload
+    return b"\xb5\x62" + body + ubx_checksum(body)
+
+
+class UbxDecoder:
+    """One receiver's messages. ``rejected`` counts by reason; ``identity`` is what MON-VER says, "" before."""
+
+    def __init__(self, not_before_s: int) -> None:
+        self.not_before_s = not_before_s
+        self.rejected: Counter[str] = Counter()
+        self.identity = ""
+        self._mode = FixMode.NONE
+        self._mode_at: int | None = None
+        self._epoch: int | None = None
+        self._epoch_at: Instant | None = None
+        self._utc_at: int | None = None  # when a message last gave UTC itself
+        self._insertion: tuple[int, int] | None = None  # (POSIX midnight, GPS leap count before it) of an announced 23:59:60
+        self._handlers: dict[tuple[int, int], tuple[int, Callable[[bytes, Instant], UbxAnswer]]] = {
+            NAV_PVT: (84, self._pvt),  # 84 bytes before protocol version 15, 92 since
+            NAV_TIMEUTC: (20, self._timeutc),
+            NAV_TIMEGPS: (16, self._timegps),
+            NAV_TIMELS: (24, self._timels),
+            NAV_STATUS: (16, self._status),
+            NAV_SOL: (52, self._sol),
+            NAV_SAT: (8, self._sat),
+            NAV_SVINFO: (8, self._svinfo),
+            TIM_TP: (16, self._tim_tp),
+            MON_VER: (40, self._mon_ver),
+        }
+
+    def decode(self, frame: Frame) -> list[UbxValue]:
+        """What the message says: a value of time, the receiver's health, both or nothing. Never raises."""
+        message, payload = (frame.data[0], frame.data[1]), frame.data[2:]
+        if message[0] == NAV and message[1] in EPOCH_MESSAGES and len(payload) >= 4:
+            epoch = int.from_bytes(payload[:4], "little")
+            if epoch != self._epoch:
+                self._epoch, self._epoch_at = epoch, frame.at
+        values: list[UbxValue] = []
+        examine = HEALTH_MESSAGES.get(message)
+        if examine is not None and (report := examine(payload, frame.at)) is not None:
+            values.append(report)
+        known = self._handlers.get(message)
+        if known is None:
+            return values
+        shortest, handler = known
+        if len(payload) < shortest:
+            if payload:  # an empty one is a poll that somebody echoed
+                self.rejected[Reject.BAD_FIELDS] += 1
+            return values
+        value = handler(payload, frame.at)
+        if isinstance(value, Reject):
+            self.rejected[value] += 1
+        elif value is not None:
+            values.append(value)
+        return values
+
+    def _stamp(self, at: Instant) -> Instant:
+        epoch_at = self._epoch_at
+        return epoch_at if epoch_at is not None and 0 <= at.mono_ns - epoch_at.mono_ns <= CYCLE_NS else at
+
+    def _fix(self, mode: FixMode, at: Instant) -> None:
+        self._mode, self._mode_at = mode, at.mono_ns
+
+    def _doubtful(self, accuracy_ns: int, at: Instant) -> bool:
+        """No fix is stated, or none is stated at all and the receiver's own estimate is poor."""
+        if self._mode_at is not None and at.mono_ns - self._mode_at < FRESH_NS:
+            return self._mode is FixMode.NONE
+        return accuracy_ns > ACCURATE_NS
+
+    # ---- messages ----------------------------------------------------------------------------------------------------------------
+
+    def _pvt(self, payload: bytes, at: Instant) -> UbxAnswer:
+        _tow, year, month, day, hour, minute, second, valid, _accuracy, nano, fix, flags, _flags2, _used = _PVT.unpack_from(payload)
+        mode = _FIXES.get(fix, FixMode.NONE) if flags & 1 else FixMode.NONE
+        self._fix(mode, at)
+        if valid & 7 != 7:  # validDate, validTime, fullyResolved
+            return Reject.UNRESOLVED
+        if mode is FixMode.NONE:
+            return Reject.NO_FIX
+        self._utc_at = at.mono_ns
+        return self._label("NAV-PVT", civil_s(year, month, day), (hour, minute, second), nano, at)
+
+    def _timeutc(self, payload: bytes, at: Instant) -> UbxAnswer:
+        _tow, accuracy, nano, year, month, day, hour, minute, second, valid = _TIMEUTC.unpack_from(payload)
+        if valid & 7 != 7:  # validTOW, validWKN, validUTC
+            return Reject.UNRESOLVED
+        if self._doubtful(accuracy, at):
+            return Reject.NO_FIX
+        self._utc_at = at.mono_ns
+        return self._label("NAV-TIMEUTC", civil_s(year, month, day), (hour, minute, second), nano, at)
+
+    def _timegps(self, payload: bytes, at: Instant) -> UbxAnswer:
+        tow_ms, sub_ns, week, leap_s, valid, accuracy = _TIMEGPS.unpack_from(payload)
+        if self._utc_at is not None and at.mono_ns - self._utc_at < FRESH_NS:
+            return None
+        if valid & 7 != 7:  # towValid, weekValid, leapSValid
+            return Reject.UNRESOLVED
+        if self._doubtful(accuracy, at):
+            return Reject.NO_FIX
+        ns = tow_ms * 1_000_000 + sub_ns + NS * (GPS_EPOCH_S + week * WEEK_S - leap_s)
+        # Until the receiver's count changes, a second 23:59:60 looks like the midnight that it delays.
+        second_60 = self._insertion == (ns // NS, leap_s)
+        return self._placed("NAV-TIMEGPS", ns - NS * second_60, second_60, at)
+
+    def _label(self, kind: str, midnight_s: int | None, clock: tuple[int, int, int], nano: int, at: Instant) -> UbxAnswer:
+        """``clock``: hour, minute, second; ``nano``: -1e9..1e9, for the fields are rounded to the nearest second."""
+        hour, minute, second = clock
+        if midnight_s is None:
+            return Reject.BAD_DATE
+        if hour > 23 or minute > 59 or second > 60 or abs(nano) > NS:
+            return Reject.BAD_TIME
+        second_60 = second == 60
+        return self._placed(kind, (midnight_s + hour * 3600 + minute * 60 + second - second_60) * NS + nano, second_60, at)
+
+    def _placed(self, kind: str, utc_ns: int, second_60: bool, at: Instant) -> UbxAnswer:
+        placed = window(utc_ns // NS, self.not_before_s)
+        if placed is None:
+            return Reject.DATE_WINDOW
+        return SecondLabel(placed[0] * NS + utc_ns % NS, self._stamp(at), kind, second_60, True, placed[1])
+
+    def _timels(self, payload: bytes, at: Instant) -> UbxAnswer:
+        """NAV-TIMELS. Source 0 is the firmware's built-in count, which may be years old; 255 unknown."""
+        _tow, _version, source, current, _change_source, change, to_event, week, day, valid = _TIMELS.unpack_from(payload)
+        known = bool(valid & 1) and source not in (0, 255)
+        step, midnight = 0, None
+        if valid & 2 and to_event > 0 and change in (1, -1) and 1 <= day <= 7:
+            # The leap second ends that day: day 1 is Sunday, the week's first.
+            placed = window(GPS_EPOCH_S + week * WEEK_S + day * DAY_S, self.not_before_s)
+            if placed is not None:
+                step, midnight = change, placed[0]
+                self._insertion = (midnight, current) if step > 0 else None
+        return LeapNotice(current + TAI_GPS_S if known else None, step, midnight, at)
+
+    def _tim_tp(self, payload: bytes, at: Instant) -> UbxAnswer:
+        """TIM-TP: of the *next* pulse. qErr is what has to be **added** to the pulse's time to get the true second (F9T against a
+        reference clock: anderswallin.net 2019/10 "ublox-f9t-qerr-correction"), so ours, "pulse late by", is minus qErr."""
+        tow_ms, sub_ms, error_ps, week, flags, _info = _TIM_TP.unpack_from(payload)
+        known = not flags & 0x10 and abs(error_ps) <= SAWTOOTH_MAX_PS  # qErrInvalid
+        utc_ns = None
+        if flags & 3 == 3:  # time base UTC, UTC available
+            tow_ns = tow_ms * 1_000_000 + (sub_ms * 1_000_000 >> 32)
+            placed = window(GPS_EPOCH_S + week * WEEK_S, self.not_before_s)
+            utc_ns = placed[0] * NS + tow_ns if placed else None
+        return Sawtooth(-error_ps / 1000 if known else 0.0, utc_ns, at) if known or utc_ns is not None else None
+
+    def _status(self, payload: bytes, at: Instant) -> UbxAnswer:
+        self._fix(_FIXES.get(payload[4], FixMode.NONE) if payload[5] & 1 else FixMode.NONE, at)
+        return None
+
+    def _sol(self, payload: bytes, at: Instant) -> UbxAnswer:
+        self._fix(_FIXES.get(payload[10], FixMode.NONE) if payload[11] & 1 else FixMode.NONE, at)
+        return None
+
+    def _sat(self, payload: bytes, at: Instant) -> UbxAnswer:
+        count = payload[5]
+        if len(payload) < 8 + 12 * count:
+            return Reject.BAD_FIELDS
+        satellites = []
+        for i in range(count):
+            gnss, number, snr, elevation, azimuth, _residual, flags = _SAT.unpack_from(payload, 8 + 12 * i)
+            placed = -90 <= elevation <= 90 and flags >> 8 & 7  # orbit source 0: no elevation and azimuth
+            if not placed:
+                elevation = azimuth = None
+            satellites.append(Satellite(_GNSS.get(gnss, str(gnss)), number, elevation, azimuth, snr or None, bool(flags & 8)))
+        return self._sky(satellites, at)
+
+    def _sky(self, satellites: list[Satellite], at: Instant) -> SkyView:
+        fresh = self._mode_at is not None and at.mono_ns - self._mode_at < FRESH_NS
+        return SkyView(self._mode if fresh else FixMode.NONE, sum(s.used for s in satellites), tuple(satellites), at)
+
+    def _svinfo(self, payload: bytes, at: Instant) -> UbxAnswer:
+        """NAV-SVINFO, the NAV-SAT of u-blox 6 and 7; bit 0 of the flags: used."""
+        count = payload[4]
+        if len(payload) < 8 + 12 * count:
+            return Reject.BAD_FIELDS
+        satellites = []
+        for i in range(count):
+            _channel, number, flags, _quality, snr, elevation, azimuth = _SVINFO.unpack_from(payload, 8 + 12 * i)
+            system, offset = next(((n, less) for low, high, n, less in _NUMBERED if low <= number <= high), ("", 0))
+            placed = -90 <= elevation <= 90 and flags & 4  # orbit information available
+            satellites.append(
+                Satellite(
+                    system or str(number),
+                    number - offset,
+                    elevation if placed else None,
+                    azimuth if placed else None,
+                    snr or None,
+                    bool(flags & 1),
+                )
+            )
+        return self._sky(satellites, at)
+
+    def _mon_ver(self, payload: bytes, _at: Instant) -> UbxAnswer:
+        parts = [payload[0:30], payload[30:40]] + [payload[i : i + 30] for i in range(40, len(payload), 30)]
+        texts = [part.partition(b"\0")[0].decode("ascii", "replace").strip() for part in parts]
+        model = [text[4:] for text in texts if text.startswith("MOD=")]
+        self.identity = " ".join(filter(None, ["u-blox", *model, texts[0], f"hardware {texts[1]}" if texts[1] else ""]))
+        return None

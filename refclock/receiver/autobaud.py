@@ -1,0 +1,189 @@
+"""What speaks on a serial line, at which speed? Told the bytes, it says when to listen at another speed, and at last what it is.
+
+Flow: bytes + Instant (``ppsd.finder``, ``ppsd.devices``) -> **detect** -> speed to try next, bytes to send, Verdict. Pure. Content decides,
+never a USB id: two frames with correct checksums at one speed are a receiver. A speed at which a whole burst makes no sense is left when
+the burst ends, one at which nothing comes is kept for a while; receivers that speak every few seconds are waited for in later, longer
+rounds. Seven data bits need no search: ``seven_bits``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from refclock.protocols.framing import Tally
+from refclock.protocols.stream import SILENCE_NS as PAUSE_NS
+from refclock.protocols.stream import Receiver
+from refclock.protocols.ubx import MON_VER, encode
+from refclock.sample import NS, Instant, SecondLabel
+
+SEARCH_BAUDS: Final = (9600, 115200, 38400, 4800, 57600, 230400, 460800, 921600, 19200)
+"""In the order of how often receivers come with them."""
+DWELL_NS: Final = 1_200_000_000
+"""A speed is tried this long at first: receivers speak once a second."""
+DWELLS: Final = 4
+"""... and after fruitless rounds twice and then four times as long: some speak every 4 s."""
+SILENCE_NS: Final = 10 * NS
+"""Without a valid frame for this long a speed once found is doubted (the receiver was reset or replaced)."""
+NOISE_ADVICE: Final = "bytes come that are no known protocol at any speed: is it a receiver, are the levels right (TTL, RS-232)?"
+SILENT_ADVICE: Final = "nothing comes: is it powered, and are TX and RX the right way round?"
+ENOUGH_FRAMES: Final = 2
+LISTEN_NS: Final = 1_300_000_000
+"""After the first frames: a receiver of 1 Hz has then said everything that it says."""
+JUNK_BYTES: Final = 96
+"""So many bytes of a burst heard from its beginning without a frame: it is another speed. NMEA has a frame every 82 bytes."""
+JUNK_MIDDLE: Final = 400
+"""... of one that was under way when we came: its first message is cut, and NAV-SAT of 32 satellites has 400 bytes."""
+BURST_BYTES: Final = 2
+"""A whole burst of as many bytes that ended without a frame: it is another speed. One byte may be a glitch of plugging in."""
+
+
+class BaudSearch:
+    """Which speed to listen at. Pure: told what has come so far, it answers with a speed to switch to, or None. ``first``: tried before the
+    others (where the receiver was last), 0 none."""
+
+    def __init__(self, mono_ns: int, bauds: Iterable[int] = SEARCH_BAUDS, first: int = 0) -> None:
+        self._bauds = tuple(dict.fromkeys((first, *bauds) if first else bauds))
+        self._index = 0
+        self._dwells = 1
+        self._heard = Tally(0, 0, 0)
+        self.found = False
+        self._listen(mono_ns)
+
+    def _listen(self, mono_ns: int) -> None:
+        """A speed is listened at from now on."""
+        self._since = self._spoke_ns = mono_ns
+        self._from_start = False  # whether the line was silent before the burst that comes
+        self._base = self._heard
+        self._burst_at = self._heard.received
+
+    @property
+    def baud(self) -> int:
+        """The speed being listened at."""
+        return self._bauds[self._index]
+
+    @property
+    def deadline_ns(self) -> int:
+        """When (mono_ns) to ``heard`` again at the latest."""
+        return self._since + (SILENCE_NS if self.found else DWELL_NS * self._dwells)
+
+    def heard(self, so_far: Tally, mono_ns: int) -> int | None:
+        """``so_far``: since the line was opened, at any speed. To be called with what a read brought, and often while nothing comes."""
+        before, self._heard = self._heard, so_far
+        if so_far.recognised > before.recognised:
+            self._since, self.found, self._dwells = mono_ns, True, 1
+        if self.found:
+            return None if mono_ns < self.deadline_ns else self.leave(mono_ns)
+        if so_far.bits != before.bits:  # the speed is right, and what came until now could not be read yet
+            self._listen(mono_ns)
+        paused = mono_ns - self._spoke_ns >= PAUSE_NS
+        if so_far.received > before.received:
+            if paused:
+                self._from_start, self._burst_at = True, before.received
+            self._spoke_ns = mono_ns
+        elif paused and self._from_start and so_far.received - self._burst_at >= BURST_BYTES:
+            return self.leave(mono_ns)
+        if so_far.junk - self._base.junk > (JUNK_BYTES if self._from_start else JUNK_MIDDLE):
+            return self.leave(mono_ns)
+        return None if mono_ns < self.deadline_ns else self.leave(mono_ns)
+
+    def leave(self, mono_ns: int) -> int:
+        """This speed is not it: the next one. After one that was it, the usual ones: a receiver that was reset is at one of those."""
+        if self.found and self._index:
+            self._index = 0
+        else:
+            self._index = (self._index + 1) % len(self._bauds)
+            if self._index == 0:
+                self._dwells = min(DWELLS, self._dwells * 2)
+        self.found = False
+        self._listen(mono_ns)
+        return self.baud
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``protocol``: NMEA, UBX, NMEA+UBX, the name of another one, "silent" or "noise". ``baud`` 0: not found. ``utc_s``: the last second
+    that was named (POSIX), None without. ``advice``: what to do when no time can be taken from it. ``bits``: "7N2", "7E1", "7O1", "" for
+    eight data bits."""
+
+    protocol: str
+    baud: int
+    identity: str = ""
+    utc_s: int | None = None
+    satellites: int | None = None
+    advice: str = ""
+    bits: str = ""
+
+    @property
+    def usable(self) -> bool:
+        """Whether time can be taken from it."""
+        return "NMEA" in self.protocol or "UBX" in self.protocol
+
+
+class Probe:
+    """One line. ``mono_ns``: now; ``not_before_s``: no true date is before it (POSIX); ``first``: as BaudSearch.
+
+    ``ask``: whether to send the question at every speed, or only once something intelligible was heard.
+    """
+
+    def __init__(self, mono_ns: int, not_before_s: int, *, first: int = 0, ask: bool = True) -> None:
+        self._receiver = Receiver(not_before_s)
+        self._search = BaudSearch(mono_ns, first=first)
+        self._ask = ask
+        self._to_ask = ask
+        self._base = 0  # frames recognised before this speed
+        self._first_ns: int | None = None
+        self._spoke_ns = mono_ns
+        self._utc_s: int | None = None
+
+    @property
+    def baud(self) -> int:
+        """The speed to listen at."""
+        return self._search.baud
+
+    def question(self) -> bytes:
+        """To be sent now: u-blox receivers answer it with model and firmware, others ignore it. b"": nothing is to be sent."""
+        asks, self._to_ask = self._to_ask, False
+        return encode(*MON_VER) if asks else b""
+
+    def heard(self, data: bytes, at: Instant) -> int | None:
+        """What a read brought (b"" when only time has passed); the speed to change to, None: stay."""
+        if data:
+            self._spoke_ns = at.mono_ns
+            for value in self._receiver.feed(data, at, 0):
+                if isinstance(value, SecondLabel):
+                    self._utc_s = value.utc_ns // NS
+        tally = self._receiver.framer.tally
+        if self._first_ns is None and tally.recognised - self._base >= ENOUGH_FRAMES:
+            self._first_ns = at.mono_ns
+            self._to_ask = self._to_ask or not self._ask
+        if self._first_ns is not None:
+            return None
+        baud = self._search.heard(tally, at.mono_ns)
+        if baud is not None:
+            self._base = tally.recognised
+            self._to_ask = self._ask
+        return baud
+
+    def verdict(self, mono_ns: int) -> Verdict | None:
+        """What it is, as soon as that is clear."""
+        if self._first_ns is None:
+            return None
+        all_said = self._utc_s is not None and bool(self._receiver.identity) and mono_ns - self._spoke_ns >= PAUSE_NS
+        return self._told() if all_said or mono_ns - self._first_ns >= LISTEN_NS else None
+
+    def _told(self) -> Verdict:
+        receiver = self._receiver
+        satellites = receiver.sky.used if receiver.sky is not None else None
+        bits = receiver.framer.tally.bits
+        return Verdict(receiver.protocol, self.baud, receiver.identity, self._utc_s, satellites, receiver.advice, bits)
+
+    def give_up(self) -> Verdict:
+        """What is known when time is up."""
+        tally = self._receiver.framer.tally
+        if tally.recognised > self._base:
+            return self._told()
+        if tally.received == 0:
+            return Verdict("silent", 0, advice=SILENT_ADVICE)
+        return Verdict("noise", 0, advice=NOISE_ADVICE)

@@ -1,0 +1,214 @@
+"""Keeps a receiver set up: asks it what it is, configures it, and does so again when it has forgotten.
+
+Flow: Receiver.answers + instant -> **upkeep** -> bytes for the line, news for the log. It has no clock and opens nothing. Nothing is
+written to a line that has said nothing intelligible, nor, but for the question, to a receiver that does not say which kind it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from refclock.protocols.framing import Frame, FrameKind
+from refclock.protocols.stream import Receiver
+from refclock.protocols.ubx import MON_VER, encode
+from refclock.receiver.commands import Configurator, Result, pmtk
+from refclock.receiver.configure import MTK_ANSWER, MTK_QUESTION, PULSE_NAME, SAVE_NAME, UNKEPT, Family, family, mtk_sentences, output, plan
+from refclock.receiver.profile import Intent
+from refclock.receiver.ubx_settings import MESSAGES
+from refclock.sample import NS
+
+QUESTION: Final = encode(*MON_VER) + pmtk("PMTK605")
+ASK_NS: Final = 23 * NS // 10
+"""Between two questions: a receiver that has just been powered needs a second before it listens; no whole number of seconds, or all of them
+would come at the same place in its burst."""
+ASKED: Final = 3
+FORGOT_NS: Final = 10 * NS
+"""The wanted messages have been missing for so long while the line speaks: the receiver has lost its power for a moment."""
+FORGOT_MAX_NS: Final = 640 * NS
+"""A receiver that does not answer, or does not do what it acknowledges, is told less and less often."""
+CHECK_NS: Final = 60 * NS
+"""MediaTek receivers are asked this often which sentences they send: by themselves they may send the same ones, at another rate."""
+BREAK_NS: Final = 5 * NS
+"""A line that was silent for so long may have another receiver now."""
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """How it went. ``what``: for the log; ``identity`` as the receiver calls itself; the items' names by result."""
+
+    what: str
+    identity: str
+    results: dict[str, str]
+
+    @property
+    def complete(self) -> bool:
+        """Nothing is missing but what the receiver has not."""
+        return Result.NO_ANSWER.name.lower() not in self.results
+
+    @property
+    def pulse_set(self) -> bool:
+        """The receiver's pulse is as it was wanted, the cable's delay included where one was."""
+        return PULSE_NAME in self.results.get(Result.DONE.name.lower(), "").split(", ") and not self.identity.startswith("PMTK")
+
+
+class _Step(Enum):
+    ASK = "ask"
+    CONFIGURE = "configure"
+    WATCH = "watch"
+    IDLE = "idle"
+
+
+class Upkeep:
+    """One receiver's. Call ``step`` when something has arrived and once a second."""
+
+    def __init__(self, intent: Intent) -> None:
+        self.intent = intent
+        self._step = _Step.ASK
+        self._asked, self._due_ns = 0, 0
+        self._frames = -1  # recognised when last looked
+        self._spoke_ns: int | None = None
+        self._talk = Configurator(())
+        self._identity = ""
+        self._patience_ns = FORGOT_NS
+        self._since_ns = 0
+        self._begun_ns = 0
+        self._calm_ns, self._calm_for_ns = 0, FORGOT_NS
+        self._ended_ns = 0
+        self._check_ns = 0
+        self._news: list[News] = []
+        self._last: News | None = None
+
+    def news(self) -> list[News]:
+        """What there is to tell, once; a repetition of the last is not news."""
+        told, self._news = self._news, []
+        return told
+
+    def step(self, receiver: Receiver, now_ns: int) -> bytes:
+        """What to write to the line now."""
+        frames = receiver.framer.counts["NMEA"] + receiver.framer.counts["UBX"]
+        answers = receiver.take_answers()
+        if self._frames < frames or self._spoke_ns is None:
+            if self._step is _Step.IDLE and self._spoke_ns is not None and now_ns - self._spoke_ns > BREAK_NS:
+                self._ask_anew(now_ns)
+            self._spoke_ns = now_ns if frames else None
+            self._frames = frames
+        if self._spoke_ns is None:
+            return b""
+        for frame in answers:
+            if self._step is _Step.ASK and (identity := _named(frame, receiver)):
+                self._begin(identity, receiver, now_ns)
+            elif self._step is _Step.WATCH:
+                self._compare(frame, now_ns)
+            self._talk.hear(frame, now_ns)
+        if self._step in (_Step.CONFIGURE, _Step.WATCH) and receiver.restarted_ns > self._begun_ns:
+            self._forgotten(now_ns)
+        match self._step:
+            case _Step.ASK:
+                return self._ask(receiver, now_ns)
+            case _Step.CONFIGURE:
+                return self._configure(receiver, now_ns)
+            case _Step.WATCH:
+                return self._watch(receiver, now_ns)
+        return b""
+
+    def _ask_anew(self, now_ns: int) -> None:
+        self._step, self._asked, self._due_ns = _Step.ASK, 0, now_ns
+
+    def _ask(self, receiver: Receiver, now_ns: int) -> bytes:
+        if now_ns < self._due_ns:
+            return b""
+        if self._asked == ASKED:
+            if not receiver.watch:
+                self._tell(News("receiver left as it is: it does not say what it is", "", {}))
+                self._step = _Step.IDLE
+            else:  # it did once, and will again when it hears us
+                self._step, self._since_ns = _Step.WATCH, now_ns
+            return b""
+        self._asked += 1
+        self._due_ns = now_ns + ASK_NS
+        return QUESTION
+
+    def _begin(self, identity: str, receiver: Receiver, now_ns: int) -> None:
+        kind = family(identity)
+        self._identity = identity
+        if kind is None:
+            self._tell(News("receiver left as it is: no settings are known for it", identity, {}))
+            self._step = _Step.IDLE
+            return
+        self._talk = Configurator(plan(identity, self.intent), self.intent.baud)
+        self._step, self._begun_ns = _Step.CONFIGURE, now_ns
+        if kind is Family.MTK:
+            receiver.watch = b"ZDA"  # not among what it sends by itself
+        else:
+            receiver.watch = bytes(MESSAGES[output(identity, self.intent).first[0].name])
+
+    def _configure(self, receiver: Receiver, now_ns: int) -> bytes:
+        data = self._talk.send(now_ns)
+        if self._talk.finished:
+            results: dict[str, list[str]] = {}
+            for name, result in self._talk.results.items():
+                results.setdefault(result.name.lower(), []).append(name)
+            if self.intent.save and family(self._identity) is Family.MTK:
+                results.setdefault(Result.LEFT_OUT.name.lower(), []).append(f"{SAVE_NAME} ({UNKEPT})")
+            self._tell(News("receiver configured", self._identity, {result: ", ".join(names) for result, names in results.items()}))
+            first = output(self._identity, self.intent).first
+            if first and self._talk.results.get(first[0].name) is Result.REFUSED:
+                receiver.watch = b""  # it will never come
+            self._step, self._since_ns = _Step.WATCH if receiver.watch else _Step.IDLE, now_ns
+            self._check_ns, self._ended_ns = now_ns + CHECK_NS, now_ns
+        return data
+
+    def _watch(self, receiver: Receiver, now_ns: int) -> bytes:
+        complete = self._last is None or self._last.complete
+        if complete and receiver.watched_ns > self._since_ns:
+            self._since_ns, self._patience_ns = receiver.watched_ns, FORGOT_NS
+        speaks = self._spoke_ns is not None and self._spoke_ns > self._since_ns and now_ns - self._spoke_ns < BREAK_NS
+        if speaks and now_ns - self._since_ns > self._patience_ns:
+            self._patience_ns = min(2 * self._patience_ns, FORGOT_MAX_NS)
+            self._ask_anew(now_ns)
+        elif self._speaks_again(receiver):
+            self._forgotten(now_ns)
+        elif speaks and family(self._identity) is Family.MTK and now_ns >= self._check_ns:
+            self._check_ns = now_ns + CHECK_NS
+            return MTK_QUESTION
+        return b""
+
+    def _compare(self, frame: Frame, now_ns: int) -> None:
+        """Whether a MediaTek receiver still sends what it was told to send."""
+        found = frame.data.decode("ascii", "replace") if frame.kind is FrameKind.NMEA and frame.checksum else ""
+        wanted = f"PMTK{MTK_ANSWER},{mtk_sentences(self.intent)}"
+        if found.startswith(f"PMTK{MTK_ANSWER},") and not found.startswith(wanted) and "sentences" in self._done():
+            self._forgotten(now_ns)
+
+    def _speaks_again(self, receiver: Receiver) -> bool:
+        """Sentences that it has acknowledged to be silent come: it lost its power while it was set up, or was set by somebody else."""
+        done = self._done()
+        silent = output(self._identity, self.intent).silent if "sentences" in done else [n[3:] for n in done if n.startswith("no ")]
+        return any(receiver.sentences.get(name.encode("ascii"), 0) > self._ended_ns + BREAK_NS for name in silent)
+
+    def _done(self) -> list[str]:
+        return [name for name, result in self._talk.results.items() if result is Result.DONE]
+
+    def _forgotten(self, now_ns: int) -> None:
+        """It said itself that it has started, or that it is set otherwise; ever less often believed when it does so again and again."""
+        if now_ns < self._calm_ns:
+            return
+        quiet = now_ns - self._calm_ns > FORGOT_MAX_NS
+        self._calm_for_ns = FORGOT_NS if quiet else min(2 * self._calm_for_ns, FORGOT_MAX_NS)
+        self._calm_ns = now_ns + self._calm_for_ns
+        self._ask_anew(now_ns)
+
+    def _tell(self, news: News) -> None:
+        if news != self._last:
+            self._news.append(news)
+        self._last = news
+
+
+def _named(frame: Frame, receiver: Receiver) -> str:
+    """What the receiver calls itself in this answer, "" when it is none to that question."""
+    if frame.kind is FrameKind.NMEA:
+        text = frame.data.decode("ascii", "replace")
+        return text if text.startswith("PMTK705") and frame.checksum else ""
+    return receiver.ubx.identity if tuple(frame.data[:2]) == MON_VER and len(frame.data) >= 42 else ""

@@ -1,0 +1,77 @@
+"""What is wanted of a receiver, in the words of its owner: no frame, no key, no maker.
+
+Flow: ``[[source]]`` (refclock.config) -> **intent** -> configure (frames), inquiry (wanted against found). What is left open (None) stays
+as the receiver's owner has it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from refclock.config import Position, ReceiverSource, position
+from refclock.devices.serial_port import SerialPort
+
+
+class TimeBase(Enum):
+    """Whose second the pulse marks, and the measurements: UTC or the GPS system's own."""
+
+    UTC = 0
+    GNSS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PulseIntent:
+    """A pulse once a second. ``rising``: the edge on the second; it and ``cable_delay_ns`` (positive: the cable delays the signal, so the
+    pulse is sent that much earlier): None leaves what the receiver has."""
+
+    on_lock_only: bool = True
+    width_ms: int = 100
+    rising: bool | None = None
+    cable_delay_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TimingIntent:
+    """Time from a known position, of receivers made for it. ``fixed`` None: the receiver surveys it in, for ``survey_s`` at least and until
+    it is known to ``accuracy_m``; a position that its owner has fixed in it is then left alone. ``named_only``: asked only of those whose
+    name says that they are made for it."""
+
+    survey_s: int = 3600
+    accuracy_m: float = 10.0
+    fixed: Position | None = None
+    named_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """``keep_nmea``: the sentences of a UBX receiver stay, as far as the line carries them; ``pulse`` None, ``stationary`` False and
+    ``timing`` None: left alone; ``save``: beyond the next loss of power; ``baud``: of the line, 0: its own USB, which carries all.
+    """
+
+    keep_nmea: bool = False
+    pulse: PulseIntent | None = field(default_factory=PulseIntent)
+    stationary: bool = False
+    timing: TimingIntent | None = None
+    time_base: TimeBase = TimeBase.UTC
+    save: bool = False
+    baud: int = 9600
+
+
+def intent(config: ReceiverSource, port: SerialPort) -> Intent:
+    """What the configuration wants of the receiver on ``port``."""
+    pulse = PulseIntent(width_ms=config.pulse_width_ms, cable_delay_ns=config.cable_delay_ns) if config.pps else None
+    place = position(config.fixed_position) if config.fixed_position else None
+    timing = None
+    if place is not None or config.survey_in or (config.survey_in is None and config.stationary):
+        named = place is None and not config.survey_in
+        timing = TimingIntent(config.survey_in_s, config.position_accuracy_m, place, named)
+    return Intent(
+        keep_nmea=config.keep_nmea,
+        pulse=pulse,
+        stationary=config.stationary,
+        timing=timing,
+        time_base=TimeBase.UTC if config.time_base == "utc" else TimeBase.GNSS,
+        save=config.save,
+        baud=port.baud if port.byte_ns else 0,  # its own USB has no line speed
+    )

@@ -1,0 +1,211 @@
+"""May this receiver's labels be used for time yet?
+
+A GPS receiver after a cold start counts UTC with the leap seconds of its firmware until the almanac page with the present count has come,
+up to 12.5 minutes later (IS-GPS-200: 25 pages of 30 s). Until then it can show a valid 3D fix and be whole seconds wrong; then it steps. A
+label says nothing of this, so a receiver's labels are believed only when
+
+* it states itself that its leap count is known (UBX), also for its NMEA labels while they name the same seconds; or
+* the system clock, where the host keeps it by other means, names the same second; or
+* another source confirms (``confirm``); or
+* a fix has been steady, without a step, for longer than that page can take.
+
+Each label has a *place*, named UTC minus arrival on the oscillator, which is constant but for the message delay. A step of whole seconds
+that is no announced leap second means that it was wrong before or is wrong now: it learns anew. So it does after a silence, unless the
+labels come back in the place where they were: then nothing has changed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from refclock.sample import NS, LeapNotice, SecondLabel
+from refclock.timescales import DAY_S, ROLLOVER_S
+
+NEAREST_S: Final = ROLLOVER_S // 2
+"""Farther from the clock than this another period is nearer to it."""
+SLACK_S: Final = DAY_S
+"""The saved time may be a little ahead: it was written by a clock with a bound, and labels name local midnights in no receiver we know."""
+
+
+def floor_s(not_before_s: int, saved_s: int | None) -> int:
+    """The earliest POSIX second that can be now: start of the window into which rollovers are repaired."""
+    return not_before_s if saved_s is None else max(not_before_s, saved_s - SLACK_S)
+
+
+def impossible(label: SecondLabel, not_before_s: int, saved_s: int | None, battery_s: int | None = None) -> str:
+    """Why the label's date cannot be believed, in plain words; "" when nothing speaks against it. ``battery_s``: POSIX second by the RTC
+    at the label's instant, None without one."""
+    utc_s, clock_s = label.utc_ns // NS, label.at.real_ns // NS
+    floor = floor_s(not_before_s, saved_s)
+    kept = clock_s >= floor  # a clock before that says nothing
+    stated = _day(utc_s - label.weeks_repaired * ROLLOVER_S)
+    repaired = f", which would be {_day(utc_s)} after {1024 * label.weeks_repaired} weeks" if label.weeks_repaired else ""
+    if kept and abs(utc_s - clock_s) > NEAREST_S:
+        return (
+            f"the receiver says {stated}{repaired}, the system clock {_day(clock_s)}: one of them is wrong by a week rollover; "
+            "set the system clock, or clock.not_before in the configuration"
+        )
+    if battery_s is not None and battery_s >= floor:
+        if abs(utc_s - battery_s) > NEAREST_S:
+            return (
+                f"the receiver says {stated}{repaired}, the battery clock (RTC) {_day(battery_s)}: one of them is wrong by a week "
+                "rollover; set the battery clock (hwclock), or clock.not_before in the configuration"
+            )
+        kept = True
+    if not kept and saved_s is not None and floor > not_before_s and label.weeks_repaired and utc_s >= floor + NEAREST_S:
+        return f"the receiver says {stated}, but {_day(saved_s)} was already known here: time does not go back; set the system clock"
+    if not kept and utc_s >= not_before_s + ROLLOVER_S:
+        return f"the receiver says {stated}, more than 1024 weeks after this release, and nothing confirms it; set the system clock"
+    return ""
+
+
+def _day(utc_s: int) -> str:
+    return f"{datetime.fromtimestamp(utc_s, UTC):%Y-%m-%d}"
+
+
+STEADY_S = 780
+"""12.5 minutes for all pages of the navigation message (IS-GPS-200 section 20.3.3.5.1), and half a minute."""
+GAP_S = 10.0
+RETURN_S = 1800
+"""After a longer silence an oscillator that is 100 ppm off has moved by 0.18 s: the place no longer proves anything."""
+STEP_NS = 700_000_000
+"""Labels of one receiver jitter by less (SiRF: 0.17 s; a slow line with a changing burst: 0.4 s); a wrong leap count is a whole second."""
+CLOCK_EARLY_NS = -300_000_000
+CLOCK_LATE_NS = 700_000_000
+"""Arrival on a right system clock minus named second. One second wide, so that a label that is a whole second off never fits as well as the
+right one; set towards late because messages take 0.05 to 0.6 s and a kept clock is off by little."""
+LEAP_SPAN_S = 60
+RETURNED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``trusted``: may be used for time; ``why``: in plain words; ``held_s``: steady fix still wanted, 0 when trusted."""
+
+    trusted: bool
+    why: str
+    held_s: float
+
+
+class SecondTrust:
+    """The trust in one receiver's labels. ``system_clock``: whether CLOCK_REALTIME is kept by other means and may confirm."""
+
+    def __init__(self, system_clock: bool, steady_s: float = STEADY_S, gap_s: float = GAP_S) -> None:
+        self.system_clock = system_clock
+        self.steady_s = steady_s
+        self.gap_s = gap_s
+        self.confirmed: str | None = None
+        self._place: int | None = None
+        self._since = 0  # mono_ns of the first label of this place
+        self._seen = 0  # mono_ns of the last label
+        self._odd: int | None = None  # the place of a single label that fell out
+        self._was: tuple[str, int] | None = None  # (confirmation, place) before a silence
+        self._returned = 0
+        self._leap: tuple[int, int] | None = None  # (POSIX midnight, step) announced
+        self._leap_taken = False
+        self._denied = False  # the receiver itself says that its leap count is not known
+
+    def notice(self, notice: LeapNotice) -> None:
+        """What the receiver says of leap seconds: a stated count confirms, an announced leap second explains its step.
+
+        A receiver that says that it does not know its count yet is taken at its word, whatever the system clock says.
+        """
+        self._denied = notice.tai_offset_s is None
+        if not self._denied:
+            self.confirm("receiver states its leap count")
+        if notice.step_s and notice.at_utc_s is not None:
+            announced = (notice.at_utc_s, notice.step_s)
+            if announced != self._leap:
+                self._leap, self._leap_taken = announced, False
+
+    def confirm(self, why: str) -> None:
+        """Somebody vouches for the seconds that the labels name now."""
+        if self._place is not None and self._odd is None:
+            self.confirmed = why
+
+    def judge(self, label: SecondLabel) -> Verdict:
+        """The verdict on a label, in order of arrival."""
+        now = label.at.mono_ns
+        place = label.utc_ns - now
+        silence_s = (now - self._seen) / NS
+        if self._place is None:
+            self._begin(place, now)
+        elif silence_s > self.gap_s:
+            if self.confirmed is not None:
+                self._was = (self.confirmed, self._place)
+            if silence_s > RETURN_S:
+                self._was = None
+            self._begin(place, now)
+        stepped = self._step(label, place)
+        self._seen = now
+        if stepped is not None:
+            return stepped
+        self._settle(label, place, now)
+        steady_s = (now - self._since) / NS
+        if self.confirmed is None and steady_s >= self.steady_s and not self._denied:
+            self.confirmed = f"{self.steady_s:.0f} s of steady fix: a leap count must have come"
+        if self.confirmed is not None:
+            return Verdict(True, self.confirmed, 0.0)
+        if self._denied:
+            return Verdict(False, "the receiver says that it does not know its leap count yet", max(0.0, self.steady_s - steady_s))
+        return Verdict(False, f"leap count not known yet: {steady_s:.0f} of {self.steady_s:.0f} s of steady fix", self.steady_s - steady_s)
+
+    @property
+    def held_s(self) -> float:
+        """Seconds of steady fix still wanted as of the last label, 0 when confirmed: for a countdown."""
+        return 0.0 if self.confirmed is not None else max(0.0, self.steady_s - (self._seen - self._since) / NS)
+
+    def _begin(self, place: int, now: int) -> None:
+        self._place, self._since, self._odd = place, now, None
+        self.confirmed = None
+        self._returned = 0
+
+    def _step(self, label: SecondLabel, place: int) -> Verdict | None:
+        """Compare with the place so far. A single label out of place is refused; the second that stands by it begins anew."""
+        assert self._place is not None
+        moved = place - self._place
+        if abs(moved) < STEP_NS:
+            self._odd = None
+            return None
+        if self._explained(label, moved):
+            self._place, self._odd = place, None
+            return None
+        if self._odd is not None and abs(place - self._odd) < STEP_NS:
+            self._was = None
+            self._begin(self._odd, label.at.mono_ns)
+            return None
+        self._odd = place
+        return Verdict(False, f"named second moved by {moved / NS:+.1f} s against the labels before it", self.held_s)
+
+    def _explained(self, label: SecondLabel, moved: int) -> bool:
+        """Whether an announced leap second, or this very 23:59:60, moved the count by its whole second."""
+        if label.second_60:
+            self._leap, self._leap_taken = (label.utc_ns // NS + 1, 1), False
+        if self._leap is None or self._leap_taken:
+            return False
+        midnight, step = self._leap
+        due = midnight - 2 <= label.utc_ns // NS <= midnight + LEAP_SPAN_S
+        self._leap_taken = due and abs(moved + step * NS) < STEP_NS
+        return self._leap_taken
+
+    def _settle(self, label: SecondLabel, place: int, now: int) -> None:
+        """Look for a confirmation, and let the place follow oscillator and message delay slowly."""
+        assert self._place is not None
+        self._place += (place - self._place) // 16
+        if label.leap_known:
+            self.confirmed = "receiver states its leap count"
+        if self.confirmed is not None:
+            return
+        if self._was is not None:
+            why, was = self._was
+            self._returned = self._returned + 1 if abs(place - was) < STEP_NS else 0
+            if self._returned >= RETURNED:
+                self.confirmed = why if why.endswith(SAME_AGAIN) else why + SAME_AGAIN
+        late = label.at.real_ns - label.utc_ns
+        if self.system_clock and not self._denied and CLOCK_EARLY_NS <= late <= CLOCK_LATE_NS:
+            self.confirmed = f"system clock agrees within {abs(late) / NS:.2f} s"
+
+
+SAME_AGAIN = "; the same seconds after a pause"

@@ -1,0 +1,169 @@
+"""What is plugged in is found by what it says: simulated receivers behind pseudo-terminals that garble what is read at a wrong speed."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from peers import Processes, wait_for
+
+from ppsd.cli.detect import blocks, detect, listen
+from ppsd.cli.receiver import receiver_command
+from ppsd.cli.watch import sky, watch_line
+from ppsd.config.file import read
+from ppsd.config.tables import Config
+from refclock.devices.ports import Port
+from refclock.devices.scan import Found
+from refclock.kernel.host import Host
+from refclock.receiver.autobaud import Verdict
+
+PATIENCE_S = 30.0
+NOT_BEFORE_S = 1_700_000_000
+
+
+def plugged(processes: Processes, directory: Path, kind: str, baud: int) -> Port:
+    """A receiver of that kind, talking."""
+    directory.mkdir()
+    words = ["--directory", str(directory), "--receiver", kind, "--baud", str(baud), "--strict-baud"]
+    processes.start(directory.name, [sys.executable, "-m", "ppsd", "simulator", *words])
+    wait_for("the simulated line", (directory / "ttySIM0").exists, 15)
+    return Port(str(directory / "ttySIM0"), str(directory / "ttySIM0"))
+
+
+def test_every_receiver_is_found_at_its_speed_side_by_side(processes: Processes, tmp_path: Path) -> None:
+    """NMEA and UBX at seven speeds, all probed at once: protocol and speed of each."""
+    kinds = [("nmea", 4800), ("nmea", 9600), ("ublox8", 19200), ("ublox8-nmea", 38400), ("nmea", 57600), ("timing", 115200)]
+    kinds.append(("ublox8", 230400))
+    ports = [plugged(processes, tmp_path / f"r{i}", kind, baud) for i, (kind, baud) in enumerate(kinds)]
+    found = listen(Host(tmp_path / "nowhere"), ports, NOT_BEFORE_S, PATIENCE_S)
+    assert [f.problem for f in found] == [""] * len(kinds)
+    heard = [(kind, f.verdict) for f, (kind, _) in zip(found, kinds, strict=True) if f.verdict]
+    assert [verdict.baud for _, verdict in heard] == [baud for _, baud in kinds]
+    # Asked who it is, a u-blox answers in UBX; on a busy machine the simulated one may answer when nobody listens any more.
+    assert all(verdict.protocol == "NMEA" for kind, verdict in heard if kind == "nmea")
+    assert all("u-blox" in verdict.identity for _, verdict in heard if "UBX" in verdict.protocol)
+    assert any("UBX" in verdict.protocol for _, verdict in heard)
+
+
+def test_silence_and_noise_are_told_apart(tmp_path: Path) -> None:
+    """Nothing at all is a wire or power; bytes without sense are something else than a receiver."""
+    masters = [os.openpty(), os.openpty()]
+    ports = [Port(os.ttyname(slave), "") for _, slave in masters]
+    for _, slave in masters:
+        os.close(slave)
+    over = threading.Event()
+
+    def chatter() -> None:
+        while not over.wait(0.1):
+            os.write(masters[1][0], bytes(range(128, 256)))
+
+    talker = threading.Thread(target=chatter)
+    talker.start()
+    silent, noise = listen(Host(tmp_path), ports, NOT_BEFORE_S, 6.0)
+    over.set()
+    talker.join()
+    assert silent.verdict is not None
+    assert noise.verdict is not None
+    assert (silent.verdict.protocol, noise.verdict.protocol) == ("silent", "noise")
+    assert "powered" in silent.verdict.advice
+    assert "levels" in noise.verdict.advice
+    for master, _ in masters:
+        os.close(master)
+
+
+def test_a_held_port_is_not_touched() -> None:
+    """Who has it and how to get it is told; it is never opened (this one does not even exist)."""
+    port = Port("/dev/ttyNONE", "/dev/ttyNONE", ("gpsd (pid 412)",))
+    (found,) = listen(Host(), [port], NOT_BEFORE_S, 1.0)
+    assert found.verdict is None
+    assert "left to gpsd (pid 412)" in found.problem
+    assert 'type = "gpsd"' in found.problem
+
+
+def test_apply_keeps_what_was_configured(processes: Processes, tmp_path: Path) -> None:
+    """The tables are appended, the old file stays beside it, the result is a good configuration; a second time is refused, nothing lost."""
+    port = plugged(processes, tmp_path / "r", "nmea", 9600)
+    machine = tmp_path / "machine"
+    (machine / "dev").mkdir(parents=True)
+    (machine / "dev/ttyUSB0").symlink_to(port.path)
+    config = tmp_path / "refclock.toml"
+    config.write_text("# mine\n[server]\nthreads = 3\n", encoding="utf-8")
+    found = [Found(port, Verdict("NMEA", 9600), "/dev/pps0")]
+    assert blocks(found).startswith('[[source]]\ntype = "receiver"')
+    out = io.StringIO()
+    host = _only(port, machine)
+    assert detect(Config(), PATIENCE_S, False, config, out, host=host) == 0
+    written = read(config)
+    assert (written.server.threads, [s.kind for s in written.sources]) == (3, ["receiver"])
+    assert config.read_text(encoding="utf-8").startswith("# mine\n")
+    assert config.with_name("refclock.toml.bak").read_text(encoding="utf-8") == "# mine\n[server]\nthreads = 3\n"
+    before = config.read_text(encoding="utf-8")
+    assert detect(Config(), PATIENCE_S, False, config, io.StringIO(), host=host) == 78
+    assert config.read_text(encoding="utf-8") == before
+    told = io.StringIO()
+    assert detect(Config(), PATIENCE_S, True, None, told, host=host) == 0
+    assert json.loads(told.getvalue())["ports"][0]["verdict"]["baud"] == 9600
+
+
+class _OnePort(Host):
+    """A machine whose only serial device is a given one."""
+
+    def __init__(self, root: Path, path: str) -> None:
+        super().__init__(root)
+        self._path = path
+
+    def names(self, pattern: str) -> list[str]:
+        return [self._path] if pattern == "/dev/ttyUSB*" else []
+
+
+def _only(port: Port, root: Path) -> Host:
+    return _OnePort(root, port.path)
+
+
+def test_the_stream_is_shown_with_reasons(processes: Processes, tmp_path: Path) -> None:
+    """Each sentence with the second it names or why it names none; the speed is found first."""
+    port = plugged(processes, tmp_path / "r", "nmea", 38400)
+    out = io.StringIO()
+    assert watch_line(port.path, 0, Config(), 3.0, out) == 0
+    text = out.getvalue()
+    assert "NMEA at 38400 baud" in text
+    assert "names " in text
+    assert "$GPGSV" in text or "$GNGSV" in text
+
+
+def test_the_sky() -> None:
+    """North is up, the zenith in the middle, unused satellites in brackets, those without a place left out."""
+    some = [
+        {"number": 7, "elevation": 90, "azimuth": 0, "used": True},
+        {"number": 12, "elevation": 0, "azimuth": 0, "used": True},
+        {"number": 3, "elevation": 30, "azimuth": 90, "used": False},
+        {"number": 99, "elevation": None, "azimuth": None, "used": False},
+    ]
+    rows = sky(some).splitlines()
+    assert "N" in rows[0]
+    assert "12" in rows[1]
+    assert rows[len(rows) // 2].replace(".", " ").split() == ["W", "7", "(3)", "E"]
+    assert "99" not in sky(some)
+
+
+@pytest.mark.parametrize(
+    ("kind", "baud", "name"), [("ublox8-nmea", 9600, "NEO-M8N"), ("ublox9", 38400, "ZED-F9T"), ("mtk", 9600, "PMTK705")]
+)
+def test_a_receiver_is_set_up_from_the_command_line(processes: Processes, tmp_path: Path, kind: str, baud: int, name: str) -> None:
+    """It says what it is, every setting is acknowledged, and how long it lasts is told."""
+    port = plugged(processes, tmp_path / "r", kind, baud)
+    for _ in range(2):  # on a busy machine the simulated one may answer too late
+        out = io.StringIO()
+        if receiver_command("configure", port.path, Config(), save=False, as_json=False, out=out) == 0:
+            break
+    assert name in out.getvalue()
+    assert "receiver configured" in out.getvalue()
+    assert "until the next loss of power" in out.getvalue()
+    shown = io.StringIO()
+    assert receiver_command("show", port.path, Config(), save=False, as_json=True, out=shown) == 0
+    assert json.loads(shown.getvalue())["baud"] == baud

@@ -1,0 +1,268 @@
+"""The clock and the serve process side by side, fed through a SOCK source: what each does when the other comes, goes, or has to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from ppsd.cli.query import ask_once
+from ppsd.ntp.packet import Header
+from ppsd.process.control import ask
+from refclock.kernel.clocks import read_clocks
+from refclock.kernel.timescale import TimescaleReader
+from refclock.sample import Leap
+
+T = TypeVar("T")
+LOCK_SECONDS = 30.0
+CONFIG = """
+[server]
+listen = ["127.0.0.1:{port}"]
+[run]
+directory = "{run}"
+state = "{state}"
+[[source]]
+type = "sock"
+bias_us = 15
+path = "{sock}"
+"""
+
+
+def wait_for(what: str, look: Callable[[], T | None], seconds: float) -> T:
+    """What ``look`` returns as soon as it is true."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if found := look():
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"not within {seconds} s: {what}")
+
+
+def free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+class House:
+    """One configuration and a program that sends a sample with offset 0.0 five times a second."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._running: list[subprocess.Popen[bytes]] = []
+        self.run_dir, self.sock, self.config = self.directory / "run", self.directory / "in.sock", self.directory / "refclock.toml"
+        self.port = free_port()
+        self.write()
+        self._ended = threading.Event()
+        self._feeder = threading.Thread(target=self._feed)
+        self._feeder.start()
+
+    def write(self, more: str = "") -> None:
+        text = CONFIG.format(port=self.port, run=self.run_dir, state=self.directory / "state", sock=self.sock)
+        self.config.write_text(text + more, encoding="utf-8")
+
+    def _feed(self) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+            while not self._ended.wait(0.2):
+                now = time.time_ns()
+                data = struct.pack("=qqdiiii", now // 10**9, now % 10**9 // 1000, 0.0, 0, 0, 0, 0x534F434B)  # chrony, refclock_sock.c
+                with contextlib.suppress(OSError):  # nobody there
+                    out.sendto(data, str(self.sock))
+
+    def close(self) -> None:
+        self._ended.set()
+        self._feeder.join()
+        for process in self._running:
+            process.kill()
+            process.wait()
+
+    def words(self, name: str) -> list[str]:
+        return [sys.executable, "-m", "ppsd", name, "--config", str(self.config)]
+
+    def start(self, name: str) -> subprocess.Popen[bytes]:
+        with (self.directory / f"{name}.log").open("ab") as log:
+            self._running.append(subprocess.Popen(self.words(name), stdin=subprocess.DEVNULL, stdout=log, stderr=log))
+        return self._running[-1]
+
+    def log(self, name: str) -> str:
+        return (self.directory / f"{name}.log").read_text(encoding="utf-8")
+
+    def snapshot(self, name: str = "clock") -> dict[str, Any] | None:
+        try:
+            return ask(self.run_dir / f"{name}.sock", "snapshot")
+        except OSError:
+            return None
+
+    def locked(self) -> bool:
+        seen = self.snapshot()
+        return seen is not None and seen["verdict"] == "LOCKED"
+
+    def ask(self) -> Header | None:
+        """The server's answer, whatever it says; None without one."""
+        tried = ask_once(("127.0.0.1", self.port), socket.AF_INET, 1.0)
+        return tried.header
+
+    def stratum(self) -> int | None:
+        answer = self.ask()
+        return None if answer is None else answer.stratum
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    made = House(tmp_path)
+    yield made
+    made.close()
+
+
+def end(process: subprocess.Popen[bytes], number: int = signal.SIGTERM) -> int:
+    os.kill(process.pid, number)
+    return process.wait(5)
+
+
+def test_leap_3_before_the_clock_and_stratum_1_after(house: House) -> None:
+    """The server answers "unsynchronised" while there is no clock process, and stratum 1 once that is locked; SIGTERM ends both with 0."""
+    serve = house.start("serve")
+    answer = wait_for("the server answers", house.ask, LOCK_SECONDS)
+    assert (answer.leap, answer.stratum) == (Leap.UNSYNCHRONISED, 0)
+    clock = house.start("clock")
+    wait_for("LOCKED", house.locked, LOCK_SECONDS)
+    wait_for("stratum 1", lambda: house.stratum() == 1, 5)
+    told = house.snapshot("serve")
+    assert told is not None
+    assert told["pid"] == serve.pid
+    assert told["addresses"] == [f"127.0.0.1:{house.port}"]
+    assert (end(clock), end(serve)) == (0, 0)
+    assert not list(house.run_dir.glob("*.sock"))
+    assert (house.directory / "state" / "state.json").exists()
+
+
+def test_the_server_outlives_the_clock_and_the_clock_resumes_without_a_step(house: House) -> None:
+    """kill -9 of the clock: the server goes on from the record and its bound grows; a new clock process resumes from it at once, the server
+    never says "unsynchronised", and the served time does not move by more than the bound it had."""
+    house.start("serve")
+    clock = house.start("clock")
+    wait_for("LOCKED", house.locked, LOCK_SECONDS)
+    wait_for("stratum 1", lambda: house.stratum() == 1, 5)
+    end(clock, signal.SIGKILL)
+    record = TimescaleReader(house.run_dir / "timescale")
+    raw_ns = read_clocks().raw_ns
+    first, later = record.at(raw_ns), record.at(raw_ns + 10**9)
+    assert first is not None
+    assert later is not None
+    assert later.bound_ns > first.bound_ns
+    assert house.stratum() == 1
+    house.start("clock")
+    while not house.locked():
+        assert house.stratum() == 1
+        time.sleep(0.05)
+    assert "resumed" in house.log("clock")
+    resumed = record.at(raw_ns)
+    record.close()
+    assert resumed is not None
+    assert abs(resumed.utc_ns - first.utc_ns) <= later.bound_ns
+
+
+def test_a_stopped_clock_keeps_the_server_going(house: House) -> None:
+    """SIGTERM of the clock publishes nothing: the server still answers stratum 1 afterwards."""
+    house.start("serve")
+    clock = house.start("clock")
+    wait_for("stratum 1", lambda: house.stratum() == 1, LOCK_SECONDS)
+    assert end(clock) == 0
+    assert house.stratum() == 1
+
+
+def test_reload_keeps_the_old_configuration_when_the_new_one_is_bad(house: House) -> None:
+    """SIGHUP with a broken file: the reason with its line goes to the log and nothing else changes; with a good one the same process goes
+    on under the new configuration, from the record in force."""
+    clock = house.start("clock")
+    wait_for("LOCKED", house.locked, LOCK_SECONDS)
+    house.write("[clock]\nmax_bound_ms = -1\n")
+    os.kill(clock.pid, signal.SIGHUP)
+    wait_for("the refusal", lambda: "max_bound_ms" in house.log("clock"), 5)
+    assert house.locked()
+    house.write("[clock]\nmax_bound_ms = 500\n")
+    os.kill(clock.pid, signal.SIGHUP)
+    wait_for("the new run", lambda: "resumed" in house.log("clock"), 5)
+    wait_for("LOCKED again", house.locked, LOCK_SECONDS)
+    assert clock.poll() is None
+
+
+def test_a_second_one_is_refused(house: House) -> None:
+    """A second clock process in the same run directory and a second server at the same address end with 74 and say why; the first ones
+    are not disturbed."""
+    house.start("clock")
+    house.start("serve")
+    wait_for("LOCKED", house.locked, LOCK_SECONDS)
+    wait_for("stratum 1", lambda: house.stratum() == 1, 5)
+    other = subprocess.run(house.words("clock"), capture_output=True, text=True, timeout=20, check=False)
+    assert other.returncode == 74
+    assert "clock.sock" in other.stderr
+    other = subprocess.run(
+        [*house.words("serve"), "--run-dir", str(house.directory / "run2")], capture_output=True, text=True, timeout=20, check=False
+    )
+    assert other.returncode == 74
+    assert f"port {house.port}" in other.stderr
+    assert "held by" in other.stderr
+    assert house.stratum() == 1
+    assert house.locked()
+
+
+def test_missing_devices_are_named_and_awaited(house: House) -> None:
+    """A receiver and a pulse device that do not exist end nothing: the snapshot says what is missing and what to do."""
+    house.config.write_text(
+        f'[run]\ndirectory = "{house.run_dir}"\nstate = "{house.directory}/state"\n'
+        f'[[source]]\ntype = "receiver"\ndevice = "{house.directory}/tty"\npps = "{house.directory}/pps"\n'
+        f'[[source]]\ntype = "shm"\nunit = 213\n[[feed]]\ntype = "sock"\npath = "{house.directory}/chrony.sock"\n',
+        encoding="utf-8",
+    )
+    clock = house.start("clock")
+    seen = wait_for("a snapshot", house.snapshot, LOCK_SECONDS)
+    assert seen["verdict"] == "NO TIME"
+    assert "plug the receiver in" in seen["why"]
+    assert [feed["state"] for feed in seen["feeds"]] == ["waiting"]
+    assert "pulse of" in house.log("clock")
+    assert end(clock) == 0
+
+
+LIAR = """
+import select, socket, sys, time
+from ppsd.__main__ import main
+
+class Liar:
+    def __init__(self): self.lies, self.fds = 0, set()
+    def register(self, fd, events): self.fds.add(fd) if events & select.POLLIN else None
+    def unregister(self, fd): self.fds.remove(fd)
+    def poll(self, ms):
+        if self.fds:
+            self.lies += 1
+            if self.lies > 100: raise SystemExit(f"busy for ever with {len(self.fds)} descriptors")
+            return [(fd, select.POLLIN) for fd in self.fds]
+        time.sleep(ms / 1000)
+        return []
+
+class NoSocket(socket.socket):
+    def __init__(self, *_): raise OSError(22, "Invalid argument")
+
+select.poll, socket.socket = Liar, NoSocket
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_fed_by_shared_memory_nothing_else_is_waited_for(tmp_path: Path) -> None:
+    """A simulator in front of libc lets time pass only in waits, calls each descriptor of the real machine readable at once, and knows no
+    unix sockets: fed by shared memory the clock process soon waits for time alone, so the simulation goes on."""
+    text = f'[[source]]\ntype = "shm"\nunit = 241\n[server]\nenabled = false\n[run]\ndirectory = "{tmp_path}"\nstate = "{tmp_path}"\n'
+    (tmp_path / "config").write_text(text, encoding="ascii")
+    words = ["clock", "--config", str(tmp_path / "config"), "--run-dir", str(tmp_path), "--duration", "1.5"]
+    subprocess.run([sys.executable, "-c", LIAR, *words], timeout=60, check=True)

@@ -1,0 +1,182 @@
+"""`refclock calibrate pps`: the lateness of stamps, measured against another source and by an echo, and what is written of it."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import os
+import re
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from refclock_sim.ports.device import PULSE, TTY, preload_environment
+from refclock_sim.ports.pty import Pty
+from refclock_sim.ports.pulse_file import PulseFile
+
+from ppsd.cli.calibrate import Bias, CannotTell, calibrate, judged, versus
+from ppsd.config.edit import written
+from ppsd.config.file import parse
+from refclock.devices.modem_lines import OutputLine
+
+CONFIG = '[clock]\nsteer = "none"\n\n[[source]]  # roof\ntype = "receiver"\nname = "roof"\ndevice = "/dev/ttyS0"\npps = "/dev/pps-sim0"\n'
+
+
+class Daemon:
+    """Snapshots of a daemon whose pulse is stamped ``late_us`` late, beside one that is right, good to ``bound_us``."""
+
+    def __init__(self, late_us: float, bound_us: float, *, moving: bool = True) -> None:
+        self.late_us, self.bound_us, self.moving = late_us, bound_us, moving
+        self.random, self.seconds = Random(7), 0.0
+
+    def pause(self, seconds: float) -> None:
+        self.seconds += seconds
+
+    def ask(self) -> dict[str, Any]:
+        n = int(self.seconds) if self.moving else 0
+        served_us = 40.0  # what is served is nobody's truth
+        offsets = (served_us - self.late_us + self.random.gauss(0, 2), served_us + self.random.gauss(0, 1))
+        names, pulses = ("roof", "lab"), ({"words": ""}, None)
+        return {
+            "sources": [
+                {"name": name, "samples": n, "offset_ns": us * 1e3, "bound_ns": self.bound_us * 1e3, "pulse": pulse, "why": "no fix yet"}
+                for name, us, pulse in zip(names, offsets, pulses, strict=True)
+            ]
+        }
+
+
+def test_a_pulse_is_compared_with_another_source() -> None:
+    """94 µs late against a source good to ±5 µs: that figure, within what chance leaves, and an allowance that covers both."""
+    daemon = Daemon(94.0, 5.0)
+    bias = versus(daemon.ask, daemon.pause, "", "", 60.0)
+    assert bias.source == "roof"
+    assert bias.late_us == pytest.approx(94.0, abs=bias.uncertainty_us + 0.5)
+    assert bias.uncertainty_us < 3
+    assert 94 + 5 <= bias.pps_bias_us <= 94 + 5 + 6
+    assert "against lab" in bias.how
+
+
+@pytest.mark.parametrize(
+    ("daemon", "names", "words"),
+    [
+        (Daemon(5, 5, moving=False), ("", ""), "roof gave 0 samples in 60 s, 20 are needed: no fix yet"),
+        (Daemon(5, 5), ("attic", ""), "there is no source attic; there are roof, lab"),
+        (Daemon(5, 5), ("roof", "roof"), "cannot be compared with itself"),
+    ],
+)
+def test_what_cannot_be_measured_says_why(daemon: Daemon, names: tuple[str, str], words: str) -> None:
+    """Unknown names, the same one twice, silence: a reason, no figure."""
+    with pytest.raises(CannotTell, match=re.escape(words)):
+        versus(daemon.ask, daemon.pause, *names, 60.0)
+
+
+def test_a_poor_reference_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A source good to ±2 ms says nothing of 20 µs: exit 1, and the configuration stays."""
+    file = tmp_path / "refclock.toml"
+    file.write_text(CONFIG, encoding="utf-8")
+    daemon = Daemon(20.0, 2000.0)
+    assert calibrate(lambda: versus(daemon.ask, daemon.pause, "", "", 60.0), parse(CONFIG), file, False, io.StringIO()) == 1
+    assert "good to ±2e+03 µs only" in capsys.readouterr().err
+    assert file.read_text(encoding="utf-8") == CONFIG
+
+
+def test_the_figure_is_written_where_it_belongs(tmp_path: Path) -> None:
+    """--apply sets pps_bias_us of that source and of no other, keeps the file as it was beside it, and what is written reads back."""
+    two = CONFIG + '\n[[source]]\ntype = "receiver"\ndevice = "/dev/ttyS1"\npps = "/dev/pps1"\npps_bias_us = 7 # by guess\n'
+    assert [s.pps_bias_us for s in parse(written(two, 0, 31)).sources] == [31.0, 7.0]  # type: ignore[union-attr]
+    assert [s.pps_bias_us for s in parse(written(two, 1, 31)).sources] == [None, 31.0]  # type: ignore[union-attr]
+    file = tmp_path / "refclock.toml"
+    file.write_text(two, encoding="utf-8")
+    bias = judged("roof", "by an echo", [20_000.0 + i for i in range(50)], 1, 0.0)
+    out = io.StringIO()
+    assert calibrate(lambda: bias, parse(two), file, False, out) == 0
+    assert "pps_bias_us = 21  # measured" in file.read_text(encoding="utf-8")
+    assert (tmp_path / "refclock.toml.bak").read_text(encoding="utf-8") == two
+    assert "roof: stamped 20.0 µs late" in out.getvalue()
+    assert "pps_bias_us = 21" in out.getvalue()
+
+
+@pytest.mark.parametrize("pulse", ["/dev/pps-sim0", "TTY:dcd"])
+def test_an_echo_measures_the_lateness_of_stamps(tmp_path: Path, pulse: str) -> None:
+    """RTS wired to DCD, stamps 300 µs late: the command says so, and writes an allowance that covers it. The kernel's stamp is exact; a
+    thread that waits for the line is later by its waking."""
+    tty = str(tmp_path / TTY)
+    file = tmp_path / "refclock.toml"
+    file.write_text(CONFIG.replace("/dev/pps-sim0", pulse.replace("TTY", tty)), encoding="utf-8")
+    command = [sys.executable, "-m", "ppsd", "calibrate", "pps", "--echo", f"{tty}:rts", "--count", "30", "--json", "--apply"]
+    environment = os.environ | preload_environment(tmp_path) | {"REFCLOCK_FAKE_ECHO_NS": "300000"}
+    with PulseFile(tmp_path / PULSE), Pty(tmp_path / TTY):
+        done = subprocess.run([*command, "--config", str(file)], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["samples"] + said["lost"] == 30
+    assert said["low_us"] >= 300
+    assert said["late_us"] >= 300
+    assert said["pps_bias_us"] >= said["late_us"]
+    assert said["lines"] in file.read_text(encoding="utf-8")
+
+
+def test_an_output_that_is_not_wired_says_so(tmp_path: Path) -> None:
+    """No edge comes back: what to look at, exit 1."""
+    tty, file = tmp_path / TTY, tmp_path / "refclock.toml"
+    file.write_text(CONFIG, encoding="utf-8")
+    command = [sys.executable, "-m", "ppsd", "calibrate", "pps", "--echo", f"{tty}:dtr", "--count", "1", "--config", str(file)]
+    with PulseFile(tmp_path / PULSE), Pty(tty):
+        environment = os.environ | preload_environment(tmp_path)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert f"is {tty}:dtr wired to the input of /dev/pps-sim0" in done.stderr
+
+
+class Chip:
+    """The GPIO character device's ioctls, as gpio.h has them."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, bytes]] = []
+        self.fd = os.open(os.devnull, os.O_RDWR)
+
+    def ioctl(self, fd: int, request: int, argument: Any) -> int:
+        self.calls.append((request, bytes(argument)))
+        if request == 0xC250B407:
+            argument[588:592] = struct.pack("=i", self.fd)
+        else:
+            assert fd == self.fd
+        return 0
+
+
+@pytest.fixture
+def chip(monkeypatch: pytest.MonkeyPatch) -> Iterator[Chip]:
+    made = Chip()
+    monkeypatch.setattr(fcntl, "ioctl", made.ioctl)
+    return made
+
+
+def test_a_pin_of_the_gpio_device_is_an_output_too(chip: Chip, tmp_path: Path) -> None:
+    """/dev/gpiochipN:PIN asks for that pin as an output (struct gpio_v2_line_request, 592 octets) and sets it, low first."""
+    device = tmp_path / "gpiochip0"
+    device.touch()
+    line = OutputLine(f"{device}:23")
+    line.set(True)
+    line.close()
+    (request, asked), *values = chip.calls
+    assert (request, len(asked)) == (0xC250B407, 592)
+    assert struct.unpack_from("=I", asked, 0) == (23,)
+    assert struct.unpack_from("=Q", asked, 288) == (8,)
+    assert struct.unpack_from("=I", asked, 560) == (1,)
+    assert [struct.unpack("=QQ", argument) for _, argument in values] == [(0, 1), (1, 1)]
+    for wrong in ("/dev/ttyS0:cts", "/dev/null", f"{device}:x"):
+        with pytest.raises(OSError, match="is no line that can be set"):
+            OutputLine(wrong)
+
+
+def test_too_few_measurements_are_none() -> None:
+    """Nothing is claimed of a handful."""
+    with pytest.raises(CannotTell, match="only 3 measurements"):
+        judged("roof", "", [1.0, 2.0, 3.0], 0, 0.0)
+    assert isinstance(judged("roof", "", [float(i) for i in range(30)], 0, 0.0), Bias)

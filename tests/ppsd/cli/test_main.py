@@ -1,0 +1,391 @@
+"""The refclock command: output, exit codes, and what it does not import."""
+
+import contextlib
+import json
+import select
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ppsd.cli import main as cli
+from ppsd.faces import text as reports
+from ppsd.ntp.packet import Header, parse
+from ppsd.process.control import ControlServer
+from ppsd.snapshot import Snapshot, SourceStatus, TemperatureStatus
+from refclock.config import ShmFeed, SockFeed
+from refclock.sample import Leap
+from refclock.timescales import ntp64
+
+SOURCE = SourceStatus(
+    name="gps0", kind="receiver", what="GPS+PPS", present=True, tally="*", why="", reach=0o377, last_sample_s=0.4, offset_ns=-214,
+    jitter_ns=120, bound_ns=18_100, frequency_ppm=-12.3, skew_ppm=0.01, samples=8, pulses=90, labels=90, fix="3D", satellites_used=9,
+    satellites_seen=12, message_delay_ms=143.2, message_spread_ms=4.1, rejected={"popcorn": 2},
+)  # fmt: skip
+LOCKED = Snapshot(
+    version="0.1.0", pid=7, simulated=False, uptime_s=3700.0, utc="2026-11-21T12:00:00.500000000Z", mode="track", verdict="LOCKED", why="",
+    stages=(("receiver", True), ("locked", True)), stratum=1, refid="GPS", leap="normal", leap_pending="none", tai_offset_s=37,
+    bound_ns=18_100, frequency_ppm=-12.345, skew_ppm=0.012, system_offset_ns=31, holdover_s=None, holdover_left_s=None, steering="none",
+    clock_steps=0, sources=(SOURCE,),
+)  # fmt: skip
+HOLDOVER = replace(LOCKED, verdict="HOLDOVER", mode="holdover", why="the antenna is off", holdover_s=130.0, holdover_left_s=3600.0)
+ACQUIRING = replace(
+    LOCKED, verdict="ACQUIRING", mode="acquire", stratum=0, refid="", leap="unsynchronised", bound_ns=None, system_offset_ns=None,
+    frequency_ppm=None, skew_ppm=None, sources=(replace(SOURCE, tally="?", offset_ns=None, last_sample_s=None, bound_ns=None, reach=0),),
+)  # fmt: skip
+
+Daemon = Callable[[str, Callable[[], str]], Path]
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    """Control sockets in a run directory, each answering what its function says."""
+    servers: list[ControlServer] = []
+    threads: list[threading.Thread] = []
+    stop, stopped = socket.socketpair()
+
+    def serve(name: str, answer: Callable[[], str]) -> Path:
+        server = ControlServer(tmp_path / name, lambda _: answer())
+
+        def loop() -> None:
+            while stopped not in select.select([server, stopped], [], [])[0]:
+                server.handle_ready()
+
+        threads.append(threading.Thread(target=loop))
+        threads[-1].start()
+        servers.append(server)
+        return tmp_path
+
+    yield serve
+    stop.send(b"x")
+    for thread in threads:
+        thread.join()
+    for server in servers:
+        server.close()
+    stop.close()
+    stopped.close()
+
+
+@pytest.mark.parametrize(("snapshot", "code"), [(LOCKED, 0), (HOLDOVER, 1), (ACQUIRING, 2), (replace(ACQUIRING, verdict="NO TIME"), 2)])
+def test_status_tells_by_its_exit_code(daemon: Daemon, capsys: pytest.CaptureFixture[str], snapshot: Snapshot, code: int) -> None:
+    """0 locked, 1 holdover, 2 not serving; the top line comes first."""
+    run_dir = daemon("clock.sock", snapshot.as_json)
+    assert cli.main(["status", "--run-dir", str(run_dir)]) == code
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first.startswith(snapshot.verdict)
+    assert any("server: not running" in line for line in rest)
+
+
+def test_status_text(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    """Stages, sources in words, and the server's counters that are not zero."""
+    run_dir = daemon("clock.sock", LOCKED.as_json)
+    daemon("serve.sock", lambda: json.dumps({"pid": 3, "counters": {"reply": {"basic": 12, "unsynchronised": 0}, "drop": {"short": 1}}}))
+    assert cli.main(["status", "--run-dir", str(run_dir)]) == 0
+    text = capsys.readouterr().out
+    assert "LOCKED to GPS+PPS · within ±18 µs" in text
+    assert "[x] receiver  [x] locked" in text
+    assert (
+        "* gps0: GPS+PPS, selected, fix 3D, 9/12 sats, jitter 120 ns, message 143.2 ± 4.1 ms after the second, 2 rejected (mostly popcorn)"
+        in text
+    )
+    assert "server: 12 answered, 1 dropped (short 1); system clock: left alone, 31 ns behind" in text
+
+
+def test_status_with_a_dead_server(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    """A server process that left its socket behind is not serving, however good the clock."""
+    run_dir = daemon("clock.sock", LOCKED.as_json)
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(run_dir / "serve.sock"))
+    assert cli.main(["status", "--run-dir", str(run_dir)]) == 2
+    assert "server: not answering" in capsys.readouterr().out
+
+
+def test_json_reports(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every report is also one JSON object or list."""
+    run_dir = str(daemon("clock.sock", LOCKED.as_json))
+    decoded = {}
+    for command in ("status", "sources", "tracking"):
+        cli.main([command, "--json", "--run-dir", run_dir])
+        decoded[command] = json.loads(capsys.readouterr().out)
+    assert decoded["status"]["verdict"] == "LOCKED"
+    assert decoded["status"]["server"] == {"error": "not running"}
+    assert decoded["sources"][0]["name"] == "gps0"
+    assert decoded["tracking"]["refid"] == "GPS"
+
+
+def test_no_daemon(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody there: 3, and what to start."""
+    assert cli.main(["status", "--run-dir", str(tmp_path)]) == 3
+    assert "refclock run --sim" in capsys.readouterr().err
+    monkeypatch.setenv("REFCLOCK_RUN_DIR", str(tmp_path / "x"))
+    assert cli.main(["sources"]) == 3
+    assert str(tmp_path / "x") in capsys.readouterr().err
+
+
+def test_the_living_simulation_is_found(
+    daemon: Daemon, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without --run-dir a living simulation is asked; with two daemons alive the system's, and it says so."""
+    monkeypatch.delenv("REFCLOCK_RUN_DIR", raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(cli, "_system_run_dir", lambda: str(tmp_path / "system"))
+    for name in ("refclock-sim", "system"):
+        (tmp_path / name).mkdir()
+    daemon("refclock-sim/clock.sock", replace(LOCKED, simulated=True).as_json)
+    assert cli.main(["status"]) == 0
+    assert capsys.readouterr().out.startswith("SIMULATED LOCKED")
+    daemon("system/clock.sock", HOLDOVER.as_json)
+    assert cli.main(["status"]) == 1
+    told = capsys.readouterr()
+    assert told.out.startswith("HOLDOVER")
+    assert "two daemons are alive" in told.err
+
+
+def decoded(snapshot: Snapshot) -> dict[str, Any]:
+    return json.loads(snapshot.as_json())  # type: ignore[no-any-return]
+
+
+def test_sources_as_chronyc() -> None:
+    """The columns of chronyc sources; offsets with its sign (local ahead is positive)."""
+    lines = reports.sources(decoded(LOCKED)).splitlines()
+    assert lines[0] == "MS Name/IP address         Stratum Poll Reach LastRx Last sample               "
+    assert lines[1] == "=" * 79
+    assert lines[2] == "#* gps0                          0   0   377     0   +214ns[ +214ns] +/-   18us"
+    unusable = reports.sources(decoded(ACQUIRING)).splitlines()[2]
+    assert unusable == "#? gps0                          0   0     0     -     +0ns[   +0ns] +/-  120ns"
+
+
+def test_tracking_as_chronyc() -> None:
+    """The labels of chronyc tracking, in its order, with its words for signs."""
+    assert reports.tracking(decoded(LOCKED)).splitlines() == [
+        "Reference ID    : 47505300 (GPS)",
+        "Stratum         : 1",
+        "Ref time (UTC)  : Sat Nov 21 11:59:59 2026",
+        "System time     : 0.000000031 seconds slow of NTP time",
+        "Last offset     : +0.000000214 seconds",
+        "RMS offset      : 0.000000120 seconds",
+        "Frequency       : 12.345 ppm slow",
+        "Residual freq   : +0.000 ppm",
+        "Skew            : 0.012 ppm",
+        "Root delay      : 0.000000000 seconds",
+        "Root dispersion : 0.000018100 seconds",
+        "Update interval : 1.0 seconds",
+        "Leap status     : Normal",
+    ]
+    text = reports.tracking(decoded(ACQUIRING))
+    assert "Reference ID    : 00000000 ()\nStratum         : 0\nRef time (UTC)  : Thu Jan 01 00:00:00 1970" in text
+    assert text.endswith("Leap status     : Not synchronised")
+    assert "Nov 21 23:59:58" in reports.tracking({**decoded(LOCKED), "utc": "2026-11-21T23:59:60.900Z"})
+
+
+def test_the_temperature_is_shown_where_there_is_a_thermometer() -> None:
+    """status and tracking say what the thermometer reads and whether it is used, tracking in a line of its own; json has the fields."""
+    words = "temperature 48.2 °C: explains 0.31 ppm, in use"
+    warm = replace(LOCKED, temperature=TemperatureStatus("/sys/x", 48.2, 0.31, True, "", 6.5, 40.0, -0.16, words))
+    assert words in reports.status(decoded(warm), "off").splitlines()
+    lines = reports.tracking(decoded(warm)).splitlines()
+    assert lines[:-1] == reports.tracking(decoded(LOCKED)).splitlines()
+    assert lines[-1] == "Temperature     : 48.2 °C: explains 0.31 ppm, in use"
+    assert json.loads(reports.status_json(decoded(warm), "off"))["temperature"]["in_use"] is True
+    assert "temperature" not in reports.status(decoded(LOCKED), "off")
+
+
+@pytest.mark.parametrize(
+    ("s", "plain", "signed"),
+    [
+        (0.0, "   0ns", "   +0ns"),
+        (-1.8e-8, "  18ns", "  -18ns"),
+        (9.999e-6, "9999ns", "+9999ns"),
+        (1.2e-3, "1200us", "+1200us"),
+        (-0.1, " 100ms", " -100ms"),
+        (12.34, " 12.3s", " +12.3s"),
+        (86400.0, "86400s", "+86400s"),
+        (86400.0 * 10, "14400m", "+14400m"),
+        (86400.0 * 100, " 2400h", " +2400h"),
+        (86400.0 * 10_000, "10000d", "+10000d"),
+        (3.1536e7 * 2000, " 2000y", " +2000y"),
+    ],
+)
+def test_amounts_as_chronyc(s: float, plain: str, signed: str) -> None:
+    """Units and widths of chronyc's columns."""
+    assert (reports._amount(s, False), reports._amount(s, True)) == (plain, signed)
+
+
+def test_intervals_as_chronyc() -> None:
+    """Four columns: seconds, m, h, d, y."""
+    ages = (None, 0.4, 1199, 1200, 35999, 36000, 345600, 400 * 86400, 2000 * 86400)
+    assert [reports._interval(s) for s in ages] == ["   -", "   0", "1199", " 20m", "599m", " 10h", "  4d", "400d", "  5y"]
+
+
+def test_feed_lines() -> None:
+    """The line for each program that takes our samples; without feeds also what to write on our side."""
+    feeds = (SockFeed(name="a", path="/run/chrony/x.sock"), ShmFeed(name="b", unit=3))
+    assert reports.feed_lines("chrony", feeds)[0].startswith("refclock SOCK /run/chrony/x.sock ")
+    assert reports.feed_lines("chrony", feeds)[1].startswith("refclock SHM 3 ")
+    assert reports.feed_lines("ntpd", feeds)[0].startswith("#")
+    assert "127.127.28.3" in reports.feed_lines("ntpd", feeds)[1]
+    assert "refclock shm unit 3" in reports.feed_lines("ntpsec", feeds)[1]
+    assert "# [[feed]]" in reports.feed_lines("chrony", ())
+
+
+@pytest.mark.parametrize(("step", "code"), [(1, 0), (0, 1)])
+def test_feed_is_checked_against_the_daemon(
+    daemon: Daemon, tmp_path: Path, capsys: pytest.CaptureFixture[str], step: int, code: int
+) -> None:
+    """Samples that are taken: 0; a counter that stands still: 1, with the daemon's reason."""
+    sent = [10]
+
+    def answer() -> str:
+        sent[0] += step
+        feeds = [{"name": "a", "kind": "sock", "target": "/x", "state": "absent", "sent": sent[0], "why": "chronyd does not run"}]
+        return json.dumps({**asdict(LOCKED), "feeds": feeds})
+
+    config = tmp_path / "c.toml"
+    config.write_text('[[feed]]\ntype = "sock"\npath = "/x"\nname = "a"\n')
+    run_dir = daemon("clock.sock", answer)
+    assert cli.main(["feed", "--config", str(config), "--run-dir", str(run_dir)]) == code
+    told = capsys.readouterr()
+    assert told.out.startswith("refclock SOCK /x ")
+    assert "a: sock /x: absent (chronyd does not run)" in told.err
+
+
+@contextlib.contextmanager
+def ntp_server(reply: Callable[[Header], Header]) -> Iterator[int]:
+    """A UDP server on a free port that answers each request by ``reply``, after a forged one with a wrong origin."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.settimeout(10)
+
+        def loop() -> None:
+            while len(request := sock.recvfrom(100)) and len(request[0]) >= 48:
+                header = parse(request[0])
+                assert header is not None
+                answer = reply(header)
+                sock.sendto(replace(answer, origin=header.transmit ^ 1, refid=0).pack(), request[1])
+                sock.sendto(answer.pack(), request[1])
+
+        thread = threading.Thread(target=loop)
+        thread.start()
+        yield sock.getsockname()[1]
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as end:
+            end.sendto(b"end", sock.getsockname())
+        thread.join()
+
+
+def good(request: Header) -> Header:
+    now = ntp64(time.time_ns() + 5_000_000_000)
+    return Header(mode=4, stratum=1, refid=0x47505300, origin=request.transmit, receive=now, transmit=now, root_dispersion=66)
+
+
+def test_query(capsys: pytest.CaptureFixture[str]) -> None:
+    """A server five seconds ahead is measured so, forged replies are not believed, each request is a new random number."""
+    nonces = []
+
+    def reply(request: Header) -> Header:
+        nonces.append(request.transmit)
+        return good(request)
+
+    with ntp_server(reply) as port:
+        assert cli.main(["query", f"127.0.0.1:{port}", "-n", "2", "--json"]) == 0
+        report = json.loads(capsys.readouterr().out)
+        assert cli.main(["query", f"127.0.0.1:{port}"]) == 0
+        text = capsys.readouterr().out
+    assert abs(report["offset_ns"] - 5_000_000_000) <= report["delay_ns"] / 2 + 1000
+    assert (report["stratum"], report["refid"], report["leap"], report["used"]) == (1, "GPS", "normal", 2)
+    assert report["root_distance_ns"] >= 1_000_000
+    assert "offset +5.0 s" in text
+    assert len(set(nonces)) == 3
+
+
+def test_query_of_a_server_without_time(capsys: pytest.CaptureFixture[str]) -> None:
+    """It answers, it has no time: 1, with its words."""
+    with ntp_server(lambda r: Header(leap=Leap.UNSYNCHRONISED, mode=4, refid=0x494E4954, origin=r.transmit)) as port:
+        assert cli.main(["query", f"127.0.0.1:{port}"]) == 1
+        assert "not synchronised (stratum 0, refid INIT)" in capsys.readouterr().out
+        assert cli.main(["query", f"127.0.0.1:{port}", "--json"]) == 1
+        assert json.loads(capsys.readouterr().out)["leap"] == "unsynchronised"
+
+
+def test_query_of_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+    """A closed port, a name that is none and a port that is none: 1, 1, 64, each with its reason."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    assert cli.main(["query", f"127.0.0.1:{port}"]) == 1
+    assert "nothing listens there" in capsys.readouterr().out
+    assert cli.main(["query", "no..such..host"]) == 1
+    assert cli.main(["query", "127.0.0.1:99999"]) == 64
+
+
+def test_config_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """check tells every mistake and exits 78; show prints what reads back."""
+    file = tmp_path / "c.toml"
+    file.write_text("[log]\nlevel = 1\nformat = 2\n")
+    assert cli.main(["config", "check", "--config", str(file)]) == 78
+    assert capsys.readouterr().err.count(str(file)) == 2
+    assert cli.main(["run", "--config", str(file)]) == 78
+    file.write_text("[server]\nthreads = 2\n")
+    assert cli.main(["config", "check", "--config", str(file)]) == 0
+    capsys.readouterr()
+    assert cli.main(["config", "show", "--config", str(file)]) == 0
+    assert "threads = 2" in capsys.readouterr().out
+    assert cli.main(["config", "check", "--config", str(tmp_path / "none")]) == 78
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["dance"], ["run", "--duration", "-1"], ["run", "--ntp", "here"], ["query"], ["query", "h", "-n", "0"]]
+)
+def test_wrong_command_lines(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """64, as sysexits.h has it, and a line that says what is wrong."""
+    try:
+        code: object = cli.main(words)
+    except SystemExit as exit_:
+        code = exit_.code
+    assert code == 64
+    assert capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", list(cli.COMMANDS))
+def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """--help names an example for each."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main([command, "--help"])
+    assert caught.value.code == 0
+    assert f"Example: refclock {command}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_quick_commands_import_little(tmp_path: Path) -> None:
+    """help and status load neither the log, nor the engine, nor asyncio, nor serial lines."""
+    code = "import sys; from ppsd import cli\ntry: cli.main(sys.argv[1:])\nexcept SystemExit: pass\nprint(*sys.modules)"
+    for words in (["--help"], ["status", "--run-dir", str(tmp_path)]):
+        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+        loaded = set(done.stdout.splitlines()[-1].split())
+        assert not loaded & {
+            "structlog",
+            "asyncio",
+            "serial",
+            "pynmea2",
+            "ppsd.discipline.engine",
+            "ppsd.process.log",
+            "ssl",
+            "ppsd.serve._server",
+            "refclock.kernel._kernel",
+        }
+
+
+def test_closed_pipe() -> None:
+    """``refclock ... | head -0`` ends without a traceback."""
+    code = "import sys; from ppsd.cli import main; sys.exit(main(['config', 'show', '--config', '/dev/null']))"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(20) == 0

@@ -1,0 +1,195 @@
+"""What ``refclock run`` would start: devices found, effective configuration, run directory."""
+
+import os
+import socket
+import stat
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import ppsd.clock.sources
+from ppsd.cli import run as foreground
+from ppsd.cli.run import Run, make_run_directory
+from ppsd.clock.discovery import DEFAULT
+from ppsd.clock.sources import PulseInputs
+from ppsd.config.file import read
+from ppsd.config.tables import Config
+from ppsd.discipline.events import PulseFound
+from ppsd.process.control import ControlServer
+from refclock.config import ReceiverSource, ShmFeed
+from refclock.devices.ports import pair, pulses, serial_ports
+from refclock.devices.pps import BY_KERNEL
+from refclock.kernel.clocks import LocalClock
+from refclock.kernel.host import Host
+from refclock.schema import ConfigError
+
+
+def devices(tmp_path: Path, *names: str) -> Path:
+    made = tmp_path / "dev"
+    made.mkdir(exist_ok=True)
+    for name in names:
+        (made / name).touch()
+    return made
+
+
+def test_devices_are_found_once(tmp_path: Path) -> None:
+    """An alias hides what it points to; pulses go to receivers in order; a receiver too many has none."""
+    dev = devices(tmp_path, "ttyAMA0", "ttyUSB0", "ttyS0", "pps0", "console")
+    (dev / "serial0").symlink_to("ttyAMA0")
+    host = Host(tmp_path)
+    paths = [port.path for port in serial_ports(host)]
+    assert paths == ["/dev/serial0", "/dev/ttyUSB0"]
+    assert pair(host, paths, pulses(host)) == {"/dev/serial0": "/dev/pps0", "/dev/ttyUSB0": ""}
+
+
+def test_a_pulse_goes_to_the_line_it_came_by(tmp_path: Path) -> None:
+    """sysfs tells whose DCD line a pulse is; a pin's pulse goes to the first that has none; the kernel's own timer to nobody."""
+    devices(tmp_path, "ttyAMA0", "ttyUSB0", "pps0", "pps1", "pps2")
+    for number, (name, tty) in enumerate([("ktimer", ""), ("pps@12.-1", ""), ("usbserial0", "/dev/ttyUSB0")]):
+        entry = tmp_path / f"sys/class/pps/pps{number}"
+        entry.mkdir(parents=True)
+        (entry / "name").write_text(name + "\n")
+        (entry / "path").write_text(tty + "\n")
+    host = Host(tmp_path)
+    paths = [port.path for port in serial_ports(host)]
+    assert pair(host, paths, pulses(host)) == {"/dev/ttyUSB0": "/dev/pps2", "/dev/ttyAMA0": "/dev/pps1"}
+
+
+def test_what_others_hold_is_left_to_them(tmp_path: Path) -> None:
+    """gpsd's receiver is not taken away from it, and the user is told who has it."""
+    devices(tmp_path, "ttyACM0", "ttyUSB0")
+    (tmp_path / "proc/412/fd").mkdir(parents=True)
+    (tmp_path / "proc/412/comm").write_text("gpsd\n")
+    (tmp_path / "proc/412/fd/7").symlink_to("/dev/ttyACM0")
+    run = Run(None, False, "127.0.0.1:11999", tmp_path / "run", Host(tmp_path))
+    run.prepare()
+    assert "looking for receivers on /dev/ttyUSB0; pulse: none; /dev/ttyACM0 is left to gpsd (pid 412)" in run.outlook()
+
+
+def test_nothing_configured_nothing_found(tmp_path: Path) -> None:
+    """The run goes on without a source and says where it looked; the clock process takes a receiver that is plugged in later."""
+    empty = tmp_path / "empty.toml"
+    empty.touch()
+    run = Run(empty, False, "127.0.0.1:11999", tmp_path / "run", Host(tmp_path))
+    run.prepare()
+    assert run.config.sources == ()
+    text = "\n".join(run.greeting())
+    assert "/dev/ttyACM*" in text
+    assert "it will be noticed" in text
+    assert "refclock query 127.0.0.1:11999" in text
+    assert replace(DEFAULT, name="") == ReceiverSource(device="auto", pps="auto")
+
+
+def test_effective_configuration_keeps_what_was_configured(tmp_path: Path) -> None:
+    """Children read the user's configuration with only the command line's changes in it."""
+    file = tmp_path / "c.toml"
+    file.write_text('[log]\nlevel = "debug"\n[server]\nthreads = 3\n[[source]]\ntype = "shm"\nunit = 4\n')
+    run = Run(file, False, "[::1]:11999", tmp_path / "run")
+    run.prepare()
+    user, effective = read(file), read(run.file)
+    changed = replace(user.run, directory=str(tmp_path / "run"))
+    assert effective == replace(user, server=replace(user.server, listen=("[::1]:11999",)), run=changed)
+    assert [p.name for p in run.programs()] == ["clock", "serve"]
+    file.write_text("[log]\nlevel = 1")
+    with pytest.raises(ConfigError):
+        run.reload()
+    assert read(run.file) == effective
+    file.write_text("[server]\nenabled = false\n[[source]]\ntype = 'shm'\nunit = 4\n")
+    run.listen = None
+    run.reload()
+    assert [p.name for p in run.programs()] == ["clock"]
+
+
+def test_simulation_is_fenced_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Simulated time: own directory, loopback, feeds only of a file named here and now, configured receivers left alone, no steering."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    file = tmp_path / "c.toml"
+    file.write_text('[[source]]\ntype = "receiver"\ndevice = "/dev/ttyS0"\n[[feed]]\ntype = "shm"\nunit = 2\n')
+    run = Run(file, True, None, None)
+    run.prepare()
+    assert run.directory == tmp_path / "refclock-sim"
+    assert stat.S_IMODE(run.directory.stat().st_mode) == 0o700
+    assert [f.kind for f in run.config.feeds] == ["shm"]
+    assert [s.device for s in run.config.sources if isinstance(s, ReceiverSource)] == [str(run.directory / "ttySIM0")]
+    assert run.config.server.listen == ("127.0.0.1:11123",)
+    assert run.config.run.state.startswith(str(run.directory))
+    assert "SIMULATED" in run.greeting()[0]
+    file.write_text('[clock]\nsteer = "kernel"\n')
+    with pytest.raises(ConfigError, match="must not steer"):
+        run.prepare()
+    file.write_text('[simulation]\nreceiver = "sextant"\n')
+    with pytest.raises(ConfigError, match="allowed: ublox8"):
+        run.prepare()
+    monkeypatch.setattr("ppsd.cli.run.load", lambda _: replace(Config(), feeds=(ShmFeed(unit=2, name="shm0"),)))
+    default = Run(None, True, None, None)
+    default.prepare()
+    assert default.config.feeds == ()
+
+
+def test_foreign_directories_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link, a file, a directory that others own or may change: none becomes a private run directory."""
+    make_run_directory(tmp_path / "good", private=True)
+    make_run_directory(tmp_path / "good", private=True)
+    (tmp_path / "link").symlink_to(tmp_path / "good")
+    (tmp_path / "file").touch()
+    for name in ("link", "file"):
+        with pytest.raises(NotADirectoryError):
+            make_run_directory(tmp_path / name, private=True)
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    with pytest.raises(PermissionError):
+        make_run_directory(tmp_path / "open", private=True)
+    monkeypatch.setattr(foreground.os, "geteuid", lambda: 4242)
+    with pytest.raises(PermissionError, match="another user"):
+        make_run_directory(tmp_path / "good", private=True)
+
+
+def test_one_daemon_for_a_directory(tmp_path: Path) -> None:
+    """A second run in the directory of a living one is refused."""
+    server = ControlServer(tmp_path / "clock.sock", lambda _: "{}")
+    with pytest.raises(OSError, match="runs there already"):
+        Run(None, False, None, tmp_path, devices(tmp_path)).prepare()
+    server.close()
+
+
+def test_defaults_do_without_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No configuration file at all is the defaults."""
+    monkeypatch.setattr("ppsd.config.file.DEFAULT_FILE", str(tmp_path / "none"))
+    run = Run(None, False, None, tmp_path / "r", Host(tmp_path))
+    run.prepare()
+    assert run.config == replace(Config(), run=replace(Config().run, directory=str(tmp_path / "r")))
+
+
+def test_whether_a_pulse_comes_over_usb_is_asked_of_its_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pin's pulse is not polled, an adapter's is; what the user says stands; without sysfs nobody knows."""
+    for number, (name, tty) in enumerate([("pps@12.-1", ""), ("usbserial0", "/dev/ttyUSB0"), ("serial1", "/dev/ttyS1")]):
+        entry = tmp_path / f"sys/class/pps/pps{number}"
+        entry.mkdir(parents=True)
+        (entry / "name").write_text(name + "\n")
+        (entry / "path").write_text(tty + "\n")
+    monkeypatch.setattr(ppsd.clock.sources, "open_pulse", lambda path, clock, wake: SimpleNamespace(stamping=BY_KERNEL))
+    sources = [ReceiverSource(name=f"gps{n}", device=f"/dev/tty{n}", pps=f"/dev/pps{n}") for n in range(4)]
+    sources.append(ReceiverSource(name="gps4", device="/dev/tty4", pps="/dev/pps0", pps_over_usb=True))
+    clock = LocalClock()
+    inputs = PulseInputs(sources, clock, lambda: None, lambda what, why: None, host=Host(tmp_path))
+    found = inputs.open_due(clock.now().mono_ns)
+    assert [f.over_usb for f in found if isinstance(f, PulseFound)] == [False, True, False, None, True]
+
+
+def test_who_has_an_address_and_a_line(tmp_path: Path) -> None:
+    """Both are told by name and pid, through links; what nobody has is nobody's."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+        (who,) = Host().port_holders([("0.0.0.0", port), ("::", port)])
+        assert who.endswith(f"(pid {os.getpid()})")
+        assert Host().port_holders([("::", port)]) == []
+    master, slave = os.openpty()
+    link = tmp_path / "gps"
+    link.symlink_to(os.ttyname(slave))
+    assert Host().holders(str(link)) == [who]
+    os.close(slave)
+    assert Host().holders(str(link)) == []
+    os.close(master)

@@ -1,0 +1,94 @@
+"""State on disk: never half written, never believed when damaged, never in the way."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from ppsd.clock.state import FILE_NAME, LIMIT_BYTES, Value, load, save
+
+STATE: dict[str, Value] = {"frequency_ppm": -12.25, "gps0.delay_ms": 143.5, "gps0.baud": 9600, "gps0.edge": "assert"}
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    """Numbers and texts survive; the directory is made; the file is the owner's only; nothing else is left there."""
+    directory = tmp_path / "a" / "b"
+    assert save(directory, {"old": 1}) is None
+    assert save(directory, STATE) is None
+    assert load(directory) == (STATE, None)
+    assert (directory / FILE_NAME).stat().st_mode & 0o777 == 0o600
+    assert [p.name for p in directory.iterdir()] == [FILE_NAME]
+
+
+def test_first_start(tmp_path: Path) -> None:
+    """No file yet is no news."""
+    assert load(tmp_path) == ({}, None)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\0" * 4096,
+        b"{",
+        b"[1]",
+        b"null",
+        b"\xff\xfe",
+        b'{"frequency_ppm": NaN}',
+        b'{"x": Infinity}',
+        b'{"frequency_ppm": 1e9}',
+        b'{"frequency_ppm": 501}',
+        b'{"x": true}',
+        b'{"x": [1]}',
+        b'{"x": 1e19}',
+        b'{"x": 99999999999999999999}',
+        b'{"x": ' + b"9" * 5000 + b"}",
+        b'{"x": "' + b"y" * 300 + b'"}',
+        b'{"' + b"y" * 300 + b'": 1}',
+        b"[" * 60_000,
+        b" " * (LIMIT_BYTES + 1),
+        bytes(range(128, 256)) * 4,
+    ],
+)
+def test_damaged_state_is_ignored_with_a_reason(tmp_path: Path, data: bytes) -> None:
+    """Zero length, zeros, garbage, NaN and absurd numbers: the defaults, and a sentence for the log."""
+    (tmp_path / FILE_NAME).write_bytes(data)
+    state, why = load(tmp_path)
+    assert state == {}
+    assert why is not None
+    assert "ignored" in why
+
+
+def test_failure_is_a_reason_and_the_old_state_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk or a file in place of the directory: told, not raised; the last good state is still there."""
+    assert save(tmp_path, STATE) is None
+
+    def full(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        why = save(tmp_path, {"frequency_ppm": 1.0})
+    assert why is not None
+    assert "No space left" in why
+    assert load(tmp_path) == (STATE, None)
+    assert save(tmp_path, {"frequency_ppm": 2.0}) is None
+    blocked = tmp_path / "file"
+    blocked.touch()
+    assert "cannot be written" in (save(blocked, STATE) or "")
+    assert "cannot be read" in (load(blocked)[1] or "")
+
+
+def test_links_are_not_followed(tmp_path: Path) -> None:
+    """A link in place of the file is not read, nor what it points to written."""
+    target = tmp_path / "target"
+    target.write_text(json.dumps({"x": 1}))
+    directory = tmp_path / "state"
+    directory.mkdir()
+    (directory / FILE_NAME).symlink_to(target)
+    (directory / f".{FILE_NAME}.new").symlink_to(target)
+    assert load(directory)[0] == {}
+    assert save(directory, STATE) is None
+    assert json.loads(target.read_text()) == {"x": 1}
+    assert load(directory) == (STATE, None)

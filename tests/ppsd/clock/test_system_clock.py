@@ -1,0 +1,262 @@
+"""clock.py: CLOCK_REALTIME follows the timescale, on a simulated clock that obeys the corrections."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from ppsd.clock.system_clock import TAU_S, FreeRunningClock, KernelClock
+from ppsd.discipline.events import Note, Steer
+from refclock.kernel.clocks import STA_UNSYNC, Adjtimex
+from refclock.kernel.host import rival_disciplines
+from refclock.sample import NS, Instant, Leap
+
+NOWHERE = Path("/nonexistent")
+RATE = 12e-6
+"""The true rate of UTC against RAW: an oscillator that is 12 ppm slow."""
+
+
+@dataclass
+class FakeKernel:
+    """REALTIME as the kernel makes it: ``own_ppm`` is what it does at correction 0. ``error_ns``: UTC - REALTIME at raw 0."""
+
+    error_ns: int
+    own_ppm: float = 0.0
+    frequency_ppm: float = 0.0
+    raw_ns: int = 0
+    real_ns: float = 0.0
+    steps: list[int] = field(default_factory=list)
+    set_ppm: list[float] = field(default_factory=list)
+    status: list[tuple[Leap, int, int, int | None]] = field(default_factory=list)
+    refuse: int = 0
+
+    def __post_init__(self) -> None:
+        self.real_ns = float(-self.error_ns)
+
+    def read_adjtimex(self) -> Adjtimex:
+        return Adjtimex(self.frequency_ppm, 0, 0, 0, 37, 0, 0, Leap.NORMAL)
+
+    def adjust_frequency(self, ppm: float) -> None:
+        if self.refuse:
+            raise OSError(self.refuse, "no")
+        assert abs(ppm) <= 500
+        self.frequency_ppm = ppm
+        self.set_ppm.append(ppm)
+
+    def step(self, offset_ns: int) -> None:
+        self.steps.append(offset_ns)
+        self.real_ns += offset_ns
+
+    def set_status(self, leap: Leap, est_error_ns: int, max_error_ns: int, tai_offset_s: int | None = None) -> None:
+        self.status.append((leap, est_error_ns, max_error_ns, tai_offset_s))
+
+    def run(self, ns: int) -> Instant:
+        """Let time pass."""
+        self.raw_ns += ns
+        self.real_ns += ns * (1 + (self.frequency_ppm + self.own_ppm) * 1e-6)
+        return self.now()
+
+    def now(self) -> Instant:
+        return Instant(round(self.real_ns), self.raw_ns, len(self.steps))
+
+    @property
+    def phase_ns(self) -> float:
+        """UTC - REALTIME."""
+        return self.raw_ns * (1 + RATE) - self.real_ns
+
+
+def steer(kernel: FakeKernel, step_above_ns: int | None = None, leap: Leap = Leap.NORMAL, utc_ns: int | None = None) -> Steer:
+    """What the engine says now."""
+    utc = round(kernel.raw_ns * (1 + RATE)) if utc_ns is None else utc_ns
+    return Steer(kernel.raw_ns, utc, RATE, step_above_ns, leap, 37, 100, 20_000)
+
+
+def settle(clock: KernelClock, kernel: FakeKernel, seconds: int) -> list[Note]:
+    notes: list[Note] = []
+    for _ in range(seconds):
+        kernel.run(NS)
+        notes += clock.apply(steer(kernel), kernel.now())
+    return notes
+
+
+@pytest.mark.parametrize("own_ppm", [0.0, 0.8, -100.0])
+@pytest.mark.parametrize("error_ns", [3_000_000, -3_000_000])
+def test_the_phase_error_goes_and_the_rate_is_met(own_ppm: float, error_ns: int) -> None:
+    """Behind or ahead, and whatever the clock does by itself, REALTIME ends on UTC at UTC's rate, without a step."""
+    kernel = FakeKernel(error_ns, own_ppm)
+    clock = KernelClock(kernel, NOWHERE)
+    settle(clock, kernel, 120)
+    assert abs(kernel.phase_ns) < 100
+    assert clock.frequency_ppm + own_ppm == pytest.approx(RATE * 1e6, abs=0.01)
+    assert not kernel.steps
+
+
+def test_behind_is_made_to_run_faster() -> None:
+    """A positive phase error (UTC - REALTIME) raises the correction above the rate, a negative one lowers it."""
+    for error_ns in (1_000_000, -1_000_000):
+        kernel = FakeKernel(error_ns)
+        clock = KernelClock(kernel, NOWHERE)
+        clock.apply(steer(kernel), kernel.now())
+        assert kernel.frequency_ppm == pytest.approx(RATE * 1e6 + error_ns / TAU_S / 1000)
+
+
+def test_one_step_when_allowed_and_none_otherwise() -> None:
+    """Half an hour off is stepped once, when the engine allows it; without leave it is slewed at the limit and said so once."""
+    kernel = FakeKernel(1800 * NS)
+    clock = KernelClock(kernel, NOWHERE)
+    notes = clock.apply(steer(kernel, step_above_ns=100_000_000), kernel.now())
+    assert kernel.steps == [1800 * NS]
+    assert [n.event for n in notes] == ["system clock stepped by us"]
+    settle(clock, kernel, 30)
+    assert abs(kernel.phase_ns) < 1000
+
+    kernel = FakeKernel(1800 * NS)
+    clock = KernelClock(kernel, NOWHERE)
+    notes = settle(clock, kernel, 30)
+    assert not kernel.steps
+    assert kernel.frequency_ppm == 500
+    assert [n.event for n in notes] == ["system clock is far off, slewing"]
+
+
+def test_a_foreign_frequency_is_noticed_and_undone() -> None:
+    """Another program's +100 ppm is named and replaced within the second, costs at most the 100 us it made, and teaches us nothing."""
+    kernel = FakeKernel(0)
+    clock = KernelClock(kernel, NOWHERE)
+    settle(clock, kernel, 30)
+    kernel.frequency_ppm += 100
+    notes = clock.apply(steer(kernel), kernel.run(NS))
+    assert [(n.event, n.fields["by_ppm"]) for n in notes] == [("system clock's frequency was changed by somebody else", pytest.approx(100))]
+    assert abs(kernel.phase_ns) < 101_000
+    assert not settle(clock, kernel, 30)
+    assert abs(kernel.phase_ns) < 1000
+
+
+def test_nothing_beyond_the_panic_limit_is_corrected() -> None:
+    """An hour off where 1000 s are the limit: neither step nor slew, an error said once, and the kernel is told that it is wrong."""
+    kernel = FakeKernel(3600 * NS)
+    clock = KernelClock(kernel, NOWHERE)
+    told = []
+    for _ in range(3):
+        told += clock.apply(replace(steer(kernel, step_above_ns=100_000_000), panic_ns=1000 * NS), kernel.run(NS))
+    assert [n.event for n in told] == ["system clock is too far off, left alone"]
+    assert not kernel.steps
+    assert kernel.status[-1][0] is Leap.UNSYNCHRONISED
+    assert abs(kernel.frequency_ppm) < 0.1
+
+
+def test_a_small_error_is_never_stepped() -> None:
+    """Leave to step is not an order: 99 ms are slewed."""
+    kernel = FakeKernel(99_000_000)
+    clock = KernelClock(kernel, NOWHERE)
+    clock.apply(steer(kernel, step_above_ns=100_000_000), kernel.now())
+    assert not kernel.steps
+
+
+def test_the_phase_correction_expires() -> None:
+    """Without a new Steer for two seconds only the rate stays, and it stays."""
+    kernel = FakeKernel(1_000_000)
+    clock = KernelClock(kernel, NOWHERE)
+    clock.apply(steer(kernel), kernel.now())
+    clock.expire(kernel.run(NS))
+    assert kernel.frequency_ppm > 200
+    clock.expire(kernel.run(NS + NS // 10))
+    assert kernel.frequency_ppm == pytest.approx(RATE * 1e6)
+    calls = len(kernel.set_ppm)
+    clock.expire(kernel.run(NS))
+    assert len(kernel.set_ppm) == calls
+
+
+def test_close_leaves_the_best_rate() -> None:
+    """At the end of the process no phase correction is left behind."""
+    kernel = FakeKernel(1_000_000)
+    clock = KernelClock(kernel, NOWHERE)
+    clock.apply(steer(kernel), kernel.now())
+    clock.close()
+    assert kernel.frequency_ppm == pytest.approx(RATE * 1e6)
+
+
+def test_the_kernel_is_told_leap_tai_and_errors() -> None:
+    """Leap, TAI-UTC and the errors of the Steer reach the kernel; the errors count how far REALTIME still is from UTC."""
+    kernel = FakeKernel(5_000)
+    clock = KernelClock(kernel, NOWHERE)
+    clock.apply(steer(kernel, leap=Leap.INSERT), kernel.now())
+    assert kernel.status == [(Leap.INSERT, 5_100, 25_000, 37)]
+
+
+def test_a_leap_second_is_left_to_the_kernel() -> None:
+    """Right after an announced leap UTC has gone back and REALTIME not yet: neither the announcement nor the frequency is touched, so that
+    the kernel's tick does it; a clock that still has not leapt two seconds later is slewed."""
+    kernel = FakeKernel(0)
+    clock = KernelClock(kernel, NOWHERE)
+    clock.apply(steer(kernel, leap=Leap.INSERT), kernel.now())
+    told, frequency = len(kernel.status), kernel.frequency_ppm
+    kernel.run(NS)
+    clock.apply(steer(kernel, utc_ns=round(kernel.raw_ns * (1 + RATE)) - NS), kernel.now())
+    assert (len(kernel.status), kernel.frequency_ppm, kernel.steps) == (told, frequency, [])
+    kernel.run(2 * NS)
+    clock.apply(steer(kernel, utc_ns=round(kernel.raw_ns * (1 + RATE)) - NS), kernel.now())
+    assert kernel.frequency_ppm == -500
+    assert not kernel.steps
+
+
+def test_no_permission_is_said_at_the_start() -> None:
+    """Without CAP_SYS_TIME the constructor fails: nobody finds out hours later."""
+    with pytest.raises(PermissionError):
+        KernelClock(FakeKernel(0, refuse=errno.EPERM), NOWHERE)
+
+
+def process(proc: Path, pid: int, name: str, *words: str) -> None:
+    (proc / str(pid)).mkdir()
+    (proc / str(pid) / "comm").write_text(name + "\n")
+    (proc / str(pid) / "cmdline").write_bytes(b"".join(w.encode() + b"\0" for w in words))
+
+
+def test_another_discipliner_is_refused_by_name(tmp_path: Path) -> None:
+    """A running chronyd is named with its pid and what to do; the clock is not touched."""
+    process(tmp_path, 412, "chronyd", "/usr/sbin/chronyd", "-F", "1")
+    process(tmp_path, 7, "bash", "bash")
+    kernel = FakeKernel(0)
+    with pytest.raises(OSError, match=r"chronyd \(pid 412\).*steer") as refused:
+        KernelClock(kernel, tmp_path)
+    assert refused.value.errno == errno.EBUSY
+    assert not kernel.set_ppm
+
+
+def test_chronyd_that_only_watches_is_no_rival(tmp_path: Path) -> None:
+    """chronyd -x does not set the clock, nor does a zombie; a file name with an x is no -x."""
+    process(tmp_path, 1, "chronyd", "chronyd", "-x", "-f", "/etc/x.conf")
+    process(tmp_path, 2, "chronyd", "chronyd", "-dx")
+    process(tmp_path, 3, "ntpd")
+    process(tmp_path, 4, "ptp4l", "ptp4l", "-x")
+    process(tmp_path, 5, "chronyd", "chronyd", "-f", "/etc/x.conf")
+    assert rival_disciplines(tmp_path) == ["chronyd (pid 5)", "ptp4l (pid 4)"]
+
+
+def test_a_clock_of_its_own_is_nobodys_rival(tmp_path: Path) -> None:
+    """A chronyd with a preloaded library (a clock simulator) is no rival, and to a process with one nobody is."""
+    process(tmp_path, 1, "chronyd", "chronyd")
+    process(tmp_path, 2, "chronyd", "chronyd")
+    (tmp_path / "1" / "environ").write_bytes(b"HOME=/\0LD_PRELOAD=/opt/simulator.so\0")
+    (tmp_path / "2" / "environ").write_bytes(b"HOME=/\0NO_LD_PRELOAD=1\0")
+    assert rival_disciplines(tmp_path) == ["chronyd (pid 2)"]
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self" / "environ").write_bytes(b"LD_PRELOAD=/opt/simulator.so\0")
+    assert rival_disciplines(tmp_path) == []
+
+
+def test_the_free_running_clock_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """steer = "none" touches nothing and says nothing; how well another program keeps the clock is the kernel's own word."""
+    kernel = FakeKernel(0)
+    clock = FreeRunningClock(kernel)
+    assert clock.apply(steer(kernel, step_above_ns=100_000_000), kernel.now()) == []
+    assert clock.kept_error_ns() is None
+    for status, error_ns, kept in ((0, 4_000_000, 4_000_000), (STA_UNSYNC, 4_000_000, None), (0, 0, None)):
+        told = Adjtimex(0.0, 0, error_ns, 0, 37, status, 0, Leap.NORMAL)
+        monkeypatch.setattr(kernel, "read_adjtimex", lambda told=told: told)
+        assert clock.kept_error_ns() == kept
+        assert KernelClock(kernel).kept_error_ns() is None
+    clock.expire(kernel.now())
+    clock.close()

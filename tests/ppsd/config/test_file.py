@@ -1,0 +1,199 @@
+"""The configuration file: defaults, values, and every mistake told with its line."""
+
+import os
+import re
+from dataclasses import fields, replace
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from ppsd.config import file as config
+from ppsd.config.file import as_toml, locate, parse, parse_bytes, read
+from ppsd.config.tables import Config, parse_endpoint
+from refclock.config import GpsdSource, ReceiverSource, ShmFeed, SockSource
+from refclock.schema import ConfigError, Problem
+
+EXAMPLES = sorted((Path(__file__).parents[3] / "image" / "examples").glob("*.toml"))
+
+
+def problems(text: str) -> list[Problem]:
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "f.toml")
+    return caught.value.problems
+
+
+def test_empty_file_is_good() -> None:
+    """Every key is optional."""
+    assert parse("") == Config()
+    assert parse("\ufeff# only a comment\r\n") == Config()
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.name)
+def test_examples_are_valid(path: Path) -> None:
+    """Every shipped example is a good configuration and survives being written and read."""
+    read_config = read(path)
+    assert parse(as_toml(read_config)) == read_config
+
+
+def test_reference_example_shows_the_defaults() -> None:
+    """examples/refclock.toml states the real defaults, key by key."""
+    shown = read(next(p for p in EXAMPLES if p.name == "refclock.toml"))
+    assert shown == replace(Config(), sources=(ReceiverSource(name="gps0"),))
+
+
+@pytest.mark.parametrize("table", [*config.TABLES.values(), ReceiverSource], ids=lambda cls: cls.__name__)
+def test_reference_example_has_every_key(table: type) -> None:
+    """examples/refclock.toml names every key of every table, those without a default to show as a comment."""
+    text = next(p for p in EXAMPLES if p.name == "refclock.toml").read_text(encoding="utf-8")
+    keys = {f.name for f in fields(table)} - {"name"}  # a source's name is made from its type
+    assert not {key for key in keys if not re.search(rf"^(# )?{key} = ", text, re.MULTILINE)}
+
+
+def test_values_reach_their_fields() -> None:
+    """Each kind of value is read as what it is; whole numbers are good where fractions are."""
+    read_config = parse(
+        """
+        clock = {steer = "kernel", not_before = 2027-01-01}
+        server.listen = ["127.0.0.1:123"]
+        [[source]]
+        type = "receiver"
+        device = "/dev/ttyS0"
+        baud = 9600
+        message_delay_ms = 140
+        [[source]]
+        type = "gpsd"
+        prefer = true
+        [[source]]
+        type = "sock"
+        path = "/run/x.sock"
+        [[feed]]
+        type = "shm"
+        unit = 2
+        """
+    )
+    assert (read_config.clock.steer, read_config.clock.not_before) == ("kernel", date(2027, 1, 1))
+    assert read_config.server.listen == ("127.0.0.1:123",)
+    assert read_config.sources == (
+        ReceiverSource(name="gps0", device="/dev/ttyS0", baud=9600, message_delay_ms=140.0),
+        GpsdSource(name="gpsd0", prefer=True),
+        SockSource(name="sock0", path="/run/x.sock"),
+    )
+    assert read_config.feeds == (ShmFeed(name="shm0", unit=2),)
+
+
+def test_names_are_made_around_those_given() -> None:
+    """A source without a name gets the first free number."""
+    text = '[[source]]\ntype="shm"\nunit=0\n[[source]]\ntype="shm"\nunit=1\nname="shm0"\n[[source]]\ntype="shm"\nunit=2'
+    assert [s.name for s in parse(text).sources] == ["shm1", "shm0", "shm2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key", "part"),
+    [
+        ('[clock]\nsteer = "kernal"', 2, "clock.steer", "did you mean kernel?"),
+        ("[clock]\nsteer = 1", 2, "clock.steer", "expected a text"),
+        ("[clock]\nholdover_limit_s = nan", 2, "clock.holdover_limit_s", "not a usable number"),
+        ("[clock]\nholdover_limit_s = -1", 2, "clock.holdover_limit_s", "allowed: 0 to"),
+        ("[clock]\nholdover_limit_s = true", 2, "clock.holdover_limit_s", "expected a number"),
+        ("[clock]\nmax_bound_ms = 1e400", 2, "clock.max_bound_ms", "not a usable number"),
+        ('[clock]\nnot_before = "2026-01-01"', 2, "clock.not_before", "without quotes"),
+        ("[clock]\nnot_before = 2026-01-01T00:00:00", 2, "clock.not_before", "a date"),
+        ("[clock]\nnot_before = 1066-10-14", 2, "clock.not_before", "out of range"),
+        ("[server]\nthreads = 2.0", 2, "server.threads", "a whole number"),
+        ("[server]\nthreads = 0x" + "f" * 9000, 2, "server.threads", "a huge number is out of range"),
+        ("[server]\nenabled = 0xffffffffffffffffffffff", 2, "server.enabled", "true or false"),
+        ("[server]\nlisten = ['0.0.0.0']", 2, "server.listen", "0.0.0.0:123"),
+        ("[server]\nlisten = [1]", 2, "server.listen", "a list of texts"),
+        ("[server]\n\nlisten = ['[::]:123',\n'[::]:123']", 3, "server.listen[1]", "used already"),
+        ("[run]\ndirectory = 'here'", 2, "run.directory", "absolute path"),
+        ("[run]\ndirectory = '/" + "x" * 120 + "'", 2, "run.directory", "bytes"),
+        ("[run]\nstate = ''", 2, "run.state", "must not be empty"),
+        ('[log]\nlevel = "in\\u0000fo"', 2, "log.level", "is not known"),
+        ('[leap]\nfile = "/a\\nb"', 2, "leap.file", "control character"),
+        ("[clok]\nx = 1", 1, "clok", "did you mean clock?"),
+        ("steer = 1", 1, "steer", "did you mean steer of [clock]?"),
+        ("[log]\nthreads = 1", 2, "log.threads", "did you mean threads of [server]?"),
+        ("clock = 3", 1, "clock", "[clock]"),
+        ("source = 3", 1, "source", "[[source]]"),
+        ("[source]\ntype='shm'\nunit=1", 1, "source", "[[source]]"),
+        ("[[source]]\nunit = 1", 1, "source[0]", "type is missing"),
+        ("[[source]]\ntype = 'gps'", 2, "source[0].type", "did you mean gpsd?"),
+        ("[[source]]\ntype = ['gps']", 2, "source[0].type", "allowed"),
+        ("[[source]]\ntype = 'shm'", 1, "source[0]", "unit is missing"),
+        ("[[source]]\ntype = 'shm'\nunit = 256", 3, "source[0].unit", "allowed: 0 to 255"),
+        ("[[source]]\ntype = 'shm'\nunit = 1\nedge = 'auto'", 4, "source[0].edge", "only type receiver and gpsd has it"),
+        ("[[source]]\ntype = 'shm'\nunit = 1\nname = 'a b'", 4, "source[0].name", "not a name"),
+        ("[[source]]\ntype = 'receiver'\ndevice = '/dev/a'\nbaud = 9601", 4, "source[0].baud", "9601 is not known"),
+        ("[[source]]\ntype = 'shm'\nunit = 1\n[[feed]]\ntype = 'shm'\nunit = 1", 6, "feed[0].unit", "used already on line 3"),
+        ("[[source]]\ntype='shm'\nunit=1\nnoselect=true", 4, "source[0].noselect", "none could ever be used"),
+        ("[[feed]]\ntype='sock'\npath='/a'\nname='f'\n[[feed]]\ntype='sock'\npath='/b'\nname='f'", 8, "feed[1].name", "taken on line 4"),
+        ("[clock]\nsteer = \n[log]\n", 2, "", "not TOML"),
+        ("[log]\n" + "x=" + "[" * 5000, 0, "", "nested too deeply"),
+        ("\na" + ".a" * 65 + " = 1", 2, "", "too many parts"),
+        ("a = 1" + "0" * 5000, 0, "", "not TOML"),
+        ('a = """', 1, "", "at the end of the file"),
+    ],
+)
+def test_each_mistake_has_its_line_and_a_hint(text: str, line: int, key: str, part: str) -> None:
+    """A single mistake gives a single problem, at its line, with what would be allowed."""
+    (problem,) = problems(text)
+    assert (problem.line, problem.key) == (line, key)
+    assert part in problem.what
+
+
+def test_all_mistakes_at_once() -> None:
+    """Syntax errors do not hide each other nor the wrong values elsewhere, and come in the order of the file."""
+    text = "[clock]\nsteer == 1\n[log]\nlevel = 'loud'\nformat = \n[[source]]\ntype = 'shm'\nunit = -1\nunti = 2\n[broken\nx = 1\n"
+    found = problems(text)
+    assert [p.line for p in found] == [2, 4, 5, 8, 9, 10]
+    assert str(found[1]).startswith('f.toml:4: log.level: "loud" is not known; allowed: "debug"')
+
+
+def test_a_line_left_out_is_not_reported_missing() -> None:
+    """What a syntax error hides is not called missing too."""
+    (problem,) = problems("[[source]]\ntype = 'receiver'\ndevice = /dev/ttyS0\n")
+    assert problem.line == 3
+
+
+def test_locate_sees_every_way_to_write_a_key() -> None:
+    """Lines of dotted, quoted and inline keys, after multi-line values and comments that look like keys."""
+    text = 'a = """\n[x]\nb = 1\n"""\nc = [ # [y]\n  1,\n] \n"d e".f = {g = 1}\n[h."i"]\nj = \'\'\'\nk = 1\'\'\'\n[[l]]\n[[l]]\nm = 2\n'
+    lines = locate(text)
+    assert lines[("a",)] == 1
+    assert lines[("c",)] == 5
+    assert lines[("d e", "f")] == 8
+    assert lines[("h", "i")] == 9
+    assert lines[("h", "i", "j")] == 10
+    assert lines[("l", 0)] == 12
+    assert lines[("l", 1, "m")] == 14
+    assert ("h", "i", "k") not in lines
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    """Missing, directory, pipe, unreadable, huge, looping, not UTF-8: one clear problem each."""
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    huge = tmp_path / "huge"
+    huge.write_bytes(b"#" * (config.LIMIT_BYTES + 1))
+    latin = tmp_path / "latin"
+    latin.write_bytes(b"\n# caf\xe9")
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    for path, part in ((tmp_path / "no", "does not exist"), (tmp_path, "directory"), (loop, "cannot be read"), (huge, "1 MB")):
+        with pytest.raises(ConfigError, match=part):
+            read(path)
+    with pytest.raises(ConfigError, match="pipe"):
+        read(fifo)
+    with pytest.raises(ConfigError, match=r"latin:2: byte 0xe9 is not UTF-8"):
+        read(latin)
+    with pytest.raises(ConfigError):
+        parse_bytes(b"\xff\xfea\x00", "utf-16")
+
+
+def test_endpoints() -> None:
+    """Addresses are numeric; IPv6 stands in brackets; the port is a port."""
+    assert parse_endpoint("127.0.0.1:11123") == ("127.0.0.1", 11123)
+    assert parse_endpoint("[fe80::1%eth0]:123") == ("fe80::1%eth0", 123)
+    for bad in ("::1:123", "localhost:123", "1.2.3.4", "1.2.3.4:0", "1.2.3.4:65536", "[1.2.3.4]:123", "1.2.3:1", "[::]:", "1.2.3.4:١٢"):
+        assert parse_endpoint(bad) is None

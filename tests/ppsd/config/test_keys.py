@@ -1,0 +1,96 @@
+"""keys.py: key files as chrony and ntp write them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ppsd.config.keys import SymmetricKey, parse_keys
+
+CHRONY = """
+# made by chronyc keygen
+10 AES128 HEX:000102030405060708090A0B0C0D0E0F
+11 AES256 HEX:000102030405060708090A0B0C0D0E0F000102030405060708090A0B0C0D0E0F
+12 SHA256 ASCII:a-long-passphrase
+13 SHA1 HEX:B0C5E1
+% another comment
+14 foo
+"""
+NTP = """
+1 M secret            # md5 by its letter
+2 SHA1 0123456789abcdef0123456789abcdef01234567
+3 AES-128 00112233445566778899aabbccddeeff 192.0.2.0/24,2001:db8::1
+4 AES128CMAC abcdefghijklmnop
+"""
+
+
+def test_chronys_file() -> None:
+    """Types, HEX: and ASCII:, the type left out (MD5), comments."""
+    keys, problems = parse_keys(CHRONY, allow_weak=True)
+    assert problems == []
+    assert [(k.key_id, k.kind, len(k.secret)) for k in keys] == [
+        (10, "AES128", 16), (11, "AES256", 32), (12, "SHA256", 17), (13, "SHA1", 3), (14, "MD5", 3),
+    ]  # fmt: skip
+    assert keys[0].secret == bytes(range(16))
+
+
+def test_ntps_file() -> None:
+    """Letters, hexadecimal without a prefix when longer than 20, names of AES, addresses."""
+    keys, problems = parse_keys(NTP, allow_weak=True)
+    assert problems == []
+    assert [(k.key_id, k.kind, len(k.secret), k.prefixes) for k in keys] == [
+        (1, "MD5", 6, ()), (2, "SHA1", 20, ()), (3, "AES128", 16, ("192.0.2.0/24", "2001:db8::1")), (4, "AES128", 16, ()),
+    ]  # fmt: skip
+    assert keys[2].ranges()[0] == (0, 2)  # denied but for the two prefixes
+    assert keys[0].ranges() == ()
+
+
+def test_weak_keys_need_a_word() -> None:
+    """MD5 and SHA1 are refused, by line, unless allowed; the others are kept."""
+    keys, problems = parse_keys(CHRONY, allow_weak=False)
+    assert [k.key_id for k in keys] == [10, 11, 12]
+    assert [(line, "keys.weak = true" in what) for line, what in problems] == [(6, True), (8, True)]
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("x MD5 secret", "begins with its number"),
+        ("0 MD5 secret", "begins with its number"),
+        ("4294967296 MD5 secret", "begins with its number"),
+        ("1", "has no secret"),
+        ("1 SHA512 secret", "not supported"),
+        ("1 NONSENSE secret", "not known"),
+        ("1 AES128 HEX:00", "has 16 bytes (32 digits after HEX:), this one has 1"),
+        ("1 MD5 HEX:0g", "no hexadecimal"),
+        ("1 MD5 this-is-text-of-more-than-20", "ASCII:"),
+        ("1 MD5 secret 192.168.1.7/24", "did you mean"),
+        ("1 MD5 secret 192.168.1.7 more", "too many words"),
+    ],
+)
+def test_what_is_wrong_is_said_without_the_secret(line: str, hint: str) -> None:
+    """Line, number and remedy; never the secret."""
+    keys, problems = parse_keys("\n" + line, allow_weak=True)
+    assert keys == ()
+    assert problems[0][0] == 2
+    assert hint in problems[0][1]
+    assert "secret " not in problems[0][1].replace("no secret", "").replace("secret of", "").replace("secret is", "").replace("SECRET", "")
+
+
+def test_a_number_twice() -> None:
+    """The first stays, the second is reported."""
+    keys, problems = parse_keys("1 SHA256 a\n1 SHA256 b", allow_weak=False)
+    assert keys == (SymmetricKey(1, "SHA256", b"a"),)
+    assert problems == [(2, "key 1 is there already")]
+
+
+def test_a_key_does_not_print_its_secret() -> None:
+    """Logs and tracebacks may show keys."""
+    assert "hush" not in repr(SymmetricKey(1, "MD5", b"hush"))
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_keys_or_problems(text: str) -> None:
+    """Never an exception, and every key is one that C takes."""
+    keys, problems = parse_keys(text, allow_weak=True)
+    assert all(0 < key.key_id < 1 << 32 and key.secret for key in keys)
+    assert all(line >= 1 and what for line, what in problems)

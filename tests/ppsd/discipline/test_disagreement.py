@@ -1,0 +1,72 @@
+"""Receivers that name different seconds: who is served, and what is told."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+
+from ppsd.config.tables import ClockConfig, Config
+from ppsd.discipline.engine import Engine
+from ppsd.discipline.events import Effect, Labelled, Note, Pulsed
+from ppsd.snapshot import Mode
+from refclock.config import ReceiverSource
+from refclock.sample import NS, Edge, EdgeKind, Instant, SecondLabel, SourceId
+
+UTC0, RAW0 = 1_800_000_000, 5_000 * NS
+GOOD, ODD = SourceId("good"), SourceId("odd")
+CONFIG = Config(
+    clock=ClockConfig(not_before=date(2026, 1, 1)),
+    sources=(
+        ReceiverSource(name=str(GOOD), device="/dev/a", pps="/dev/pps0", edge="assert"),
+        ReceiverSource(name=str(ODD), device="/dev/b", pps="/dev/pps1", edge="assert"),
+    ),
+)
+
+
+def at(s: float) -> Instant:
+    return Instant(round((UTC0 + s) * NS), RAW0 + round(s * NS))
+
+
+def second(engine: Engine, s: int, off_s: dict[SourceId, int]) -> list[Effect]:
+    """Pulse and label of each receiver named in ``off_s``, its labels wrong by so many seconds although it states its leap count."""
+    out = []
+    for i, (name, wrong) in enumerate(off_s.items()):
+        out += engine.handle(Pulsed(name, Edge(at(s + i * 1e-6), EdgeKind.ASSERT, s, 0), at(s + 1e-4)))
+        heard = at(s + 0.08 + i * 1e-3)
+        out += engine.handle(Labelled(name, SecondLabel((UTC0 + s + wrong) * NS, heard, "NAV-PVT", leap_known=True), heard))
+    return out
+
+
+def told(effects: list[Effect], event: str) -> list[Note]:
+    return [e for e in effects if isinstance(e, Note) and e.event == event]
+
+
+def test_two_that_start_together_and_disagree_give_no_time() -> None:
+    """Two receivers alone whose seconds differ: neither wins, whoever spoke first, both are named with by how much, and nothing is served;
+    once the odd one is silent the other one is believed."""
+    for first, second_ in (({GOOD: 0, ODD: 1}, {GOOD: 0}), ({ODD: 1, GOOD: 0}, {GOOD: 0})):
+        engine = Engine(CONFIG, {}, at(0), simulated=False, version="test", pid=0)
+        out = [e for s in range(1, 60) for e in second(engine, s, first)]
+        assert engine.mode is Mode.ACQUIRE
+        assert sorted(str(n.fields["source"]) for n in told(out, "sources disagree")) == [GOOD, ODD]
+        assert engine.choice.falsetickers == {GOOD: pytest.approx(-NS, abs=NS / 100), ODD: pytest.approx(NS, abs=NS / 100)}
+        assert {s.tally for s in engine.snapshot(at(60)).sources} == {"x"}
+        for s in range(60, 90):
+            second(engine, s, second_)
+        assert (engine.mode, engine.selected) == (Mode.TRACK, GOOD)
+        assert abs(engine.timescale.tai_at(at(90).mono_ns) - (UTC0 + 90 + 37) * NS) < 1e6
+
+
+def test_a_newcomer_that_contradicts_is_refused_and_told() -> None:
+    """A second receiver that names other seconds than the ones served takes nothing over; after ten labels it is told once, with how far
+    off it is."""
+    engine = Engine(CONFIG, {}, at(0), simulated=False, version="test", pid=0)
+    for s in range(1, 90):
+        second(engine, s, {GOOD: 0})
+    out = [e for s in range(90, 150) for e in second(engine, s, {GOOD: 0, ODD: 1})]
+    notes = told(out, "sources disagree")
+    assert [n.fields["source"] for n in notes] == [ODD]
+    assert "its labels come -0.9 s after the seconds they name" in str(notes[0].fields["why"])
+    assert (engine.mode, engine.selected) == (Mode.TRACK, GOOD)
+    assert abs(engine.timescale.tai_at(at(150).mono_ns) - (UTC0 + 150 + 37) * NS) < 1e6

@@ -1,0 +1,149 @@
+"""The control socket: answers, and never lets a client get in the way."""
+
+import contextlib
+import errno
+import json
+import select
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ppsd.process.control import CLIENTS, LINE_BYTES, ControlServer, alive, ask
+
+BIG = {"text": "x" * 900_000}
+
+
+def answer(verb: str) -> str:
+    return json.dumps({"snapshot": {"mode": "track"}, "big": BIG, "list": []}.get(verb, {"error": f"unknown verb {verb[:20]}"}))
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ControlServer]:
+    made = ControlServer(tmp_path / "clock.sock", answer)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def served(server: ControlServer) -> Iterator[Path]:
+    """The server driven by a select loop, as the processes do."""
+    stop, stopped = socket.socketpair()
+
+    def loop() -> None:
+        while True:
+            ready, _, _ = select.select([server, stopped], [], [])
+            if stopped in ready:
+                return
+            server.handle_ready()
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    yield server.path
+    stop.send(b"x")
+    thread.join()
+    stop.close()
+    stopped.close()
+
+
+def connect(path: Path) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(5)
+    sock.connect(str(path))
+    return sock
+
+
+def test_answers(served: Path) -> None:
+    """A verb gets its object, a long reply arrives whole, an unknown verb is an error with its text."""
+    assert ask(served, "snapshot") == {"mode": "track"}
+    assert ask(served, "big", 5.0) == BIG
+    with pytest.raises(OSError, match="unknown verb dance"):
+        ask(served, "dance")
+    with pytest.raises(OSError, match="not a JSON object"):
+        ask(served, "list")
+
+
+def test_several_lines_on_one_connection(served: Path) -> None:
+    """Requests may come in pieces and in bunches; replies keep their order."""
+    with connect(served) as sock:
+        sock.sendall(b"snap")
+        sock.sendall(b"shot\nlist\nsnap")
+        sock.sendall(b"shot\r\n")
+        stream = sock.makefile("rb")
+        assert [stream.readline() for _ in range(3)] == [b'{"mode": "track"}\n', b"[]\n", b'{"mode": "track"}\n']
+        stream.close()
+
+
+def test_a_client_that_does_not_read_blocks_nobody(served: Path) -> None:
+    """Ten megabytes that nobody reads wait for their client alone; others are served."""
+    with connect(served) as slow:
+        slow.sendall(b"big\n" * 10)
+        assert ask(served, "snapshot") == {"mode": "track"}
+        received = 0
+        while received < 10 * (len(json.dumps(BIG)) + 1):
+            received += len(slow.recv(1 << 20))
+
+
+def test_too_many_clients(served: Path) -> None:
+    """When the table is full the oldest goes, the newest is served."""
+    idle = [connect(served) for _ in range(CLIENTS + 1)]
+    assert ask(served, "snapshot") == {"mode": "track"}
+    assert idle[0].recv(1) == b""
+    for sock in idle:
+        sock.close()
+
+
+def test_too_long_a_line(served: Path) -> None:
+    """A request without end is cut off."""
+    with connect(served) as sock:
+        sock.sendall(b"x" * LINE_BYTES)
+        sock.sendall(b"x" * LINE_BYTES)
+        with contextlib.suppress(ConnectionResetError):  # what came after the cut was thrown away
+            assert sock.recv(1) == b""
+    assert ask(served, "snapshot")
+
+
+def test_idle_server_is_not_ready(server: ControlServer) -> None:
+    """Nothing to do, nothing readable; handle_ready does not wait."""
+    assert select.select([server], [], [], 0) == ([], [], [])
+    server.handle_ready()
+    with connect(server.path):
+        server.handle_ready()
+        assert select.select([server], [], [], 0) == ([], [], [])
+
+
+def test_only_user_and_group_may_ask(server: ControlServer) -> None:
+    """The socket is made with its mode, not changed to it later."""
+    assert server.path.stat().st_mode & 0o777 & ~0o060 == 0o600
+
+
+def test_what_stands_in_the_way(tmp_path: Path) -> None:
+    """A dead socket is replaced, a living one and a file are not."""
+    path = tmp_path / "s"
+    dead = socket.socket(socket.AF_UNIX)
+    dead.bind(str(path))
+    dead.close()
+    assert not alive(path)
+    first = ControlServer(path, answer)
+    assert alive(path)
+    with pytest.raises(OSError) as caught:
+        ControlServer(path, answer)
+    assert caught.value.errno == errno.EADDRINUSE
+    first.close()
+    assert not path.exists()
+    path.touch()
+    with pytest.raises(FileExistsError):
+        ControlServer(path, answer)
+    assert path.exists()
+    with pytest.raises(OSError):
+        ControlServer(tmp_path / "none" / "s", answer)
+
+
+def test_asking_nobody(tmp_path: Path, server: ControlServer) -> None:
+    """No socket and no reply are both OSError, the latter in time."""
+    with pytest.raises(FileNotFoundError):
+        ask(tmp_path / "no", "snapshot")
+    with pytest.raises(TimeoutError):
+        ask(server.path, "snapshot", 0.05)

@@ -1,0 +1,191 @@
+"""Intake: samples of other programs, whatever they send."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import socket
+import struct
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from refclock.exchange.samples import RawSample, Reject
+from refclock.exchange.shm import SILENT_READS, ShmFeedWriter, ShmIntake, ShmSegment
+from refclock.exchange.sock import DATAGRAMS, SOCK_32, SOCK_64, SOCK_MAGIC, SockFeedWriter, SockIntake, parse_sock
+from refclock.sample import NS, Instant, Leap
+
+SECOND = 1_795_237_841
+AT = Instant(SECOND * NS + 123_456_000, 5 * NS)
+
+
+def datagram(
+    layout: struct.Struct = SOCK_64,
+    *,
+    us: int = 0,
+    offset: float = 0.0,
+    pulse: int = 0,
+    leap: int = 0,
+    magic: int = SOCK_MAGIC,
+    seconds: int = SECOND,
+) -> bytes:
+    return layout.pack(seconds, us, offset, pulse, leap, 0, magic)
+
+
+@pytest.fixture
+def intake(tmp_path: Path) -> Iterator[SockIntake]:
+    made = SockIntake(str(tmp_path / "in.sock"))
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_what_the_feed_writes_the_intake_reads(intake: SockIntake, wide: bool) -> None:
+    """Both layouts arrive with stamp, offset, sign and leap intact."""
+    writer = SockFeedWriter(intake.path, wide=wide)
+    writer.send(AT, -250_000_001, 0, Leap.DELETE)
+    writer.close()
+    assert intake.read() == [RawSample(AT.real_ns, -250_000_001, Leap.DELETE)]
+    assert intake.read() == []
+    assert intake.received == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", Reject.SIZE),
+        (datagram() + b"x", Reject.SIZE),
+        (datagram(magic=1), Reject.MAGIC),
+        (datagram(us=1_000_000), Reject.STAMP),
+        (datagram(us=-1), Reject.STAMP),
+        (datagram(seconds=-1), Reject.STAMP),
+        (datagram(seconds=1 << 62), Reject.STAMP),
+        (datagram(offset=math.nan), Reject.NOT_FINITE),
+        (datagram(offset=-math.inf), Reject.NOT_FINITE),
+        (datagram(offset=1e300), Reject.RANGE),
+        (datagram(offset=-float(SECOND)), Reject.RANGE),
+        (datagram(offset=0.6, pulse=1), Reject.RANGE),
+        (datagram(leap=4), Reject.LEAP),
+        (datagram(SOCK_32, leap=-1), Reject.LEAP),
+    ],
+)
+def test_nonsense_is_counted_by_reason(intake: SockIntake, data: bytes, reason: Reject) -> None:
+    """Each kind of bad datagram has its reason, and a good one after it is read."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.sendto(data, intake.path)
+        sender.sendto(datagram(offset=0.25, pulse=1), intake.path)
+    assert intake.read() == [RawSample(SECOND * NS, NS // 4, Leap.NORMAL, pulse=True)]
+    assert intake.rejected == {reason: 1}
+
+
+@given(st.one_of(st.binary(max_size=64), st.binary(min_size=36, max_size=36).map(lambda b: b + struct.pack("=i", SOCK_MAGIC))))
+def test_no_datagram_raises(data: bytes) -> None:
+    """Any bytes give a sample within bounds or a reason."""
+    found = parse_sock(data)
+    if isinstance(found, RawSample):
+        assert 0 <= found.real_ns < 1 << 63
+        assert abs(found.offset_ns) < 1 << 63
+
+
+def test_a_host_that_starts_in_1970_is_told_the_time() -> None:
+    """An offset of decades is good when it leads to a possible time."""
+    found = parse_sock(datagram(seconds=100, offset=float(SECOND)))
+    assert found == RawSample(100 * NS, SECOND * NS, Leap.NORMAL)
+
+
+def test_a_flood_is_read_in_parts(intake: SockIntake) -> None:
+    """One call reads a bounded number of datagrams; the next goes on."""
+    sent = 0
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender:
+        try:
+            while sent < DATAGRAMS + 5:
+                sender.sendto(datagram(), intake.path)
+                sent += 1
+        except BlockingIOError:
+            pass  # the kernel's queue (net.unix.max_dgram_qlen) may be shorter
+    first = len(intake.read())
+    assert first == min(sent, DATAGRAMS)
+    assert first + len(intake.read()) == sent
+
+
+def test_a_socket_left_behind_is_replaced(tmp_path: Path) -> None:
+    """After a crash the name is taken over; the mode lets owner and group send."""
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as dead:
+        dead.bind(str(path))
+    intake = SockIntake(str(path))
+    assert path.stat().st_mode & 0o777 == 0o660
+    intake.close()
+    assert not path.exists()
+
+
+def test_what_is_alive_or_no_socket_is_left_alone(tmp_path: Path) -> None:
+    """Another listener, a file, a link and a missing directory are refused in words, and nothing is removed."""
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as alive:
+        alive.bind(str(path))
+        with pytest.raises(OSError, match="in use") as caught:
+            SockIntake(str(path))
+        assert caught.value.errno == errno.EADDRINUSE
+        (tmp_path / "link").symlink_to(path)
+        with pytest.raises(OSError, match="not a socket"):
+            SockIntake(str(tmp_path / "link"))
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(OSError, match="not a socket"):
+        SockIntake(str(tmp_path / "file"))
+    assert (tmp_path / "file").read_text() == "precious"
+    with pytest.raises(OSError, match="create its directory"):
+        SockIntake(str(tmp_path / "none" / "s"))
+
+
+def test_a_name_that_another_took_is_not_removed(tmp_path: Path) -> None:
+    """Closing leaves a successor's socket alone."""
+    first = SockIntake(str(tmp_path / "s"))
+    (tmp_path / "s").unlink()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as successor:
+        successor.bind(str(tmp_path / "s"))
+        first.close()
+        assert (tmp_path / "s").exists()
+
+
+@pytest.fixture
+def unit() -> Iterator[int]:
+    """A shared memory unit that nobody has, removed afterwards."""
+    for number in range(100 + os.getpid() % 100, 256):
+        try:
+            ShmSegment(number).close()
+        except FileNotFoundError:
+            break
+    else:
+        pytest.skip("no free shared memory unit")
+    yield number
+    remove(number)
+
+
+def remove(unit: int) -> None:
+    subprocess.run(["ipcrm", "-M", hex(0x4E545030 + unit)], check=False, capture_output=True)
+
+
+def test_shared_memory_may_come_go_and_come_back(unit: int) -> None:
+    """Absent: nothing, with the reason. Written: one sample, once, with the precision as uncertainty. Removed and made anew: the next,
+    within the reads that may be silent."""
+    intake, writer = ShmIntake(unit), ShmFeedWriter(unit)
+    assert intake.read() == []
+    assert "not created" in intake.why
+    for _ in range(2):
+        writer.send(AT, 12_345, 900, Leap.INSERT)
+        assert next(filter(None, (intake.read() for _ in range(SILENT_READS + 2)))) == [
+            RawSample(AT.real_ns, 12_345, Leap.INSERT, False, 954)
+        ]
+        assert (intake.read(), intake.why) == ([], "")
+        remove(unit)
+        assert intake.read() == []
+    writer.send(Instant(100 * NS, 0), 0, 0, Leap.NORMAL)
+    assert not any(intake.read() for _ in range(SILENT_READS + 2))
+    assert intake.rejected == {Reject.RANGE: 1}
+    assert (intake.received, writer.status()["sent"]) == (2, 3)

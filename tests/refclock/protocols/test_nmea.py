@@ -1,0 +1,182 @@
+"""NMEA: which sentence names which second, and why the others do not."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from refclock.protocols.framing import Frame, FrameKind
+from refclock.protocols.labels import Reject
+from refclock.protocols.nmea import NmeaDecoder, gnss_of, time_ns
+from refclock.sample import NS, FixMode, Instant, SecondLabel, SkyView
+
+
+def posix(*civil: int) -> int:
+    return int(datetime(*civil, tzinfo=UTC).timestamp())  # type: ignore[arg-type, misc]
+
+
+NOT_BEFORE = posix(2015, 1, 1)
+POSITION = "4153.85990,N,08738.63638,W"
+
+
+def decoder(not_before_s: int = NOT_BEFORE) -> NmeaDecoder:
+    return NmeaDecoder(not_before_s)
+
+
+def say(nmea: NmeaDecoder, body: str, at_s: float = 100.0, checksum: bool | None = True) -> list[SecondLabel]:
+    at = Instant(0, round(at_s * NS))
+    return [v for v in nmea.decode(Frame(FrameKind.NMEA, body.encode(), at, checksum)) if isinstance(v, SecondLabel)]
+
+
+def rmc(time: str, day: str, status: str = "A", tail: str = ",,A") -> str:
+    return f"GPRMC,{time},{status},{POSITION},0.0,0.0,{day},{tail}"
+
+
+def test_rmc_with_a_fix_names_the_second() -> None:
+    """Status A with a date: UTC to the nanosecond, stamped with the sentence."""
+    (label,) = say(decoder(), rmc("131519.25", "030216"))
+    assert label == SecondLabel(posix(2016, 2, 3, 13, 15, 19) * NS + 250_000_000, Instant(0, 100 * NS), "RMC")
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("GPRMC,,V,,,,,,,,,,N", Reject.VOID),
+        (rmc("131519", "030216", "V"), Reject.VOID),
+        (rmc("131519", "030216", "A", ",,N"), Reject.NO_FIX),
+        (rmc("131519", "030216", "A", ",,S"), Reject.NO_FIX),
+        (rmc("", "030216"), Reject.EMPTY),
+        (rmc("131519", ""), Reject.EMPTY),
+        (rmc("131519", "2208-1"), Reject.BAD_DATE),
+        (rmc("131519", "310216"), Reject.BAD_DATE),
+        (rmc("131519", "30216"), Reject.BAD_DATE),
+        (rmc("246119", "030216"), Reject.BAD_TIME),
+        (rmc("131560", "030216"), Reject.BAD_TIME),
+        (rmc("13151", "030216"), Reject.BAD_TIME),
+        ("GPRMCH,131519,A", Reject.UNKNOWN),
+        ("PQRMC,131519,A", Reject.UNKNOWN),
+        ("GPVTG,1,T", Reject.UNKNOWN),
+        ("GPZDA,131519.00,03,02,2016,00,00", Reject.NO_FIX),
+        ("GPZDA,,,,,00,00", Reject.EMPTY),
+        ("GPGSV,9,x", Reject.BAD_FIELDS),
+    ],
+)
+def test_refused_with_its_reason(body: str, reason: Reject) -> None:
+    """Everything that names no second is counted under why."""
+    nmea = decoder()
+    assert say(nmea, body) == []
+    assert dict(nmea.rejected) == {reason: 1}
+
+
+def test_zda_needs_a_fresh_fix_that_nothing_contradicts() -> None:
+    """ZDA alone is a battery clock; with a fix of the last seconds it names the second; stale or contradicted it does not."""
+    nmea = decoder()
+    zda = "GPZDA,131519.00,03,02,2016,00,00"
+    say(nmea, f"GPGGA,131519.00,{POSITION},1,08,1.0,10,M,0,M,,", 100)
+    assert len(say(nmea, zda, 100.1)) == 1
+    assert say(nmea, zda, 106) == []
+    say(nmea, "GPGSA,A,3,01,02,03,,,,,,,,,,1,1,1", 110)
+    assert len(say(nmea, zda, 110.1)) == 1
+    say(nmea, rmc("131519", "030216", "V"), 111)
+    assert say(nmea, zda, 111.1) == []
+
+
+def test_label_is_stamped_with_its_cycles_first_sentence() -> None:
+    """GGA and RMC with the same time of day are one cycle; GLL's time is none of its business."""
+    nmea = decoder()
+    say(nmea, f"GPGLL,{POSITION},131518.00,A,A", 99.9)
+    say(nmea, f"GPGGA,131519.00,{POSITION},1,08,1.0,10,M,0,M,,", 100)
+    (label,) = say(nmea, rmc("131519.0", "030216"), 100.3)
+    assert label.at.mono_ns == 100 * NS
+    (late,) = say(nmea, rmc("131519.00", "030216"), 101)
+    assert late.at.mono_ns == 101 * NS
+
+
+@pytest.mark.parametrize(
+    ("not_before", "day", "expected", "weeks"),
+    [
+        ((2019, 1, 1), "220899", (2019, 4, 7), 1),
+        ((2026, 11, 1), "220899", (2038, 11, 21), 2),
+        ((2019, 1, 1), "010119", (2019, 1, 1), 0),
+        ((2019, 1, 1), "311218", (2038, 8, 16), 1),
+        ((2000, 1, 1), "181223", (2023, 12, 18), 0),  # later than the window is no rollover
+        ((1999, 1, 1), "220899", (1999, 8, 22), 0),
+        ((2090, 1, 1), "010105", (2105, 1, 1), 0),
+    ],
+)
+def test_dates_before_the_window_are_rollovers(not_before: tuple[int, ...], day: str, expected: tuple[int, ...], weeks: int) -> None:
+    """A date earlier than possible is moved on by whole multiples of 1024 weeks, and says so."""
+    (label,) = say(decoder(posix(*not_before)), rmc("000231.42", day))
+    assert label.utc_ns == posix(*expected) * NS + 151 * NS + 420_000_000
+    assert label.weeks_repaired == weeks
+
+
+def test_far_future_is_refused() -> None:
+    """Forty years after the earliest possible date no receiver is right."""
+    nmea = decoder()
+    say(nmea, "GPGSA,A,3,01,02,03,,,,,,,,,,1,1,1")
+    assert say(nmea, "GPZDA,131519.00,03,02,2090,00,00") == []
+    assert nmea.rejected[Reject.DATE_WINDOW] == 1
+
+
+def test_second_60_has_the_number_of_59() -> None:
+    """23:59:60 is POSIX 23:59:59 with a flag; the library's own parser cannot hold it."""
+    (label,) = say(decoder(), rmc("235960.00", "311216"))
+    assert label.second_60
+    assert label.utc_ns == posix(2016, 12, 31, 23, 59, 59) * NS
+
+
+def test_checksum_may_be_missing_only_if_it_always_was() -> None:
+    """A receiver that never sends checksums is read; one that does is held to it; a wrong one is always refused."""
+    nmea = decoder()
+    assert len(say(nmea, rmc("131519", "030216"), 100, None)) == 1
+    assert nmea.without_checksum == 1
+    assert say(nmea, rmc("131520", "030216"), 101, False) == []
+    assert len(say(nmea, rmc("131521", "030216"), 102, True)) == 1
+    assert say(nmea, rmc("131522", "030216"), 103, None) == []
+    assert nmea.rejected == {Reject.CHECKSUM: 1, Reject.NO_CHECKSUM: 1}
+
+
+def test_sky_of_a_cycle() -> None:
+    """Satellites in view from complete GSV lists, those in use from GSA, the fix from both; reported when the next cycle begins."""
+    nmea = decoder()
+    at = Instant(0, 100 * NS)
+
+    def put(body: str) -> list[SkyView]:
+        return [v for v in nmea.decode(Frame(FrameKind.NMEA, body.encode(), at, True)) if isinstance(v, SkyView)]
+
+    put(rmc("131519", "030216"))
+    put("GNGSA,A,3,05,13,,,,,,,,,,,1.6,0.9,1.3,1")
+    put("GNGSA,A,3,72,,,,,,,,,,,,1.6,0.9,1.3,2")
+    put("GPGSV,2,1,05,02,11,115,37,05,34,060,48,07,00,023,,13,56,090,49")
+    put("GPGSV,2,2,05,46,38,194,45")
+    put("GLGSV,1,1,01,72,20,100,33,1")
+    put("GAGSV,2,1,05,01,11,115,37")  # its second half is lost
+    (sky,) = put(rmc("131520", "030216"))
+    assert sky.mode is FixMode.FIX_3D
+    assert sky.used == 3
+    assert {(s.gnss, s.number, s.used) for s in sky.satellites} == {
+        ("GPS", 2, False),
+        ("GPS", 5, True),
+        ("GPS", 7, False),
+        ("GPS", 13, True),
+        ("SBAS", 46, False),
+        ("GLONASS", 72, True),
+    }
+    five = next(s for s in sky.satellites if s.number == 5)
+    assert (five.elevation, five.azimuth, five.snr) == (34, 60, 48)
+
+
+def test_time_of_day_is_read_exactly() -> None:
+    """Fractions are decimal, not binary; what is no time is None."""
+    assert time_ns("000000.001") == 1_000_000
+    assert time_ns("235959.999999999") == 86_400 * NS - 1
+    assert time_ns("120000.") == time_ns("120000") == 43_200 * NS
+    assert [time_ns(t) for t in ("", "1200", "240000", "126000", "-10000", "1 0000", "120000.5.5")] == [None] * 7
+
+
+def test_constellation_by_talker_and_number() -> None:
+    """Mixed talkers are told apart by number range."""
+    assert [gnss_of("GN", n) for n in (5, 40, 70, 195, 301, 999)] == ["GPS", "SBAS", "GLONASS", "QZSS", "Galileo", ""]
+    assert gnss_of("BD", 5) == gnss_of("GB", 5) == "BeiDou"
