@@ -137,7 +137,7 @@ class Pulse(AnySource):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceiverSource(Pulse):
     """A receiver on a serial line. ``device`` "auto": the free one that it is found on; ``pps`` "auto": the pulse of that line's own, else
-    the first that is nobody's. ``baud`` 0: find it. ``configure``: set it up, until it loses its power (``refclock.upkeep``); the keys
+    the first that is nobody's. ``baud`` 0: find it. ``configure``: set it up, until it loses its power (``refclock.configurator``); the keys
     behind it say how. ``cable_delay_ns``: by how much the antenna's cable delays the signal, and so the pulse (5 ns a metre); where the
     receiver cannot be told it is taken off each pulse here. ``survey_in``, ``fixed_position``: of timing receivers.
     """

@@ -11,7 +11,8 @@ Signs and units, stated once for the whole project:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import NewType
 
@@ -187,15 +188,48 @@ class HealthReport:
     survey: Survey | None = None
 
 
+ReceiverValue = SecondLabel | LeapNotice | Sawtooth | SkyView | HealthReport
+"""What a receiver's bytes say."""
+
+
+@dataclass(frozen=True, slots=True)
+class LineStatus:
+    """What a receiver's line has shown so far.
+
+    ``protocol``: "NMEA", "UBX", "NMEA+UBX", another one's name; ``identity``: what the receiver calls itself; ``advice``: what to do about
+    a receiver whose protocol gives no time here; each "" when there is none. ``rejected``: statements that gave no label, by reason.
+    """
+
+    protocol: str = ""
+    identity: str = ""
+    advice: str = ""
+    rejected: Mapping[str, int] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One measurement: at local instant ``at`` the true time was ``tai_ns``.
 
     ``uncertainty_ns``: what the source says of this one sample's random error (1 sigma), 0 = unknown.
-    ``leap``: announcement that came with it (SOCK, SHM); NORMAL when the source has no opinion.
+    ``bias_ns``: how far samples of this kind may be off systematically, either way.
     """
 
     at: Instant
     tai_ns: int
     uncertainty_ns: int = 0
+    bias_ns: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignSample:
+    """One measurement that another program made: at ``at`` reference - REALTIME was ``offset_ns``.
+
+    ``pulse``: the offset is known modulo one second only (chrony SOCK). ``uncertainty_ns``: what its writer says of it, 0 = nothing.
+    ``leap``: the leap second that it announces; NORMAL when it has no opinion.
+    """
+
+    at: Instant
+    offset_ns: int
+    uncertainty_ns: int = 0
     leap: Leap = Leap.NORMAL
+    pulse: bool = False

@@ -21,7 +21,7 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(
         [f"refclock.{m}" for m in ("dates", "detect", "proprietary", "gpsd", "receiver", "trust", "pairing", "filter", "rhythm")], 2
     ),
-    **dict.fromkeys([f"refclock.{m}" for m in ("budget", "cable", "ubx_keys", "dialogue", "configure", "inquiry", "upkeep")], 2),
+    **dict.fromkeys([f"refclock.{m}" for m in ("budget", "cable", "ubx_keys", "dialogue", "configure", "inquiry", "configurator")], 2),
     **dict.fromkeys([f"ppsd.{m}" for m in ("bank", "channel", "frames", "noise", "pull", "wander")], 2),
     **dict.fromkeys([f"ppsd.{m}" for m in ("thermal", "temperature", "compensated", "following")], 2),
     **dict.fromkeys([f"ppsd.{m}" for m in ("estimator", "selection", "timescale", "leap", "discipline", "source", "engine", "status")], 2),

@@ -20,7 +20,8 @@ from ppsd.config.edit import rewrite
 from ppsd.config.tables import Config
 from refclock.config import AUTO
 from refclock.devices.ports import Port, Pulse, control_line, pair, pulses, serial_ports
-from refclock.devices.scan import TICK_NS, Found, Search
+from refclock.devices.receiver_line import TICK_NS
+from refclock.devices.scan import Found, Search
 from refclock.kernel.clocks import LocalClock
 from refclock.kernel.host import Host
 from refclock.sample import NS

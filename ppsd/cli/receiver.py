@@ -7,37 +7,35 @@ The running daemon does the same by itself (``[[source]] configure``); this is f
 from __future__ import annotations
 
 import json
-import select
 import sys
-import time
 from dataclasses import asdict, replace
-from typing import Final, NamedTuple, TextIO
+from typing import Final, TextIO
 
 from ppsd.cli.detect import listen, not_before_s
 from ppsd.config.tables import Config
 from refclock.config import ReceiverSource
 from refclock.devices.ports import Port, serial_ports
-from refclock.devices.serial_port import SerialPort
+from refclock.devices.receiver_line import ReceiverLine
+from refclock.devices.serial_port import SerialPort, has_line_speed
 from refclock.kernel.clocks import LocalClock
 from refclock.kernel.host import Host
-from refclock.protocols.stream import Receiver
-from refclock.receiver.autobaud import Verdict
-from refclock.receiver.commands import Configurator, Item, Result, pmtk, setting
-from refclock.receiver.configurator import News, Upkeep
+from refclock.receiver.autobaud import Identification
+from refclock.receiver.commands import CommandQueue, Item, Result, pmtk, setting
+from refclock.receiver.configurator import News
 from refclock.receiver.configure import MEANINGS, Family, family
-from refclock.receiver.profile import Intent, intent
-from refclock.receiver.readback import Finding, findings, questions
+from refclock.receiver.profile import TimingProfile, timing_profile
+from refclock.receiver.readback import Setting, findings, questions
+from refclock.receiver.session import Dialogue, ReceiverSession
 from refclock.receiver.ubx_settings import CFG_CFG
 
 LOOK_S: Final = 13.0
 PATIENCE_S: Final = 90.0
 """For the whole set-up: some thirty items, an answer each, some of them behind a second's burst at 4800 baud."""
-TICK_S: Final = 0.2
 FACTORY: Final = bytes.fromhex("ffff0000 00000000 ffff0000 17")
 """UBX-CFG-CFG: clear and load everything, in RAM, battery-backed RAM, flash and EEPROM (u-blox 8 protocol specification)."""
 
 
-def _find(device: str | None, config: Config) -> tuple[Port, Verdict] | str:
+def _find(device: str | None, config: Config) -> tuple[Port, Identification] | str:
     """The receiver at ``device``, or the first one found; else why there is none."""
     host = Host()
     ports = serial_ports(host) if device is None else [Port(device, device, tuple(host.holders(device)))]
@@ -51,67 +49,53 @@ def _find(device: str | None, config: Config) -> tuple[Port, Verdict] | str:
     return f"{told.port.path}: {told.problem or (told.verdict.advice if told.verdict else '')}"
 
 
-class _Open(NamedTuple):
-    """A receiver whose line is ours for now."""
+class _Receiver:
+    """A receiver that nobody else holds, on an open port: what it was found to be, and dialogues with it."""
 
-    place: Port
-    verdict: Verdict
-    port: SerialPort
-    clock: LocalClock
-    not_before: int
+    def __init__(self, path: str, found: Identification, not_before_s: int) -> None:
+        self.path, self.found = path, found
+        self._not_before_s = not_before_s
+        self._clock = LocalClock()
+        self.port = SerialPort(path, found.baud, self._clock)
+
+    @property
+    def line_baud(self) -> int:
+        """The line's speed; 0 for a receiver's own USB, which has none."""
+        return self.found.baud if has_line_speed(self.path) else 0
+
+    def talk(self, *items: Item) -> CommandQueue:
+        """Ask and tell it ``items``: the queue with its answers, after all of them came or patience ended."""
+        queue = CommandQueue(items, self.line_baud)
+        session = Dialogue(self._not_before_s, self.found.baud, queue)
+        ReceiverLine(self.port, session, self._clock).run(lambda: queue.finished, PATIENCE_S)
+        return queue
+
+    def set_up(self, profile: TimingProfile) -> News | None:
+        """Set it up; None when it did not answer to everything in time."""
+        session = ReceiverSession(self._clock.now().mono_ns, self._not_before_s, baud=self.found.baud, profile=lambda _: profile)
+        told: list[News] = []
+
+        def done() -> bool:
+            told.extend(session.news())
+            return bool(told)
+
+        ReceiverLine(self.port, session, self._clock).run(done, PATIENCE_S)
+        return told[0] if told else None
+
+    def name(self) -> None:
+        """Ask a MediaTek receiver what it calls itself: it does not say so unasked."""
+        if family(self.found.identity) is None:
+            told = self.talk(Item("identity", pmtk("PMTK605"), 605, lambda _: b"", 705)).told
+            if "identity" in told:
+                self.found = replace(self.found, identity=f"PMTK705,{told['identity'].decode('ascii', 'replace')}")
 
 
-def _wanted(place: Port, config: Config, port: SerialPort, save: bool) -> Intent:
-    """What the configuration wants of the receiver there; of one that it does not name, what it would want."""
-    sources = (s for s in config.sources if isinstance(s, ReceiverSource) and s.device == place.path)
-    wanted = intent(next(sources, ReceiverSource(device=place.path)), port)
+def _wanted(receiver: _Receiver, config: Config, save: bool) -> TimingProfile:
+    """What the configuration wants of the receiver; of one that it does not name, what the defaults want."""
+    path = receiver.path
+    sources = (s for s in config.sources if isinstance(s, ReceiverSource) and s.device == path)
+    wanted = timing_profile(next(sources, ReceiverSource(device=path)), receiver.line_baud)
     return replace(wanted, save=True) if save else wanted
-
-
-def _talk(line: _Open, talk: Configurator) -> bool:
-    """Drive a dialogue to its end; False when time ran out first."""
-    port, clock, receiver, end = line.port, line.clock, Receiver(line.not_before), time.monotonic() + PATIENCE_S
-    poll = select.poll()
-    poll.register(port.fileno(), select.POLLIN)
-    while time.monotonic() < end:
-        now_ns = clock.now().mono_ns
-        for frame in receiver.take_answers():
-            talk.hear(frame, now_ns)
-        if wish := talk.send(now_ns):
-            port.write(wish)
-        if talk.finished:
-            return True
-        if poll.poll(TICK_S * 1000):
-            data, at = port.read()
-            receiver.feed(data, at, port.byte_ns)
-    return False
-
-
-def _named(line: _Open) -> _Open:
-    """With what a MediaTek receiver calls itself: it does not say it unasked."""
-    if family(line.verdict.identity) is not None:
-        return line
-    talk = Configurator([Item("identity", pmtk("PMTK605"), 605, lambda _: b"", 705)], line.verdict.baud)
-    _talk(line, talk)
-    identity = f"PMTK705,{talk.told['identity'].decode('ascii', 'replace')}" if "identity" in talk.told else line.verdict.identity
-    return line._replace(verdict=replace(line.verdict, identity=identity))
-
-
-def _set_up(port: SerialPort, clock: LocalClock, wanted: Intent, not_before: int) -> News | None:
-    """Drive the configuration to its end; None when the receiver never said what it is."""
-    receiver, upkeep, end = Receiver(not_before), Upkeep(wanted), time.monotonic() + PATIENCE_S
-    poll = select.poll()
-    poll.register(port.fileno(), select.POLLIN)
-    while time.monotonic() < end:
-        if poll.poll(TICK_S * 1000):
-            data, at = port.read()
-            receiver.feed(data, at, port.byte_ns)
-        wish = upkeep.step(receiver, clock.now().mono_ns)
-        if wish:
-            port.write(wish)
-        for news in upkeep.news():
-            return news
-    return None
 
 
 def receiver_command(action: str, device: str | None, config: Config, *, save: bool, as_json: bool, out: TextIO) -> int:
@@ -120,31 +104,30 @@ def receiver_command(action: str, device: str | None, config: Config, *, save: b
     if isinstance(found, str):
         print(f"refclock receiver: {found}", file=sys.stderr)
         return 74
-    place, verdict = found
-    clock = LocalClock()
-    port = SerialPort(place.path, verdict.baud, clock)
-    line = _Open(place, verdict, port, clock, not_before_s(config))
+    place, identification = found
+    receiver = _Receiver(place.path, identification, not_before_s(config))
     try:
-        line = _named(line)
-        wanted = _wanted(place, config, port, save)
+        receiver.name()
+        wanted = _wanted(receiver, config, save)
         if action == "show":
-            return _show(line, wanted, as_json, out)
+            return _show(receiver, wanted, as_json, out)
         if action == "reset":
-            return _reset(line, as_json, out)
-        news = _set_up(port, clock, wanted, not_before_s(config))
+            return _reset(receiver, as_json, out)
+        news = receiver.set_up(wanted)
     finally:
-        port.close()
+        receiver.port.close()
     if news is None:
         print(f"{place.path}: it did not answer to all within {PATIENCE_S:.0f} s; refclock receiver show tells how it is now", file=out)
         return 1
     if as_json:
-        print(json.dumps({"device": place.path, **asdict(news)}), file=out)
+        told = {"what": news.what, "identity": news.identity, "results": {how: ", ".join(names) for how, names in news.by_result().items()}}
+        print(json.dumps({"device": place.path, **told}), file=out)
         return 0 if news.complete else 1
-    print(f"{place.path}: {news.identity or verdict.protocol}: {news.what}", file=out)
-    for result, names in news.results.items():
-        print(f"  {result.replace('_', ' ')}: {names}", file=out)
-    for name in news.results.get(Result.REFUSED.name.lower(), "").split(", "):
-        if name in MEANINGS:
+    print(f"{place.path}: {news.identity or receiver.found.protocol}: {news.what}", file=out)
+    for result, names in news.by_result().items():
+        print(f"  {result.replace('_', ' ')}: {', '.join(names)}", file=out)
+    for name, ended in news.results.items():
+        if ended is Result.REFUSED and name in MEANINGS:
             print(f"  without {name}: {MEANINGS[name]}", file=out)
     kept = wanted.save and family(news.identity) is not Family.MTK
     if news.results:
@@ -153,14 +136,12 @@ def receiver_command(action: str, device: str | None, config: Config, *, save: b
     return 0 if news.complete else 1
 
 
-def _show(line: _Open, wanted: Intent, as_json: bool, out: TextIO) -> int:
+def _show(receiver: _Receiver, wanted: TimingProfile, as_json: bool, out: TextIO) -> int:
     """What it is and what it is set to, beside what is wanted. 1: something is otherwise."""
-    place, verdict = line.place, line.verdict
+    path, verdict = receiver.path, receiver.found
     kind = family(verdict.identity)
-    talk = Configurator(questions(verdict.identity, wanted), wanted.baud)
-    _talk(line, talk)
-    found = findings(verdict.identity, wanted, talk.told)
-    told = {"device": place.path, "configurable_as": kind.value if kind else "", **asdict(verdict)}
+    found = findings(verdict.identity, wanted, receiver.talk(*questions(verdict.identity, wanted)).told)
+    told = {"device": path, "configurable_as": kind.value if kind else "", **asdict(verdict)}
     otherwise = [f for f in found if f.agrees is False]
     if as_json:
         print(json.dumps({**told, "settings": [asdict(f) for f in found], "as_wanted": not otherwise if found else None}), file=out)
@@ -170,34 +151,32 @@ def _show(line: _Open, wanted: Intent, as_json: bool, out: TextIO) -> int:
         return 0
     print("\n" + "\n".join(_line(f) for f in found), file=out)
     if otherwise:
-        how = f"set them with: refclock receiver configure {place.path}"
+        how = f"set them with: refclock receiver configure {path}"
         print(f"\nnot as wanted: {len(otherwise)} of {len(found)} settings; {how}", file=out)
     else:
         print("\nall as wanted, as far as it tells", file=out)
     return 1 if otherwise else 0
 
 
-def _line(f: Finding) -> str:
+def _line(f: Setting) -> str:
     mark = {True: " ", False: "!", None: "?"}[f.agrees]
     return f"{mark} {f.name:<20} {f.found}" + (f"; wanted: {f.wanted}" if f.wanted and f.wanted != f.found else "")
 
 
-def _reset(line: _Open, as_json: bool, out: TextIO) -> int:
+def _reset(receiver: _Receiver, as_json: bool, out: TextIO) -> int:
     """Make it as it came. It may change its speed before it answers, so no answer is no failure."""
-    place, verdict = line.place, line.verdict
+    path, verdict = receiver.path, receiver.found
     kind = family(verdict.identity)
     if kind is None:
         told, result = f"{verdict.identity or verdict.protocol}: how to reset it is not known here", Result.LEFT_OUT
     elif kind is Family.MTK:
-        line.port.write(pmtk("PMTK104"))
+        receiver.port.write(pmtk("PMTK104"))
         told, result = "told to start anew as it came from the factory, at its factory speed", Result.DONE
     else:
-        talk = Configurator([setting("reset", CFG_CFG, FACTORY)])
-        _talk(line, talk)
-        result = talk.results.get("reset", Result.NO_ANSWER)
+        result = receiver.talk(setting("reset", CFG_CFG, FACTORY)).results.get("reset", Result.NO_ANSWER)
         told = {
             Result.DONE: "is as it came from the factory, at its factory speed",
             Result.REFUSED: "refused to be reset; take its power away, battery included",
         }.get(result, "told to be as it came from the factory; it gave no answer, as one that changed its speed does")
-    print(json.dumps({"device": place.path, "result": result.value, "what": told}) if as_json else f"{place.path}: {told}", file=out)
+    print(json.dumps({"device": path, "result": result.value, "what": told}) if as_json else f"{path}: {told}", file=out)
     return 1 if result in (Result.REFUSED, Result.LEFT_OUT) else 0

@@ -27,7 +27,7 @@ from refclock import BUILD_DATE
 from refclock.protocols.framing import Frame, FrameKind, Framer
 from refclock.protocols.labels import second_of
 from refclock.protocols.nmea import time_ns
-from refclock.protocols.stream import Receiver
+from refclock.protocols.stream import ReceiverStream
 from refclock.sample import NS, HealthReport, Instant, LeapNotice, SecondLabel, SkyView
 from refclock.timescales import DAY_S
 from refclock.timing.health import Health
@@ -85,7 +85,7 @@ class _Run:
         self.timed = timed
         self.as_json = as_json
         self.out = out
-        self.receiver = Receiver((not_before - date(1970, 1, 1)).days * DAY_S)
+        self.receiver = ReceiverStream((not_before - date(1970, 1, 1)).days * DAY_S)
         self.trust = SecondTrust(system_clock=timed)
         self.health = Health()
         self.doubts: dict[str, None] = {}  # what was the matter, in the order of its coming

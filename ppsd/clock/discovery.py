@@ -21,7 +21,8 @@ from typing import Final
 from ppsd.clock import state
 from refclock.config import AUTO, ReceiverSource, Source
 from refclock.devices.ports import SERIAL_PATTERNS, pair, pulses, serial_devices, serial_ports
-from refclock.devices.scan import TICK_NS, Found, Search
+from refclock.devices.receiver_line import TICK_NS
+from refclock.devices.scan import Found, Search
 from refclock.kernel.clocks import LocalClock
 from refclock.kernel.host import Host
 from refclock.sample import NS, SourceId

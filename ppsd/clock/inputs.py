@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from ppsd.clock.discovery import Finder
-from ppsd.clock.sources import Device, Line, PulseInputs, Retry, open_device, said
+from ppsd.clock.pulses import PulseInputs, Retry, said
+from ppsd.clock.sources import Device, Line, open_device
 from ppsd.config.tables import Config
 from ppsd.discipline import events
-from ppsd.discipline.engine import Engine
 from ppsd.discipline.events import Event
 from refclock.config import AUTO, Pulse, ReceiverSource
 from refclock.kernel.clocks import LocalClock
@@ -59,17 +59,18 @@ class Loop(Protocol):
 
 
 class Inputs:
-    """See the module's text. ``engine``: whose sources they are."""
+    """See the module's text. ``earliest_s``: no true date is before it (POSIX)."""
 
-    def __init__(self, config: Config, clock: LocalClock, engine: Engine, loop: Loop, host: Host) -> None:
+    def __init__(self, config: Config, clock: LocalClock, earliest_s: int, loop: Loop, host: Host) -> None:
         self._sources = {SourceId(source.name): source for source in config.sources}
-        self._clock, self._engine, self._loop, self._host = clock, engine, loop, host
+        self._clock, self._earliest_s, self._loop, self._host = clock, earliest_s, loop, host
         self._devices: dict[SourceId, Device] = {}
         self._fds: dict[SourceId, int] = {}
         self._retries = {name: Retry() for name in self._sources}
         self._pulses = PulseInputs(config.sources, clock, loop.nudge, loop.tell, host=host, where=self._pulse_path)
         self._shared_ns = 0
-        self._finder = Finder(config.sources, clock, host, engine.not_before_s, Path(config.run.state))
+        self._named: dict[SourceId, str] = {}
+        self._finder = Finder(config.sources, clock, host, earliest_s, Path(config.run.state))
         loop.tell("receivers' state", self._finder.complaint)
         if any(isinstance(source, ReceiverSource) and source.device == AUTO for source in config.sources):
             loop.listen(self._finder.fileno(), self._look)
@@ -86,13 +87,14 @@ class Inputs:
     def tick(self, now: Instant) -> None:
         """Once a second."""
         for name, device in list(self._devices.items()):
-            what = device.what
             try:
-                device.tick(now)
+                reports = device.tick(now)
             except OSError as error:
                 self._lost(name, said(error))
-            else:
-                self._found(name, what)
+                continue
+            self._found(name)
+            for report in reports:
+                self._loop.handle(report)
         self._look()
 
     def work(self, now: Instant) -> None:
@@ -125,7 +127,7 @@ class Inputs:
         try:
             if isinstance(source, ReceiverSource):
                 source, baud = self._finder.place(source)
-            device = open_device(source, self._clock, self._engine, baud)
+            device = open_device(source, self._clock, self._earliest_s, baud)
         except OSError as error:
             self._lost(name, said(error))
             return
@@ -133,31 +135,31 @@ class Inputs:
         if device.fileno() >= 0:
             self._fds[name] = device.fileno()
             self._loop.listen(device.fileno(), partial(self._read, name))
-        self._found(name, "")
+        self._found(name)
 
     def _read(self, name: SourceId) -> None:
         """What a device has for us."""
-        device = self._devices[name]
-        what = device.what
         try:
-            arrived = device.read()
+            arrived = self._devices[name].read()
         except OSError as error:
             self._lost(name, said(error))
             return
-        self._found(name, what)
+        self._found(name)
         if arrived:
             self._retries[name].worked()
         for event in arrived:
             self._loop.handle(event)
 
-    def _found(self, name: SourceId, before: str) -> None:
-        """Tell what the device is when that is not what it was."""
+    def _found(self, name: SourceId) -> None:
+        """Tell what the device is, when that has changed."""
         what = self._devices[name].what
-        if what and what != before:
+        if what and what != self._named.get(name, ""):
             self._loop.handle(events.SourceFound(name, what, self._clock.now()))
+        self._named[name] = what
 
     def _lost(self, name: SourceId, why: str) -> None:
         device = self._devices.pop(name, None)
+        self._named.pop(name, None)
         fd = self._fds.pop(name, -1)
         if device is not None:
             if fd >= 0:

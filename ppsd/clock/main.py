@@ -32,7 +32,8 @@ from ppsd.clock import state
 from ppsd.clock.cpu_latency import hold
 from ppsd.clock.discovery import DEFAULT
 from ppsd.clock.inputs import Inputs
-from ppsd.clock.sources import open_feed, said
+from ppsd.clock.pulses import said
+from ppsd.clock.sources import open_feed
 from ppsd.clock.system_clock import Clock, FreeRunningClock, KernelClock
 from ppsd.clock.thermometer import Thermometer
 from ppsd.config.file import load
@@ -92,7 +93,9 @@ class ClockProcess:
             self._watch = None if any(isinstance(s, ShmSource) for s in config.sources) else StepWatch()
             if self._watch is not None:
                 self._closers.callback(self._watch.close)
-            self._steering: Clock = KernelClock(refclock.kernel.clocks) if config.clock.steer == "kernel" else FreeRunningClock(refclock.kernel.clocks)
+            self._steering: Clock = (
+                KernelClock(refclock.kernel.clocks) if config.clock.steer == "kernel" else FreeRunningClock(refclock.kernel.clocks)
+            )
             self._closers.callback(self._steering.close)
         except OSError:
             self._closers.close()
@@ -123,7 +126,7 @@ class ClockProcess:
             self.listen(self._watch.fileno(), self._stepped)
         self.listen(signals.wake, self._woken)
         self.nudge = signals.nudge
-        self._inputs = Inputs(config, self._clock, self._engine, self, Host())
+        self._inputs = Inputs(config, self._clock, self._engine.earliest_s, self, Host())
 
     def _open_control(self, run_dir: Path) -> ControlServer | None:
         """None where there are no unix sockets at all (a clock simulator in front of libc): then nobody can ask."""

@@ -1,34 +1,30 @@
 """Sources as open devices: what each kind reads, turned into events.
 
-Flow: serial_port, gpsd_socket, intake (bytes and raw samples) -> **devices** -> Received, Labelled, SkySeen, Sampled -> engine. The shell
-(``ppsd.run``) opens a device, waits for its descriptor and closes it when it fails; a device never tries again by itself.
+Flow: receiver lines, gpsd, SOCK and SHM (``refclock``) -> **sources** -> Reported, LineSeen, Pulsed, Sampled -> engine. ``inputs`` opens a
+device, waits for its descriptor and closes it when it fails; a device never tries again by itself.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Protocol
 
-from ppsd.discipline.engine import Engine
-from ppsd.discipline.events import Configured, Event, Labelled, Pulsed, PulseFound, Received, Report, Sampled, SkySeen
+from ppsd.discipline.events import Configured, LineSeen, Pulsed, Report, Reported, Sampled
 from refclock import config
-from refclock.config import AUTO, GpsdSource, Pulse, ReceiverSource, ShmSource, SockSource, Source
-from refclock.devices.modem_lines import Changes, PulseDevice, open_pulse
-from refclock.devices.ports import over_usb
-from refclock.devices.serial_port import SerialPort
+from refclock.config import AUTO, GpsdSource, ReceiverSource, ShmSource, SockSource, Source
+from refclock.devices.modem_lines import Changes
+from refclock.devices.receiver_line import ReceiverLine
+from refclock.devices.serial_port import SerialPort, has_line_speed
 from refclock.exchange.gpsd import GpsdSocket
 from refclock.exchange.samples import RawSample
 from refclock.exchange.shm import ShmFeedWriter, ShmIntake
 from refclock.exchange.sock import SockFeedWriter, SockIntake
 from refclock.kernel.clocks import LocalClock
-from refclock.kernel.host import Host
 from refclock.protocols.gpsd import GpsdPulse, GpsdStream
-from refclock.receiver.autobaud import BaudSearch
-from refclock.receiver.configurator import Upkeep
-from refclock.receiver.profile import intent
-from refclock.sample import NS, Edge, EdgeKind, Instant, Leap, Sample, SecondLabel, SkyView, SourceId
+from refclock.receiver.profile import timing_profile
+from refclock.receiver.session import ReceiverSession
+from refclock.sample import NS, Edge, EdgeKind, ForeignSample, Instant, Leap, LineStatus, SecondLabel, SkyView, SourceId
 
 
 def open_feed(feed: config.Feed) -> SockFeedWriter | ShmFeedWriter:
@@ -38,44 +34,13 @@ def open_feed(feed: config.Feed) -> SockFeedWriter | ShmFeedWriter:
     return ShmFeedWriter(feed.unit, feed.name)
 
 
-PULSE_NAMED_NS: Final = 100_000_000
-"""A bound below this names the second of a sample that is known modulo a second (as for pulses: refclock.pairing)."""
-
-
-PAUSES_NS: Final = (1 * NS, 2 * NS, 5 * NS)
-"""Before the n-th attempt in a row to open a device; the last one repeats. A plugged-in receiver is noticed within five seconds."""
-
-
-@dataclass(slots=True)
-class Retry:
-    """When to try again, and what was said of it last."""
-
-    due_ns: int = 0
-    failures: int = 0
-    why: str = ""
-
-    def failed(self, now_ns: int, why: str) -> bool:
-        """Put it off; whether ``why`` is news."""
-        self.due_ns = now_ns + PAUSES_NS[min(self.failures, len(PAUSES_NS) - 1)]
-        self.failures += 1
-        news, self.why = why != self.why, why
-        return news
-
-    def worked(self) -> None:
-        """Start from the shortest pause again."""
-        self.failures, self.why = 0, ""
-
-
-def said(error: OSError) -> str:
-    """What an OSError has to say, with the file when it names one."""
-    text = error.strerror or str(error)
-    return f"{error.filename}: {text}" if error.filename else text
-
-
 class Device(Protocol):
-    """An open source. ``what`` names it for people, "" while it is not known to be there. Each method raises OSError when it is lost."""
+    """An open source. Each method raises OSError when it is lost."""
 
-    what: str
+    @property
+    def what(self) -> str:
+        """Its name for people, "" while it is not known to be there."""
+        ...
 
     def fileno(self) -> int:
         """The descriptor to wait on, the same for life; -1 when there is none and ``read`` must be called now and then."""
@@ -85,8 +50,8 @@ class Device(Protocol):
         """What has arrived, in order; never blocks."""
         ...
 
-    def tick(self, now: Instant) -> None:
-        """Called about once a second."""
+    def tick(self, now: Instant) -> list[Report]:
+        """Called about once a second; what there is to report besides."""
         ...
 
     def close(self) -> None:
@@ -95,39 +60,54 @@ class Device(Protocol):
 
 
 class Line:
-    """A receiver's serial line, its speed looked for when the configuration leaves it open, and the receiver set up when it may be.
+    """A receiver's serial line and its session. ``device``: its path; ``opened_ns``: when (raw)."""
 
-    ``device``: its path; ``opened_ns``: when (mono_ns); ``heard_ns``: when something intelligible came last, or it was opened. The engine
-    decodes what ``read`` brings, so its answers are looked at when the next bytes come, or a second later.
-    """
-
-    def __init__(self, config: ReceiverSource, clock: LocalClock, engine: Engine, first_baud: int = 0) -> None:
-        self._id, self._config = SourceId(config.name), config
+    def __init__(self, config: ReceiverSource, clock: LocalClock, earliest_s: int, first_baud: int = 0) -> None:
+        self._id = SourceId(config.name)
         self.device = config.device
-        self._source = engine.sources[self._id]
-        self._recognised = 0
-        self.opened_ns = self.heard_ns = clock.now().mono_ns
-        self._search = None if config.baud else BaudSearch(self.heard_ns, first=first_baud)
-        self._port = SerialPort(config.device, self._search.baud if self._search else config.baud, clock)
-        self._changes = Changes(self._port.fileno(), self.opened_ns)
+        self.opened_ns = clock.now().mono_ns
+        timed = has_line_speed(config.device)
+        session = ReceiverSession(
+            self.opened_ns,
+            earliest_s,
+            baud=config.baud,
+            first=first_baud,
+            profile=(lambda baud: timing_profile(config, baud if timed else 0)) if config.configure else None,
+        )
+        self._line = ReceiverLine(SerialPort(config.device, session.baud, clock), session, clock)
+        self._session = session
+        self._changes = Changes(self._line.fileno(), self.opened_ns)
         self._name = config.device + (f" + {config.pps}" if config.pps not in ("", AUTO) else "")
-        self.what = self._name
-        self._upkeep = Upkeep(intent(config, self._port)) if config.configure else None
+        self._searched = not config.baud
+        self._seen = LineStatus()
+
+    @property
+    def what(self) -> str:
+        """The device, and the speed once it is found."""
+        if not self._searched:
+            return f"{self._name}, {self._session.bits}" if self._session.bits else self._name
+        how = f" at {self.baud} baud {self._session.bits}".rstrip()
+        return self._name if self._session.searching else self._name + how
 
     @property
     def baud(self) -> int:
         """The speed as set now."""
-        return self._port.baud
+        return self._line.baud
 
     @property
     def speaks(self) -> bool:
         """Whether something intelligible has come at the present speed."""
-        return self._recognised > 0 and (self._search is None or self._search.found)
+        return self._session.speaks
+
+    @property
+    def heard_ns(self) -> int:
+        """Raw time of the last intelligible frame, or of the opening."""
+        return self._session.heard_ns
 
     @property
     def identity(self) -> str:
         """What the receiver calls itself, "" when it did not say."""
-        return self._source.receiver.identity
+        return self._session.stream.identity
 
     def own_pulse(self, now_ns: int) -> str:
         """The control line of this port that has a pulse; "" while none is known to have one."""
@@ -136,48 +116,30 @@ class Line:
 
     def fileno(self) -> int:
         """The line's descriptor."""
-        return self._port.fileno()
+        return self._line.fileno()
 
     def read(self) -> list[Report]:
         """What the line brought."""
-        data, at = self._port.read()
-        self._attend(at)
-        self._look(at)
-        events: list[Report] = [Received(self._id, data, at, self._port.byte_ns)] if data else []
-        news = self._upkeep.news() if self._upkeep is not None else []
-        events += [Configured(self._id, n.what, n.complete, n.identity, n.results, at, n.pulse_set) for n in news]
+        data, values, at = self._line.read()
+        events: list[Report] = [Reported(self._id, tuple(values), at, self._line.byte_ns)] if data else []
+        return events + self._news(at)
+
+    def tick(self, now: Instant) -> list[Report]:
+        """Go on looking for the speed and after the receiver; what the line has shown, when that has changed."""
+        self._line.attend(now)
+        events = self._news(now)
+        seen = self._session.status()
+        if seen != self._seen:
+            self._seen = seen
+            events.append(LineSeen(self._id, seen, now))
         return events
 
-    def _attend(self, now: Instant) -> None:
-        """Write what the receiver has to be told; a piece that the driver does not take is as lost on the line: it is sent again."""
-        heard = self._search is None or self._search.found
-        if self._upkeep is not None and heard and (wish := self._upkeep.step(self._source.receiver, now.mono_ns)):
-            self._port.write(wish)
-
-    def tick(self, now: Instant) -> None:
-        """Go on looking for the speed, and after the receiver."""
-        self._attend(now)
-        self._look(now)
-
-    def _look(self, now: Instant) -> None:
-        """Change the speed when this one makes no sense."""
-        tally = self._source.receiver.framer.tally
-        if tally.recognised > self._recognised:
-            self._recognised, self.heard_ns = tally.recognised, now.mono_ns
-        if self._search is None:
-            self.what = f"{self._name}, {tally.bits}" if tally.bits else self._name
-            return
-        baud = self._search.heard(tally, now.mono_ns)
-        if baud is not None:
-            self._port.set_baud(baud)
-            if self._upkeep is not None:  # nothing is written before the speed is found
-                self._upkeep = Upkeep(intent(self._config, self._port))
-        how = f" at {self._port.baud} baud {tally.bits}".rstrip()
-        self.what = self._name + (how if self._search.found else "")
+    def _news(self, at: Instant) -> list[Report]:
+        return [Configured(self._id, n.what, n.complete, n.identity, n.by_result(), at, n.pulse_set) for n in self._session.news()]
 
     def close(self) -> None:
         """Close the line."""
-        self._port.close()
+        self._line.close()
 
 
 LOCAL_HOSTS: Final = ("localhost", "::1")
@@ -188,10 +150,9 @@ class GpsdLine:
     """gpsd's reports. Where ``pps`` names the pulse's own device its stamps are taken from there; otherwise, from a gpsd on this host, its
     PPS objects are the pulses, with an allowance for their way (``source.GPSD_PULSE_NS``). ``what`` says which of the two."""
 
-    def __init__(self, config: GpsdSource, clock: LocalClock, engine: Engine) -> None:
+    def __init__(self, config: GpsdSource, clock: LocalClock, earliest_s: int) -> None:
         self._id = SourceId(config.name)
-        source = engine.sources[self._id]
-        self._stream = GpsdStream(source.receiver.nmea.not_before_s, config.device)
+        self._stream = GpsdStream(earliest_s, config.device)
         self._socket = GpsdSocket(config.host, config.port, clock)
         self._name = f"gpsd at {config.host}:{config.port}" + (f" + {config.pps}" if config.pps else "")
         self._clock = clock
@@ -215,12 +176,12 @@ class GpsdLine:
         events: list[Report] = []
         for value in self._stream.feed(data, at):
             if isinstance(value, SecondLabel):
-                events.append(Labelled(self._id, self._stamped(value), at))
+                events.append(Reported(self._id, (self._stamped(value),), at))
             elif isinstance(value, GpsdPulse):
                 if self._pulses and (edge := self._edge(value, at)) is not None:
                     events.append(Pulsed(self._id, edge, at))
             elif isinstance(value, SkyView):
-                events.append(SkySeen(self._id, value, at))
+                events.append(Reported(self._id, (value,), at))
         if not self._socket.connected and not self._socket.connecting:
             why = self._socket.why
             self._socket.close()
@@ -241,11 +202,10 @@ class GpsdLine:
         self._sequence += 1
         return Edge(seen.shifted(round(pulse.early_ns)), EdgeKind.ASSERT, self._sequence, round(NS * 2.0**pulse.precision))
 
-    def tick(self, now: Instant) -> None:
+    def tick(self, now: Instant) -> list[Report]:
         """Notice that the connection was made, or never will be."""
         del now
-        if self._socket.connecting:
-            self.read()
+        return self.read() if self._socket.connecting else []
 
     def close(self) -> None:
         """Hang up."""
@@ -256,9 +216,9 @@ class Intake:
     """Samples of other programs (SOCK, SHM). A sample whose stamp lies before a step or too far back, or which its writer does not believe
     itself, gives none."""
 
-    def __init__(self, config: SockSource | ShmSource, clock: LocalClock, engine: Engine) -> None:
+    def __init__(self, config: SockSource | ShmSource, clock: LocalClock) -> None:
         self._id = SourceId(config.name)
-        self._clock, self._engine = clock, engine
+        self._clock = clock
         self._intake: SockIntake | ShmIntake
         if isinstance(config, SockSource):
             self._intake = SockIntake(config.path)
@@ -280,103 +240,27 @@ class Intake:
         samples = [sample for raw in raws if (sample := self._sample(raw)) is not None]
         return [Sampled(self._id, sample, self._clock.now()) for sample in samples]
 
-    def _sample(self, raw: RawSample) -> Sample | None:
+    def _sample(self, raw: RawSample) -> ForeignSample | None:
         at = self._clock.instant_of(raw.real_ns)
         if at is None or raw.leap is Leap.UNSYNCHRONISED:
             return None
-        tai_ns = self._engine.leaps.table.utc_to_tai_ns(raw.real_ns + raw.offset_ns)
-        if raw.pulse:  # the offset is known modulo a second: the served time names the second, when it can
-            present = self._engine.timescale.present(at.mono_ns)
-            if present is None or present.bound_ns > PULSE_NAMED_NS:
-                return None
-            tai_ns += round((present.tai_at(at.mono_ns) - tai_ns) / NS) * NS
-        return Sample(at, tai_ns, raw.uncertainty_ns, raw.leap)
+        return ForeignSample(at, raw.offset_ns, raw.uncertainty_ns, raw.leap, raw.pulse)
 
-    def tick(self, now: Instant) -> None:
+    def tick(self, now: Instant) -> list[Report]:
         """Nothing to do."""
         del now
+        return []
 
     def close(self) -> None:
         """Give it up."""
         self._intake.close()
 
 
-def open_device(source: Source, clock: LocalClock, engine: Engine, first_baud: int = 0) -> Device:
-    """Open what ``source`` names; ``first_baud``: the speed at which a receiver was heard last. OSError says what is missing."""
+def open_device(source: Source, clock: LocalClock, earliest_s: int, first_baud: int = 0) -> Device:
+    """Open what ``source`` names. ``earliest_s``: no true date is before it (POSIX); ``first_baud``: the speed at which a receiver was heard
+    last, 0: none. OSError says what is missing."""
     if isinstance(source, ReceiverSource):
-        return Line(source, clock, engine, first_baud)
+        return Line(source, clock, earliest_s, first_baud)
     if isinstance(source, GpsdSource):
-        return GpsdLine(source, clock, engine)
-    return Intake(source, clock, engine)
-
-
-class PulseInputs:
-    """The pulse devices of all sources: opened when they are there and due, and their edges as events. ``tell``: (what, trouble or "") for
-    people, on change. ``where``: the path of a source's pulse as configured, "" when it is not there now."""
-
-    def __init__(
-        self,
-        sources: Sequence[Source],
-        clock: LocalClock,
-        wake: Callable[[], None],
-        tell: Callable[[str, str], None],
-        *,
-        host: Host,
-        where: Callable[[Pulse], str] = lambda source: source.pps,
-    ) -> None:
-        self._clock, self._wake, self._tell, self._host, self._where = clock, wake, tell, host, where
-        self._sources = {SourceId(s.name): s for s in sources if isinstance(s, Pulse) and s.pps}
-        self._retries = {name: Retry() for name in self._sources}
-        self._open: dict[SourceId, PulseDevice] = {}
-        self._paths: dict[SourceId, str] = {}
-
-    @property
-    def in_use(self) -> set[str]:
-        """The paths of those that are open."""
-        return {path for name, path in self._paths.items() if name in self._open}
-
-    def due_ns(self) -> list[int]:
-        """Raw instants at which those that are missing want to be tried."""
-        return [retry.due_ns for name, retry in self._retries.items() if name not in self._open]
-
-    def open_due(self, now_ns: int) -> list[Event]:
-        """Open what is missing and due."""
-        found: list[Event] = []
-        for name, source in self._sources.items():
-            if name in self._open or now_ns < self._retries[name].due_ns:
-                continue
-            path = self._where(source)
-            if not path:
-                self._retries[name].failed(now_ns, "")
-                continue
-            try:
-                device = open_pulse(path, self._clock, self._wake)
-            except OSError as error:
-                self._failed(name, said(error))
-                continue
-            self._open[name], self._paths[name] = device, path
-            self._tell(f"pulse of {name}", "")
-            usb = over_usb(self._host, path) if source.pps_over_usb is None else source.pps_over_usb
-            found.append(PulseFound(name, path, usb, device.stamping.bias_us, device.stamping.how, self._clock.now()))
-        return found
-
-    def take(self) -> list[Event]:
-        """The edges since the last call; a device that failed is given up."""
-        events: list[Event] = []
-        for name, device in list(self._open.items()):
-            for edge in device.take():
-                self._retries[name].worked()
-                events.append(Pulsed(name, edge, self._clock.now()))
-            if device.error:  # its thread has ended
-                del self._open[name]
-                self._failed(name, device.error)
-        return events
-
-    def _failed(self, name: SourceId, why: str) -> None:
-        self._retries[name].failed(self._clock.now().mono_ns, why)
-        self._tell(f"pulse of {name}", why)
-
-    def stop(self) -> None:
-        """Give them all up."""
-        for device in self._open.values():
-            device.stop()
+        return GpsdLine(source, clock, earliest_s)
+    return Intake(source, clock)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from ppsd.config.tables import Config
@@ -21,16 +22,15 @@ from ppsd.discipline.events import (
     Effect,
     Event,
     Feed,
-    Labelled,
     LeapFileRead,
+    LineSeen,
     Note,
     Persist,
     Publish,
     Pulsed,
     PulseFound,
-    Received,
+    Reported,
     Sampled,
-    SkySeen,
     SourceFound,
     SourceLost,
     TemperatureLost,
@@ -39,14 +39,17 @@ from ppsd.discipline.events import (
 )
 from ppsd.discipline.leap import LeapKeeper
 from ppsd.discipline.selection import Candidate, Choice, outvoted, select
-from ppsd.discipline.source import LABEL_FRESH_NS, LABEL_REFID, Source
+from ppsd.discipline.source import LABEL_FRESH_NS, LABEL_REFID, ReceiverSource, SampleSource, Source
 from ppsd.discipline.steering import Discipline
 from ppsd.discipline.tempcomp.compensation import Following
 from ppsd.discipline.tempcomp.model import Temperature
 from ppsd.discipline.timescale import Timescale, refid_text
 from ppsd.snapshot import Mode, Snapshot, SourceStatus, Verdict
+from refclock.config import ShmSource, SockSource
 from refclock.sample import NS, Instant, Leap, LeapNotice, Sample, SourceId
 from refclock.timescales import DAY_S
+from refclock.timing.pairing import Present
+from refclock.timing.receiver_time import Context
 
 TICK_NS = NS
 LOCK_SAMPLES = 8
@@ -65,6 +68,17 @@ VERDICTS = {
     Mode.HOLDOVER: Verdict.HOLDOVER,
 }
 LEAP_WORDS = ("normal", "insert", "delete", "unsynchronised")
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """Of whom the timescale is made. ``by_labels``: of its messages alone. ``held``: nobody feeds it now; ``disputed``: because the sources
+    contradict each other."""
+
+    source: SourceId | None = None
+    by_labels: bool = False
+    held: bool = False
+    disputed: bool = False
 
 
 class Engine:
@@ -90,7 +104,18 @@ class Engine:
         self.mode = Mode.ACQUIRE
         self.temperature = None if config.clock.temperature == "off" else Temperature(state)
         battery_ns = None if battery_s is None else battery_s * NS - at.mono_ns
-        self.sources = {SourceId(s.name): Source(s, self.not_before_s, state, battery_ns, self.temperature) for s in config.sources}
+        self.sources: dict[SourceId, Source] = {}
+        for settings in config.sources:
+            if isinstance(settings, ShmSource | SockSource):
+                self.sources[SourceId(settings.name)] = SampleSource(settings, state, self.temperature)
+            else:
+                receiver = ReceiverSource(settings, self.not_before_s, state, battery_ns, self.temperature)
+                self.sources[receiver.id] = receiver
+        receivers = self._receivers()
+        self.earliest_s = max((r.time.earliest_s for r in receivers), default=self.not_before_s)
+        """POSIX second before which no true date lies: of the release, or what an earlier run knew."""
+        self._served = _Served()
+        self._kept_error_ns: int | None = None
         self.leaps = LeapKeeper()
         self.timescale = Timescale(simulated, round(config.clock.holdover_limit_s * NS), config.clock.max_bound_ms * 1e6)
         self._following = Following(self.temperature, self.timescale) if self.temperature is not None else None
@@ -119,43 +144,33 @@ class Engine:
         present = self.timescale.present(at.mono_ns)
         out: list[Effect] = []
         match event:
-            case Received():
-                source = self.sources[event.source]
-                trusted = source.verdict.trusted
-                table = self.leaps.table
-                samples = source.received(event.data, at, event.byte_ns, self.leaps, present)
-                if self.leaps.table != table and self.timescale.estimate is not None:  # 23:59:60 is being stated now
-                    out.append(self._record(at))
-                self._after_labels(source, trusted, samples, at, out)
+            case Reported():
+                self._reported(event, present, out)
+            case LineSeen():
+                self._receiver(event.source).line = event.line
             case Pulsed():
-                source = self.sources[event.source]
-                sample = source.pulsed(event.edge, present)
-                if news := source.pulse_news():
-                    out.append(Note("pulses changed", "warning", {"source": source.id, "what": news}))
+                receiver = self._receiver(event.source)
+                sample = receiver.pulsed(event.edge, self._context(receiver, present))
+                if news := receiver.time.pulse_news():
+                    out.append(Note("pulses changed", "warning", {"source": receiver.id, "what": news}))
                 if sample is not None:
-                    self._after_sample(source, sample, at, out)
-            case Labelled():
-                source = self.sources[event.source]
-                trusted = source.verdict.trusted
-                samples = source.labelled(event.label, self.leaps, present)
-                self._after_labels(source, trusted, samples, at, out)
-            case SkySeen():
-                self.sources[event.source].seen(event.sky)
+                    self._after_sample(receiver, sample, at, out)
             case Sampled():
                 self._sampled(event, at, out)
             case SourceFound():
                 self.sources[event.source].found(event.what)
                 out.append(Note("source found", "info", {"source": event.source, "what": event.what}))
             case PulseFound():
-                self.sources[event.source].pulse_found(event.path, event.over_usb, event.bias_us, event.how)
+                self._receiver(event.source).pulse_found(event.path, event.over_usb, event.bias_us, event.how)
                 out.append(Note("pulse found", "info", {"source": event.source, "what": event.path, "stamped": event.how}))
             case SourceLost():
                 what = "source lost" if self.sources[event.source].present else "source missing"
                 self.sources[event.source].lost(event.why)
                 out.append(Note(what, "warning", {"source": event.source, "why": event.why}))
             case Configured():
-                self.sources[event.source].cable.told = event.pulse_set
-                fields = {"source": event.source, "receiver": event.identity, **event.results}
+                self._receiver(event.source).time.cable_told = event.pulse_set
+                results = {result: ", ".join(names) for result, names in event.results.items()}
+                fields = {"source": event.source, "receiver": event.identity, **results}
                 out.append(Note(event.what, "info" if event.complete else "warning", fields))
             case ClockStepped():
                 self._stepped(event, out)
@@ -167,8 +182,7 @@ class Engine:
             case TemperatureRead() | TemperatureLost():
                 pass
             case Ticked():
-                for source in self.sources.values():
-                    source.kept_error_ns = event.kept_error_ns
+                self._kept_error_ns = event.kept_error_ns
         if at.mono_ns >= self._deadline:
             self._tick(at, out)
         return out
@@ -188,15 +202,39 @@ class Engine:
         self._deadline = min(self._deadline, event.at.mono_ns)  # put right at once
         out.append(Note("system clock stepped", "warning", {"by_s": event.by_ns / NS, "served_time": "not affected"}))
 
+    def _receiver(self, name: SourceId) -> ReceiverSource:
+        source = self.sources[name]
+        assert isinstance(source, ReceiverSource), f"{name} has no receiver"
+        return source
+
+    def _context(self, receiver: ReceiverSource, present: Present | None) -> Context:
+        """What is known besides ``receiver``."""
+        served = self._served
+        own_labels = served.by_labels and served.source == receiver.id
+        rivalled = served.disputed if served.held else served.source not in (None, receiver.id)
+        return Context(self.leaps.table, present, own_labels, rivalled, self._kept_error_ns)
+
+    def _reported(self, event: Reported, present: Present | None, out: list[Effect]) -> None:
+        receiver = self._receiver(event.source)
+        before = receiver.time.verdict
+        table = self.leaps.table
+        samples = receiver.reported(event.values, event.byte_ns, self.leaps, self._context(receiver, present))
+        if self.leaps.table != table and self.timescale.estimate is not None:  # 23:59:60 is being stated now
+            out.append(self._record(event.at))
+        self._after_labels(receiver, before.trusted, samples, event.at, out)
+
     def _sampled(self, event: Sampled, at: Instant, out: list[Effect]) -> None:
-        source = self.sources[event.source]
-        if not source.sampled(event.sample, self.timescale.present(at.mono_ns)):
+        source, sample = self.sources[event.source], event.sample
+        assert isinstance(source, SampleSource), f"{event.source} has no samples of another program"
+        named_by = self.timescale.present(sample.at.mono_ns) if sample.pulse else None
+        ours = source.sampled(sample, self.leaps, named_by, self.timescale.present(at.mono_ns))
+        if ours is None:
             return
-        if event.sample.leap in (Leap.INSERT, Leap.DELETE):
-            utc_s = self.leaps.table.tai_to_utc_ns(event.sample.tai_ns) // NS
-            step = 1 if event.sample.leap is Leap.INSERT else -1
+        if sample.leap in (Leap.INSERT, Leap.DELETE):
+            utc_s = self.leaps.table.tai_to_utc_ns(ours.tai_ns) // NS
+            step = 1 if sample.leap is Leap.INSERT else -1
             self.leaps.notice(source.id, LeapNotice(None, step, (utc_s // DAY_S + 1) * DAY_S, at), utc_s)
-        self._after_sample(source, event.sample, at, out)
+        self._after_sample(source, ours, at, out)
 
     def _leap_file(self, event: LeapFileRead, out: list[Effect]) -> None:
         e = self.timescale.estimate
@@ -206,18 +244,19 @@ class Engine:
             out.append(Note("leap second table changed the present TAI-UTC", "error", {"was": before}))
             self._relearn(event.at, out)
 
-    def _after_labels(self, source: Source, trusted_before: bool, samples: list[Sample], at: Instant, out: list[Effect]) -> None:
-        if source.verdict.trusted != trusted_before:
-            what, level = ("labels trusted", "info") if source.verdict.trusted else ("labels not trusted", "warning")
-            out.append(Note(what, level, {"source": source.id, "why": source.verdict.why}))
-        if source.contradicts and self.selected in (None, source.id):
-            out.append(Note("second given up", "error", {"source": source.id, "why": source.pairing.why}))
+    def _after_labels(self, source: ReceiverSource, trusted_before: bool, samples: list[Sample], at: Instant, out: list[Effect]) -> None:
+        verdict, contradicts = source.time.verdict, source.time.contradicts
+        if verdict.trusted != trusted_before:
+            what, level = ("labels trusted", "info") if verdict.trusted else ("labels not trusted", "warning")
+            out.append(Note(what, level, {"source": source.id, "why": verdict.why}))
+        if contradicts and self.selected in (None, source.id):
+            out.append(Note("second given up", "error", {"source": source.id, "why": source.time.pairing.why}))
             self._relearn(at, out)
             return
-        if source.contradicts != (source.id in self._contradicting):
+        if contradicts != (source.id in self._contradicting):
             self._contradicting ^= {source.id}
-            if source.contradicts:
-                out.append(Note("sources disagree", "warning", {"source": source.id, "why": source.pairing.why}))
+            if contradicts:
+                out.append(Note("sources disagree", "warning", {"source": source.id, "why": source.time.pairing.why}))
         if samples:
             self._after_sample(source, samples[-1], at, out)
 
@@ -245,12 +284,12 @@ class Engine:
         """Choose a source and serve its estimate, or hold over."""
         now = at.mono_ns
         self._decided_at = now
-        candidates = [c for s in self.sources.values() if not s.config.noselect and (c := s.candidate(now)) is not None]
+        candidates = [c for s in self.sources.values() if not s.settings.noselect and (c := s.candidate(now)) is not None]
         candidates = self._without_pulled(candidates, at, out)
         before = self.choice
         known = self.timescale.estimate is not None
-        voters = [s for s in self.sources.values() if not known and s.verdict.trusted and not s.config.noselect]
-        odd = outvoted({s.id: s.place_ns for s in voters if now - s.label_mono_ns < LABEL_FRESH_NS})
+        voters = [] if known else [s for s in self._receivers() if s.second_known and not s.settings.noselect]
+        odd = outvoted({s.id: s.time.place_ns for s in voters if now - s.time.label_mono_ns < LABEL_FRESH_NS})
         choice = select([c for c in candidates if c.source not in odd], self.selected)
         self.choice = Choice(choice.selected, choice.agreeing, choice.falsetickers | odd)
         for name, by_ns in self.choice.falsetickers.items():
@@ -269,9 +308,7 @@ class Engine:
             jump = best.estimate.tai_ns - self.timescale.tai_at(now)
             if abs(jump) > self.timescale.bound_ns(now) + best.estimate.bound_ns:
                 out.append(Note("served time corrected beyond its bound", "error", {"by_ns": jump}))
-        for source in self.sources.values():
-            source.own_labels = source.id == best.source and best.refid == LABEL_REFID
-            source.rivalled = source.id != best.source
+        self._served = _Served(best.source, by_labels=best.refid == LABEL_REFID)
         self.timescale.adopt(best.estimate, best.reference_mono_ns, "SIM" if self.simulated else best.refid)
         if self._following is not None:
             out += self._following.adopted(best)
@@ -300,8 +337,7 @@ class Engine:
         """No source to believe: run on by the map, as long as the limits allow."""
         if self.timescale.estimate is None:
             return
-        for source in self.sources.values():
-            source.rivalled = bool(self.choice.falsetickers)
+        self._served = replace(self._served, held=True, disputed=bool(self.choice.falsetickers))
         if at.mono_ns >= self.timescale.valid_until_ns:
             self.timescale.drop()
             for source in self.sources.values():  # there is nothing left that would speak against it
@@ -328,11 +364,15 @@ class Engine:
         if at.mono_ns - self._decided_at >= TICK_NS:
             self._decide(at, out)
         if self.config.clock.steer == "kernel" and self.mode is not Mode.ACQUIRE:
-            allowance_ns = 0.0 if self.selected is None else self.sources[self.selected].allowance_ns
+            selected = None if self.selected is None else self.sources[self.selected]
+            allowance_ns = selected.allowance_ns if isinstance(selected, SampleSource) else 0.0
             out.append(self._discipline.steer(at.mono_ns, self.timescale, self.leaps, allowance_ns))
         if at.mono_ns >= self._persist_at and self.mode is Mode.TRACK:
             self._persist_at = at.mono_ns + PERSIST_NS
             out.append(Persist(self.state()))
+
+    def _receivers(self) -> list[ReceiverSource]:
+        return [s for s in self.sources.values() if isinstance(s, ReceiverSource)]
 
     def _record(self, at: Instant) -> Publish:
         tai_ns = self.timescale.tai_at(at.mono_ns) if self.timescale.estimate is not None else self._system_tai(at)
@@ -388,14 +428,14 @@ class Engine:
             holdover_left_s=(self.timescale.valid_until_ns - now) / NS if held is not None else None,
             steering=self.config.clock.steer,
             clock_steps=self._steps,
-            sources=tuple(self._source_status(s, at, tai_ns if scale is not None else None) for s in self.sources.values()),
+            sources=tuple(self._source_status(s, at) for s in self.sources.values()),
             temperature=self.temperature.status() if self.temperature is not None and self.temperature.sensor else None,
         )
 
     def _degraded(self, now: int) -> str:
         """Why a locked clock is not as good as it could be, "" when it is."""
         best = self.choice.selected
-        if best is None or best.refid != LABEL_REFID or not self.sources[best.source].has_pulse:
+        if best is None or best.refid != LABEL_REFID or not self._receiver(best.source).time.has_pulse:
             return ""
         return f"by messages only: {self.sources[best.source].why(now)}"
 
@@ -412,12 +452,12 @@ class Engine:
         sources = self.sources.values()
         return (
             ("source found", any(s.present for s in sources)),
-            ("second known", any(s.verdict.trusted if s.has_label else s.pulse.estimator.ready for s in sources)),
-            ("pulses numbered", any(s.pulse.estimator.ready for s in sources)),
+            ("second known", any(s.second_known for s in sources)),
+            ("pulses numbered", any(s.ready for s in sources)),
             ("locked", self.mode is Mode.TRACK),
         )
 
-    def _source_status(self, source: Source, at: Instant, served_tai_ns: int | None) -> SourceStatus:
+    def _source_status(self, source: Source, at: Instant) -> SourceStatus:
         by = self.choice.falsetickers.get(source.id)
         if source.id == self.selected:
             tally, why = "*", "selected"
@@ -427,4 +467,4 @@ class Engine:
             tally, why = "+", "agrees"
         else:
             tally, why = "?", source.why(at.mono_ns)
-        return source.status(at, tally, why, served_tai_ns)
+        return source.status(at, tally, why)

@@ -9,20 +9,32 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from refclock.sample import Edge, Instant, Leap, Sample, SecondLabel, SkyView, SourceId
+from refclock.sample import Edge, ForeignSample, Instant, Leap, LineStatus, ReceiverValue, SourceId
 from refclock.timescales import LeapTable
 
 # ---- events -----------------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
-    """Bytes from a receiver's line; ``at``: when the read ended that returned them; ``byte_ns``: line time of a byte (0: unknown, USB)."""
+class Reported:
+    """What a receiver said, decoded, in order; empty when bytes came that say nothing.
+
+    ``at``: when the read ended that brought it; ``byte_ns``: line time of a byte (0: unknown, as over USB or from gpsd).
+    """
 
     source: SourceId
-    data: bytes
+    values: tuple[ReceiverValue, ...]
     at: Instant
     byte_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LineSeen:
+    """What the receiver's line has shown so far, when that has changed."""
+
+    source: SourceId
+    line: LineStatus
+    at: Instant
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,29 +47,11 @@ class Pulsed:
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
-    """A second label that arrived decoded (gpsd)."""
-
-    source: SourceId
-    label: SecondLabel
-    at: Instant
-
-
-@dataclass(frozen=True, slots=True)
-class SkySeen:
-    """Fix and satellites that arrived decoded (gpsd)."""
-
-    source: SourceId
-    sky: SkyView
-    at: Instant
-
-
-@dataclass(frozen=True, slots=True)
 class Sampled:
-    """A finished sample from another program (SOCK, SHM). Its ``tai_ns`` was made with the table in force."""
+    """A finished sample from another program (SOCK, SHM)."""
 
     source: SourceId
-    sample: Sample
+    sample: ForeignSample
     at: Instant
 
 
@@ -94,14 +88,14 @@ class SourceLost:
 
 @dataclass(frozen=True, slots=True)
 class Configured:
-    """A receiver was set up, or not. ``what`` happened; ``complete``: it answered to everything; ``results``: items by result;
+    """A receiver was set up, or not. ``what`` happened; ``complete``: it answered to everything; ``results``: names of the items by result;
     ``pulse_set``: its pulse is as wanted, the cable's delay included."""
 
     source: SourceId
     what: str
     complete: bool
     identity: str
-    results: Mapping[str, str]
+    results: Mapping[str, tuple[str, ...]]
     at: Instant
     pulse_set: bool = False
 
@@ -149,7 +143,7 @@ class Ticked:
     kept_error_ns: int | None = None
 
 
-Report = Received | Pulsed | Labelled | SkySeen | Sampled | Configured
+Report = Reported | LineSeen | Pulsed | Sampled | Configured
 Event = Report | SourceFound | PulseFound | SourceLost | ClockStepped | LeapFileRead | TemperatureRead | TemperatureLost | Ticked
 
 # ---- effects ----------------------------------------------------------------------------------------------------------------------

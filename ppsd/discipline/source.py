@@ -1,17 +1,20 @@
-"""One source of time: its bytes, labels and pulses on the way to an estimate.
+"""Sources of time on the way to an estimate: samples in, a candidate for selection out.
 
-A source has up to two channels, each with its own estimator: ``pulse`` (numbered pulses, or the finished samples of another program) and
-``label`` (the labels themselves, less the message delay). The pulse channel speaks for the source while it is fresh; the label channel only
-when there is no pulse, or none that could be numbered for ``PULSE_PATIENCE_NS``.
+Two kinds. A ReceiverSource has a receiver's labels and pulses (``refclock.timing.receiver_time`` makes samples of them) and two channels,
+each with its own estimator: ``pulse`` and ``label``. The pulse channel speaks for the source while it is fresh; the label channel speaks
+when there is no pulse, or when no pulse could be numbered for ``PULSE_PATIENCE_NS``. A SampleSource has the finished samples of another
+program (SOCK, SHM) and one channel.
 
-    bytes -> Receiver -> label -> dates -> SecondTrust -> Pairing -> Sample -> Estimator
-                         pulse -> Rhythm ------- Health ----^
+    values -> ReceiverTime -> Sample ┐
+    edge ---> ReceiverTime -> Sample ┴-> Channel (Estimator) -> Candidate -> selection
+    ForeignSample ----------> Sample ┘
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ppsd.discipline.estimator import Estimate, Estimator, Learned, learned_from
@@ -21,30 +24,20 @@ from ppsd.discipline.selection import FRESH_NS, Candidate
 from ppsd.discipline.tempcomp.compensation import Compensated
 from ppsd.discipline.tempcomp.model import Temperature
 from ppsd.snapshot import SourceStatus
-from refclock.config import AUTO, GpsdSource, Pulse, ReceiverSource, ShmSource, SockSource
-from refclock.config import Source as SourceConfig
-from refclock.protocols.stream import Receiver
+from refclock import config
 from refclock.sample import (
     NS,
     Edge,
-    EdgeKind,
     FixMode,
-    HealthReport,
+    ForeignSample,
     Instant,
-    Leap,
-    LeapNotice,
+    LineStatus,
+    ReceiverValue,
     Sample,
-    Sawtooth,
-    SecondLabel,
-    SkyView,
     SourceId,
 )
-from refclock.timescales import DAY_S
-from refclock.timing.health import Health
-from refclock.timing.pairing import DEFAULT_DELAY_UNCERTAINTY_NS, FIX_TIMEOUT_NS, Pairing, Present
-from refclock.timing.pulses import Rhythm
-from refclock.timing.receiver_time import Cable
-from refclock.timing.trust import SecondTrust, Verdict, floor_s, impossible
+from refclock.timing.pairing import Present
+from refclock.timing.receiver_time import Context, LearnedDelay, ReceiverTime
 
 COARSEST_GRAIN_NS, CUT_STAMPS = 1_000, 4
 """Programs with a struct timeval stamp whole microseconds: four stamps on such a grid are no chance (1e-9).
@@ -66,11 +59,12 @@ class Channel:
     _first_real_ns: int | None = None
     _stamps: int = 0
 
-    def add(self, sample: Sample, served_tai_ns: int | None) -> bool:
-        """One sample; ``served_tai_ns``: what we served at that instant."""
+    def add(self, sample: Sample, present: Present | None) -> bool:
+        """One sample; ``present``: what we served then. Whether the estimator used it."""
+        self.estimator.bias_ns = sample.bias_ns
         self.tick(sample.at.mono_ns)
-        if served_tai_ns is not None:
-            self.last_offset_ns = sample.tai_ns - served_tai_ns
+        if present is not None:
+            self.last_offset_ns = sample.tai_ns - present.tai_at(sample.at.mono_ns)
         if self.compensated is not None:
             self.compensated.add(sample.at.mono_ns, sample.tai_ns)
         used = self.estimator.add(sample.at.mono_ns, sample.tai_ns)
@@ -107,379 +101,114 @@ class Channel:
         self.estimator.cut_to(grain_ns)
         return grain_ns
 
+    def fresh(self, now_ns: int, limit_ns: int) -> bool:
+        """Whether there is an estimate, and a sample in it that is younger than ``limit_ns``."""
+        return self.estimator.ready and now_ns - self.last_mono_ns < limit_ns
+
 
 PULSE_FLOOR_NS = 50.0
-"""No pulse through an interrupt is better known: one reading of the clocks (measured: ppsd/timescale.py PRECISION, halved)."""
+"""ns of random error below which no pulse through an interrupt is trusted: one reading of the clocks (half of timescale.PRECISION)."""
 LABEL_FLOOR_NS = 1e6
-"""No serial message is better known: a byte at 9600 baud takes 1.04 ms."""
+"""ns; no serial message is better known: a byte at 9600 baud takes 1.04 ms."""
 LABEL_FRESH_NS = 10 * NS
 PULSE_PATIENCE_NS = 30 * NS
-SAWTOOTH_NS = 1500 * 1_000_000
-"""A quantisation error belongs to the next pulse only."""
-SAWTOOTH_LIMIT_NS = 1000.0
-"""Larger ones are receivers' nonsense (u-blox clocks tick every 21 ns; oscillatord drops absurd values too)."""
+"""ns without a numbered pulse before the labels of a source that has one are served."""
 STATE_RATE_SIGMA = 5e-7
-"""A crystal comes back within 0.5 ppm after a restart at another temperature (discipline.md b-ramp: 1 ppm over a warm-up)."""
+"""A crystal comes back within 0.5 ppm after a restart at another temperature (a Pi warms up by 1 ppm: noise scenario b-ramp)."""
 PULSE_REFID, LABEL_REFID = "PPS", "GPS"
 """Served reference identifiers (RFC 5905 figure 12): numbered by its pulse, or by its messages alone."""
-PULSE_BIAS_US = 15.0
-"""Allowance while nothing tells how the pulse is stamped: interrupt latency of a Raspberry Pi is 5 to 12 µs (receivers.md section 0.4)."""
-GPSD_PULSE_NS = 100_000.0
-"""gpsd may stamp a pulse in user space, after TIOCMIWAIT woke it: 30 to 95 us late on a motherboard port (receivers.md section 0.4)."""
-NO_DATE = "the receiver has a fix but sends no date: switch on RMC or ZDA (or NAV-PVT)"
+PULSE_NAMED_NS = 100_000_000
+"""A bound below this names the second of a sample that is known modulo a second, as it does for pulses (``timing.pairing``)."""
 FIX_WORDS = {FixMode.NONE: "none", FixMode.FIX_2D: "2D", FixMode.FIX_3D: "3D", FixMode.TIME_ONLY: "time-only"}
 
+Saved = Mapping[str, float | int | str]
 
-class Source:
-    """See the module's text."""
 
-    def __init__(
-        self,
-        config: SourceConfig,
-        not_before_s: int,
-        state: Mapping[str, float | int | str],
-        battery_ns: int | None = None,
-        temperature: Temperature | None = None,
-    ) -> None:
-        """``battery_ns``: the battery clock (POSIX ns) minus raw time; None without one, or when the system clock is kept."""
-        self._battery_ns = battery_ns
-        self.config = config
-        self._temperature = temperature
-        self.id = SourceId(config.name)
+def _number(saved: Saved, key: str) -> float | None:
+    """A finite number that an earlier run saved; None without."""
+    value = saved.get(key)
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+class Source(ABC):
+    """What both kinds share. ``saved``: what an earlier run learned; ``temperature``: the crystal's, None without a thermometer."""
+
+    def __init__(self, settings: config.Source, saved: Saved, temperature: Temperature | None) -> None:
+        self.id = SourceId(settings.name)
+        self.settings = settings
         self.present = False
         self.lost_why = "not opened yet"
-        self.what = config.kind
-        self.pulses = 0
-        self.labels = 0
-        self.verdict = Verdict(False, "waiting for the receiver's first valid second", 0.0)
-        self.leap = Leap.NORMAL
-        self.sky: SkyView | None = None
-        self.health = Health()
-        self.cable = Cable(config)
-        self.own_labels = False
-        """Whether the served time is made from these very labels: then it cannot measure their delay."""
-        self.rivalled = False
-        """Whether the served time is another source's: then pulses off its seconds are for selection to judge."""
-        self.kept_error_ns: int | None = None
-        """Within what another program keeps the system clock; None when nobody does."""
-        self._state = state
-        saved_s = self._number("utc_s")
-        self._saved_s = None if saved_s is None else round(saved_s)
-        self._earliest_s = floor_s(not_before_s, self._saved_s)
-        self.receiver = Receiver(self._earliest_s)
-        self.trust = SecondTrust(system_clock=True)
-        self._not_before_s = not_before_s
-        self._byte_ns = 0
-        self._reported_ns = 0.0
-        self._spoke = "NMEA"
-        self._named_s = not_before_s
-        self.place_ns = self.label_mono_ns = self._pulse_mono_ns = 0
-        self._sawtooth: Sawtooth | None = None
-        self._waiting_since: int | None = None
-        self.has_label = isinstance(config, ReceiverSource | GpsdSource)
-        self.has_pulse = isinstance(config, ReceiverSource | GpsdSource) and config.pps not in ("", AUTO)
-        self.pulse_path = ""
-        stated = config.edge if isinstance(config, Pulse) else "auto"
-        self.rhythm = Rhythm(None if stated == "auto" else EdgeKind(stated))
-        self._stamped(PULSE_BIAS_US, "")
-        self._pulse_told = ("", False, 0)
-        self.forget()
-
-    def forget(self) -> None:
-        """Start from nothing: estimators and numbering (the second was wrong)."""
-        rate = self._number("rate")
-        config = self.config
-        if isinstance(config, ReceiverSource | GpsdSource):
-            delay = config.message_delay_ms if config.message_delay_ms is not None else self._number(f"{self.id}.delay_ms")
-            uncertainty = config.message_delay_uncertainty_ms
-            if uncertainty is None and config.message_delay_ms is None:
-                uncertainty = self._number(f"{self.id}.delay_spread_ms")
-            self.pairing = Pairing(
-                None if delay is None else round(delay * 1e6),
-                DEFAULT_DELAY_UNCERTAINTY_NS if uncertainty is None else round(uncertainty * 1e6),
-                round(config.pulse_without_fix_s * NS),
-            )
-            self._delay_unchecked = config.message_delay_ms is None and delay is not None
-            if self.rhythm.period_ns:
-                self.pairing.rhythm(self.rhythm.period_ns, self.rhythm.alone)
-            bias = self._bias_ns
-        else:
-            bias = config.bias_us * 1e3
-        self.pulse = self._pulse_channel(bias)
-        self.label = Channel(Estimator(LABEL_FLOOR_NS, 0.0, rate, STATE_RATE_SIGMA, learned=self._learned("label")))
-        self._waiting_since = None
+        self.what = settings.kind
         self.pull = Pull()
-
-    def _pulse_channel(self, bias_ns: float) -> Channel:
-        polled = not isinstance(self.config, Pulse) or self.config.pps_over_usb is not False
-        rate, centred, learned = self._number("rate"), not self.has_label, self._learned("pulse")
-        return Channel(Estimator(PULSE_FLOOR_NS, bias_ns, rate, STATE_RATE_SIGMA, centred=centred, polled=polled, learned=learned))
-
-    def _learned(self, channel: str) -> Learned | None:
-        return learned_from(self._state.get(f"{self.id}.{channel}.learned"))
-
-    def _number(self, key: str) -> float | None:
-        value = self._state.get(key)
-        return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
-
-    # ---- what arrives ------------------------------------------------------------------------------------------------------------
-
-    def received(self, data: bytes, at: Instant, byte_ns: int, leaps: LeapKeeper, present: Present | None) -> list[Sample]:
-        """Bytes of the line. Returns the pulse samples that became known, oldest first (label samples: see ``label``)."""
-        out: list[Sample] = []
-        self._byte_ns = byte_ns
-        for value in self.receiver.feed(data, at, byte_ns):
-            if isinstance(value, SecondLabel):
-                out += self.labelled(value, leaps, present)
-            elif isinstance(value, SkyView):
-                self.seen(value)
-            elif isinstance(value, Sawtooth):
-                self._sawtooth = value
-                if value.utc_ns is not None and self.verdict.trusted:
-                    self.pairing.announced(leaps.table.utc_to_tai_ns(value.utc_ns), value.at)
-            elif isinstance(value, HealthReport):
-                self.health.report(value)
-            else:
-                self.noticed(value, leaps)
-        return out
-
-    def seen(self, sky: SkyView) -> None:
-        """Fix and satellites."""
-        self.sky = sky
-        self.health.sky(sky)
-
-    def noticed(self, notice: LeapNotice, leaps: LeapKeeper) -> None:
-        """Leap second information of the receiver."""
-        self.trust.notice(notice)
-        if self.verdict.trusted:
-            leaps.notice(self.id, notice, self._named_s)
-
-    def labelled(self, label: SecondLabel, leaps: LeapKeeper, present: Present | None) -> list[Sample]:
-        """A valid label. Labels that are not trusted yet go no further."""
-        self.labels += 1
-        self.place_ns, self.label_mono_ns = label.utc_ns - label.at.mono_ns, label.at.mono_ns
-        self._spoke = "UBX" if label.sentence.startswith("NAV") else "gpsd" if label.sentence == "TPV" else "NMEA"
-        self._named_s = label.utc_ns // NS
-        battery_s = None if self._battery_ns is None else (self._battery_ns + label.at.mono_ns) // NS
-        wrong = impossible(label, self._not_before_s, self._saved_s, battery_s)
-        if wrong:
-            self.verdict = Verdict(False, wrong, 0.0)
-            return []
-        self.verdict = self.trust.judge(label)
-        if label.second_60 and self.verdict.trusted:  # an NMEA receiver's only way to announce it
-            leaps.notice(self.id, LeapNotice(None, 1, (self._named_s // DAY_S + 1) * DAY_S, label.at), self._named_s)
-        tai_ns = leaps.table.utc_to_tai_ns(label.utc_ns, label.second_60)
-        if self.health.blocked(label.at.mono_ns):
-            self.pairing.refused["doubtful-receiver"] += 1
-            return []
-        if self._delay_unchecked:  # learned in an earlier run: for this line?
-            self._delay_unchecked = False
-            if self._number(f"{self.id}.delay_byte_ns") != self._byte_ns:
-                self.pairing.assume_nothing()
-        if not self.verdict.trusted:
-            if present is not None and self.pairing.confirms(tai_ns, label.at, present):
-                self.trust.confirm("the served time names the same second")
-            return []
-        if self._waiting_since is None:
-            self._waiting_since = label.at.mono_ns
-        clock_ns = leaps.table.utc_to_tai_ns(label.at.real_ns) - label.at.mono_ns
-        numbered, coarse = self.pairing.label(tai_ns, label.at, present, clock_ns, not self.own_labels, kept_ns=self.kept_error_ns)
-        if coarse is not None:
-            served = present.tai_at(coarse.at.mono_ns) if present is not None else None
-            self.label.estimator.bias_ns = float(coarse.uncertainty_ns)
-            self.label.add(coarse, served)
-            if not self.has_pulse:
-                return [coarse]
-        for sample in numbered:
-            self.pulse.add(sample, present.tai_at(sample.at.mono_ns) if present is not None else None)
-        return numbered
-
-    def pulsed(self, edge: Edge, present: Present | None) -> Sample | None:
-        """An edge of the pulse; its sample when it could be numbered and was used."""
-        if not self.has_pulse:  # gpsd reports pulses although none was configured
-            self.has_pulse, self._reported_ns = True, GPSD_PULSE_NS + edge.uncertainty_ns
-        pulses = self.rhythm.accept(edge)
-        if not pulses:
-            return None
-        self.pairing.rhythm(self.rhythm.period_ns, self.rhythm.alone)
-        self.pulse.every_ns = max(NS, self.rhythm.period_ns)
-        samples = [self._pulse(pulse, present) for pulse in pulses]
-        return next((sample for sample in reversed(samples) if sample is not None), None)
-
-    def _pulse(self, edge: Edge, present: Present | None) -> Sample | None:
-        """A pulse of the rhythm."""
-        self.pulses += 1
-        at = edge.at
-        self._pulse_mono_ns = at.mono_ns
-        saw = self._sawtooth
-        if saw is not None and abs(saw.error_ns) < SAWTOOTH_LIMIT_NS and at.mono_ns - saw.at.mono_ns < SAWTOOTH_NS:
-            at = at.shifted(-round(saw.error_ns) if self.rhythm.period_ns == NS else 0)
-        self._sawtooth = None
-        at = self.cable.taken_off(at)
-        if self.health.blocked(edge.at.mono_ns):
-            self.pairing.refused["doubtful-receiver"] += 1
-            self.pairing.why = "the receiver is well again: waiting for its next second"
-            return None
-        if self.rhythm.contradiction() and not self.rivalled:
-            self.pairing.refused["wrong-edge"] += 1
-            self.pairing.why = self.rhythm.contradiction()
-            return None
-        self.pulse.estimator.bias_ns = self._bias_ns + self._reported_ns + self.health.extra_ns
-        sample = self.pairing.edge(Edge(at, edge.kind, edge.sequence, edge.uncertainty_ns), present, self.rivalled)
-        self.rhythm.off_by(self.pairing.off_ns)
-        if sample is None or present is None or not self.pulse.add(sample, present.tai_at(at.mono_ns)):
-            return None
-        return sample
-
-    def pulse_news(self) -> str:
-        """What the log should say of the pulses, once: another rate, another doubt about which edge or second they are; "" for nothing."""
-        if not self.has_label:
-            return ""
-        off = (self.pairing.off_ns > 0) - (self.pairing.off_ns < 0)
-        now = (self.rhythm.changed, bool(self.rhythm.contradiction()), off)
-        if now == self._pulse_told:
-            return ""
-        news = self.rhythm.contradiction() or self.pairing.off_words() or self.rhythm.changed or "its pulses are in phase again"
-        self._pulse_told = now
-        return news
-
-    def sampled(self, sample: Sample, present: Present | None) -> bool:
-        """A finished sample from another program."""
-        self.pulses += 1
-        self.leap = sample.leap
-        assert isinstance(self.config, ShmSource | SockSource)
-        grain_ns = self.pulse.grain(sample.at.real_ns)
-        self.pulse.estimator.bias_ns = max(self.config.bias_us * 1e3, float(sample.uncertainty_ns), grain_ns / 2)
-        return self.pulse.add(sample, present.tai_at(sample.at.mono_ns) if present is not None else None)
+        self._saved, self._temperature = saved, temperature
 
     def found(self, what: str) -> None:
         """The device is there."""
         self.present, self.what, self.lost_why = True, what, ""
 
-    def pulse_found(self, path: str, over_usb: bool | None, bias_us: float, how: str) -> None:
-        """Its pulse is there, is stamped so, and may be that late. What was learned of another kind of line is worth nothing."""
-        assert isinstance(self.config, Pulse)
-        self.has_pulse, self.pulse_path = True, path
-        self._stamped(bias_us, how)
-        if over_usb != self.config.pps_over_usb:
-            self.config = replace(self.config, pps_over_usb=over_usb)
-            self.pulse = self._pulse_channel(self._bias_ns)
-
-    def _stamped(self, bias_us: float, how: str) -> None:
-        stated = self.config.pps_bias_us if isinstance(self.config, Pulse) else None
-        self._bias_ns = (bias_us if stated is None else stated) * 1e3
-        self._bias_how = how if stated is None else "as configured"
-
     def lost(self, why: str) -> None:
-        """The device is gone: half a sentence and half a numbering go with it, what was learned stays."""
+        """The device is gone; what was learned stays."""
         self.present, self.lost_why = False, why
-        self.cable.told = False
-        self.receiver = Receiver(self._earliest_s)
-        self.health = Health()
-        self.sky = None
-        if self.has_label:
-            self.pairing.lost()
-
-    # ---- what is claimed ---------------------------------------------------------------------------------------------------------
-
-    def candidate(self, now_mono_ns: int) -> Candidate | None:
-        """This source's claim now; None while it has none that is fresh."""
-        refid = PULSE_REFID if self.has_label else "SHM" if isinstance(self.config, ShmSource) else "SOCK"
-        channel = self.pulse
-        if not self._fresh(channel, now_mono_ns, self._pulse_fresh_ns if self.has_label else LABEL_FRESH_NS):
-            patience = max(self._waiting_since or 0, self.pulse.last_mono_ns) + PULSE_PATIENCE_NS
-            if not self.has_label or (self.has_pulse and now_mono_ns < patience):
-                return None
-            channel, refid = self.label, LABEL_REFID
-            if not self._fresh(channel, now_mono_ns, LABEL_FRESH_NS):
-                return None
-        plain = channel.estimator.estimate(now_mono_ns)
-        warm = channel.follow(self._temperature, plain)
-        last_ns, restarts = channel.last_mono_ns, channel.estimator.restarts
-        return Candidate(self.id, warm or plain, last_ns, refid, self.config.prefer, self.config.trust, plain if warm else None, restarts)
 
     @property
-    def allowance_ns(self) -> float:
-        """What its bound allows for another program's samples; 0 for a receiver of ours."""
-        return 0.0 if self.has_label else self.pulse.estimator.bias_ns
+    @abstractmethod
+    def ready(self) -> bool:
+        """Whether its best channel has an estimate."""
 
     @property
-    def _pulse_fresh_ns(self) -> int:
-        """How long a pulse counts: three seconds, or half a period beyond the next but one."""
-        return max(FRESH_NS, 5 * self.rhythm.period_ns // 2)
+    @abstractmethod
+    def second_known(self) -> bool:
+        """Whether it says which second it is."""
 
-    def _fresh(self, channel: Channel, now: int, limit: int) -> bool:
-        return channel.estimator.ready and now - channel.last_mono_ns < limit
+    @abstractmethod
+    def forget(self) -> None:
+        """Start from nothing: the second was wrong."""
 
-    @property
-    def contradicts(self) -> bool:
-        """Its labels have said for long that the numbering is wrong."""
-        return self.has_label and self.pairing.contradicts
+    @abstractmethod
+    def candidate(self, now_ns: int) -> Candidate | None:
+        """This source's claim at raw time ``now_ns``; None while it has none that is fresh."""
 
-    def why(self, now_mono_ns: int) -> str:
+    @abstractmethod
+    def why(self, now_ns: int) -> str:
         """Why it gives no time, in plain words."""
-        if not self.present:
-            return self.lost_why
-        if self.pull.words:
-            return self.pull.words
-        if self.config.noselect:
-            return "watched, not used (noselect)"
-        if not self.has_label:
-            return "waiting for samples" if not self.pulses else "gathering samples"
-        if not self.labels and self.receiver.advice:
-            return self.receiver.advice
-        if not self.labels and self.sky is not None and self.sky.mode is not FixMode.NONE and not self.verdict.held_s:
-            return NO_DATE
-        if self.sky is not None and self.sky.mode is FixMode.NONE and not self.verdict.trusted:
-            seen = len(self.sky.satellites)
-            return f"no fix yet, {self.sky.used} of {seen} satellites used" if seen else "no fix yet, no satellites seen"
-        doubt = self.health.blocked(now_mono_ns)
-        if doubt:
-            return doubt
-        silent_s = (now_mono_ns - self.label_mono_ns) / NS
-        if self.labels and silent_s * NS > FIX_TIMEOUT_NS:
-            return f"no valid second from the receiver for {silent_s:.0f} s: is the antenna covered or off?"
-        if not self.verdict.trusted:
-            return self.verdict.why
-        if not self.has_pulse:
-            return "timing its messages"
-        if self.rhythm.why() or not self.pulses:
-            return self.rhythm.why() or "waiting for pulses"
-        if now_mono_ns - self._pulse_mono_ns > self._pulse_fresh_ns:
-            return f"no pulse for {(now_mono_ns - self._pulse_mono_ns) / NS:.0f} s: check the wire and the receiver's pulse setting"
-        return self.pairing.why
 
+    @abstractmethod
     def state(self) -> dict[str, float | int | str]:
         """What the next start wants to know."""
-        out: dict[str, float | int | str] = {}
-        for name, channel in (("pulse", self.pulse), ("label", self.label)):
-            if (learned := channel.estimator.learned()) is not None:
-                out[f"{self.id}.{name}.learned"] = learned.text()
-        if not self.has_label or not self.pairing.delay_learned:
-            return out
-        delay, spread = self.pairing.delay_ns()
-        return out | {
-            f"{self.id}.delay_ms": delay / 1e6,
-            f"{self.id}.delay_spread_ms": max(spread / 1e6, 5.0),
-            f"{self.id}.delay_byte_ns": self._byte_ns,
-        }
 
-    def status(self, now: Instant, tally: str, why: str, served_tai_ns: int | None) -> SourceStatus:
+    @abstractmethod
+    def status(self, now: Instant, tally: str, why: str) -> SourceStatus:
         """For people."""
-        channel = self.pulse if self.pulse.estimator.ready or not self.has_label or self.has_pulse else self.label
+
+    def _idle(self) -> str:
+        """Why it is not used, whatever it says; "" when nothing of the kind holds."""
+        if not self.present:
+            return self.lost_why
+        return self.pull.words or ("watched, not used (noselect)" if self.settings.noselect else "")
+
+    def _claim(self, channel: Channel, refid: str, now_ns: int) -> Candidate:
+        """What ``channel`` claims now."""
+        plain = channel.estimator.estimate(now_ns)
+        warm = channel.follow(self._temperature, plain)
+        last_ns, restarts, s = channel.last_mono_ns, channel.estimator.restarts, self.settings
+        return Candidate(self.id, warm or plain, last_ns, refid, s.prefer, s.trust, plain if warm else None, restarts)
+
+    def _learned(self, channel: str) -> Learned | None:
+        return learned_from(self._saved.get(f"{self.id}.{channel}.learned"))
+
+    def _channel_state(self, name: str, channel: Channel) -> dict[str, float | int | str]:
+        learned = channel.estimator.learned()
+        return {} if learned is None else {f"{self.id}.{name}.learned": learned.text()}
+
+    def _channel_status(self, channel: Channel, now: Instant, tally: str, why: str) -> SourceStatus:
+        """The status that every channel gives."""
         channel.tick(now.mono_ns)
         estimate = channel.estimator.estimate(now.mono_ns) if channel.estimator.ready else None
-        delay = self.pairing.delay_ns() if self.has_label and self.pairing.delay_learned else None
-        rejected = dict(self.receiver.rejected) if self.has_label else {}
-        if self.has_label:
-            rejected |= self.pairing.refused
-        if channel.estimator.refused:
-            rejected["outlier"] = channel.estimator.refused
         used = channel.last_mono_ns > -(1 << 61)
         return SourceStatus(
             name=str(self.id),
-            kind=self.config.kind,
-            what=f"{self.what}, pulse {self.pulse_path}" if self.pulse_path and self.pulse_path not in self.what else self.what,
+            kind=self.settings.kind,
+            what=self.what,
             present=self.present,
             tally=tally,
             why=why,
@@ -491,20 +220,235 @@ class Source:
             frequency_ppm=-estimate.rate * 1e6 if estimate else None,
             skew_ppm=estimate.skew * 1e6 if estimate else None,
             samples=channel.estimator.accepted,
-            pulses=self.pulses,
-            labels=self.labels,
-            fix=FIX_WORDS[self.sky.mode] if self.sky is not None else "unknown",
-            satellites_used=self.sky.used if self.sky is not None else None,
-            satellites_seen=len(self.sky.satellites) if self.sky is not None else None,
-            satellites=self.sky.satellites if self.sky is not None else (),
-            message=self.pairing.delay_words(self._spoke) if self.has_label else "",
-            health=(*filter(None, [self.pull.words]), *(d.words for d in self.health.doubts(now.mono_ns))),
-            timing=self.health.timing,
-            cable=self.cable.words,
-            message_delay_ms=delay[0] / 1e6 if delay else None,
-            message_spread_ms=delay[1] / 2e6 if delay else None,
-            rejected=rejected,
-            bias_us=(self._bias_ns + self._reported_ns) / 1e3 if self.has_pulse else None,
-            bias_how=self._bias_how,
-            pulse=self.rhythm.report(self.pairing.doubt()) if self.has_label else None,
+            pulses=0,
+            labels=0,
+            fix="unknown",
+            satellites_used=None,
+            satellites_seen=None,
+            message_delay_ms=None,
+            message_spread_ms=None,
+            rejected={"outlier": channel.estimator.refused} if channel.estimator.refused else {},
+            health=tuple(filter(None, [self.pull.words])),
         )
+
+
+class ReceiverSource(Source):
+    """A receiver, on a line of its own or behind gpsd. ``not_before_s``: no true date is before it (POSIX). ``battery_ns``: the battery
+    clock (POSIX ns) minus raw time; None without one, or when the system clock is kept."""
+
+    def __init__(
+        self,
+        settings: config.ReceiverSource | config.GpsdSource,
+        not_before_s: int,
+        saved: Saved,
+        battery_ns: int | None = None,
+        temperature: Temperature | None = None,
+    ) -> None:
+        super().__init__(settings, saved, temperature)
+        self.settings: config.ReceiverSource | config.GpsdSource = settings
+        saved_s, delay_ms, byte_ns = (
+            _number(saved, "utc_s"),
+            _number(saved, f"{self.id}.delay_ms"),
+            _number(saved, f"{self.id}.delay_byte_ns"),
+        )
+        self.time = ReceiverTime(
+            settings,
+            not_before_s,
+            saved_s=None if saved_s is None else round(saved_s),
+            battery_ns=battery_ns,
+            delay=None
+            if delay_ms is None
+            else LearnedDelay(delay_ms, _number(saved, f"{self.id}.delay_spread_ms"), None if byte_ns is None else round(byte_ns)),
+        )
+        self.line = LineStatus()
+        self.pulse_path = ""
+        self._make_channels()
+
+    def _make_channels(self) -> None:
+        self.pulse = self._pulse_channel()
+        rate = _number(self._saved, "rate")
+        self.label = Channel(Estimator(LABEL_FLOOR_NS, 0.0, rate, STATE_RATE_SIGMA, learned=self._learned("label")))
+
+    def _pulse_channel(self) -> Channel:
+        rate, polled = _number(self._saved, "rate"), self.settings.pps_over_usb is not False
+        learned = self._learned("pulse")
+        return Channel(Estimator(PULSE_FLOOR_NS, self.time.bias_ns, rate, STATE_RATE_SIGMA, centred=False, polled=polled, learned=learned))
+
+    def forget(self) -> None:
+        """Start from nothing: estimators and numbering."""
+        self.time.forget()
+        self._make_channels()
+        self.pull = Pull()
+
+    # ---- what arrives ------------------------------------------------------------------------------------------------------------
+
+    def reported(self, values: Sequence[ReceiverValue], byte_ns: int, leaps: LeapKeeper, context: Context) -> list[Sample]:
+        """What the receiver said, in order; ``leaps`` hears of leap seconds. The samples that became known, oldest first."""
+        out: list[Sample] = []
+        for value in values:
+            came = self.time.take(value, byte_ns, replace(context, table=leaps.table))
+            if came.notice is not None:
+                leaps.notice(self.id, came.notice, self.time.named_s)
+            if came.label is not None:
+                self.label.add(came.label, context.present)
+                if not self.time.has_pulse:
+                    out.append(came.label)
+                    continue
+            for sample in came.pulses:
+                self.pulse.add(sample, context.present)
+            out += came.pulses
+        return out
+
+    def pulsed(self, edge: Edge, context: Context) -> Sample | None:
+        """An edge of the pulse; the last sample that came of it and was used."""
+        samples = self.time.pulse(edge, context)
+        if self.time.rhythm.period_ns:
+            self.pulse.every_ns = max(NS, self.time.rhythm.period_ns)
+        if context.present is None:
+            return None
+        used = [sample for sample in samples if self.pulse.add(sample, context.present)]
+        return used[-1] if used else None
+
+    def pulse_found(self, path: str, over_usb: bool | None, bias_us: float, how: str) -> None:
+        """Its pulse is there, is stamped so, and may be that late. What was learned of another kind of line is worth nothing."""
+        self.time.has_pulse, self.pulse_path = True, path
+        self.time.stamped_by(how, bias_us)
+        if over_usb != self.settings.pps_over_usb:
+            self.settings = replace(self.settings, pps_over_usb=over_usb)
+            self.pulse = self._pulse_channel()
+
+    def lost(self, why: str) -> None:
+        """The device is gone: a half-finished numbering goes with it; what was learned stays."""
+        super().lost(why)
+        self.line = LineStatus()
+        self.time.lost()
+
+    # ---- what is claimed ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """Whether its pulses have an estimate."""
+        return self.pulse.estimator.ready
+
+    @property
+    def second_known(self) -> bool:
+        """Whether its labels are trusted."""
+        return self.time.verdict.trusted
+
+    def candidate(self, now_ns: int) -> Candidate | None:
+        """This source's claim now; None while it has none that is fresh."""
+        if self.pulse.fresh(now_ns, max(FRESH_NS, self.time.fresh_ns)):
+            return self._claim(self.pulse, PULSE_REFID, now_ns)
+        patience_ns = max(self.time.waiting_since_ns or 0, self.pulse.last_mono_ns) + PULSE_PATIENCE_NS
+        if (self.time.has_pulse and now_ns < patience_ns) or not self.label.fresh(now_ns, LABEL_FRESH_NS):
+            return None
+        return self._claim(self.label, LABEL_REFID, now_ns)
+
+    def why(self, now_ns: int) -> str:
+        """Why it gives no time, in plain words."""
+        return self._idle() or self.time.why(now_ns, self.line.advice)
+
+    def state(self) -> dict[str, float | int | str]:
+        """What the next start wants to know."""
+        out = self._channel_state("pulse", self.pulse) | self._channel_state("label", self.label)
+        delay = self.time.learned_delay()
+        if delay is None:
+            return out
+        out |= {f"{self.id}.delay_ms": delay.delay_ms, f"{self.id}.delay_byte_ns": delay.byte_ns or 0}
+        return out | {f"{self.id}.delay_spread_ms": delay.spread_ms} if delay.spread_ms is not None else out
+
+    def status(self, now: Instant, tally: str, why: str) -> SourceStatus:
+        """For people."""
+        time = self.time
+        channel = self.pulse if self.pulse.estimator.ready or time.has_pulse else self.label
+        status = self._channel_status(channel, now, tally, why)
+        delay, sky = time.learned_delay(), time.sky
+        delay_ns = time.pairing.delay_ns() if delay is not None else None
+        return replace(
+            status,
+            what=f"{self.what}, pulse {self.pulse_path}" if self.pulse_path and self.pulse_path not in self.what else self.what,
+            pulses=time.pulses,
+            labels=time.labels,
+            fix=FIX_WORDS[sky.mode] if sky is not None else "unknown",
+            satellites_used=sky.used if sky is not None else None,
+            satellites_seen=len(sky.satellites) if sky is not None else None,
+            satellites=sky.satellites if sky is not None else (),
+            message=time.spoken_delay,
+            message_delay_ms=delay_ns[0] / 1e6 if delay_ns else None,
+            message_spread_ms=delay_ns[1] / 2e6 if delay_ns else None,
+            health=(*status.health, *(d.words for d in time.health.doubts(now.mono_ns))),
+            timing=time.health.timing,
+            cable=time.cable_words,
+            rejected={**self.line.rejected, **time.refused, **status.rejected},
+            bias_us=time.shown_bias_us,
+            bias_how=time.bias_how,
+            pulse=time.report(),
+        )
+
+
+class SampleSource(Source):
+    """The finished samples of another program."""
+
+    def __init__(self, settings: config.ShmSource | config.SockSource, saved: Saved, temperature: Temperature | None = None) -> None:
+        super().__init__(settings, saved, temperature)
+        self.settings: config.ShmSource | config.SockSource = settings
+        self.samples = 0
+        self._make_channel()
+
+    def _make_channel(self) -> None:
+        rate, learned = _number(self._saved, "rate"), self._learned("pulse")
+        bias_ns = self.settings.bias_us * 1e3
+        self.channel = Channel(Estimator(PULSE_FLOOR_NS, bias_ns, rate, STATE_RATE_SIGMA, centred=True, polled=True, learned=learned))
+
+    def forget(self) -> None:
+        """Start from nothing."""
+        self._make_channel()
+        self.pull = Pull()
+
+    def sampled(self, sample: ForeignSample, leaps: LeapKeeper, named_by: Present | None, present: Present | None) -> Sample | None:
+        """A sample of the other program as one of ours, when it was used. ``named_by``: the timescale at its stamp, which names the second
+        of a sample that is known modulo a second; ``present``: the timescale now."""
+        tai_ns = leaps.table.utc_to_tai_ns(sample.at.real_ns + sample.offset_ns)
+        if sample.pulse:
+            if named_by is None or named_by.bound_ns > PULSE_NAMED_NS:
+                return None
+            tai_ns += round((named_by.tai_at(sample.at.mono_ns) - tai_ns) / NS) * NS
+        self.samples += 1
+        grain_ns = self.channel.grain(sample.at.real_ns)
+        bias_ns = max(self.settings.bias_us * 1e3, float(sample.uncertainty_ns), grain_ns / 2)
+        ours = Sample(sample.at, tai_ns, sample.uncertainty_ns, bias_ns)
+        return ours if self.channel.add(ours, present) else None
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is an estimate."""
+        return self.channel.estimator.ready
+
+    @property
+    def second_known(self) -> bool:
+        """Finished samples name their seconds."""
+        return self.ready
+
+    @property
+    def allowance_ns(self) -> float:
+        """Systematic error that its bound allows for, ns."""
+        return self.channel.estimator.bias_ns
+
+    def candidate(self, now_ns: int) -> Candidate | None:
+        """This source's claim now; None while it has none that is fresh."""
+        if not self.channel.fresh(now_ns, LABEL_FRESH_NS):
+            return None
+        return self._claim(self.channel, "SHM" if isinstance(self.settings, config.ShmSource) else "SOCK", now_ns)
+
+    def why(self, now_ns: int) -> str:
+        """Why it gives no time, in plain words."""
+        del now_ns
+        return self._idle() or ("gathering samples" if self.samples else "waiting for samples")
+
+    def state(self) -> dict[str, float | int | str]:
+        """What the next start wants to know."""
+        return self._channel_state("pulse", self.channel)
+
+    def status(self, now: Instant, tally: str, why: str) -> SourceStatus:
+        """For people."""
+        return replace(self._channel_status(self.channel, now, tally, why), pulses=self.samples)

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import select
 from dataclasses import dataclass
-from typing import Final
 
 from refclock.devices.modem_lines import Changes
 from refclock.devices.ports import Port
+from refclock.devices.receiver_line import ReceiverLine
 from refclock.devices.serial_port import SerialPort
 from refclock.kernel.clocks import LocalClock
-from refclock.receiver.autobaud import Probe, Verdict
+from refclock.receiver.autobaud import Identification, Probe
 from refclock.sample import NS
-
-TICK_NS: Final = NS // 5
-"""Between two calls of ``step`` while lines are silent: as long as the pause that ends a burst."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,28 +24,23 @@ class Found:
     was not, or could not be, listened to."""
 
     port: Port
-    verdict: Verdict | None
+    verdict: Identification | None
     pulse: str = ""
     problem: str = ""
     after_s: float = 0.0
 
 
-class _Line:
-    """One line being probed. OSError when it cannot be opened."""
+class _Candidate:
+    """A port that is being listened to. OSError when it cannot be opened."""
 
     def __init__(self, port: Port, clock: LocalClock, probe: Probe, patience_ns: int) -> None:
         self.port, self.probe = port, probe
         self.began_ns = clock.now().mono_ns
         self.until_ns = self.began_ns + patience_ns
-        self.serial = SerialPort(port.path, probe.baud, clock)
-        self.changes = Changes(self.serial.fileno(), self.began_ns)
-        self.verdict: Verdict | None = None
-        self.ask()
-
-    def ask(self) -> None:
-        """Send what the probe wants to have sent; a piece that the driver does not take is as lost on the line."""
-        if question := self.probe.question():
-            self.serial.write(question)
+        self.line = ReceiverLine(SerialPort(port.path, probe.baud, clock), probe, clock)
+        self.changes = Changes(self.line.fileno(), self.began_ns)
+        self.verdict: Identification | None = None
+        self.line.attend(clock.now())
 
 
 class Search:
@@ -57,7 +49,7 @@ class Search:
     def __init__(self, clock: LocalClock, not_before_s: int, patience_s: float, *, ask: bool) -> None:
         self._clock, self._not_before_s, self._ask = clock, not_before_s, ask
         self._patience_ns = round(patience_s * NS)
-        self._lines: dict[int, _Line] = {}
+        self._candidates: dict[int, _Candidate] = {}
         self._early: list[Found] = []
         self._epoll = select.epoll()
 
@@ -68,7 +60,7 @@ class Search:
     @property
     def listening(self) -> dict[str, int]:
         """The speed at which each open port is listened to."""
-        return {line.port.path: line.probe.baud for line in self._lines.values()}
+        return {candidate.port.path: candidate.probe.baud for candidate in self._candidates.values()}
 
     def add(self, port: Port, first_baud: int = 0) -> None:
         """Listen to this one as well, first at that speed; one that cannot be opened is in what ``step`` returns next."""
@@ -77,51 +69,55 @@ class Search:
             return
         probe = Probe(self._clock.now().mono_ns, self._not_before_s, first=first_baud, ask=self._ask)
         try:
-            line = _Line(port, self._clock, probe, self._patience_ns)
+            candidate = _Candidate(port, self._clock, probe, self._patience_ns)
         except OSError as error:
             self._early.append(Found(port, None, problem=error.strerror or str(error)))
             return
-        self._lines[line.serial.fileno()] = line
-        self._epoll.register(line.serial.fileno(), select.EPOLLIN)
+        self._candidates[candidate.line.fileno()] = candidate
+        self._epoll.register(candidate.line.fileno(), select.EPOLLIN)
 
     def step(self) -> list[Found]:
         """Read what has come and let time pass; the lines that are done with."""
         done, self._early = self._early, []
         ready = {fd for fd, _ in self._epoll.poll(0)}
-        for fd, line in list(self._lines.items()):
+        for fd, candidate in list(self._candidates.items()):
             problem, pulse = "", None
             try:
-                data, now = line.serial.read() if fd in ready else (b"", self._clock.now())
-                if line.verdict is None:
-                    baud = line.probe.heard(data, now)
-                    if baud is not None:
-                        line.serial.set_baud(baud)
-                    line.ask()
-                    line.verdict = line.probe.verdict(now.mono_ns)
-                if line.verdict is None and now.mono_ns >= line.until_ns:
-                    line.verdict = line.probe.give_up()
-                if line.verdict is not None and (pulse := line.changes.pulse(now.mono_ns)) is None and now.mono_ns < line.until_ns:
+                if fd in ready:
+                    _, _, now = candidate.line.read()
+                else:
+                    now = self._clock.now()
+                    candidate.line.attend(now)
+                if candidate.verdict is None:
+                    candidate.verdict = candidate.probe.verdict(now.mono_ns)
+                if candidate.verdict is None and now.mono_ns >= candidate.until_ns:
+                    candidate.verdict = candidate.probe.give_up()
+                if (
+                    candidate.verdict is not None
+                    and (pulse := candidate.changes.pulse(now.mono_ns)) is None
+                    and now.mono_ns < candidate.until_ns
+                ):
                     continue  # known; whether it has a pulse will show in a moment
             except OSError as error:
                 problem = error.strerror or str(error)
-            if line.verdict is not None or problem:
+            if candidate.verdict is not None or problem:
                 self._drop(fd)
-                after_s = (self._clock.now().mono_ns - line.began_ns) / NS
-                done.append(Found(line.port, line.verdict, f"{line.port.path}:{pulse}" if pulse else "", problem, after_s))
+                after_s = (self._clock.now().mono_ns - candidate.began_ns) / NS
+                done.append(Found(candidate.port, candidate.verdict, f"{candidate.port.path}:{pulse}" if pulse else "", problem, after_s))
         return done
 
     def _drop(self, fd: int) -> None:
         self._epoll.unregister(fd)
-        self._lines.pop(fd).serial.close()
+        self._candidates.pop(fd).line.close()
 
     def drop(self, path: str) -> None:
         """Listen to this port no more."""
-        for fd in [fd for fd, line in self._lines.items() if line.port.path == path]:
+        for fd in [fd for fd, candidate in self._candidates.items() if candidate.port.path == path]:
             self._drop(fd)
 
     def stop(self) -> None:
         """Close all lines; others may be added."""
-        for fd in list(self._lines):
+        for fd in list(self._candidates):
             self._drop(fd)
 
     def close(self) -> None:

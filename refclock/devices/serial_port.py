@@ -1,7 +1,7 @@
 """A receiver's serial line: opened exclusively, read without blocking, each read stamped on both clocks (pyserial behind this door).
 
-Flow: tty -> **serial_port** -> (bytes, Instant) -> Received event. Works on UARTs, USB serial adapters, USB CDC and pseudo-terminals, also
-through symlinks. Which speed to listen at is not decided here (``refclock.detect``).
+Flow: tty -> **serial_port** -> (bytes, Instant) -> receiver_line. Works on UARTs, USB serial adapters, USB CDC and pseudo-terminals, also
+through symlinks. Which speed to listen at is not decided here (``receiver.autobaud``).
 """
 
 from __future__ import annotations
@@ -30,6 +30,11 @@ DEFAULT_BAUD: Final = 9600
 """What a line is opened with when its speed does not matter (pseudo-terminal) or is to be found."""
 
 
+def has_line_speed(path: str) -> bool:
+    """Whether bytes take time on the line at ``path``: not on a receiver's own USB (CDC ACM: drivers/usb/class/cdc-acm.c)."""
+    return not Path(path).resolve().name.startswith("ttyACM")
+
+
 class SerialPort:
     """``path`` at ``baud`` 8N1 raw. ``byte_ns``: line time of one byte, 0 for USB CDC, which has none.
 
@@ -39,7 +44,7 @@ class SerialPort:
     def __init__(self, path: str, baud: int, clock: LocalClock) -> None:
         self.path = path
         self._clock = clock
-        self._usb = Path(path).resolve().name.startswith("ttyACM")  # drivers/usb/class/cdc-acm.c
+        self._timed = has_line_speed(path)
         try:
             self._port = serial.Serial(path, baud or DEFAULT_BAUD, timeout=0, exclusive=True)
         except (OSError, ValueError) as e:
@@ -55,7 +60,7 @@ class SerialPort:
     @property
     def byte_ns(self) -> int:
         """Line time of one byte, ns."""
-        return 0 if self._usb else BYTE_BITS * NS // self.baud
+        return BYTE_BITS * NS // self.baud if self._timed else 0
 
     def set_baud(self, baud: int) -> None:
         """Change the speed; what was received before at another is thrown away."""

@@ -14,7 +14,7 @@ from refclock.protocols.framing import Frame, FrameKind, Framer
 from refclock.protocols.labels import LabelGate
 from refclock.protocols.nmea import NmeaDecoder
 from refclock.protocols.ubx import UbxDecoder
-from refclock.sample import HealthReport, Instant, LeapNotice, Sawtooth, SecondLabel, SkyView
+from refclock.sample import Instant, LineStatus, ReceiverValue, SecondLabel, SkyView
 
 SILENCE_NS = 200_000_000
 """A pause of the line this long ends a cycle's burst: longer than USB and buffer time-outs, shorter than a cycle's idle part."""
@@ -30,10 +30,8 @@ GREETING = (b"u-blox", b"HW UBX")
 ANSWERS = 32
 """So many wait to be taken at most; nobody takes them while nothing was asked."""
 
-ReceiverValue = SecondLabel | LeapNotice | Sawtooth | SkyView | HealthReport
 
-
-class Receiver:
+class ReceiverStream:
     """``not_before_s``: POSIX second before which no date is believed (see labels.window). ``sky``: the last one reported, None before.
 
     ``watch``: a UBX message's class and id or a sentence's three letters; ``watched_ns``: when (mono_ns) it last came, 0 never;
@@ -101,6 +99,10 @@ class Receiver:
         if (ours or len(others) > 1) and "gpsd" in others:  # a few lines of gpsd's at the head of what was recorded through it
             others.remove("gpsd")
         return "+".join([*ours, *others]) or "unknown"
+
+    def status(self) -> LineStatus:
+        """What the line has shown so far."""
+        return LineStatus(self.protocol, self.identity, self.advice, dict(self.rejected))
 
     @property
     def advice(self) -> str:

@@ -1,6 +1,6 @@
 """What speaks on a serial line, at which speed? Told the bytes, it says when to listen at another speed, and at last what it is.
 
-Flow: bytes + Instant (``ppsd.finder``, ``ppsd.devices``) -> **detect** -> speed to try next, bytes to send, Verdict. Pure. Content decides,
+Flow: bytes + Instant (``ppsd.finder``, ``ppsd.devices``) -> **detect** -> speed to try next, bytes to send, Identification. Pure. Content decides,
 never a USB id: two frames with correct checksums at one speed are a receiver. A speed at which a whole burst makes no sense is left when
 the burst ends, one at which nothing comes is kept for a while; receivers that speak every few seconds are waited for in later, longer
 rounds. Seven data bits need no search: ``seven_bits``.
@@ -14,9 +14,9 @@ from typing import Final
 
 from refclock.protocols.framing import Tally
 from refclock.protocols.stream import SILENCE_NS as PAUSE_NS
-from refclock.protocols.stream import Receiver
+from refclock.protocols.stream import ReceiverStream
 from refclock.protocols.ubx import MON_VER, encode
-from refclock.sample import NS, Instant, SecondLabel
+from refclock.sample import NS, Instant, ReceiverValue, SecondLabel
 
 SEARCH_BAUDS: Final = (9600, 115200, 38400, 4800, 57600, 230400, 460800, 921600, 19200)
 """In the order of how often receivers come with them."""
@@ -37,6 +37,14 @@ JUNK_MIDDLE: Final = 400
 """... of one that was under way when we came: its first message is cut, and NAV-SAT of 32 satellites has 400 bytes."""
 BURST_BYTES: Final = 2
 """A whole burst of as many bytes that ended without a frame: it is another speed. One byte may be a glitch of plugging in."""
+
+
+@dataclass(frozen=True, slots=True)
+class LineRequest:
+    """What a line wants: first another speed (``baud``; None: stay), then ``data`` written to it (b"": nothing)."""
+
+    baud: int | None = None
+    data: bytes = b""
 
 
 class BaudSearch:
@@ -102,7 +110,7 @@ class BaudSearch:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Identification:
     """``protocol``: NMEA, UBX, NMEA+UBX, the name of another one, "silent" or "noise". ``baud`` 0: not found. ``utc_s``: the last second
     that was named (POSIX), None without. ``advice``: what to do when no time can be taken from it. ``bits``: "7N2", "7E1", "7O1", "" for
     eight data bits."""
@@ -128,7 +136,7 @@ class Probe:
     """
 
     def __init__(self, mono_ns: int, not_before_s: int, *, first: int = 0, ask: bool = True) -> None:
-        self._receiver = Receiver(not_before_s)
+        self._stream = ReceiverStream(not_before_s)
         self._search = BaudSearch(mono_ns, first=first)
         self._ask = ask
         self._to_ask = ask
@@ -142,48 +150,55 @@ class Probe:
         """The speed to listen at."""
         return self._search.baud
 
-    def question(self) -> bytes:
-        """To be sent now: u-blox receivers answer it with model and firmware, others ignore it. b"": nothing is to be sent."""
-        asks, self._to_ask = self._to_ask, False
-        return encode(*MON_VER) if asks else b""
-
-    def heard(self, data: bytes, at: Instant) -> int | None:
-        """What a read brought (b"" when only time has passed); the speed to change to, None: stay."""
+    def feed(self, data: bytes, at: Instant, byte_ns: int) -> list[ReceiverValue]:
+        """Decode what a read brought."""
         if data:
             self._spoke_ns = at.mono_ns
-            for value in self._receiver.feed(data, at, 0):
-                if isinstance(value, SecondLabel):
-                    self._utc_s = value.utc_ns // NS
-        tally = self._receiver.framer.tally
+        values = self._stream.feed(data, at, byte_ns)
+        for value in values:
+            if isinstance(value, SecondLabel):
+                self._utc_s = value.utc_ns // NS
+        return values
+
+    def due(self, now_ns: int) -> LineRequest:
+        """Another speed while this one makes no sense, and the question that u-blox receivers answer with model and firmware; others ignore
+        it."""
+        baud = self._next_baud(now_ns)
+        asks, self._to_ask = self._to_ask, False
+        return LineRequest(baud, encode(*MON_VER) if asks else b"")
+
+    def _next_baud(self, now_ns: int) -> int | None:
+        """The speed to change to; None: stay."""
+        tally = self._stream.framer.tally
         if self._first_ns is None and tally.recognised - self._base >= ENOUGH_FRAMES:
-            self._first_ns = at.mono_ns
+            self._first_ns = now_ns
             self._to_ask = self._to_ask or not self._ask
         if self._first_ns is not None:
             return None
-        baud = self._search.heard(tally, at.mono_ns)
+        baud = self._search.heard(tally, now_ns)
         if baud is not None:
             self._base = tally.recognised
             self._to_ask = self._ask
         return baud
 
-    def verdict(self, mono_ns: int) -> Verdict | None:
+    def verdict(self, mono_ns: int) -> Identification | None:
         """What it is, as soon as that is clear."""
         if self._first_ns is None:
             return None
-        all_said = self._utc_s is not None and bool(self._receiver.identity) and mono_ns - self._spoke_ns >= PAUSE_NS
+        all_said = self._utc_s is not None and bool(self._stream.identity) and mono_ns - self._spoke_ns >= PAUSE_NS
         return self._told() if all_said or mono_ns - self._first_ns >= LISTEN_NS else None
 
-    def _told(self) -> Verdict:
-        receiver = self._receiver
-        satellites = receiver.sky.used if receiver.sky is not None else None
-        bits = receiver.framer.tally.bits
-        return Verdict(receiver.protocol, self.baud, receiver.identity, self._utc_s, satellites, receiver.advice, bits)
+    def _told(self) -> Identification:
+        stream = self._stream
+        satellites = stream.sky.used if stream.sky is not None else None
+        bits = stream.framer.tally.bits
+        return Identification(stream.protocol, self.baud, stream.identity, self._utc_s, satellites, stream.advice, bits)
 
-    def give_up(self) -> Verdict:
+    def give_up(self) -> Identification:
         """What is known when time is up."""
-        tally = self._receiver.framer.tally
+        tally = self._stream.framer.tally
         if tally.recognised > self._base:
             return self._told()
         if tally.received == 0:
-            return Verdict("silent", 0, advice=SILENT_ADVICE)
-        return Verdict("noise", 0, advice=NOISE_ADVICE)
+            return Identification("silent", 0, advice=SILENT_ADVICE)
+        return Identification("noise", 0, advice=NOISE_ADVICE)

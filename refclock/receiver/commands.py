@@ -1,6 +1,6 @@
 """The dialogue with a receiver: frames one at a time, each until it is answered, whether they set something or ask for it.
 
-Flow: Items (configure, inquiry) -> **dialogue** <-> the line (refclock.upkeep, the ``receiver`` command). Nothing here has a clock: the
+Flow: Items (configure, inquiry) -> **dialogue** <-> the line (refclock.configurator, the ``receiver`` command). Nothing here has a clock: the
 present comes in with each call.
 """
 
@@ -81,7 +81,7 @@ def _as_it_is(_payload: bytes) -> bytes:
     return b""
 
 
-class Configurator:
+class CommandQueue:
     """Goes through items. ``results``: item's name to how it ended, filled as the answers come; ``told``: what was answered to questions.
 
     A frame without an answer is sent once more. Answers carry no number, so behind an item that was sent twice a late first answer is let

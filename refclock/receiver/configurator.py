@@ -1,21 +1,22 @@
 """Keeps a receiver set up: asks it what it is, configures it, and does so again when it has forgotten.
 
-Flow: Receiver.answers + instant -> **upkeep** -> bytes for the line, news for the log. It has no clock and opens nothing. Nothing is
+Flow: ReceiverStream.answers + instant -> **configurator** -> bytes for the line, news for the log. It has no clock and opens nothing. Nothing is
 written to a line that has said nothing intelligible, nor, but for the question, to a receiver that does not say which kind it is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
 from refclock.protocols.framing import Frame, FrameKind
-from refclock.protocols.stream import Receiver
+from refclock.protocols.stream import ReceiverStream
 from refclock.protocols.ubx import MON_VER, encode
-from refclock.receiver.commands import Configurator, Result, pmtk
+from refclock.receiver.commands import CommandQueue, Result, pmtk
 from refclock.receiver.configure import MTK_ANSWER, MTK_QUESTION, PULSE_NAME, SAVE_NAME, UNKEPT, Family, family, mtk_sentences, output, plan
-from refclock.receiver.profile import Intent
+from refclock.receiver.profile import TimingProfile
 from refclock.receiver.ubx_settings import MESSAGES
 from refclock.sample import NS
 
@@ -36,21 +37,29 @@ BREAK_NS: Final = 5 * NS
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """How it went. ``what``: for the log; ``identity`` as the receiver calls itself; the items' names by result."""
+    """How a set-up went. ``what`` happened, for the log; ``identity`` as the receiver calls itself; ``results``: each item's."""
 
     what: str
     identity: str
-    results: dict[str, str]
+    results: Mapping[str, Result]
 
     @property
     def complete(self) -> bool:
-        """Nothing is missing but what the receiver has not."""
-        return Result.NO_ANSWER.name.lower() not in self.results
+        """Whether the receiver answered to everything."""
+        return Result.NO_ANSWER not in self.results.values()
 
     @property
     def pulse_set(self) -> bool:
-        """The receiver's pulse is as it was wanted, the cable's delay included where one was."""
-        return PULSE_NAME in self.results.get(Result.DONE.name.lower(), "").split(", ") and not self.identity.startswith("PMTK")
+        """Whether the receiver's pulse is as wanted, the cable's delay included where one was stated."""
+        return self.results.get(PULSE_NAME) is Result.DONE and not self.identity.startswith("PMTK")
+
+    def by_result(self) -> dict[str, tuple[str, ...]]:
+        """Names of the items by result: "done", "refused", "no_answer", "left_out"."""
+        found: dict[str, tuple[str, ...]] = {}
+        for name, result in self.results.items():
+            key = result.name.lower()
+            found[key] = (*found.get(key, ()), name)
+        return found
 
 
 class _Step(Enum):
@@ -60,16 +69,16 @@ class _Step(Enum):
     IDLE = "idle"
 
 
-class Upkeep:
+class Configurator:
     """One receiver's. Call ``step`` when something has arrived and once a second."""
 
-    def __init__(self, intent: Intent) -> None:
-        self.intent = intent
+    def __init__(self, profile: TimingProfile) -> None:
+        self.profile = profile
         self._step = _Step.ASK
         self._asked, self._due_ns = 0, 0
         self._frames = -1  # recognised when last looked
         self._spoke_ns: int | None = None
-        self._talk = Configurator(())
+        self._talk = CommandQueue(())
         self._identity = ""
         self._patience_ns = FORGOT_NS
         self._since_ns = 0
@@ -85,7 +94,7 @@ class Upkeep:
         told, self._news = self._news, []
         return told
 
-    def step(self, receiver: Receiver, now_ns: int) -> bytes:
+    def step(self, receiver: ReceiverStream, now_ns: int) -> bytes:
         """What to write to the line now."""
         frames = receiver.framer.counts["NMEA"] + receiver.framer.counts["UBX"]
         answers = receiver.take_answers()
@@ -116,7 +125,7 @@ class Upkeep:
     def _ask_anew(self, now_ns: int) -> None:
         self._step, self._asked, self._due_ns = _Step.ASK, 0, now_ns
 
-    def _ask(self, receiver: Receiver, now_ns: int) -> bytes:
+    def _ask(self, receiver: ReceiverStream, now_ns: int) -> bytes:
         if now_ns < self._due_ns:
             return b""
         if self._asked == ASKED:
@@ -130,37 +139,35 @@ class Upkeep:
         self._due_ns = now_ns + ASK_NS
         return QUESTION
 
-    def _begin(self, identity: str, receiver: Receiver, now_ns: int) -> None:
+    def _begin(self, identity: str, receiver: ReceiverStream, now_ns: int) -> None:
         kind = family(identity)
         self._identity = identity
         if kind is None:
             self._tell(News("receiver left as it is: no settings are known for it", identity, {}))
             self._step = _Step.IDLE
             return
-        self._talk = Configurator(plan(identity, self.intent), self.intent.baud)
+        self._talk = CommandQueue(plan(identity, self.profile), self.profile.baud)
         self._step, self._begun_ns = _Step.CONFIGURE, now_ns
         if kind is Family.MTK:
             receiver.watch = b"ZDA"  # not among what it sends by itself
         else:
-            receiver.watch = bytes(MESSAGES[output(identity, self.intent).first[0].name])
+            receiver.watch = bytes(MESSAGES[output(identity, self.profile).first[0].name])
 
-    def _configure(self, receiver: Receiver, now_ns: int) -> bytes:
+    def _configure(self, receiver: ReceiverStream, now_ns: int) -> bytes:
         data = self._talk.send(now_ns)
         if self._talk.finished:
-            results: dict[str, list[str]] = {}
-            for name, result in self._talk.results.items():
-                results.setdefault(result.name.lower(), []).append(name)
-            if self.intent.save and family(self._identity) is Family.MTK:
-                results.setdefault(Result.LEFT_OUT.name.lower(), []).append(f"{SAVE_NAME} ({UNKEPT})")
-            self._tell(News("receiver configured", self._identity, {result: ", ".join(names) for result, names in results.items()}))
-            first = output(self._identity, self.intent).first
+            results = dict(self._talk.results)
+            if self.profile.save and family(self._identity) is Family.MTK:
+                results[f"{SAVE_NAME} ({UNKEPT})"] = Result.LEFT_OUT
+            self._tell(News("receiver configured", self._identity, results))
+            first = output(self._identity, self.profile).first
             if first and self._talk.results.get(first[0].name) is Result.REFUSED:
                 receiver.watch = b""  # it will never come
             self._step, self._since_ns = _Step.WATCH if receiver.watch else _Step.IDLE, now_ns
             self._check_ns, self._ended_ns = now_ns + CHECK_NS, now_ns
         return data
 
-    def _watch(self, receiver: Receiver, now_ns: int) -> bytes:
+    def _watch(self, receiver: ReceiverStream, now_ns: int) -> bytes:
         complete = self._last is None or self._last.complete
         if complete and receiver.watched_ns > self._since_ns:
             self._since_ns, self._patience_ns = receiver.watched_ns, FORGOT_NS
@@ -178,14 +185,14 @@ class Upkeep:
     def _compare(self, frame: Frame, now_ns: int) -> None:
         """Whether a MediaTek receiver still sends what it was told to send."""
         found = frame.data.decode("ascii", "replace") if frame.kind is FrameKind.NMEA and frame.checksum else ""
-        wanted = f"PMTK{MTK_ANSWER},{mtk_sentences(self.intent)}"
+        wanted = f"PMTK{MTK_ANSWER},{mtk_sentences(self.profile)}"
         if found.startswith(f"PMTK{MTK_ANSWER},") and not found.startswith(wanted) and "sentences" in self._done():
             self._forgotten(now_ns)
 
-    def _speaks_again(self, receiver: Receiver) -> bool:
+    def _speaks_again(self, receiver: ReceiverStream) -> bool:
         """Sentences that it has acknowledged to be silent come: it lost its power while it was set up, or was set by somebody else."""
         done = self._done()
-        silent = output(self._identity, self.intent).silent if "sentences" in done else [n[3:] for n in done if n.startswith("no ")]
+        silent = output(self._identity, self.profile).silent if "sentences" in done else [n[3:] for n in done if n.startswith("no ")]
         return any(receiver.sentences.get(name.encode("ascii"), 0) > self._ended_ns + BREAK_NS for name in silent)
 
     def _done(self) -> list[str]:
@@ -206,7 +213,7 @@ class Upkeep:
         self._last = news
 
 
-def _named(frame: Frame, receiver: Receiver) -> str:
+def _named(frame: Frame, receiver: ReceiverStream) -> str:
     """What the receiver calls itself in this answer, "" when it is none to that question."""
     if frame.kind is FrameKind.NMEA:
         text = frame.data.decode("ascii", "replace")

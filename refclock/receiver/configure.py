@@ -1,6 +1,6 @@
 """What a receiver should be set to, and the frames that set it.
 
-Flow: identity (MON-VER, PMTK705) + Intent -> **configure**: ``settings`` (what is wanted, in ubx_keys' vocabulary) and ``plan`` (Items for
+Flow: identity (MON-VER, PMTK705) + TimingProfile -> **configure**: ``settings`` (what is wanted, in ubx_keys' vocabulary) and ``plan`` (Items for
 refclock.dialogue). Commands: u-blox 8/M8 protocol specification, u-blox F9 and M10 interface descriptions, GlobalTop PMTK command packet
 (220, 314, 386, 397, 414), Quectel L80 and Fastrax IT500 protocol manuals (285, 300, 400).
 
@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from refclock.protocols.ubx import encode
 from refclock.receiver.commands import Item, pmtk, setting
-from refclock.receiver.profile import Intent, PulseIntent, TimeBase, TimingIntent
+from refclock.receiver.profile import PositionProfile, PulseProfile, TimeBase, TimingProfile
 from refclock.receiver.ubx_settings import (
     CFG_CFG,
     CFG_MSG,
@@ -164,9 +164,9 @@ def for_timing(identity: str) -> bool:
     return bool(re.search(r"-(?:[MFX]?\d+)[TF]\b", identity))
 
 
-def timing(identity: str, intent: Intent) -> TimingIntent | None:
+def timing(identity: str, profile: TimingProfile) -> PositionProfile | None:
     """What is asked of this receiver, None when nothing is."""
-    wanted = intent.timing
+    wanted = profile.timing
     return None if wanted is None or (wanted.named_only and not for_timing(identity)) else wanted
 
 
@@ -183,21 +183,21 @@ class Output(NamedTuple):
     silent: tuple[str, ...]
 
 
-def output(identity: str, intent: Intent) -> Output:
+def output(identity: str, profile: TimingProfile) -> Output:
     """Messages in order of their worth, as many as the line carries. Health: antenna and jamming each second, for what they say is acted
     upon within one pulse."""
     kind = family(identity)
     if kind is Family.MTK:
-        sent, out = carried(MTK_MESSAGES, intent.baud)
+        sent, out = carried(MTK_MESSAGES, profile.baud)
         return Output((), tuple(sent), tuple(out), tuple(name for name in MTK_FIELDS if not any(w.name == name for w in sent)))
-    survey = [Wish("NAV-SVIN" if kind is Family.UBLOX_9 else "TIM-SVIN", 10)] if timing(identity, intent) is not None else []
+    survey = [Wish("NAV-SVIN" if kind is Family.UBLOX_9 else "TIM-SVIN", 10)] if timing(identity, profile) is not None else []
     first = [Wish("NAV-SOL", 1), Wish("NAV-TIMEUTC", 1)] if kind is Family.UBLOX_6 else [Wish("NAV-PVT", 1)]
     hardware = [Wish("MON-RF", 1), Wish("SEC-SIG", 5)] if kind is Family.UBLOX_9 else [Wish("MON-HW", 1)]
     forged = [] if kind in (Family.UBLOX_6, Family.UBLOX_7) else [Wish("NAV-TIMELS", 10), Wish("NAV-STATUS", 5)]
     sky = Wish("NAV-SVINFO" if kind in (Family.UBLOX_6, Family.UBLOX_7) else "NAV-SAT", 5)
     kept = [Wish("RMC", 1), Wish("GGA", 1), Wish("ZDA", 1), Wish("GSA", 1), Wish("VTG", 1), Wish("GLL", 1), Wish("GSV", 5)]
-    spoken = kept if intent.keep_nmea else []
-    sent, out = carried([*first, Wish("TIM-TP", 1), *hardware, *forged, *survey, *spoken[:2], sky, *spoken[2:]], intent.baud)
+    spoken = kept if profile.keep_nmea else []
+    sent, out = carried([*first, Wish("TIM-TP", 1), *hardware, *forged, *survey, *spoken[:2], sky, *spoken[2:]], profile.baud)
     n = len(first)
     silent = tuple(name for name in SENTENCES if not any(w.name == name for w in sent))
     return Output(tuple(sent[:n]), tuple(sent[n:]), tuple(w for w in out if w.name not in silent), silent)
@@ -206,21 +206,21 @@ def output(identity: str, intent: Intent) -> Output:
 # ---- everything else ------------------------------------------------------------------------------------------------------------------
 
 
-def settings(identity: str, intent: Intent) -> dict[str, dict[int, int]]:
+def settings(identity: str, profile: TimingProfile) -> dict[str, dict[int, int]]:
     """What is wanted of a u-blox receiver besides its messages: name of the setting -> keys and values."""
-    wanted = {RATE_NAME: {RATE_MEAS: 1000, RATE_NAV: 1, RATE_TIMEREF: intent.time_base.value}}
-    if intent.pulse is not None:
-        wanted[PULSE_NAME] = pulse_values(intent.pulse, intent.time_base)
-    if intent.stationary:
+    wanted = {RATE_NAME: {RATE_MEAS: 1000, RATE_NAV: 1, RATE_TIMEREF: profile.time_base.value}}
+    if profile.pulse is not None:
+        wanted[PULSE_NAME] = pulse_values(profile.pulse, profile.time_base)
+    if profile.stationary:
         wanted[STILL_NAME] = {DYNMODEL: STATIONARY}
     wanted[JAMMING_NAME] = {ITFM_ENABLE: 1}
-    mode = timing(identity, intent)
+    mode = timing(identity, profile)
     if mode is not None:
         wanted[TIMING_NAME] = timing_values(mode)
     return wanted
 
 
-def pulse_values(pulse: PulseIntent, base: TimeBase) -> dict[int, int]:
+def pulse_values(pulse: PulseProfile, base: TimeBase) -> dict[int, int]:
     """Keys of the first time pulse output. Without a lock its length is 0: no pulse."""
     width_us = pulse.width_ms * 1000
     values = {
@@ -243,7 +243,7 @@ def pulse_values(pulse: PulseIntent, base: TimeBase) -> dict[int, int]:
     return values
 
 
-def timing_values(mode: TimingIntent) -> dict[int, int]:
+def timing_values(mode: PositionProfile) -> dict[int, int]:
     """Keys of survey-in or of the fixed position."""
     accuracy = round(mode.accuracy_m * 10_000)
     if mode.fixed is None:
@@ -264,22 +264,22 @@ def satisfied(name: str, wanted: Values, found: Values) -> bool:
     return all(found.get(key) == value for key, value in wanted.items())
 
 
-def plan(identity: str, intent: Intent) -> list[Item]:
+def plan(identity: str, profile: TimingProfile) -> list[Item]:
     """The settings in order of sending: sentences are silenced only behind what takes their place. Empty for an unknown receiver."""
     match family(identity):
         case Family.MTK:
-            return _mtk(identity, intent)
+            return _mtk(identity, profile)
         case Family.UBLOX_9:
-            return _keyed(identity, intent)
+            return _keyed(identity, profile)
         case None:
             return []
         case _:
-            return _classic(identity, intent)
+            return _classic(identity, profile)
 
 
-def _rates(identity: str, intent: Intent, rate: Callable[[str, str, int, str], Item]) -> tuple[list[Item], list[Item]]:
+def _rates(identity: str, profile: TimingProfile, rate: Callable[[str, str, int, str], Item]) -> tuple[list[Item], list[Item]]:
     """The items of the messages, before and behind the other settings. ``rate``: (item's name, message, every, needs) -> Item."""
-    wanted = output(identity, intent)
+    wanted = output(identity, profile)
     if not wanted.first:
         return [], []
     first = [rate(w.name, w.name, w.every, "") for w in wanted.first]
@@ -303,12 +303,12 @@ def _edited(layout: Layout, name: str, wanted: Values) -> Callable[[bytes], byte
     return edit
 
 
-def _classic(identity: str, intent: Intent) -> list[Item]:
+def _classic(identity: str, profile: TimingProfile) -> list[Item]:
     def rate(name: str, message: str, every: int, needs: str) -> Item:
         return setting(name, CFG_MSG, bytes((*MESSAGES[message], every)), needs)  # three bytes: this port's rate
 
-    items, more = _rates(identity, intent, rate)
-    for name, values in settings(identity, intent).items():
+    items, more = _rates(identity, profile, rate)
+    for name, values in settings(identity, profile).items():
         if name == RATE_NAME:
             items.append(setting(name, RATE.command, RATE.write(bytes(RATE.length), values)))
         elif name == STILL_NAME:
@@ -318,24 +318,24 @@ def _classic(identity: str, intent: Intent) -> list[Item]:
                 frame, edit = encode(*layout.command, layout.ask), _edited(layout, name, values)
                 items.append(Item(name, frame, layout.command, edit, layout.command, b"", layout.length, instead=layout is TMODE3))
     save = [setting(SAVE_NAME, CFG_CFG, bytes(4) + _SAVED.to_bytes(4, "little") + bytes(4))]  # clear nothing, save, load nothing
-    return [*items, *more, *(save if intent.save else [])]
+    return [*items, *more, *(save if profile.save else [])]
 
 
 # ---- u-blox 9 and later ---------------------------------------------------------------------------------------------------------------
 
 
-def _keyed(identity: str, intent: Intent) -> list[Item]:
-    port = UART1 if intent.baud else USB
-    layers = RAM_AND_KEPT if intent.save else RAM
+def _keyed(identity: str, profile: TimingProfile) -> list[Item]:
+    port = UART1 if profile.baud else USB
+    layers = RAM_AND_KEPT if profile.save else RAM
 
     def rate(name: str, message: str, every: int, needs: str) -> Item:
         # One frame each: a key that the receiver does not know refuses the whole frame.
         return setting(name, CFG_VALSET, value_set([(OUTPUT_KEYS[message] + port, every)], layers), needs)
 
-    items, more = _rates(identity, intent, rate)
-    for name, values in settings(identity, intent).items():
+    items, more = _rates(identity, profile, rate)
+    for name, values in settings(identity, profile).items():
         if name == TIMING_NAME:
-            items.append(_surveyed(name, values, intent.save))
+            items.append(_surveyed(name, values, profile.save))
         else:
             items.append(setting(name, CFG_VALSET, value_set(values.items(), layers)))
     return [*items, *more]
@@ -359,10 +359,10 @@ MTK_QUESTION: Final = pmtk("PMTK414")
 MTK_ANSWER: Final = 514
 
 
-def mtk_sentences(intent: Intent) -> str:
+def mtk_sentences(profile: TimingProfile) -> str:
     """The fields of PMTK314 and of PMTK514."""
     fields = [0] * MTK_COUNT
-    for name, every, _size in carried(MTK_MESSAGES, intent.baud)[0]:
+    for name, every, _size in carried(MTK_MESSAGES, profile.baud)[0]:
         fields[MTK_FIELDS[name]] = every
     return ",".join(map(str, fields))
 
@@ -372,19 +372,19 @@ def mtk_threshold(identity: str) -> int:
     return 386 if re.search(r"AXN_[2-9]", identity) else 397
 
 
-def _mtk(identity: str, intent: Intent) -> list[Item]:
+def _mtk(identity: str, profile: TimingProfile) -> list[Item]:
     def command(name: str, number: int, fields: str) -> Item:
         return Item(name, pmtk(f"PMTK{number},{fields}"), number)
 
     items = [
-        command("sentences", 314, mtk_sentences(intent)),
+        command("sentences", 314, mtk_sentences(profile)),
         command(RATE_NAME, 220, "1000"),
         command("fix interval", 300, "1000,0,0,0,0"),
         # A frozen position hides the jump by which a forged one is known (refclock.health); the maker advises it for stationary use too.
         command("position not frozen", mtk_threshold(identity), "0"),
     ]
-    if intent.pulse is not None:
-        items.append(command(PULSE_NAME, 285, f"{MTK_LOCKED if intent.pulse.on_lock_only else MTK_ALWAYS},{intent.pulse.width_ms}"))
+    if profile.pulse is not None:
+        items.append(command(PULSE_NAME, 285, f"{MTK_LOCKED if profile.pulse.on_lock_only else MTK_ALWAYS},{profile.pulse.width_ms}"))
     return items
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from refclock.config import Position, ReceiverSource, position
-from refclock.devices.serial_port import SerialPort
 
 
 class TimeBase(Enum):
@@ -21,7 +20,7 @@ class TimeBase(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class PulseIntent:
+class PulseProfile:
     """A pulse once a second. ``rising``: the edge on the second; it and ``cable_delay_ns`` (positive: the cable delays the signal, so the
     pulse is sent that much earlier): None leaves what the receiver has."""
 
@@ -32,7 +31,7 @@ class PulseIntent:
 
 
 @dataclass(frozen=True, slots=True)
-class TimingIntent:
+class PositionProfile:
     """Time from a known position, of receivers made for it. ``fixed`` None: the receiver surveys it in, for ``survey_s`` at least and until
     it is known to ``accuracy_m``; a position that its owner has fixed in it is then left alone. ``named_only``: asked only of those whose
     name says that they are made for it."""
@@ -44,34 +43,34 @@ class TimingIntent:
 
 
 @dataclass(frozen=True, slots=True)
-class Intent:
+class TimingProfile:
     """``keep_nmea``: the sentences of a UBX receiver stay, as far as the line carries them; ``pulse`` None, ``stationary`` False and
     ``timing`` None: left alone; ``save``: beyond the next loss of power; ``baud``: of the line, 0: its own USB, which carries all.
     """
 
     keep_nmea: bool = False
-    pulse: PulseIntent | None = field(default_factory=PulseIntent)
+    pulse: PulseProfile | None = field(default_factory=PulseProfile)
     stationary: bool = False
-    timing: TimingIntent | None = None
+    timing: PositionProfile | None = None
     time_base: TimeBase = TimeBase.UTC
     save: bool = False
     baud: int = 9600
 
 
-def intent(config: ReceiverSource, port: SerialPort) -> Intent:
-    """What the configuration wants of the receiver on ``port``."""
-    pulse = PulseIntent(width_ms=config.pulse_width_ms, cable_delay_ns=config.cable_delay_ns) if config.pps else None
+def timing_profile(config: ReceiverSource, baud: int) -> TimingProfile:
+    """What the configuration wants of a receiver on a line of ``baud``; 0: its own USB, which has no line speed."""
+    pulse = PulseProfile(width_ms=config.pulse_width_ms, cable_delay_ns=config.cable_delay_ns) if config.pps else None
     place = position(config.fixed_position) if config.fixed_position else None
     timing = None
     if place is not None or config.survey_in or (config.survey_in is None and config.stationary):
         named = place is None and not config.survey_in
-        timing = TimingIntent(config.survey_in_s, config.position_accuracy_m, place, named)
-    return Intent(
+        timing = PositionProfile(config.survey_in_s, config.position_accuracy_m, place, named)
+    return TimingProfile(
         keep_nmea=config.keep_nmea,
         pulse=pulse,
         stationary=config.stationary,
         timing=timing,
         time_base=TimeBase.UTC if config.time_base == "utc" else TimeBase.GNSS,
         save=config.save,
-        baud=port.baud if port.byte_ns else 0,  # its own USB has no line speed
+        baud=baud,
     )

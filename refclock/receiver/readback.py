@@ -1,6 +1,6 @@
 """What a receiver is really set to, beside what is wanted: questions, and their answers in plain words.
 
-Flow: identity + Intent -> ``questions`` -> dialogue -> what was told -> ``findings`` -> ``refclock receiver show``. It changes nothing.
+Flow: identity + TimingProfile -> ``questions`` -> dialogue -> what was told -> ``findings`` -> ``refclock receiver show``. It changes nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from refclock.receiver.configure import (
     satisfied,
     settings,
 )
-from refclock.receiver.profile import Intent
+from refclock.receiver.profile import TimingProfile
 from refclock.receiver.ubx_settings import (
     CFG_MSG,
     CFG_VALGET,
@@ -104,7 +104,7 @@ _MODELS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Setting:
     """One setting. ``wanted`` "": nothing is; ``agrees`` None: it did not tell, and ``found`` says what that means."""
 
     name: str
@@ -113,7 +113,7 @@ class Finding:
     agrees: bool | None
 
 
-def questions(identity: str, intent: Intent) -> list[Item]:
+def questions(identity: str, profile: TimingProfile) -> list[Item]:
     """What to ask; none of a receiver that is not known."""
     kind = family(identity)
     if kind is None:
@@ -121,9 +121,9 @@ def questions(identity: str, intent: Intent) -> list[Item]:
     if kind is Family.MTK:
         asked = (("sentences", 414, MTK_ANSWER), ("fix interval", 400, 500), ("position not frozen", 447, 527))
         return [Item(name, pmtk(f"PMTK{number}"), number, lambda _: b"", reply) for name, number, reply in asked]
-    messages = _messages(identity, intent)
+    messages = _messages(identity, profile)
     if kind is Family.UBLOX_9:
-        port = UART1 if intent.baud else USB
+        port = UART1 if profile.baud else USB
         items = [question(name, CFG_VALGET, value_get([OUTPUT_KEYS[name] + port]), b"\1\0", 9) for name in messages]
         items += [question(name, CFG_VALGET, value_get(keys), b"\1\0", 9) for name, keys in _KEYS.items()]
         return [*items, question(SURVEY_NAME, NAV_SVIN, least=40)]
@@ -133,58 +133,58 @@ def questions(identity: str, intent: Intent) -> list[Item]:
     return [*items, question(SURVEY_NAME, TIM_SVIN, least=28)]
 
 
-def _messages(identity: str, intent: Intent) -> dict[str, int]:
+def _messages(identity: str, profile: TimingProfile) -> dict[str, int]:
     """Message -> every so many seconds, 0: not at all; as wanted."""
-    wanted = output(identity, intent)
+    wanted = output(identity, profile)
     sent = {w.name: w.every for w in (*wanted.first, *wanted.more)}
     return sent | {w.name: 0 for w in wanted.out} | dict.fromkeys(wanted.silent, 0)
 
 
-def findings(identity: str, intent: Intent, told: Mapping[str, bytes]) -> list[Finding]:
+def findings(identity: str, profile: TimingProfile, told: Mapping[str, bytes]) -> list[Setting]:
     """Answers, by the question's name, beside what is wanted. Nothing that was not asked."""
     kind = family(identity)
     if kind is None:
         return []
     if kind is Family.MTK:
-        return _mtk(intent, told)
+        return _mtk(profile, told)
     keyed = kind is Family.UBLOX_9
-    port = UART1 if intent.baud else USB
+    port = UART1 if profile.baud else USB
     out = []
-    for name, every in _messages(identity, intent).items():
+    for name, every in _messages(identity, profile).items():
         payload = told.get(name)
         if payload is None:
-            out.append(Finding(name, _every(every), MEANINGS.get(name, "it does not tell, or has it not"), None))
+            out.append(Setting(name, _every(every), MEANINGS.get(name, "it does not tell, or has it not"), None))
             continue
         found = next(iter(values_told(payload).values()), 0) if keyed else payload[2 + port]
         if name in ("NAV-SVIN", "TIM-SVIN") and TIMING_NAME not in told and not found:
             continue
-        out.append(Finding(name, _every(every), _every(found), found == every))
-    wanted = settings(identity, intent)
+        out.append(Setting(name, _every(every), _every(found), found == every))
+    wanted = settings(identity, profile)
     for name, layouts in _LAYOUTS.items():
         want, payload = wanted.get(name), told.get(name)
         if payload is None:
-            out += [Finding(name, _words(name, want), MEANINGS.get(name, "it does not tell"), None)] if want else []
+            out += [Setting(name, _words(name, want), MEANINGS.get(name, "it does not tell"), None)] if want else []
             continue
         found_values = values_told(payload) if keyed else layouts[0].read(payload)
         whole = found_values | want if want else {}
         agrees = want is None or satisfied(name, {k: v for k, v in want.items() if k in found_values}, found_values)
-        out.append(Finding(name, _words(name, whole) if want else "", _words(name, found_values), agrees))
+        out.append(Setting(name, _words(name, whole) if want else "", _words(name, found_values), agrees))
     state = survey(told[SURVEY_NAME], keyed) if SURVEY_NAME in told else None
-    return [*out, *([Finding(SURVEY_NAME, "", _survey(state), True)] if state is not None and state.duration_s else [])]
+    return [*out, *([Setting(SURVEY_NAME, "", _survey(state), True)] if state is not None and state.duration_s else [])]
 
 
-def _mtk(intent: Intent, told: Mapping[str, bytes]) -> list[Finding]:
-    wanted = {"sentences": mtk_sentences(intent), "fix interval": "1000,0,0,0,0", "position not frozen": "0"}
+def _mtk(profile: TimingProfile, told: Mapping[str, bytes]) -> list[Setting]:
+    wanted = {"sentences": mtk_sentences(profile), "fix interval": "1000,0,0,0,0", "position not frozen": "0"}
     shown = {"sentences": _sentences, "fix interval": _interval, "position not frozen": _threshold}
     out = []
     for name, want in wanted.items():
         show = shown[name]
         if name in told:
             found = told[name].decode("ascii", "replace")
-            out.append(Finding(name, show(want), show(found), show(found) == show(want)))
+            out.append(Setting(name, show(want), show(found), show(found) == show(want)))
         else:
-            out.append(Finding(name, show(want), "it does not tell", None))
-    return [*out, Finding(PULSE_NAME, "once a second, with a fix only", "it has no way to tell", None)] if intent.pulse else out
+            out.append(Setting(name, show(want), "it does not tell", None))
+    return [*out, Setting(PULSE_NAME, "once a second, with a fix only", "it has no way to tell", None)] if profile.pulse else out
 
 
 def _sentences(fields: str) -> str:

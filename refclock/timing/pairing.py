@@ -28,9 +28,11 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import dataclass
+from enum import StrEnum
 
 from refclock.robust import median, spread
 from refclock.sample import NS, Edge, Instant, Sample
+from refclock.timescales import DAY_S
 
 ROUNDING_BOUND_NS = 100_000_000
 """Below this bound a pulse is rounded to the timescale's nearest second: a fifth of the half second at which rounding fails."""
@@ -81,6 +83,38 @@ class Present:
     def tai_at(self, mono_ns: int) -> int:
         """TAI at ``mono_ns`` by the affine map."""
         return self.tai_ns + (mono_ns - self.mono_ns) + round((mono_ns - self.mono_ns) * self.rate)
+
+
+class Refusal(StrEnum):
+    """Why a pulse or a label was not used."""
+
+    AMBIGUOUS_DELAY = "ambiguous-delay"  # the message delay does not tell this pulse from the next
+    DOUBTFUL_RECEIVER = "doubtful-receiver"  # its antenna, jamming, spoofing or position forbids it
+    LABELS_DISAGREE = "labels-disagree"
+    NO_FIX = "no-fix"  # no valid label for too long
+    NO_PULSE = "no-pulse-near-label"
+    OFF_CLOCK = "off-clock"  # a pulse off the seconds of a system clock that another program keeps
+    OFF_SECOND = "off-second"  # a pulse off the served seconds
+    PULSE_AFTER_MESSAGE = "pulse-after-message"
+    SECOND_CONTRADICTED = "second-contradicted"
+    WHICH_OF_MANY = "which-of-many"  # several pulses a second
+    WRONG_EDGE = "wrong-edge"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why, in the code and in words."""
+
+    reason: Refusal
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """What came of a label: the pulses that it numbers, oldest first, and itself as a coarse sample; None when it is not even that."""
+
+    pulses: list[Sample]
+    label: Sample | None
 
 
 class Pairing:
@@ -136,8 +170,8 @@ class Pairing:
         calibrates: bool = True,
         *,
         kept_ns: int | None = None,
-    ) -> tuple[list[Sample], Sample | None]:
-        """A trusted label: (pulses that it numbers, itself as a coarse sample or None).
+    ) -> Numbered | Refused:
+        """A trusted label.
 
         ``tai_ns`` is what the label says, ``at`` its first byte; ``clock_ns``: TAI by the system clock minus raw; ``calibrates``: the
         present timescale was not made from these very labels, so the delay can be measured by it; ``kept_ns``: within what the system
@@ -149,26 +183,32 @@ class Pairing:
         if checked and present is not None:
             if not self.confirms(tai_ns, at, present):
                 self._contradicted += 1
-                self.refused["second-contradicted"] += 1
                 late_s = (present.tai_at(at.mono_ns) - tai_ns) / NS
-                self.why = (
-                    f"its date is {abs(late_s) / 86400:.0f} days off the served time"
-                    if abs(late_s) > 86400
-                    else f"its labels come {late_s:+.1f} s after the seconds they name"
-                )
-                return [], None
+                if abs(late_s) > DAY_S:
+                    words = f"its date is {abs(late_s) / DAY_S:.0f} days off the served time"
+                else:
+                    words = f"its labels come {late_s:+.1f} s after the seconds they name"
+                return self.refuse(Refusal.SECOND_CONTRADICTED, words)
             self._confirmed += 1
             self._contradicted = 0
             self.why = self.off_words() or TAKING_UP
             if calibrates:
                 self._delays.append(present.tai_at(at.mono_ns) - tai_ns)
         if self._edges and (not checked or present is None or present.bound_ns >= self.rounding_ns):
-            ambiguous = self.refused["ambiguous-delay"]
-            numbered = self._name(tai_ns, at, clock_ns, kept_ns)
-            if self.refused["ambiguous-delay"] > ambiguous:
-                return [], None  # not even as a coarse sample: it may be off by what the delay is taken for
+            named = self._name(tai_ns, at, clock_ns, kept_ns)
+            if isinstance(named, Refused):
+                if named.reason is Refusal.AMBIGUOUS_DELAY:
+                    return named  # not even as a coarse sample: it may be off by what the delay is taken for
+            else:
+                numbered = named
         delay, uncertainty = self.delay_ns()
-        return numbered, Sample(at.shifted(-round(delay)), tai_ns, round(uncertainty))
+        return Numbered(numbered, Sample(at.shifted(-round(delay)), tai_ns, round(uncertainty), bias_ns=float(round(uncertainty))))
+
+    def refuse(self, reason: Refusal, words: str) -> Refused:
+        """Count a refusal and remember it as the reason that people are told."""
+        self.refused[reason] += 1
+        self.why = words
+        return Refused(reason, words)
 
     def confirms(self, tai_ns: int, at: Instant, present: Present) -> bool:
         """Whether a label names the timescale's second (it came -0.35 to 0.82 s after it); False too when the bound is too large to say."""
@@ -180,15 +220,13 @@ class Pairing:
         limit = DISAGREEING_PROVEN if self._confirmed >= PROVEN else DISAGREEING_FRESH
         return max(self._contradicted, self._early_pulses) >= limit
 
-    def _name(self, tai_ns: int, at: Instant, clock_ns: int | None, kept_ns: int | None) -> list[Sample]:
+    def _name(self, tai_ns: int, at: Instant, clock_ns: int | None, kept_ns: int | None) -> list[Sample] | Refused:
         """Try to number the pulses seen so far; empty until enough labels agree."""
         edge = min(self._edges, key=lambda e: abs(at.mono_ns - e.at.mono_ns))
         gap = at.mono_ns - edge.at.mono_ns
         if abs(gap) > max(NS, self.period_ns):
-            self.refused["no-pulse-near-label"] += 1
-            self.why = "labels arrive but no pulse with them"
             self._naming.clear()
-            return []
+            return self.refuse(Refusal.NO_PULSE, "labels arrive but no pulse with them")
         pulse = edge.at.mono_ns + (gap // NS * NS if self.period_ns > NS else 0)  # where a pulse a second would be
         apparent = tai_ns - (at.mono_ns - pulse)  # what the pulse would mark if the label came without delay
         opinion = None if clock_ns is None else pulse + clock_ns
@@ -196,16 +234,17 @@ class Pairing:
             second = self._one_of_many(tai_ns, at.mono_ns - pulse, opinion if kept_ns is not None and self._tells(kept_ns) else None)
         else:
             second = self._second(apparent, pulse, opinion)
-            if opinion is not None and kept_ns is not None and kept_ns < KEPT_CLOCK_NS and self._off_clock(opinion, kept_ns):
-                second = None
-        if second is None:
+            if opinion is not None and kept_ns is not None and kept_ns < KEPT_CLOCK_NS:
+                off = self._off_clock(opinion, kept_ns)
+                # An ambiguous delay stays the reason: the label is then no coarse sample either.
+                second = off if off is not None and not isinstance(second, Refused) else second
+        if isinstance(second, Refused):
             self._naming.clear()
-            return []
+            return second
         delay = second - apparent
         origin = second - pulse
         if self._naming and abs(origin - self._naming[-1]) > min(ROUNDING_BOUND_NS, self.period_ns // 2):
-            self.refused["labels-disagree"] += 1
-            self.why = f"successive labels disagree by {(origin - self._naming[-1]) / NS:+.1f} s"
+            self.refuse(Refusal.LABELS_DISAGREE, f"successive labels disagree by {(origin - self._naming[-1]) / NS:+.1f} s")
             self._naming.clear()
         self._naming.append(origin)
         self._delays.append(delay)
@@ -223,35 +262,33 @@ class Pairing:
         """Whether something known to ``error_ns`` tells one of several pulses in a second from the next."""
         return error_ns <= PHASE * self.period_ns
 
-    def _off_clock(self, opinion: int, kept_ns: int) -> bool:
-        """Whether a pulse whose TAI is ``opinion`` by a well kept system clock lies off that clock's seconds; said in ``why``."""
+    def _off_clock(self, opinion: int, kept_ns: int) -> Refused | None:
+        """The refusal of a pulse whose TAI is ``opinion`` by a well kept system clock and lies off that clock's seconds; None: it does not."""
         off = opinion - _nearest(opinion)
         if abs(off) <= OFF_CLOCK_NS + kept_ns:
-            return False
-        self.refused["off-clock"] += 1
-        self.why = (
+            return None
+        return self.refuse(
+            Refusal.OFF_CLOCK,
             f"its pulses come {abs(off) / 1e6:.0f} ms {'after' if off > 0 else 'before'} the seconds of the system clock, which another "
             f"program keeps within {kept_ns / 1e6:.0f} ms: by all appearance a trailing edge; {OTHER_EDGE}; or that clock is wrong: stop "
-            "what keeps it"
+            "what keeps it",
         )
-        return True
 
-    def _second(self, apparent: int, pulse: int, opinion: int | None) -> int | None:
-        """TAI second that the pulse at raw ``pulse`` marks; None when it cannot be told, with the reason in ``why``. ``apparent``: the
-        pulse's TAI if the label had no delay, ``opinion``: by the system clock."""
+    def _second(self, apparent: int, pulse: int, opinion: int | None) -> int | Refused:
+        """TAI second that the pulse at raw ``pulse`` marks, or why that cannot be told. ``apparent``: the pulse's TAI if the label had no
+        delay, ``opinion``: by the system clock."""
         if self.stated_delay_ns is not None:
             second = _nearest(apparent + self.stated_delay_ns)
             if abs(second - apparent - self.stated_delay_ns) <= AMBIGUOUS_NS:
                 return second
         second = _nearest(apparent)
         if self.alone and -EARLY_NS <= second - apparent < -SPEAKS_AT_ONCE_NS:
-            self.refused["pulse-after-message"] += 1
-            self.why = (
+            return self.refuse(
+                Refusal.PULSE_AFTER_MESSAGE,
                 f"its messages come {(apparent - second) / 1e6:.0f} ms before the pulse, of which one edge is all that reaches us: by all "
                 f"appearance the trailing edge; {OTHER_EDGE}; a receiver that does speak before its pulse: message_delay_ms = "
-                f"{(second - apparent) / 1e6:.0f}"
+                f"{(second - apparent) / 1e6:.0f}",
             )
-            return None
         if -EARLY_NS <= second - apparent <= AMBIGUOUS_NS:
             return second
         if self._numbered is not None and pulse - self._numbered[1] < FIX_TIMEOUT_NS:
@@ -263,16 +300,15 @@ class Pairing:
             if abs(opinion - second) < OPINION_NS and -EARLY_NS <= second - apparent <= LATEST_NS:
                 return second
         late_s = -apparent % NS / NS
-        self.refused["ambiguous-delay"] += 1
-        self.why = (
+        return self.refuse(
+            Refusal.AMBIGUOUS_DELAY,
             f"labels arrive {late_s:.2f} s after a pulse or {1 - late_s:.2f} s before the next: which second it is cannot be told; "
-            "wanted: a right system clock (NTP), another receiver, UBX TIM-TP, or message_delay_ms in the configuration"
+            "wanted: a right system clock (NTP), another receiver, UBX TIM-TP, or message_delay_ms in the configuration",
         )
-        return None
 
-    def _one_of_many(self, tai_ns: int, since_pulse: int, opinion: int | None) -> int | None:
-        """Of several pulses a second: TAI of the one ``since_pulse`` before the label, not always a whole second; None when it cannot be
-        told, with the reason in ``why``. ``opinion``: the pulse's TAI by a system clock that tells."""
+    def _one_of_many(self, tai_ns: int, since_pulse: int, opinion: int | None) -> int | Refused:
+        """Of several pulses a second: TAI of the one ``since_pulse`` before the label, not always a whole second, or why that cannot be
+        told. ``opinion``: the pulse's TAI by a system clock that tells."""
         period = self.period_ns
         delay, unsure = self._known_delay()
         if opinion is not None and (delay is None or not self._tells(unsure)):
@@ -281,22 +317,20 @@ class Pairing:
             if not -EARLY_NS <= delay <= LATEST_NS:
                 delay = None
         if delay is None or not self._tells(unsure):
-            self.refused["which-of-many"] += 1
             known = "is not known" if delay is None else f"is known to {unsure / 1e6:.0f} ms only"
-            self.why = (
+            return self.refuse(
+                Refusal.WHICH_OF_MANY,
                 f"{round(NS / period)} pulses a second: which of them marks the second cannot be told, for the message delay {known}; "
                 "set the receiver's pulse to 1 Hz (configure = true does that for u-blox and MTK), state message_delay_ms, within "
-                f"{PHASE * period / 1e6:.0f} ms, or let NTP keep the system clock"
+                f"{PHASE * period / 1e6:.0f} ms, or let NTP keep the system clock",
             )
-            return None
         turns = round((since_pulse - delay) / period)
         if abs(since_pulse - delay - turns * period) > PHASE * period:
-            self.refused["which-of-many"] += 1
-            self.why = (
+            return self.refuse(
+                Refusal.WHICH_OF_MANY,
                 f"labels arrive {since_pulse % period / 1e6:.0f} ms after one of {round(NS / period)} pulses a second, which does not go "
-                f"with their delay of {delay / 1e6:.0f} ms: correct message_delay_ms, or set the receiver's pulse to 1 Hz"
+                f"with their delay of {delay / 1e6:.0f} ms: correct message_delay_ms, or set the receiver's pulse to 1 Hz",
             )
-            return None
         return tai_ns - turns * period
 
     def _known_delay(self) -> tuple[int | None, float]:
@@ -349,8 +383,7 @@ class Pairing:
         if self._last_label_mono is None:
             self._last_label_mono = edge.at.mono_ns  # a timescale taken over from an earlier run: labels must come soon
         if edge.at.mono_ns - self._last_label_mono > self.fix_timeout_ns:
-            self.refused["no-fix"] += 1
-            self.why = "pulses without a valid fix are not believed"
+            self.refuse(Refusal.NO_FIX, "pulses without a valid fix are not believed")
             return None
         tai_ns = present.tai_at(edge.at.mono_ns)
         period = min(self.period_ns, NS)
@@ -358,8 +391,7 @@ class Pairing:
         self.off_ns = off if abs(off) > min(WRONG_EDGE_NS + present.bound_ns, 0.4 * period) else 0
         self._early_pulses = self._early_pulses + 1 if self.off_ns < 0 and not rivalled else 0
         if self.off_ns and (not rivalled or abs(off) > 0.4 * period):
-            self.refused["off-second"] += 1
-            self.why = self.off_words()
+            self.refuse(Refusal.OFF_SECOND, self.off_words())
             return None
         return self._rounded(edge, tai_ns)
 

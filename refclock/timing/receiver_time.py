@@ -1,28 +1,344 @@
-"""The antenna's cable: by how much it delays the pulse, and who takes that off, the receiver or we; never both.
+"""Labels and pulse edges of one receiver to samples: "at this instant of the oscillator it was so many ns TAI".
 
-Flow: ``[[source]] cable_delay_ns``, whether the receiver confirmed its pulse (refclock.upkeep) -> **cable** -> stamps of the pulse.
-Until a receiver has confirmed it is taken to allow for no cable (u-blox comes with 50 ns: the pulse is that much early for seconds).
+    label -> date possible? -> trusted? -> receiver well? ┐
+    edge -> pulse of a rhythm? ---------> receiver well? -┴-> pairing -> Sample
+
+Flow: ``receiver.session`` or gpsd (values), pulse devices (edges) -> **receiver_time** -> samples, to whoever estimates: the daemon
+(``ppsd.discipline.source``), or a program that hands them to chronyd. What is known besides this receiver comes in with each call
+(``Context``); a leap second that its labels state goes out with the result. Pure.
 """
 
 from __future__ import annotations
 
-from refclock.config import ReceiverSource, Source
-from refclock.sample import Instant
+from collections import Counter
+from dataclasses import dataclass, field
+
+from refclock.config import AUTO, GpsdSource, ReceiverSource
+from refclock.sample import (
+    NS,
+    Edge,
+    EdgeKind,
+    FixMode,
+    HealthReport,
+    Instant,
+    LeapNotice,
+    ReceiverValue,
+    Sample,
+    Sawtooth,
+    SecondLabel,
+    SkyView,
+)
+from refclock.timescales import DAY_S, LeapTable
+from refclock.timing.health import Health
+from refclock.timing.pairing import DEFAULT_DELAY_UNCERTAINTY_NS, FIX_TIMEOUT_NS, Pairing, Present, Refusal, Refused
+from refclock.timing.pulses import PulseReport, Rhythm
+from refclock.timing.trust import SecondTrust, Verdict, floor_s, impossible
+
+SAWTOOTH_NS = 1500 * 1_000_000
+"""ns; a quantisation error (TIM-TP) that is older belongs to an earlier pulse."""
+SAWTOOTH_LIMIT_NS = 1000.0
+"""ns; a larger quantisation error is nonsense (u-blox clocks tick every 21 ns)."""
+FRESH_NS = 3 * NS
+"""ns without a pulse before a source of one pulse a second counts as silent."""
+PULSE_BIAS_US = 15.0
+"""us of latency allowed while nothing tells how the pulse is stamped: a Raspberry Pi takes 5 to 12 us to serve the interrupt."""
+GPSD_PULSE_NS = 100_000.0
+"""ns of latency allowed for gpsd's pulses: it may stamp in user space, after TIOCMIWAIT woke it, 30 to 95 us late on a motherboard port."""
+NO_DATE = "the receiver has a fix but sends no date: switch on RMC or ZDA (or NAV-PVT)"
 
 
-class Cable:
-    """One source's. ``delay_ns``: positive, the cable makes the pulse late; ``told``: the receiver allows for it."""
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What is known besides this receiver when something of it arrives.
 
-    def __init__(self, config: Source) -> None:
-        self.delay_ns = (config.cable_delay_ns or 0) if isinstance(config, ReceiverSource) and config.pps else 0
-        self.told = False
+    ``table``: leap seconds in force. ``present``: the served timescale, None without one. ``own_labels``: the timescale was made from this
+    receiver's labels, so it cannot measure their delay. ``rivalled``: it was made from another source, so selection judges pulses off its
+    seconds. ``kept_error_ns``: within what another program keeps the system clock; None when none does.
+    """
 
-    def taken_off(self, at: Instant) -> Instant:
-        """When the pulse would have come without the cable."""
-        return at if self.told else at.shifted(-self.delay_ns)
+    table: LeapTable = field(default_factory=LeapTable)
+    present: Present | None = None
+    own_labels: bool = False
+    rivalled: bool = False
+    kept_error_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedDelay:
+    """A message delay learned in an earlier run: median and spread in ms; line time of a byte (ns) on the line where it was learned."""
+
+    delay_ms: float
+    spread_ms: float | None
+    byte_ns: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a value: the pulses that a label numbered, oldest first; the label itself as a coarse sample; a leap second that may be
+    believed."""
+
+    pulses: list[Sample] = field(default_factory=list)
+    label: Sample | None = None
+    notice: LeapNotice | None = None
+
+
+class ReceiverTime:
+    """One receiver's time.
+
+    ``not_before_s``: no true date is before it (POSIX). ``saved_s``: POSIX second that an earlier run knew; None without. ``battery_ns``:
+    the battery clock (POSIX ns) minus raw time; None without one, or when another program keeps the system clock. ``delay``: learned
+    earlier.
+    """
+
+    def __init__(
+        self,
+        config: ReceiverSource | GpsdSource,
+        not_before_s: int,
+        *,
+        saved_s: int | None = None,
+        battery_ns: int | None = None,
+        delay: LearnedDelay | None = None,
+    ) -> None:
+        self.config = config
+        self._not_before_s, self._saved_s, self._battery_ns = not_before_s, saved_s, battery_ns
+        self._learned = delay
+        self.earliest_s = floor_s(not_before_s, saved_s)
+        self.trust = SecondTrust(system_clock=True)
+        self.verdict = Verdict(False, "waiting for the receiver's first valid second", 0.0)
+        self.health = Health()
+        self.sky: SkyView | None = None
+        self.rhythm = Rhythm(None if config.edge == "auto" else EdgeKind(config.edge))
+        self.labels = self.pulses = 0
+        self.place_ns = self.label_mono_ns = 0
+        """The last label: what it named minus when it came (ns), and when it came."""
+        self.named_s = not_before_s
+        """POSIX second that the last label named."""
+        self.waiting_since_ns: int | None = None
+        """Raw time of the first trusted label since the start or since ``forget``."""
+        self.has_pulse = config.pps not in ("", AUTO)
+        self.cable_told = False
+        """Whether the receiver allows for the antenna cable's delay. Until it confirms that, it is taken to allow for none."""
+        self._byte_ns = 0
+        self._spoke = "NMEA"
+        self._pulse_mono_ns = 0
+        self._sawtooth: Sawtooth | None = None
+        self._reported_ns = 0.0
+        self._pulse_told = ("", False, 0)
+        self.stamped_by("", PULSE_BIAS_US)
+        self.forget()
+
+    def forget(self) -> None:
+        """Number seconds from nothing: the second was wrong."""
+        config, learned = self.config, self._learned
+        stated = config.message_delay_ms
+        delay = stated if stated is not None else learned.delay_ms if learned is not None else None
+        uncertainty = config.message_delay_uncertainty_ms
+        if uncertainty is None and stated is None and learned is not None:
+            uncertainty = learned.spread_ms
+        self.pairing = Pairing(
+            None if delay is None else round(delay * 1e6),
+            DEFAULT_DELAY_UNCERTAINTY_NS if uncertainty is None else round(uncertainty * 1e6),
+            round(config.pulse_without_fix_s * NS),
+        )
+        self._delay_unchecked = stated is None and delay is not None
+        self.waiting_since_ns = None
+        if self.rhythm.period_ns:
+            self.pairing.rhythm(self.rhythm.period_ns, self.rhythm.alone)
+
+    def lost(self) -> None:
+        """The device is gone: a half-finished numbering goes with it; what was learned stays."""
+        self.cable_told = False
+        self.health = Health()
+        self.sky = None
+        self.pairing.lost()
+
+    def stamped_by(self, how: str, bias_us: float) -> None:
+        """Pulses are stamped ``how`` (for people), up to ``bias_us`` late; a latency that the configuration states takes precedence."""
+        stated = self.config.pps_bias_us
+        self.bias_ns = (bias_us if stated is None else stated) * 1e3
+        self.bias_how = how if stated is None else "as configured"
+
+    # ---- what arrives ------------------------------------------------------------------------------------------------------------
+
+    def take(self, value: ReceiverValue, byte_ns: int, context: Context) -> Outcome:
+        """Whatever the receiver said. ``byte_ns``: line time of a byte, 0: unknown."""
+        match value:
+            case SecondLabel():
+                return self.label(value, byte_ns, context)
+            case SkyView():
+                self.sky = value
+                self.health.sky(value)
+            case HealthReport():
+                self.health.report(value)
+            case Sawtooth():
+                self._sawtooth = value
+                if value.utc_ns is not None and self.verdict.trusted:
+                    self.pairing.announced(context.table.utc_to_tai_ns(value.utc_ns), value.at)
+            case LeapNotice():
+                self.trust.notice(value)
+                if self.verdict.trusted:
+                    return Outcome(notice=value)
+        return Outcome()
+
+    def label(self, label: SecondLabel, byte_ns: int, context: Context) -> Outcome:
+        """A valid label. One that is not trusted yet goes no further."""
+        self.labels += 1
+        self._byte_ns = byte_ns
+        self.place_ns, self.label_mono_ns = label.utc_ns - label.at.mono_ns, label.at.mono_ns
+        self._spoke = "UBX" if label.sentence.startswith("NAV") else "gpsd" if label.sentence == "TPV" else "NMEA"
+        self.named_s = label.utc_ns // NS
+        battery_s = None if self._battery_ns is None else (self._battery_ns + label.at.mono_ns) // NS
+        wrong = impossible(label, self._not_before_s, self._saved_s, battery_s)
+        if wrong:
+            self.verdict = Verdict(False, wrong, 0.0)
+            return Outcome()
+        self.verdict = self.trust.judge(label)
+        notice, table = None, context.table
+        if label.second_60 and self.verdict.trusted:  # an NMEA receiver's only way to announce it
+            notice = LeapNotice(None, 1, (self.named_s // DAY_S + 1) * DAY_S, label.at)
+        tai_ns = table.utc_to_tai_ns(label.utc_ns, label.second_60)
+        if self.health.blocked(label.at.mono_ns):
+            self.pairing.refused[Refusal.DOUBTFUL_RECEIVER] += 1
+            return Outcome(notice=notice)
+        if self._delay_unchecked:  # learned in an earlier run: for this line?
+            self._delay_unchecked = False
+            if self._learned is None or self._learned.byte_ns != byte_ns:
+                self.pairing.assume_nothing()
+        present = context.present
+        if not self.verdict.trusted:
+            if present is not None and self.pairing.confirms(tai_ns, label.at, present):
+                self.trust.confirm("the served time names the same second")
+            return Outcome(notice=notice)
+        if self.waiting_since_ns is None:
+            self.waiting_since_ns = label.at.mono_ns
+        clock_ns = table.utc_to_tai_ns(label.at.real_ns) - label.at.mono_ns
+        out = self.pairing.label(tai_ns, label.at, present, clock_ns, not context.own_labels, kept_ns=context.kept_error_ns)
+        if isinstance(out, Refused):
+            return Outcome(notice=notice)
+        bias_ns = self.pulse_bias_ns
+        pulses = [Sample(s.at, s.tai_ns, s.uncertainty_ns, bias_ns) for s in out.pulses]
+        return Outcome(pulses, out.label, notice)
+
+    def pulse(self, edge: Edge, context: Context) -> list[Sample]:
+        """An edge. The samples of the pulses that became known by it and that the timescale numbers, oldest first; pulses that labels must
+        number come out of ``label``."""
+        if not self.has_pulse:  # gpsd reports pulses although none was configured
+            self.has_pulse, self._reported_ns = True, GPSD_PULSE_NS + edge.uncertainty_ns
+        pulses = self.rhythm.accept(edge)
+        if not pulses:
+            return []
+        self.pairing.rhythm(self.rhythm.period_ns, self.rhythm.alone)
+        return [sample for pulse in pulses if (sample := self._pulse(pulse, context)) is not None]
+
+    def _pulse(self, edge: Edge, context: Context) -> Sample | None:
+        """A pulse of the rhythm."""
+        self.pulses += 1
+        self._pulse_mono_ns = edge.at.mono_ns
+        at = self._corrected(edge.at)
+        if self.health.blocked(edge.at.mono_ns):
+            self.pairing.refuse(Refusal.DOUBTFUL_RECEIVER, "the receiver is well again: waiting for its next second")
+            return None
+        contradiction = self.rhythm.contradiction()
+        if contradiction and not context.rivalled:
+            self.pairing.refuse(Refusal.WRONG_EDGE, contradiction)
+            return None
+        sample = self.pairing.edge(Edge(at, edge.kind, edge.sequence, edge.uncertainty_ns), context.present, context.rivalled)
+        self.rhythm.off_by(self.pairing.off_ns)
+        return None if sample is None else Sample(sample.at, sample.tai_ns, sample.uncertainty_ns, self.pulse_bias_ns)
+
+    def _corrected(self, at: Instant) -> Instant:
+        """When the pulse would have come without its quantisation error and without the antenna's cable."""
+        saw, self._sawtooth = self._sawtooth, None
+        if saw is not None and abs(saw.error_ns) < SAWTOOTH_LIMIT_NS and at.mono_ns - saw.at.mono_ns < SAWTOOTH_NS:
+            at = at.shifted(-round(saw.error_ns) if self.rhythm.period_ns == NS else 0)
+        return at if self.cable_told else at.shifted(-self._cable_ns)
 
     @property
-    def words(self) -> str:
-        """Who takes it off; "" when there is nothing to take off."""
-        who = "the receiver takes it off" if self.told else "taken off here, for the receiver was not told"
-        return f"antenna cable {self.delay_ns} ns: {who}" if self.delay_ns else ""
+    def _cable_ns(self) -> int:
+        """Delay of the antenna's cable, ns; positive: it makes the pulse late."""
+        config = self.config
+        return (config.cable_delay_ns or 0) if isinstance(config, ReceiverSource) and config.pps else 0
+
+    # ---- how it stands -----------------------------------------------------------------------------------------------------------
+
+    @property
+    def pulse_bias_ns(self) -> float:
+        """Systematic error allowed for a pulse: its stamping, its way through gpsd, a fix without height."""
+        return self.bias_ns + self._reported_ns + self.health.extra_ns
+
+    @property
+    def shown_bias_us(self) -> float | None:
+        """How late pulses may be stamped, us; None without pulses."""
+        return (self.bias_ns + self._reported_ns) / 1e3 if self.has_pulse else None
+
+    @property
+    def fresh_ns(self) -> int:
+        """How long a pulse counts: three seconds, or half a period beyond the next but one."""
+        return max(FRESH_NS, 5 * self.rhythm.period_ns // 2)
+
+    @property
+    def contradicts(self) -> bool:
+        """Its labels have said for long that the numbering is wrong."""
+        return self.pairing.contradicts
+
+    @property
+    def refused(self) -> Counter[str]:
+        """Labels and pulses that were not used, by reason (``pairing.Refusal``)."""
+        return self.pairing.refused
+
+    @property
+    def spoken_delay(self) -> str:
+        """The measured message delay in words; "" while it is not measured."""
+        return self.pairing.delay_words(self._spoke)
+
+    @property
+    def cable_words(self) -> str:
+        """Who takes the cable's delay off, the receiver or we; "" when none is configured."""
+        who = "the receiver takes it off" if self.cable_told else "taken off here, for the receiver was not told"
+        return f"antenna cable {self._cable_ns} ns: {who}" if self._cable_ns else ""
+
+    def report(self) -> PulseReport | None:
+        """What the pulses are worth; None before the first edge."""
+        return self.rhythm.report(self.pairing.doubt())
+
+    def pulse_news(self) -> str:
+        """What the log should say of the pulses, once: another rate, another doubt about which edge or second they are; "" for nothing."""
+        off = (self.pairing.off_ns > 0) - (self.pairing.off_ns < 0)
+        contradiction = self.rhythm.contradiction()
+        now = (self.rhythm.changed, bool(contradiction), off)
+        if now == self._pulse_told:
+            return ""
+        self._pulse_told = now
+        return contradiction or self.pairing.off_words() or self.rhythm.changed or "its pulses are in phase again"
+
+    def learned_delay(self) -> LearnedDelay | None:
+        """The message delay for the next start; None while it is not measured."""
+        if not self.pairing.delay_learned:
+            return None
+        delay, spread = self.pairing.delay_ns()
+        return LearnedDelay(delay / 1e6, max(spread / 1e6, 5.0), self._byte_ns)
+
+    def why(self, now_mono_ns: int, advice: str) -> str:
+        """Why it gives no time, in plain words. ``advice``: what to do about a receiver whose protocol is not understood; "" for none."""
+        if not self.labels and advice:
+            return advice
+        if not self.labels and self.sky is not None and self.sky.mode is not FixMode.NONE and not self.verdict.held_s:
+            return NO_DATE
+        if self.sky is not None and self.sky.mode is FixMode.NONE and not self.verdict.trusted:
+            seen = len(self.sky.satellites)
+            return f"no fix yet, {self.sky.used} of {seen} satellites used" if seen else "no fix yet, no satellites seen"
+        doubt = self.health.blocked(now_mono_ns)
+        if doubt:
+            return doubt
+        silent_s = (now_mono_ns - self.label_mono_ns) / NS
+        if self.labels and silent_s * NS > FIX_TIMEOUT_NS:
+            return f"no valid second from the receiver for {silent_s:.0f} s: is the antenna covered or off?"
+        if not self.verdict.trusted:
+            return self.verdict.why
+        if not self.has_pulse:
+            return "timing its messages"
+        if self.rhythm.why() or not self.pulses:
+            return self.rhythm.why() or "waiting for pulses"
+        if now_mono_ns - self._pulse_mono_ns > self.fresh_ns:
+            return f"no pulse for {(now_mono_ns - self._pulse_mono_ns) / NS:.0f} s: check the wire and the receiver's pulse setting"
+        return self.pairing.why

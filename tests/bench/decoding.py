@@ -17,10 +17,12 @@ from refclock_sim.receiver.output import MODELS
 from refclock_sim.receiver.output import Receiver as SimReceiver
 
 from ppsd.discipline.leap import LeapKeeper
-from ppsd.discipline.source import Source
-from refclock.config import ReceiverSource
+from ppsd.discipline.source import ReceiverSource
+from refclock import config
+from refclock.protocols.stream import ReceiverStream
 from refclock.sample import NS, Instant
 from refclock.timescales import LeapTable
+from refclock.timing.receiver_time import Context
 
 LIMIT_PERCENT = 3.0
 CYCLES, RATE = 2000, 10
@@ -31,12 +33,14 @@ def percent(kind: str) -> tuple[float, int]:
     """(CPU in % of a core, bytes a second)."""
     receiver = SimReceiver(replace(MODELS[kind], baud=0), Gnss(1, UTC0 + 37, LeapTable(), fix_s=0, visible=40), 1, 0)
     cycles = [[chunk.data for chunk in receiver.cycle(UTC0 + k + 37)] for k in range(CYCLES)]
-    source, leaps = Source(ReceiverSource(name="gps0", device="/dev/x"), UTC0 - 10**7, {}), LeapKeeper()
+    stream, leaps = ReceiverStream(UTC0 - 10**7), LeapKeeper()
+    source = ReceiverSource(config.ReceiverSource(name="gps0", device="/dev/x"), UTC0 - 10**7, {})
     began = time.process_time()
     for k, chunks in enumerate(cycles):
         for i, data in enumerate(chunks):
             at = k * NS // RATE + i * 1_000_000
-            source.received(data, Instant(UTC0 * NS + at, 10**12 + at), 86_806, leaps, None)
+            values = stream.feed(data, Instant(UTC0 * NS + at, 10**12 + at), 86_806)
+            source.reported(values, 86_806, leaps, Context())
     spent = time.process_time() - began
     return 100 * spent / (CYCLES / RATE), sum(len(d) for chunks in cycles for d in chunks) * RATE // CYCLES
 

@@ -20,7 +20,7 @@ from ppsd.config.tables import Config
 from refclock.devices.ports import Port
 from refclock.devices.scan import Found
 from refclock.kernel.host import Host
-from refclock.receiver.autobaud import Verdict
+from refclock.receiver.autobaud import Identification
 
 PATIENCE_S = 30.0
 NOT_BEFORE_S = 1_700_000_000
@@ -93,7 +93,7 @@ def test_apply_keeps_what_was_configured(processes: Processes, tmp_path: Path) -
     (machine / "dev/ttyUSB0").symlink_to(port.path)
     config = tmp_path / "refclock.toml"
     config.write_text("# mine\n[server]\nthreads = 3\n", encoding="utf-8")
-    found = [Found(port, Verdict("NMEA", 9600), "/dev/pps0")]
+    found = [Found(port, Identification("NMEA", 9600), "/dev/pps0")]
     assert blocks(found).startswith('[[source]]\ntype = "receiver"')
     out = io.StringIO()
     host = _only(port, machine)

@@ -12,9 +12,9 @@ from refclock_sim.receiver.output import MODELS, MS, Receiver
 from refclock_sim.receiver.ubx import frame
 
 from refclock.protocols.framing import Framer
-from refclock.receiver.commands import Configurator, Result
+from refclock.receiver.commands import CommandQueue, Result
 from refclock.receiver.configure import plan
-from refclock.receiver.profile import Intent, PulseIntent, TimeBase
+from refclock.receiver.profile import PulseProfile, TimeBase, TimingProfile
 from refclock.sample import NS, Instant
 from refclock.timescales import LeapTable
 
@@ -24,16 +24,18 @@ IDENTITY = {
     "ublox9": "u-blox ZED-F9T EXT CORE 1.00 (3fda8e) hardware 00190000",
     "mtk": "PMTK705,AXN_2.31_3339_13101700,5632,PA6H,1.0",
 }
-WANTED = Intent(pulse=PulseIntent(width_ms=20, rising=False, cable_delay_ns=73), stationary=True, time_base=TimeBase.GNSS, save=True)
+WANTED = TimingProfile(
+    pulse=PulseProfile(width_ms=20, rising=False, cable_delay_ns=73), stationary=True, time_base=TimeBase.GNSS, save=True
+)
 
 
 def simulated(model: str) -> Receiver:
     return Receiver(MODELS[model], Gnss(7, TAI0, LeapTable(), fix_s=0), 7)
 
 
-def configured(receiver: Receiver, identity: str, intent: Intent, second: int = TAI0) -> tuple[dict[str, Result], int]:
+def configured(receiver: Receiver, identity: str, intent: TimingProfile, second: int = TAI0) -> tuple[dict[str, Result], int]:
     """The dialogue over the paced line, among what the receiver says anyway; the results and the second at which it ended."""
-    talk, framer = Configurator(plan(identity, intent)), Framer()
+    talk, framer = CommandQueue(plan(identity, intent)), Framer()
     line: list[tuple[int, bytes]] = []
     for tai_s in range(second, second + 100):
         line += [(tai_s * NS + chunk.offset_ns, chunk.data) for chunk in receiver.cycle(tai_s)]

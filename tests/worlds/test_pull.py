@@ -17,7 +17,7 @@ from ppsd.discipline.engine import Engine
 from ppsd.discipline.events import Note, Sampled, SourceFound
 from ppsd.snapshot import Mode
 from refclock.config import ShmSource
-from refclock.sample import NS, Instant, Leap, Sample, SourceId
+from refclock.sample import NS, ForeignSample, Instant, SourceId
 from refclock.timescales import LeapTable
 
 RAW0, TAI0 = 5_000 * NS, 1_800_000_037 * NS
@@ -60,7 +60,9 @@ def run(noises: list[Noise], pulls_ns: list[float], length_s: int, seed: int = 1
         for i, name in enumerate(names):
             stamp = raw + round(errors[i].late_ns(k, raw) - pulls_ns[i] * max(0, k - BEGIN_S)) + i * 1_000_000
             at = Instant(REAL0 + stamp, stamp)
-            effects += engine.handle(Sampled(name, Sample(at, TAI0 + k * NS + i * 1_000_000, 0, Leap.NORMAL), at.shifted(20_000)))
+            effects += engine.handle(
+                Sampled(name, ForeignSample(at, LeapTable().tai_to_utc_ns(TAI0 + k * NS + i * 1_000_000) - at.real_ns), at.shifted(20_000))
+            )
         seen.notes += [(k, e.event, str(e.fields.get("source", ""))) for e in effects if isinstance(e, Note)]
         raw += round(NS * (1 + crystal.advance()))
         if engine.timescale.estimate is not None:

@@ -22,7 +22,7 @@ from ppsd.config.tables import ClockConfig, Config
 from ppsd.discipline.engine import Engine
 from ppsd.discipline.events import LeapFileRead, Sampled, SourceFound, TemperatureRead
 from refclock.config import ShmSource
-from refclock.sample import NS, Instant, Leap, Sample, SourceId
+from refclock.sample import NS, ForeignSample, Instant, SourceId
 from refclock.timescales import LeapTable
 from refclock_sim.models.noise import (
     Busy,
@@ -219,7 +219,8 @@ def run(
         if not quiet and not (scenario.missing and lost() < scenario.missing):
             stamp = raw + round(late)
             at = Instant(real_ns + stamp, stamp)
-            engine.handle(Sampled(SOURCE, Sample(at, tai, 0, Leap.NORMAL), at.shifted(NOTICE_NS)))
+            offset_ns = table.tai_to_utc_ns(tai) - at.real_ns
+            engine.handle(Sampled(SOURCE, ForeignSample(at, offset_ns), at.shifted(NOTICE_NS)))
             now = stamp + NOTICE_NS
             if scale.estimate is not None and late > -NS / 2:
                 _judge(course, k, scale.tai_at(now) - tai - (now - raw), scale.bound_ns(now))

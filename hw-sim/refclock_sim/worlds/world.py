@@ -24,10 +24,11 @@ from ppsd.discipline.events import (
     ClockStepped,
     Effect,
     LeapFileRead,
+    LineSeen,
     Note,
     Publish,
     Pulsed,
-    Received,
+    Reported,
     SourceFound,
     SourceLost,
     TemperatureRead,
@@ -36,6 +37,7 @@ from ppsd.discipline.events import (
 from ppsd.serve.ntp_server import PacketPath
 from ppsd.snapshot import Mode
 from refclock.config import ReceiverSource
+from refclock.receiver.session import ReceiverSession
 from refclock.sample import NS, Edge, EdgeKind, Instant, SourceId
 from refclock.timescales import NTP_UNIX_S, LeapTable
 from refclock_sim.models.pulse import PulseError
@@ -112,11 +114,16 @@ class World:
         config = Config(clock=clock, sources=(source,))
         at = self._instant(0)
         self.engine = Engine(config, scenario.state, at, simulated=False, version="world", pid=0)
+        self._session = self._open(at)
         self._path: PacketPath | None = None
         self._effects(self.engine.handle(LeapFileRead(self._table, "the world's table", at)))
         self._effects(self.engine.handle(SourceFound(GPS, "simulated receiver", at)))
         self._errors: list[float] = []
         self._bounds: list[float] = []
+
+    def _open(self, at: Instant) -> ReceiverSession:
+        """The receiver's line, opened anew."""
+        return ReceiverSession(at.mono_ns, self.engine.earliest_s, baud=9600)
 
     # ---- clocks ------------------------------------------------------------------------------------------------------------------
 
@@ -200,7 +207,8 @@ class World:
         if kind == "packet":
             self._ask(k, into)
         elif kind == "bytes" and isinstance(payload, bytes):
-            self._effects(engine.handle(Received(GPS, payload, at, self._receiver.byte_ns)))
+            byte_ns = self._receiver.byte_ns
+            self._effects(engine.handle(Reported(GPS, tuple(self._session.feed(payload, at, byte_ns)), at, byte_ns)))
         elif kind == "edge" and isinstance(payload, EdgeKind):
             self._effects(engine.handle(Pulsed(GPS, Edge(at, payload, k), at.shifted(EDGE_NOTICE_NS))))
         elif kind == "thermometer" and self._board is not None:
@@ -210,6 +218,7 @@ class World:
         elif kind == "tick":
             kept_ms = self.scenario.start.clock_kept_ms
             self._effects(engine.handle(Ticked(at, None if kept_ms is None else round(kept_ms * 1e6))))
+            self._effects(engine.handle(LineSeen(GPS, self._session.status(), at)))
             if engine.mode is Mode.TRACK and self.outcome.locked_after_s is None:
                 self.outcome.locked_after_s = float(k + 1)
             self.outcome.held_over = self.outcome.held_over or engine.mode is Mode.HOLDOVER
@@ -221,6 +230,7 @@ class World:
             self._era += 1
             self._effects(engine.handle(ClockStepped(by, self._instant(into))))
         elif kind == "lost":
+            self._session = self._open(at)
             self._effects(engine.handle(SourceLost(GPS, "unplugged", at)))
         elif kind == "found":
             self._effects(engine.handle(SourceFound(GPS, "simulated receiver", at)))

@@ -9,11 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 
-import ppsd.clock.sources
+import ppsd.clock.pulses
 from ppsd.cli import run as foreground
 from ppsd.cli.run import Run, make_run_directory
 from ppsd.clock.discovery import DEFAULT
-from ppsd.clock.sources import PulseInputs
+from ppsd.clock.pulses import PulseInputs
 from ppsd.config.file import read
 from ppsd.config.tables import Config
 from ppsd.discipline.events import PulseFound
@@ -169,7 +169,7 @@ def test_whether_a_pulse_comes_over_usb_is_asked_of_its_driver(tmp_path: Path, m
         entry.mkdir(parents=True)
         (entry / "name").write_text(name + "\n")
         (entry / "path").write_text(tty + "\n")
-    monkeypatch.setattr(ppsd.clock.sources, "open_pulse", lambda path, clock, wake: SimpleNamespace(stamping=BY_KERNEL))
+    monkeypatch.setattr(ppsd.clock.pulses, "open_pulse", lambda path, clock, wake: SimpleNamespace(stamping=BY_KERNEL))
     sources = [ReceiverSource(name=f"gps{n}", device=f"/dev/tty{n}", pps=f"/dev/pps{n}") for n in range(4)]
     sources.append(ReceiverSource(name="gps4", device="/dev/tty4", pps="/dev/pps0", pps_over_usb=True))
     clock = LocalClock()

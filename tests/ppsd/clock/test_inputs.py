@@ -16,7 +16,7 @@ from refclock_sim.ports.plug import Machine
 from refclock_sim.receiver.gnss import Gnss
 from refclock_sim.receiver.output import MODELS, Receiver
 
-import ppsd.clock.sources
+import ppsd.clock.pulses
 import refclock.devices.pps
 from ppsd.clock.discovery import FILE_NAME
 from ppsd.clock.inputs import Inputs
@@ -49,7 +49,7 @@ class Daemon:
         self.told: dict[str, str] = {}
         self._poll, self._readers = select.poll(), dict[int, Callable[[], None]]()
         self._ticked_s = 0
-        self.inputs = Inputs(config, machine.clock, self.engine, self, machine)
+        self.inputs = Inputs(config, machine.clock, self.engine.earliest_s, self, machine)
 
     def listen(self, fd: int, reader: Callable[[], None]) -> None:
         self._readers[fd] = reader
@@ -283,7 +283,7 @@ def test_a_hub_is_reset(machine: Machine, tmp_path: Path, monkeypatch: pytest.Mo
     """Line and pulse vanish together and come back under other numbers: both are taken again, each time, and nothing is left open."""
     monkeypatch.setattr(refclock.devices.pps, "PpsDevice", lambda path: Pulses(machine, path))
     monkeypatch.setattr(
-        ppsd.clock.sources, "open_pulse", lambda path, clock, nudge: PpsThread(str(machine.directory / Path(path).name), clock, nudge)
+        ppsd.clock.pulses, "open_pulse", lambda path, clock, nudge: PpsThread(str(machine.directory / Path(path).name), clock, nudge)
     )
     daemon = Daemon(machine, tmp_path / "state")
     source = daemon.engine.sources[GPS0]

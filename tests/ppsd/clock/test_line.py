@@ -17,8 +17,9 @@ from refclock_sim.receiver.gnss import Gnss
 from ppsd.clock.sources import Line
 from ppsd.config.tables import Config
 from ppsd.discipline.engine import Engine
-from ppsd.discipline.events import Configured, Received
-from refclock.config import ReceiverSource
+from ppsd.discipline.events import Configured, Reported
+from ppsd.discipline.source import ReceiverSource
+from refclock import config
 from refclock.kernel.clocks import LocalClock
 from refclock.sample import NS, SourceId
 from refclock.timescales import LeapTable
@@ -31,11 +32,10 @@ def test_a_receiver_is_set_up_over_its_line(configure: bool) -> None:
     os.set_blocking(master, False)
     tai_s = int(datetime.now(UTC).timestamp()) + 37
     sim = simulation.Receiver(simulation.MODELS["ublox8-nmea"], Gnss(7, tai_s, LeapTable(), fix_s=0), 7)
-    source = ReceiverSource(name="gps", device=os.ttyname(slave), baud=9600, pps="", configure=configure)
+    source = config.ReceiverSource(name="gps", device=os.ttyname(slave), baud=9600, pps="", configure=configure)
     clock = LocalClock()
-    config = Config(sources=(source,))
-    engine = Engine(config, {}, clock.now(), simulated=True, version="test", pid=1)
-    line = Line(source, clock, engine)
+    engine = Engine(Config(sources=(source,)), {}, clock.now(), simulated=True, version="test", pid=1)
+    line = Line(source, clock, engine.earliest_s)
     seen: list[Configured] = []
     written = b""
     try:
@@ -45,7 +45,7 @@ def test_a_receiver_is_set_up_over_its_line(configure: bool) -> None:
                 while select.select([line.fileno()], [], [], 0.02)[0]:
                     for event in line.read():
                         engine.handle(event)
-                        assert isinstance(event, Received | Configured)
+                        assert isinstance(event, Reported | Configured)
                         seen += [event] if isinstance(event, Configured) else []
                 line.tick(clock.now())
                 time.sleep(0.005)
@@ -75,10 +75,11 @@ def test_the_daemon_finds_speed_and_format_and_follows_a_change(baud: int, bits:
     sim.bits = bits
     wire = Wire(sim, tai_s, begin_ns=2 * NS + NS // 3, listens=False)
     clock = SimulatedClock(wire.now)
-    source = ReceiverSource(name="gps", device=os.ttyname(slave), pps="", configure=False)
+    source = config.ReceiverSource(name="gps", device=os.ttyname(slave), pps="", configure=False)
     engine = Engine(Config(sources=(source,)), {}, clock.now(), simulated=True, version="test", pid=1)
-    line = Line(source, clock, engine)
-    receiver = engine.sources[SourceId("gps")].receiver
+    line = Line(source, clock, engine.earliest_s)
+    receiver = engine.sources[SourceId("gps")]
+    assert isinstance(receiver, ReceiverSource)
 
     def run(until: Callable[[], bool], limit_s: float) -> float:
         began = wire.now
@@ -94,11 +95,11 @@ def test_the_daemon_finds_speed_and_format_and_follows_a_change(baud: int, bits:
         return (wire.now - began) / NS
 
     try:
-        assert run(lambda: receiver.labels > 0, 8.0) < 8
+        assert run(lambda: receiver.time.labels > 0, 8.0) < 8
         assert run(lambda: str(baud) in line.what, 2.0) < 2
         sim.baud = 38400
-        so_far = receiver.labels
-        assert run(lambda: receiver.labels > so_far + 2, 20.0) < 20
+        so_far = receiver.time.labels
+        assert run(lambda: receiver.time.labels > so_far + 2, 20.0) < 20
         run(lambda: "38400" in line.what, 2.0)
         assert "at 38400 baud" in line.what
     finally:

@@ -6,8 +6,8 @@ import errno
 
 import pytest
 
-import ppsd.clock.sources
-from ppsd.clock.sources import PulseInputs
+import ppsd.clock.pulses
+from ppsd.clock.pulses import PulseInputs
 from ppsd.discipline.events import Pulsed, PulseFound
 from refclock.config import ReceiverSource, SockSource
 from refclock.devices.pps import BY_KERNEL, EdgeQueue
@@ -42,7 +42,7 @@ def test_a_pulse_device_comes_fails_and_comes_again(monkeypatch: pytest.MonkeyPa
             raise wire
         return wire
 
-    monkeypatch.setattr(ppsd.clock.sources, "open_pulse", opened)
+    monkeypatch.setattr(ppsd.clock.pulses, "open_pulse", opened)
     sources = (ReceiverSource(name="roof", device="/dev/x", pps="/dev/pps3"), SockSource(name="lab", path="/run/x"))
     inputs = PulseInputs(sources, clock, lambda: None, lambda what, why: said.append((what, why)), host=Host())
     now = clock.now().mono_ns

@@ -1,4 +1,4 @@
-"""A source on the way from bytes to samples: what it learns, saves, and refuses."""
+"""Sources on the way from what a receiver says to samples: what they learn, save, and refuse."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ import pytest
 
 from ppsd.config.tables import ClockConfig, Config
 from ppsd.discipline.engine import Engine
-from ppsd.discipline.events import Note, Pulsed, Received, SourceFound, Ticked
+from ppsd.discipline.events import Note, Pulsed, Reported, SourceFound, Ticked
 from ppsd.discipline.leap import LeapKeeper
-from ppsd.discipline.source import GPSD_PULSE_NS, Source
+from ppsd.discipline.source import ReceiverSource, SampleSource
 from ppsd.faces.text import sources_in_words
 from ppsd.snapshot import Mode
-from refclock.config import GpsdSource, ReceiverSource, ShmSource
+from refclock import config
+from refclock.config import GpsdSource, ShmSource
 from refclock.protocols.framing import nmea_checksum
-from refclock.sample import NS, Antenna, Edge, EdgeKind, HealthReport, Instant, Leap, Sample, SecondLabel, SourceId
+from refclock.protocols.stream import ReceiverStream
+from refclock.sample import NS, Antenna, Edge, EdgeKind, ForeignSample, HealthReport, Instant, Sample, SecondLabel, SourceId
 from refclock.timescales import DAY_S
 from refclock.timing.pairing import Present
+from refclock.timing.receiver_time import GPSD_PULSE_NS, Context
 
 UTC0 = 1_798_761_600 - 3600  # an hour before 2027
 MONO0 = 5_000 * NS
 RIGHT = Present(MONO0, (UTC0 + 37) * NS, 0.0, 1000.0)
-MOUSE = ReceiverSource(name="gps0", device="/dev/x", pps="")
+MOUSE = config.ReceiverSource(name="gps0", device="/dev/x", pps="")
 BYTE_NS = 1_041_666
 
 
@@ -37,6 +40,18 @@ def label(s: int, delay_s: float) -> SecondLabel:
     return SecondLabel((UTC0 + s) * NS, at(s + delay_s), "RMC")
 
 
+def labelled(source: ReceiverSource, label: SecondLabel, leaps: LeapKeeper, present: Present | None, own: bool = False) -> list[Sample]:
+    return source.reported((label,), 0, leaps, Context(present=present, own_labels=own))
+
+
+def pulsed(source: ReceiverSource, edge: Edge) -> Sample | None:
+    return source.pulsed(edge, Context(present=RIGHT))
+
+
+def sampled(source: SampleSource, at: Instant, utc_s: int) -> None:
+    source.sampled(ForeignSample(at, utc_s * NS - at.real_ns), LeapKeeper(), None, None)
+
+
 def rmc(s: int) -> bytes:
     of_day = (UTC0 + s) % DAY_S
     body = f"GPRMC,{of_day // 3600:02d}{of_day // 60 % 60:02d}{of_day % 60:02d},A,5130.0,N,00000.0,E,0,0,311226,,,A"
@@ -46,93 +61,91 @@ def rmc(s: int) -> bytes:
 def test_mouse_is_calibrated_by_a_better_source() -> None:
     """A receiver without pulse learns its delay from the served time once somebody better makes it, never from a time made of its own
     labels."""
-    source, leaps = Source(MOUSE, UTC0 - DAY_S, {}), LeapKeeper()
-    source.own_labels = True
+    source, leaps = ReceiverSource(MOUSE, UTC0 - DAY_S, {}), LeapKeeper()
     for s in range(20):
-        source.labelled(label(s, 0.143), leaps, RIGHT)
-    assert source.pairing.delay_words("NMEA") == ""
-    source.own_labels = False
+        labelled(source, label(s, 0.143), leaps, RIGHT, own=True)
+    assert source.time.pairing.delay_words("NMEA") == ""
     for s in range(20, 40):
-        source.labelled(label(s, 0.143 + (s % 3) * 0.002), leaps, RIGHT)
-    assert source.pairing.delay_words("NMEA") == "NMEA arrives 145 ms ± 6 after the second"
+        labelled(source, label(s, 0.143 + (s % 3) * 0.002), leaps, RIGHT)
+    assert source.time.pairing.delay_words("NMEA") == "NMEA arrives 145 ms ± 6 after the second"
 
 
 @pytest.mark.parametrize(("byte_ns", "kept"), [(BYTE_NS, True), (BYTE_NS // 4, False)])
 def test_saved_delay_belongs_to_its_line(byte_ns: int, kept: bool) -> None:
     """What an earlier run learned is taken up at the same line speed and forgotten at another."""
-    first, leaps = Source(MOUSE, UTC0 - DAY_S, {}), LeapKeeper()
+    first, leaps, stream = ReceiverSource(MOUSE, UTC0 - DAY_S, {}), LeapKeeper(), ReceiverStream(UTC0 - DAY_S)
     for s in range(20):
-        first.received(rmc(s), at(s + 0.5), BYTE_NS, leaps, RIGHT)
+        first.reported(stream.feed(rmc(s), at(s + 0.5), BYTE_NS), BYTE_NS, leaps, Context(present=RIGHT))
     saved = first.state()
     assert saved["gps0.delay_byte_ns"] == BYTE_NS
-    second = Source(MOUSE, UTC0 - DAY_S, saved)
-    second.received(rmc(30), at(30.5), byte_ns, leaps, None)
-    assert (second.pairing.stated_delay_ns is not None) is kept
+    second = ReceiverSource(MOUSE, UTC0 - DAY_S, saved)
+    second.reported(stream.feed(rmc(30), at(30.5), byte_ns), byte_ns, leaps, Context())
+    assert (second.time.pairing.stated_delay_ns is not None) is kept
 
 
 def test_second_sixty_of_a_trusted_receiver_is_a_leap_second() -> None:
     """NMEA's 23:59:60 from a receiver that is believed enters the table at once; from one that is not, never."""
     for ahead_s, known in ((0.0, True), (7200.0, False)):
-        source, leaps = Source(MOUSE, UTC0 - DAY_S, {}), LeapKeeper()
+        source, leaps = ReceiverSource(MOUSE, UTC0 - DAY_S, {}), LeapKeeper()
         for s in (3597, 3598, 3599):
-            source.labelled(replace(label(s, 0.1), at=at(s + 0.1, ahead_s)), leaps, None)
+            labelled(source, replace(label(s, 0.1), at=at(s + 0.1, ahead_s)), leaps, None)
         sixty = SecondLabel((UTC0 + 3599) * NS, at(3600.1, ahead_s), "RMC", second_60=True)
-        source.labelled(sixty, leaps, None)
+        labelled(source, sixty, leaps, None)
         assert (leaps.table.tai_offset_s(UTC0 + 3600) == 38) is known
 
 
 def test_doubtful_receiver_is_refused_within_one_pulse() -> None:
     """From the report of a cut antenna on neither pulse nor label is used, and the reason is the source's."""
-    source, leaps = Source(replace(MOUSE, pps="/dev/pps0", edge="assert"), UTC0 - DAY_S, {}), LeapKeeper()
+    source, leaps = ReceiverSource(replace(MOUSE, pps="/dev/pps0", edge="assert"), UTC0 - DAY_S, {}), LeapKeeper()
     source.found("receiver")
     for s in range(10):
-        source.pulsed(Edge(at(s), EdgeKind.ASSERT, s), RIGHT)
-        source.labelled(label(s, 0.1), leaps, RIGHT)
+        pulsed(source, Edge(at(s), EdgeKind.ASSERT, s))
+        labelled(source, label(s, 0.1), leaps, RIGHT)
     used = source.pulse.estimator.accepted
     assert used
-    source.health.report(HealthReport(at(9.2), antenna=Antenna.OK))
-    source.health.report(HealthReport(at(9.5), antenna=Antenna.OPEN))
-    assert source.pulsed(Edge(at(10), EdgeKind.ASSERT, 10), RIGHT) is None
-    assert source.labelled(label(10, 0.1), leaps, RIGHT) == []
+    source.time.health.report(HealthReport(at(9.2), antenna=Antenna.OK))
+    source.time.health.report(HealthReport(at(9.5), antenna=Antenna.OPEN))
+    assert pulsed(source, Edge(at(10), EdgeKind.ASSERT, 10)) is None
+    assert labelled(source, label(10, 0.1), leaps, RIGHT) == []
     assert source.pulse.estimator.accepted == used
     assert "antenna is disconnected" in source.why(at(10.2).mono_ns)
 
 
 def test_reported_pulses_keep_their_allowance() -> None:
     """Pulses that gpsd reports carry the allowance for their way, also after everything was learned anew."""
-    source = Source(GpsdSource(name="gpsd0"), UTC0 - DAY_S, {})
+    source = ReceiverSource(GpsdSource(name="gpsd0"), UTC0 - DAY_S, {})
     for again in range(2):
         for s in range(5):
-            source.pulsed(Edge(at(s + 10 * again), EdgeKind.ASSERT, s, 954), RIGHT)
-        assert source.pulse.estimator.bias_ns == pytest.approx(15_000 + GPSD_PULSE_NS + 954)
+            pulsed(source, Edge(at(s + 10 * again), EdgeKind.ASSERT, s, 954))
+        assert source.time.pulse_bias_ns == pytest.approx(15_000 + GPSD_PULSE_NS + 954)
         source.forget()
 
 
 @pytest.mark.parametrize(("grain_ns", "allowed_ns"), [(1, 0.5), (10, 5.0), (1_000, 500.0)])
 def test_stamps_of_whole_microseconds_are_no_better_than_that(grain_ns: int, allowed_ns: float) -> None:
     """A program that stamps in whole microseconds gets half of one as bias, however still its stamps stand."""
-    source = Source(ShmSource(name="pulse", unit=0, bias_us=0.0), UTC0 - DAY_S, {})
+    source = SampleSource(ShmSource(name="pulse", unit=0, bias_us=0.0), {})
     for s in range(20):
         stamp = at(s + 0.000_123_456_7 * s)
         stamp = stamp.shifted(-(stamp.real_ns % grain_ns))
-        source.sampled(Sample(stamp, (UTC0 + s + 37) * NS, 0, Leap.NORMAL), None)
-    assert source.pulse.estimator.bias_ns == allowed_ns
-    assert source.pulse.estimator.estimate(stamp.mono_ns).jitter_ns >= 0.29 * grain_ns
+        sampled(source, stamp, UTC0 + s)
+    assert source.channel.estimator.bias_ns == allowed_ns
+    assert source.channel.estimator.estimate(stamp.mono_ns).jitter_ns >= 0.29 * grain_ns
 
 
 def test_noise_and_wander_are_saved_per_channel() -> None:
     """After some minutes of samples the state holds what was learned of them; the next start takes it, and does not fall over nonsense."""
     shm, random = ShmSource(name="pulse", unit=0, bias_us=0.0), Random(3)
-    first = Source(shm, UTC0 - DAY_S, {})
+    first = SampleSource(shm, {})
     for s in range(200):
-        first.sampled(Sample(at(s + random.gauss(0.0, 5e-6)), (UTC0 + s + 37) * NS, 0, Leap.NORMAL), None)
+        sampled(first, at(s + random.gauss(0.0, 5e-6)), UTC0 + s)
     saved = first.state()
     assert set(saved) == {"pulse.pulse.learned"}
     for state in (saved, {"pulse.pulse.learned": "nonsense"}, {"pulse.pulse.learned": 5}):
-        second = Source(shm, UTC0 - DAY_S, state)
+        second = SampleSource(shm, state)
         for s in range(300, 320):
-            second.sampled(Sample(at(s + random.gauss(0.0, 5e-6)), (UTC0 + s + 37) * NS, 0, Leap.NORMAL), None)
-        assert second.pulse.estimator.ready
+            sampled(second, at(s + random.gauss(0.0, 5e-6)), UTC0 + s)
+        assert second.channel.estimator.ready
 
 
 PULSED = replace(MOUSE, pps="/dev/pps0")
@@ -140,14 +153,15 @@ PULSED = replace(MOUSE, pps="/dev/pps0")
 
 def drive(engine: Engine, name: str, seconds: range, delay_s: float, late_s: float) -> None:
     """A receiver whose messages come ``delay_s`` and whose only edge comes ``late_s`` after each second."""
+    stream = ReceiverStream(UTC0 - DAY_S)
     for s in seconds:
         edge = Edge(at(s + late_s), EdgeKind.ASSERT, s)
         engine.handle(Pulsed(SourceId(name), edge, at(s + late_s)))
-        engine.handle(Received(SourceId(name), rmc(s), at(s + delay_s), BYTE_NS))
+        engine.handle(Reported(SourceId(name), tuple(stream.feed(rmc(s), at(s + delay_s), BYTE_NS)), at(s + delay_s), BYTE_NS))
         engine.handle(Ticked(at(s + 0.9)))
 
 
-def engine_of(*sources: ReceiverSource) -> Engine:
+def engine_of(*sources: config.ReceiverSource) -> Engine:
     clock = ClockConfig(not_before=date(2026, 1, 1))
     engine = Engine(Config(clock=clock, sources=sources), {}, at(-1), simulated=False, version="test", pid=0)
     for source in sources:
@@ -188,12 +202,12 @@ def test_the_snapshot_tells_of_the_pulses() -> None:
 
 def test_the_fall_of_a_square_wave_marks_the_second_when_the_served_time_says_so() -> None:
     """Half a second high and half low, turned round: its rise lies on the half seconds of the served time, so its fall is taken."""
-    source, leaps = Source(PULSED, UTC0 - DAY_S, {}), LeapKeeper()
+    source, leaps = ReceiverSource(PULSED, UTC0 - DAY_S, {}), LeapKeeper()
     used = []
     for s in range(30):
-        source.labelled(label(s, 0.1), leaps, RIGHT)
+        labelled(source, label(s, 0.1), leaps, RIGHT)
         for kind, late in ((EdgeKind.CLEAR, 0.0), (EdgeKind.ASSERT, 0.5)):
-            sample = source.pulsed(Edge(at(s + late), kind, s), RIGHT)
+            sample = pulsed(source, Edge(at(s + late), kind, s))
             if sample is not None:
                 used.append((kind, sample.at.mono_ns - MONO0))
     assert len(used) > 10
@@ -202,11 +216,11 @@ def test_the_fall_of_a_square_wave_marks_the_second_when_the_served_time_says_so
 
 def test_messages_before_the_pulse_are_told() -> None:
     """Labels that come 40 ms before the pulses they name, by a timescale made of those pulses: told as what a trailing edge looks like."""
-    source, leaps = Source(PULSED, UTC0 - DAY_S, {}), LeapKeeper()
+    source, leaps = ReceiverSource(PULSED, UTC0 - DAY_S, {}), LeapKeeper()
     for s in range(20):
-        source.labelled(label(s, -0.04), leaps, RIGHT)
-        source.pulsed(Edge(at(s), EdgeKind.ASSERT, s), RIGHT)
-    status = source.status(at(20), "*", "", None)
+        labelled(source, label(s, -0.04), leaps, RIGHT)
+        pulsed(source, Edge(at(s), EdgeKind.ASSERT, s))
+    status = source.status(at(20), "*", "")
     assert status.pulse is not None
     assert "its messages come 40 ms before the pulse" in status.pulse.doubts[0]
 
@@ -226,19 +240,19 @@ def test_a_change_of_the_pulses_is_logged_once() -> None:
 
 def test_the_cable_is_taken_off_once() -> None:
     """By the receiver once it has confirmed its pulse, here until then and after it was lost: the same instant for the same antenna."""
-    source, leaps = Source(replace(PULSED, cable_delay_ns=5000), UTC0 - DAY_S, {}), LeapKeeper()
+    source, leaps = ReceiverSource(replace(PULSED, cable_delay_ns=5000), UTC0 - DAY_S, {}), LeapKeeper()
     off: list[tuple[bool, int]] = []
     for s in range(90):
         if s % 30 == 0:
-            source.cable.told = s == 30
-        source.labelled(label(s, 0.1), leaps, RIGHT)
-        late_ns = 0 if source.cable.told else 5000
-        sample = source.pulsed(Edge(at(s).shifted(late_ns), EdgeKind.ASSERT, s), RIGHT)
+            source.time.cable_told = s == 30
+        labelled(source, label(s, 0.1), leaps, RIGHT)
+        late_ns = 0 if source.time.cable_told else 5000
+        sample = pulsed(source, Edge(at(s).shifted(late_ns), EdgeKind.ASSERT, s))
         if sample is not None:
-            off.append((source.cable.told, sample.at.mono_ns - MONO0 - s * NS))
+            off.append((source.time.cable_told, sample.at.mono_ns - MONO0 - s * NS))
     assert set(off) == {(False, 0), (True, 0)}
-    assert source.status(at(90), "*", "", None).cable == "antenna cable 5000 ns: taken off here, for the receiver was not told"
-    source.cable.told = True
-    assert source.status(at(90), "*", "", None).cable == "antenna cable 5000 ns: the receiver takes it off"
+    assert source.status(at(90), "*", "").cable == "antenna cable 5000 ns: taken off here, for the receiver was not told"
+    source.time.cable_told = True
+    assert source.status(at(90), "*", "").cable == "antenna cable 5000 ns: the receiver takes it off"
     source.lost("unplugged")
-    assert not source.cable.told
+    assert not source.time.cable_told

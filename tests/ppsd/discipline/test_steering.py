@@ -9,10 +9,10 @@ import pytest
 
 from ppsd.config.tables import ClockConfig, Config
 from ppsd.discipline.engine import Engine
-from ppsd.discipline.events import ClockStepped, Event, Labelled, Publish, Sampled, Steer, Ticked
+from ppsd.discipline.events import ClockStepped, Event, Publish, Reported, Sampled, Steer, Ticked
 from ppsd.discipline.steering import FIRST_STEP_NS, LATER_STEP_NS
 from refclock.config import ReceiverSource, ShmSource
-from refclock.sample import NS, Instant, Leap, Sample, SecondLabel, SourceId
+from refclock.sample import NS, ForeignSample, Instant, SecondLabel, SourceId
 from refclock.timescales import LeapTable
 
 TAI = 1_800_000_037 * NS
@@ -48,7 +48,7 @@ def follow(engine: Engine, first: int, last: int, step_ns: int = 0, era: int = 0
     out = []
     for k in range(first, last):
         now = at(k, step_ns, era)
-        out += steers(engine, Sampled(SHM, Sample(now, TAI + k * NS, 0, Leap.NORMAL), now))
+        out += steers(engine, Sampled(SHM, ForeignSample(now, LeapTable().tai_to_utc_ns(TAI + k * NS) - now.real_ns), now))
         out += steers(engine, Ticked(at(k + 0.5, step_ns, era)))
     return out
 
@@ -68,7 +68,7 @@ def test_corrections_may_be_steps_until_the_time_is_known_to_a_millisecond() -> 
     for k in range(30):
         heard = at(k + 0.2)
         label = SecondLabel(LeapTable().tai_to_utc_ns(TAI + k * NS), heard, "NAV-PVT", leap_known=True)
-        seen += steers(coarse, Labelled(SourceId("gps0"), label, heard))
+        seen += steers(coarse, Reported(SourceId("gps0"), (label,), heard))
     assert len(seen) > 10
     assert all(steppable(seen))
     assert all(s.step_above_ns is not None and s.step_above_ns >= s.max_error_ns > 0.3 * NS for s in seen)
@@ -107,7 +107,11 @@ def test_the_panic_limit_survives_a_restart() -> None:
     records = []
     for k in range(20):
         now = at(k)
-        records += [e for e in first.handle(Sampled(SHM, Sample(now, TAI + k * NS, 0, Leap.NORMAL), now)) if isinstance(e, Publish)]
+        records += [
+            e
+            for e in first.handle(Sampled(SHM, ForeignSample(now, LeapTable().tai_to_utc_ns(TAI + k * NS) - now.real_ns), now))
+            if isinstance(e, Publish)
+        ]
     again = Engine(CONFIG, {}, at(20), simulated=False, version="test", pid=0, resume=records[-1])
     tick = Ticked(at(21))
     assert [s.panic_ns for s in steers(again, tick)] == [PANIC_NS]

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from ppsd.clock.sources import GpsdLine
 from ppsd.config.tables import ClockConfig, Config
 from ppsd.discipline.engine import Engine
-from ppsd.discipline.events import Labelled, Pulsed
+from ppsd.discipline.events import Pulsed, Reported
+from ppsd.discipline.source import ReceiverSource
 from refclock.config import GpsdSource
 from refclock.exchange import gpsd as gpsd_socket
 from refclock.exchange.gpsd import FIRST_RETRY_NS, GpsdSocket
@@ -292,7 +293,7 @@ def test_pulses_of_a_gpsd_on_this_host_are_used_and_said() -> None:
         source = GpsdSource(name="gpsd0", host="127.0.0.1", port=server.getsockname()[1])
         config = Config(clock=ClockConfig(not_before=date(2026, 1, 1)), sources=(source,))
         engine = Engine(config, {}, clock.now(), simulated=True, version="", pid=0)
-        line = GpsdLine(source, clock, engine)
+        line = GpsdLine(source, clock, engine.earliest_s)
         gpsd = server.accept()[0]
         while not line.what:
             line.tick(clock.now())
@@ -306,13 +307,14 @@ def test_pulses_of_a_gpsd_on_this_host_are_used_and_said() -> None:
             assert select.select([line], [], [], 60)[0]
             events += line.read()
         pulse, label = events
-        assert isinstance(pulse, Pulsed) and isinstance(label, Labelled)
+        assert isinstance(pulse, Pulsed) and isinstance(label, Reported)
         assert abs(pulse.edge.at.mono_ns - now.mono_ns - 7) < 1_000_000
-        assert abs(label.label.at.mono_ns - now.mono_ns) < 1_000_000
+        assert abs(label.values[0].at.mono_ns - now.mono_ns) < 1_000_000
         line.read()
         assert line.what.endswith("with the pulses that it reports")
         for event in events:
             engine.handle(event)
-        assert engine.sources[SourceId("gpsd0")].has_pulse
+        gps = engine.sources[SourceId("gpsd0")]
+        assert isinstance(gps, ReceiverSource) and gps.time.has_pulse
         gpsd.close()
         line.close()

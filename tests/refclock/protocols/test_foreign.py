@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from refclock.protocols.foreign import advice
 from refclock.protocols.framing import Framer, nmea_checksum
-from refclock.protocols.stream import Receiver
+from refclock.protocols.stream import ReceiverStream
 from refclock.protocols.ubx import encode
 from refclock.sample import Instant
 
@@ -121,7 +121,7 @@ FRAMES = {
 @pytest.mark.parametrize("name", FRAMES)
 def test_each_protocol_is_named(name: str) -> None:
     """Three frames between noise: named, counted, with the way to NMEA, and the sentence behind them is found."""
-    receiver = Receiver(0)
+    receiver = ReceiverStream(0)
     receiver.feed(b"\0\xa0\xba" + FRAMES[name] * 3, AT, 0)
     assert receiver.framer.foreign == {name: 3}
     assert receiver.protocol == name
@@ -134,7 +134,7 @@ def test_advice_is_the_golden_one(golden: Callable[[str, str], None]) -> None:
     """What a person reads about a receiver that speaks something else, for each protocol, to the letter."""
     told = []
     for name in sorted(FRAMES):
-        receiver = Receiver(0)
+        receiver = ReceiverStream(0)
         receiver.feed(FRAMES[name] * 3, AT, 0)
         told.append(f"{receiver.protocol}: {receiver.advice}")
     golden("protocols.txt", "\n".join(told) + "\n")

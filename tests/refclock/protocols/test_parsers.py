@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from refclock.protocols.framing import Frame, FrameKind, Framer, nmea_checksum
 from refclock.protocols.nmea import NmeaDecoder
-from refclock.protocols.stream import Receiver
+from refclock.protocols.stream import ReceiverStream
 from refclock.protocols.ubx import UbxDecoder, encode
 from refclock.sample import NS, Instant, SecondLabel
 
@@ -65,7 +65,7 @@ def test_byte_by_byte_is_the_same(data: bytes) -> None:
 @given(st.lists(streams, max_size=6))
 def test_no_byte_string_raises(chunks: list[bytes]) -> None:
     """Whatever arrives, the receiver returns values; every label lies after the date window's start."""
-    receiver = Receiver(NOT_BEFORE)
+    receiver = ReceiverStream(NOT_BEFORE)
     for i, chunk in enumerate(chunks):
         for value in receiver.feed(chunk, Instant(i * NS, i * NS), 87_000):
             if isinstance(value, SecondLabel):

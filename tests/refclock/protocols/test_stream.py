@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from refclock.protocols.framing import nmea_checksum
 from refclock.protocols.labels import Reject, second_of
-from refclock.protocols.stream import Receiver
+from refclock.protocols.stream import ReceiverStream
 from refclock.protocols.ubx import encode
 from refclock.sample import NS, Instant, SecondLabel, SkyView
 
@@ -32,14 +32,14 @@ def pvt(at: datetime) -> bytes:
     return encode(1, 7, struct.pack("<IHBBBBBBIiBBBB", int(at.timestamp()) * 1000 & 0xFFFFFFFF, *fields).ljust(92, b"\0"))
 
 
-def labels(receiver: Receiver, data: bytes, at_s: float) -> list[SecondLabel]:
+def labels(receiver: ReceiverStream, data: bytes, at_s: float) -> list[SecondLabel]:
     values = receiver.feed(data, Instant(0, round(at_s * NS)), 0)
     return [v for v in values if isinstance(v, SecondLabel)]
 
 
 def test_one_label_a_second_from_many_statements() -> None:
     """RMC and ZDA of each cycle, ten cycles: ten labels, each second once, from the sentence that comes first."""
-    receiver = Receiver(NOT_BEFORE)
+    receiver = ReceiverStream(NOT_BEFORE)
     got = []
     for i in range(10):
         t = DAY + timedelta(seconds=i)
@@ -52,12 +52,12 @@ def test_one_label_a_second_from_many_statements() -> None:
 
 def test_fast_receivers_label_each_second_once() -> None:
     """At 5 Hz only the first epoch of each second labels; an epoch at .98 names the second that follows."""
-    receiver = Receiver(NOT_BEFORE)
+    receiver = ReceiverStream(NOT_BEFORE)
     got = []
     for i in range(20):
         got += labels(receiver, rmc(DAY + timedelta(seconds=i // 5), f"{i % 5 * 20:02d}"), 100 + i / 5)
     assert [label.utc_ns % NS for label in got] == [0] * 4
-    wobble = Receiver(NOT_BEFORE)
+    wobble = ReceiverStream(NOT_BEFORE)
     got = [
         *labels(wobble, rmc(DAY, "01"), 100),
         *labels(wobble, rmc(DAY, "98"), 100.97),
@@ -68,7 +68,7 @@ def test_fast_receivers_label_each_second_once() -> None:
 
 def test_ubx_is_preferred_and_nmea_takes_over() -> None:
     """While UBX labels come, NMEA only checks them; three seconds after the last one NMEA labels again."""
-    receiver = Receiver(NOT_BEFORE)
+    receiver = ReceiverStream(NOT_BEFORE)
     kinds = []
     for i in range(12):
         t = DAY + timedelta(seconds=i)
@@ -79,7 +79,7 @@ def test_ubx_is_preferred_and_nmea_takes_over() -> None:
 
 def test_nothing_is_offered_while_two_statements_disagree() -> None:
     """RMC and ZDA two seconds apart, in one burst: after the first of them neither is offered, and both are again once they agree."""
-    receiver = Receiver(NOT_BEFORE)
+    receiver = ReceiverStream(NOT_BEFORE)
     got = []
     for i in range(20):
         t = DAY + timedelta(seconds=i)
@@ -92,7 +92,7 @@ def test_nothing_is_offered_while_two_statements_disagree() -> None:
 
 def test_ubx_against_nmea_across_bursts() -> None:
     """A UBX label 3 s from the NMEA labels of the same line, sent at another time of the second: neither is offered."""
-    receiver = Receiver(NOT_BEFORE)
+    receiver = ReceiverStream(NOT_BEFORE)
     got = []
     for i in range(8):
         t = DAY + timedelta(seconds=i)
@@ -104,7 +104,7 @@ def test_ubx_against_nmea_across_bursts() -> None:
 
 def test_sentences_every_few_seconds_do_not_contradict() -> None:
     """A plotter sends RMC on odd seconds and ZDA every fourth: all of them label."""
-    receiver = Receiver(NOT_BEFORE)
+    receiver = ReceiverStream(NOT_BEFORE)
     got = []
     for i in range(1, 20):
         t = DAY + timedelta(seconds=i)
@@ -114,7 +114,7 @@ def test_sentences_every_few_seconds_do_not_contradict() -> None:
 
 def test_jumping_date_is_held_until_it_stands() -> None:
     """One label with another year is dropped; a date that stays is taken with its third label."""
-    receiver = Receiver(NOT_BEFORE)
+    receiver = ReceiverStream(NOT_BEFORE)
     got = []
     for i in range(12):
         t = DAY + timedelta(seconds=i)
@@ -129,7 +129,7 @@ def test_jumping_date_is_held_until_it_stands() -> None:
 
 def test_step_of_seconds_passes() -> None:
     """A receiver that learns its leap count steps back by 3 s: the labels say so at once (trust decides)."""
-    receiver = Receiver(NOT_BEFORE)
+    receiver = ReceiverStream(NOT_BEFORE)
     got = []
     for i in range(6):
         t = DAY + timedelta(seconds=i - (3 if i >= 3 else 0))
@@ -139,7 +139,7 @@ def test_step_of_seconds_passes() -> None:
 
 def test_leap_second_is_a_second_of_its_own() -> None:
     """23:59:59, 23:59:60 and 00:00:00 give three labels; the first two have the same number."""
-    receiver = Receiver(NOT_BEFORE)
+    receiver = ReceiverStream(NOT_BEFORE)
     last = datetime(2026, 12, 31, 23, 59, 59, tzinfo=UTC)
     sixty = rmc(last).replace(b"235959", b"235960")
     body = sixty[1 : sixty.index(b"*")]
@@ -151,7 +151,7 @@ def test_leap_second_is_a_second_of_its_own() -> None:
 
 def test_identity_and_sky() -> None:
     """The TXT banner names the receiver; the last sky is kept."""
-    receiver = Receiver(NOT_BEFORE)
+    receiver = ReceiverStream(NOT_BEFORE)
     receiver.feed(sentence("GPTXT,01,01,02,HW UBX-M8030 00080000"), Instant(0, 0), 0)
     receiver.feed(rmc(DAY) + sentence("GNGSA,A,3,05,,,,,,,,,,,,1,1,1,1"), Instant(0, NS), 0)
     values = receiver.feed(rmc(DAY + timedelta(seconds=1)), Instant(0, 2 * NS), 0)

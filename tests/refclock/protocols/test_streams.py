@@ -11,13 +11,12 @@ from refclock_sim.receiver.gnss import Gnss
 from refclock_sim.receiver.output import MODELS
 from refclock_sim.receiver.output import Receiver as SimReceiver
 
-from ppsd.discipline.leap import LeapKeeper
-from ppsd.discipline.source import Source
 from refclock.config import ReceiverSource
 from refclock.protocols.framing import nmea_checksum
-from refclock.protocols.stream import Receiver
-from refclock.sample import NS, Edge, EdgeKind, Instant, Sample, SecondLabel
+from refclock.protocols.stream import ReceiverStream
+from refclock.sample import NS, Edge, EdgeKind, Instant, ReceiverValue, Sample, SecondLabel
 from refclock.timescales import DAY_S, LeapTable
+from refclock.timing.receiver_time import Context, ReceiverTime
 from refclock.timing.trust import SecondTrust
 
 UTC0 = 1_800_000_000
@@ -89,21 +88,26 @@ def test_no_wrong_second_from_a_mistreated_stream(
         stream += [(k * NS + at + shift, chunk) for at, chunk in sim.cycle(UTC0 + k + 37)]
     happenings: list[tuple[int, int, bytes]] = [(k * NS, 0, b"") for k in range(SECONDS)]
     happenings += [(at, 1, data) for at, data in mistreated(stream, ways, causal)]
-    source = Source(ReceiverSource(name="gps0", device="/dev/x", pps="/dev/pps0", edge="assert"), UTC0 - 10**7, {})
+    stream = ReceiverStream(UTC0 - 10**7)
+    source = ReceiverTime(ReceiverSource(name="gps0", device="/dev/x", pps="/dev/pps0", edge="assert"), UTC0 - 10**7)
     source.trust = SecondTrust(system_clock=True, steady_s=4)
-    leaps = LeapKeeper()
     named: list[Sample] = []
     for at, what, data in sorted(happenings, key=lambda h: h[:2]):
         now = Instant(UTC0 * NS + at + round(clock_s * NS), MONO0 + at)
         if what:
-            named += source.received(data, now, sim.byte_ns, leaps, None)
+            named += pulses(source, stream.feed(data, now, sim.byte_ns), sim.byte_ns)
         else:
-            source.pulsed(Edge(now, EdgeKind.ASSERT, at // NS), None)
+            source.pulse(Edge(now, EdgeKind.ASSERT, at // NS), Context())
     for sample in named:
         k = (sample.at.mono_ns - MONO0) // NS
         assert sample.tai_ns == (UTC0 + k + 37) * NS, source.pairing.why
     if all(way == "keep" for way, *_ in ways) and kind in ("ublox8", "timing", "minimal") and shift < 0.25 * NS and clock_s in (0.0, 0.05):
         assert named, source.pairing.why
+
+
+def pulses(source: ReceiverTime, values: list[ReceiverValue], byte_ns: int) -> list[Sample]:
+    """The pulses that these values number."""
+    return [sample for value in values for sample in source.take(value, byte_ns, Context()).pulses]
 
 
 def sentence(body: str) -> bytes:
@@ -125,26 +129,26 @@ def stated(second: int, kind: str, fraction: str = ".00", day: int | None = None
     return sentence(f"GPGGA,{time},{place},1,08,1.0,10.0,M,0.0,M,,")
 
 
-def numbered(source: Source, happenings: list[tuple[int, bytes]], seconds: int, ahead_s: float, byte_ns: int = 0) -> list[Sample]:
+def numbered(source: ReceiverTime, happenings: list[tuple[int, bytes]], seconds: int, ahead_s: float, byte_ns: int = 0) -> list[Sample]:
     """The pulse samples that bytes at (ns since MONO0) make beside a pulse a second, on a host whose clock is ``ahead_s`` ahead."""
     everything = [(k * NS, b"") for k in range(seconds)] + happenings
-    leaps, named = LeapKeeper(), []
+    stream, named = ReceiverStream(UTC0 - 10**7), list[Sample]()
     for at, data in sorted(everything, key=lambda h: h[0]):
         now = Instant(UTC0 * NS + at + round(ahead_s * NS), MONO0 + at)
         if data:
-            named += source.received(data, now, byte_ns, leaps, None)
+            named += pulses(source, stream.feed(data, now, byte_ns), byte_ns)
         else:
-            source.pulsed(Edge(now, EdgeKind.ASSERT, at // NS), None)
+            source.pulse(Edge(now, EdgeKind.ASSERT, at // NS), Context())
     return named
 
 
-def listener(not_before_s: int = UTC0 - 10**7) -> Source:
-    source = Source(ReceiverSource(name="gps0", device="/dev/x", pps="/dev/pps0", edge="assert"), not_before_s, {})
+def listener(not_before_s: int = UTC0 - 10**7) -> ReceiverTime:
+    source = ReceiverTime(ReceiverSource(name="gps0", device="/dev/x", pps="/dev/pps0", edge="assert"), not_before_s)
     source.trust = SecondTrust(system_clock=True, steady_s=4)
     return source
 
 
-def right(named: list[Sample], source: Source) -> None:
+def right(named: list[Sample], source: ReceiverTime) -> None:
     for sample in named:
         k = (sample.at.mono_ns - MONO0) // NS
         assert sample.tai_ns == (UTC0 + k + 37) * NS, source.pairing.why
@@ -232,7 +236,7 @@ MIDNIGHT = UTC0 - UTC0 % DAY_S + DAY_S
 def test_day_that_changes_within_a_burst(order: list[str], late: int, old_date: bool, fraction: str, noise: bytes) -> None:
     """At midnight RMC has the old date for some seconds while GGA and ZDA have the new time: no label is a day off and trusted, and the
     seconds after it are the right ones again."""
-    receiver, trust = Receiver(UTC0 - 10**7), SecondTrust(system_clock=True)
+    receiver, trust = ReceiverStream(UTC0 - 10**7), SecondTrust(system_clock=True)
     for k in range(-12, 20):
         true = MIDNIGHT + k
         burst = b""

@@ -13,7 +13,7 @@ from refclock_sim.receiver.output import MODELS, Chunk, Receiver
 
 from refclock.config import BAUDS
 from refclock.protocols.foreign import SWITCH
-from refclock.receiver.autobaud import NOISE_ADVICE, SILENT_ADVICE, Probe, Verdict
+from refclock.receiver.autobaud import NOISE_ADVICE, SILENT_ADVICE, Identification, Probe
 from refclock.sample import NS, Instant
 from refclock.timescales import LeapTable
 
@@ -28,15 +28,15 @@ def simulated(kind: str, baud: int, bits: str = "8N1") -> Receiver:
     return made
 
 
-def found(wire: Wire, patience_s: float = 12.0, *, ask: bool = True) -> tuple[Verdict, float]:
+def found(wire: Wire, patience_s: float = 12.0, *, ask: bool = True) -> tuple[Identification, float]:
     """(verdict, seconds until it came)."""
     began = wire.now
     probe = Probe(began, NOT_BEFORE_S, ask=ask)
-    wire.write(probe.question(), probe.baud)
+    wire.write(probe.due(wire.now).data, probe.baud)
     while wire.now - began < patience_s * NS:
         data = wire.read(probe.baud)
-        probe.heard(data, Instant(0, wire.now))
-        wire.write(probe.question(), probe.baud)
+        probe.feed(data, Instant(0, wire.now), 0)
+        wire.write(probe.due(wire.now).data, probe.baud)
         verdict = probe.verdict(wire.now)
         if verdict is not None:
             return verdict, (wire.now - began) / NS
@@ -166,8 +166,8 @@ def test_asking_waits_for_sense() -> None:
     wire, probe, asked = Wire(simulated("timing", 38400), TAI_S, begin_ns=5 * NS), Probe(5 * NS, NOT_BEFORE_S, ask=False), []
     while probe.verdict(wire.now) is None:
         data = wire.read(probe.baud)
-        probe.heard(data, Instant(0, wire.now))
-        if question := probe.question():
+        probe.feed(data, Instant(0, wire.now), 0)
+        if question := probe.due(wire.now).data:
             asked.append(probe.baud)
             wire.write(question, probe.baud)
     assert asked == [38400]

@@ -1,4 +1,4 @@
-"""Upkeep against simulated receivers: asked, configured, configured again after a loss of power, and left alone when they are plain."""
+"""Configurator against simulated receivers: asked, configured, configured again after a loss of power, and left alone when they are plain."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import pytest
 from refclock_sim.receiver import output as simulation
 from refclock_sim.receiver.gnss import Gnss
 
-from refclock.protocols.stream import Receiver
-from refclock.receiver.configurator import ASKED, QUESTION, News, Upkeep
-from refclock.receiver.profile import Intent
+from refclock.protocols.stream import ReceiverStream
+from refclock.receiver.configurator import ASKED, QUESTION, Configurator, News
+from refclock.receiver.profile import TimingProfile
 from refclock.sample import NS, Instant
 from refclock.timescales import LeapTable
 
@@ -16,12 +16,12 @@ TAI0 = 1_798_761_600 - 60 + 37
 
 
 class Host:
-    """A receiver on its paced line, the decoders and the upkeep, looked at ten times a second."""
+    """A receiver on its paced line, the decoders and the configurator, looked at ten times a second."""
 
-    def __init__(self, model: str, intent: Intent | None = None) -> None:
+    def __init__(self, model: str, profile: TimingProfile | None = None) -> None:
         self.sim = simulation.Receiver(simulation.MODELS[model], Gnss(7, TAI0, LeapTable(), fix_s=0), 7)
-        self.receiver = Receiver(1_700_000_000)
-        self.upkeep = Upkeep(intent or Intent())
+        self.receiver = ReceiverStream(1_700_000_000)
+        self.configurator = Configurator(profile or TimingProfile())
         self.second = TAI0
         self.written: list[bytes] = []
         self.told: list[News] = []
@@ -34,10 +34,10 @@ class Host:
             for now in range(tai_s * NS, (tai_s + 1) * NS, NS // 10):
                 arrived = [part for part in sorted(self._line) if part[0] <= now]
                 self._line = [part for part in self._line if part[0] > now]
-                wish = self.upkeep.step(self.receiver, now)
+                wish = self.configurator.step(self.receiver, now)
                 for _, data in arrived if not self.mute else ():
                     self.receiver.feed(data, Instant(now - 37 * NS, now), self.sim.byte_ns)
-                self.told += self.upkeep.news()
+                self.told += self.configurator.news()
                 if wish:
                     self.written.append(wish)
                     self._line += [] if self.deaf else self.sim.hear(wish, now)
@@ -50,7 +50,7 @@ def test_configured_once_and_again_after_a_power_dip(model: str, name: str) -> N
     greeting, by silenced sentences that come again, or (MediaTek) within a minute by what it is set to; and put right, silently."""
     host = Host(model)
     host.run(30)
-    assert [(news.what, news.complete, set(news.results)) for news in host.told] == [("receiver configured", True, {"done"})]
+    assert [(news.what, news.complete, set(news.by_result())) for news in host.told] == [("receiver configured", True, {"done"})]
     assert name in host.told[0].identity
     wanted, written = dict(host.sim.settings.rates), len(host.written)
     assert wanted != dict(host.sim.model.messages)
@@ -100,7 +100,7 @@ def test_a_receiver_that_cannot_hear_keeps_its_sentences() -> None:
     host.deaf = True
     host.run(60)
     assert [news.complete for news in host.told] == [False]
-    assert "NAV-SAT" in host.told[0].results["no_answer"]
+    assert "NAV-SAT" in host.told[0].by_result()["no_answer"]
     assert host.receiver.labels > 50
     before = len(host.written)
     host.run(1800)

@@ -23,10 +23,10 @@ from ppsd.config.tables import Config
 from refclock.config import BAUDS, ReceiverSource
 from refclock.devices.serial_port import SerialPort
 from refclock.kernel.clocks import LocalClock
-from refclock.protocols.stream import Receiver
-from refclock.receiver.configurator import News, Upkeep
+from refclock.protocols.stream import ReceiverStream
+from refclock.receiver.configurator import Configurator, News
 from refclock.receiver.configure import SENTENCES, plan
-from refclock.receiver.profile import Intent, intent
+from refclock.receiver.profile import TimingProfile, timing_profile
 from refclock.receiver.readback import findings, questions
 from refclock.sample import NS, Instant
 from refclock.timescales import LeapTable
@@ -43,13 +43,13 @@ class Bench:
     """A receiver behind a pty, on simulated time: what is due by then is written to it, what the host wrote is obeyed. The host's side is a
     real serial port."""
 
-    def __init__(self, directory: Path, model: str, baud: int, wanted: Intent | None = None, **config: object) -> None:
+    def __init__(self, directory: Path, model: str, baud: int, wanted: TimingProfile | None = None, **config: object) -> None:
         self.sim = simulated(model, baud)
         self.pty = Pty(directory / "tty")
         self.source = ReceiverSource(device=str(directory / "tty"), baud=baud, **config)  # type: ignore[arg-type]
         self.port = SerialPort(self.source.device, baud, LocalClock())
-        self.intent = wanted or intent(self.source, self.port)
-        self.receiver, self.upkeep = Receiver(1_700_000_000), Upkeep(self.intent)
+        self.profile = wanted or timing_profile(self.source, baud)
+        self.receiver, self.configurator = ReceiverStream(1_700_000_000), Configurator(self.profile)
         self.second = TAI0
         self.told: list[News] = []
         self.carried: list[int] = []
@@ -69,9 +69,9 @@ class Bench:
                 while select.select([self.port.fileno()], [], [], 0)[0]:
                     data, _at = self.port.read()
                     self.receiver.feed(data, Instant(now - 37 * NS, now), self.sim.byte_ns)
-                if wish := self.upkeep.step(self.receiver, now):
+                if wish := self.configurator.step(self.receiver, now):
                     self.port.write(wish)
-                self.told += self.upkeep.news()
+                self.told += self.configurator.news()
                 if heard := self.pty.receive():
                     self._line += self.sim.hear(heard, now)
         self.second += seconds
@@ -99,7 +99,7 @@ def test_set_up_at_every_speed_and_again_after_a_dip(tmp_path: Path, bench: list
     bench.append(b)
     b.run(60)
     assert [(news.what, news.complete) for news in b.told] == [("receiver configured", True)]
-    assert set(b.told[0].results) == {"done"}
+    assert set(b.told[0].by_result()) == {"done"}
     b.carried.clear()
     b.run(60)
     assert max(b.carried) <= baud // 10
@@ -138,7 +138,7 @@ def test_every_key_reaches_the_receiver(tmp_path: Path, bench: list[Bench], mode
     b = Bench(tmp_path, model, 38_400, cable_delay_ns=73, pulse_width_ms=20, time_base="gnss", **place)
     bench.append(b)
     b.run(60)
-    assert set(b.told[0].results) == {"done"}
+    assert set(b.told[0].by_result()) == {"done"}
     assert b.told[0].pulse_set
     assert b.sim.settings.mode == 2
     found = {f.name: f for f in read_back(b)}
@@ -154,17 +154,17 @@ def test_every_key_reaches_the_receiver(tmp_path: Path, bench: list[Bench], mode
 def read_back(b: Bench) -> list:  # type: ignore[type-arg]
     """What the receiver says that it is set to."""
     from refclock.protocols.framing import Framer  # noqa: PLC0415
-    from refclock.receiver.commands import Configurator  # noqa: PLC0415
+    from refclock.receiver.commands import CommandQueue  # noqa: PLC0415
 
     identity = b.told[-1].identity
-    talk, framer, now = Configurator(questions(identity, b.intent)), Framer(), b.second * NS
+    talk, framer, now = CommandQueue(questions(identity, b.profile)), Framer(), b.second * NS
     while not talk.finished:
         if wish := talk.send(now):
             for _end, data in b.sim.hear(wish, now):
                 for frame in framer.feed(data, Instant(0, now), 0):
                     talk.hear(frame, now)
         now += NS // 10
-    return findings(identity, b.intent, talk.told)
+    return findings(identity, b.profile, talk.told)
 
 
 @pytest.mark.parametrize("model", ["ublox8-timing", "ublox9"])
@@ -176,7 +176,7 @@ def test_a_timing_receiver_surveys_and_tells_how_far_it_is(tmp_path: Path, bench
     b.run(60)
     assert b.sim.settings.mode == 1
     began = b.sim.settings.survey_began_s
-    b.receiver, b.upkeep = Receiver(1_700_000_000), Upkeep(b.intent)
+    b.receiver, b.configurator = ReceiverStream(1_700_000_000), Configurator(b.profile)
     b.run(60)
     assert len(b.told) == 2
     assert b.sim.settings.survey_began_s == began
@@ -199,8 +199,8 @@ def test_others_are_not_asked_to_survey_and_say_so_when_they_are(tmp_path: Path,
     c = Bench(tmp_path, "ublox8-nmea", 38_400, fixed_position="47.5 -8.25 400.5")
     bench.append(c)
     c.run(40)
-    assert c.told[0].results["refused"] == "timing mode"
-    assert c.told[0].results["left_out"] == "TIM-SVIN"
+    assert c.told[0].by_result()["refused"] == ("timing mode",)
+    assert c.told[0].by_result()["left_out"] == ("TIM-SVIN",)
     assert c.told[0].complete
     refused = next(f for f in read_back(c) if f.name == "timing mode")
     assert (refused.agrees, "no timing receiver" in refused.found) == (None, True)
@@ -213,7 +213,7 @@ def test_one_that_answers_late(tmp_path: Path, bench: list[Bench], model: str) -
     bench.append(b)
     b.sim.late_ns = 1300 * simulation.MS
     b.run(150)
-    assert [(news.complete, set(news.results)) for news in b.told] == [(True, {"done"})]
+    assert [(news.complete, set(news.by_result())) for news in b.told] == [(True, {"done"})]
 
 
 @pytest.mark.parametrize("greets", [True, False])
@@ -222,7 +222,7 @@ def test_one_that_forgets_half_way(tmp_path: Path, bench: list[Bench], model: st
     """Power lost in the middle of being set up: in the end all of it is as wanted."""
     b = Bench(tmp_path, model, 9600)
     bench.append(b)
-    while not b.upkeep._talk.results:
+    while not b.configurator._talk.results:
         b.run(1)
     b.sim.power_dip(greets=greets)
     b.run(150)
@@ -243,7 +243,7 @@ def test_one_that_refuses(tmp_path: Path, bench: list[Bench], model: str, comman
     bench.append(b)
     b.sim.settings.refuses.add(command)
     b.run(60)
-    assert b.told[0].results["refused"] == "pulse"
+    assert b.told[0].by_result()["refused"] == ("pulse",)
     assert b.told[0].complete
     assert not b.told[0].pulse_set
 
@@ -253,10 +253,10 @@ def test_saved_beyond_a_loss_of_power(tmp_path: Path, bench: list[Bench]) -> Non
     b = Bench(tmp_path, "mtk", 9600, save=True)
     bench.append(b)
     b.run(40)
-    assert b.told[0].results["left_out"].startswith("save (MediaTek receivers keep no settings")
+    assert b.told[0].by_result()["left_out"][0].startswith("save (MediaTek receivers keep no settings")
     identity = "u-blox LEA-M8T-0 EXT CORE 3.01 hardware 00080000"
-    assert plan(identity, replace(b.intent, save=True))[-1].name == "save"
-    keyed = plan("u-blox ZED-F9T EXT hardware 00190000", replace(b.intent, save=True))
+    assert plan(identity, replace(b.profile, save=True))[-1].name == "save"
+    keyed = plan("u-blox ZED-F9T EXT hardware 00190000", replace(b.profile, save=True))
     assert {item.frame[7] for item in keyed if item.frame[3] == 0x8A} == {7}
 
 

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from ppsd.discipline.leap import LeapKeeper
-from ppsd.discipline.source import Source
 from refclock.config import ReceiverSource
 from refclock.kernel.clocks import read_adjtimex
 from refclock.kernel.host import Host, battery_witness_s
 from refclock.protocols.labels import window
 from refclock.sample import NS, Instant, Leap, SecondLabel
+from refclock.timing.receiver_time import Context, ReceiverTime
 from refclock.timing.trust import floor_s, impossible
 
 WEEKS = 1024 * 604_800
@@ -87,11 +86,10 @@ def test_refused_and_said(stated: str, clock: str, saved: str, words: str) -> No
 def test_battery_clock_is_a_witness(stated: str, clock: str, battery: str, words: str) -> None:
     """While nobody keeps the system clock the RTC names the 1024-week period, goes on counting with the oscillator, and a contradiction is
     refused and said, with what to do."""
-    source = Source(ReceiverSource(name="gps0", device="/dev/x", pps=""), BUILD, {}, (posix(battery) - 5_000) * NS)
-    leaps = LeapKeeper()
+    source = ReceiverTime(ReceiverSource(name="gps0", device="/dev/x", pps=""), BUILD, battery_ns=(posix(battery) - 5_000) * NS)
     hour_s = 3600
     at = Instant((posix(clock) + hour_s) * NS, (5_000 + hour_s) * NS)
-    source.labelled(SecondLabel((posix(stated) + hour_s) * NS, at, "RMC"), leaps, None)
+    source.label(SecondLabel((posix(stated) + hour_s) * NS, at, "RMC"), 0, Context())
     assert words in source.verdict.why
     assert ("week rollover" in source.verdict.why) is bool(words)
     assert ("set the battery clock" in source.verdict.why) is bool(words)

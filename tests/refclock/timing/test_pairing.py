@@ -8,14 +8,18 @@ from refclock_sim.receiver.gnss import Gnss
 from refclock_sim.receiver.output import MODELS
 from refclock_sim.receiver.output import Receiver as SimReceiver
 
-from refclock.protocols.stream import Receiver
+from refclock.protocols.stream import ReceiverStream
 from refclock.sample import NS, Edge, EdgeKind, Instant, Sample, SecondLabel
 from refclock.timescales import LeapTable
-from refclock.timing.pairing import AMBIGUOUS_NS, DEFAULT_DELAY_UNCERTAINTY_NS, Pairing, Present
+from refclock.timing.pairing import AMBIGUOUS_NS, DEFAULT_DELAY_UNCERTAINTY_NS, Numbered, Pairing, Present, Refused
 
 UTC0 = 1_790_000_000
 MONO0 = 77_000 * NS + 123_456_789
 TABLE = LeapTable()
+
+
+def numbered(out: Numbered | Refused) -> list[Sample]:
+    return out.pulses if isinstance(out, Numbered) else []
 
 
 def edge(k: int) -> Edge:
@@ -33,7 +37,7 @@ def test_no_wrong_second_at_any_baud(baud: int, delay_s: float, kind: str, seed:
     """Labels up to 0.4 s after or before their pulse, on a line of any speed: every numbered pulse has its own second, or none; those that
     come clearly after it are numbered."""
     sim = SimReceiver(MODELS[kind], Gnss(seed, UTC0 + 37, TABLE, fix_s=0), seed, baud)
-    receiver, pairing = Receiver(UTC0 - 10**7), Pairing(None, 300_000_000)
+    receiver, pairing = ReceiverStream(UTC0 - 10**7), Pairing(None, 300_000_000)
     happenings: list[tuple[int, int, bytes]] = []
     for k in range(20):
         happenings.append((k * NS, 0, b""))
@@ -50,7 +54,7 @@ def test_no_wrong_second_at_any_baud(baud: int, delay_s: float, kind: str, seed:
             continue
         for value in receiver.feed(chunk, Instant(UTC0 * NS + at, MONO0 + at), sim.byte_ns):
             if isinstance(value, SecondLabel):
-                named += pairing.label(TABLE.utc_to_tai_ns(value.utc_ns), value.at, None)[0]
+                named += numbered(pairing.label(TABLE.utc_to_tai_ns(value.utc_ns), value.at, None))
     for sample in named:
         k = (sample.at.mono_ns - MONO0) // NS
         assert sample.tai_ns == (UTC0 + k + 37) * NS
@@ -63,7 +67,7 @@ def asked(pairing: Pairing, k: int, delay_s: float, clock_s: float | None = None
     pairing.edge(edge(k), None)
     at = round(delay_s * NS)
     clock_ns = None if clock_s is None else (UTC0 + 37) * NS - MONO0 + round(clock_s * NS)
-    return pairing.label((UTC0 + k + 37) * NS, Instant((UTC0 + k) * NS + at, MONO0 + k * NS + at), None, clock_ns)[0]
+    return numbered(pairing.label((UTC0 + k + 37) * NS, Instant((UTC0 + k) * NS + at, MONO0 + k * NS + at), None, clock_ns))
 
 
 @given(st.floats(0.06, 0.94), st.floats(-3, 3), st.integers(0, 2))
@@ -89,8 +93,7 @@ def test_half_a_second_is_refused_with_the_reason(delay_s: float, labels: int) -
     for k in range(labels):
         pairing.edge(edge(k), None)
         at = round(delay_s * NS)
-        numbered, _ = pairing.label((UTC0 + k + 37) * NS, Instant((UTC0 + k) * NS + at, MONO0 + k * NS + at), None)
-        assert not numbered
+        assert isinstance(pairing.label((UTC0 + k + 37) * NS, Instant((UTC0 + k) * NS + at, MONO0 + k * NS + at), None), Refused)
     assert pairing.refused["ambiguous-delay"] == labels
     assert "cannot be told" in pairing.why
 
@@ -127,7 +130,7 @@ def test_one_of_many_pulses_is_never_the_wrong_one(rate: int, delay_s: float, wr
                 assert pairing.edge(Edge(instant, EdgeKind.ASSERT, 0), None) is None
                 pairing.announced((UTC0 + at // NS + 38) * NS, instant)
             else:
-                named += pairing.label((UTC0 + k + 37) * NS, instant, None, (UTC0 + 37) * NS - MONO0 if clock else None)[0]
+                named += numbered(pairing.label((UTC0 + k + 37) * NS, instant, None, (UTC0 + 37) * NS - MONO0 if clock else None))
         for sample in named:
             assert sample.tai_ns - (UTC0 + 37) * NS == sample.at.mono_ns - MONO0
         assert bool(named) is stated, pairing.why
@@ -148,7 +151,7 @@ def test_pulses_every_few_seconds_mark_theirs(every: int, phase: int, delay_s: f
         if k < 0:
             pairing.edge(Edge(instant, EdgeKind.ASSERT, 0), None)
         else:
-            named += pairing.label((UTC0 + k + 37) * NS, instant, None)[0]
+            named += numbered(pairing.label((UTC0 + k + 37) * NS, instant, None))
     assert len(named) >= 5
     for sample in named:
         assert sample.tai_ns - (UTC0 + 37) * NS == sample.at.mono_ns - MONO0
@@ -197,9 +200,8 @@ def test_late_labels_do_not_move_a_proven_timescale_for_minutes() -> None:
     late = 0
     while not pairing.contradicts:
         late += 1
-        numbered, coarse = pairing.label((UTC0 + 99 + late + 37) * NS, Instant(0, MONO0 + (100 + late) * NS + 150_000_000), present)
-        assert not numbered
-        assert coarse is None
+        refused = pairing.label((UTC0 + 99 + late + 37) * NS, Instant(0, MONO0 + (100 + late) * NS + 150_000_000), present)
+        assert isinstance(refused, Refused)
     assert late == 300
     assert pairing.delay_ns()[0] == 150_000_000
     assert AMBIGUOUS_NS > 150_000_000

@@ -1,0 +1,76 @@
+"""A receiver's serial port and the session that drives it: the one loop "read, decode, ask what to write, write".
+
+Flow: port -> bytes -> ``receiver.session`` -> values; speed changes and bytes to write go back to the port. The daemon, the search for
+receivers and the commands that look at one all use it.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable
+from typing import Final, Generic, TypeVar
+
+from refclock.devices.serial_port import SerialPort
+from refclock.kernel.clocks import LocalClock
+from refclock.receiver.session import Session
+from refclock.sample import NS, Instant, ReceiverValue
+
+TICK_NS: Final = NS // 5
+"""ns between two looks at a silent line; as long as the pause that ends a burst."""
+S = TypeVar("S", bound=Session)
+
+
+class ReceiverLine(Generic[S]):
+    """An open port and the ``session`` that drives it now. OSError from every method: the port is lost."""
+
+    def __init__(self, port: SerialPort, session: S, clock: LocalClock) -> None:
+        self.session = session
+        self._clock = clock
+        self._port = port
+
+    def fileno(self) -> int:
+        """The port's descriptor."""
+        return self._port.fileno()
+
+    @property
+    def baud(self) -> int:
+        """The speed as set now."""
+        return self._port.baud
+
+    @property
+    def byte_ns(self) -> int:
+        """Line time of one byte, ns; 0 for USB, which has no line speed."""
+        return self._port.byte_ns
+
+    def read(self) -> tuple[bytes, list[ReceiverValue], Instant]:
+        """What the port has: (bytes, values decoded from them, when the read ended). Never blocks. What is due is carried out."""
+        data, at = self._port.read()
+        values = self.session.feed(data, at, self._port.byte_ns) if data else []
+        self.attend(at)
+        return data, values, at
+
+    def attend(self, now: Instant) -> None:
+        """Change the speed and write, as the session wants. What the driver does not take is lost, as it is on the line."""
+        request = self.session.due(now.mono_ns)
+        if request.baud is not None:
+            self._port.set_baud(request.baud)
+        if request.data:
+            self._port.write(request.data)
+
+    def run(self, until: Callable[[], bool], patience_s: float) -> bool:
+        """Drive the session until ``until()`` holds; False when ``patience_s`` ended first."""
+        end_ns = self._clock.now().mono_ns + round(patience_s * NS)
+        while not until():
+            now = self._clock.now()
+            if now.mono_ns >= end_ns:
+                return False
+            self.attend(now)
+            if until():
+                break
+            if select.select([self], [], [], TICK_NS / NS)[0]:
+                self.read()
+        return True
+
+    def close(self) -> None:
+        """Close the port."""
+        self._port.close()
