@@ -79,7 +79,7 @@ def preload_environment(directory: Path, pps_device: str = PPS_DEVICE) -> dict[s
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class DeviceSettings:
     """``offset_ns``: true time minus this host's CLOCK_REALTIME (positive: the host is behind). ``width_ns``: from rising to falling edge.
     ``pulse``: None for a receiver without one. ``strict_baud``: a reader at another bit rate gets noise."""
 
@@ -99,7 +99,7 @@ def tai_minus_real_ns(offset_ns: int, table: LeapTable) -> int:
 class Device:
     """A receiver on a tty with a pulse. ``tai_minus_real_ns``: truth, see above. Makes tty and pulse file in the directory; OSError."""
 
-    def __init__(self, settings: Settings, receiver: Receiver, sawtooth: Sawtooth | None, tai_minus_real_ns: int) -> None:
+    def __init__(self, settings: DeviceSettings, receiver: Receiver, sawtooth: Sawtooth | None, tai_minus_real_ns: int) -> None:
         self.settings = settings
         self.receiver = receiver
         self._sawtooth = sawtooth
