@@ -14,7 +14,7 @@ from pathlib import Path
 from refclock.sample import NS
 from refclock.timescales import DAY_S, LeapTable
 from refclock_sim.models import pulse
-from refclock_sim.ports.device import PPS_DEVICE, PULSE, TTY, Device, Settings, preload_environment, tai_minus_real_ns
+from refclock_sim.ports.device import PPS_DEVICE, PULSE, TTY, Device, DeviceSettings, preload_environment, tai_minus_real_ns
 from refclock_sim.ports.uart import FORMATS
 from refclock_sim.receiver.gnss import Gnss
 from refclock_sim.receiver.output import MODELS, Receiver
@@ -71,7 +71,7 @@ def main(words: list[str] | None = None) -> int:
         model = MODELS[args.receiver]
         sawtooth = pulse.Sawtooth(args.seed) if model.ubx and not args.no_pulse else None
         late = None if args.no_pulse else pulse.PRESETS[args.pulse](args.seed)
-        settings = Settings(args.directory, round(args.offset_s * NS), pulse=late, strict_baud=args.strict_baud)
+        settings = DeviceSettings(args.directory, round(args.offset_s * NS), pulse=late, strict_baud=args.strict_baud)
         truth = tai_minus_real_ns(settings.offset_ns, table)
         gnss = Gnss(
             args.seed,

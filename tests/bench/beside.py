@@ -1,7 +1,7 @@
 """Our clock process and chronyd on the same crystal and the same samples: `make bench-beside CLKNETSIM=DIRECTORY`.
 
 Needs clknetsim (mlichvar/clknetsim, built in DIRECTORY): it lends an unmodified daemon libc's clocks, an SHM reference clock and
-clock_adjtime, and knows the true error of the clock that the daemon steers. Every scenario of hw-sim/refclock_sim/discipline.py that has
+clock_adjtime, and knows the true error of the clock that the daemon steers. Every scenario of refclock_sim.worlds.noise_scenarios that has
 figures of others is drawn once a seed and written to files; each program gets the very same ones, one after the other: `python -m ppsd
 clock` with one configuration for all, and chronyd with five settings. Prints a table, writes tests/bench/beside.json and beside.md.
 
@@ -25,7 +25,7 @@ from pathlib import Path
 from random import Random
 
 from refclock_sim.models.oscillator import Oscillator
-from refclock_sim.worlds.noise_scenarios import LISTED, RAW_START_NS, SCENARIOS, Discipline
+from refclock_sim.worlds.noise_scenarios import LISTED, RAW_START_NS, SCENARIOS, NoiseScenario
 
 from refclock.sample import NS
 
@@ -60,7 +60,7 @@ LAST_ONLY = 5
 """Times as many seeds where only the last error counts."""
 
 
-def draw(scenario: Discipline, seed: int, directory: Path) -> None:
+def draw(scenario: NoiseScenario, seed: int, directory: Path) -> None:
     """freq and noise, a line a second; a sample that never comes is not a number."""
     base = Random(f"{scenario.name} {seed}")
     oscillator = Oscillator(base.getrandbits(62), scenario.constant, scenario.wander, scenario.terms)
@@ -75,7 +75,7 @@ def draw(scenario: Discipline, seed: int, directory: Path) -> None:
     (directory / "noise").write_text("".join(f"{late:.12e}\n" for late in lates), encoding="ascii")
 
 
-def simulate(scenario: Discipline, simulator: Path, directory: Path, words: list[str]) -> tuple[list[float], list[float]]:
+def simulate(scenario: NoiseScenario, simulator: Path, directory: Path, words: list[str]) -> tuple[list[float], list[float]]:
     """True errors (s) and frequency errors of the clock that ``words`` steers, a value a second."""
     (directory / "simulation").write_text(
         f"node1_offset = {START_S.get(scenario.name, 1e-3)}\n"
@@ -98,7 +98,7 @@ def simulate(scenario: Discipline, simulator: Path, directory: Path, words: list
     return series[0], series[1]
 
 
-def run(scenario: Discipline, seeds: range, simulator: Path) -> dict[str, dict[str, float]]:
+def run(scenario: NoiseScenario, seeds: range, simulator: Path) -> dict[str, dict[str, float]]:
     """Figures of every program, by name."""
     courses: dict[str, list[tuple[list[float], list[float]]]] = {}
     for seed in seeds:
@@ -115,7 +115,7 @@ def run(scenario: Discipline, seeds: range, simulator: Path) -> dict[str, dict[s
     return {name: figures(scenario, some) for name, some in courses.items()}
 
 
-def figures(scenario: Discipline, courses: list[tuple[list[float], list[float]]]) -> dict[str, float]:
+def figures(scenario: NoiseScenario, courses: list[tuple[list[float], list[float]]]) -> dict[str, float]:
     """In us, ppb and s, over all seeds."""
     last = -1 if scenario.name == "f" else scenario.warm_s
     errors = [error * 1e6 for offsets, _ in courses for error in offsets[last:]]

@@ -1,6 +1,6 @@
 """How well the clock is held and how honest its bound is: `make bench-clock`. Prints a table, writes tests/bench/clock.json and clock.md.
 
-Every scenario of hw-sim/refclock_sim/discipline.py runs through the real engine. Figures over all seeds after the scenario's warm-up:
+Every scenario of refclock_sim.worlds.noise_scenarios runs through the real engine. Figures over all seeds after the scenario's warm-up:
 
 * rms: of served - true, less its mean over all seeds (a constant is a matter of calibration; it is printed beside), f: at the end;
 * max: of |served - true|, nothing taken off; freq: RMS of the served clock's frequency error;
@@ -98,7 +98,7 @@ class Kept:
     def __init__(self, seeds: range) -> None:
         digest = hashlib.sha256(str(seeds).encode())
         for module in (ppsd, refclock, refclock_sim):
-            for path in sorted(Path(module.__path__[0]).glob("*.py")):
+            for path in sorted(Path(module.__path__[0]).rglob("*.py")):
                 digest.update(path.read_bytes())
         self.path = ROOT / "build" / "bench" / f"clock-{seeds.start}-{len(seeds)}-{digest.hexdigest()[:12]}.json"
         self.figures: dict[str, dict[str, float]] = {}

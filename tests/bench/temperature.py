@@ -1,6 +1,6 @@
 """What a thermometer is worth: `make bench-temperature`. Prints a table, writes tests/bench/temperature.md.
 
-The kinds with heat of hw-sim/refclock_sim/discipline.py run through the real engine, without (clock.temperature = "off") and with the
+The kinds with heat of refclock_sim.worlds.noise_scenarios run through the real engine, without (clock.temperature = "off") and with the
 simulated thermometer, on the same draws. Columns as in tests/bench/clock.py; of t-holdover the figure is the error at the end of an hour
 without pulses. CPU: of the whole engine, a simulated second at 1 Hz, on the machine that ran it.
 

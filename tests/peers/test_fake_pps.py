@@ -101,7 +101,7 @@ PROBE = """
 import errno, fcntl, os, signal, struct, sys, threading, time
 from pathlib import Path
 from refclock.sample import EdgeKind
-from refclock_sim.pulse_file import CAN_WAIT, PulseFile
+from refclock_sim.ports.pulse_file import CAN_WAIT, PulseFile
 
 GETPARAMS, SETPARAMS, GETCAP, FETCH = 0x800870A1, 0x400870A2, 0x800870A3, 0xC00870A4  # <linux/pps.h>, 64 bit
 INVALID = 1

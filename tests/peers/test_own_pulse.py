@@ -13,9 +13,9 @@ from refclock_sim.ports.device import TTY, preload_environment
 
 LISTEN = """
 import sys
-from ppsd.tools import blocks, listen
-from refclock.host import Host
-from refclock.ports import Port
+from ppsd.cli.detect import blocks, listen
+from refclock.kernel.host import Host
+from refclock.devices.ports import Port
 found = listen(Host(), [Port(sys.argv[1], sys.argv[1])], 1_700_000_000, 30.0)
 print(found[0].pulse)
 print(blocks(found))

@@ -39,12 +39,13 @@ CATCH_UP_NS = 2 * NS
 
 
 def preload_library(name: str) -> Path:
-    """The built ``fake_pps`` or ``fake_clock``, beside this file. FileNotFoundError when the package was not built."""
+    """The built ``fake_pps`` or ``fake_clock``, in the package's directory. FileNotFoundError when the package was not built."""
+    package = Path(__file__).parents[1]
     for suffix in importlib.machinery.EXTENSION_SUFFIXES:
-        path = Path(__file__).with_name(f"{name}{suffix}")
+        path = package / f"{name}{suffix}"
         if path.exists():
             return path
-    raise FileNotFoundError(f"{Path(__file__).with_name(f'{name}*.so')} is not built: run python setup.py build_ext --inplace")
+    raise FileNotFoundError(f"{package / name}*.so is not built: run python setup.py build_ext --inplace")
 
 
 def clock_environment(state: Path, utc_ns: int) -> dict[str, str]:
@@ -78,7 +79,7 @@ def preload_environment(directory: Path, pps_device: str = PPS_DEVICE) -> dict[s
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class DeviceSettings:
     """``offset_ns``: true time minus this host's CLOCK_REALTIME (positive: the host is behind). ``width_ns``: from rising to falling edge.
     ``pulse``: None for a receiver without one. ``strict_baud``: a reader at another bit rate gets noise."""
 
@@ -98,7 +99,7 @@ def tai_minus_real_ns(offset_ns: int, table: LeapTable) -> int:
 class Device:
     """A receiver on a tty with a pulse. ``tai_minus_real_ns``: truth, see above. Makes tty and pulse file in the directory; OSError."""
 
-    def __init__(self, settings: Settings, receiver: Receiver, sawtooth: Sawtooth | None, tai_minus_real_ns: int) -> None:
+    def __init__(self, settings: DeviceSettings, receiver: Receiver, sawtooth: Sawtooth | None, tai_minus_real_ns: int) -> None:
         self.settings = settings
         self.receiver = receiver
         self._sawtooth = sawtooth

@@ -11,8 +11,7 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
-from refclock_sim.receiver import nmea as sentences
-from refclock_sim.receiver import ubx as ubx_messages
+from refclock_sim.receiver import nmea, ubx
 
 HOST_BUFFER: Final = 4096
 """Bytes of commands that may wait for their end; more is noise and dropped."""
@@ -24,10 +23,10 @@ NOT_SAID: Final = ("GLL", "VTG")
 _BY_ID: Final = {
     (0xF0, 0x00): "GGA", (0xF0, 0x01): "GLL", (0xF0, 0x02): "GSA", (0xF0, 0x03): "GSV", (0xF0, 0x04): "RMC", (0xF0, 0x05): "VTG",
     (0xF0, 0x08): "ZDA",
-    ubx_messages.NAV_SOL: "NAV-SOL", ubx_messages.NAV_PVT: "NAV-PVT", ubx_messages.NAV_TIMEGPS: "NAV-TIMEGPS",
-    ubx_messages.NAV_TIMEUTC: "NAV-TIMEUTC", ubx_messages.NAV_TIMELS: "NAV-TIMELS",
-    ubx_messages.NAV_SAT: "NAV-SAT", ubx_messages.NAV_EOE: "NAV-EOE", ubx_messages.TIM_TP: "TIM-TP",
-    ubx_messages.NAV_STATUS: "NAV-STATUS", ubx_messages.MON_HW: "MON-HW", ubx_messages.TIM_SVIN: "TIM-SVIN",
+    ubx.NAV_SOL: "NAV-SOL", ubx.NAV_PVT: "NAV-PVT", ubx.NAV_TIMEGPS: "NAV-TIMEGPS",
+    ubx.NAV_TIMEUTC: "NAV-TIMEUTC", ubx.NAV_TIMELS: "NAV-TIMELS",
+    ubx.NAV_SAT: "NAV-SAT", ubx.NAV_EOE: "NAV-EOE", ubx.TIM_TP: "TIM-TP",
+    ubx.NAV_STATUS: "NAV-STATUS", ubx.MON_HW: "MON-HW", ubx.TIM_SVIN: "TIM-SVIN",
 }  # fmt: skip
 """Class and id as CFG-MSG names them (u-blox 8 protocol specification, NMEA messages overview: class F0)."""
 _BY_KEY: Final = {
@@ -76,7 +75,7 @@ _PMTK_COLD = 104
 _PMTK_INVALID, _PMTK_UNSUPPORTED, _PMTK_DONE = 0, 1, 3
 
 
-class Settings:
+class ReceiverSettings:
     """One receiver's. ``ubx``: obeys UBX, with ``keys`` CFG-VALSET too; ``pmtk``: obeys PMTK and calls itself so; neither: deaf.
 
     One whose firmware is for timing (TIM) has CFG-TMODE2, with ``keys`` CFG-TMODE. ``rates``: message -> every so many seconds; ``pulse``:
@@ -148,7 +147,7 @@ class Settings:
             if len(self._heard) < length + 8:
                 break
             command, payload = (self._heard[2], self._heard[3]), bytes(self._heard[6 : 6 + length])
-            if bytes(self._heard[: length + 8]) != ubx_messages.frame(command, payload):
+            if bytes(self._heard[: length + 8]) != ubx.frame(command, payload):
                 del self._heard[:2]
                 continue
             del self._heard[: length + 8]
@@ -158,61 +157,61 @@ class Settings:
         return answers
 
     def _obey(self, command: tuple[int, int], payload: bytes) -> list[bytes]:
-        if command == ubx_messages.MON_VER and not payload:
+        if command == ubx.MON_VER and not payload:
             return [self._version]
-        if command[0] != ubx_messages.CFG_MSG[0]:
+        if command[0] != ubx.CFG_MSG[0]:
             return []
         told: list[bytes] = []
         match command:
             case _ if command in self.refuses:
                 done = False
-            case ubx_messages.CFG_MSG if len(payload) == 2:
+            case ubx.CFG_MSG if len(payload) == 2:
                 name = _BY_ID.get((payload[0], payload[1]))
                 done = name is not None
-                told += [ubx_messages.frame(command, payload + bytes((0, self.rates.get(name, 0), 0, 0, 0, 0)))] if name else []
-            case ubx_messages.CFG_MSG:
+                told += [ubx.frame(command, payload + bytes((0, self.rates.get(name, 0), 0, 0, 0, 0)))] if name else []
+            case ubx.CFG_MSG:
                 done = self._cfg_msg(payload)
-            case ubx_messages.CFG_RATE if not payload:
+            case ubx.CFG_RATE if not payload:
                 done = True
-                told.append(ubx_messages.frame(command, struct.pack("<HHH", self.rate_ms, 1, self.time_base)))
-            case ubx_messages.CFG_RATE:
+                told.append(ubx.frame(command, struct.pack("<HHH", self.rate_ms, 1, self.time_base)))
+            case ubx.CFG_RATE:
                 done = len(payload) == 6 and payload[2:4] == b"\1\0"
                 if done:
                     self.rate_ms, self.time_base = int.from_bytes(payload[:2], "little"), payload[4]
-            case ubx_messages.CFG_ITFM:
+            case ubx.CFG_ITFM:
                 done, self.monitor, said = _kept(self.monitor, payload)
-                told += [ubx_messages.frame(command, said)] if said else []
-            case ubx_messages.CFG_TMODE2 if self._timing and not self._keys:
+                told += [ubx.frame(command, said)] if said else []
+            case ubx.CFG_TMODE2 if self._timing and not self._keys:
                 done, self.place, said = _kept(self.place, payload)
-                told += [ubx_messages.frame(command, said)] if said else []
+                told += [ubx.frame(command, said)] if said else []
                 self.survey_began_s = self.survey_began_s if said else self._now_s
-            case ubx_messages.CFG_TP5:
+            case ubx.CFG_TP5:
                 done = payload in (b"", b"\0") or (len(payload) == len(FACTORY_PULSE) and payload[0] == 0)
                 if done and len(payload) < 2:
-                    told.append(ubx_messages.frame(command, self.pulse))
+                    told.append(ubx.frame(command, self.pulse))
                 elif done:
                     self.pulse = payload
-            case ubx_messages.CFG_NAV5:
+            case ubx.CFG_NAV5:
                 done = len(payload) in (0, 36)
                 if not payload:
-                    told.append(ubx_messages.frame(command, bytes((0, 0, self.model)) + bytes(33)))
+                    told.append(ubx.frame(command, bytes((0, 0, self.model)) + bytes(33)))
                 elif done and payload[0] & 1:
                     self.model = payload[2]
-            case ubx_messages.CFG_CFG:
+            case ubx.CFG_CFG:
                 done = len(payload) in (12, 13)
                 if done and payload[8:12] != bytes(4):
                     heard = bytes(self._heard)
                     self.reset()
                     self._heard += heard
-            case ubx_messages.CFG_VALSET:
+            case ubx.CFG_VALSET:
                 done = self._keys and self._valset(payload)
-            case ubx_messages.CFG_VALGET:
+            case ubx.CFG_VALGET:
                 answer = self._valget(payload) if self._keys else None
                 done = answer is not None
-                told += [ubx_messages.frame(command, answer)] if answer is not None else []
+                told += [ubx.frame(command, answer)] if answer is not None else []
             case _:
                 done = False
-        return [*told, ubx_messages.frame(ubx_messages.ACK_ACK if done else ubx_messages.ACK_NAK, bytes(command))]
+        return [*told, ubx.frame(ubx.ACK_ACK if done else ubx.ACK_NAK, bytes(command))]
 
     def _cfg_msg(self, payload: bytes) -> bool:
         """This port's rate; or those of six ports, UART1 is the second."""
@@ -263,8 +262,8 @@ class Settings:
         for line in lines:
             begin, star = line.rfind(b"$PMTK"), line.rfind(b"*")
             body = line[begin + 1 : star]
-            if 0 <= begin < star and line[begin:].strip() == sentences.sentence(body).strip():
-                answers.append(sentences.sentence(self._obey_pmtk(body.decode("ascii", "replace")).encode("ascii")))
+            if 0 <= begin < star and line[begin:].strip() == nmea.sentence(body).strip():
+                answers.append(nmea.sentence(self._obey_pmtk(body.decode("ascii", "replace")).encode("ascii")))
         return answers
 
     def _obey_pmtk(self, body: str) -> str:

@@ -14,9 +14,8 @@ from typing import NamedTuple
 
 from refclock.sample import NS, FixMode, Satellite
 from refclock_sim.models.pulse import Sawtooth
-from refclock_sim.receiver import nmea as sentences
-from refclock_sim.receiver import ubx as ubx_messages
-from refclock_sim.receiver.commands import FIXED, NOT_SAID, Settings
+from refclock_sim.receiver import nmea, ubx
+from refclock_sim.receiver.commands import FIXED, NOT_SAID, ReceiverSettings
 from refclock_sim.receiver.gnss import Gnss, Knowledge
 from refclock_sim.receiver.nmea import Civil
 
@@ -121,8 +120,8 @@ class Receiver:
         self.gnss = gnss
         self.baud = model.baud if baud is None else baud
         self.sawtooth = sawtooth
-        version = ubx_messages.mon_ver(model.software, model.hardware, model.extensions)
-        self.settings = Settings(model.messages, version, model.ubx, model.keys, model.pmtk)
+        version = ubx.mon_ver(model.software, model.hardware, model.extensions)
+        self.settings = ReceiverSettings(model.messages, version, model.ubx, model.keys, model.pmtk)
         self.late_ns = 0
         """How long it thinks before it answers."""
         self._random = Random(f"receiver {seed}")
@@ -137,13 +136,13 @@ class Receiver:
     def cycle(self, tai_s: int) -> list[Chunk]:
         """The output of the true second ``tai_s`` (TAI); ask for each second once, in order. Cost: 20 µs for RMC, GGA and ZDA."""
         knows = self.gnss.at(tai_s)
-        at = sentences.civil(knows.label)
+        at = nmea.civil(knows.label)
         delay = max(EARLIEST_NS, round(self._random.gauss(self.model.delay_ns, self.model.jitter_ns))) + knows.delay_ns
         parts: list[bytes] = []
         if not self._greeted:
             self._greeted = True
-            parts += sentences.txt(self.model.talker, self.model.banner)
-            parts += [sentences.sentence(body) for body in self.model.starts]
+            parts += nmea.txt(self.model.talker, self.model.banner)
+            parts += [nmea.sentence(body) for body in self.model.starts]
         for i, (name, every) in enumerate(self.settings.rates.items()):
             if every and (tai_s + i) % every == 0:  # the long, rare ones fall on different seconds
                 parts += self._message(name, tai_s, knows, at)
@@ -158,8 +157,8 @@ class Receiver:
         takes no commands.
         """
         answers = self.settings.hear(data, tai_ns // NS)
-        for message, said in ((ubx_messages.NAV_SVIN, ubx_messages.nav_svin), (ubx_messages.TIM_SVIN, ubx_messages.tim_svin)):
-            if self.model.ubx and ubx_messages.frame(message) in data:
+        for message, said in ((ubx.NAV_SVIN, ubx.nav_svin), (ubx.TIM_SVIN, ubx.tim_svin)):
+            if self.model.ubx and ubx.frame(message) in data:
                 answers.append(said(self.settings.survey(tai_ns // NS)))
         return self._send(tai_ns + self.late_ns, answers) if answers else []
 
@@ -186,46 +185,46 @@ class Receiver:
             knows = knows._replace(mode=FixMode.TIME_ONLY)
         match name:
             case "RMC":
-                return [sentences.rmc(talker, knows, at)]
+                return [nmea.rmc(talker, knows, at)]
             case "GGA":
-                return [sentences.gga(talker, knows, at, self._used(tai_s, knows))]
+                return [nmea.gga(talker, knows, at, self._used(tai_s, knows))]
             case "ZDA":
-                return [sentences.zda(talker, knows, at)]
+                return [nmea.zda(talker, knows, at)]
             case "GSA":
-                return sentences.gsa(talker, knows, self._sky(tai_s, knows))
+                return nmea.gsa(talker, knows, self._sky(tai_s, knows))
             case "GSV":
-                return sentences.gsv(self._sky(tai_s, knows))
+                return nmea.gsv(self._sky(tai_s, knows))
             case "ANT":
-                return [sentences.antenna(talker, knows)]
+                return [nmea.antenna(talker, knows)]
             case "MON-HW":
-                return [ubx_messages.mon_hw(knows)]
+                return [ubx.mon_hw(knows)]
             case "MON-RF":
-                return [ubx_messages.mon_rf(knows)]
+                return [ubx.mon_rf(knows)]
             case "NAV-STATUS":
-                return [ubx_messages.nav_status(knows)]
+                return [ubx.nav_status(knows)]
             case "NAV-SVIN":
-                return [ubx_messages.nav_svin(self.settings.survey(tai_s))]
+                return [ubx.nav_svin(self.settings.survey(tai_s))]
             case "TIM-SVIN":
-                return [ubx_messages.tim_svin(self.settings.survey(tai_s))]
+                return [ubx.tim_svin(self.settings.survey(tai_s))]
             case "SEC-SIG":
-                return [ubx_messages.sec_sig(knows)]
+                return [ubx.sec_sig(knows)]
             case "NAV-PVT":
-                return [ubx_messages.nav_pvt(knows, at, self._used(tai_s, knows))]
+                return [ubx.nav_pvt(knows, at, self._used(tai_s, knows))]
             case "NAV-SOL":
-                return [ubx_messages.nav_sol(knows, self._used(tai_s, knows))]
+                return [ubx.nav_sol(knows, self._used(tai_s, knows))]
             case "NAV-TIMEGPS":
-                return [ubx_messages.nav_timegps(knows)]
+                return [ubx.nav_timegps(knows)]
             case "NAV-TIMEUTC":
-                return [ubx_messages.nav_timeutc(knows, at)]
+                return [ubx.nav_timeutc(knows, at)]
             case "NAV-TIMELS":
-                return [ubx_messages.nav_timels(knows)]
+                return [ubx.nav_timels(knows)]
             case "NAV-SAT":
-                return [ubx_messages.nav_sat(knows, self._sky(tai_s, knows))]
+                return [ubx.nav_sat(knows, self._sky(tai_s, knows))]
             case "NAV-EOE":
-                return [ubx_messages.nav_eoe(knows)]
+                return [ubx.nav_eoe(knows)]
             case "TIM-TP":
                 late_ns = self.sawtooth.late_ns(tai_s + 1) if self.sawtooth is not None and knows.fixed else None
-                return [ubx_messages.tim_tp(self.gnss.at(tai_s + 1), late_ns)]
+                return [ubx.tim_tp(self.gnss.at(tai_s + 1), late_ns)]
         if name in NOT_SAID:
             return []
         raise ValueError(f"no receiver sends {name!r}")

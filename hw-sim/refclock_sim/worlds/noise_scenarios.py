@@ -1,4 +1,4 @@
-"""Discipline scenarios: one crystal, one stream of samples, and the served time held against the truth every second.
+"""Noise scenarios: one crystal, one stream of samples, and the served time held against the truth every second.
 
 The noise models that chronyd, ntpd and the limit filters were measured on, drawn with the standard library, and shapes that none of them
 was tuned for. Each scenario runs through the very Engine that runs behind devices, as a shared memory source that another program writes.
@@ -57,7 +57,7 @@ def _busy(seed: int) -> PulseError:
 
 
 @dataclass(frozen=True, slots=True)
-class Discipline:
+class NoiseScenario:
     """One scenario. ``bias_us``: what the user states of the source: its mean is that near to the second. ``warm_s``: scored after it."""
 
     name: str
@@ -85,7 +85,10 @@ class Discipline:
 
 @dataclass(slots=True)
 class Course:
-    """What came of a run. Errors served - true and bounds in us, a value a second from ``Discipline.warm_s`` on; ``frequency_ppb``: RMS."""
+    """What came of a run: errors (served - true) and bounds in us, one a second from ``NoiseScenario.warm_s`` on.
+
+    ``frequency_ppb``: RMS of the served clock's frequency error over the same seconds.
+    """
 
     errors: array[float] = field(default_factory=lambda: array("d"))
     bounds: array[float] = field(default_factory=lambda: array("d"))
@@ -105,41 +108,43 @@ class Course:
 SCENARIOS = {
     s.name: s
     for s in (
-        Discipline("a", "TCXO, N(0, 0.2 us)", gaussian(200.0), wander=1e-10, constant=1e-6),
-        Discipline("b-quiet", "Pi interrupt latency", _pi, 1.0),
-        Discipline("b-ramp", "+ 1 ppm over an hour", _pi, 1.0, terms=(ramp(1e-6, 9000.0, 3600.0),)),
-        Discipline("b-step", "+ 1 ppm step, 60 s lag", _pi, 1.0, terms=(step(1e-6, 10_000.0, 60.0),)),
-        Discipline("b-wander", "restless crystal", _pi, 1.0, wander=1e-8),
-        Discipline("c-iid", "USB polling, 1 ms", drawn(lambda r: r.random() * 1e6 - 5e5 + r.gauss(0.0, 2e4))),
-        Discipline("c-beat", "USB frames of the host's crystal", lambda seed: UsbFrames(seed) + Offset(-5e5)),
-        Discipline("d", "messages only, N(0, 30 ms)", gaussian(3e7), length_s=60_000, warm_s=30_000),
-        Discipline("e", "1 us, 5 % late by 1..20 ms", lambda seed: gaussian(1e3)(seed) + Outliers(seed)),
-        Discipline("f", "6 h of Pi pulses, then 1 h of none", _pi, 1.0, length_s=25_200, warm_s=21_600, silent_from_s=21_600),
-        Discipline("g", "cold start, 50 ppm off", _pi, 1.0, constant=50e-6, length_s=4_000, warm_s=2_000),
-        Discipline("h", "sinusoid 0.25 ppm, 2 h", gaussian(1e3), wander=1e-10, terms=(sinusoid(0.25e-6, 7200.0),)),
-        Discipline("i", "1 us, load bursts", lambda seed: gaussian(1e3)(seed) + LoadBursts(seed)),
-        Discipline("laplace", "Laplace 2 us", drawn(laplace(2e3))),
-        Discipline("bimodal", "two latencies 10 us apart", drawn(bimodal)),
-        Discipline("uniform", "U(-50, 50) us", drawn(lambda r: r.uniform(-5e4, 5e4))),
-        Discipline("lognormal", "one-sided, long tail, mean 5.7 us off", drawn(lognormal)),
-        Discipline("gauss-10us", "N(0, 10 us)", gaussian(1e4)),
-        Discipline("missing", "N(0, 1 us), 30 % lost", gaussian(1e3), missing=0.3),
-        Discipline("step-1us", "N(0, 1 us), 1 ppm step, 60 s lag", gaussian(1e3), terms=(step(1e-6, 10_000.0, 60.0),)),
-        Discipline("warm-up", "Pi pulses, -2 ppm step, 300 s lag", _pi, 1.0, terms=(step(-2e-6, 8_000.0, 300.0),)),
+        NoiseScenario("a", "TCXO, N(0, 0.2 us)", gaussian(200.0), wander=1e-10, constant=1e-6),
+        NoiseScenario("b-quiet", "Pi interrupt latency", _pi, 1.0),
+        NoiseScenario("b-ramp", "+ 1 ppm over an hour", _pi, 1.0, terms=(ramp(1e-6, 9000.0, 3600.0),)),
+        NoiseScenario("b-step", "+ 1 ppm step, 60 s lag", _pi, 1.0, terms=(step(1e-6, 10_000.0, 60.0),)),
+        NoiseScenario("b-wander", "restless crystal", _pi, 1.0, wander=1e-8),
+        NoiseScenario("c-iid", "USB polling, 1 ms", drawn(lambda r: r.random() * 1e6 - 5e5 + r.gauss(0.0, 2e4))),
+        NoiseScenario("c-beat", "USB frames of the host's crystal", lambda seed: UsbFrames(seed) + Offset(-5e5)),
+        NoiseScenario("d", "messages only, N(0, 30 ms)", gaussian(3e7), length_s=60_000, warm_s=30_000),
+        NoiseScenario("e", "1 us, 5 % late by 1..20 ms", lambda seed: gaussian(1e3)(seed) + Outliers(seed)),
+        NoiseScenario("f", "6 h of Pi pulses, then 1 h of none", _pi, 1.0, length_s=25_200, warm_s=21_600, silent_from_s=21_600),
+        NoiseScenario("g", "cold start, 50 ppm off", _pi, 1.0, constant=50e-6, length_s=4_000, warm_s=2_000),
+        NoiseScenario("h", "sinusoid 0.25 ppm, 2 h", gaussian(1e3), wander=1e-10, terms=(sinusoid(0.25e-6, 7200.0),)),
+        NoiseScenario("i", "1 us, load bursts", lambda seed: gaussian(1e3)(seed) + LoadBursts(seed)),
+        NoiseScenario("laplace", "Laplace 2 us", drawn(laplace(2e3))),
+        NoiseScenario("bimodal", "two latencies 10 us apart", drawn(bimodal)),
+        NoiseScenario("uniform", "U(-50, 50) us", drawn(lambda r: r.uniform(-5e4, 5e4))),
+        NoiseScenario("lognormal", "one-sided, long tail, mean 5.7 us off", drawn(lognormal)),
+        NoiseScenario("gauss-10us", "N(0, 10 us)", gaussian(1e4)),
+        NoiseScenario("missing", "N(0, 1 us), 30 % lost", gaussian(1e3), missing=0.3),
+        NoiseScenario("step-1us", "N(0, 1 us), 1 ppm step, 60 s lag", gaussian(1e3), terms=(step(1e-6, 10_000.0, 60.0),)),
+        NoiseScenario("warm-up", "Pi pulses, -2 ppm step, 300 s lag", _pi, 1.0, terms=(step(-2e-6, 8_000.0, 300.0),)),
         # not looked at while the constants were found:
-        Discipline("student", "Student t, 2 degrees, 1 us", drawn(student2(1e3))),
-        Discipline("one-sided", "exponential, 30 us, woken thread", drawn(one_sided(3e4))),
-        Discipline("switching", "10 us to and fro every 20 min", lambda seed: Switching(seed, 1e4, 1200, 500.0), 5.0),
-        Discipline("quantised", "stamps of 1 us, a step a second", lambda seed: Quantised(seed, 1000, 100.0), constant=1e-6),
-        Discipline("correlated", "0.5 us, and 1 us that lasts 30 s", lambda seed: gaussian(500.0)(seed) + Correlated(seed, 1e3, 30.0), 3.0),
-        Discipline("busy", "Pi latency twice as long for hours", _busy, 1.5),
-        Discipline("usb-high", "USB frames of 125 us", lambda seed: UsbFrames(seed, 125e3) + Offset(-62.5e3)),
-        Discipline("usb-near", "USB frames of 1 ms, crystal 3 ppm off", lambda seed: UsbFrames(seed) + Offset(-5e5), constant=3e-6),
-        Discipline("day", "Pi pulses, 3 ppm to and fro in a day", _pi, 1.0, terms=(sinusoid(3e-6, 86_400.0),), length_s=40_000),
-        Discipline("flicker", "Pi pulses, flicker and random walk", _pi, 1.0, restless=flicker(3e-9)),
-        Discipline("half", "N(0, 1 us), every second one lost", gaussian(1e3), missing=0.5),
-        Discipline("every-5-s", "N(0, 1 us), one in 5 s", gaussian(1e3), every_s=5),
-        Discipline("gaps", "Pi pulses, 60 s of silence in 600 s", _pi, 1.0, gap_s=60),
+        NoiseScenario("student", "Student t, 2 degrees, 1 us", drawn(student2(1e3))),
+        NoiseScenario("one-sided", "exponential, 30 us, woken thread", drawn(one_sided(3e4))),
+        NoiseScenario("switching", "10 us to and fro every 20 min", lambda seed: Switching(seed, 1e4, 1200, 500.0), 5.0),
+        NoiseScenario("quantised", "stamps of 1 us, a step a second", lambda seed: Quantised(seed, 1000, 100.0), constant=1e-6),
+        NoiseScenario(
+            "correlated", "0.5 us, and 1 us that lasts 30 s", lambda seed: gaussian(500.0)(seed) + Correlated(seed, 1e3, 30.0), 3.0
+        ),
+        NoiseScenario("busy", "Pi latency twice as long for hours", _busy, 1.5),
+        NoiseScenario("usb-high", "USB frames of 125 us", lambda seed: UsbFrames(seed, 125e3) + Offset(-62.5e3)),
+        NoiseScenario("usb-near", "USB frames of 1 ms, crystal 3 ppm off", lambda seed: UsbFrames(seed) + Offset(-5e5), constant=3e-6),
+        NoiseScenario("day", "Pi pulses, 3 ppm to and fro in a day", _pi, 1.0, terms=(sinusoid(3e-6, 86_400.0),), length_s=40_000),
+        NoiseScenario("flicker", "Pi pulses, flicker and random walk", _pi, 1.0, restless=flicker(3e-9)),
+        NoiseScenario("half", "N(0, 1 us), every second one lost", gaussian(1e3), missing=0.5),
+        NoiseScenario("every-5-s", "N(0, 1 us), one in 5 s", gaussian(1e3), every_s=5),
+        NoiseScenario("gaps", "Pi pulses, 60 s of silence in 600 s", _pi, 1.0, gap_s=60),
     )
 }
 _ROOM = Heat(day=1.5, day_s=7200.0)
@@ -147,16 +152,18 @@ _THERMOSTAT = Heat(day=2.0, day_s=3600.0)
 WARM = {
     s.name: s
     for s in (
-        Discipline("t-room", "+-1.5 K in 2 h: 0.5 ppm", _pi, 1.0, heat=_ROOM),
-        Discipline("t-day", "+-5 K in a day: 1.6 ppm", _pi, 1.0, length_s=86_400, heat=Heat(day=5.0)),
-        Discipline("t-load", "5 of 25 minutes of load: 1 ppm", _pi, 1.0, heat=Heat(load=6.0)),
-        Discipline("t-probe", "+-2 K in 1 h, a probe in steps of 1/16 K", _pi, 1.0, heat=replace(_THERMOSTAT, quantum=0.0625, noise=0.03)),
-        Discipline(
+        NoiseScenario("t-room", "+-1.5 K in 2 h: 0.5 ppm", _pi, 1.0, heat=_ROOM),
+        NoiseScenario("t-day", "+-5 K in a day: 1.6 ppm", _pi, 1.0, length_s=86_400, heat=Heat(day=5.0)),
+        NoiseScenario("t-load", "5 of 25 minutes of load: 1 ppm", _pi, 1.0, heat=Heat(load=6.0)),
+        NoiseScenario(
+            "t-probe", "+-2 K in 1 h, a probe in steps of 1/16 K", _pi, 1.0, heat=replace(_THERMOSTAT, quantum=0.0625, noise=0.03)
+        ),
+        NoiseScenario(
             "t-late", "+-2 K in 1 h, a thermometer slower than the crystal", _pi, 1.0, heat=replace(_THERMOSTAT, sensor_lag_s=120.0)
         ),
-        Discipline("t-fork", "+-2 K in 1 h, a tuning fork: 5 ppm", _pi, 1.0, heat=replace(_THERMOSTAT, curve_ppm=-0.034)),
-        Discipline("t-still", "nothing warms", _pi, 1.0, heat=Heat()),
-        Discipline(
+        NoiseScenario("t-fork", "+-2 K in 1 h, a tuning fork: 5 ppm", _pi, 1.0, heat=replace(_THERMOSTAT, curve_ppm=-0.034)),
+        NoiseScenario("t-still", "nothing warms", _pi, 1.0, heat=Heat()),
+        NoiseScenario(
             "t-holdover",
             "3 h of +-2 K, then an hour without pulses, 8 K warmer",
             _pi,
@@ -167,7 +174,7 @@ WARM = {
             heat=replace(_THERMOSTAT, warmings=(Warming(8.0, 10_900.0, 3000.0),)),
         ),
         *(
-            Discipline(
+            NoiseScenario(
                 f"t-{lie}", "+-1.5 K in 2 h, the thermometer lies after 3 h 20 m", _pi, 1.0, heat=_ROOM, lie=(f"sensor-{lie}", 12_000)
             )
             for lie in ("frozen", "jump", "inverted", "elsewhere", "lost")
@@ -180,7 +187,7 @@ LISTED = 13
 
 
 def run(
-    scenario: Discipline,
+    scenario: NoiseScenario,
     seed: int,
     length_s: int | None = None,
     state: Mapping[str, float | int | str] | None = None,

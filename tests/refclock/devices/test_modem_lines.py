@@ -102,8 +102,8 @@ def test_a_line_that_moves_once_is_no_pulse(monkeypatch: pytest.MonkeyPatch) -> 
 
 CHILD = """
 import sys, threading, time
-from refclock.kernel import LocalClock
-from refclock.control_line import ControlLine, open_pulse
+from refclock.kernel.clocks import LocalClock
+from refclock.devices.modem_lines import ControlLine, open_pulse
 clock = LocalClock()
 look = sys.argv[2] == "look"
 line = ControlLine(sys.argv[1], "dcd", clock, lambda: None, look) if look else open_pulse(sys.argv[1] + ":dcd", clock, lambda: None)

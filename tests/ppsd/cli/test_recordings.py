@@ -13,12 +13,16 @@ import pytest
 
 from ppsd.cli.replay import EX_DATAERR, EX_IOERR, replay
 
-ROOT = Path(__file__).parents[2]
-SHARED = [above / "shared" / "recordings" for above in ROOT.parents]
-RECORDINGS = next((path for path in SHARED if path.is_dir()), ROOT / "tests" / "data" / "recordings")
+DATA = Path(__file__).parents[2] / "data"
+RECORDINGS = DATA / "recordings"
 FILES = sorted(p for p in RECORDINGS.iterdir() if p.suffix in (".log", ".jsonl"))
 GPSD = json.loads((RECORDINGS / "gpsd-tpv.json").read_text())
+"""Recording of gpsd's own tests: the [time, mode] reports that gpsd makes of it."""
 LEAP_TRAP = "satpulse-lea6t-coldstart-excerpt.jsonl"
+TABLE = DATA / "recordings.json"
+NOT_BEFORE = date(2010, 1, 1)
+"""One window for the table: earlier recordings (2001, 2005 ...) show what the rollover repair makes of a date that cannot be."""
+KEPT = ("protocol", "others", "receiver", "labels", "trusted", "first", "last", "rejected", "without_checksum", "broken", "dates", "health")
 
 NO_TIME = {
     "bu303-nofix.log": "SiRF binary is not read, and has no fix",
@@ -55,13 +59,6 @@ def run(path: Path, not_before: date | None) -> tuple[list[dict[str, object]], d
     return lines, summary["summary"]
 
 
-def recording(name: str) -> Path:
-    path = RECORDINGS / name
-    if not path.exists():
-        pytest.skip(f"{name} is not in {RECORDINGS}")
-    return path
-
-
 def second(text: str) -> int:
     """POSIX second that a time names: fractions from .95 on belong to the next one."""
     return int(datetime.fromisoformat(text).timestamp() + 0.05)
@@ -70,18 +67,28 @@ def second(text: str) -> int:
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
 def test_every_recording_runs(path: Path) -> None:
     """No recording raises; the readable report and the JSON agree on the number of seconds."""
-    lines, summary = run(path, date(2010, 1, 1))
+    lines, summary = run(path, NOT_BEFORE)
     assert len(lines) == summary["labels"]
     out = io.StringIO()
-    assert replay(path, date(2010, 1, 1), False, out) == 0
+    assert replay(path, NOT_BEFORE, False, out) == 0
     assert sum(line[:2] == "20" for line in out.getvalue().splitlines()) == summary["labels"]
+
+
+def test_table_is_what_the_recordings_give(request: pytest.FixtureRequest) -> None:
+    """Protocol, labels, reasons of rejection and date verdict of every recording are those of the committed table."""
+    summaries = {path.name: run(path, NOT_BEFORE)[1] for path in FILES}
+    seen = {name: {key: summary[key] for key in KEPT if summary.get(key)} for name, summary in summaries.items()}
+    if request.config.getoption("--update-golden"):
+        lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(row, ensure_ascii=False)}" for name, row in seen.items())
+        TABLE.write_text("{\n" + lines + "\n}\n", encoding="utf-8")
+    assert seen == json.loads(TABLE.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", [n for n in sorted(GPSD) if n != "april6_2019.log" and not n.startswith("gp-320fw-2019-04")])
 def test_seconds_are_those_of_gpsd(name: str) -> None:
     """Labels name the seconds that gpsd reports with a fix, but for the named differences and a cycle more at either end."""
-    path = recording(f"gpsd-{name}")
-    theirs = {second(time) for time, mode in GPSD[name]["tpv"] if time and mode >= 2}
+    path = RECORDINGS / f"gpsd-{name}"
+    theirs = {second(time) for time, mode in GPSD[name] if mode >= 2}
     start = datetime.fromtimestamp(min(theirs), UTC).date() - timedelta(days=300) if theirs else date(2010, 1, 1)
     lines, _summary = run(path, start)
     ours = {second(str(line["utc"])) for line in lines}
@@ -97,7 +104,7 @@ def test_seconds_are_those_of_gpsd(name: str) -> None:
 
 def test_week_rollover_is_repaired() -> None:
     """A module that fell back to 1999-08-22 is moved on by 1024 weeks to 2019-04-07; its malformed date "2208-1" is refused."""
-    lines, summary = run(recording("gpsd-april6_2019.log"), date(2019, 1, 1))
+    lines, summary = run(RECORDINGS / "gpsd-april6_2019.log", date(2019, 1, 1))
     assert [line["utc"] for line in lines] == ["2019-04-07T00:02:31Z"]
     assert summary["weeks_repaired"] == 1024
     assert summary["rejected"] == {"void": 1, "bad-date": 1}
@@ -105,13 +112,13 @@ def test_week_rollover_is_repaired() -> None:
 
 def test_garbage_dates_while_void_never_label() -> None:
     """After its restart this receiver sends 2006, 2010 and 1999, all void, half of it corrupt: only the second before it is a label."""
-    lines, _summary = run(recording("gpsd-gp-320fw-2019-04-07-coldboot.log"), date(2019, 1, 1))
+    lines, _summary = run(RECORDINGS / "gpsd-gp-320fw-2019-04-07-coldboot.log", date(2019, 1, 1))
     assert [line["utc"] for line in lines] == ["2019-04-07T00:03:45Z"]
 
 
 def test_free_running_clock_gives_no_labels() -> None:
     """A clock that counts on while void: 23 labels, none for the 20 void seconds, 47 labels."""
-    lines, summary = run(recording("gpsd-meinberg-gps164.log"), date(2023, 1, 1))
+    lines, summary = run(RECORDINGS / "gpsd-meinberg-gps164.log", date(2023, 1, 1))
     seconds = [second(str(line["utc"])) for line in lines]
     gaps = [b - a for a, b in pairwise(seconds) if b - a != 1]
     assert (len(seconds), gaps) == (70, [21])
@@ -120,27 +127,27 @@ def test_free_running_clock_gives_no_labels() -> None:
 
 def test_sentences_without_checksum_are_told() -> None:
     """The HP 58534A never sends a checksum: read all the same, and said so."""
-    _lines, summary = run(recording("gpsd-hp58534a.log"), date(2010, 1, 1))
+    _lines, summary = run(RECORDINGS / "gpsd-hp58534a.log", date(2010, 1, 1))
     assert (summary["labels"], summary["without_checksum"]) == (1, 9)
 
 
 def test_contradicting_sentences_give_no_label() -> None:
     """RMC and ZDA of one cycle, two seconds apart: the second of them is refused."""
-    lines, summary = run(recording("gpsd-tcp-test.log"), date(2007, 1, 1))
+    lines, summary = run(RECORDINGS / "gpsd-tcp-test.log", date(2007, 1, 1))
     assert [line["sentence"] for line in lines] == ["RMC"]
     assert summary["rejected"] == {"labels-disagree": 1}
 
 
 def test_time_only_fix_counts() -> None:
     """A surveyed-in timing receiver has no position fix and valid time: every second is a label that knows its leap count."""
-    lines, _summary = run(recording("gpsd-ublox-neo-m8t-s.log"), date(2018, 6, 1))
+    lines, _summary = run(RECORDINGS / "gpsd-ublox-neo-m8t-s.log", date(2018, 6, 1))
     assert len(lines) == 29
     assert all(line["trusted"] for line in lines)
 
 
 def test_leap_trap() -> None:
     """A cold receiver, RMC A with a 3D fix, 3 s ahead: not one label is trusted until it has stepped back; then all but the first are."""
-    lines, _summary = run(recording(LEAP_TRAP), None)
+    lines, _summary = run(RECORDINGS / LEAP_TRAP, None)
     step = next(i for i in range(1, len(lines)) if second(str(lines[i]["utc"])) < second(str(lines[i - 1]["utc"])))
     assert not any(line["trusted"] for line in lines[: step + 1])
     assert "moved by -3.0 s" in str(lines[step]["why"])
