@@ -158,16 +158,16 @@ static void decide(const struct pkt_context *context, const uint8_t *request, co
 }
 
 /* The served timescale at an instant, as this server tells it. */
-static void read_scale(const struct tsc_params *record, int64_t raw_ns, int smear, struct tsc_reading *reading)
+static void read_scale(const struct rec_params *record, int64_t raw_ns, int smear, struct rec_reading *reading)
 {
-    tsc_at(record, raw_ns, reading);
+    rec_at(record, raw_ns, reading);
     if (smear)
-        tsc_smear(record, reading);
+        rec_smear(record, reading);
 }
 
-uint64_t pkt_timestamp(const struct tsc_params *record, int64_t raw_ns, int smear)
+uint64_t pkt_timestamp(const struct rec_params *record, int64_t raw_ns, int smear)
 {
-    struct tsc_reading reading;
+    struct rec_reading reading;
     if (record->tai_ns == 0)
         return 0;
     read_scale(record, raw_ns, smear, &reading);
@@ -175,7 +175,7 @@ uint64_t pkt_timestamp(const struct tsc_params *record, int64_t raw_ns, int smea
 }
 
 /* All of the header that follows from the departure alone; zero from origin to transmit. */
-static void put_header(const struct tsc_reading *now, unsigned version, unsigned mode, uint8_t poll, uint8_t *packet)
+static void put_header(const struct rec_reading *now, unsigned version, unsigned mode, uint8_t poll, uint8_t *packet)
 {
     packet[0] = (uint8_t)((unsigned)now->leap << 6 | version << 3 | mode);
     packet[STRATUM] = now->stratum;
@@ -197,10 +197,10 @@ static size_t put_mac(const struct mac_key *key, uint32_t id, uint8_t *packet, s
 }
 
 /* Receive, origin and transmit; in interleaved mode the transmit of the reply before (RFC 9769 2). */
-static void put_times(const struct pkt_context *context, const uint8_t *request, const struct tsc_reading *now, uint8_t *reply,
+static void put_times(const struct pkt_context *context, const uint8_t *request, const struct rec_reading *now, uint8_t *reply,
                       struct pkt_outcome *outcome)
 {
-    struct tsc_reading arrived;
+    struct rec_reading arrived;
     int64_t rx = context->rx_raw_ns < context->tx_raw_ns ? context->rx_raw_ns : context->tx_raw_ns;
     read_scale(&context->record, rx, context->smear, &arrived);
     uint64_t receive = timestamp(arrived.utc_ns);
@@ -231,7 +231,7 @@ size_t pkt_respond(const struct pkt_context *context, const uint8_t *request, si
     decide(context, request, &parts, outcome, &key);
     if (outcome->action == PKT_DROP)
         return 0;
-    struct tsc_reading now;
+    struct rec_reading now;
     unsigned version = request[0] >> 3 & 7, active = (request[0] & 7) == MODE_ACTIVE;
     read_scale(&context->record, context->tx_raw_ns, context->smear, &now);
     if (outcome->action == PKT_REPLY && now.leap == UNSYNCHRONISED)
@@ -255,11 +255,11 @@ size_t pkt_respond(const struct pkt_context *context, const uint8_t *request, si
     return PKT_HEADER;
 }
 
-size_t pkt_broadcast(const struct tsc_params *record, int64_t tx_raw_ns, int smear, int poll, const struct mac_keys *keys, uint32_t id,
+size_t pkt_broadcast(const struct rec_params *record, int64_t tx_raw_ns, int smear, int poll, const struct mac_keys *keys, uint32_t id,
                      uint8_t *packet)
 {
     const struct mac_key *key = mac_find(keys, id);
-    struct tsc_reading now;
+    struct rec_reading now;
     read_scale(record, tx_raw_ns, smear, &now);
     if (!key || now.leap == UNSYNCHRONISED)
         return 0;

@@ -65,7 +65,7 @@ struct worker {
     int wake; /* eventfd: stop, or look at the rules */
     pthread_t thread;
     uint64_t rules_seen; /* the number of the newest rules that this thread has turned to */
-    struct tsc *record;
+    struct rec *record;
     int64_t record_raw_ns; /* when it was looked for */
     struct clk_reading last;
     struct cli *clients;
@@ -134,15 +134,15 @@ static void count(struct worker *w, const struct pkt_outcome *outcome)
 /* The record file may appear late or be replaced, so it is opened anew once a second; until a new one holds a record the old one lasts. */
 static void find_record(struct worker *w, int64_t raw_ns)
 {
-    struct tsc *found;
-    struct tsc_params any;
+    struct rec *found;
+    struct rec_params any;
     if (raw_ns - w->record_raw_ns < second)
         return;
     w->record_raw_ns = raw_ns;
-    if (tsc_open(w->server->record_path, 0, &found) < 0)
+    if (rec_open(w->server->record_path, 0, &found) < 0)
         return;
-    int empty = tsc_read(found, &any) < 0;
-    tsc_close(empty ? found : w->record);
+    int empty = rec_read(found, &any) < 0;
+    rec_close(empty ? found : w->record);
     if (!empty)
         w->record = found;
 }
@@ -284,7 +284,7 @@ static void await_departure(struct worker *w, struct pending reply)
 
 /* The departures that the kernel stamped, into the table: the next reply to that client tells it (RFC 9769). A stamp comes with the packet
  * sent, headers in front; which one it is tells its receive timestamp. */
-static void read_departures(struct worker *w, int fd, const struct tsc_params *record, int smear)
+static void read_departures(struct worker *w, int fd, const struct rec_params *record, int smear)
 {
     for (;;) {
         uint8_t packet[PKT_REPLY_MAX + 128];
@@ -437,7 +437,7 @@ static int serve_batch(struct worker *w, int fd, const struct rules *rules)
     w->last = now;
     find_record(w, now.raw_ns);
     if (w->record)
-        tsc_read(w->record, &context.record); /* before the first publication: stays unsynchronised */
+        rec_read(w->record, &context.record); /* before the first publication: stays unsynchronised */
     for (int i = 0; i < n; i++) {
         open_envelope(&w->messages[i].msg_hdr, &requests[i].envelope);
         requests[i].source = source_of(&w->peers[i]);
@@ -539,9 +539,9 @@ static void *srv_loop(void *argument)
         }
         for (int i = 0; i < w->socket_count; i++) {
             if (polled[i + 1].revents & POLLERR) { /* departure stamps that came late */
-                struct tsc_params record = {.stratum = 0};
+                struct rec_params record = {.stratum = 0};
                 if (w->record)
-                    tsc_read(w->record, &record);
+                    rec_read(w->record, &record);
                 read_departures(w, w->sockets[i], &record, rules->own.smear);
             }
             int more = polled[i + 1].revents & POLLIN ? TURNS : 0;
@@ -813,7 +813,7 @@ void srv_destroy(struct srv *s)
             close(w->sockets[i]);
         if (w->wake >= 0)
             close(w->wake);
-        tsc_close(w->record);
+        rec_close(w->record);
         cli_destroy(w->clients);
         fld_destroy(w->flood);
     }
@@ -867,8 +867,8 @@ int srv_broadcast(struct srv *s, const char *host, uint16_t port, uint32_t key, 
 {
     const int on = 1;
     struct sockaddr_storage address, own;
-    struct tsc_params params;
-    struct tsc *record;
+    struct rec_params params;
+    struct rec *record;
     socklen_t length, own_length;
     uint8_t packet[PKT_REPLY_MAX];
     int r = sok_address(host, port, &address, &length);
@@ -876,11 +876,11 @@ int srv_broadcast(struct srv *s, const char *host, uint16_t port, uint32_t key, 
         return r;
     if (!mac_find(s->rules->own.keys, key))
         return -ENOKEY;
-    r = tsc_open(s->record_path, 0, &record);
+    r = rec_open(s->record_path, 0, &record);
     if (r < 0)
         return -EAGAIN;
-    r = tsc_read(record, &params);
-    tsc_close(record);
+    r = rec_read(record, &params);
+    rec_close(record);
     size_t size = r < 0 ? 0 : pkt_broadcast(&params, clk_raw_ns(), s->rules->own.smear, poll, s->rules->own.keys, key, packet);
     if (size == 0)
         return -EAGAIN;

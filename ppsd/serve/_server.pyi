@@ -1,7 +1,7 @@
-# The interface of native/{timescale,access,mac,clients,packet,server}.h as mypy sees it; tests/ppsd/serve/test_ntp_server.py holds them together.
+# The interface of native/{record,access,mac,clients,packet,server}.h as mypy sees it; tests/ppsd/serve/test_ntp_server.py holds them together.
 from typing import Literal, overload
 
-class TscParams:
+class RecParams:
     raw_ns: int
     tai_ns: int
     rate: float
@@ -46,7 +46,7 @@ class CliClient:
     spare: list[int]
 
 class PktContext:
-    record: TscParams
+    record: RecParams
     rx_raw_ns: int
     tx_raw_ns: int
     keys: MacKeys

@@ -13,7 +13,7 @@ import pytest
 
 import refclock
 from ppsd.discipline.events import Publish
-from refclock.exchange.shm import ShmSegment
+from refclock.exchange.shm import ShmSample, ShmSegment
 from refclock.kernel import clocks as kernel
 from refclock.kernel._kernel import lib
 from refclock.kernel.clocks import LocalClock, Reading, StepWatch
@@ -183,7 +183,7 @@ def test_a_sample_goes_through_shared_memory_once(unit: int) -> None:
     reader = ShmSegment(unit)
     assert reader.read() is None
     writer.write(1_893_456_000_123_456_789, 1_893_456_000_000_000_001, Leap.INSERT, -23)
-    assert reader.read() == kernel.ShmSample(1_893_456_000_123_456_789, 1_893_456_000_000_000_001, Leap.INSERT, -23)
+    assert reader.read() == ShmSample(1_893_456_000_123_456_789, 1_893_456_000_000_000_001, Leap.INSERT, -23)
     assert reader.read() is None
     writer.close()
     reader.close()
