@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "units.h"
+
 /* RFC 5905 figure 8 (header) and 7.3; RFC 1305 appendix C and RFC 1119 for the MACs of older versions. */
 enum { STRATUM = 1, POLL = 2, PRECISION = 3, ROOT_DELAY = 4, ROOT_DISPERSION = 8, REFID = 12, REFERENCE = 16, ORIGIN = 24,
        RECEIVE = 32, TRANSMIT = 40 };
@@ -11,7 +13,6 @@ enum { FIELD_MIN = 16, NAK = MAC_ID }; /* RFC 7822 7.5.1; RFC 5905 A.5.1 */
 enum { UNSYNCHRONISED = 3 };           /* RFC 5905 figure 9 */
 #define CODE(a, b, c, d) ((uint32_t)(a) << 24 | (b) << 16 | (c) << 8 | (d))
 static const uint32_t refid_init = CODE('I', 'N', 'I', 'T'), code_rate = CODE('R', 'A', 'T', 'E'), code_deny = CODE('D', 'E', 'N', 'Y');
-static const int64_t second = 1000000000;
 static const uint64_t ntp_unix_s = 2208988800; /* 1900 to 1970, RFC 5905 figure 4 */
 
 static uint32_t get16(const uint8_t *p)
@@ -46,19 +47,19 @@ static void put64(uint8_t *p, uint64_t v)
 /* NTP timestamp, modulo the era; rounded down. */
 static uint64_t timestamp(int64_t utc_ns)
 {
-    int64_t seconds = utc_ns / second, rest = utc_ns % second;
+    int64_t seconds = utc_ns / NS_PER_S, rest = utc_ns % NS_PER_S;
     if (rest < 0) {
-        rest += second;
+        rest += NS_PER_S;
         seconds--;
     }
-    return ((uint64_t)seconds + ntp_unix_s) << 32 | ((uint64_t)rest << 32) / (uint64_t)second;
+    return ((uint64_t)seconds + ntp_unix_s) << 32 | ((uint64_t)rest << 32) / (uint64_t)NS_PER_S;
 }
 
 /* NTP short format: 2^-16 s, rounded up, saturated: a bound may be too wide, never too narrow. */
 static void put_span(uint8_t *p, int64_t ns)
 {
-    const int64_t limit = 65535 * second;
-    uint64_t up = ns <= 0 ? 0 : ns > limit ? UINT32_MAX : ((uint64_t)ns * 65536 + (uint64_t)second - 1) / (uint64_t)second;
+    const int64_t limit = 65535 * NS_PER_S;
+    uint64_t up = ns <= 0 ? 0 : ns > limit ? UINT32_MAX : ((uint64_t)ns * 65536 + (uint64_t)NS_PER_S - 1) / (uint64_t)NS_PER_S;
     put32(p, (uint32_t)up);
 }
 

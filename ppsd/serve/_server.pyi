@@ -33,7 +33,7 @@ class MacKeys: ...
 class CliClient:
     network: int
     last_ns: int
-    owed_ns: int
+    full_ns: int
     receive: int
     transmit: int
     packets: int
@@ -43,7 +43,8 @@ class CliClient:
     sequence: int
     flags: int
     version: int
-    spare: list[int]
+    kind: int
+    spare: int
 
 class PktContext:
     record: RecParams
@@ -144,8 +145,8 @@ class Ffi:
     def string(self, cdata: Chars) -> bytes: ...
 
 class Lib:
-    CLI_IPV6: int
-    CLI_WHOLE: int
+    ACL_IPV4: int
+    ACL_LOCAL: int
     CLI_MAC: int
     CLI_INTERLEAVED: int
     CLI_BYTES: int
