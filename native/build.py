@@ -37,11 +37,11 @@ def extension(module: str, public: list[str], units: list[str], libraries: list[
 
 
 kernel = extension(
-    "refclock.kernel._kernel", ["pps", "clock", "line", "shm", "timescale"], ["pps", "clock", "line", "shm", "timescale"], ["m"]
+    "refclock.kernel._kernel", ["pps", "clock", "line", "shm", "record"], ["pps", "clock", "line", "shm", "record"], ["m"]
 )
 server = extension(
     "ppsd.serve._server",
-    ["timescale", "access", "mac", "clients", "packet", "server"],
-    ["timescale", "access", "mac", "clients", "packet", "flood", "socket", "server", "clock"],
+    ["record", "access", "mac", "clients", "packet", "server"],
+    ["record", "access", "mac", "clients", "packet", "flood", "socket", "server", "clock"],
     ["m", "pthread", "nettle"],
 )

@@ -6,11 +6,13 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "bucket.h"
+#include "units.h"
+
 enum { WAYS = 16, UPPER = WAYS / 2, PLACE_BITS = 4, WORDS = sizeof(struct cli_client) / sizeof(uint64_t), LAST_WORD = WORDS - 1 };
 static const uint32_t place_mask = WAYS - 1;
-static const int64_t second = 1000000000;
 
-/* A set: who is where, most recent first (28 bits of hash, 4 bits of place; 0: nobody), then the clients. The order is its thread's own. */
+/* A set. `order` says who is where, the most recent first: 28 bits of hash, 4 bits of place; 0: nobody. Only the table's thread uses it. */
 struct set {
     uint32_t order[WAYS];
     uint64_t client[WAYS][WORDS];
@@ -59,19 +61,9 @@ size_t cli_room(const struct cli *t)
     return t->count * WAYS;
 }
 
-/* ---- whose request -------------------------------------------------------------------------------------------------------------- */
+/* ---- the table ----------------------------------------------------------------------------------------------------------------- */
 
-static uint64_t network_of(struct acl_address a, uint8_t *flags)
-{
-    if (acl_is_ipv4(a)) {
-        *flags = 0;
-        return a.low;
-    }
-    *flags = a.high >> 54 == 0x3fa || a.high >> 57 == 0x7e ? CLI_IPV6 | CLI_WHOLE : CLI_IPV6; /* fe80::/10, fc00::/7 */
-    return *flags & CLI_WHOLE ? a.low : a.high;
-}
-
-static uint64_t rotate(uint64_t x, int by)
+static uint64_t rotate_left(uint64_t x, int by)
 {
     return x << by | x >> (64 - by);
 }
@@ -83,18 +75,18 @@ struct sip {
 static void sip_round(struct sip *s)
 {
     s->v0 += s->v1;
-    s->v1 = rotate(s->v1, 13) ^ s->v0;
-    s->v0 = rotate(s->v0, 32);
+    s->v1 = rotate_left(s->v1, 13) ^ s->v0;
+    s->v0 = rotate_left(s->v0, 32);
     s->v2 += s->v3;
-    s->v3 = rotate(s->v3, 16) ^ s->v2;
+    s->v3 = rotate_left(s->v3, 16) ^ s->v2;
     s->v0 += s->v3;
-    s->v3 = rotate(s->v3, 21) ^ s->v0;
+    s->v3 = rotate_left(s->v3, 21) ^ s->v0;
     s->v2 += s->v1;
-    s->v1 = rotate(s->v1, 17) ^ s->v2;
-    s->v2 = rotate(s->v2, 32);
+    s->v1 = rotate_left(s->v1, 17) ^ s->v2;
+    s->v2 = rotate_left(s->v2, 32);
 }
 
-/* SipHash-1-3 (Aumasson, Bernstein) of two words. */
+/* SipHash-1-3 (Aumasson, Bernstein 2012) of two words, the second of them below 2^56. */
 static uint64_t siphash(const uint64_t key[2], uint64_t word, uint64_t last)
 {
     struct sip s = {key[0] ^ 0x736f6d6570736575, key[1] ^ 0x646f72616e646f6d, key[0] ^ 0x6c7967656e657261, key[1] ^ 0x7465646279746573};
@@ -112,20 +104,19 @@ static uint64_t siphash(const uint64_t key[2], uint64_t word, uint64_t last)
     return s.v0 ^ s.v1 ^ s.v2 ^ s.v3;
 }
 
-static struct set *set_of(const struct cli *t, uint64_t hash)
+static struct set *set_for_hash(const struct cli *t, uint64_t hash)
 {
     return &t->sets[(size_t)(((hash >> 32) * (uint64_t)t->count) >> 32)];
 }
 
-uint64_t cli_hash(const struct cli *t, struct acl_address address)
+uint64_t cli_hash(const struct cli *t, struct acl_client who)
 {
-    uint8_t flags;
-    uint64_t network = network_of(address, &flags), hash = siphash(t->key, network, flags);
-    __builtin_prefetch(set_of(t, hash), 1);
+    uint64_t hash = siphash(t->key, who.network, who.kind);
+    __builtin_prefetch(set_for_hash(t, hash), 1);
     return hash;
 }
 
-/* The client's thread is the only writer, so it may read plainly. */
+/* The table's thread is the only writer, so it may read without atomics. */
 static void write_client(uint64_t *words, const struct cli_client *client)
 {
     struct cli_client out = *client;
@@ -143,21 +134,19 @@ static void write_client(uint64_t *words, const struct cli_client *client)
     __atomic_store_n(&words[LAST_WORD], (odd & ~(uint64_t)UINT32_MAX) | (uint32_t)(out.sequence + 1), __ATOMIC_RELEASE);
 }
 
-/* Bring entry i of the order to position `to`, moving those between down. */
-static void move_up(uint32_t *order, int i, int to)
+/* Move entry i of the order up to position `to`, and those between down by one. */
+static void move_entry_up(uint32_t *order, int i, int to)
 {
     uint32_t entry = order[i];
     memmove(&order[to + 1], &order[to], (size_t)(i - to) * sizeof *order);
     order[to] = entry;
 }
 
-size_t cli_meet(struct cli *t, struct acl_address address, uint64_t hash, int64_t raw_ns, struct cli_client *client)
+size_t cli_meet(struct cli *t, struct acl_client who, uint64_t hash, int64_t raw_ns, struct cli_client *client)
 {
-    struct set *set = set_of(t, hash);
+    struct set *set = set_for_hash(t, hash);
     size_t base = (size_t)(set - t->sets) * WAYS;
     uint32_t tag = (uint32_t)hash & ~place_mask;
-    uint8_t flags;
-    uint64_t network = network_of(address, &flags);
     int i;
     if (tag == 0)
         tag = 1u << PLACE_BITS;
@@ -166,11 +155,11 @@ size_t cli_meet(struct cli *t, struct acl_address address, uint64_t hash, int64_
             continue;
         uint32_t place = set->order[i] & place_mask;
         memcpy(client, set->client[place], sizeof *client);
-        if (client->network != network || (client->flags & (CLI_IPV6 | CLI_WHOLE)) != flags)
+        if (client->network != who.network || client->kind != who.kind)
             continue;
         if (i)
-            move_up(set->order, i, 0); /* came back: among the upper half */
-        int64_t since_ms = (raw_ns - client->last_ns) / 1000000;
+            move_entry_up(set->order, i, 0); /* it came back: to the front */
+        int64_t since_ms = (raw_ns - client->last_ns) / NS_PER_MS;
         uint32_t since = since_ms < 0 ? 0 : since_ms > UINT32_MAX ? UINT32_MAX : (uint32_t)since_ms;
         if (client->packets == 1)
             client->interval_ms = since;
@@ -184,12 +173,12 @@ size_t cli_meet(struct cli *t, struct acl_address address, uint64_t hash, int64_
     if (i == WAYS) {
         i = WAYS - 1;
         set->order[i] = tag | place;
-        move_up(set->order, i, UPPER);
+        move_entry_up(set->order, i, UPPER);
     } else {
         set->order[i] = tag | place;
     }
-    *client = (struct cli_client){.network = network, .last_ns = raw_ns > 0 ? raw_ns : 1, .packets = 1, .first_s = (uint32_t)(raw_ns / second),
-                                  .flags = flags};
+    *client = (struct cli_client){.network = who.network, .last_ns = raw_ns > 0 ? raw_ns : 1, .packets = 1,
+                                  .first_s = (uint32_t)(raw_ns / NS_PER_S), .kind = who.kind};
     return base + place;
 }
 
@@ -200,9 +189,9 @@ void cli_keep(struct cli *t, size_t place, const struct cli_client *client)
 
 /* ---- the limit ------------------------------------------------------------------------------------------------------------------ */
 
-static uint32_t dice(struct cli *t)
+static uint32_t draw_random(struct cli *t)
 {
-    t->random ^= t->random << 13; /* xorshift64 (Marsaglia): who leaks through need not be unpredictable */
+    t->random ^= t->random << 13; /* xorshift64 (Marsaglia 2003): which request leaks through may be predictable */
     t->random ^= t->random >> 7;
     t->random ^= t->random << 17;
     return (uint32_t)(t->random >> 32);
@@ -212,14 +201,11 @@ int cli_pay(struct cli *t, const struct cli_limits *limits, int64_t raw_ns, stru
 {
     if (limits->interval_ns == 0)
         return 1;
-    int64_t owed = client->owed_ns > raw_ns ? client->owed_ns : raw_ns;
-    if (owed - raw_ns <= limits->burst_ns - limits->interval_ns) {
-        client->owed_ns = owed + limits->interval_ns;
+    if (bkt_has(&client->full_ns, limits->interval_ns, limits->burst_ns, raw_ns)) {
+        bkt_take(&client->full_ns, limits->interval_ns, raw_ns);
         return 1;
     }
-    if (owed - raw_ns > limits->burst_ns) /* a limit that was tightened meanwhile */
-        client->owed_ns = raw_ns + limits->burst_ns;
-    if (limits->leak && dice(t) % limits->leak == 0)
+    if (limits->leak && draw_random(t) % limits->leak == 0)
         return 1;
     client->drops += client->drops != UINT32_MAX;
     return 0;

@@ -9,8 +9,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "units.h"
+
 enum { TRIES = 8 };
-static const int64_t second = 1000000000;
 static const double kernel_ppm = 65536; /* struct timex.freq: 2^-16 ppm, adjtimex(2) */
 static const double limit_ppm = 500;    /* MAXFREQ, include/linux/timex.h */
 
@@ -18,7 +19,7 @@ static int64_t now(clockid_t clock)
 {
     struct timespec ts;
     clock_gettime(clock, &ts);
-    return (int64_t)ts.tv_sec * second + ts.tv_nsec;
+    return (int64_t)ts.tv_sec * NS_PER_S + ts.tv_nsec;
 }
 
 int64_t clk_raw_ns(void)
@@ -85,10 +86,10 @@ int clk_step(int64_t offset_ns)
     struct timex tx;
     memset(&tx, 0, sizeof tx);
     tx.modes = ADJ_SETOFFSET | ADJ_NANO;
-    int64_t fraction = offset_ns % second;
+    int64_t fraction = offset_ns % NS_PER_S;
     if (fraction < 0)
-        fraction += second; /* the kernel wants tv_usec, here ns, in 0..1e9-1 whatever the sign of the whole */
-    tx.time.tv_sec = (time_t)((offset_ns - fraction) / second);
+        fraction += NS_PER_S; /* the kernel wants tv_usec, here ns, in 0..1e9-1 whatever the sign of the whole */
+    tx.time.tv_sec = (time_t)((offset_ns - fraction) / NS_PER_S);
     tx.time.tv_usec = (suseconds_t)fraction;
     return adjust(&tx);
 }
@@ -120,7 +121,7 @@ int clk_report(int leap, int64_t est_error_ns, int64_t max_error_ns, int tai_off
 int clk_watch_open(int *fd)
 {
     /* A timer that does not expire before 2116: half of what ktime_t holds. */
-    const struct itimerspec never = {.it_value.tv_sec = sizeof(time_t) > 4 ? (time_t)(INT64_MAX / 2 / 1000000000) : INT32_MAX};
+    const struct itimerspec never = {.it_value.tv_sec = sizeof(time_t) > 4 ? (time_t)(INT64_MAX / 2 / NS_PER_S) : INT32_MAX};
     int timer = timerfd_create(CLOCK_REALTIME, TFD_NONBLOCK | TFD_CLOEXEC);
     if (timer < 0)
         return -errno;

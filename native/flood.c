@@ -4,10 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "units.h"
+
 enum { SUSPECT_BITS = 8, SUSPECTS = 1 << SUSPECT_BITS, LEAF = 4 };
-static const int64_t turn_ns = 100 * 1000000LL;  /* between judgements of the sources, and of the processor */
-static const uint32_t flood_per_turn = 25;       /* excess of 250 requests/s: what ten wake-ups a turn cost is not worth a filter */
-static const double share_least = 1.0 / 1024;
+static const int64_t turn_ns = 100 * NS_PER_MS; /* between two choices of the sources to block, and two looks at the processor */
+static const uint32_t flood_per_turn = 25;      /* requests over the rate, 250/s; answering fewer costs less than a filter */
+static const double share_least = 1.0 / 1024;  /* of requests of unknown sources: a new client still gets in */
 
 struct entry {
     uint32_t hash;
@@ -17,93 +19,113 @@ struct entry {
 struct fld {
     struct fld_hash_key key;
     int64_t turned_ns, cpu_ns;
-    uint64_t queue; /* at the last look */
-    double share; /* of unknown sources that is let through */
+    uint64_t queue; /* bytes at the last look */
+    double share;   /* of requests of unknown sources that is let through */
     struct {
         uint32_t hash, count;
-    } suspect[SUSPECTS]; /* frequent ones survive (Misra, Gries 1982, by hash) */
+    } suspect[SUSPECTS]; /* by hash; the frequent ones survive (Misra, Gries 1982) */
     uint32_t blocked[FLD_BLOCKED_MAX]; /* sorted */
     unsigned blocked_count;
     uint32_t known[FLD_KNOWN_MAX];
     unsigned known_count, known_room;
     struct entry entries[FLD_BLOCKED_MAX + FLD_KNOWN_MAX];
-    /* of the program being written */
+    /* the program being written */
     struct sock_filter *code;
     size_t length;
 };
 
 /* ---- the hash, in C and in BPF ------------------------------------------------------------------------------------------------------ */
 
-static uint32_t stir(uint32_t x, uint32_t key, uint32_t factor)
+static uint32_t mix_word(uint32_t x, uint32_t key, uint32_t factor)
 {
     x = (x ^ key) * (factor | 1);
     return x ^ x >> 15;
 }
 
-uint32_t fld_hash(const struct fld_hash_key *key, struct acl_address a)
+uint32_t fld_hash(const struct fld_hash_key *key, struct acl_client who)
 {
-    uint32_t top = (uint32_t)(a.high >> 32);
-    if (acl_is_ipv4(a))
-        return stir((uint32_t)a.low, key->word[0], key->word[1]);
-    uint64_t half = (top & 0xffc00000) == 0xfe800000 || (top & 0xfe000000) == 0xfc000000 ? a.low : a.high;
-    uint32_t first = stir((uint32_t)(half >> 32), key->word[0], key->word[1]);
-    return stir((uint32_t)half ^ first, key->word[0], key->word[2]);
+    if (who.kind == ACL_IPV4)
+        return mix_word((uint32_t)who.network, key->word[0], key->word[1]);
+    uint32_t first = mix_word((uint32_t)(who.network >> 32), key->word[0], key->word[1]);
+    return mix_word((uint32_t)who.network ^ first, key->word[0], key->word[2]);
 }
 
-static size_t emit(struct sock_filter *out, size_t at, uint16_t code, uint32_t k, uint8_t yes, uint8_t no)
+static size_t emit_instruction(struct sock_filter *out, size_t at, uint16_t code, uint32_t k, uint8_t yes, uint8_t no)
 {
     out[at] = (struct sock_filter){code, yes, no, k};
     return at + 1;
 }
 
-static size_t emit_stir(struct sock_filter *out, size_t at, uint32_t key, uint32_t factor)
+/* mix_word of A, in A. */
+static size_t emit_mix(struct sock_filter *out, size_t at, uint32_t key, uint32_t factor)
 {
-    at = emit(out, at, BPF_ALU | BPF_XOR | BPF_K, key, 0, 0);
-    at = emit(out, at, BPF_ALU | BPF_MUL | BPF_K, factor | 1, 0, 0);
-    at = emit(out, at, BPF_MISC | BPF_TAX, 0, 0, 0);
-    at = emit(out, at, BPF_ALU | BPF_RSH | BPF_K, 15, 0, 0);
-    return emit(out, at, BPF_ALU | BPF_XOR | BPF_X, 0, 0, 0);
+    at = emit_instruction(out, at, BPF_ALU | BPF_XOR | BPF_K, key, 0, 0);
+    at = emit_instruction(out, at, BPF_ALU | BPF_MUL | BPF_K, factor | 1, 0, 0);
+    at = emit_instruction(out, at, BPF_MISC | BPF_TAX, 0, 0, 0);
+    at = emit_instruction(out, at, BPF_ALU | BPF_RSH | BPF_K, 15, 0, 0);
+    return emit_instruction(out, at, BPF_ALU | BPF_XOR | BPF_X, 0, 0, 0);
 }
 
-/* Two words of an IPv6 source, at offset `from` of the header, stirred together. */
-static size_t emit_half(const struct fld_hash_key *key, struct sock_filter *out, size_t at, uint32_t from)
+static size_t emit_load(struct sock_filter *out, size_t at, uint16_t size, uint32_t header_offset)
 {
-    at = emit(out, at, BPF_LD | BPF_W | BPF_ABS, (uint32_t)SKF_NET_OFF + from, 0, 0);
-    at = emit_stir(out, at, key->word[0], key->word[1]);
-    at = emit(out, at, BPF_ST, 0, 0, 0);
-    at = emit(out, at, BPF_LD | BPF_W | BPF_ABS, (uint32_t)SKF_NET_OFF + from + 4, 0, 0);
-    at = emit(out, at, BPF_LDX | BPF_W | BPF_MEM, 0, 0, 0);
-    at = emit(out, at, BPF_ALU | BPF_XOR | BPF_X, 0, 0, 0);
-    return emit_stir(out, at, key->word[0], key->word[2]);
+    return emit_instruction(out, at, BPF_LD | size | BPF_ABS, (uint32_t)SKF_NET_OFF + header_offset, 0, 0);
 }
 
-/* fld_hash of the packet's source, in A. Source addresses: RFC 791 3.1 (at 12), RFC 8200 3 (at 8). */
+/* Hash the half of an IPv6 source at header_offset, in A. */
+static size_t emit_half(const struct fld_hash_key *key, struct sock_filter *out, size_t at, uint32_t header_offset)
+{
+    at = emit_load(out, at, BPF_W, header_offset);
+    at = emit_mix(out, at, key->word[0], key->word[1]);
+    at = emit_instruction(out, at, BPF_ST, 0, 0, 0);
+    at = emit_load(out, at, BPF_W, header_offset + 4);
+    at = emit_instruction(out, at, BPF_LDX | BPF_W | BPF_MEM, 0, 0, 0);
+    at = emit_instruction(out, at, BPF_ALU | BPF_XOR | BPF_X, 0, 0, 0);
+    return emit_mix(out, at, key->word[0], key->word[2]);
+}
+
+/* Let the unconditional jump at `jump` lead to `target`. */
+static void land_jump(struct sock_filter *out, size_t jump, size_t target)
+{
+    out[jump].k = (uint32_t)(target - jump - 1);
+}
+
+/* fld_hash(acl_client_of(source)) of a packet, in A. Its version is in the first 4 bits, its source at 12 (RFC 791 3.1) or 8 (RFC 8200 3). */
 static size_t emit_hash(const struct fld_hash_key *key, struct sock_filter *out)
 {
-    enum { HALF = 15, STIRRED = 6 };
-    size_t at = emit(out, 0, BPF_LD | BPF_B | BPF_ABS, (uint32_t)SKF_NET_OFF, 0, 0);
-    at = emit(out, at, BPF_ALU | BPF_RSH | BPF_K, 4, 0, 0);
-    at = emit(out, at, BPF_JMP | BPF_JEQ | BPF_K, 6, STIRRED + 1, 0);
-    at = emit(out, at, BPF_LD | BPF_W | BPF_ABS, (uint32_t)SKF_NET_OFF + 12, 0, 0);
-    at = emit_stir(out, at, key->word[0], key->word[1]);
-    at = emit(out, at, BPF_JMP | BPF_JA, 6 + 2 * HALF, 0, 0);
-    size_t six = at;
-    at = emit(out, at, BPF_LD | BPF_W | BPF_ABS, (uint32_t)SKF_NET_OFF + 8, 0, 0);
-    at = emit(out, at, BPF_ALU | BPF_AND | BPF_K, 0xffc00000, 0, 0);
-    at = emit(out, at, BPF_JMP | BPF_JEQ | BPF_K, 0xfe800000, 2, 0);
-    at = emit(out, at, BPF_ALU | BPF_AND | BPF_K, 0xfe000000, 0, 0);
-    at = emit(out, at, BPF_JMP | BPF_JEQ | BPF_K, 0xfc000000, 0, HALF + 1);
-    at = emit_half(key, out, at, 16);
-    at = emit(out, at, BPF_JMP | BPF_JA, HALF, 0, 0);
-    at = emit_half(key, out, at, 8);
-    return at == six + 6 + 2 * HALF ? at : 0;
+    enum { SOURCE4 = 12, SOURCE6 = 8, JUMPS = 4 };
+    size_t prefixes, local[JUMPS], at = emit_load(out, 0, BPF_B, 0);
+    const struct acl_prefix *prefix = acl_local_prefixes(&prefixes);
+    at = emit_instruction(out, at, BPF_ALU | BPF_RSH | BPF_K, 4, 0, 0);
+    at = emit_instruction(out, at, BPF_JMP | BPF_JEQ | BPF_K, 6, 1, 0);
+    size_t ipv4 = at;
+    at = emit_instruction(out, at, BPF_JMP | BPF_JA, 0, 0, 0);
+    at = emit_load(out, at, BPF_W, SOURCE6);
+    for (size_t i = 0; i < prefixes; i++) { /* the masks are nested, so A need not be loaded anew */
+        at = emit_instruction(out, at, BPF_ALU | BPF_AND | BPF_K, prefix[i].mask, 0, 0);
+        at = emit_instruction(out, at, BPF_JMP | BPF_JEQ | BPF_K, prefix[i].value, 0, 0);
+        local[i] = at - 1;
+    }
+    at = emit_half(key, out, at, SOURCE6);
+    size_t network_end = at;
+    at = emit_instruction(out, at, BPF_JMP | BPF_JA, 0, 0, 0);
+    for (size_t i = 0; i < prefixes; i++)
+        out[local[i]].jt = (uint8_t)(at - local[i] - 1);
+    at = emit_half(key, out, at, SOURCE6 + 8);
+    size_t local_end = at;
+    at = emit_instruction(out, at, BPF_JMP | BPF_JA, 0, 0, 0);
+    land_jump(out, ipv4, at);
+    at = emit_load(out, at, BPF_W, SOURCE4);
+    at = emit_mix(out, at, key->word[0], key->word[1]);
+    land_jump(out, network_end, at);
+    land_jump(out, local_end, at);
+    return at;
 }
 
 size_t fld_selector(const struct fld_hash_key *key, unsigned threads, struct sock_filter *out)
 {
     size_t at = emit_hash(key, out);
-    at = emit(out, at, BPF_ALU | BPF_MOD | BPF_K, threads, 0, 0);
-    return emit(out, at, BPF_RET | BPF_A, 0, 0, 0);
+    at = emit_instruction(out, at, BPF_ALU | BPF_MOD | BPF_K, threads, 0, 0);
+    return emit_instruction(out, at, BPF_RET | BPF_A, 0, 0, 0);
 }
 
 /* ---- who is blocked, how much is thinned ------------------------------------------------------------------------------------------- */
@@ -151,8 +173,8 @@ int fld_excess(struct fld *f, uint32_t hash, uint32_t leak)
     return blocked;
 }
 
-/* Judge the sources of the turn that ends. 1: others are blocked than before. */
-static int judge(struct fld *f)
+/* Choose the sources to block by the turn that ends. 1: they are not the same as before. */
+static int choose_blocked(struct fld *f)
 {
     uint32_t now[FLD_BLOCKED_MAX];
     unsigned count = 0;
@@ -169,25 +191,25 @@ static int judge(struct fld *f)
     return 1;
 }
 
-int fld_turn(struct fld *f, int64_t raw_ns, uint64_t queue, uint64_t room, int64_t cpu_ns, double cpu_limit)
+int fld_turn(struct fld *f, int64_t raw_ns, const struct fld_load *load, double cpu_limit)
 {
     double before = f->share;
     int changed;
-    if (queue > room / 2 && queue >= f->queue) /* and not draining already */
+    if (load->queue > load->room / 2 && load->queue >= f->queue) /* and not draining already */
         f->share = f->share / 2 > share_least ? f->share / 2 : share_least;
-    f->queue = queue;
+    f->queue = load->queue;
     if (raw_ns - f->turned_ns < turn_ns)
         return f->share != before;
-    double used = (double)(cpu_ns - f->cpu_ns) / (double)(raw_ns - f->turned_ns);
-    changed = judge(f);
+    double used = (double)(load->cpu_ns - f->cpu_ns) / (double)(raw_ns - f->turned_ns);
+    changed = choose_blocked(f);
     if (cpu_limit < 1 && used > cpu_limit && f->turned_ns) {
         f->share *= cpu_limit / used;
         f->share = f->share > share_least ? f->share : share_least;
-    } else if (f->share < 1 && queue <= room / 8 && used < 0.9 * cpu_limit) {
+    } else if (f->share < 1 && load->queue <= load->room / 8 && used < 0.9 * cpu_limit) {
         f->share = f->share * 1.25 < 1 ? f->share * 1.25 : 1;
     }
     f->turned_ns = raw_ns;
-    f->cpu_ns = cpu_ns;
+    f->cpu_ns = load->cpu_ns;
     return changed || f->share != before;
 }
 
@@ -201,10 +223,10 @@ void fld_forget(struct fld *f)
     f->known_count = 0;
 }
 
-void fld_know(struct fld *f, struct acl_address source)
+void fld_know(struct fld *f, struct acl_client who)
 {
     if (f->known_count < f->known_room)
-        f->known[f->known_count++] = fld_hash(&f->key, source);
+        f->known[f->known_count++] = fld_hash(&f->key, who);
 }
 
 int fld_fewer(struct fld *f)
@@ -227,42 +249,42 @@ double fld_share(const struct fld *f)
 
 /* ---- the filter --------------------------------------------------------------------------------------------------------------------- */
 
-/* Verdicts; their code stands at the end, so jumps to them are mended when its place is known. */
+/* Verdicts. Their code is at the end, so the jumps to them land when its place is known; until then k is the verdict and jt is 1. */
 enum verdict { PASS, BLOCKED, UNKNOWN, VERDICTS };
-static const uint32_t accept = 0xffffffff; /* as much of the packet as there is */
+static const uint32_t accept = 0xffffffff; /* bytes of the packet that pass: all */
 
-static void put(struct fld *f, uint16_t code, uint32_t k, uint8_t yes, uint8_t no)
+static void append_instruction(struct fld *f, uint16_t code, uint32_t k, uint8_t yes, uint8_t no)
 {
-    f->length = emit(f->code, f->length, code, k, yes, no);
+    f->length = emit_instruction(f->code, f->length, code, k, yes, no);
 }
 
-static void put_tree(struct fld *f, const struct entry *entries, size_t count)
+static void append_tree(struct fld *f, const struct entry *entries, size_t count)
 {
     if (count <= LEAF) {
         for (size_t i = 0; i < count; i++) {
-            put(f, BPF_JMP | BPF_JEQ | BPF_K, entries[i].hash, 0, 1);
-            put(f, BPF_JMP | BPF_JA, entries[i].blocked ? BLOCKED : PASS, 1, 0); /* jt = 1: to be mended */
+            append_instruction(f, BPF_JMP | BPF_JEQ | BPF_K, entries[i].hash, 0, 1);
+            append_instruction(f, BPF_JMP | BPF_JA, entries[i].blocked ? BLOCKED : PASS, 1, 0);
         }
-        put(f, BPF_JMP | BPF_JA, UNKNOWN, 1, 0);
+        append_instruction(f, BPF_JMP | BPF_JA, UNKNOWN, 1, 0);
         return;
     }
     size_t middle = count / 2;
-    put(f, BPF_JMP | BPF_JGE | BPF_K, entries[middle].hash, 1, 0);
+    append_instruction(f, BPF_JMP | BPF_JGE | BPF_K, entries[middle].hash, 1, 0);
     size_t jump = f->length;
-    put(f, BPF_JMP | BPF_JA, 0, 0, 0);
-    put_tree(f, entries + middle, count - middle);
-    f->code[jump].k = (uint32_t)(f->length - jump - 1);
-    put_tree(f, entries, middle);
+    append_instruction(f, BPF_JMP | BPF_JA, 0, 0, 0);
+    append_tree(f, entries + middle, count - middle);
+    land_jump(f->code, jump, f->length);
+    append_tree(f, entries, middle);
 }
 
-/* Let a packet pass by chance. */
-static void put_chance(struct fld *f, double share)
+/* Let a packet pass with the probability `share`. */
+static void append_chance(struct fld *f, double share)
 {
     uint32_t limit = share >= 1 ? UINT32_MAX : (uint32_t)(share * UINT32_MAX);
-    put(f, BPF_LD | BPF_W | BPF_ABS, (uint32_t)(SKF_AD_OFF + SKF_AD_RANDOM), 0, 0);
-    put(f, BPF_JMP | BPF_JGT | BPF_K, limit, 0, 1);
-    put(f, BPF_RET | BPF_K, 0, 0, 0);
-    put(f, BPF_RET | BPF_K, accept, 0, 0);
+    append_instruction(f, BPF_LD | BPF_W | BPF_ABS, (uint32_t)(SKF_AD_OFF + SKF_AD_RANDOM), 0, 0);
+    append_instruction(f, BPF_JMP | BPF_JGT | BPF_K, limit, 0, 1);
+    append_instruction(f, BPF_RET | BPF_K, 0, 0, 0);
+    append_instruction(f, BPF_RET | BPF_K, accept, 0, 0);
 }
 
 static int compare_entries(const void *a, const void *b)
@@ -273,7 +295,7 @@ static int compare_entries(const void *a, const void *b)
     return y->blocked - x->blocked; /* blocked first */
 }
 
-static size_t collect(struct fld *f)
+static size_t collect_entries(struct fld *f)
 {
     size_t count = 0, kept = 0;
     for (unsigned i = 0; i < f->blocked_count; i++)
@@ -289,23 +311,23 @@ static size_t collect(struct fld *f)
 
 size_t fld_filter(struct fld *f, uint32_t leak, struct sock_filter *out)
 {
-    uint32_t place[VERDICTS];
-    size_t count = collect(f);
+    size_t place[VERDICTS];
+    size_t count = collect_entries(f);
     if (f->share >= 1 && count == 0)
         return 0;
     f->code = out;
     f->length = emit_hash(&f->key, out);
-    put_tree(f, f->entries, count);
+    append_tree(f, f->entries, count);
     size_t tree = f->length;
-    place[PASS] = (uint32_t)f->length;
-    put(f, BPF_RET | BPF_K, accept, 0, 0);
-    place[BLOCKED] = (uint32_t)f->length;
-    put_chance(f, leak ? 1.0 / leak : 0);
-    place[UNKNOWN] = (uint32_t)f->length;
-    put_chance(f, f->share);
+    place[PASS] = f->length;
+    append_instruction(f, BPF_RET | BPF_K, accept, 0, 0);
+    place[BLOCKED] = f->length;
+    append_chance(f, leak ? 1.0 / leak : 0);
+    place[UNKNOWN] = f->length;
+    append_chance(f, f->share);
     for (size_t i = 0; i < tree; i++)
         if (out[i].code == (BPF_JMP | BPF_JA) && out[i].jt) {
-            out[i].k = place[out[i].k] - (uint32_t)i - 1;
+            land_jump(out, i, place[out[i].k]);
             out[i].jt = 0;
         }
     return f->length;

@@ -1,12 +1,12 @@
-/* flood: what the kernel is to drop before it costs this process anything, as socket filters (classic BPF, which needs no privilege).
+/* flood: socket filters that drop requests before they cost this process anything (classic BPF, which needs no privilege).
  *
- * Two troubles, one filter. A source far over its rate is *blocked*: the kernel lets one in `leak` of its requests through, so a spoofed
- * flood cannot starve its victim, and the process never wakes for the rest. When requests come faster than they can be answered, or
- * answering takes more of the processor than it may, the others are *thinned*: clients that are known for asking decently all pass, of the
- * rest only a share that follows the load (halved at once, raised by a quarter ten times a second). The filter is a search tree over a
- * keyed 32-bit hash of the source, the same hash that spreads clients over the threads (SO_ATTACH_REUSEPORT_CBPF).
+ * One filter does two things. It *blocks* a source far over its rate: the kernel passes one in `leak` of its requests and the process does
+ * not wake for the rest, so a spoofed flood does not starve its victim. It *thins* the others when requests come faster than they can be
+ * answered, or when answering takes more of the processor than it may: known clients that ask decently all pass, and of the rest a share
+ * that follows the load (halved at once, raised by a quarter ten times a second). The filter is a search tree over a keyed 32-bit hash of
+ * the client. The same hash spreads clients over the threads (SO_ATTACH_REUSEPORT_CBPF).
  *
- * Decides and writes programs; reads no clock and makes no system call. One for each thread.
+ * This unit decides, and writes programs. It reads no clock and makes no system call. One for each thread.
  */
 #ifndef FLOOD_H
 #define FLOOD_H
@@ -18,39 +18,46 @@
 
 enum {
     FLD_KEYS = 3,
-    FLD_BLOCKED_MAX = 256,
-    FLD_KNOWN_MAX = 768,
-    FLD_PROGRAM_MAX = 4096 /* BPF_MAXINSNS */
+    FLD_BLOCKED_MAX = 256, /* sources */
+    FLD_KNOWN_MAX = 768,   /* clients */
+    FLD_PROGRAM_MAX = 4096 /* instructions; BPF_MAXINSNS */
 };
 
 struct fld_hash_key {
     uint32_t word[FLD_KEYS]; /* random */
 };
 
-/* The hash of a client as native/clients.h names clients: an IPv4 address, a /64, or a whole local IPv6 address. */
-uint32_t fld_hash(const struct fld_hash_key *key, struct acl_address source);
-/* The program (room for FLD_PROGRAM_MAX) for a group of `threads` sockets: which one a source meets. Its length. */
+/* The hash of a client. The programs compute the same hash of a packet's source. */
+uint32_t fld_hash(const struct fld_hash_key *key, struct acl_client who);
+/* Write the program (room: FLD_PROGRAM_MAX) that chooses one of `threads` sockets for a source. Its length in instructions. */
 size_t fld_selector(const struct fld_hash_key *key, unsigned threads, struct sock_filter *out);
 
-struct fld;
+struct fld; /* what is blocked and thinned */
 
-/* With a key of random words. 0 or -ENOMEM. */
+/* 0 or -ENOMEM. The key's words are random. */
 int fld_create(const struct fld_hash_key *key, struct fld **out);
 void fld_destroy(struct fld *f);
-/* A request over its rate. 1: its source is blocked already, and this one leaked through the filter. */
+/* Take notice of a request over its rate. 1: its source is blocked already, so this request leaked through the filter. */
 int fld_excess(struct fld *f, uint32_t hash, uint32_t leak);
-/* Look at the load: `queue` and `room` bytes of the receive buffer, cpu_ns used by the thread so far. 1: the filter is to be renewed. */
-int fld_turn(struct fld *f, int64_t raw_ns, uint64_t queue, uint64_t room, int64_t cpu_ns, double cpu_limit);
-/* 1: requests of unknown clients are being thinned; the known ones are wanted (fld_know) before fld_filter. */
+/* How busy a thread is. */
+struct fld_load {
+    uint64_t queue, room; /* bytes that wait in the fullest receive buffer, and its size */
+    int64_t cpu_ns;       /* processor time that the thread has used so far */
+};
+/* Look at the load. cpu_limit: the share of a core that the thread may use; 1: no limit. 1: the filter is to be renewed. */
+int fld_turn(struct fld *f, int64_t raw_ns, const struct fld_load *load, double cpu_limit);
+/* 1: requests of unknown clients are being thinned, so fld_filter needs the known ones (fld_know). */
 int fld_thinning(const struct fld *f);
-/* Begin anew the list of known clients, and add one (FLD_KNOWN_MAX of them at most, more are not heard). */
+/* Empty the list of known clients. */
 void fld_forget(struct fld *f);
-void fld_know(struct fld *f, struct acl_address source);
-/* The kernel has no room for so long a filter: from now on half as many known clients. 0: there are none left. */
+/* Add a known client; beyond FLD_KNOWN_MAX they are left out. */
+void fld_know(struct fld *f, struct acl_client who);
+/* Halve the list, now and from now on, because the kernel has no room for the filter. 0: it is empty already. */
 int fld_fewer(struct fld *f);
-/* The filter (room for FLD_PROGRAM_MAX); its length, 0: none is needed, take it off. */
+/* Write the filter (room: FLD_PROGRAM_MAX). Its length in instructions; 0: none is needed. */
 size_t fld_filter(struct fld *f, uint32_t leak, struct sock_filter *out);
-/* How many sources are blocked, and the share of others let through. */
+/* How many sources are blocked. */
 unsigned fld_blocked(const struct fld *f);
+/* The share of requests of unknown sources that is let through, 0..1. */
 double fld_share(const struct fld *f);
 #endif

@@ -4,7 +4,9 @@
 #include <sys/ioctl.h>
 #include <time.h>
 
-static const int64_t second = 1000000000, good_ns = 500; /* the pairing of three readings that nothing came between */
+#include "units.h"
+
+static const int64_t good_ns = 500; /* the pairing of three readings that nothing came between */
 
 int lin_level(int fd, int mask)
 {
@@ -22,7 +24,7 @@ int lin_wait(int fd, int mask, struct clk_reading *out)
 
 int lin_look(int fd, int mask, int level, int64_t every_ns, int64_t timeout_ns, struct clk_reading *out)
 {
-    struct timespec pause = {every_ns / second, every_ns % second};
+    struct timespec pause = {every_ns / NS_PER_S, every_ns % NS_PER_S};
     for (int64_t end_ns = clk_raw_ns() + timeout_ns;;) {
         clk_read(good_ns, out);
         int now = lin_level(fd, mask);

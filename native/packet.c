@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "units.h"
+
 /* RFC 5905 figure 8 (header) and 7.3; RFC 1305 appendix C and RFC 1119 for the MACs of older versions. */
 enum { STRATUM = 1, POLL = 2, PRECISION = 3, ROOT_DELAY = 4, ROOT_DISPERSION = 8, REFID = 12, REFERENCE = 16, ORIGIN = 24,
        RECEIVE = 32, TRANSMIT = 40 };
@@ -11,7 +13,6 @@ enum { FIELD_MIN = 16, NAK = MAC_ID }; /* RFC 7822 7.5.1; RFC 5905 A.5.1 */
 enum { UNSYNCHRONISED = 3 };           /* RFC 5905 figure 9 */
 #define CODE(a, b, c, d) ((uint32_t)(a) << 24 | (b) << 16 | (c) << 8 | (d))
 static const uint32_t refid_init = CODE('I', 'N', 'I', 'T'), code_rate = CODE('R', 'A', 'T', 'E'), code_deny = CODE('D', 'E', 'N', 'Y');
-static const int64_t second = 1000000000;
 static const uint64_t ntp_unix_s = 2208988800; /* 1900 to 1970, RFC 5905 figure 4 */
 
 static uint32_t get16(const uint8_t *p)
@@ -46,19 +47,19 @@ static void put64(uint8_t *p, uint64_t v)
 /* NTP timestamp, modulo the era; rounded down. */
 static uint64_t timestamp(int64_t utc_ns)
 {
-    int64_t seconds = utc_ns / second, rest = utc_ns % second;
+    int64_t seconds = utc_ns / NS_PER_S, rest = utc_ns % NS_PER_S;
     if (rest < 0) {
-        rest += second;
+        rest += NS_PER_S;
         seconds--;
     }
-    return ((uint64_t)seconds + ntp_unix_s) << 32 | ((uint64_t)rest << 32) / (uint64_t)second;
+    return ((uint64_t)seconds + ntp_unix_s) << 32 | ((uint64_t)rest << 32) / (uint64_t)NS_PER_S;
 }
 
 /* NTP short format: 2^-16 s, rounded up, saturated: a bound may be too wide, never too narrow. */
 static void put_span(uint8_t *p, int64_t ns)
 {
-    const int64_t limit = 65535 * second;
-    uint64_t up = ns <= 0 ? 0 : ns > limit ? UINT32_MAX : ((uint64_t)ns * 65536 + (uint64_t)second - 1) / (uint64_t)second;
+    const int64_t limit = 65535 * NS_PER_S;
+    uint64_t up = ns <= 0 ? 0 : ns > limit ? UINT32_MAX : ((uint64_t)ns * 65536 + (uint64_t)NS_PER_S - 1) / (uint64_t)NS_PER_S;
     put32(p, (uint32_t)up);
 }
 
@@ -158,16 +159,16 @@ static void decide(const struct pkt_context *context, const uint8_t *request, co
 }
 
 /* The served timescale at an instant, as this server tells it. */
-static void read_scale(const struct tsc_params *record, int64_t raw_ns, int smear, struct tsc_reading *reading)
+static void read_scale(const struct rec_params *record, int64_t raw_ns, int smear, struct rec_reading *reading)
 {
-    tsc_at(record, raw_ns, reading);
+    rec_at(record, raw_ns, reading);
     if (smear)
-        tsc_smear(record, reading);
+        rec_smear(record, reading);
 }
 
-uint64_t pkt_timestamp(const struct tsc_params *record, int64_t raw_ns, int smear)
+uint64_t pkt_timestamp(const struct rec_params *record, int64_t raw_ns, int smear)
 {
-    struct tsc_reading reading;
+    struct rec_reading reading;
     if (record->tai_ns == 0)
         return 0;
     read_scale(record, raw_ns, smear, &reading);
@@ -175,7 +176,7 @@ uint64_t pkt_timestamp(const struct tsc_params *record, int64_t raw_ns, int smea
 }
 
 /* All of the header that follows from the departure alone; zero from origin to transmit. */
-static void put_header(const struct tsc_reading *now, unsigned version, unsigned mode, uint8_t poll, uint8_t *packet)
+static void put_header(const struct rec_reading *now, unsigned version, unsigned mode, uint8_t poll, uint8_t *packet)
 {
     packet[0] = (uint8_t)((unsigned)now->leap << 6 | version << 3 | mode);
     packet[STRATUM] = now->stratum;
@@ -197,10 +198,10 @@ static size_t put_mac(const struct mac_key *key, uint32_t id, uint8_t *packet, s
 }
 
 /* Receive, origin and transmit; in interleaved mode the transmit of the reply before (RFC 9769 2). */
-static void put_times(const struct pkt_context *context, const uint8_t *request, const struct tsc_reading *now, uint8_t *reply,
+static void put_times(const struct pkt_context *context, const uint8_t *request, const struct rec_reading *now, uint8_t *reply,
                       struct pkt_outcome *outcome)
 {
-    struct tsc_reading arrived;
+    struct rec_reading arrived;
     int64_t rx = context->rx_raw_ns < context->tx_raw_ns ? context->rx_raw_ns : context->tx_raw_ns;
     read_scale(&context->record, rx, context->smear, &arrived);
     uint64_t receive = timestamp(arrived.utc_ns);
@@ -231,7 +232,7 @@ size_t pkt_respond(const struct pkt_context *context, const uint8_t *request, si
     decide(context, request, &parts, outcome, &key);
     if (outcome->action == PKT_DROP)
         return 0;
-    struct tsc_reading now;
+    struct rec_reading now;
     unsigned version = request[0] >> 3 & 7, active = (request[0] & 7) == MODE_ACTIVE;
     read_scale(&context->record, context->tx_raw_ns, context->smear, &now);
     if (outcome->action == PKT_REPLY && now.leap == UNSYNCHRONISED)
@@ -255,11 +256,11 @@ size_t pkt_respond(const struct pkt_context *context, const uint8_t *request, si
     return PKT_HEADER;
 }
 
-size_t pkt_broadcast(const struct tsc_params *record, int64_t tx_raw_ns, int smear, int poll, const struct mac_keys *keys, uint32_t id,
+size_t pkt_broadcast(const struct rec_params *record, int64_t tx_raw_ns, int smear, int poll, const struct mac_keys *keys, uint32_t id,
                      uint8_t *packet)
 {
     const struct mac_key *key = mac_find(keys, id);
-    struct tsc_reading now;
+    struct rec_reading now;
     read_scale(record, tx_raw_ns, smear, &now);
     if (!key || now.leap == UNSYNCHRONISED)
         return 0;

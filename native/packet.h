@@ -11,7 +11,7 @@
 
 #include "access.h"
 #include "mac.h"
-#include "timescale.h"
+#include "record.h"
 
 enum {
     PKT_HEADER = 48,       /* bytes without extension fields and MAC */
@@ -58,7 +58,7 @@ enum pkt_reason {
 
 /* All that a reply depends on besides the request. */
 struct pkt_context {
-    struct tsc_params record;
+    struct rec_params record;
     int64_t rx_raw_ns;            /* arrival on CLOCK_MONOTONIC_RAW */
     int64_t tx_raw_ns;            /* departure */
     const struct mac_keys *keys;  /* NULL: none, every MAC is unknown */
@@ -68,7 +68,7 @@ struct pkt_context {
     uint8_t over_rate;            /* 1: not to be answered with time */
     uint8_t may_kod;              /* 1: a kiss-o'-death may be sent for it */
     uint8_t symmetric;            /* 1: mode 1, authenticated, is answered in mode 2 */
-    uint8_t smear;                /* 1: leap seconds are smeared (tsc_smear) */
+    uint8_t smear;                /* 1: leap seconds are smeared (rec_smear) */
     uint64_t receive, transmit;   /* NTP timestamps of the reply before to this client, for interleaved mode; 0: none */
 };
 
@@ -83,10 +83,10 @@ struct pkt_outcome {
  * that never had a time (tai_ns = 0) puts 0, "unknown", into the receive and transmit timestamps (RFC 5905 6). */
 size_t pkt_respond(const struct pkt_context *context, const uint8_t *request, size_t length, uint8_t *reply, struct pkt_outcome *outcome);
 /* A broadcast (mode 5, RFC 5905 appendix) of key `key`, leaving at tx_raw_ns: its length, or 0 when unsynchronised. poll: log2 s. */
-size_t pkt_broadcast(const struct tsc_params *record, int64_t tx_raw_ns, int smear, int poll, const struct mac_keys *keys, uint32_t key,
+size_t pkt_broadcast(const struct rec_params *record, int64_t tx_raw_ns, int smear, int poll, const struct mac_keys *keys, uint32_t key,
                      uint8_t *packet);
 /* The NTP timestamp of an instant of the served timescale. */
-uint64_t pkt_timestamp(const struct tsc_params *record, int64_t raw_ns, int smear);
+uint64_t pkt_timestamp(const struct rec_params *record, int64_t raw_ns, int smear);
 /* Lower-case words for counters; NULL when there is no such action or reason. */
 const char *pkt_action_name(int action);
 const char *pkt_reason_name(int reason);

@@ -7,10 +7,11 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "units.h"
+
 enum { FLAGS = O_CLOEXEC | O_NOCTTY | O_NONBLOCK };
 _Static_assert(PPS_MODE_ASSERT == PPS_CAPTUREASSERT && PPS_MODE_CLEAR == PPS_CAPTURECLEAR && PPS_MODE_CAN_WAIT == PPS_CANWAIT, "mode bits");
 
-static const int64_t second = 1000000000;
 
 int pps_open(const char *path, int *fd)
 {
@@ -71,13 +72,13 @@ int pps_fetch(int fd, int64_t timeout_ns, struct pps_event *out)
     if (timeout_ns < 0)
         data.timeout.flags = PPS_TIME_INVALID;
     else {
-        data.timeout.sec = timeout_ns / second;
-        data.timeout.nsec = (int32_t)(timeout_ns % second);
+        data.timeout.sec = timeout_ns / NS_PER_S;
+        data.timeout.nsec = (int32_t)(timeout_ns % NS_PER_S);
     }
     if (ioctl(fd, PPS_FETCH, &data) < 0)
         return -errno;
-    out->assert_ns = data.info.assert_tu.sec * second + data.info.assert_tu.nsec;
-    out->clear_ns = data.info.clear_tu.sec * second + data.info.clear_tu.nsec;
+    out->assert_ns = data.info.assert_tu.sec * NS_PER_S + data.info.assert_tu.nsec;
+    out->clear_ns = data.info.clear_tu.sec * NS_PER_S + data.info.clear_tu.nsec;
     out->assert_sequence = data.info.assert_sequence;
     out->clear_sequence = data.info.clear_sequence;
     return 0;

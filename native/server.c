@@ -17,9 +17,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "bucket.h"
 #include "clock.h"
 #include "flood.h"
 #include "socket.h"
+#include "units.h"
 
 enum {
     BATCH = 32,         /* requests per receive call */
@@ -30,13 +32,12 @@ enum {
     PENDING = 64,       /* replies whose departure stamp is awaited */
     FILTER_PAUSE_MS = 100
 };
-static const int64_t second = 1000000000;
-static const int64_t age_limit_ns = 10 * 1000000000LL;  /* no request waits that long in a receive buffer that is being served */
+static const int64_t age_limit_ns = 10 * NS_PER_S;   /* no request waits that long in a receive buffer that is being served */
 static const int64_t pairing_good_ns = 500;             /* a reading with more was interrupted; try again */
-static const int64_t step_ns = 1000000;                 /* REALTIME against RAW: at most 1000 ppm of slew and this is no step */
-static const int64_t look_ns = 100 * 1000000LL;         /* between looks at the load */
-static const int64_t look_busy_ns = 5 * 1000000LL;      /* the same while requests queue up; the buffer holds 50 ms of them and more */
-static const int64_t known_ns = 1000000000;             /* between searches of the table for clients that ask decently */
+static const int64_t step_ns = NS_PER_MS;                 /* REALTIME against RAW: at most 1000 ppm of slew and this is no step */
+static const int64_t look_ns = 100 * NS_PER_MS;         /* between looks at the load */
+static const int64_t look_busy_ns = 5 * NS_PER_MS;      /* the same while requests queue up; the buffer holds 50 ms of them and more */
+static const int64_t known_ns = NS_PER_S;             /* between searches of the table for clients that ask decently */
 static const int64_t forever_ns = 1000000000000000000LL; /* longest interval of a rate; 31 years, and sums of it fit */
 static const uint32_t known_packets = 4, known_age_s = 2;
 
@@ -55,7 +56,8 @@ struct rules {
     struct srv_rules own;
     struct acl_range *ranges;
     struct cli_limits limits;
-    int64_t kod_interval_ns; /* per thread; 0: never */
+    int64_t kod_interval_ns; /* bucket of kisses-o'-death, per thread; 0: none is ever sent */
+    int64_t kod_depth_ns;    /* those of a second, at least one */
 };
 
 struct worker {
@@ -65,14 +67,14 @@ struct worker {
     int wake; /* eventfd: stop, or look at the rules */
     pthread_t thread;
     uint64_t rules_seen; /* the number of the newest rules that this thread has turned to */
-    struct tsc *record;
+    struct rec *record;
     int64_t record_raw_ns; /* when it was looked for */
     struct clk_reading last;
     struct cli *clients;
     struct fld *flood;
     int filtered; /* a filter is on the sockets */
     int64_t filter_ns; /* since when; what came before has not met it */
-    int64_t looked_ns, known_at_ns, kod_owed_ns;
+    int64_t looked_ns, known_at_ns, kod_full_ns;
     struct pace paces[GROUP + 1]; /* by requests in the group */
     struct pending pending[PENDING]; /* a ring */
     unsigned pending_at;
@@ -134,15 +136,15 @@ static void count(struct worker *w, const struct pkt_outcome *outcome)
 /* The record file may appear late or be replaced, so it is opened anew once a second; until a new one holds a record the old one lasts. */
 static void find_record(struct worker *w, int64_t raw_ns)
 {
-    struct tsc *found;
-    struct tsc_params any;
-    if (raw_ns - w->record_raw_ns < second)
+    struct rec *found;
+    struct rec_params any;
+    if (raw_ns - w->record_raw_ns < NS_PER_S)
         return;
     w->record_raw_ns = raw_ns;
-    if (tsc_open(w->server->record_path, 0, &found) < 0)
+    if (rec_open(w->server->record_path, 0, &found) < 0)
         return;
-    int empty = tsc_read(found, &any) < 0;
-    tsc_close(empty ? found : w->record);
+    int empty = rec_read(found, &any) < 0;
+    rec_close(empty ? found : w->record);
     if (!empty)
         w->record = found;
 }
@@ -163,7 +165,7 @@ static void open_envelope(struct msghdr *m, struct envelope *e)
         if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SO_TIMESTAMPNS) {
             struct timespec ts;
             memcpy(&ts, CMSG_DATA(c), sizeof ts);
-            e->real_ns = (int64_t)ts.tv_sec * second + ts.tv_nsec;
+            e->real_ns = (int64_t)ts.tv_sec * NS_PER_S + ts.tv_nsec;
         } else if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {
             memcpy(&e->to4, CMSG_DATA(c), sizeof e->to4);
             e->family = AF_INET;
@@ -284,7 +286,7 @@ static void await_departure(struct worker *w, struct pending reply)
 
 /* The departures that the kernel stamped, into the table: the next reply to that client tells it (RFC 9769). A stamp comes with the packet
  * sent, headers in front; which one it is tells its receive timestamp. */
-static void read_departures(struct worker *w, int fd, const struct tsc_params *record, int smear)
+static void read_departures(struct worker *w, int fd, const struct rec_params *record, int smear)
 {
     for (;;) {
         uint8_t packet[PKT_REPLY_MAX + 128];
@@ -300,7 +302,7 @@ static void read_departures(struct worker *w, int fd, const struct tsc_params *r
             if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SO_TIMESTAMPING) {
                 struct timespec ts;
                 memcpy(&ts, CMSG_DATA(c), sizeof ts);
-                real_ns = (int64_t)ts.tv_sec * second + ts.tv_nsec;
+                real_ns = (int64_t)ts.tv_sec * NS_PER_S + ts.tv_nsec;
             }
         clk_read(pairing_good_ns, &now);
         if (real_ns < 0 || now.real_ns - real_ns > age_limit_ns || now.real_ns < real_ns)
@@ -331,6 +333,7 @@ static void read_departures(struct worker *w, int fd, const struct tsc_params *r
 struct request {
     struct envelope envelope;
     struct acl_address source;
+    struct acl_client who;
     uint64_t hash;
 };
 
@@ -338,11 +341,11 @@ struct request {
 static size_t meet_client(struct worker *w, const struct rules *rules, const struct request *r, int64_t raw_ns, struct pkt_context *context,
                           struct cli_client *client)
 {
-    size_t place = cli_meet(w->clients, r->source, r->hash, raw_ns, client);
+    size_t place = cli_meet(w->clients, r->who, r->hash, raw_ns, client);
     context->receive = client->receive;
     context->transmit = client->transmit;
     context->over_rate = !cli_pay(w->clients, &rules->limits, raw_ns, client);
-    if (context->over_rate && fld_excess(w->flood, fld_hash(&w->server->hash_key, r->source), rules->limits.leak) &&
+    if (context->over_rate && fld_excess(w->flood, fld_hash(&w->server->hash_key, r->who), rules->limits.leak) &&
         context->rx_raw_ns > w->filter_ns)
         context->over_rate = 0; /* the kernel has thrown the dice for this one already */
     return place;
@@ -364,13 +367,9 @@ static void remember(struct worker *w, size_t place, struct cli_client *client, 
     cli_keep(w->clients, place, client);
 }
 
-/* A second's worth of kisses may be saved up, one at least. */
 static int may_kod(struct worker *w, const struct rules *rules, int64_t raw_ns)
 {
-    int64_t interval = rules->kod_interval_ns, saved = interval > second ? interval : second;
-    if (w->kod_owed_ns - raw_ns > saved) /* a rate that was raised meanwhile */
-        w->kod_owed_ns = raw_ns + saved;
-    return interval && w->kod_owed_ns - raw_ns <= saved - interval;
+    return rules->kod_interval_ns && bkt_has(&w->kod_full_ns, rules->kod_interval_ns, rules->kod_depth_ns, raw_ns);
 }
 
 static void serve_one(struct worker *w, const struct rules *rules, int i, struct request *r, struct pkt_context *context,
@@ -398,7 +397,7 @@ static void serve_one(struct worker *w, const struct rules *rules, int i, struct
         return;
     }
     if (outcome->action == PKT_KOD)
-        w->kod_owed_ns = (w->kod_owed_ns > now->raw_ns ? w->kod_owed_ns : now->raw_ns) + rules->kod_interval_ns;
+        bkt_take(&w->kod_full_ns, rules->kod_interval_ns, now->raw_ns);
     address_reply(w, w->out_count, m, &r->envelope, outcome->reason == PKT_INTERLEAVED);
     w->out_vectors[w->out_count++].iov_len = length;
 }
@@ -437,11 +436,12 @@ static int serve_batch(struct worker *w, int fd, const struct rules *rules)
     w->last = now;
     find_record(w, now.raw_ns);
     if (w->record)
-        tsc_read(w->record, &context.record); /* before the first publication: stays unsynchronised */
+        rec_read(w->record, &context.record); /* before the first publication: stays unsynchronised */
     for (int i = 0; i < n; i++) {
         open_envelope(&w->messages[i].msg_hdr, &requests[i].envelope);
         requests[i].source = source_of(&w->peers[i]);
-        requests[i].hash = cli_hash(w->clients, requests[i].source); /* and its set is on its way into the cache */
+        requests[i].who = acl_client_of(requests[i].source);
+        requests[i].hash = cli_hash(w->clients, requests[i].who); /* and its set is on its way into the cache */
     }
     unsigned awaited = w->pending_at;
     for (int i = 0; i < n; i += GROUP)
@@ -461,11 +461,9 @@ static void find_known(struct worker *w, int64_t raw_ns)
     for (size_t i = 0; i < cli_room(w->clients); i++) {
         if (!cli_copy(w->clients, i, &c) || c.packets < known_packets || c.drops > c.packets / 4)
             continue;
-        if (c.last_ns / second - c.first_s < known_age_s || raw_ns - c.last_ns > 3600 * second)
+        if (c.last_ns / NS_PER_S - c.first_s < known_age_s || raw_ns - c.last_ns > 3600 * NS_PER_S)
             continue;
-        int is_64 = (c.flags & CLI_IPV6) && !(c.flags & CLI_WHOLE);
-        uint64_t local = c.flags & CLI_WHOLE ? UINT64_C(0xfe80) << 48 : 0;
-        fld_know(w->flood, is_64 ? (struct acl_address){c.network, 0} : (struct acl_address){local, c.network});
+        fld_know(w->flood, (struct acl_client){c.network, c.kind});
     }
 }
 
@@ -510,7 +508,8 @@ static void look_at_load(struct worker *w, const struct rules *rules, int64_t ra
         if (sok_load(w->sockets[i], &load) == 0 && load.queue * fullest.room > fullest.queue * load.room)
             fullest = load;
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
-    if (fld_turn(w->flood, raw_ns, fullest.queue, fullest.room, (int64_t)used.tv_sec * second + used.tv_nsec, rules->own.cpu_limit))
+    struct fld_load busy = {fullest.queue, fullest.room, (int64_t)used.tv_sec * NS_PER_S + used.tv_nsec};
+    if (fld_turn(w->flood, raw_ns, &busy, rules->own.cpu_limit))
         renew_filter(w, rules, raw_ns);
     set(&w->counts.blocked, fld_blocked(w->flood));
     set(&w->counts.let_through, (uint64_t)lrint(fld_share(w->flood) * 1000));
@@ -539,9 +538,9 @@ static void *srv_loop(void *argument)
         }
         for (int i = 0; i < w->socket_count; i++) {
             if (polled[i + 1].revents & POLLERR) { /* departure stamps that came late */
-                struct tsc_params record = {.stratum = 0};
+                struct rec_params record = {.stratum = 0};
                 if (w->record)
-                    tsc_read(w->record, &record);
+                    rec_read(w->record, &record);
                 read_departures(w, w->sockets[i], &record, rules->own.smear);
             }
             int more = polled[i + 1].revents & POLLIN ? TURNS : 0;
@@ -595,6 +594,7 @@ static int make_rules(const struct srv *s, const struct srv_rules *from, struct 
     if (from->kod_rate > 0) {
         double interval = 1e9 * s->threads / from->kod_rate;
         r->kod_interval_ns = interval > (double)forever_ns ? forever_ns : (int64_t)interval;
+        r->kod_depth_ns = r->kod_interval_ns > NS_PER_S ? r->kod_interval_ns : NS_PER_S;
     }
     *out = r;
     return 0;
@@ -813,7 +813,7 @@ void srv_destroy(struct srv *s)
             close(w->sockets[i]);
         if (w->wake >= 0)
             close(w->wake);
-        tsc_close(w->record);
+        rec_close(w->record);
         cli_destroy(w->clients);
         fld_destroy(w->flood);
     }
@@ -867,8 +867,8 @@ int srv_broadcast(struct srv *s, const char *host, uint16_t port, uint32_t key, 
 {
     const int on = 1;
     struct sockaddr_storage address, own;
-    struct tsc_params params;
-    struct tsc *record;
+    struct rec_params params;
+    struct rec *record;
     socklen_t length, own_length;
     uint8_t packet[PKT_REPLY_MAX];
     int r = sok_address(host, port, &address, &length);
@@ -876,11 +876,11 @@ int srv_broadcast(struct srv *s, const char *host, uint16_t port, uint32_t key, 
         return r;
     if (!mac_find(s->rules->own.keys, key))
         return -ENOKEY;
-    r = tsc_open(s->record_path, 0, &record);
+    r = rec_open(s->record_path, 0, &record);
     if (r < 0)
         return -EAGAIN;
-    r = tsc_read(record, &params);
-    tsc_close(record);
+    r = rec_read(record, &params);
+    rec_close(record);
     size_t size = r < 0 ? 0 : pkt_broadcast(&params, clk_raw_ns(), s->rules->own.smear, poll, s->rules->own.keys, key, packet);
     if (size == 0)
         return -EAGAIN;

@@ -8,6 +8,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "units.h"
+
 enum { BASE = 0x4e545030 }; /* "NTP0" */
 
 /* Byte offsets of struct shmTime (ntpd, libparse/refclock_shm.c); int fields unless said otherwise. */
@@ -28,8 +30,7 @@ struct shm {
     const struct layout *layout;
 };
 
-static const int64_t second = 1000000000;
-static const int64_t last_second = INT64_MAX / 1000000000 - 1; /* 2262 */
+static const int64_t last_second = INT64_MAX / NS_PER_S - 1; /* 2262 */
 
 static int32_t get(const struct shm *s, size_t offset)
 {
@@ -126,19 +127,19 @@ void shm_detach(struct shm *s)
 int shm_write(struct shm *s, const struct shm_sample *sample)
 {
     const struct layout *l = s->layout;
-    const int64_t limit = l->wide ? INT64_MAX : ((int64_t)UINT32_MAX + 1) * second - 1;
+    const int64_t limit = l->wide ? INT64_MAX : ((int64_t)UINT32_MAX + 1) * NS_PER_S - 1;
     if (sample->clock_ns < 0 || sample->clock_ns > limit || sample->receive_ns < 0 || sample->receive_ns > limit)
         return -ERANGE;
-    int32_t clock_nsec = (int32_t)(sample->clock_ns % second), receive_nsec = (int32_t)(sample->receive_ns % second);
+    int32_t clock_nsec = (int32_t)(sample->clock_ns % NS_PER_S), receive_nsec = (int32_t)(sample->receive_ns % NS_PER_S);
     uint32_t count = (uint32_t)get(s, COUNT);
     put(s, l->valid, 0);
     put(s, MODE, 1);
     put(s, COUNT, (int32_t)(count + 1));
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    put_seconds(s, l->clock_sec, sample->clock_ns / second);
+    put_seconds(s, l->clock_sec, sample->clock_ns / NS_PER_S);
     put(s, l->clock_usec, clock_nsec / 1000);
     put(s, l->clock_nsec, clock_nsec);
-    put_seconds(s, l->receive_sec, sample->receive_ns / second);
+    put_seconds(s, l->receive_sec, sample->receive_ns / NS_PER_S);
     put(s, l->receive_usec, receive_nsec / 1000);
     put(s, l->receive_nsec, receive_nsec);
     put(s, l->leap, sample->leap);
@@ -155,7 +156,7 @@ static int stamp(int64_t seconds, int32_t usec, int32_t nsec, int64_t *ns)
 {
     if (seconds < 0 || seconds > last_second || usec < 0 || usec >= 1000000)
         return -EPROTO;
-    *ns = seconds * second + (nsec >= 0 && nsec / 1000 == usec ? nsec : usec * 1000);
+    *ns = seconds * NS_PER_S + (nsec >= 0 && nsec / 1000 == usec ? nsec : usec * 1000);
     return 0;
 }
 

@@ -1,4 +1,4 @@
-"""The timescale record as values: what the clock process publishes, and what a reader makes of it at an instant (native/timescale.h).
+"""The timescale record as values: what the clock process publishes, and what a reader makes of it at an instant (native/record.h).
 
 Flow: ``ppsd.timescale`` -> **record** -> ``refclock.kernel``, which keeps it in a file that every process of this machine may read. Pure.
 """
@@ -12,7 +12,7 @@ from refclock.sample import Leap
 
 
 class Record(Protocol):
-    """What can be published: struct tsc_params field by field (native/timescale.h has signs and units)."""
+    """What can be published: struct rec_params field by field (native/record.h has signs and units)."""
 
     @property
     def raw_ns(self) -> int: ...
@@ -50,7 +50,7 @@ class Record(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TimescaleReading:
-    """struct tsc_reading. ``bound_ns`` rounded up; ``stratum`` 0 and ``leap`` 3 when unsynchronised; ``reference_utc_ns`` 0 = never."""
+    """struct rec_reading. ``bound_ns`` rounded up; ``stratum`` 0 and ``leap`` 3 when unsynchronised; ``reference_utc_ns`` 0 = never."""
 
     utc_ns: int
     tai_ns: int

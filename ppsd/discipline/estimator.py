@@ -83,7 +83,7 @@ FRAME_JITTER_NS = 25_000.0
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """The state at one instant: TAI = tai_ns + (1 + rate)(raw - mono_ns), and how its bound grows (native/timescale.h)."""
+    """The state at one instant: TAI = tai_ns + (1 + rate)(raw - mono_ns), and how its bound grows (native/record.h)."""
 
     mono_ns: int
     tai_ns: int

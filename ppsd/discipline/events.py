@@ -151,7 +151,7 @@ Event = Report | SourceFound | PulseFound | SourceLost | ClockStepped | LeapFile
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """Make this the served timescale. Fields, signs and units as in native/timescale.h (struct tsc_params)."""
+    """Make this the served timescale. Fields, signs and units as in native/record.h (struct rec_params)."""
 
     raw_ns: int
     tai_ns: int

@@ -3,7 +3,7 @@
 Two witnesses: the table of leap-seconds.list (with an expiry date) and receivers. The table is authoritative until it expires: an
 announcement that it does not know is refused, one that it knows needs no receiver. Past its expiry, or without a table, receivers are
 believed for the ends of months (ITU-R TF.460-6 section 2.1) within the next half year, unless two of them contradict each other.
-The server announces only in the last 24 hours (native/timescale.c): what is kept here may be known for months.
+The server announces only in the last 24 hours (native/record.c): what is kept here may be known for months.
 """
 
 from __future__ import annotations

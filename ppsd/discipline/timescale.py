@@ -1,7 +1,7 @@
 """The served timescale: an affine map from CLOCK_MONOTONIC_RAW to TAI, with the bound that goes with it.
 
 Between estimator (which knows sources) and the published record (which knows nothing else). Adopting a new estimate replaces the map;
-without one the old map runs on and its bound grows by the record's own rule (native/timescale.h), in this process and in the server alike.
+without one the old map runs on and its bound grows by the record's own rule (native/record.h), in this process and in the server alike.
 """
 
 from __future__ import annotations

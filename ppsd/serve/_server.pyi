@@ -1,7 +1,7 @@
-# The interface of native/{timescale,access,mac,clients,packet,server}.h as mypy sees it; tests/ppsd/serve/test_ntp_server.py holds them together.
+# The interface of native/{record,access,mac,clients,packet,server}.h as mypy sees it; tests/ppsd/serve/test_ntp_server.py holds them together.
 from typing import Literal, overload
 
-class TscParams:
+class RecParams:
     raw_ns: int
     tai_ns: int
     rate: float
@@ -33,7 +33,7 @@ class MacKeys: ...
 class CliClient:
     network: int
     last_ns: int
-    owed_ns: int
+    full_ns: int
     receive: int
     transmit: int
     packets: int
@@ -43,10 +43,11 @@ class CliClient:
     sequence: int
     flags: int
     version: int
-    spare: list[int]
+    kind: int
+    spare: int
 
 class PktContext:
-    record: TscParams
+    record: RecParams
     rx_raw_ns: int
     tx_raw_ns: int
     keys: MacKeys
@@ -144,8 +145,8 @@ class Ffi:
     def string(self, cdata: Chars) -> bytes: ...
 
 class Lib:
-    CLI_IPV6: int
-    CLI_WHOLE: int
+    ACL_IPV4: int
+    ACL_LOCAL: int
     CLI_MAC: int
     CLI_INTERLEAVED: int
     CLI_BYTES: int

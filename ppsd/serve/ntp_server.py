@@ -94,9 +94,9 @@ class Client:
 
 
 def _client(c: CliClient, now_ns: int) -> Client:
-    if not c.flags & lib.CLI_IPV6:
+    if c.kind == lib.ACL_IPV4:
         address = str(IPv4Address(c.network & 0xFFFFFFFF))
-    elif c.flags & lib.CLI_WHOLE:
+    elif c.kind == lib.ACL_LOCAL:
         address = f"{str(IPv6Address(c.network)).removeprefix('::')} (local)"
     else:
         address = str(IPv6Network((c.network << 64, 64)))

@@ -1,4 +1,4 @@
-"""The timescale record's file: one writer, any number of readers (native/timescale.h)."""
+"""The timescale record's file: one writer, any number of readers (native/record.h)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from refclock.record import Record, TimescaleReading
 from refclock.sample import Leap
 
 if TYPE_CHECKING:
-    from refclock.kernel._kernel import Tsc, TscParams
+    from refclock.kernel._kernel import Rec, RecParams
 
 
 # ---- the timescale record --------------------------------------------------------------------------------------------------------------
 
-_TIMESCALE_HINTS: Final = {
+_RECORD_HINTS: Final = {
     errno.ENOENT: "the clock process has not started yet, or the run directory is missing",
     errno.EACCES: "the run directory must be writable for the clock process and readable for all others",
     errno.EPROTO: "this file is no timescale record; check the run directory",
@@ -31,16 +31,16 @@ _TIMESCALE_HINTS: Final = {
 class _TimescaleFile:
     def __init__(self, path: str | Path, writable: bool) -> None:
         self.path = str(path)
-        cell = ffi.new("struct tsc **")
-        checked(lib.tsc_open(os.fsencode(path), int(writable), cell), f"opening the timescale {self.path}", _TIMESCALE_HINTS)
-        self._tsc: Tsc | None = cell[0]
-        self._params = ffi.new("struct tsc_params *")
+        cell = ffi.new("struct rec **")
+        checked(lib.rec_open(os.fsencode(path), int(writable), cell), f"opening the timescale {self.path}", _RECORD_HINTS)
+        self._rec: Rec | None = cell[0]
+        self._params = ffi.new("struct rec_params *")
 
     def close(self) -> None:
         """Unmap it; a writer's last record stays in force."""
-        if self._tsc is not None:
-            lib.tsc_close(self._tsc)
-            self._tsc = None
+        if self._rec is not None:
+            lib.rec_close(self._rec)
+            self._rec = None
 
 
 class TimescaleWriter(_TimescaleFile):
@@ -58,7 +58,7 @@ class TimescaleWriter(_TimescaleFile):
         p.valid_until_raw_ns = record.valid_until_raw_ns
         p.leap_tai_ns, p.leap_step_s, p.tai_offset_s = record.leap_tai_ns, record.leap_step_s, record.tai_offset_s
         p.refid, p.precision, p.stratum, p.simulated = record.refid, record.precision, record.stratum, int(record.simulated)
-        lib.tsc_publish(live(self._tsc, self.path), p)
+        lib.rec_publish(live(self._rec, self.path), p)
 
 
 class TimescaleReader(_TimescaleFile):
@@ -66,7 +66,7 @@ class TimescaleReader(_TimescaleFile):
 
     def __init__(self, path: str | Path) -> None:
         super().__init__(path, writable=False)
-        self._reading = ffi.new("struct tsc_reading *")
+        self._reading = ffi.new("struct rec_reading *")
 
     def read(self) -> TimescaleReading | None:
         """What time it is now, None before the first publication."""
@@ -77,10 +77,10 @@ class TimescaleReader(_TimescaleFile):
         p, r = self.params(), self._reading
         if p is None:
             return None
-        lib.tsc_at(p, raw_ns, r)
+        lib.rec_at(p, raw_ns, r)
         times = r.utc_ns, r.tai_ns, r.bound_ns, r.root_delay_ns, r.reference_utc_ns
         return TimescaleReading(*times, r.refid, r.precision, r.stratum, Leap(r.leap), bool(r.simulated))
 
-    def params(self) -> TscParams | None:
+    def params(self) -> RecParams | None:
         """The record in force as it was published (a struct that the next call reuses), None before the first."""
-        return self._params if lib.tsc_read(live(self._tsc, self.path), self._params) == 0 else None
+        return self._params if lib.rec_read(live(self._rec, self.path), self._params) == 0 else None

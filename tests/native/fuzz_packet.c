@@ -59,7 +59,7 @@ static void put(uint8_t *p, uint64_t v, int bytes)
 
 static void choose_record(struct pkt_context *context, unsigned choice)
 {
-    static const struct tsc_params sane = {.raw_ns = 1000000000000, .tai_ns = 1800000037000000000, .rate = 1e-6, .bound_ns = 1000,
+    static const struct rec_params sane = {.raw_ns = 1000000000000, .tai_ns = 1800000037000000000, .rate = 1e-6, .bound_ns = 1000,
                                            .bound_rate = 1e-8, .bound_wander_ns = 1, .reference_raw_ns = 999000000000,
                                            .valid_until_raw_ns = 2000000000000, .tai_offset_s = 37, .refid = 0x47505300, .precision = -24,
                                            .stratum = 1};

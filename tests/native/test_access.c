@@ -1,4 +1,4 @@
-/* access: which rule an address meets. */
+/* access: which rule an address meets, and whose address it is. */
 #include "access.h"
 
 #include "check.h"
@@ -115,12 +115,39 @@ static void rules_that_make_no_sense_are_told(void)
     CHECK(!acl_valid(ranges, 1));
 }
 
+static int is_client(struct acl_address address, uint64_t network, int kind)
+{
+    struct acl_client c = acl_client_of(address);
+    return c.network == network && c.kind == kind;
+}
+
 static void ipv4_is_what_is_mapped(void)
 {
-    CHECK(acl_is_ipv4(four(0)) && acl_is_ipv4(four(UINT32_MAX)));
-    CHECK(!acl_is_ipv4(lowest) && !acl_is_ipv4(highest));
-    CHECK(!acl_is_ipv4(previous(four(0))) && !acl_is_ipv4(next(four(UINT32_MAX))));
-    CHECK(!acl_is_ipv4((struct acl_address){1, four(1).low}));
+    CHECK(is_client(four(0), four(0).low, ACL_IPV4) && is_client(four(UINT32_MAX), four(UINT32_MAX).low, ACL_IPV4));
+    CHECK(is_client(lowest, 0, ACL_IPV6) && is_client(highest, UINT64_MAX, ACL_IPV6));
+    CHECK(is_client(previous(four(0)), 0, ACL_IPV6) && is_client(next(four(UINT32_MAX)), 0, ACL_IPV6));
+    CHECK(is_client((struct acl_address){1, four(1).low}, 1, ACL_IPV6));
+}
+
+static void a_client_is_a_64_unless_its_prefix_is_local(void)
+{
+    static const uint64_t local[] = {0xfe80000000000000, 0xfebfffffffffffff, 0xfc00000000000000, 0xfdffffffffffffff};
+    static const uint64_t global[] = {0xfec0000000000000, 0xfe7fffffffffffff, 0xfbffffffffffffff, 0xfe00000000000000, 0x20010db800010002};
+    for (size_t i = 0; i < sizeof local / sizeof *local; i++)
+        CHECK(is_client((struct acl_address){local[i], 77}, 77, ACL_LOCAL));
+    for (size_t i = 0; i < sizeof global / sizeof *global; i++)
+        CHECK(is_client((struct acl_address){global[i], 77}, global[i], ACL_IPV6));
+}
+
+static void the_local_masks_are_nested(void)
+{
+    size_t count;
+    const struct acl_prefix *prefix = acl_local_prefixes(&count);
+    CHECK_EQUAL(count, 2);
+    for (size_t i = 0; i < count; i++) {
+        CHECK((prefix[i].value & ~prefix[i].mask) == 0);
+        CHECK(i == 0 || (prefix[i].mask & ~prefix[i - 1].mask) == 0); /* the programs of flood.c apply them in turn */
+    }
 }
 
 int main(void)
@@ -131,5 +158,7 @@ int main(void)
     RUN(the_search_agrees_with_a_walk_for_any_number_of_ranges);
     RUN(rules_that_make_no_sense_are_told);
     RUN(ipv4_is_what_is_mapped);
+    RUN(a_client_is_a_64_unless_its_prefix_is_local);
+    RUN(the_local_masks_are_nested);
     return 0;
 }

@@ -9,9 +9,14 @@
 static const uint8_t key[CLI_KEY_BYTES] = "0123456789abcdef";
 static const int64_t second = 1000000000;
 
-static struct acl_address ipv4(uint32_t address)
+static struct acl_client ipv4(uint32_t address)
 {
-    return (struct acl_address){0, UINT64_C(0xffff) << 32 | address};
+    return acl_client_of((struct acl_address){0, UINT64_C(0xffff) << 32 | address});
+}
+
+static struct acl_client ipv6(uint64_t high, uint64_t low)
+{
+    return acl_client_of((struct acl_address){high, low});
 }
 
 static struct cli *table(size_t bytes)
@@ -22,7 +27,7 @@ static struct cli *table(size_t bytes)
 }
 
 /* One request; the client as it is then. */
-static struct cli_client request(struct cli *t, struct acl_address from, int64_t raw_ns)
+static struct cli_client request(struct cli *t, struct acl_client from, int64_t raw_ns)
 {
     struct cli_client client;
     size_t place = cli_meet(t, from, cli_hash(t, from), raw_ns, &client);
@@ -54,15 +59,15 @@ static void ipv6_is_counted_by_64_but_for_local_addresses(void)
 {
     struct cli *t = table(1 << 20);
     const uint64_t global = UINT64_C(0x20010db800010002), other = global + 1, local = UINT64_C(0xfe80) << 48, unique = UINT64_C(0xfd12) << 48;
-    CHECK_EQUAL(request(t, (struct acl_address){global, 1}, second).packets, 1);
-    CHECK_EQUAL(request(t, (struct acl_address){global, 99}, second).packets, 2);
-    CHECK_EQUAL(request(t, (struct acl_address){other, 1}, second).packets, 1);
-    CHECK_EQUAL(request(t, (struct acl_address){local, 1}, second).packets, 1);
-    CHECK_EQUAL(request(t, (struct acl_address){local, 2}, second).packets, 1);
-    CHECK_EQUAL(request(t, (struct acl_address){unique, 3}, second).packets, 1);
-    CHECK_EQUAL(request(t, (struct acl_address){unique, 3}, second).packets, 2);
+    CHECK_EQUAL(request(t, ipv6(global, 1), second).packets, 1);
+    CHECK_EQUAL(request(t, ipv6(global, 99), second).packets, 2);
+    CHECK_EQUAL(request(t, ipv6(other, 1), second).packets, 1);
+    CHECK_EQUAL(request(t, ipv6(local, 1), second).packets, 1);
+    CHECK_EQUAL(request(t, ipv6(local, 2), second).packets, 1);
+    CHECK_EQUAL(request(t, ipv6(unique, 3), second).packets, 1);
+    CHECK_EQUAL(request(t, ipv6(unique, 3), second).packets, 2);
     CHECK_EQUAL(request(t, ipv4(0x0a000001), second).packets, 1);
-    CHECK_EQUAL(request(t, (struct acl_address){UINT64_C(0xffff0a000001), 0}, second).packets, 1); /* the same number, another family */
+    CHECK_EQUAL(request(t, ipv6(UINT64_C(0xffff0a000001), 0), second).packets, 1); /* the same number, another family */
     CHECK_EQUAL(population(t), 7);
     cli_destroy(t);
 }
@@ -151,7 +156,7 @@ static void counters_stay_at_their_maximum(void)
     struct cli_client c;
     size_t place = cli_meet(t, ipv4(1), cli_hash(t, ipv4(1)), second, &c);
     c.packets = c.drops = UINT32_MAX;
-    c.owed_ns = 100 * second;
+    c.full_ns = 100 * second;
     cli_keep(t, place, &c);
     c = request(t, ipv4(1), second + 1);
     CHECK(!cli_pay(t, &limits, second + 1, &c));
@@ -165,7 +170,7 @@ static void *write_clients(void *argument)
 {
     struct cli *t = argument;
     for (uint64_t i = 1; !__atomic_load_n(&over, __ATOMIC_RELAXED); i++) {
-        struct cli_client c = {.network = i, .last_ns = (int64_t)i, .owed_ns = (int64_t)i, .receive = i, .transmit = i, .packets = (uint32_t)i,
+        struct cli_client c = {.network = i, .last_ns = (int64_t)i, .full_ns = (int64_t)i, .receive = i, .transmit = i, .packets = (uint32_t)i,
                                .drops = (uint32_t)i, .first_s = (uint32_t)i, .interval_ms = (uint32_t)i};
         cli_keep(t, 3, &c);
     }
@@ -183,7 +188,7 @@ static void a_copy_is_never_torn(void)
         if (!cli_copy(t, 3, &c))
             continue;
         copies++;
-        CHECK(c.network == (uint64_t)c.last_ns && c.last_ns == c.owed_ns && c.receive == c.network && c.transmit == c.network);
+        CHECK(c.network == (uint64_t)c.last_ns && c.last_ns == c.full_ns && c.receive == c.network && c.transmit == c.network);
         CHECK(c.packets == (uint32_t)c.network && c.drops == c.packets && c.first_s == c.packets && c.interval_ms == c.packets);
     }
     __atomic_store_n(&over, 1, __ATOMIC_RELAXED);
@@ -198,12 +203,12 @@ static void what_is_local_ends_where_its_prefix_ends(void)
     static const uint64_t global[] = {0xfec0000000000000, 0xfe7fffffffffffff, 0xfbffffffffffffff, 0xff02000000000000};
     for (int i = 0; i < 4; i++) {
         struct cli *t = table(1 << 20);
-        struct cli_client c = request(t, (struct acl_address){local[i], 0x1111}, second);
-        CHECK(c.flags == (CLI_IPV6 | CLI_WHOLE) && c.network == 0x1111);
-        CHECK_EQUAL(request(t, (struct acl_address){local[i], 0x2222}, second).packets, 1);
-        c = request(t, (struct acl_address){global[i], 0x1111}, second);
-        CHECK(c.flags == CLI_IPV6 && c.network == global[i] && c.packets == 1);
-        CHECK_EQUAL(request(t, (struct acl_address){global[i], 0x2222}, second).packets, 2);
+        struct cli_client c = request(t, ipv6(local[i], 0x1111), second);
+        CHECK(c.kind == ACL_LOCAL && c.network == 0x1111);
+        CHECK_EQUAL(request(t, ipv6(local[i], 0x2222), second).packets, 1);
+        c = request(t, ipv6(global[i], 0x1111), second);
+        CHECK(c.kind == ACL_IPV6 && c.network == global[i] && c.packets == 1);
+        CHECK_EQUAL(request(t, ipv6(global[i], 0x2222), second).packets, 2);
         cli_destroy(t);
     }
 }
@@ -286,7 +291,7 @@ static void what_leaks_is_no_drop_and_costs_nothing(void)
         for (int n = 0; n < 8 + EXCESS; n++)
             passed += cli_pay(t, &limits, 100 * second, &c);
         CHECK(leaks[i] > 1 ? llabs(passed - expected) < 600 : passed == expected); /* six standard deviations */
-        CHECK(c.drops == EXCESS - passed && c.owed_ns == 108 * second);
+        CHECK(c.drops == EXCESS - passed && c.full_ns == 108 * second);
         cli_destroy(t);
     }
 }
@@ -311,7 +316,7 @@ static void *meet_clients(void *argument)
     struct cli *t = argument;
     for (uint32_t n = 1; !__atomic_load_n(&over, __ATOMIC_RELAXED); n++) {
         struct cli_client c;
-        struct acl_address from = ipv4(n % 4 ? n % 4 : n % 1000003 + 4);
+        struct acl_client from = ipv4(n % 4 ? n % 4 : n % 1000003 + 4);
         size_t place = cli_meet(t, from, cli_hash(t, from), n, &c);
         c.receive = ~(uint64_t)n;
         c.transmit = c.network + n;

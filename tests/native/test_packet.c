@@ -31,7 +31,7 @@ static void fresh(void)
     memset(&context, 0, sizeof context);
     context.source = client;
     context.access = ACL_ALLOW;
-    context.record = (struct tsc_params){.raw_ns = 1000 * second, .tai_ns = 1800000037 * second, .bound_ns = 1000,
+    context.record = (struct rec_params){.raw_ns = 1000 * second, .tai_ns = 1800000037 * second, .bound_ns = 1000,
                                          .reference_raw_ns = 999 * second + second / 2, .valid_until_raw_ns = 2000 * second,
                                          .tai_offset_s = 37, .refid = 0x47505300, .precision = -24, .stratum = 1};
     context.rx_raw_ns = 1001 * second + second / 4;

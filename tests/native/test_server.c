@@ -50,15 +50,15 @@ static ssize_t ask(int fd, size_t length, uint8_t reply[2100])
 
 static void publish(void)
 {
-    struct tsc *t;
+    struct rec *t;
     struct clk_reading now;
     clk_read(0, &now);
-    struct tsc_params p = {.raw_ns = now.raw_ns, .tai_ns = now.real_ns + 37000000000, .bound_ns = 1, .reference_raw_ns = now.raw_ns,
+    struct rec_params p = {.raw_ns = now.raw_ns, .tai_ns = now.real_ns + 37000000000, .bound_ns = 1, .reference_raw_ns = now.raw_ns,
                            .valid_until_raw_ns = now.raw_ns + 3600000000000, .tai_offset_s = 37,
                            .refid = 0x47505300, .precision = -24, .stratum = 1};
-    CHECK_EQUAL(tsc_open(path, 1, &t), 0);
-    tsc_publish(t, &p);
-    tsc_close(t);
+    CHECK_EQUAL(rec_open(path, 1, &t), 0);
+    rec_publish(t, &p);
+    rec_close(t);
 }
 
 static const struct acl_range everybody = {{0, 0}, ACL_ALLOW}, nobody = {{0, 0}, ACL_DENY};
@@ -123,9 +123,9 @@ static void the_record_is_found_when_it_appears(void)
     CHECK_EQUAL(ask(fd, 48, reply), 48);
     CHECK_EQUAL(ask(fd, 48, reply), 48);
     CHECK_EQUAL(reply[1], 1);
-    struct tsc *empty; /* and so it does while the clock process has made a new one and not published yet */
-    CHECK_EQUAL(tsc_open(path, 1, &empty), 0);
-    tsc_close(empty);
+    struct rec *empty; /* and so it does while the clock process has made a new one and not published yet */
+    CHECK_EQUAL(rec_open(path, 1, &empty), 0);
+    rec_close(empty);
     usleep(1100000);
     CHECK_EQUAL(ask(fd, 48, reply), 48);
     CHECK_EQUAL(ask(fd, 48, reply), 48);

@@ -1,5 +1,5 @@
-/* timescale: the map, its bound, leap seconds, and the file that carries it. */
-#include "timescale.h"
+/* record: the map, its bound, leap seconds, and the file that carries it. */
+#include "record.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,27 +13,27 @@
 #include "check.h"
 
 static const int64_t second = 1000000000;
-static char directory[] = "/tmp/tscXXXXXX";
+static char directory[] = "/tmp/recXXXXXX";
 static char path[64], other[64];
 
-static struct tsc_params good(void)
+static struct rec_params good(void)
 {
-    return (struct tsc_params){.raw_ns = 1000 * second, .tai_ns = 1800000037 * second, .rate = 1e-5, .bound_ns = 100.25,
+    return (struct rec_params){.raw_ns = 1000 * second, .tai_ns = 1800000037 * second, .rate = 1e-5, .bound_ns = 100.25,
                                .bound_rate = 1e-8, .bound_wander_ns = 2, .root_delay_ns = 50, .reference_raw_ns = 999 * second,
                                .valid_until_raw_ns = 2000 * second, .tai_offset_s = 37, .refid = 0x47505300, .precision = -24, .stratum = 1};
 }
 
-static struct tsc_reading at(const struct tsc_params *p, int64_t raw_ns)
+static struct rec_reading at(const struct rec_params *p, int64_t raw_ns)
 {
-    struct tsc_reading r;
-    tsc_at(p, raw_ns, &r);
+    struct rec_reading r;
+    rec_at(p, raw_ns, &r);
     return r;
 }
 
 static void the_map_is_affine_and_its_bound_grows(void)
 {
-    struct tsc_params p = good();
-    struct tsc_reading r = at(&p, p.raw_ns);
+    struct rec_params p = good();
+    struct rec_reading r = at(&p, p.raw_ns);
     CHECK_EQUAL(r.tai_ns, p.tai_ns);
     CHECK_EQUAL(r.utc_ns, 1800000000 * second);
     CHECK_EQUAL(r.bound_ns, 101); /* up */
@@ -50,9 +50,9 @@ static void the_map_is_affine_and_its_bound_grows(void)
 
 static void it_ends_at_the_holdover_limit_but_goes_on_counting(void)
 {
-    struct tsc_params p = good();
+    struct rec_params p = good();
     CHECK_EQUAL(at(&p, p.valid_until_raw_ns).leap, 0);
-    struct tsc_reading r = at(&p, p.valid_until_raw_ns + 1);
+    struct rec_reading r = at(&p, p.valid_until_raw_ns + 1);
     CHECK(r.leap == 3 && r.stratum == 0 && r.utc_ns > 1800000999 * second && r.reference_utc_ns != 0);
     p.stratum = 0;
     r = at(&p, p.raw_ns);
@@ -63,14 +63,14 @@ static void it_ends_at_the_holdover_limit_but_goes_on_counting(void)
 
 static void a_record_of_the_future_is_of_another_boot(void)
 {
-    struct tsc_params p = good();
+    struct rec_params p = good();
     CHECK_EQUAL(at(&p, p.raw_ns - 60 * second).leap, 0);
     CHECK_EQUAL(at(&p, p.raw_ns - 61 * second).leap, 3);
 }
 
 static void an_inserted_second_repeats_its_number(void)
 {
-    struct tsc_params p = good();
+    struct rec_params p = good();
     int64_t midnight = 1800230400 * second; /* ends a day, more than one after the anchor */
     p.rate = 0;
     p.valid_until_raw_ns = INT64_MAX;
@@ -79,7 +79,7 @@ static void an_inserted_second_repeats_its_number(void)
     int64_t leap_raw = p.raw_ns + (p.leap_tai_ns - p.tai_ns);
     CHECK_EQUAL(at(&p, leap_raw - 86400 * second - 1).leap, 0);
     CHECK_EQUAL(at(&p, leap_raw - 86400 * second).leap, 1);
-    struct tsc_reading r = at(&p, leap_raw - 1);
+    struct rec_reading r = at(&p, leap_raw - 1);
     CHECK(r.leap == 1 && r.utc_ns == midnight - 1);
     p.reference_raw_ns = leap_raw - 1;
     r = at(&p, leap_raw);
@@ -91,14 +91,14 @@ static void an_inserted_second_repeats_its_number(void)
 
 static void a_deleted_second_is_jumped_over(void)
 {
-    struct tsc_params p = good();
+    struct rec_params p = good();
     int64_t midnight = 1800230400 * second;
     p.rate = 0;
     p.valid_until_raw_ns = INT64_MAX;
     p.leap_step_s = -1;
     p.leap_tai_ns = midnight + 36 * second; /* the missing 23:59:59 would begin */
     int64_t leap_raw = p.raw_ns + (p.leap_tai_ns - p.tai_ns);
-    struct tsc_reading r = at(&p, leap_raw - 1);
+    struct rec_reading r = at(&p, leap_raw - 1);
     CHECK(r.leap == 2 && r.utc_ns == midnight - second - 1);
     r = at(&p, leap_raw);
     CHECK(r.leap == 0 && r.utc_ns == midnight);
@@ -106,7 +106,7 @@ static void a_deleted_second_is_jumped_over(void)
 
 static void a_senseless_record_is_unsynchronised(void)
 {
-    struct tsc_params p = good();
+    struct rec_params p = good();
     p.bound_ns = NAN;
     CHECK_EQUAL(at(&p, p.raw_ns).leap, 3);
     p.bound_ns = -1;
@@ -125,10 +125,10 @@ static void a_senseless_record_is_unsynchronised(void)
     at(&p, INT64_MIN);
 }
 
-static struct tsc_reading smeared(const struct tsc_params *p, int64_t raw_ns)
+static struct rec_reading smeared(const struct rec_params *p, int64_t raw_ns)
 {
-    struct tsc_reading r = at(p, raw_ns);
-    tsc_smear(p, &r);
+    struct rec_reading r = at(p, raw_ns);
+    rec_smear(p, &r);
     return r;
 }
 
@@ -136,7 +136,7 @@ static void a_leap_second_is_smeared_from_noon_to_noon(void)
 {
     const int64_t midnight = 1800057600 * second, noon = midnight - 43200 * second; /* 2027-01-16 00:00:00 UTC */
     for (int step = -1; step <= 1; step += 2) {
-        struct tsc_params p = good();
+        struct rec_params p = good();
         p.rate = 0;
         p.raw_ns = 1000000 * second;
         p.tai_ns = noon + (37 - 86400) * second;
@@ -148,7 +148,7 @@ static void a_leap_second_is_smeared_from_noon_to_noon(void)
         const int64_t length = (86400 + step) * second; /* of SI time, while UTC runs 86400 s */
         int64_t before = 0;
         for (int64_t in = -3600 * second; in <= length + 3600 * second; in += 997 * second / 7) {
-            struct tsc_reading plain = at(&p, start + in), r = smeared(&p, start + in);
+            struct rec_reading plain = at(&p, start + in), r = smeared(&p, start + in);
             long double part = in <= 0 ? 0 : in >= length ? 1 : (long double)in / (long double)length;
             long double expected = (long double)(noon + in) - part * step * (long double)second;
             CHECK(fabsl((long double)r.utc_ns - expected) <= 1);
@@ -165,7 +165,7 @@ static void a_leap_second_is_smeared_from_noon_to_noon(void)
                 int64_t moved = smeared(&p, raw_ns + 1).utc_ns - smeared(&p, raw_ns).utc_ns;
                 CHECK(moved >= 0 && moved <= 2);
             }
-        struct tsc_reading late = smeared(&p, p.valid_until_raw_ns + 1);
+        struct rec_reading late = smeared(&p, p.valid_until_raw_ns + 1);
         CHECK_EQUAL(late.leap, 3); /* not smeared away */
     }
 }
@@ -174,17 +174,17 @@ static void without_a_leap_second_or_with_a_senseless_one_nothing_is_smeared(voi
 {
     static const int32_t steps[] = {0, 2, -2, INT32_MAX, INT32_MIN};
     for (int i = 0; i < 5; i++) {
-        struct tsc_params p = good();
+        struct rec_params p = good();
         p.leap_step_s = steps[i];
         p.leap_tai_ns = p.tai_ns + 3600 * second;
-        struct tsc_reading plain = at(&p, p.raw_ns), r = smeared(&p, p.raw_ns);
+        struct rec_reading plain = at(&p, p.raw_ns), r = smeared(&p, p.raw_ns);
         CHECK(memcmp(&plain, &r, sizeof r) == 0);
     }
     for (int step = -1; step <= 1; step += 2) {
         static const int64_t ends[] = {INT64_MIN, INT64_MIN + 1, -1, 0, INT64_MAX - 1, INT64_MAX};
         for (int i = 0; i < 6; i++)
             for (int j = 0; j < 6; j++) { /* no undefined behaviour: the sanitizer looks on */
-                struct tsc_params p = good();
+                struct rec_params p = good();
                 p.leap_step_s = step;
                 p.leap_tai_ns = ends[i];
                 p.tai_ns = ends[j];
@@ -196,12 +196,12 @@ static void without_a_leap_second_or_with_a_senseless_one_nothing_is_smeared(voi
 
 static void the_reference_is_smeared_along(void)
 {
-    struct tsc_params p = good();
+    struct rec_params p = good();
     p.rate = 0;
     p.leap_step_s = 1;
     p.leap_tai_ns = p.tai_ns + 3600 * second;
     p.reference_raw_ns = p.raw_ns - 64 * second;
-    struct tsc_reading r = smeared(&p, p.raw_ns);
+    struct rec_reading r = smeared(&p, p.raw_ns);
     CHECK(r.utc_ns - r.reference_utc_ns == 64 * second);
     p.stratum = 0; /* never: stays never */
     r = smeared(&p, p.raw_ns);
@@ -210,32 +210,32 @@ static void the_reference_is_smeared_along(void)
 
 static void a_record_goes_through_the_file(void)
 {
-    struct tsc *writer, *reader;
-    struct tsc_params in = good(), out;
-    CHECK_EQUAL(tsc_open(path, 0, &reader), -ENOENT);
-    CHECK_EQUAL(tsc_open(path, 1, &writer), 0);
-    CHECK_EQUAL(tsc_open(path, 0, &reader), 0);
+    struct rec *writer, *reader;
+    struct rec_params in = good(), out;
+    CHECK_EQUAL(rec_open(path, 0, &reader), -ENOENT);
+    CHECK_EQUAL(rec_open(path, 1, &writer), 0);
+    CHECK_EQUAL(rec_open(path, 0, &reader), 0);
     struct stat st;
     CHECK(stat(path, &st) == 0 && (st.st_mode & 0777) == 0644);
-    CHECK_EQUAL(tsc_read(reader, &out), -ENODATA);
+    CHECK_EQUAL(rec_read(reader, &out), -ENODATA);
     for (int i = 0; i < 5; i++) {
         in.raw_ns++;
-        tsc_publish(writer, &in);
-        CHECK_EQUAL(tsc_read(reader, &out), 0);
+        rec_publish(writer, &in);
+        CHECK_EQUAL(rec_read(reader, &out), 0);
         CHECK(memcmp(&in, &out, sizeof in) == 0);
     }
-    tsc_close(writer);
-    CHECK_EQUAL(tsc_read(reader, &out), 0);
-    CHECK_EQUAL(tsc_open(path, 1, &writer), 0); /* restarted: the last record stays in force, for old readers and new */
+    rec_close(writer);
+    CHECK_EQUAL(rec_read(reader, &out), 0);
+    CHECK_EQUAL(rec_open(path, 1, &writer), 0); /* restarted: the last record stays in force, for old readers and new */
     memset(&out, 0, sizeof out);
-    CHECK_EQUAL(tsc_read(writer, &out), 0);
+    CHECK_EQUAL(rec_read(writer, &out), 0);
     CHECK(memcmp(&in, &out, sizeof in) == 0);
     in.raw_ns++;
-    tsc_publish(writer, &in);
-    CHECK_EQUAL(tsc_read(reader, &out), 0);
+    rec_publish(writer, &in);
+    CHECK_EQUAL(rec_read(reader, &out), 0);
     CHECK_EQUAL(out.raw_ns, in.raw_ns);
-    tsc_close(writer);
-    tsc_close(reader);
+    rec_close(writer);
+    rec_close(reader);
 }
 
 /* The file's page; where things are is found, not assumed. */
@@ -250,81 +250,81 @@ static unsigned char *page(void)
 
 static void a_writer_killed_half_way_leaves_the_last_record(void)
 {
-    struct tsc *writer, *reader;
-    struct tsc_params first = good(), second_one = good(), out;
-    CHECK_EQUAL(tsc_open(path, 1, &writer), 0);
-    CHECK_EQUAL(tsc_open(path, 0, &reader), 0);
+    struct rec *writer, *reader;
+    struct rec_params first = good(), second_one = good(), out;
+    CHECK_EQUAL(rec_open(path, 1, &writer), 0);
+    CHECK_EQUAL(rec_open(path, 0, &reader), 0);
     unsigned char *p = page();
     first.tai_ns = 0x1111111111111111;
     second_one.tai_ns = 0x2222222222222222;
-    tsc_publish(writer, &first);
-    tsc_publish(writer, &second_one);
+    rec_publish(writer, &first);
+    rec_publish(writer, &second_one);
     for (int i = 0; i + 8 <= 4096; i += 4) /* the idle slot holds the first record: half of the third one overwrites it */
         if (memcmp(p + i, &first.tai_ns, 8) == 0)
             memset(p + i, 0xff, 40);
-    CHECK_EQUAL(tsc_read(reader, &out), 0);
+    CHECK_EQUAL(rec_read(reader, &out), 0);
     CHECK(memcmp(&out, &second_one, sizeof out) == 0);
-    tsc_close(writer);
-    CHECK_EQUAL(tsc_open(path, 1, &writer), 0);
-    tsc_publish(writer, &first);
-    CHECK_EQUAL(tsc_read(reader, &out), 0);
+    rec_close(writer);
+    CHECK_EQUAL(rec_open(path, 1, &writer), 0);
+    rec_publish(writer, &first);
+    CHECK_EQUAL(rec_read(reader, &out), 0);
     CHECK(memcmp(&out, &first, sizeof out) == 0);
     munmap(p, 4096);
-    tsc_close(writer);
-    tsc_close(reader);
+    rec_close(writer);
+    rec_close(reader);
 }
 
 static void another_version_or_boot_is_replaced_and_nothing_else(void)
 {
-    struct tsc *writer, *reader;
-    struct tsc_params out, in = good();
+    struct rec *writer, *reader;
+    struct rec_params out, in = good();
     unsigned char *p = page();
     CHECK(memcmp(p, "tscpage", 8) == 0);
     p[8] ^= 0x40; /* version */
-    CHECK_EQUAL(tsc_open(path, 0, &reader), -ESTALE);
-    CHECK_EQUAL(tsc_open(path, 1, &writer), 0);
-    CHECK_EQUAL(tsc_read(writer, &out), -ENODATA);
-    tsc_publish(writer, &in);
-    tsc_close(writer);
+    CHECK_EQUAL(rec_open(path, 0, &reader), -ESTALE);
+    CHECK_EQUAL(rec_open(path, 1, &writer), 0);
+    CHECK_EQUAL(rec_read(writer, &out), -ENODATA);
+    rec_publish(writer, &in);
+    rec_close(writer);
     munmap(p, 4096);
     p = page();
     p[12] ^= 1; /* boot id */
-    CHECK_EQUAL(tsc_open(path, 0, &reader), -ESTALE);
-    CHECK_EQUAL(tsc_open(path, 1, &writer), 0);
-    CHECK_EQUAL(tsc_read(writer, &out), -ENODATA);
-    tsc_close(writer);
+    CHECK_EQUAL(rec_open(path, 0, &reader), -ESTALE);
+    CHECK_EQUAL(rec_open(path, 1, &writer), 0);
+    CHECK_EQUAL(rec_read(writer, &out), -ENODATA);
+    rec_close(writer);
     munmap(p, 4096);
 }
 
 static void somebody_elses_file_is_left_alone(void)
 {
-    struct tsc *t;
+    struct rec *t;
     int fd = open(other, O_RDWR | O_CREAT | O_TRUNC, 0600);
     CHECK(write(fd, "hello", 5) == 5);
-    CHECK_EQUAL(tsc_open(other, 1, &t), -EPROTO);
-    CHECK_EQUAL(tsc_open(other, 0, &t), -EPROTO);
+    CHECK_EQUAL(rec_open(other, 1, &t), -EPROTO);
+    CHECK_EQUAL(rec_open(other, 0, &t), -EPROTO);
     static const char filled[4096] = "hello";
     CHECK(pwrite(fd, filled, sizeof filled, 0) == sizeof filled);
-    CHECK_EQUAL(tsc_open(other, 1, &t), -EPROTO);
+    CHECK_EQUAL(rec_open(other, 1, &t), -EPROTO);
     CHECK_EQUAL(ftruncate(fd, 0), 0);
-    CHECK_EQUAL(tsc_open(other, 0, &t), -ENODATA);
+    CHECK_EQUAL(rec_open(other, 0, &t), -ENODATA);
     close(fd);
     unlink(other);
     CHECK_EQUAL(symlink(path, other), 0);
-    CHECK_EQUAL(tsc_open(other, 1, &t), -ELOOP);
-    CHECK_EQUAL(tsc_open(other, 0, &t), -ELOOP);
+    CHECK_EQUAL(rec_open(other, 1, &t), -ELOOP);
+    CHECK_EQUAL(rec_open(other, 0, &t), -ELOOP);
     unlink(other);
-    CHECK_EQUAL(tsc_open(directory, 0, &t), -EPROTO);
+    CHECK_EQUAL(rec_open(directory, 0, &t), -EPROTO);
 }
 
 static int done;
 
 static void *publish_many(void *argument)
 {
-    struct tsc_params p = good();
+    struct rec_params p = good();
     for (int i = 0; i < 200000; i++) {
         p.raw_ns = p.tai_ns = p.root_delay_ns = p.reference_raw_ns = p.valid_until_raw_ns = p.leap_tai_ns = i;
-        tsc_publish(argument, &p);
+        rec_publish(argument, &p);
     }
     __atomic_store_n(&done, 1, __ATOMIC_RELEASE);
     return NULL;
@@ -332,23 +332,23 @@ static void *publish_many(void *argument)
 
 static void a_reader_never_sees_half_of_two_records(void)
 {
-    struct tsc *writer, *reader;
-    struct tsc_params p;
+    struct rec *writer, *reader;
+    struct rec_params p;
     pthread_t thread;
-    CHECK_EQUAL(tsc_open(path, 1, &writer), 0);
-    CHECK_EQUAL(tsc_open(path, 0, &reader), 0);
+    CHECK_EQUAL(rec_open(path, 1, &writer), 0);
+    CHECK_EQUAL(rec_open(path, 0, &reader), 0);
     p = good();
     p.raw_ns = p.tai_ns = p.root_delay_ns = p.reference_raw_ns = p.valid_until_raw_ns = p.leap_tai_ns = 0;
-    tsc_publish(writer, &p);
+    rec_publish(writer, &p);
     pthread_create(&thread, NULL, publish_many, writer);
     while (!__atomic_load_n(&done, __ATOMIC_ACQUIRE)) {
-        CHECK_EQUAL(tsc_read(reader, &p), 0);
+        CHECK_EQUAL(rec_read(reader, &p), 0);
         CHECK(p.raw_ns == p.tai_ns && p.raw_ns == p.root_delay_ns && p.raw_ns == p.reference_raw_ns);
         CHECK(p.raw_ns == p.valid_until_raw_ns && p.raw_ns == p.leap_tai_ns);
     }
     pthread_join(thread, NULL);
-    tsc_close(writer);
-    tsc_close(reader);
+    rec_close(writer);
+    rec_close(reader);
 }
 
 int main(void)
