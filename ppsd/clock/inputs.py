@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from ppsd.clock.discovery import Finder
-from ppsd.clock.sources import Device, Line, PulseInputs, Retry, open_device, said
+from ppsd.clock.sources import Device, Line, PulseInputs, Retry, open_device
 from ppsd.config.tables import Config
 from ppsd.discipline import events
 from ppsd.discipline.engine import Engine
 from ppsd.discipline.events import Event
 from refclock.config import AUTO, Pulse, ReceiverSource
+from refclock.errors import explain
 from refclock.kernel.clocks import LocalClock
 from refclock.kernel.host import Host
 from refclock.sample import NS, Instant, SourceId
@@ -90,7 +91,7 @@ class Inputs:
             try:
                 device.tick(now)
             except OSError as error:
-                self._lost(name, said(error))
+                self._lost(name, explain(error))
             else:
                 self._found(name, what)
         self._look()
@@ -127,7 +128,7 @@ class Inputs:
                 source, baud = self._finder.place(source)
             device = open_device(source, self._clock, self._engine, baud)
         except OSError as error:
-            self._lost(name, said(error))
+            self._lost(name, explain(error))
             return
         self._devices[name] = device
         if device.fileno() >= 0:
@@ -142,7 +143,7 @@ class Inputs:
         try:
             arrived = device.read()
         except OSError as error:
-            self._lost(name, said(error))
+            self._lost(name, explain(error))
             return
         self._found(name, what)
         if arrived:

@@ -18,6 +18,7 @@ from refclock.config import AUTO, GpsdSource, Pulse, ReceiverSource, ShmSource, 
 from refclock.devices.modem_lines import Changes, PulseDevice, open_pulse
 from refclock.devices.ports import over_usb
 from refclock.devices.serial_port import SerialPort
+from refclock.errors import explain
 from refclock.exchange.gpsd import GpsdSocket
 from refclock.exchange.samples import RawSample
 from refclock.exchange.shm import ShmFeedWriter, ShmIntake
@@ -64,12 +65,6 @@ class Retry:
     def worked(self) -> None:
         """Start from the shortest pause again."""
         self.failures, self.why = 0, ""
-
-
-def said(error: OSError) -> str:
-    """What an OSError has to say, with the file when it names one."""
-    text = error.strerror or str(error)
-    return f"{error.filename}: {text}" if error.filename else text
 
 
 class Device(Protocol):
@@ -352,7 +347,7 @@ class PulseInputs:
             try:
                 device = open_pulse(path, self._clock, self._wake)
             except OSError as error:
-                self._failed(name, said(error))
+                self._failed(name, explain(error))
                 continue
             self._open[name], self._paths[name] = device, path
             self._tell(f"pulse of {name}", "")

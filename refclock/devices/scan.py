@@ -13,6 +13,7 @@ from typing import Final
 from refclock.devices.modem_lines import Changes
 from refclock.devices.ports import Port
 from refclock.devices.serial_port import SerialPort
+from refclock.errors import explain
 from refclock.kernel.clocks import LocalClock
 from refclock.receiver.autobaud import Probe, Verdict
 from refclock.sample import NS
@@ -79,7 +80,7 @@ class Search:
         try:
             line = _Line(port, self._clock, probe, self._patience_ns)
         except OSError as error:
-            self._early.append(Found(port, None, problem=error.strerror or str(error)))
+            self._early.append(Found(port, None, problem=explain(error)))
             return
         self._lines[line.serial.fileno()] = line
         self._epoll.register(line.serial.fileno(), select.EPOLLIN)
@@ -103,7 +104,7 @@ class Search:
                 if line.verdict is not None and (pulse := line.changes.pulse(now.mono_ns)) is None and now.mono_ns < line.until_ns:
                     continue  # known; whether it has a pulse will show in a moment
             except OSError as error:
-                problem = error.strerror or str(error)
+                problem = explain(error)
             if line.verdict is not None or problem:
                 self._drop(fd)
                 after_s = (self._clock.now().mono_ns - line.began_ns) / NS
