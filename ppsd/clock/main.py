@@ -93,9 +93,9 @@ class ClockProcess:
             self._watch = None if any(isinstance(s, ShmSource) for s in config.sources) else StepWatch()
             if self._watch is not None:
                 self._closers.callback(self._watch.close)
-            self._steering: Clock = (
-                KernelClock(refclock.kernel.clocks) if config.clock.steer == "kernel" else FreeRunningClock(refclock.kernel.clocks)
-            )
+            kernel_clock = refclock.kernel.clocks
+            steers = config.clock.steer == "kernel"
+            self._steering: Clock = KernelClock(kernel_clock, Host()) if steers else FreeRunningClock(kernel_clock)
             self._closers.callback(self._steering.close)
         except OSError:
             self._closers.close()
