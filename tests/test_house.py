@@ -35,7 +35,7 @@ ROOMS: dict[str, set[str]] = {  # room: what it may import besides itself
     "ppsd": {"refclock"},
     "ppsd.ntp": {"refclock"},
     "ppsd.config": {"refclock"},
-    "ppsd.process": {"refclock"},
+    "ppsd.process": {"refclock", "refclock.kernel"},
     "ppsd.faces": {"refclock", "ppsd", "ppsd.ntp", "ppsd.config"},
     "ppsd.discipline": {"refclock", "refclock.timing", "ppsd", "ppsd.config"},
     "ppsd.clock": REFCLOCK | SHARED | {"ppsd.discipline", "ppsd.faces"},

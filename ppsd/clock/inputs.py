@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from ppsd.clock.discovery import Finder
-from ppsd.clock.pulses import PulseInputs, Retry, said
+from ppsd.clock.pulses import PulseInputs, Retry
 from ppsd.clock.sources import Device, Line, open_device
 from ppsd.config.tables import Config
 from ppsd.discipline import events
 from ppsd.discipline.events import Event
 from refclock.config import AUTO, Pulse, ReceiverSource
+from refclock.errors import explain
 from refclock.kernel.clocks import LocalClock
 from refclock.kernel.host import Host
 from refclock.sample import NS, Instant, SourceId
@@ -90,7 +91,7 @@ class Inputs:
             try:
                 reports = device.tick(now)
             except OSError as error:
-                self._lost(name, said(error))
+                self._lost(name, explain(error))
                 continue
             self._found(name)
             for report in reports:
@@ -129,7 +130,7 @@ class Inputs:
                 source, baud = self._finder.place(source)
             device = open_device(source, self._clock, self._earliest_s, baud)
         except OSError as error:
-            self._lost(name, said(error))
+            self._lost(name, explain(error))
             return
         self._devices[name] = device
         if device.fileno() >= 0:
@@ -142,7 +143,7 @@ class Inputs:
         try:
             arrived = self._devices[name].read()
         except OSError as error:
-            self._lost(name, said(error))
+            self._lost(name, explain(error))
             return
         self._found(name)
         if arrived:

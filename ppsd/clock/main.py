@@ -32,7 +32,6 @@ from ppsd.clock import state
 from ppsd.clock.cpu_latency import hold
 from ppsd.clock.discovery import DEFAULT
 from ppsd.clock.inputs import Inputs
-from ppsd.clock.pulses import said
 from ppsd.clock.sources import open_feed
 from ppsd.clock.system_clock import Clock, FreeRunningClock, KernelClock
 from ppsd.clock.thermometer import Thermometer
@@ -46,6 +45,7 @@ from ppsd.process.control import ControlServer
 from ppsd.process.lifecycle import Signals, notify
 from ppsd.process.log import open_log
 from refclock.config import ShmSource
+from refclock.errors import explain
 from refclock.kernel.clocks import LocalClock, StepWatch
 from refclock.kernel.host import Host, battery_witness_s
 from refclock.kernel.timescale import TimescaleWriter
@@ -93,9 +93,9 @@ class ClockProcess:
             self._watch = None if any(isinstance(s, ShmSource) for s in config.sources) else StepWatch()
             if self._watch is not None:
                 self._closers.callback(self._watch.close)
-            self._steering: Clock = (
-                KernelClock(refclock.kernel.clocks) if config.clock.steer == "kernel" else FreeRunningClock(refclock.kernel.clocks)
-            )
+            kernel_clock = refclock.kernel.clocks
+            steers = config.clock.steer == "kernel"
+            self._steering: Clock = KernelClock(kernel_clock, Host()) if steers else FreeRunningClock(kernel_clock)
             self._closers.callback(self._steering.close)
         except OSError:
             self._closers.close()
@@ -135,7 +135,7 @@ class ClockProcess:
         except OSError as error:
             if error.errno not in NO_SOCKETS:
                 raise
-            self.tell("control socket", said(error))
+            self.tell("control socket", explain(error))
             return None
         self._closers.callback(control.close)
         return control
@@ -275,7 +275,7 @@ class ClockProcess:
         try:
             notes = self._steering.apply(steer, self._clock.now())
         except OSError as error:
-            self.tell("steering", said(error))
+            self.tell("steering", explain(error))
             return
         self.tell("steering", "")
         self._era = self._clock.now().era  # a step of our own is no news to the engine

@@ -13,6 +13,7 @@ from ppsd.discipline.events import Event, Pulsed, PulseFound
 from refclock.config import Pulse, Source
 from refclock.devices.modem_lines import PulseDevice, open_pulse
 from refclock.devices.ports import over_usb
+from refclock.errors import explain
 from refclock.kernel.clocks import LocalClock
 from refclock.kernel.host import Host
 from refclock.sample import NS, SourceId
@@ -39,12 +40,6 @@ class Retry:
     def worked(self) -> None:
         """Start from the shortest pause again."""
         self.failures, self.why = 0, ""
-
-
-def said(error: OSError) -> str:
-    """What an OSError has to say, with the file when it names one."""
-    text = error.strerror or str(error)
-    return f"{error.filename}: {text}" if error.filename else text
 
 
 class PulseInputs:
@@ -89,7 +84,7 @@ class PulseInputs:
             try:
                 device = open_pulse(path, self._clock, self._wake)
             except OSError as error:
-                self._failed(name, said(error))
+                self._failed(name, explain(error))
                 continue
             self._open[name], self._paths[name] = device, path
             self._tell(f"pulse of {name}", "")

@@ -16,6 +16,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from ppsd.discipline.events import Publish
+from refclock.errors import explain
 from refclock.kernel.timescale import TimescaleReader
 
 Value = float | int | str
@@ -52,7 +53,7 @@ def load(directory: Path, name: str = FILE_NAME) -> tuple[dict[str, Value], str 
     except FileNotFoundError:
         return {}, None
     except OSError as error:
-        return {}, f"{path} cannot be read: {error.strerror}"
+        return {}, explain(error, f"{path} cannot be read")
     if not data:
         return {}, f"{path} is empty: ignored"
     if len(data) > LIMIT_BYTES:
@@ -89,7 +90,7 @@ def save(directory: Path, state: Mapping[str, Value], name: str = FILE_NAME) -> 
         finally:
             os.close(directory_fd)
     except OSError as error:
-        return f"{path} cannot be written: {error.strerror}"
+        return explain(error, f"{path} cannot be written")
     return None
 
 

@@ -14,12 +14,11 @@ the last phase error called for.
 from __future__ import annotations
 
 import errno
-from pathlib import Path
 from typing import Final, Protocol
 
 from ppsd.discipline.events import Note, Steer
 from refclock.kernel.clocks import STA_UNSYNC, Adjtimex
-from refclock.kernel.host import rival_disciplines
+from refclock.kernel.host import Host, rivals
 from refclock.sample import NS, Instant, Leap
 
 FAR_NS: Final = 100_000_000
@@ -101,12 +100,12 @@ class KernelClock:
     kernel refused.
     """
 
-    def __init__(self, control: ClockControl, proc: Path = Path("/proc")) -> None:
-        rivals = rival_disciplines(proc)
-        if rivals:
+    def __init__(self, control: ClockControl, host: Host) -> None:
+        others = rivals(host)
+        if others:
             raise OSError(
                 errno.EBUSY,
-                f'clock.steer = "kernel", but {" and ".join(rivals)} already sets the system clock and two would fight over it; '
+                f'clock.steer = "kernel", but {" and ".join(map(str, others))} already sets the system clock and two would fight over it; '
                 'stop that one, run chronyd with -x, or set steer = "none" and feed it instead (refclock feed)',
             )
         self._control = control

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ppsd.config.access import AccessList, Rule, prefix_complaint
 from ppsd.config.tables import Config
+from refclock.errors import explain
 from refclock.schema import ConfigError, Problem
 
 KINDS = ("MD5", "SHA1", "SHA256", "AES128", "AES256")
@@ -125,7 +126,7 @@ def read_keys(config: Config) -> tuple[SymmetricKey, ...]:
                 raise ConfigError([Problem(path, 0, "", f"everybody may read these secrets; run: chmod 640 {path}")])
             keys, problems = parse_keys(stream.read(1 << 20), config.keys.weak)
     except OSError as error:
-        raise ConfigError([Problem(path, 0, "", f"the key file cannot be read: {error.strerror}")]) from error
+        raise ConfigError([Problem(path, 0, "", explain(error, "the key file cannot be read"))]) from error
     found = [Problem(path, line, "", what) for line, what in problems]
     if config.server.broadcast and config.server.broadcast_key not in {key.key_id for key in keys}:
         found.append(Problem(path, 0, "", f"has no key {config.server.broadcast_key}, which server.broadcast_key names"))

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import select
 import socket
-import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from refclock.kernel.unix_socket import bound
 
 CLIENTS = 8
 """Connections kept: the dashboard, metrics and some shells."""
@@ -38,19 +38,15 @@ class _Client:
 class ControlServer:
     """Listens on ``path``; ``answer`` turns a request line into a reply line (without newline) and must not raise.
 
-    OSError from the constructor: EADDRINUSE when a living process answers there already; a socket left behind by a dead one is
-    replaced; anything else at ``path`` is left alone (EEXIST). ``mode``: permission bits of the socket.
+    OSError from the constructor: see ``refclock.kernel.unix_socket.bound``. ``mode``: permission bits of the socket.
     """
 
     def __init__(self, path: Path, answer: Callable[[str], str], mode: int = 0o660) -> None:
         self.path = path
         self._answer = answer
         self._clients: dict[int, _Client] = {}
-        _clear_way(path)
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        self._listener = bound(path, socket.SOCK_STREAM, mode)
         try:
-            os.fchmod(self._listener.fileno(), mode)  # bind gives the file this mode at once (Linux net/unix/af_unix.c)
-            self._listener.bind(str(path))
             self._listener.listen(16 * CLIENTS)  # a burst waits; a full backlog would refuse at once (EAGAIN)
             self._epoll = select.epoll()
         except OSError:
@@ -121,19 +117,6 @@ class ControlServer:
             self._drop(client)
             return
         self._epoll.modify(client.sock, select.EPOLLOUT if client.unsent else select.EPOLLIN)
-
-
-def _clear_way(path: Path) -> None:
-    """Remove a socket that nobody listens on; raise OSError when something else is there."""
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise FileExistsError(errno.EEXIST, "is not a socket", str(path))
-    if alive(path):
-        raise OSError(errno.EADDRINUSE, "another process answers there already", str(path))
-    path.unlink()
 
 
 def alive(path: Path, timeout_s: float = 0.2) -> bool:

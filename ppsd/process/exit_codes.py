@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from refclock.errors import explain
+
 if TYPE_CHECKING:
     from refclock.schema import ConfigError
 
@@ -25,6 +27,5 @@ def complain(error: ConfigError) -> int:
 
 def io_failure(error: OSError) -> int:
     """Print an operating system's refusal and what to do about it; exit code 74 or 77."""
-    what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
-    print(f"refclock: {what}", file=sys.stderr)
+    print(f"refclock: {explain(error)}", file=sys.stderr)
     return NO_PERMISSION if isinstance(error, PermissionError) else IO_ERROR

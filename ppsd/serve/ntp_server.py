@@ -20,6 +20,7 @@ from ppsd.config.access import MAPPED
 from ppsd.config.keys import KINDS, SymmetricKey
 from ppsd.discipline.events import Publish
 from ppsd.serve._server import ffi, lib
+from refclock.kernel.errors import checked
 
 if TYPE_CHECKING:
     from ppsd.serve._server import CliClient, MacKeys, Ranges, Srv
@@ -53,12 +54,6 @@ _OWN_COUNTS: Final = (
 """The rest of struct srv_counts."""
 _COPY: Final = 4096
 """Clients copied at once (64 bytes each)."""
-
-
-def _checked(result: int, doing: str) -> None:
-    if result < 0:
-        hint = _HINTS.get(-result)
-        raise OSError(-result, f"{doing}: {os.strerror(-result)}{'; ' + hint if hint else ''}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +111,13 @@ def _ranges(ranges: Sequence[tuple[int, int]]) -> Ranges:
 def _key_set(keys: Sequence[SymmetricKey]) -> MacKeys:
     """The caller's, to be handed over or destroyed. Ids ascend and secrets fit their kind (ppsd.keys)."""
     cell = ffi.new("struct mac_keys **")
-    _checked(lib.mac_create(len(keys), cell), "making room for keys")
+    checked(lib.mac_create(len(keys), cell), "making room for keys", _HINTS)
     for key in keys:
         ranges = key.ranges()
         result = lib.mac_add(cell[0], key.key_id, KINDS.index(key.kind), key.secret, len(key.secret), _ranges(ranges), len(ranges))
         if result < 0:
             lib.mac_destroy(cell[0])
-            _checked(result, f"taking key {key.key_id}")
+            checked(result, f"taking key {key.key_id}", _HINTS)
     return cell[0]
 
 
@@ -183,14 +178,14 @@ class NtpServer:
     ) -> None:
         cell = ffi.new("struct srv **")
         made = lib.srv_create(os.fsencode(timescale_path), threads, table_bytes, interface.encode(), cell)
-        _checked(made, f"making an NTP server of {threads} threads")
+        checked(made, f"making an NTP server of {threads} threads", _HINTS)
         self._handle: Srv | None = cell[0]
         try:
             self.configure(rules)
             for host, port in addresses:
-                _checked(lib.srv_listen(self._srv, host.encode(), port), f"listening at {host} port {port}")
+                checked(lib.srv_listen(self._srv, host.encode(), port), f"listening at {host} port {port}", _HINTS)
             for fd in fds:
-                _checked(lib.srv_adopt(self._srv, fd), f"serving the inherited socket {fd}")
+                checked(lib.srv_adopt(self._srv, fd), f"serving the inherited socket {fd}", _HINTS)
         except OSError:
             self.close()
             raise
@@ -220,7 +215,7 @@ class NtpServer:
         own.symmetric, own.smear = int(rules.symmetric), int(rules.smear)
         if rules.keys:
             own.keys = _key_set(rules.keys)
-        _checked(lib.srv_configure(self._srv, own), "putting the rules in force")
+        checked(lib.srv_configure(self._srv, own), "putting the rules in force", _HINTS)
 
     def clients(self) -> list[Client]:
         """Everybody in the table, the latest first; a copy made while serving, about 1 us a client."""
@@ -235,12 +230,12 @@ class NtpServer:
         result = lib.srv_broadcast(self._srv, host.encode(), port, key_id, poll)
         if result == -errno.EAGAIN:
             return False
-        _checked(result, f"sending a broadcast to {host} port {port} with key {key_id}")
+        checked(result, f"sending a broadcast to {host} port {port} with key {key_id}", _HINTS)
         return True
 
     def start(self) -> None:
         """Start answering."""
-        _checked(lib.srv_start(self._srv), "starting the NTP server threads")
+        checked(lib.srv_start(self._srv), "starting the NTP server threads", _HINTS)
 
     def stop(self) -> None:
         """Stop answering; the addresses stay ours and requests queue there. ``start`` goes on."""

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from refclock.errors import explain
 from refclock.kernel.clocks import LocalClock
 from refclock.kernel.pps import PpsDevice, PpsEvent
 from refclock.sample import Edge, EdgeKind
@@ -40,15 +41,13 @@ _HINTS: Final = {
 }
 
 
-def explain(path: str, error: OSError) -> str:
-    """What failed with this PPS device, why, and what to do about it."""
-    number = error.errno or 0
-    what = os.strerror(number) if number else str(error)
-    if number == errno.ENOENT:
+def failure(path: str, error: OSError) -> OSError:
+    """``error`` with the sentence for people: what failed with this PPS device, why, and what to do about it."""
+    why = os.strerror(error.errno) if error.errno else str(error)
+    if error.errno == errno.ENOENT:
         others = sorted(p.name for p in SYSFS.iterdir()) if SYSFS.is_dir() else []
-        what = f"there is no such device (there {'are ' + ', '.join(others) if others else 'is no PPS device at all'})"
-    hint = _HINTS.get(number)
-    return f"{path}: {what}{'; ' + hint if hint else ''}"
+        why = f"there is no such device (there {'are ' + ', '.join(others) if others else 'is no PPS device at all'})"
+    return OSError(error.errno, explain(OSError(error.errno, why), path, _HINTS))
 
 
 def refusal(path: str, sysfs: Path = SYSFS) -> str:
@@ -120,7 +119,7 @@ class PpsThread(EdgeQueue):
                 self._device.close()
                 raise
         except OSError as e:
-            raise OSError(e.errno, explain(path, e)) from e
+            raise failure(path, e) from e
         self._node = _node(path)
         self._thread = threading.Thread(target=self._run, name=f"pps {path}", daemon=True)
         self._thread.start()
@@ -134,7 +133,7 @@ class PpsThread(EdgeQueue):
         try:
             self._watch()
         except OSError as e:
-            self.error = explain(self.path, e)
+            self.error = explain(failure(self.path, e))
         finally:
             self._device.close()
         if self.error:

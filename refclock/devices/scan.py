@@ -13,6 +13,7 @@ from refclock.devices.modem_lines import Changes
 from refclock.devices.ports import Port
 from refclock.devices.receiver_line import ReceiverLine
 from refclock.devices.serial_port import SerialPort
+from refclock.errors import explain
 from refclock.kernel.clocks import LocalClock
 from refclock.receiver.autobaud import Identification, Probe
 from refclock.sample import NS
@@ -71,7 +72,7 @@ class Search:
         try:
             candidate = _Candidate(port, self._clock, probe, self._patience_ns)
         except OSError as error:
-            self._early.append(Found(port, None, problem=error.strerror or str(error)))
+            self._early.append(Found(port, None, problem=explain(error)))
             return
         self._candidates[candidate.line.fileno()] = candidate
         self._epoll.register(candidate.line.fileno(), select.EPOLLIN)
@@ -99,7 +100,7 @@ class Search:
                 ):
                     continue  # known; whether it has a pulse will show in a moment
             except OSError as error:
-                problem = error.strerror or str(error)
+                problem = explain(error)
             if candidate.verdict is not None or problem:
                 self._drop(fd)
                 after_s = (self._clock.now().mono_ns - candidate.began_ns) / NS

@@ -16,6 +16,7 @@ from typing import Final
 import serial
 
 from refclock.devices.ports import SERIAL_PATTERNS, serial_devices
+from refclock.errors import explain
 from refclock.kernel.clocks import LocalClock
 from refclock.kernel.host import Host
 from refclock.sample import NS, Instant
@@ -38,7 +39,7 @@ def has_line_speed(path: str) -> bool:
 class SerialPort:
     """``path`` at ``baud`` 8N1 raw. ``byte_ns``: line time of one byte, 0 for USB CDC, which has none.
 
-    OSError, here and in ``read``: ``strerror`` is the sentence for people (``explain``).
+    OSError, here and in ``read``: ``strerror`` is the sentence for people (``failure``).
     """
 
     def __init__(self, path: str, baud: int, clock: LocalClock) -> None:
@@ -48,8 +49,7 @@ class SerialPort:
         try:
             self._port = serial.Serial(path, baud or DEFAULT_BAUD, timeout=0, exclusive=True)
         except (OSError, ValueError) as e:
-            failure = e if isinstance(e, OSError) else OSError(errno.EINVAL, str(e))
-            raise OSError(failure.errno, explain(path, failure)) from e
+            raise failure(path, e if isinstance(e, OSError) else OSError(errno.EINVAL, str(e))) from e
         self._tune()
 
     @property
@@ -68,8 +68,8 @@ class SerialPort:
             self._port.baudrate = baud
             self._port.reset_input_buffer()
         except (OSError, ValueError, termios.error) as e:
-            failure = e if isinstance(e, OSError) else OSError(errno.EIO, f"cannot be set to {baud} baud: {e}")
-            raise OSError(failure.errno, explain(self.path, failure)) from e
+            refused = e if isinstance(e, OSError) else OSError(errno.EIO, f"cannot be set to {baud} baud: {e}")
+            raise failure(self.path, refused) from e
         self._tune()
 
     def _tune(self) -> None:
@@ -80,8 +80,7 @@ class SerialPort:
             termios.tcsetattr(self._port.fileno(), termios.TCSANOW, attributes)
         except termios.error as e:
             self._port.close()
-            failure = OSError(int(e.args[0]), "cannot be configured")
-            raise OSError(failure.errno, explain(self.path, failure)) from e
+            raise failure(self.path, OSError(int(e.args[0]), "cannot be configured")) from e
 
     def fileno(self) -> int:
         """The descriptor to wait on."""
@@ -98,11 +97,11 @@ class SerialPort:
             except OSError as e:
                 if chunks:
                     break
-                raise OSError(e.errno, explain(self.path, e)) from e
+                raise failure(self.path, e) from e
             if not chunk:
                 if chunks:
                     break
-                raise OSError(errno.ENODEV, explain(self.path, OSError(errno.ENODEV, "hung up")))
+                raise failure(self.path, OSError(errno.ENODEV, "hung up"))
             chunks.append(chunk)
         return b"".join(chunks), self._clock.now()
 
@@ -113,7 +112,7 @@ class SerialPort:
         except BlockingIOError:
             return 0
         except OSError as e:
-            raise OSError(e.errno, explain(self.path, e)) from e
+            raise failure(self.path, e) from e
 
     def close(self) -> None:
         """Close the line."""
@@ -123,23 +122,25 @@ class SerialPort:
 # ---- what went wrong ------------------------------------------------------------------------------------------------------------------
 
 
-def explain(path: str, error: OSError) -> str:
-    """What failed with this serial line, why, and what to do about it."""
+def failure(path: str, error: OSError) -> OSError:
+    """``error`` with the sentence for people: what failed with this serial line, why, and what to do about it."""
     match error.errno:
         case errno.ENOENT:
-            return f"{path}: there is no such device; {_present()}; plug the receiver in or correct device"
+            why = f"there is no such device; {_present()}; plug the receiver in or correct device"
         case errno.EACCES | errno.EPERM:
-            return f"{path}: permission denied; {_group_advice(path)}"
+            why = f"permission denied; {_group_advice(path)}"
         case errno.EBUSY | errno.EAGAIN:
             holder = ", ".join(Host().holders(path)) or "another program"
-            return f'{path}: {holder} has it open; stop that program, or let it share the receiver (gpsd: type = "gpsd")'
+            why = f'{holder} has it open; stop that program, or let it share the receiver (gpsd: type = "gpsd")'
         case errno.ENOTTY | errno.EISDIR | errno.ENXIO:
-            return f"{path}: this is no serial line; correct device"
+            why = "this is no serial line; correct device"
         case errno.ENODEV:
-            return f"{path}: the line hung up: the receiver was unplugged or its driver went away; plug it in again"
+            why = "the line hung up: the receiver was unplugged or its driver went away; plug it in again"
         case errno.EIO:
-            return f"{path}: the line is dead: there is no UART behind it, or the receiver was unplugged; correct device or plug it in"
-    return f"{path}: {error.strerror or error}"
+            why = "the line is dead: there is no UART behind it, or the receiver was unplugged; correct device or plug it in"
+        case _:
+            why = error.strerror or str(error)
+    return OSError(error.errno, explain(OSError(error.errno, why), path))
 
 
 def _present() -> str:

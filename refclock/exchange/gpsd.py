@@ -12,6 +12,7 @@ import socket
 import threading
 from typing import Any, Final
 
+from refclock.errors import explain
 from refclock.kernel.clocks import LocalClock
 from refclock.protocols.gpsd import WATCH
 from refclock.sample import NS, Instant
@@ -173,7 +174,7 @@ class GpsdSocket:
     def _failed(self, error: OSError, mono_ns: int) -> None:
         self._drop()
         hint = "is gpsd running, and listening there?" if error.errno == errno.ECONNREFUSED else "waiting for it"
-        self.why = f"gpsd at {self.host}:{self.port}: {error.strerror or error}; {hint}"
+        self.why = f"{explain(error, f'gpsd at {self.host}:{self.port}')}; {hint}"
         self.deadline_ns = mono_ns + self._retry_ns
         self._retry_ns = min(LAST_RETRY_NS, 2 * self._retry_ns)
 

@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from refclock.errors import explain
 from refclock.exchange.samples import EARLIEST_S, LATEST_S, RawSample, Reject, _Writer
 from refclock.kernel._kernel import ffi, lib
 from refclock.kernel.errors import checked, live
@@ -101,7 +102,7 @@ class ShmFeedWriter(_Writer):
             finally:
                 segment.close()
         except OSError as e:
-            self._failed("refused" if e.errno in (errno.EACCES, errno.EPERM) else "failed", e.strerror or str(e))
+            self._failed("refused" if e.errno in (errno.EACCES, errno.EPERM) else "failed", explain(e))
         else:
             self._done()
 
@@ -146,7 +147,7 @@ class ShmIntake:
             sample = segment.read()
         except OSError as e:
             self.close()
-            self.why = e.strerror or str(e)
+            self.why = explain(e)
             if e.errno == errno.EPROTO:
                 self.rejected[Reject.NONSENSE] += 1
             return []

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import errno
 import math
-import os
 import socket
-import stat
 import struct
 import sysconfig
 from collections import Counter
 from pathlib import Path
 from typing import Final
 
+from refclock.errors import explain
 from refclock.exchange.samples import EARLIEST_S, LATEST_S, RawSample, Reject, _Writer
+from refclock.kernel.unix_socket import bound
 from refclock.sample import NS, Instant, Leap
 
 SOCK_MAGIC: Final = 0x534F434B
@@ -50,7 +50,7 @@ class SockFeedWriter(_Writer):
         try:
             self._socket.sendto(layout.pack(seconds, ns // 1000, offset_ns / NS, 0, leap.value, 0, SOCK_MAGIC), self.target)
         except OSError as e:
-            self._failed(*_sock_trouble(self.target, e))
+            self._failed(*_not_sent(self.target, e))
         else:
             self._done()
 
@@ -59,9 +59,11 @@ class SockFeedWriter(_Writer):
         self._socket.close()
 
 
-def _sock_trouble(path: str, error: OSError) -> tuple[str, str]:
+_SEND_HINTS: Final = dict.fromkeys((errno.EACCES, errno.EPERM), "run as root, as chronyd's user, or give this user access to the directory")
+
+
+def _not_sent(path: str, error: OSError) -> tuple[str, str]:
     """(state, why) of a datagram that did not go."""
-    what = os.strerror(error.errno) if error.errno else str(error)
     match error.errno:
         case errno.ENOENT:
             return "absent", f"there is no {path}: chronyd is not running, or its configuration lacks the line: refclock SOCK {path}"
@@ -70,20 +72,18 @@ def _sock_trouble(path: str, error: OSError) -> tuple[str, str]:
         case errno.EAGAIN | errno.ENOBUFS:
             return "stalled", f"the program behind {path} does not read its samples; restart it"
         case errno.EACCES | errno.EPERM:
-            return "refused", f"may not write to {path}: {what}; run as root, as chronyd's user, or give this user access to the directory"
+            return "refused", explain(error, f"may not write to {path}", _SEND_HINTS)
         case errno.EPROTOTYPE:
             return "refused", f"{path} is a stream socket, not chronyd's; correct the path"
         case errno.ENOTSOCK:
             return "refused", f"{path} is no socket; correct the path"
-    return "failed", f"writing to {path}: {what}"
+    return "failed", explain(error, f"writing to {path}")
 
 
 DATAGRAMS: Final = 64
 """Read in one call at most, so that a flood cannot hold the caller; the rest stays in the socket's queue."""
 SOCKET_MODE: Final = 0o660
 """Owner and group may send: who can write here can move the clock."""
-
-_BIND_HINTS: Final = {errno.ENOENT: "; create its directory", errno.EACCES: "; give this user write access to its directory"}
 
 
 def parse_sock(data: bytes) -> RawSample | Reject:
@@ -106,22 +106,13 @@ def parse_sock(data: bytes) -> RawSample | Reject:
 
 
 class SockIntake:
-    """The socket ``path``, made here as chronyd makes its own. A socket that nobody listens on is replaced. OSError: EADDRINUSE another
-    program listens there, EEXIST the path is something else, and what bind(2) says."""
+    """The socket ``path``, made here as chronyd makes its own. OSError: see ``unix_socket.bound``."""
 
     def __init__(self, path: str, mode: int = SOCKET_MODE) -> None:
         self.path = path
         self.received = 0
         self.rejected: Counter[str] = Counter()
-        _remove_stale(path)
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        try:
-            self._socket.bind(path)
-            Path(path).chmod(mode)
-        except OSError as e:
-            self._socket.close()
-            hint = _BIND_HINTS.get(e.errno or 0, "")
-            raise OSError(e.errno, f"making the socket {path}: {e.strerror}{hint}") from e
+        self._socket = bound(Path(path), socket.SOCK_DGRAM, mode)
         self._inode = Path(path).lstat().st_ino
 
     def fileno(self) -> int:
@@ -152,21 +143,3 @@ class SockIntake:
                 Path(self.path).unlink()
         except FileNotFoundError:
             pass
-
-
-def _remove_stale(path: str) -> None:
-    """Make way for a socket at ``path``: remove one that nobody listens on, and nothing else."""
-    try:
-        kind = Path(path).lstat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(kind):
-        raise OSError(errno.EEXIST, f"{path} is not a socket, so it is left alone; remove it or choose another path")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as probe:
-        # A listener of another type (EPROTOTYPE) or one that we may not talk to (EACCES) lives as well: only "refused" proves it dead.
-        result = probe.connect_ex(path)
-    if result == errno.ECONNREFUSED:
-        Path(path).unlink(missing_ok=True)
-    elif result != errno.ENOENT:
-        hint = "another program listens there" if result in (0, errno.EPROTOTYPE) else os.strerror(result)
-        raise OSError(errno.EADDRINUSE, f"{path} is in use: {hint}; stop that program or choose another path")

@@ -1,4 +1,4 @@
-"""What the C core returns, as OSError: what failed, why, and what to do about it.
+"""What the C core returns, as OSError.
 
 Every function of native/ returns 0 or more, or -errno. Used by all who call it.
 """
@@ -6,17 +6,19 @@ Every function of native/ returns 0 or more, or -errno. Used by all who call it.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import TypeVar
+
+from refclock.errors import explain
 
 _Handle = TypeVar("_Handle")
 
 
-def checked(result: int, doing: str, hints: dict[int, str] | None = None) -> int:
+def checked(result: int, doing: str, hints: Mapping[int, str] | None = None) -> int:
     """``result`` when it is no error, else OSError: what failed, why, and what to do about it."""
     if result >= 0:
         return result
-    hint = (hints or {}).get(-result)
-    raise OSError(-result, f"{doing}: {os.strerror(-result)}{'; ' + hint if hint else ''}")
+    raise OSError(-result, explain(OSError(-result, os.strerror(-result)), doing, hints))
 
 
 def live(handle: _Handle | None, what: str) -> _Handle:

@@ -6,9 +6,9 @@ Nothing here raises for what is missing or not ours to see: a question that has 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from refclock.kernel.clocks import Adjtimex
 from refclock.sample import Leap
@@ -110,35 +110,116 @@ def battery_witness_s(host: Host, kernel: Adjtimex) -> int | None:
     return host.battery_clock_s() if kernel.leap is Leap.UNSYNCHRONISED else None
 
 
-RIVALS: Final = frozenset({"chronyd", "ntpd", "ntpsec", "systemd-timesyn", "ptp4l", "phc2sys"})
-"""Programs that set CLOCK_REALTIME, as /proc/*/comm cuts them (15 characters: proc(5))."""
+# ---- who else sets the clock ------------------------------------------------------------------------------------------------------
 
 
-def rival_disciplines(proc: Path) -> list[str]:
-    """Programs running under ``proc`` (/proc) that set the system clock, as "name (pid N)". chronyd -x only watches and is no rival.
+class Rival(NamedTuple):
+    """A process that sets CLOCK_REALTIME. ``name``: as proc(5) has it (comm). ``unit``: the systemd unit that usually runs it."""
 
-    A preloaded library may lend a program a clock of its own (a clock simulator does): one that has any is no rival, and has none.
+    name: str
+    pid: int
+    unit: str
+
+    def __str__(self) -> str:
+        return f"{self.name} (pid {self.pid})"
+
+
+Options = Mapping[str, Sequence[str]]
+"""The options of a command line by their letters, each with its values."""
+
+
+def _chronyd(host: Host, options: Options) -> bool:
+    """Unless told to leave the clock alone (-x) or to measure only (-Q): chronyd(8)."""
+    del host
+    return not options.keys() & {"x", "Q"}
+
+
+def _busybox(host: Host, options: Options) -> bool:
+    """Its ntpd, unless it only asks (-w)."""
+    del host
+    return "ntpd" in options[""] and "w" not in options
+
+
+def _phc2sys(host: Host, options: Options) -> bool:
+    """When CLOCK_REALTIME is the sink (-c, the default; with -a only by -r) and a servo follows: phc2sys(8)."""
+    del host
+    if set(options.get("E", ())) & {"ntpshm", "refclock_sock"}:  # hands samples to another program
+        return False
+    return "r" in options if "a" in options else "CLOCK_REALTIME" in options.get("c", ("CLOCK_REALTIME",))
+
+
+def _ptp4l(host: Host, options: Options) -> bool:
+    """With software time stamping only; with the network card's it steers the card's clock: ptp4l(8)."""
+    if "S" in options or "--time_stamping=software" in options[""]:
+        return True
+    lines = (line for file in options.get("f", ()) for line in (host.text(file) or "").splitlines())
+    return any(line.split() == ["time_stamping", "software"] for line in lines)
+
+
+def _always(host: Host, options: Options) -> bool:
+    del host, options
+    return True
+
+
+class _Program(NamedTuple):
+    """``taking``: the letters of its options that take a value."""
+
+    unit: str
+    steers: Callable[[Host, Options], bool] = _always
+    taking: str = ""
+
+
+_PROGRAMS: Final = {
+    "chronyd": _Program("chrony", _chronyd, "fFlLPtu"),
+    "ntpd": _Program("ntpsec"),  # also ntp's and OpenNTPD's
+    "openntpd": _Program("openntpd"),
+    "ntp-daemon": _Program("ntpd-rs"),
+    "ntpd-rs": _Program("ntpd-rs"),
+    "systemd-timesyn": _Program("systemd-timesyncd"),
+    "busybox": _Program("ntpd", _busybox, "ISkp"),
+    "phc2sys": _Program("phc2sys", _phc2sys, "cdsEPISFRNOLMiunzltf"),
+    "ptp4l": _Program("ptp4l", _ptp4l, "fipl"),
+    "ptpd": _Program("ptpd"),
+    "ptpd2": _Program("ptpd"),
+    "clockspeed": _Program("clockspeed"),
+}
+"""Programs that steer CLOCK_REALTIME, by their names in /proc/*/comm (at most 15 characters: proc(5))."""
+
+
+def rivals(host: Host) -> list[Rival]:
+    """Who else sets the system clock of ``host``.
+
+    A preloaded library may lend a program a clock of its own (a clock simulator does): a program that has one is no rival, and has none.
     """
-    found: list[str] = []
-    if _preloaded(proc / "self"):
-        return found
-    for directory in proc.glob("[0-9]*"):
-        try:
-            name = (directory / "comm").read_text(encoding="utf-8", errors="replace").strip()
-            if name not in RIVALS:
-                continue
-            words = (directory / "cmdline").read_bytes().split(b"\0")
-        except OSError:  # it ended while we looked
+    if _preloaded(host, "self"):
+        return []
+    found: list[Rival] = []
+    for pid, name in host.processes():
+        program = _PROGRAMS.get(name)
+        words = (host.text(f"/proc/{pid}/cmdline") or "").rstrip("\0").split("\0")
+        if program is None or words == [""] or _preloaded(host, str(pid)):  # an empty command line: a zombie or a kernel thread
             continue
-        only_watches = name == "chronyd" and any(w[:1] == b"-" and w[1:2] != b"-" and b"x" in w[1:] for w in words[1:])
-        if words != [b""] and not only_watches and not _preloaded(directory):  # an empty command line: a zombie or a kernel thread
-            found.append(f"{name} (pid {directory.name})")
+        if program.steers(host, _options(words[1:], program.taking)):
+            found.append(Rival(name, pid, program.unit))
     return sorted(found)
 
 
-def _preloaded(process: Path) -> bool:
-    """Whether a process was started with LD_PRELOAD (ld.so(8))."""
-    try:
-        return any(word.startswith(b"LD_PRELOAD=") for word in (process / "environ").read_bytes().split(b"\0"))
-    except OSError:  # ended, or not ours to see
-        return False
+def _options(words: Iterable[str], taking: str) -> Options:
+    """What getopt(3) would make of ``words``; ``taking``: letters that take a value. Under "": long options and words that are none."""
+    found: dict[str, list[str]] = {"": []}
+    rest = iter(words)
+    for word in rest:
+        if not word.startswith("-") or word.startswith("--"):
+            found[""].append(word)
+            continue
+        for end, letter in enumerate(word[1:], 2):
+            values = found.setdefault(letter, [])
+            if letter in taking:
+                values.append(word[end:] or next(rest, ""))
+                break
+    return found
+
+
+def _preloaded(host: Host, process: str) -> bool:
+    """Whether a process was started with LD_PRELOAD (ld.so(8)); False when that is not ours to see."""
+    return any(word.startswith("LD_PRELOAD=") for word in (host.text(f"/proc/{process}/environ") or "").split("\0"))

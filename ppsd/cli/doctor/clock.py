@@ -8,17 +8,9 @@ from typing import Final
 from ppsd.cli.doctor.finding import FAIL, OK, SKIP, WARN, Finding, Patient
 from ppsd.cli.query import ask_once
 from refclock.kernel.clocks import STA_UNSYNC, read_adjtimex
+from refclock.kernel.host import rivals
 from refclock.timing.pairing import OFF_CLOCK_NS
 
-STEERING: Final = {
-    "chronyd": "chrony",
-    "ntpd": "ntpsec or ntp",
-    "ntp-daemon": "ntpd-rs",
-    "systemd-timesyn": "systemd-timesyncd",
-    "openntpd": "openntpd",
-    "phc2sys": "linuxptp",
-}
-"""Processes that steer CLOCK_REALTIME, by their names (15 characters, proc(5)), and what they belong to."""
 STEADY_SOURCES: Final = ("tsc", "arch_sys_counter", "kvm-clock", "riscv_clocksource", "hyperv_clocksource_tsc_page")
 """Clock sources that are read without a trip to a slow device."""
 RTC_OFF_S: Final = 5
@@ -26,14 +18,14 @@ RTC_OFF_S: Final = 5
 
 def other_disciplines(p: Patient) -> Finding:
     """RC20: does anybody else steer the clock that we are to steer?"""
-    found = [(pid, name) for pid, name in p.host.processes() if name in STEERING]
+    found = rivals(p.host)
     if not found:
         return Finding("RC20", OK, "nobody else steers this clock")
-    pid, name = found[0]
+    rival = found[0]
     if p.config.clock.steer == "none":
-        return Finding("RC20", OK, f"{name} (pid {pid}) steers this clock, we do not: refclock feed tells how to give it our time")
-    do = f'choose: [clock] steer = "none" and refclock feed; or: sudo systemctl disable --now {STEERING[name].split()[0]}'
-    return Finding("RC20", FAIL, f"{name} (pid {pid}) and refclock both steer this clock", do)
+        return Finding("RC20", OK, f"{rival} steers this clock, we do not: refclock feed tells how to give it our time")
+    do = f'choose: [clock] steer = "none" and refclock feed; or: sudo systemctl disable --now {rival.unit}'
+    return Finding("RC20", FAIL, f"{rival} and refclock both steer this clock", do)
 
 
 def kernel_clock(p: Patient) -> Finding:

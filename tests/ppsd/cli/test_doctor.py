@@ -55,6 +55,7 @@ class Machine:
 
     def process(self, pid: int, name: str, holds: str = "") -> None:
         self.write(f"proc/{pid}/comm", name + "\n")
+        self.write(f"proc/{pid}/cmdline", f"/usr/sbin/{name}\0")
         if holds:
             (self.root / f"proc/{pid}/fd").mkdir()
             (self.root / f"proc/{pid}/fd/5").symlink_to(holds)

@@ -11,10 +11,10 @@ import pytest
 from ppsd.clock.system_clock import TAU_S, FreeRunningClock, KernelClock
 from ppsd.discipline.events import Note, Steer
 from refclock.kernel.clocks import STA_UNSYNC, Adjtimex
-from refclock.kernel.host import rival_disciplines
+from refclock.kernel.host import Host
 from refclock.sample import NS, Instant, Leap
 
-NOWHERE = Path("/nonexistent")
+NOWHERE = Host(Path("/nonexistent"))
 RATE = 12e-6
 """The true rate of UTC against RAW: an oscillator that is 12 ppm slow."""
 
@@ -208,10 +208,11 @@ def test_no_permission_is_said_at_the_start() -> None:
         KernelClock(FakeKernel(0, refuse=errno.EPERM), NOWHERE)
 
 
-def process(proc: Path, pid: int, name: str, *words: str) -> None:
-    (proc / str(pid)).mkdir()
-    (proc / str(pid) / "comm").write_text(name + "\n")
-    (proc / str(pid) / "cmdline").write_bytes(b"".join(w.encode() + b"\0" for w in words))
+def process(root: Path, pid: int, name: str, *words: str) -> None:
+    directory = root / "proc" / str(pid)
+    directory.mkdir(parents=True)
+    (directory / "comm").write_text(name + "\n")
+    (directory / "cmdline").write_bytes(b"".join(w.encode() + b"\0" for w in words))
 
 
 def test_another_discipliner_is_refused_by_name(tmp_path: Path) -> None:
@@ -220,31 +221,9 @@ def test_another_discipliner_is_refused_by_name(tmp_path: Path) -> None:
     process(tmp_path, 7, "bash", "bash")
     kernel = FakeKernel(0)
     with pytest.raises(OSError, match=r"chronyd \(pid 412\).*steer") as refused:
-        KernelClock(kernel, tmp_path)
+        KernelClock(kernel, Host(tmp_path))
     assert refused.value.errno == errno.EBUSY
     assert not kernel.set_ppm
-
-
-def test_chronyd_that_only_watches_is_no_rival(tmp_path: Path) -> None:
-    """chronyd -x does not set the clock, nor does a zombie; a file name with an x is no -x."""
-    process(tmp_path, 1, "chronyd", "chronyd", "-x", "-f", "/etc/x.conf")
-    process(tmp_path, 2, "chronyd", "chronyd", "-dx")
-    process(tmp_path, 3, "ntpd")
-    process(tmp_path, 4, "ptp4l", "ptp4l", "-x")
-    process(tmp_path, 5, "chronyd", "chronyd", "-f", "/etc/x.conf")
-    assert rival_disciplines(tmp_path) == ["chronyd (pid 5)", "ptp4l (pid 4)"]
-
-
-def test_a_clock_of_its_own_is_nobodys_rival(tmp_path: Path) -> None:
-    """A chronyd with a preloaded library (a clock simulator) is no rival, and to a process with one nobody is."""
-    process(tmp_path, 1, "chronyd", "chronyd")
-    process(tmp_path, 2, "chronyd", "chronyd")
-    (tmp_path / "1" / "environ").write_bytes(b"HOME=/\0LD_PRELOAD=/opt/simulator.so\0")
-    (tmp_path / "2" / "environ").write_bytes(b"HOME=/\0NO_LD_PRELOAD=1\0")
-    assert rival_disciplines(tmp_path) == ["chronyd (pid 2)"]
-    (tmp_path / "self").mkdir()
-    (tmp_path / "self" / "environ").write_bytes(b"LD_PRELOAD=/opt/simulator.so\0")
-    assert rival_disciplines(tmp_path) == []
 
 
 def test_the_free_running_clock_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,6 +236,6 @@ def test_the_free_running_clock_does_nothing(monkeypatch: pytest.MonkeyPatch) ->
         told = Adjtimex(0.0, 0, error_ns, 0, 37, status, 0, Leap.NORMAL)
         monkeypatch.setattr(kernel, "read_adjtimex", lambda told=told: told)
         assert clock.kept_error_ns() == kept
-        assert KernelClock(kernel).kept_error_ns() is None
+        assert KernelClock(kernel, NOWHERE).kept_error_ns() is None
     clock.expire(kernel.now())
     clock.close()

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import os
 import select
 import socket
 import threading
@@ -114,13 +115,19 @@ def test_idle_server_is_not_ready(server: ControlServer) -> None:
         assert select.select([server], [], [], 0) == ([], [], [])
 
 
-def test_only_user_and_group_may_ask(server: ControlServer) -> None:
-    """The socket is made with its mode, not changed to it later."""
-    assert server.path.stat().st_mode & 0o777 & ~0o060 == 0o600
+def test_user_and_group_may_ask_and_nobody_else(tmp_path: Path) -> None:
+    """The socket has its mode whatever the umask is."""
+    before = os.umask(0o077)
+    try:
+        server = ControlServer(tmp_path / "s", answer)
+    finally:
+        os.umask(before)
+    assert server.path.stat().st_mode & 0o777 == 0o660
+    server.close()
 
 
 def test_what_stands_in_the_way(tmp_path: Path) -> None:
-    """A dead socket is replaced, a living one and a file are not."""
+    """A dead socket is replaced; a living one of either type and a file are not."""
     path = tmp_path / "s"
     dead = socket.socket(socket.AF_UNIX)
     dead.bind(str(path))
@@ -133,6 +140,12 @@ def test_what_stands_in_the_way(tmp_path: Path) -> None:
     assert caught.value.errno == errno.EADDRINUSE
     first.close()
     assert not path.exists()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
+        datagrams.bind(str(path))
+        with pytest.raises(OSError, match="in use"):
+            ControlServer(path, answer)
+        assert path.exists()
+        path.unlink()
     path.touch()
     with pytest.raises(FileExistsError):
         ControlServer(path, answer)

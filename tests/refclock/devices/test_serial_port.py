@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from refclock.devices.serial_port import SerialPort, explain
+from refclock.devices.serial_port import SerialPort, failure
 from refclock.kernel.clocks import LocalClock
 from refclock.protocols.framing import Tally
 from refclock.receiver.autobaud import DWELL_NS, SEARCH_BAUDS, SILENCE_NS, BaudSearch
@@ -101,11 +101,11 @@ def test_absent_and_wrong_devices_are_told_in_words(tmp_path: Path) -> None:
 def test_denied_access_names_the_group(tmp_path: Path) -> None:
     """The group that the device belongs to is in the advice; a device that is gone by then falls back to Debian's."""
     denied = OSError(errno.EACCES, "denied")
-    assert "group dialout: usermod -aG dialout" in explain(str(tmp_path / "gone"), denied)
+    assert "group dialout: usermod -aG dialout" in str(failure(str(tmp_path / "gone"), denied))
     device = tmp_path / "tty"
     device.touch()
     if device.stat().st_gid == 0:
-        assert "getty" in explain(str(device), denied)
+        assert "getty" in str(failure(str(device), denied))
 
 
 def test_the_search_walks_all_speeds_then_slows_down() -> None:

@@ -1,0 +1,54 @@
+"""A unix socket under a name in the file system: how a process takes the name, and whose names it leaves alone.
+
+bind(2) refuses a name that exists, and a process that dies leaves its name behind. So the name is first asked whether anybody listens: only
+"connection refused" proves that nobody does. The sample sockets (``sock``) and the control sockets of ``ppsd`` are opened here.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from pathlib import Path
+from typing import Final
+
+from refclock.errors import explain
+
+_BIND_HINTS: Final = {errno.ENOENT: "create its directory", errno.EACCES: "give this user write access to its directory"}
+
+
+def bound(path: Path, kind: socket.SocketKind, mode: int) -> socket.socket:
+    """A non-blocking socket of ``kind`` bound to ``path``, with the permission bits ``mode`` whatever the umask is.
+
+    A socket that nobody listens on is replaced. OSError: EADDRINUSE another program listens there, EEXIST the path is something else (both
+    are left alone), and what bind(2) says.
+    """
+    _remove_stale(path)
+    sock = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        os.fchmod(sock.fileno(), mode)  # bind makes the file with this mode less the umask (net/unix/af_unix.c): it is never open to more
+        sock.bind(str(path))
+        path.chmod(mode)
+    except OSError as error:
+        sock.close()
+        raise OSError(error.errno, explain(error, f"making the socket {path}", _BIND_HINTS)) from error
+    return sock
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove a socket that nobody listens on, and nothing else."""
+    try:
+        found = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found):
+        raise FileExistsError(errno.EEXIST, "is not a socket, so it is left alone; remove it or choose another path", str(path))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as probe:
+        # A stream listener answers EPROTOTYPE, one that we may not talk to EACCES: both are alive.
+        result = probe.connect_ex(str(path))
+    if result == errno.ECONNREFUSED:
+        path.unlink(missing_ok=True)
+    elif result != errno.ENOENT:
+        who = "another program listens there" if result in (0, errno.EPROTOTYPE) else os.strerror(result)
+        raise OSError(errno.EADDRINUSE, f"is in use: {who}; stop that program or choose another path", str(path))
