@@ -14,7 +14,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from ppsd.discipline.estimator import Estimate, Estimator, Learned, learned_from
+from ppsd.discipline.estimate import Estimate, Learned, learned_from
+from ppsd.discipline.estimator import Estimator
 from ppsd.discipline.leap import LeapKeeper
 from ppsd.discipline.runaway import Pull
 from ppsd.discipline.selection import FRESH_NS, Candidate
