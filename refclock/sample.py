@@ -14,9 +14,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
-from typing import NewType
+from typing import Final, NewType
 
 NS = 1_000_000_000
+MAX_FREQUENCY_PPM: Final = 500.0
+"""ppm: the largest frequency error of an oscillator that the kernel corrects, MAXFREQ of linux/timex.h. No working crystal comes near."""
 
 SourceId = NewType("SourceId", str)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from ppsd.discipline.events import Publish
 from refclock.errors import explain
 from refclock.kernel.timescale import TimescaleReader
+from refclock.sample import MAX_FREQUENCY_PPM
 
 Value = float | int | str
 
@@ -26,8 +27,6 @@ LIMIT_BYTES = 1 << 16
 """Largest file believed: some hundred values of the longest kind."""
 LIMIT_TEXT = 256
 """Longest text value or name."""
-LIMIT_PPM = 500.0
-"""No ``*_ppm`` value beyond what the kernel could ever correct: MAXFREQ of linux/timex.h."""
 
 
 def _absurd(name: str, value: object) -> str | None:
@@ -40,7 +39,7 @@ def _absurd(name: str, value: object) -> str | None:
         return f"{name} is no number or text"
     if not (isinstance(value, int) or math.isfinite(value)) or abs(value) >= 1 << 63:
         return f"{name} is no usable number"
-    return f"{name} = {value:g} is beyond ±{LIMIT_PPM:g} ppm" if name.endswith("_ppm") and abs(value) > LIMIT_PPM else None
+    return f"{name} = {value:g} is beyond ±{MAX_FREQUENCY_PPM:g} ppm" if name.endswith("_ppm") and abs(value) > MAX_FREQUENCY_PPM else None
 
 
 def load(directory: Path, name: str = FILE_NAME) -> tuple[dict[str, Value], str | None]:

@@ -19,7 +19,7 @@ from typing import Final, Protocol
 from ppsd.discipline.events import Note, Steer
 from refclock.kernel.clocks import STA_UNSYNC, Adjtimex
 from refclock.kernel.host import Host, rivals
-from refclock.sample import NS, Instant, Leap
+from refclock.sample import MAX_FREQUENCY_PPM, NS, Instant, Leap
 
 FAR_NS: Final = 100_000_000
 """Slewing so much takes minutes: worth telling."""
@@ -27,8 +27,6 @@ TAU_S: Final = 2.5
 """Time constant of the phase. Measured in a simulator that lends the daemon libc, on a TCXO in a warming and cooling room and on a quiet Pi
 crystal: the clock follows the estimate 2 % better than with 4 s, and its frequency is as quiet as chronyd's at poll 4 (25 ppb; 20 ppb with
 4 s, 29 ppb with 2 s). The loop (gain 0.4 a second) is far from oscillating."""
-LIMIT_PPM: Final = 500.0
-"""MAXFREQ of linux/timex.h."""
 PHASE_LIFE_NS: Final = 2 * NS
 """Two missed Steers."""
 OWN_RATE_GAIN: Final = 0.125
@@ -151,18 +149,18 @@ class KernelClock:
             error_ns = 0
         rate_ppm = steer.rate * 1e6 - (self._own_ppm or 0.0)
         wanted = rate_ppm + error_ns / TAU_S / 1e3
-        self._set(max(-LIMIT_PPM, min(LIMIT_PPM, wanted)))
-        self._phase_ppm = self.frequency_ppm - max(-LIMIT_PPM, min(LIMIT_PPM, rate_ppm))
+        self._set(max(-MAX_FREQUENCY_PPM, min(MAX_FREQUENCY_PPM, wanted)))
+        self._phase_ppm = self.frequency_ppm - max(-MAX_FREQUENCY_PPM, min(MAX_FREQUENCY_PPM, rate_ppm))
         self._phase_until_ns = now.mono_ns + PHASE_LIFE_NS
         # The kernel's errors are those of REALTIME: the timescale's and how far we are from it.
         est_ns, max_ns = steer.est_error_ns + abs(error_ns), steer.max_error_ns + abs(error_ns)
         self._control.set_status(steer.leap, est_ns, max_ns, steer.tai_offset_s)
         self._leap, self._leap_wait_until_ns = steer.leap, 0
-        out_of_reach = abs(rate_ppm) > LIMIT_PPM or abs(error_ns) > FAR_NS
+        out_of_reach = abs(rate_ppm) > MAX_FREQUENCY_PPM or abs(error_ns) > FAR_NS
         if out_of_reach != self._out_of_reach:
             self._out_of_reach = out_of_reach
             what = ("system clock is far off, slewing", "warning") if out_of_reach else ("system clock caught up", "info")
-            notes.append(Note(*what, {"error_s": error_ns / NS, "wanted_ppm": round(wanted, 3), "limit_ppm": LIMIT_PPM}))
+            notes.append(Note(*what, {"error_s": error_ns / NS, "wanted_ppm": round(wanted, 3), "limit_ppm": MAX_FREQUENCY_PPM}))
         return notes
 
     def expire(self, now: Instant) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ppsd.discipline.estimator import Estimate
+from ppsd.discipline.estimate import Estimate
 from refclock.sample import NS, SourceId
 
 RELUCTANCE = 0.7

@@ -17,7 +17,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ppsd.discipline.estimator import Estimate, Estimator, Learned, learned_from
+from ppsd.discipline.estimate import Estimate, Learned, learned_from
+from ppsd.discipline.estimator import Estimator
 from ppsd.discipline.leap import LeapKeeper
 from ppsd.discipline.runaway import Pull
 from ppsd.discipline.selection import FRESH_NS, Candidate

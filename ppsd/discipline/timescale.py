@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ppsd.discipline.estimator import Estimate
+from ppsd.discipline.estimate import Estimate
 from ppsd.discipline.events import Publish
 from refclock.sample import NS
 from refclock.timing.pairing import Present

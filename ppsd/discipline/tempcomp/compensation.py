@@ -8,15 +8,16 @@ each innovation clipped, tells within seconds of an error as large as the noise.
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import replace
 
-from ppsd.discipline.estimator import COVER_RATE, Estimate, Estimator
+from ppsd.discipline.estimate import Estimate
+from ppsd.discipline.estimator import Estimator
 from ppsd.discipline.events import Effect, Note, TemperatureLost, TemperatureRead
 from ppsd.discipline.selection import Candidate
 from ppsd.discipline.tempcomp.model import Bend, Temperature
 from ppsd.discipline.timescale import Timescale
+from ppsd.discipline.track import COVER_RATE
 from ppsd.discipline.wander import ASSUMED
 from refclock.sample import NS
 
@@ -97,7 +98,7 @@ class Compensated:
 
     def __init__(self, plain: Estimator, temperature: Temperature, mono_ns: int) -> None:
         self._plain, self._temperature = plain, temperature
-        self._estimator = copy.deepcopy(plain)
+        self._estimator = plain.twin()
         self._bend = Bend(temperature, mono_ns)
         self._sum = 0.0
 

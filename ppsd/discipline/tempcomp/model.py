@@ -5,7 +5,7 @@ lag, noise and steps of half a degree. With f = (T - T0) / 10 K, T low-passed to
 
     x = TAI - raw (ns),   dx/dt = y + a f + b f^2,   y' = white noise of strength w^2
 
-Once in ``EVERY_S`` the estimate of the selected source, which knows nothing of all this, is a measurement of x to small Kalman filters
+Once in ``STEP_S`` the estimate of the selected source, which knows nothing of all this, is a measurement of x to small Kalman filters
 (x, y, a, b), one for each low-pass of ``LAGS_S`` and each wander of the bank; those without a and b are the rival. Likelihood chooses.
 
 Proof. With every step both make forecasts of the phase 4, 17 and 68 minutes ahead; what the first two miss by is compared when
@@ -27,11 +27,11 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ppsd.discipline.estimator import Estimate
+from ppsd.discipline.estimate import Estimate
 from ppsd.discipline.kalman import WANDERS
 from ppsd.discipline.tempcomp.kalman import CURVE, SLOPE, Filter, LowPass
 from ppsd.discipline.timescale import Turn
-from ppsd.discipline.wander import EVERY_S, LAGS, Wander
+from ppsd.discipline.wander import SPANS, STEP_S, Wander
 from ppsd.snapshot import TemperatureStatus
 from refclock.sample import NS
 
@@ -105,8 +105,8 @@ class Temperature:
         self._key: object = None
         self._t = 0.0
         self._integrals: tuple[tuple[float, float], ...] = ()
-        self._past: deque[Forecast] = deque(maxlen=LAGS[-1] + 1)
-        self._felt: deque[float] = deque(maxlen=LAGS[-1])  # low-passed f of the last hour
+        self._past: deque[Forecast] = deque(maxlen=SPANS[-1] + 1)
+        self._felt: deque[float] = deque(maxlen=SPANS[-1])  # low-passed f of the last hour
 
     # ---- readings ----------------------------------------------------------------------------------------------------------------
 
@@ -194,7 +194,7 @@ class Temperature:
 
     def due(self, mono_ns: int) -> bool:
         """Whether an estimate is wanted."""
-        return bool(self._path) and (self._base is None or mono_ns - self._base[0] >= (self._t + EVERY_S) * NS)
+        return bool(self._path) and (self._base is None or mono_ns - self._base[0] >= (self._t + STEP_S) * NS)
 
     def learn(self, estimate: Estimate, key: object) -> None:
         """An estimate that knows nothing of the temperature; another ``key``: its phase does not go on from the last one's."""
@@ -246,7 +246,7 @@ class Temperature:
         if self._past:
             self.residual.watched_s += t - self._past[-1].t
         self.score *= FADE
-        for i, lag in enumerate(LAGS):
+        for i, lag in enumerate(SPANS):
             if len(self._past) < lag:
                 continue
             then = self._past[-lag]
@@ -257,7 +257,7 @@ class Temperature:
             with_it = (z - x - y * tau - a * u - b * v) ** 2
             apart = (x - then.x + (y - then.y) * tau + a * u + b * v) ** 2
             self.residual.missed(i, with_it, then.filter.variance(tau, u, v), tau, math.sqrt(then.filter.q))
-            if lag != LAGS[-1]:
+            if lag != SPANS[-1]:
                 known = without + with_it + 4 * r
                 self.score += (without - with_it - WORTH * apart) / known / lag
         self.score = max(-MOST, min(MOST, self.score))
@@ -329,7 +329,7 @@ class Temperature:
 
     def _progress(self) -> str:
         """How far it is from being used."""
-        if len(self._past) <= LAGS[0]:
+        if len(self._past) <= SPANS[0]:
             return "there is no forecast to judge it by"
         return f"forecasts it made better, less those it made worse: {self.score:.1f}, used from {ON:.0f} on"
 

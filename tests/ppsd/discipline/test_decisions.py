@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ppsd.discipline.estimator import Estimate
+from ppsd.discipline.estimate import Estimate
 from ppsd.discipline.leap import LeapKeeper
 from ppsd.discipline.selection import Candidate, outvoted, select
 from refclock.robust import robust_line

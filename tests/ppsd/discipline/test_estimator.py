@@ -9,7 +9,8 @@ from refclock_sim.models.noise import Drawn, one_sided
 from refclock_sim.models.oscillator import Oscillator, ramp, sinusoid, step
 from refclock_sim.models.pulse import PRESETS, Gaussian, LoadBursts, Outliers, PulseError
 
-from ppsd.discipline.estimator import Estimator, learned_from
+from ppsd.discipline.estimate import learned_from
+from ppsd.discipline.estimator import Estimator
 from refclock.sample import NS
 
 RAW0, TAI0 = 10**13, 1_800_000_037 * NS

@@ -10,7 +10,7 @@ import pytest
 from refclock_sim.models.oscillator import Oscillator
 from refclock_sim.models.thermal import Board, Heat
 
-from ppsd.discipline.estimator import Estimate
+from ppsd.discipline.estimate import Estimate
 from ppsd.discipline.tempcomp.model import ON, Bend, Temperature
 from ppsd.discipline.timescale import Timescale
 from refclock.sample import NS
