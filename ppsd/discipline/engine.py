@@ -39,7 +39,7 @@ from ppsd.discipline.events import (
 )
 from ppsd.discipline.leap import LeapKeeper
 from ppsd.discipline.selection import Candidate, Choice, outvoted, select
-from ppsd.discipline.source import LABEL_FRESH_NS, LABEL_REFID, ReceiverSource, SampleSource, Source
+from ppsd.discipline.source import LABEL_FRESH_NS, LABEL_REFID, Progress, ReceiverSource, SampleSource, Source
 from ppsd.discipline.steering import Discipline
 from ppsd.discipline.tempcomp.compensation import Following
 from ppsd.discipline.tempcomp.model import Temperature
@@ -216,12 +216,10 @@ class Engine:
 
     def _reported(self, event: Reported, present: Present | None, out: list[Effect]) -> None:
         receiver = self._receiver(event.source)
-        before = receiver.time.verdict
-        table = self.leaps.table
-        samples = receiver.reported(event.values, event.byte_ns, self.leaps, self._context(receiver, present))
-        if self.leaps.table != table and self.timescale.estimate is not None:  # 23:59:60 is being stated now
+        came = receiver.reported(event.values, event.byte_ns, self.leaps, self._context(receiver, present))
+        if came.leaps_changed and self.timescale.estimate is not None:  # 23:59:60 is being stated now
             out.append(self._record(event.at))
-        self._after_labels(receiver, before.trusted, samples, event.at, out)
+        self._after_labels(receiver, came, event.at, out)
 
     def _sampled(self, event: Sampled, at: Instant, out: list[Effect]) -> None:
         source, sample = self.sources[event.source], event.sample
@@ -244,9 +242,9 @@ class Engine:
             out.append(Note("leap second table changed the present TAI-UTC", "error", {"was": before}))
             self._relearn(event.at, out)
 
-    def _after_labels(self, source: ReceiverSource, trusted_before: bool, samples: list[Sample], at: Instant, out: list[Effect]) -> None:
+    def _after_labels(self, source: ReceiverSource, came: Progress, at: Instant, out: list[Effect]) -> None:
         verdict, contradicts = source.time.verdict, source.time.contradicts
-        if verdict.trusted != trusted_before:
+        if came.trust_changed:
             what, level = ("labels trusted", "info") if verdict.trusted else ("labels not trusted", "warning")
             out.append(Note(what, level, {"source": source.id, "why": verdict.why}))
         if contradicts and self.selected in (None, source.id):
@@ -257,8 +255,8 @@ class Engine:
             self._contradicting ^= {source.id}
             if contradicts:
                 out.append(Note("sources disagree", "warning", {"source": source.id, "why": source.time.pairing.why}))
-        if samples:
-            self._after_sample(source, samples[-1], at, out)
+        if came.samples:
+            self._after_sample(source, came.samples[-1], at, out)
 
     def _relearn(self, at: Instant, out: list[Effect]) -> None:
         """The second was wrong: better no time than a wrong one."""

@@ -29,18 +29,18 @@ class LeapKeeper:
         self.refused = ""
         self._notices: dict[SourceId, tuple[int, int]] = {}
 
-    def read(self, table: LeapTable, path: str) -> None:
-        """leap-seconds.list was read."""
+    def read(self, table: LeapTable, path: str) -> bool:
+        """leap-seconds.list was read; whether the table in force changed."""
         self.file, self.file_path = table, path
-        self._merge()
+        return self._merge()
 
-    def notice(self, source: SourceId, notice: LeapNotice, utc_s: int) -> None:
-        """A receiver's announcement, or its withdrawal (``step_s`` 0), seen at POSIX second ``utc_s``."""
+    def notice(self, source: SourceId, notice: LeapNotice, utc_s: int) -> bool:
+        """A receiver's announcement, or its withdrawal (``step_s`` 0), seen at POSIX second ``utc_s``; whether the table in force changed."""
         if notice.step_s and notice.at_utc_s is not None and self._plausible(notice.at_utc_s, utc_s):
             self._notices[source] = (notice.at_utc_s, notice.step_s)
         elif self._notices.get(source, (0, 0))[0] > utc_s:
             del self._notices[source]
-        self._merge()
+        return self._merge()
 
     def _plausible(self, at_utc_s: int, utc_s: int) -> bool:
         if self.file.expires_s is not None and at_utc_s < self.file.expires_s and at_utc_s not in self.file.starts_s:
@@ -52,7 +52,8 @@ class LeapKeeper:
             return False
         return True
 
-    def _merge(self) -> None:
+    def _merge(self) -> bool:
+        before = self.table
         said = set(self._notices.values())
         if len(said) == 1:
             self.refused = ""
@@ -61,6 +62,7 @@ class LeapKeeper:
             if said:
                 self.refused = "receivers announce different leap seconds"
             self.table = self.file
+        return self.table != before
 
     def schedule(self, tai_ns: int) -> tuple[int, int, int]:
         """(leap_tai_ns, step_s, TAI-UTC before it) as of ``tai_ns``: the next leap second, or (0, 0, offset now)."""

@@ -233,6 +233,16 @@ class Source(ABC):
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What came of what a receiver said: the samples that became known, oldest first; whether trust in its labels has turned; whether the
+    table of leap seconds has changed."""
+
+    samples: list[Sample]
+    trust_changed: bool
+    leaps_changed: bool
+
+
 class ReceiverSource(Source):
     """A receiver, on a line of its own or behind gpsd. ``not_before_s``: no true date is before it (POSIX). ``battery_ns``: the battery
     clock (POSIX ns) minus raw time; None without one, or when the system clock is kept."""
@@ -283,13 +293,15 @@ class ReceiverSource(Source):
 
     # ---- what arrives ------------------------------------------------------------------------------------------------------------
 
-    def reported(self, values: Sequence[ReceiverValue], byte_ns: int, leaps: LeapKeeper, context: Context) -> list[Sample]:
-        """What the receiver said, in order; ``leaps`` hears of leap seconds. The samples that became known, oldest first."""
+    def reported(self, values: Sequence[ReceiverValue], byte_ns: int, leaps: LeapKeeper, context: Context) -> Progress:
+        """What the receiver said, in order; ``leaps`` hears of leap seconds."""
         out: list[Sample] = []
+        leaps_changed = trust_changed = False
         for value in values:
             came = self.time.take(value, byte_ns, replace(context, table=leaps.table))
+            trust_changed ^= came.trust_changed
             if came.notice is not None:
-                leaps.notice(self.id, came.notice, self.time.named_s)
+                leaps_changed |= leaps.notice(self.id, came.notice, self.time.named_s)
             if came.label is not None:
                 self.label.add(came.label, context.present)
                 if not self.time.has_pulse:
@@ -298,7 +310,7 @@ class ReceiverSource(Source):
             for sample in came.pulses:
                 self.pulse.add(sample, context.present)
             out += came.pulses
-        return out
+        return Progress(out, trust_changed, leaps_changed)
 
     def pulsed(self, edge: Edge, context: Context) -> Sample | None:
         """An edge of the pulse; the last sample that came of it and was used."""

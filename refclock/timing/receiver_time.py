@@ -75,11 +75,12 @@ class LearnedDelay:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What came of a value: the pulses that a label numbered, oldest first; the label itself as a coarse sample; a leap second that may be
-    believed."""
+    believed; whether labels are trusted now that were not, or the other way round."""
 
     pulses: list[Sample] = field(default_factory=list)
     label: Sample | None = None
     notice: LeapNotice | None = None
+    trust_changed: bool = False
 
 
 class ReceiverTime:
@@ -189,17 +190,18 @@ class ReceiverTime:
         self.named_s = label.utc_ns // NS
         battery_s = None if self._battery_ns is None else (self._battery_ns + label.at.mono_ns) // NS
         wrong = impossible(label, self._not_before_s, self._saved_s, battery_s)
+        before = self.verdict.trusted
+        self.verdict = Verdict(False, wrong, 0.0) if wrong else self.trust.judge(label)
+        changed = self.verdict.trusted != before
         if wrong:
-            self.verdict = Verdict(False, wrong, 0.0)
-            return Outcome()
-        self.verdict = self.trust.judge(label)
+            return Outcome(trust_changed=changed)
         notice, table = None, context.table
         if label.second_60 and self.verdict.trusted:  # an NMEA receiver's only way to announce it
             notice = LeapNotice(None, 1, (self.named_s // DAY_S + 1) * DAY_S, label.at)
         tai_ns = table.utc_to_tai_ns(label.utc_ns, label.second_60)
         if self.health.blocked(label.at.mono_ns):
             self.pairing.refused[Refusal.DOUBTFUL_RECEIVER] += 1
-            return Outcome(notice=notice)
+            return Outcome(notice=notice, trust_changed=changed)
         if self._delay_unchecked:  # learned in an earlier run: for this line?
             self._delay_unchecked = False
             if self._learned is None or self._learned.byte_ns != byte_ns:
@@ -208,16 +210,16 @@ class ReceiverTime:
         if not self.verdict.trusted:
             if present is not None and self.pairing.confirms(tai_ns, label.at, present):
                 self.trust.confirm("the served time names the same second")
-            return Outcome(notice=notice)
+            return Outcome(notice=notice, trust_changed=changed)
         if self.waiting_since_ns is None:
             self.waiting_since_ns = label.at.mono_ns
         clock_ns = table.utc_to_tai_ns(label.at.real_ns) - label.at.mono_ns
         out = self.pairing.label(tai_ns, label.at, present, clock_ns, not context.own_labels, kept_ns=context.kept_error_ns)
         if isinstance(out, Refused):
-            return Outcome(notice=notice)
+            return Outcome(notice=notice, trust_changed=changed)
         bias_ns = self.pulse_bias_ns
         pulses = [Sample(s.at, s.tai_ns, s.uncertainty_ns, bias_ns) for s in out.pulses]
-        return Outcome(pulses, out.label, notice)
+        return Outcome(pulses, out.label, notice, changed)
 
     def pulse(self, edge: Edge, context: Context) -> list[Sample]:
         """An edge. The samples of the pulses that became known by it and that the timescale numbers, oldest first; pulses that labels must

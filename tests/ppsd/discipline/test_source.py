@@ -41,7 +41,7 @@ def label(s: int, delay_s: float) -> SecondLabel:
 
 
 def labelled(source: ReceiverSource, label: SecondLabel, leaps: LeapKeeper, present: Present | None, own: bool = False) -> list[Sample]:
-    return source.reported((label,), 0, leaps, Context(present=present, own_labels=own))
+    return source.reported((label,), 0, leaps, Context(present=present, own_labels=own)).samples
 
 
 def pulsed(source: ReceiverSource, edge: Edge) -> Sample | None:
