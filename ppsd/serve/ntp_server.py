@@ -23,7 +23,7 @@ from ppsd.serve._server import ffi, lib
 from refclock.kernel.errors import checked
 
 if TYPE_CHECKING:
-    from ppsd.serve._server import CliClient, MacKeys, Ranges, Srv
+    from ppsd.serve._server import AclRangeArray, CliClient, MacKeys, Srv
 
 ACTIONS: Final = tuple(ffi.string(lib.pkt_action_name(i)).decode() for i in range(lib.PKT_ACTIONS))
 REASONS: Final = tuple(ffi.string(lib.pkt_reason_name(i)).decode() for i in range(lib.PKT_REASONS))
@@ -101,7 +101,7 @@ def _client(c: CliClient, now_ns: int) -> Client:
     return Client(address, c.packets, c.drops, interval, last_s, first_s, c.version, authenticated, interleaved)
 
 
-def _ranges(ranges: Sequence[tuple[int, int]]) -> Ranges:
+def _ranges(ranges: Sequence[tuple[int, int]]) -> AclRangeArray:
     array = ffi.new("struct acl_range[]", len(ranges))
     for i, (first, action) in enumerate(ranges):
         array[i].first.high, array[i].first.low, array[i].action = first >> 64, first & (1 << 64) - 1, action
@@ -112,9 +112,12 @@ def _key_set(keys: Sequence[SymmetricKey]) -> MacKeys:
     """The caller's, to be handed over or destroyed. Ids ascend and secrets fit their kind (ppsd.keys)."""
     cell = ffi.new("struct mac_keys **")
     checked(lib.mac_create(len(keys), cell), "making room for keys", _HINTS)
+    spec = ffi.new("struct mac_spec *")
     for key in keys:
-        ranges = key.ranges()
-        result = lib.mac_add(cell[0], key.key_id, KINDS.index(key.kind), key.secret, len(key.secret), _ranges(ranges), len(ranges))
+        secret, ranges = ffi.from_buffer("uint8_t[]", key.secret), _ranges(key.ranges())
+        spec.id, spec.type, spec.secret, spec.length = key.key_id, KINDS.index(key.kind), secret, len(key.secret)
+        spec.ranges, spec.range_count = ranges, len(key.ranges())
+        result = lib.mac_add(cell[0], spec)
         if result < 0:
             lib.mac_destroy(cell[0])
             checked(result, f"taking key {key.key_id}", _HINTS)
