@@ -1,6 +1,5 @@
 """kernel.py: clocks, pulses, shared memory and the timescale record on the machine that runs the tests; no clock is set."""
 
-import ast
 import errno
 import os
 import random
@@ -11,11 +10,9 @@ from pathlib import Path
 
 import pytest
 
-import refclock
 from ppsd.discipline.events import Publish
 from refclock.exchange.shm import ShmSample, ShmSegment
 from refclock.kernel import clocks as kernel
-from refclock.kernel._kernel import lib
 from refclock.kernel.clocks import LocalClock, Reading, StepWatch
 from refclock.kernel.pps import PpsDevice
 from refclock.kernel.timescale import TimescaleReader, TimescaleWriter
@@ -274,12 +271,3 @@ def test_no_descriptor_leaks(tmp_path: Path) -> None:
         with pytest.raises(OSError, match="PPS"):
             PpsDevice("/dev/null")
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
-
-
-def test_the_stub_tells_mypy_what_the_extension_has() -> None:
-    """Every function and constant that mypy believes in exists in the extension, and the other way round."""
-    tree = ast.parse((Path(refclock.__file__).parent / "kernel" / "_kernel.pyi").read_text())
-    stub = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Lib")
-    named = {node.name for node in stub.body if isinstance(node, ast.FunctionDef)}
-    named |= {node.target.id for node in stub.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)}
-    assert named == set(dir(lib))
