@@ -74,11 +74,9 @@ UNDER_WAY: dict[str, set[str]] = {
         "ppsd.cli.run -> refclock_sim.ports.device",
         "ppsd.cli.run -> refclock_sim.receiver.output",
         "ppsd.discipline.source -> refclock.protocols.stream",
-        "ppsd.serve.ntp_server -> ppsd.discipline.events",
         "ppsd.snapshot -> refclock.timing.pulses",
         "refclock.receiver.profile -> refclock.devices.serial_port",
     },
-    "fence of ppsd.serve.main": {"ppsd.discipline.events"},
     "class names": {"refclock: Doubt", "refclock: Pulse", "refclock: Reject", "refclock: Verdict"},
     "code map": {"ARCHITECTURE.md"},
 }
