@@ -1,7 +1,7 @@
 /* bucket: a token bucket in its virtual-scheduling form (GCRA, ITU-T I.371).
  *
- * A bucket earns one token every interval_ns and holds at most depth_ns / interval_ns of them. Its whole state is one instant, full_ns: when
- * it will be full again if nothing more is taken. 0 is a full bucket. All instants are on one clock.
+ * A bucket earns one token every interval_ns and holds at most depth_ns / interval_ns of them. Its whole state is one instant, full_ns, at
+ * which it will be full again if nothing more is taken. 0 is a full bucket. All instants are on one clock.
  */
 #ifndef BUCKET_H
 #define BUCKET_H

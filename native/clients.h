@@ -1,9 +1,9 @@
 /* clients: who asked, how often, and who asks too often. One table of fixed size per server thread.
  *
- * What one client is, access.h says (acl_client_of). The table is sets of 16 clients, 68 bytes a client. A keyed SipHash-1-3 chooses the set,
- * so nobody outside can aim at one. In a full set a newcomer replaces the least recently heard client. Newcomers enter in the middle of the
- * order and only a client that comes back moves to its front, so a million addresses that are heard once replace each other and not the
- * clients that come back. Only the table's own thread writes; any thread may copy a client meanwhile (each has a sequence number).
+ * What one client is: acl_client_of. The table is sets of 16 clients, 68 bytes a client. A keyed SipHash-1-3 chooses a set,
+ * so nobody outside can aim at one. In a full set a newcomer replaces the least recent client. Newcomers enter in the middle of the order,
+ * and only a client that comes back moves to its front. So a million addresses that are heard once replace each other, not the clients
+ * that come back. Only the table's own thread writes; any thread may copy a client meanwhile (each has a sequence number).
  *
  * The limiter is a token bucket for each client (bucket.h).
  */

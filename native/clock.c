@@ -15,7 +15,7 @@ enum { TRIES = 8 };
 static const double kernel_ppm = 65536; /* struct timex.freq: 2^-16 ppm, adjtimex(2) */
 static const double limit_ppm = 500;    /* MAXFREQ, include/linux/timex.h */
 
-static int64_t now(clockid_t clock)
+static int64_t read_clock_ns(clockid_t clock)
 {
     struct timespec ts;
     clock_gettime(clock, &ts);
@@ -24,21 +24,24 @@ static int64_t now(clockid_t clock)
 
 int64_t clk_raw_ns(void)
 {
-    return now(CLOCK_MONOTONIC_RAW);
+    return read_clock_ns(CLOCK_MONOTONIC_RAW);
 }
 
 int clk_read(int64_t good_ns, struct clk_reading *out)
 {
     int64_t narrowest = INT64_MAX;
     for (int i = 0; i < TRIES; i++) {
-        int64_t raw0 = now(CLOCK_MONOTONIC_RAW), real = now(CLOCK_REALTIME), raw1 = now(CLOCK_MONOTONIC_RAW), mono = now(CLOCK_MONOTONIC),
-                raw2 = now(CLOCK_MONOTONIC_RAW);
+        int64_t raw0 = read_clock_ns(CLOCK_MONOTONIC_RAW);
+        int64_t real = read_clock_ns(CLOCK_REALTIME);
+        int64_t raw1 = read_clock_ns(CLOCK_MONOTONIC_RAW);
+        int64_t mono = read_clock_ns(CLOCK_MONOTONIC);
+        int64_t raw2 = read_clock_ns(CLOCK_MONOTONIC_RAW);
         if (raw2 - raw0 >= narrowest)
             continue;
         narrowest = raw2 - raw0;
         out->raw_ns = raw0 + (raw1 - raw0) / 2;
         out->real_ns = real;
-        out->mono_ns = mono - (raw2 - raw0) / 2; /* from the middle of raw1..raw2 back to the middle of raw0..raw1 */
+        out->mono_ns = mono - (raw2 - raw0) / 2; /* back from the middle of raw1..raw2 to that of raw0..raw1 */
         out->uncertainty_ns = (raw1 - raw0 + 1) / 2;
         if (out->uncertainty_ns <= good_ns)
             break;
@@ -65,7 +68,7 @@ int clk_state(struct clk_state *out)
     return 0;
 }
 
-static int adjust(struct timex *tx)
+static int adjust_clock(struct timex *tx)
 {
     return clock_adjtime(CLOCK_REALTIME, tx) < 0 ? -errno : 0;
 }
@@ -73,12 +76,12 @@ static int adjust(struct timex *tx)
 int clk_set_frequency(double ppm)
 {
     struct timex tx;
-    if (!(fabs(ppm) <= limit_ppm)) /* also NaN */
+    if (!(fabs(ppm) <= limit_ppm)) /* or NaN */
         return -ERANGE;
     memset(&tx, 0, sizeof tx);
     tx.modes = ADJ_FREQUENCY;
     tx.freq = lrint(ppm * kernel_ppm);
-    return adjust(&tx);
+    return adjust_clock(&tx);
 }
 
 int clk_step(int64_t offset_ns)
@@ -88,10 +91,10 @@ int clk_step(int64_t offset_ns)
     tx.modes = ADJ_SETOFFSET | ADJ_NANO;
     int64_t fraction = offset_ns % NS_PER_S;
     if (fraction < 0)
-        fraction += NS_PER_S; /* the kernel wants tv_usec, here ns, in 0..1e9-1 whatever the sign of the whole */
+        fraction += NS_PER_S; /* tv_usec, here ns, must be 0..1e9-1, for a negative step too (adjtimex(2)) */
     tx.time.tv_sec = (time_t)((offset_ns - fraction) / NS_PER_S);
     tx.time.tv_usec = (suseconds_t)fraction;
-    return adjust(&tx);
+    return adjust_clock(&tx);
 }
 
 static long microseconds_up(int64_t ns)
@@ -115,12 +118,12 @@ int clk_report(int leap, int64_t est_error_ns, int64_t max_error_ns, int tai_off
         tx.modes |= ADJ_TAI;
         tx.constant = tai_offset_s;
     }
-    return adjust(&tx);
+    return adjust_clock(&tx);
 }
 
 int clk_watch_open(int *fd)
 {
-    /* A timer that does not expire before 2116: half of what ktime_t holds. */
+    /* A timer that does not expire before 2116: half of what the kernel's ktime_t holds. */
     const struct itimerspec never = {.it_value.tv_sec = sizeof(time_t) > 4 ? (time_t)(INT64_MAX / 2 / NS_PER_S) : INT32_MAX};
     int timer = timerfd_create(CLOCK_REALTIME, TFD_NONBLOCK | TFD_CLOEXEC);
     if (timer < 0)

@@ -89,7 +89,7 @@ static void land_jump(struct sock_filter *out, size_t jump, size_t target)
     out[jump].k = (uint32_t)(target - jump - 1);
 }
 
-/* fld_hash(acl_client_of(source)) of a packet, in A. Its version is in the first 4 bits, its source at 12 (RFC 791 3.1) or 8 (RFC 8200 3). */
+/* fld_hash(acl_client_of(source)) of a packet, in A. Version: the first 4 bits; source: at 12 (RFC 791 3.1) or at 8 (RFC 8200 3). */
 static size_t emit_hash(const struct fld_hash_key *key, struct sock_filter *out)
 {
     enum { SOURCE4 = 12, SOURCE6 = 8, JUMPS = 4 };
@@ -249,7 +249,7 @@ double fld_share(const struct fld *f)
 
 /* ---- the filter --------------------------------------------------------------------------------------------------------------------- */
 
-/* Verdicts. Their code is at the end, so the jumps to them land when its place is known; until then k is the verdict and jt is 1. */
+/* Verdicts. Their code is at the end, so jumps to them land when its place is known. Until then k is the verdict and jt is 1. */
 enum verdict { PASS, BLOCKED, UNKNOWN, VERDICTS };
 static const uint32_t accept = 0xffffffff; /* bytes of the packet that pass: all */
 

@@ -6,7 +6,7 @@
 
 #include "units.h"
 
-static const int64_t good_ns = 500; /* the pairing of three readings that nothing came between */
+static const int64_t good_ns = 500; /* uncertainty of a reading that nothing interrupted */
 
 int lin_level(int fd, int mask)
 {

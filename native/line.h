@@ -1,7 +1,7 @@
-/* line: pulses on the control lines of serial ports (tty_ioctl(4)), stamped where the wait ends: before an interpreter has its say.
+/* line: pulses on the control lines of serial ports (tty_ioctl(4)), stamped in C right after the wake-up.
  *
- * ``mask``: TIOCM_CAR, TIOCM_CTS, TIOCM_DSR or TIOCM_RI. A change is answered with the line's new level, 0 or 1, and the clocks as they were
- * read before the level was: right after the wake-up. Errors: -errno; -EINTR: a signal came, nothing was seen.
+ * mask: TIOCM_CAR, TIOCM_CTS, TIOCM_DSR or TIOCM_RI. A function that waits returns the line's new level, 0 or 1. It reads the clocks first
+ * and the level after, so reading the level does not make the stamp late. Errors: -errno; -EINTR: a signal ended the wait.
  */
 #ifndef LINE_H
 #define LINE_H
@@ -9,10 +9,10 @@
 
 #include "clock.h"
 
-/* The level now. */
+/* The level now, 0 or 1. */
 int lin_level(int fd, int mask);
-/* Wait for a change, for ever if none comes. Drivers that cannot: -EINVAL, -ENOTTY, -EOPNOTSUPP or -515 (the kernel's own ENOIOCTLCMD). */
+/* Wait for a change, without a limit. Drivers that cannot wait: -EINVAL, -ENOTTY, -EOPNOTSUPP or -515 (the kernel's own ENOIOCTLCMD). */
 int lin_wait(int fd, int mask, struct clk_reading *out);
-/* For those: look each every_ns until the level is not ``level``; -ETIMEDOUT after timeout_ns. */
+/* For those drivers: read the level every every_ns until it is not `level`. -ETIMEDOUT: it stayed so for timeout_ns. */
 int lin_look(int fd, int mask, int level, int64_t every_ns, int64_t timeout_ns, struct clk_reading *out);
 #endif

@@ -9,7 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const uint8_t code_length[MAC_TYPES] = {MD5_DIGEST_SIZE, SHA1_DIGEST_SIZE, SHA256_DIGEST_SIZE, CMAC128_DIGEST_SIZE, CMAC128_DIGEST_SIZE};
+static const uint8_t code_length[MAC_TYPES] = {[MAC_MD5] = MD5_DIGEST_SIZE,
+                                               [MAC_SHA1] = SHA1_DIGEST_SIZE,
+                                               [MAC_SHA256] = SHA256_DIGEST_SIZE,
+                                               [MAC_AES128] = CMAC128_DIGEST_SIZE,
+                                               [MAC_AES256] = CMAC128_DIGEST_SIZE};
+
+enum { KEYS_MAX = 1 << 20, SECRET_MAX = 4096 };
 
 struct mac_key {
     uint32_t id;
@@ -30,8 +36,8 @@ struct mac_keys {
     struct mac_key key[];
 };
 
-/* Not to be optimised away. */
-static void wipe(void *at, size_t length)
+/* Zero memory; the compiler may not leave it out. */
+static void wipe_memory(void *at, size_t length)
 {
     memset(at, 0, length);
     __asm__ volatile("" : : "r"(at) : "memory");
@@ -39,14 +45,14 @@ static void wipe(void *at, size_t length)
 
 int mac_create(size_t room, struct mac_keys **out)
 {
-    *out = room > 1u << 20 ? NULL : calloc(1, sizeof **out + room * sizeof(struct mac_key));
+    *out = room > KEYS_MAX ? NULL : calloc(1, sizeof **out + room * sizeof(struct mac_key));
     if (!*out)
         return -ENOMEM;
     (*out)->room = room;
     return 0;
 }
 
-static void schedule(struct mac_key *key)
+static void expand_key(struct mac_key *key)
 {
     if (key->type == MAC_AES128) {
         aes128_set_encrypt_key(&key->cipher.aes128, key->secret);
@@ -57,32 +63,35 @@ static void schedule(struct mac_key *key)
     }
 }
 
-int mac_add(struct mac_keys *keys, uint32_t id, int type, const uint8_t *secret, size_t length, const struct acl_range *from, size_t count)
+int mac_add(struct mac_keys *keys, const struct mac_spec *spec)
 {
-    if (id == 0 || type < 0 || type >= MAC_TYPES || length == 0 || length > 4096 || (count && !acl_valid(from, count)))
+    size_t ranges_size = spec->range_count * sizeof *spec->ranges;
+    if (spec->id == 0 || spec->type < 0 || spec->type >= MAC_TYPES || spec->length == 0 || spec->length > SECRET_MAX)
         return -EINVAL;
-    if ((type == MAC_AES128 && length != AES128_KEY_SIZE) || (type == MAC_AES256 && length != AES256_KEY_SIZE))
+    if (spec->range_count && !acl_valid(spec->ranges, spec->range_count))
         return -EINVAL;
-    if (keys->count && keys->key[keys->count - 1].id >= id)
+    if ((spec->type == MAC_AES128 && spec->length != AES128_KEY_SIZE) || (spec->type == MAC_AES256 && spec->length != AES256_KEY_SIZE))
+        return -EINVAL;
+    if (keys->count && keys->key[keys->count - 1].id >= spec->id)
         return -EINVAL;
     if (keys->count == keys->room)
         return -ENOSPC;
     struct mac_key *key = &keys->key[keys->count];
-    key->secret = malloc(length);
-    key->from = count ? malloc(count * sizeof *from) : NULL;
-    if (!key->secret || (count && !key->from)) {
+    key->secret = malloc(spec->length);
+    key->from = ranges_size ? malloc(ranges_size) : NULL;
+    if (!key->secret || (ranges_size && !key->from)) {
         free(key->secret);
         free(key->from);
         return -ENOMEM;
     }
-    memcpy(key->secret, secret, length);
-    if (count)
-        memcpy(key->from, from, count * sizeof *from);
-    key->id = id;
-    key->type = type;
-    key->secret_length = length;
-    key->from_count = count;
-    schedule(key);
+    memcpy(key->secret, spec->secret, spec->length);
+    if (ranges_size)
+        memcpy(key->from, spec->ranges, ranges_size);
+    key->id = spec->id;
+    key->type = spec->type;
+    key->secret_length = spec->length;
+    key->from_count = spec->range_count;
+    expand_key(key);
     keys->count++;
     return 0;
 }
@@ -92,11 +101,11 @@ void mac_destroy(struct mac_keys *keys)
     if (!keys)
         return;
     for (size_t i = 0; i < keys->count; i++) {
-        wipe(keys->key[i].secret, keys->key[i].secret_length);
+        wipe_memory(keys->key[i].secret, keys->key[i].secret_length);
         free(keys->key[i].secret);
         free(keys->key[i].from);
     }
-    wipe(keys->key, keys->count * sizeof keys->key[0]);
+    wipe_memory(keys->key, keys->count * sizeof keys->key[0]);
     free(keys);
 }
 

@@ -44,8 +44,8 @@ static void put64(uint8_t *p, uint64_t v)
     put32(p + 4, (uint32_t)v);
 }
 
-/* NTP timestamp, modulo the era; rounded down. */
-static uint64_t timestamp(int64_t utc_ns)
+/* NTP timestamp, modulo the era (RFC 5905 6), rounded down. */
+static uint64_t ntp_timestamp(int64_t utc_ns)
 {
     int64_t seconds = utc_ns / NS_PER_S, rest = utc_ns % NS_PER_S;
     if (rest < 0) {
@@ -55,22 +55,22 @@ static uint64_t timestamp(int64_t utc_ns)
     return ((uint64_t)seconds + ntp_unix_s) << 32 | ((uint64_t)rest << 32) / (uint64_t)NS_PER_S;
 }
 
-/* NTP short format: 2^-16 s, rounded up, saturated: a bound may be too wide, never too narrow. */
-static void put_span(uint8_t *p, int64_t ns)
+/* NTP short format: 2^-16 s, rounded up, at most 65535 s: a bound may be too wide, never too narrow. */
+static void put_short_format(uint8_t *p, int64_t ns)
 {
     const int64_t limit = 65535 * NS_PER_S;
     uint64_t up = ns <= 0 ? 0 : ns > limit ? UINT32_MAX : ((uint64_t)ns * 65536 + (uint64_t)NS_PER_S - 1) / (uint64_t)NS_PER_S;
     put32(p, (uint32_t)up);
 }
 
-/* What a request is made of besides its header. */
+/* The MAC of a request. */
 struct parts {
-    size_t mac;      /* where the MAC begins: after header and extension fields */
-    size_t mac_size; /* 0: none */
+    size_t mac;      /* where it begins: after header and extension fields */
+    size_t mac_size; /* bytes; 0: there is none */
 };
 
-/* What follows the header: PKT_BASIC or the reason to drop. */
-static enum pkt_reason divide(unsigned version, const uint8_t *request, size_t length, struct parts *parts)
+/* Find the MAC behind the extension fields. PKT_BASIC, or the reason to drop. */
+static enum pkt_reason find_mac(unsigned version, const uint8_t *request, size_t length, struct parts *parts)
 {
     size_t at = PKT_HEADER, left = length - PKT_HEADER;
     if (version >= 4) {
@@ -90,8 +90,8 @@ static enum pkt_reason divide(unsigned version, const uint8_t *request, size_t l
     return PKT_BASIC;
 }
 
-/* PKT_BASIC: well formed and of a kind that is answered; else the reason to drop. */
-static enum pkt_reason check(const struct pkt_context *context, const uint8_t *request, size_t length, struct parts *parts)
+/* PKT_BASIC: the request is well formed and of a kind that is answered. Else the reason to drop. */
+static enum pkt_reason check_request(const struct pkt_context *context, const uint8_t *request, size_t length, struct parts *parts)
 {
     static const enum pkt_reason unwanted[8] = {PKT_MODE_RESERVED, PKT_MODE_SYMMETRIC, PKT_MODE_SYMMETRIC, PKT_BASIC,
                                                 PKT_MODE_SERVER, PKT_MODE_BROADCAST, PKT_MODE_CONTROL, PKT_MODE_PRIVATE};
@@ -107,12 +107,13 @@ static enum pkt_reason check(const struct pkt_context *context, const uint8_t *r
     int version_1 = mode == 0 && version == 1 && context->source_port != NTP_PORT;
     if (mode != MODE_CLIENT && !version_1 && !(mode == MODE_ACTIVE && context->symmetric))
         return unwanted[mode];
-    enum pkt_reason reason = divide(version, request, length, parts);
+    enum pkt_reason reason = find_mac(version, request, length, parts);
     return reason == PKT_BASIC && mode == MODE_ACTIVE && !parts->mac_size ? PKT_MODE_SYMMETRIC : reason;
 }
 
-/* The key that made the request's MAC: NULL, and why not, when none of ours did. */
-static const struct mac_key *verify(const struct pkt_context *context, const uint8_t *request, const struct parts *parts, enum pkt_reason *why)
+/* The key that made the request's MAC; NULL, and *why, when none of these keys did. */
+static const struct mac_key *verify_mac(const struct pkt_context *context, const uint8_t *request, const struct parts *parts,
+                                        enum pkt_reason *why)
 {
     const struct mac_key *key = mac_find(context->keys, get32(request + parts->mac));
     *why = PKT_UNKNOWN_KEY;
@@ -125,8 +126,8 @@ static const struct mac_key *verify(const struct pkt_context *context, const uin
     return mac_from(key, context->source) ? key : NULL;
 }
 
-/* What is to become of a well-formed request. */
-static void decide(const struct pkt_context *context, const uint8_t *request, const struct parts *parts, struct pkt_outcome *outcome,
+/* Decide the action and reason for a well-formed request. */
+static void decide_action(const struct pkt_context *context, const uint8_t *request, const struct parts *parts, struct pkt_outcome *outcome,
                    const struct mac_key **key)
 {
     enum pkt_reason why;
@@ -142,7 +143,7 @@ static void decide(const struct pkt_context *context, const uint8_t *request, co
     else
         refused = 0;
     if (refused) {
-        int active = (request[0] & 7) == MODE_ACTIVE; /* answered only when it is known to be authenticated */
+        int active = (request[0] & 7) == MODE_ACTIVE; /* answered only with a right MAC */
         outcome->action = context->may_kod && context->access != ACL_IGNORE && !active ? PKT_KOD : PKT_DROP;
         return;
     }
@@ -150,7 +151,7 @@ static void decide(const struct pkt_context *context, const uint8_t *request, co
     outcome->reason = PKT_BASIC;
     if (!parts->mac_size)
         return;
-    *key = verify(context, request, parts, &why);
+    *key = verify_mac(context, request, parts, &why);
     outcome->authenticated = *key != NULL;
     if (*key)
         return;
@@ -158,7 +159,7 @@ static void decide(const struct pkt_context *context, const uint8_t *request, co
     outcome->reason = (uint8_t)why;
 }
 
-/* The served timescale at an instant, as this server tells it. */
+/* The served timescale at one instant, smeared where the server smears. */
 static void read_scale(const struct rec_params *record, int64_t raw_ns, int smear, struct rec_reading *reading)
 {
     rec_at(record, raw_ns, reading);
@@ -172,22 +173,22 @@ uint64_t pkt_timestamp(const struct rec_params *record, int64_t raw_ns, int smea
     if (record->tai_ns == 0)
         return 0;
     read_scale(record, raw_ns, smear, &reading);
-    return timestamp(reading.utc_ns);
+    return ntp_timestamp(reading.utc_ns);
 }
 
-/* All of the header that follows from the departure alone; zero from origin to transmit. */
+/* Write the part of the header that depends on the departure alone; origin, receive and transmit are 0. */
 static void put_header(const struct rec_reading *now, unsigned version, unsigned mode, uint8_t poll, uint8_t *packet)
 {
     packet[0] = (uint8_t)((unsigned)now->leap << 6 | version << 3 | mode);
     packet[STRATUM] = now->stratum;
     packet[POLL] = poll;
     packet[PRECISION] = (uint8_t)now->precision;
-    put_span(packet + ROOT_DELAY, now->root_delay_ns);
-    put_span(packet + ROOT_DISPERSION, now->bound_ns);
+    put_short_format(packet + ROOT_DELAY, now->root_delay_ns);
+    put_short_format(packet + ROOT_DISPERSION, now->bound_ns);
     put32(packet + REFID, now->leap != UNSYNCHRONISED ? now->refid : refid_init);
     memset(packet + REFERENCE, 0, PKT_HEADER - REFERENCE);
     if (now->reference_utc_ns != 0)
-        put64(packet + REFERENCE, timestamp(now->reference_utc_ns));
+        put64(packet + REFERENCE, ntp_timestamp(now->reference_utc_ns));
 }
 
 static size_t put_mac(const struct mac_key *key, uint32_t id, uint8_t *packet, size_t code_size)
@@ -197,16 +198,17 @@ static size_t put_mac(const struct mac_key *key, uint32_t id, uint8_t *packet, s
     return PKT_HEADER + MAC_ID + code_size;
 }
 
-/* Receive, origin and transmit; in interleaved mode the transmit of the reply before (RFC 9769 2). */
+/* Write receive, origin and transmit. In interleaved mode transmit is that of the previous reply (RFC 9769 2). */
 static void put_times(const struct pkt_context *context, const uint8_t *request, const struct rec_reading *now, uint8_t *reply,
                       struct pkt_outcome *outcome)
 {
     struct rec_reading arrived;
     int64_t rx = context->rx_raw_ns < context->tx_raw_ns ? context->rx_raw_ns : context->tx_raw_ns;
     read_scale(&context->record, rx, context->smear, &arrived);
-    uint64_t receive = timestamp(arrived.utc_ns);
-    /* not earlier: a leap second may have been inserted between the two; not the same: interleaved requests are told by the difference */
-    uint64_t transmit = now->utc_ns > arrived.utc_ns ? timestamp(now->utc_ns) : receive + 1;
+    uint64_t receive = ntp_timestamp(arrived.utc_ns);
+    /* Transmit is always later than receive. It could be earlier when a leap second is inserted between the two. It must not be equal, for
+     * the difference tells interleaved requests. */
+    uint64_t transmit = now->utc_ns > arrived.utc_ns ? ntp_timestamp(now->utc_ns) : receive + 1;
     uint64_t origin = get64(request + ORIGIN), theirs = get64(request + RECEIVE);
     int versed = (request[0] & 0x3f) == (4 << 3 | MODE_CLIENT);
     put64(reply + RECEIVE, receive);
@@ -226,10 +228,10 @@ size_t pkt_respond(const struct pkt_context *context, const uint8_t *request, si
 {
     struct parts parts = {0, 0};
     const struct mac_key *key = NULL;
-    *outcome = (struct pkt_outcome){.action = PKT_DROP, .reason = (uint8_t)check(context, request, length, &parts)};
+    *outcome = (struct pkt_outcome){.action = PKT_DROP, .reason = (uint8_t)check_request(context, request, length, &parts)};
     if (outcome->reason != PKT_BASIC)
         return 0;
-    decide(context, request, &parts, outcome, &key);
+    decide_action(context, request, &parts, outcome, &key);
     if (outcome->action == PKT_DROP)
         return 0;
     struct rec_reading now;
@@ -245,7 +247,7 @@ size_t pkt_respond(const struct pkt_context *context, const uint8_t *request, si
         put_times(context, request, &now, reply, outcome);
     if (outcome->action == PKT_REPLY)
         return key ? put_mac(key, get32(request + parts.mac), reply, parts.mac_size - MAC_ID) : PKT_HEADER;
-    outcome->receive = outcome->transmit = 0; /* nothing that a later request could refer to */
+    outcome->receive = outcome->transmit = 0; /* a later request cannot refer to it */
     if (outcome->action == PKT_NAK) {
         memset(reply + PKT_HEADER, 0, NAK);
         return PKT_HEADER + NAK;
@@ -256,16 +258,15 @@ size_t pkt_respond(const struct pkt_context *context, const uint8_t *request, si
     return PKT_HEADER;
 }
 
-size_t pkt_broadcast(const struct rec_params *record, int64_t tx_raw_ns, int smear, int poll, const struct mac_keys *keys, uint32_t id,
-                     uint8_t *packet)
+size_t pkt_broadcast(const struct pkt_context *context, uint32_t id, int poll, uint8_t *packet)
 {
-    const struct mac_key *key = mac_find(keys, id);
+    const struct mac_key *key = mac_find(context->keys, id);
     struct rec_reading now;
-    read_scale(record, tx_raw_ns, smear, &now);
+    read_scale(&context->record, context->tx_raw_ns, context->smear, &now);
     if (!key || now.leap == UNSYNCHRONISED)
         return 0;
     put_header(&now, 4, MODE_BROADCAST, (uint8_t)poll, packet);
-    put64(packet + TRANSMIT, timestamp(now.utc_ns));
+    put64(packet + TRANSMIT, ntp_timestamp(now.utc_ns));
     return put_mac(key, id, packet, mac_length(key, 4));
 }
 

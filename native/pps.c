@@ -59,7 +59,7 @@ int pps_capture_all(int fd)
         return -errno;
     int wanted = ((params.mode | PPS_CAPTUREBOTH) & ~(PPS_OFFSETASSERT | PPS_OFFSETCLEAR)) & can;
     if ((params.mode & (PPS_CAPTUREBOTH | PPS_OFFSETASSERT | PPS_OFFSETCLEAR)) == (wanted & PPS_CAPTUREBOTH))
-        return 0; /* nothing to change: needs no privilege */
+        return 0; /* nothing to change, so no privilege is needed */
     params.api_version = PPS_API_VERS;
     params.mode = wanted;
     return ioctl(fd, PPS_SETPARAMS, &params) < 0 ? -errno : 0;

@@ -1,7 +1,7 @@
-/* pps: the kernel's pulse-per-second sources (RFC 2783 as Linux has it: <linux/pps.h>, drivers/pps/pps.c).
+/* pps: the kernel's pulse-per-second sources (RFC 2783 on Linux: <linux/pps.h>, drivers/pps/pps.c).
  *
- * open(), ioctl() and close() go through libc, and whether a path is a PPS source is asked of PPS_GETCAP alone, so that a preloaded
- * library can stand in for the device. Stamps are CLOCK_REALTIME, ns; 0 = that edge was never seen. All functions: 0 or -errno.
+ * open(), ioctl() and close() go through libc, and only PPS_GETCAP says whether a path is a PPS source, so a preloaded library can stand in
+ * for the device. Stamps are CLOCK_REALTIME, ns; 0: that edge was never seen. All functions: 0 or -errno.
  */
 #ifndef PPS_H
 #define PPS_H
@@ -17,17 +17,17 @@ struct pps_event {
     uint32_t clear_sequence;
 };
 
-/* Open for reading and writing, else for reading only. -ENOTTY: not a PPS source. */
+/* Open for reading and writing, or for reading only without permission. -ENOTTY: not a PPS source. */
 int pps_open(const char *path, int *fd);
 int pps_close(int fd);
-/* What the source can do, as mode bits. */
+/* Mode bits: what the source can do. */
 int pps_capabilities(int fd, int *mode);
-/* What it is set to do. */
+/* Mode bits: what it is set to do. */
 int pps_get_mode(int fd, int *mode);
-/* Capture every edge that the source can and take no offset off the stamps. -EPERM without CAP_SYS_TIME. The setting belongs to the
- * device, not to fd: other programs see it too. */
+/* Capture every edge that the source can capture, and add no offset to the stamps. -EPERM without CAP_SYS_TIME. The setting is the
+ * device's, not fd's, so other programs see it too. */
 int pps_capture_all(int fd);
-/* The last edges, after waiting for a new one. timeout_ns < 0: for ever; 0: no wait; the kernel counts in ticks, so less than one (1 to
- * 10 ms) is no wait either. -ETIMEDOUT; -EINTR; -EOPNOTSUPP: the source cannot wait; -ENODEV: it is gone. */
+/* Wait for a new edge of either kind, then copy the last edges. timeout_ns < 0: wait without a limit; 0: do not wait. The kernel counts in
+ * ticks of 1 to 10 ms, so a shorter timeout is no wait. -ETIMEDOUT; -EINTR; -EOPNOTSUPP: the source cannot wait; -ENODEV: it is gone. */
 int pps_fetch(int fd, int64_t timeout_ns, struct pps_event *out);
 #endif

@@ -222,8 +222,8 @@ void rec_at(const struct rec_params *p, int64_t raw_ns, struct rec_reading *out)
         out->leap = p->leap_step_s > 0 ? 1 : 2;
 }
 
-/* Smeared UTC at one instant. From noon to noon UTC advances by DAY_S seconds while DAY_S + step SI seconds pass. A deleted second makes the
- * first half shorter by a second. */
+/* Smeared UTC at one instant. From noon to noon UTC advances by DAY_S seconds while DAY_S + step SI seconds pass. A deleted second makes
+ * the first half shorter by a second. */
 static int64_t smeared_utc(const struct rec_params *p, int64_t tai_ns, int64_t utc_ns)
 {
     int64_t step = p->leap_step_s, start = subtract_limited(p->leap_tai_ns, (DAY_S / 2 + (step < 0 ? step : 0)) * NS_PER_S);

@@ -12,7 +12,7 @@
 
 enum { BASE = 0x4e545030 }; /* "NTP0" */
 
-/* Byte offsets of struct shmTime (ntpd, libparse/refclock_shm.c); int fields unless said otherwise. */
+/* Byte offsets in struct shmTime (ntpd/refclock_shm.c). The fields are 32-bit but for the seconds. */
 struct layout {
     size_t size, clock_sec, clock_usec, receive_sec, receive_usec, leap, precision, valid, clock_nsec, receive_nsec;
     int wide; /* seconds are 64-bit */
@@ -32,40 +32,40 @@ struct shm {
 
 static const int64_t last_second = INT64_MAX / NS_PER_S - 1; /* 2262 */
 
-static int32_t get(const struct shm *s, size_t offset)
+static int32_t load_field(const struct shm *s, size_t offset)
 {
     return __atomic_load_n((const int32_t *)(const void *)(s->at + offset), __ATOMIC_RELAXED);
 }
 
-static void put(struct shm *s, size_t offset, int32_t value)
+static void store_field(struct shm *s, size_t offset, int32_t value)
 {
     __atomic_store_n((int32_t *)(void *)(s->at + offset), value, __ATOMIC_RELAXED);
 }
 
-/* 32-bit seconds are read as unsigned: no reference of ours lies before 1970, and so the layout lasts to 2106. */
-static int64_t get_seconds(const struct shm *s, size_t offset)
+/* 32-bit seconds are read as unsigned: no sample is from before 1970, so the layout lasts until 2106. */
+static int64_t load_seconds(const struct shm *s, size_t offset)
 {
     int64_t seconds;
     if (!s->layout->wide)
-        return (uint32_t)get(s, offset);
-    memcpy(&seconds, s->at + offset, sizeof seconds); /* torn words are caught by the count */
+        return (uint32_t)load_field(s, offset);
+    memcpy(&seconds, s->at + offset, sizeof seconds); /* the count shows a torn word */
     return seconds;
 }
 
-static void put_seconds(struct shm *s, size_t offset, int64_t seconds)
+static void store_seconds(struct shm *s, size_t offset, int64_t seconds)
 {
     if (s->layout->wide)
         memcpy(s->at + offset, &seconds, sizeof seconds);
     else
-        put(s, offset, (int32_t)(uint32_t)seconds);
+        store_field(s, offset, (int32_t)(uint32_t)seconds);
 }
 
-static int find(int unit, int create, int perm, int *id)
+static int find_segment(int unit, int create, int perm, int *id)
 {
     const size_t native = sizeof(time_t) == 8 ? 96 : 80;
     if (perm < 0)
         perm = unit < 2 ? 0600 : 0666;
-    for (int i = 0; i < 2; i++) { /* twice: somebody may create it between the two calls */
+    for (int i = 0; i < 2; i++) { /* twice, because another program may create it between the two calls */
         *id = shmget(BASE + unit, 0, 0);
         if (*id >= 0 || errno != ENOENT || !create)
             break;
@@ -84,12 +84,12 @@ int shm_attach(int unit, int create, int perm, struct shm **out)
     *out = NULL;
     if (unit < 0 || unit > 255) /* ntpd's unit numbers (refclock_shm: the low byte of 127.127.28.u) */
         return -EINVAL;
-    int r = find(unit, create, perm, &id);
+    int r = find_segment(unit, create, perm, &id);
     if (r < 0)
         return r;
     memset(&ds, 0, sizeof ds);
     if (shmctl(id, IPC_STAT, &ds) < 0) {
-        /* Something in front of libc that lends us a segment which the kernel does not know (a clock simulator): the ABI's own layout. */
+        /* A clock simulator in front of libc may lend a segment that the kernel does not know. Its layout is this ABI's own. */
         if (create || errno != EINVAL)
             return -errno;
         ds.shm_segsz = sizeof(time_t) == 8 ? 96 : 80;
@@ -131,28 +131,28 @@ int shm_write(struct shm *s, const struct shm_sample *sample)
     if (sample->clock_ns < 0 || sample->clock_ns > limit || sample->receive_ns < 0 || sample->receive_ns > limit)
         return -ERANGE;
     int32_t clock_nsec = (int32_t)(sample->clock_ns % NS_PER_S), receive_nsec = (int32_t)(sample->receive_ns % NS_PER_S);
-    uint32_t count = (uint32_t)get(s, COUNT);
-    put(s, l->valid, 0);
-    put(s, MODE, 1);
-    put(s, COUNT, (int32_t)(count + 1));
+    uint32_t count = (uint32_t)load_field(s, COUNT);
+    store_field(s, l->valid, 0);
+    store_field(s, MODE, 1);
+    store_field(s, COUNT, (int32_t)(count + 1));
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    put_seconds(s, l->clock_sec, sample->clock_ns / NS_PER_S);
-    put(s, l->clock_usec, clock_nsec / 1000);
-    put(s, l->clock_nsec, clock_nsec);
-    put_seconds(s, l->receive_sec, sample->receive_ns / NS_PER_S);
-    put(s, l->receive_usec, receive_nsec / 1000);
-    put(s, l->receive_nsec, receive_nsec);
-    put(s, l->leap, sample->leap);
-    put(s, l->precision, sample->precision);
+    store_seconds(s, l->clock_sec, sample->clock_ns / NS_PER_S);
+    store_field(s, l->clock_usec, clock_nsec / 1000);
+    store_field(s, l->clock_nsec, clock_nsec);
+    store_seconds(s, l->receive_sec, sample->receive_ns / NS_PER_S);
+    store_field(s, l->receive_usec, receive_nsec / 1000);
+    store_field(s, l->receive_nsec, receive_nsec);
+    store_field(s, l->leap, sample->leap);
+    store_field(s, l->precision, sample->precision);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    put(s, COUNT, (int32_t)(count + 2));
+    store_field(s, COUNT, (int32_t)(count + 2));
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    put(s, l->valid, 1);
+    store_field(s, l->valid, 1);
     return 0;
 }
 
-/* Old writers fill in microseconds only: the ns field counts when it refines the us field (as ntpd and chronyd decide). */
-static int stamp(int64_t seconds, int32_t usec, int32_t nsec, int64_t *ns)
+/* Old writers fill in microseconds only. The ns field counts when it refines the us field; ntpd and chronyd decide so too. */
+static int decode_stamp(int64_t seconds, int32_t usec, int32_t nsec, int64_t *ns)
 {
     if (seconds < 0 || seconds > last_second || usec < 0 || usec >= 1000000)
         return -EPROTO;
@@ -163,24 +163,25 @@ static int stamp(int64_t seconds, int32_t usec, int32_t nsec, int64_t *ns)
 int shm_read(struct shm *s, struct shm_sample *out)
 {
     const struct layout *l = s->layout;
-    if (get(s, l->valid) == 0)
+    if (load_field(s, l->valid) == 0)
         return 0;
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    int32_t count = get(s, COUNT), mode = get(s, MODE);
+    int32_t count = load_field(s, COUNT), mode = load_field(s, MODE);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    int64_t clock_s = get_seconds(s, l->clock_sec), receive_s = get_seconds(s, l->receive_sec);
-    int32_t clock_usec = get(s, l->clock_usec), clock_nsec = get(s, l->clock_nsec);
-    int32_t receive_usec = get(s, l->receive_usec), receive_nsec = get(s, l->receive_nsec);
-    int32_t leap = get(s, l->leap), precision = get(s, l->precision);
+    int64_t clock_s = load_seconds(s, l->clock_sec), receive_s = load_seconds(s, l->receive_sec);
+    int32_t clock_usec = load_field(s, l->clock_usec), clock_nsec = load_field(s, l->clock_nsec);
+    int32_t receive_usec = load_field(s, l->receive_usec), receive_nsec = load_field(s, l->receive_nsec);
+    int32_t leap = load_field(s, l->leap), precision = load_field(s, l->precision);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    int32_t after = get(s, COUNT);
-    put(s, l->valid, 0);
+    int32_t after = load_field(s, COUNT);
+    store_field(s, l->valid, 0);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     if (mode == 1 && after != count)
         return -EAGAIN;
     if (mode != 0 && mode != 1)
         return -EPROTO;
-    if (stamp(clock_s, clock_usec, clock_nsec, &out->clock_ns) < 0 || stamp(receive_s, receive_usec, receive_nsec, &out->receive_ns) < 0)
+    if (decode_stamp(clock_s, clock_usec, clock_nsec, &out->clock_ns) < 0 ||
+        decode_stamp(receive_s, receive_usec, receive_nsec, &out->receive_ns) < 0)
         return -EPROTO;
     if (leap < 0 || leap > 3)
         return -EPROTO;

@@ -12,7 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static int switch_on(int fd, int level, int option)
+static int enable_option(int fd, int level, int option)
 {
     const int on = 1;
     return setsockopt(fd, level, option, &on, sizeof on) < 0 ? -errno : 0;
@@ -56,15 +56,15 @@ int sok_stamps_departures(int fd)
     return setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPING, &flags, sizeof flags) == 0;
 }
 
-/* Ask for what each request's envelope must tell. */
-static int prepare(int fd, const struct sockaddr_storage *bound)
+/* Ask for what the kernel is to tell with each request: a stamp, and on a wildcard address the address asked. */
+static int prepare_socket(int fd, const struct sockaddr_storage *bound)
 {
     const int size = SOK_RECEIVE_BUFFER;
-    int r = switch_on(fd, SOL_SOCKET, SO_TIMESTAMPNS);
+    int r = enable_option(fd, SOL_SOCKET, SO_TIMESTAMPNS);
     if (r == 0 && is_wildcard(bound))
-        r = bound->ss_family == AF_INET ? switch_on(fd, IPPROTO_IP, IP_PKTINFO) : switch_on(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO);
-    if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size) < 0) /* needs CAP_NET_ADMIN; */
-        (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);    /* else as much as net.core.rmem_max allows */
+        r = bound->ss_family == AF_INET ? enable_option(fd, IPPROTO_IP, IP_PKTINFO) : enable_option(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO);
+    if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size) < 0) /* needs CAP_NET_ADMIN */
+        (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);    /* up to net.core.rmem_max */
     return r;
 }
 
@@ -73,19 +73,19 @@ int sok_open(struct sockaddr_storage *address, socklen_t *length, const char *in
     int fd = socket(address->ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0), r;
     if (fd < 0)
         return -errno;
-    r = address->ss_family == AF_INET6 ? switch_on(fd, IPPROTO_IPV6, IPV6_V6ONLY) : 0;
+    r = address->ss_family == AF_INET6 ? enable_option(fd, IPPROTO_IPV6, IPV6_V6ONLY) : 0;
     if (r == 0 && *interface && setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, interface, (socklen_t)strlen(interface)) < 0)
         r = -errno;
     if (r == 0 && shared && !first)
-        r = switch_on(fd, SOL_SOCKET, SO_REUSEPORT);
+        r = enable_option(fd, SOL_SOCKET, SO_REUSEPORT);
     if (r == 0 && bind(fd, (struct sockaddr *)address, *length) < 0)
         r = -errno;
     if (r == 0 && shared && first)
-        r = switch_on(fd, SOL_SOCKET, SO_REUSEPORT);
+        r = enable_option(fd, SOL_SOCKET, SO_REUSEPORT);
     if (r == 0 && getsockname(fd, (struct sockaddr *)address, length) < 0)
         r = -errno;
     if (r == 0)
-        r = prepare(fd, address);
+        r = prepare_socket(fd, address);
     if (r < 0) {
         close(fd);
         return r;
@@ -105,7 +105,7 @@ int sok_adopt(int fd, struct sockaddr_storage *address, socklen_t *length)
     ours = fcntl(fd, F_DUPFD_CLOEXEC, 0);
     if (ours < 0)
         return -errno;
-    r = prepare(ours, address);
+    r = prepare_socket(ours, address);
     if (r < 0) {
         close(ours);
         return r;
@@ -115,7 +115,7 @@ int sok_adopt(int fd, struct sockaddr_storage *address, socklen_t *length)
 
 static struct sock_fprog program_of(const struct sock_filter *program, size_t length)
 {
-    return (struct sock_fprog){(unsigned short)length, (struct sock_filter *)(uintptr_t)program}; /* only read by the kernel */
+    return (struct sock_fprog){(unsigned short)length, (struct sock_filter *)(uintptr_t)program}; /* the kernel only reads it */
 }
 
 int sok_select(int fd, const struct sock_filter *program, size_t length)

@@ -1,6 +1,7 @@
-/* socket: UDP sockets made ready to serve: shared by threads, stamped, told which address was asked, with room for a burst.
+/* socket: UDP sockets that are ready to serve. The kernel stamps each request, tells which address it was sent to, and has room for bursts.
  *
- * Functions: a descriptor or 0, or -errno. Nothing here is called while packets are answered but sok_load and sok_filter, seldom.
+ * Functions: a descriptor or 0; or -errno. While packets are answered, only sok_load, sok_filter and sok_stamps_departures are called, and
+ * those seldom.
  */
 #ifndef SOCKET_H
 #define SOCKET_H
@@ -10,29 +11,31 @@
 #include <sys/socket.h>
 
 enum {
-    SOK_RECEIVE_BUFFER = 8 << 20 /* bytes; the kernel doubles it: some 20 000 requests (768 each with its bookkeeping) */
+    SOK_RECEIVE_BUFFER = 8 << 20 /* bytes. The kernel doubles it: some 20 000 requests, of 768 bytes each with the kernel's bookkeeping */
 };
 
-/* What the kernel says of a receive buffer (SO_MEMINFO). */
+/* A receive buffer (SO_MEMINFO of socket(7)). */
 struct sok_load {
-    uint64_t queue, room; /* bytes */
-    uint64_t drops;       /* requests dropped by filter or for want of room; counts on from 2^32 to 0 */
+    uint64_t queue, room; /* bytes that wait, and the buffer's size */
+    uint64_t drops;       /* requests that a filter dropped or that found no room; modulo 2^32 */
 };
 
-/* A numeric host and port as an address. -EINVAL. */
+/* The address of a numeric host and a port. -EINVAL. */
 int sok_address(const char *host, uint16_t port, struct sockaddr_storage *address, socklen_t *length);
-/* The text of an address: host_size bytes at host. 0 or -EINVAL. */
+/* The numeric host (host_size bytes) and the port of an address. -EINVAL. */
 int sok_name(const struct sockaddr_storage *address, socklen_t length, char *host, size_t host_size, uint16_t *port);
-/* A socket bound to address; port 0 is replaced by the one found. With `shared` the first of a group is bound alone, so that a second
- * server is refused, and the others join it (SO_REUSEPORT). interface: "" or the only one to be served (SO_BINDTODEVICE). */
+/* Open a socket bound to *address; a port 0 there is replaced by the one that the kernel chose. shared: the socket is one of a group
+ * (SO_REUSEPORT). The first of a group is bound without SO_REUSEPORT, so a second server is refused; the others join it. interface: the
+ * only one to be served (SO_BINDTODEVICE); "": all. */
 int sok_open(struct sockaddr_storage *address, socklen_t *length, const char *interface, int first, int shared);
-/* A copy of somebody's bound UDP socket, made ready. -EPROTOTYPE: it is something else. */
+/* Duplicate a bound UDP socket and make the copy ready. -EPROTOTYPE: fd is something else. */
 int sok_adopt(int fd, struct sockaddr_storage *address, socklen_t *length);
-/* Which socket of a group a source meets. */
+/* Set the program that chooses a socket of fd's group for each packet (SO_ATTACH_REUSEPORT_CBPF). */
 int sok_select(int fd, const struct sock_filter *program, size_t length);
-/* What is dropped before it is queued; length 0: nothing. */
+/* Set the program that drops packets before they are queued; length 0: remove it (SO_ATTACH_FILTER). */
 int sok_filter(int fd, const struct sock_filter *program, size_t length);
+/* Read the state of the receive buffer. */
 int sok_load(int fd, struct sok_load *out);
-/* 1: departures can be stamped on this socket, when asked for with the message (SO_TIMESTAMPING). */
+/* Let a message ask for a stamp of its departure (SO_TIMESTAMPING). 1; 0: this socket cannot. */
 int sok_stamps_departures(int fd);
 #endif

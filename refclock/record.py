@@ -1,56 +1,63 @@
 """The timescale record as values: what the clock process publishes, and what a reader makes of it at an instant (native/record.h).
 
-Flow: ``ppsd.timescale`` -> **record** -> ``refclock.kernel``, which keeps it in a file that every process of this machine may read. Pure.
+A record is an affine map from CLOCK_MONOTONIC_RAW to TAI with an error bound that grows by itself. The clock process publishes one,
+``refclock.kernel.timescale`` keeps it in a file that every process of this machine may read, and the server answers from it. Pure.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, fields
+from typing import Final
 
 from refclock.sample import Leap
 
 
-class Record(Protocol):
-    """What can be published: struct rec_params field by field (native/record.h has signs and units)."""
+@dataclass(frozen=True, slots=True)
+class Record:
+    """struct rec_params: its fields by their names, in their order (native/record.h has signs and units).
 
-    @property
-    def raw_ns(self) -> int: ...
-    @property
-    def tai_ns(self) -> int: ...
-    @property
-    def rate(self) -> float: ...
-    @property
-    def bound_ns(self) -> float: ...
-    @property
-    def bound_rate(self) -> float: ...
-    @property
-    def bound_wander_ns(self) -> float: ...
-    @property
-    def root_delay_ns(self) -> int: ...
-    @property
-    def reference_raw_ns(self) -> int: ...
-    @property
-    def valid_until_raw_ns(self) -> int: ...
-    @property
-    def leap_tai_ns(self) -> int: ...
-    @property
-    def leap_step_s(self) -> int: ...
-    @property
-    def tai_offset_s(self) -> int: ...
-    @property
-    def refid(self) -> int: ...
-    @property
-    def precision(self) -> int: ...
-    @property
-    def stratum(self) -> int: ...
-    @property
-    def simulated(self) -> bool: ...
+    ``stratum`` 0: never synchronised. ``simulated``: it comes from no real receiver.
+    """
+
+    raw_ns: int
+    tai_ns: int
+    rate: float
+    bound_ns: float
+    bound_rate: float
+    bound_wander_ns: float
+    root_delay_ns: int
+    reference_raw_ns: int
+    valid_until_raw_ns: int
+    leap_tai_ns: int
+    leap_step_s: int
+    tai_offset_s: int
+    refid: int
+    precision: int
+    stratum: int
+    simulated: bool
+
+
+_NAMES: Final = tuple(field.name for field in fields(Record))
+
+
+def fill(struct: object, record: Record) -> None:
+    """Copy ``record`` into a C struct rec_params."""
+    for name in _NAMES:
+        setattr(struct, name, getattr(record, name))
+
+
+def record_of(struct: object) -> Record:
+    """The record in a C struct rec_params."""
+    values = {name: getattr(struct, name) for name in _NAMES}
+    return Record(**values | {"simulated": bool(values["simulated"])})
 
 
 @dataclass(frozen=True, slots=True)
 class TimescaleReading:
-    """struct rec_reading. ``bound_ns`` rounded up; ``stratum`` 0 and ``leap`` 3 when unsynchronised; ``reference_utc_ns`` 0 = never."""
+    """struct rec_reading: a record at one instant.
+
+    ``bound_ns`` is rounded up. ``reference_utc_ns`` 0: never. Unsynchronised: ``stratum`` 0 and ``leap`` UNSYNCHRONISED.
+    """
 
     utc_ns: int
     tai_ns: int

@@ -73,10 +73,8 @@ UNDER_WAY: dict[str, set[str]] = {
         "ppsd.cli.main -> refclock_sim.worlds.world",
         "ppsd.cli.run -> refclock_sim.ports.device",
         "ppsd.cli.run -> refclock_sim.receiver.output",
-        "ppsd.serve.ntp_server -> ppsd.discipline.events",
         "ppsd.snapshot -> refclock.timing.pulses",
     },
-    "fence of ppsd.serve.main": {"ppsd.discipline.events"},
     "class names": {"refclock: Doubt", "refclock: Pulse", "refclock: Reject"},
     "code map": {"ARCHITECTURE.md"},
 }

@@ -49,6 +49,7 @@ from refclock.errors import explain
 from refclock.kernel.clocks import LocalClock, StepWatch
 from refclock.kernel.host import Host, battery_witness_s
 from refclock.kernel.timescale import TimescaleWriter
+from refclock.record import Record
 from refclock.sample import NS, Instant
 from refclock.schema import ConfigError
 from refclock.timescales import DAY_S, parse_leap_seconds_list
@@ -77,7 +78,7 @@ class ClockProcess:
     OSError from the constructor: another clock process lives in ``run_dir``, the record cannot be made, the clock may not be steered.
     """
 
-    def __init__(self, config: Config, run_dir: Path, simulated: bool, resume: Publish | None, signals: Signals) -> None:
+    def __init__(self, config: Config, run_dir: Path, simulated: bool, resume: Record | None, signals: Signals) -> None:
         self.config, self._signals = config, signals
         self._log = open_log(config.log.format, config.log.level, "clock")
         self._feeds = [open_feed(feed) for feed in config.feeds]
@@ -117,7 +118,7 @@ class ClockProcess:
         )
         self.published = resume
         if self._engine.timescale.estimate is None:  # whatever an earlier run left is not what we say
-            self._carry_out(self._engine.timescale.record(*self._engine.leaps.schedule(0)))
+            self._carry_out(Publish(self._engine.timescale.record(*self._engine.leaps.schedule(0))))
         else:
             self._log.info("resumed", bound_ns=round(self._engine.timescale.bound_ns(now.mono_ns)))
         if control is not None:
@@ -258,8 +259,8 @@ class ClockProcess:
     def _carry_out(self, effect: Effect) -> None:
         match effect:
             case Publish():
-                self._writer.publish(effect)
-                self.published = effect
+                self._writer.publish(effect.record)
+                self.published = effect.record
             case events.Feed():
                 for feed in self._feeds:
                     feed.send(effect.at, effect.offset_ns, effect.uncertainty_ns, effect.leap)

@@ -12,12 +12,11 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 
-from ppsd.discipline.events import Publish
 from refclock.errors import explain
 from refclock.kernel.timescale import TimescaleReader
+from refclock.record import Record
 from refclock.sample import MAX_FREQUENCY_PPM
 
 Value = float | int | str
@@ -93,13 +92,12 @@ def save(directory: Path, state: Mapping[str, Value], name: str = FILE_NAME) -> 
     return None
 
 
-def left_record(path: Path) -> Publish | None:
+def left_record(path: Path) -> Record | None:
     """The record that an earlier run of this boot left at ``path``; None when there is none that can be read."""
     try:
         reader = TimescaleReader(path)
     except OSError:  # absent, of an earlier boot, or no record: the writer sorts that out
         return None
-    p = reader.params()
-    record = None if p is None else Publish(**{f.name: getattr(p, f.name) for f in fields(Publish)} | {"simulated": bool(p.simulated)})
+    record = reader.record()
     reader.close()
     return record

@@ -46,6 +46,7 @@ from ppsd.discipline.tempcomp.model import Temperature
 from ppsd.discipline.timescale import Timescale, refid_text
 from ppsd.snapshot import Mode, Snapshot, SourceStatus, Verdict
 from refclock.config import ShmSource, SockSource
+from refclock.record import Record
 from refclock.sample import NS, Instant, Leap, LeapNotice, Sample, SourceId
 from refclock.timescales import DAY_S
 from refclock.timing.pairing import Present
@@ -94,7 +95,7 @@ class Engine:
         simulated: bool,
         version: str,
         pid: int,
-        resume: Publish | None = None,
+        resume: Record | None = None,
         battery_s: int | None = None,
     ) -> None:
         not_before = config.clock.not_before
@@ -375,7 +376,7 @@ class Engine:
     def _record(self, at: Instant) -> Publish:
         tai_ns = self.timescale.tai_at(at.mono_ns) if self.timescale.estimate is not None else self._system_tai(at)
         # as of a day ago: a leap second that was goes on standing in the record, for it is smeared until noon after it
-        return self.timescale.record(*self.leaps.schedule(tai_ns - DAY_S * NS))
+        return Publish(self.timescale.record(*self.leaps.schedule(tai_ns - DAY_S * NS)))
 
     def _system_tai(self, at: Instant) -> int:
         return self.leaps.table.utc_to_tai_ns(at.real_ns)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from refclock.record import Record
 from refclock.sample import Edge, ForeignSample, Instant, Leap, LineStatus, ReceiverValue, SourceId
 from refclock.timescales import LeapTable
 
@@ -151,24 +152,9 @@ Event = Report | SourceFound | PulseFound | SourceLost | ClockStepped | LeapFile
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """Make this the served timescale. Fields, signs and units as in native/record.h (struct rec_params)."""
+    """Make ``record`` the served timescale."""
 
-    raw_ns: int
-    tai_ns: int
-    rate: float
-    bound_ns: float
-    bound_rate: float
-    bound_wander_ns: float
-    root_delay_ns: int
-    reference_raw_ns: int
-    valid_until_raw_ns: int
-    leap_tai_ns: int
-    leap_step_s: int
-    tai_offset_s: int
-    refid: int
-    precision: int
-    stratum: int
-    simulated: bool
+    record: Record
 
 
 @dataclass(frozen=True, slots=True)

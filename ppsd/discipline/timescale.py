@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ppsd.discipline.estimate import Estimate
-from ppsd.discipline.events import Publish
+from refclock.record import Record
 from refclock.sample import NS
 from refclock.timing.pairing import Present
 
@@ -64,7 +64,7 @@ class Timescale:
     def _limit(self) -> None:
         self.valid_until_ns = min(self.reference_mono_ns + self.holdover_limit_ns, self._reaches(self.max_bound_ns))
 
-    def resume(self, record: Publish, at_mono_ns: int) -> bool:
+    def resume(self, record: Record, at_mono_ns: int) -> bool:
         """Go on from the record that an earlier run of this boot left. False when it is of no use (expired, another kind of run)."""
         if record.simulated != self.simulated or record.stratum == 0 or not record.raw_ns <= at_mono_ns < record.valid_until_raw_ns:
             return False
@@ -130,16 +130,16 @@ class Timescale:
                 high = middle
         return e.mono_ns + low * NS
 
-    def record(self, leap_tai_ns: int, leap_step_s: int, tai_offset_s: int) -> Publish:
+    def record(self, leap_tai_ns: int, leap_step_s: int, tai_offset_s: int) -> Record:
         """The map as the server reads it; without a map an unsynchronised record (stratum 0)."""
         e = self.estimate
         if e is None:
-            return Publish(0, 0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0, 0, 0, tai_offset_s, refid_number("INIT"), PRECISION, 0, self.simulated)
+            return Record(0, 0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0, 0, 0, tai_offset_s, refid_number("INIT"), PRECISION, 0, self.simulated)
         raw_ns, tai_ns, rate = self._anchor(e)
         grows = e.bound_rate
         if self.turn is not None:  # (a + b)^1.5 <= a^1.5 + 1.5 a^0.5 b + b^1.5: a bound that is anchored later never grows more slowly
             grows += (1.5 * e.bound_wander_ns * ((raw_ns - e.mono_ns) / NS) ** 0.5 + self.turn.doubt_rate) / NS
-        return Publish(
+        return Record(
             raw_ns=raw_ns,
             tai_ns=tai_ns,
             rate=rate,

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Final, Self
 
 from ppsd.config.access import MAPPED
 from ppsd.config.keys import KINDS, SymmetricKey
-from ppsd.discipline.events import Publish
 from ppsd.serve._server import ffi, lib
 from refclock.kernel.errors import checked
+from refclock.record import Record, fill
 
 if TYPE_CHECKING:
-    from ppsd.serve._server import CliClient, MacKeys, Ranges, Srv
+    from ppsd.serve._server import AclRangeArray, CliClient, MacKeys, Srv
 
 ACTIONS: Final = tuple(ffi.string(lib.pkt_action_name(i)).decode() for i in range(lib.PKT_ACTIONS))
 REASONS: Final = tuple(ffi.string(lib.pkt_reason_name(i)).decode() for i in range(lib.PKT_REASONS))
@@ -101,7 +101,7 @@ def _client(c: CliClient, now_ns: int) -> Client:
     return Client(address, c.packets, c.drops, interval, last_s, first_s, c.version, authenticated, interleaved)
 
 
-def _ranges(ranges: Sequence[tuple[int, int]]) -> Ranges:
+def _ranges(ranges: Sequence[tuple[int, int]]) -> AclRangeArray:
     array = ffi.new("struct acl_range[]", len(ranges))
     for i, (first, action) in enumerate(ranges):
         array[i].first.high, array[i].first.low, array[i].action = first >> 64, first & (1 << 64) - 1, action
@@ -112,9 +112,12 @@ def _key_set(keys: Sequence[SymmetricKey]) -> MacKeys:
     """The caller's, to be handed over or destroyed. Ids ascend and secrets fit their kind (ppsd.keys)."""
     cell = ffi.new("struct mac_keys **")
     checked(lib.mac_create(len(keys), cell), "making room for keys", _HINTS)
+    spec = ffi.new("struct mac_spec *")
     for key in keys:
-        ranges = key.ranges()
-        result = lib.mac_add(cell[0], key.key_id, KINDS.index(key.kind), key.secret, len(key.secret), _ranges(ranges), len(ranges))
+        secret, ranges = ffi.from_buffer("uint8_t[]", key.secret), _ranges(key.ranges())
+        spec.id, spec.type, spec.secret, spec.length = key.key_id, KINDS.index(key.kind), secret, len(key.secret)
+        spec.ranges, spec.range_count = ranges, len(key.ranges())
+        result = lib.mac_add(cell[0], spec)
         if result < 0:
             lib.mac_destroy(cell[0])
             checked(result, f"taking key {key.key_id}", _HINTS)
@@ -124,7 +127,7 @@ def _key_set(keys: Sequence[SymmetricKey]) -> MacKeys:
 class PacketPath:
     """``pkt_respond`` on one record at a time, about 2 us a call. Not for several threads at once."""
 
-    def __init__(self, record: Publish) -> None:
+    def __init__(self, record: Record) -> None:
         self._context = ffi.new("struct pkt_context *")
         self._outcome = ffi.new("struct pkt_outcome *")
         self._context.source.low = MAPPED | 0x7F000001
@@ -132,15 +135,9 @@ class PacketPath:
         self._bytes = ffi.buffer(self._reply)
         self.publish(record)
 
-    def publish(self, record: Publish) -> None:
+    def publish(self, record: Record) -> None:
         """Answer from ``record`` from now on."""
-        r = self._context.record
-        r.raw_ns, r.tai_ns, r.rate = record.raw_ns, record.tai_ns, record.rate
-        r.bound_ns, r.bound_rate, r.bound_wander_ns = record.bound_ns, record.bound_rate, record.bound_wander_ns
-        r.root_delay_ns, r.reference_raw_ns = record.root_delay_ns, record.reference_raw_ns
-        r.valid_until_raw_ns = record.valid_until_raw_ns
-        r.leap_tai_ns, r.leap_step_s, r.tai_offset_s = record.leap_tai_ns, record.leap_step_s, record.tai_offset_s
-        r.refid, r.precision, r.stratum, r.simulated = record.refid, record.precision, record.stratum, int(record.simulated)
+        fill(self._context.record, record)
 
     def respond(self, request: bytes, rx_raw_ns: int, tx_raw_ns: int, source_port: int = 1024) -> tuple[bytes, str, str]:
         """(reply, action, reason) for a request that arrived and leaves at these raw instants; an empty reply is silence."""
@@ -152,7 +149,7 @@ class PacketPath:
         return self._bytes[:length], ACTIONS[outcome.action], REASONS[outcome.reason]
 
 
-def respond(request: bytes, record: Publish, rx_raw_ns: int, tx_raw_ns: int, source_port: int = 1024) -> tuple[bytes, str, str]:
+def respond(request: bytes, record: Record, rx_raw_ns: int, tx_raw_ns: int, source_port: int = 1024) -> tuple[bytes, str, str]:
     """``PacketPath.respond`` for a single packet."""
     return PacketPath(record).respond(request, rx_raw_ns, tx_raw_ns, source_port)
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Final
 
 from refclock.kernel._kernel import ffi, lib
 from refclock.kernel.errors import checked, live
-from refclock.record import Record, TimescaleReading
+from refclock.record import Record, TimescaleReading, fill, record_of
 from refclock.sample import Leap
 
 if TYPE_CHECKING:
-    from refclock.kernel._kernel import Rec, RecParams
+    from refclock.kernel._kernel import Rec
 
 
 # ---- the timescale record --------------------------------------------------------------------------------------------------------------
@@ -51,14 +51,8 @@ class TimescaleWriter(_TimescaleFile):
 
     def publish(self, record: Record) -> None:
         """Make ``record`` the served timescale."""
-        p = self._params
-        p.raw_ns, p.tai_ns, p.rate = record.raw_ns, record.tai_ns, record.rate
-        p.bound_ns, p.bound_rate, p.bound_wander_ns = record.bound_ns, record.bound_rate, record.bound_wander_ns
-        p.root_delay_ns, p.reference_raw_ns = record.root_delay_ns, record.reference_raw_ns
-        p.valid_until_raw_ns = record.valid_until_raw_ns
-        p.leap_tai_ns, p.leap_step_s, p.tai_offset_s = record.leap_tai_ns, record.leap_step_s, record.tai_offset_s
-        p.refid, p.precision, p.stratum, p.simulated = record.refid, record.precision, record.stratum, int(record.simulated)
-        lib.rec_publish(live(self._rec, self.path), p)
+        fill(self._params, record)
+        lib.rec_publish(live(self._rec, self.path), self._params)
 
 
 class TimescaleReader(_TimescaleFile):
@@ -74,13 +68,16 @@ class TimescaleReader(_TimescaleFile):
 
     def at(self, raw_ns: int) -> TimescaleReading | None:
         """The record in force evaluated at ``raw_ns``, None before the first."""
-        p, r = self.params(), self._reading
-        if p is None:
+        r = self._reading
+        if not self._read():
             return None
-        lib.rec_at(p, raw_ns, r)
+        lib.rec_at(self._params, raw_ns, r)
         times = r.utc_ns, r.tai_ns, r.bound_ns, r.root_delay_ns, r.reference_utc_ns
         return TimescaleReading(*times, r.refid, r.precision, r.stratum, Leap(r.leap), bool(r.simulated))
 
-    def params(self) -> RecParams | None:
-        """The record in force as it was published (a struct that the next call reuses), None before the first."""
-        return self._params if lib.rec_read(live(self._rec, self.path), self._params) == 0 else None
+    def record(self) -> Record | None:
+        """The record in force as it was published, None before the first."""
+        return record_of(self._params) if self._read() else None
+
+    def _read(self) -> bool:
+        return lib.rec_read(live(self._rec, self.path), self._params) == 0

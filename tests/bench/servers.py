@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ppsd.discipline.events import Publish
 from refclock.kernel.clocks import Reading, read_clocks
 from refclock.kernel.timescale import TimescaleWriter
+from refclock.record import Record
 from refclock.sample import NS
 
 BUILD = Path(__file__).parents[2] / "build" / "bench"
@@ -113,8 +113,8 @@ class Clock:
         now: Reading = read_clocks()
         return self._last.real_ns - now.real_ns + (now.raw_ns - self._last.raw_ns) * (1 + self._rate)
 
-    def _record(self, now: Reading) -> Publish:
-        return Publish(
+    def _record(self, now: Reading) -> Record:
+        return Record(
             raw_ns=now.raw_ns,
             tai_ns=now.real_ns + TAI_OFFSET_S * NS,
             rate=self._rate,

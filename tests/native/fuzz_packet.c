@@ -35,9 +35,9 @@ static const struct mac_keys *the_keys(void)
     for (uint32_t i = 0; i < KEYS; i++) {
         secret[0] = (uint8_t)i;
         int type = (int)i % MAC_TYPES;
-        demand(mac_add(keys, i + 1, type, secret, type == MAC_AES128 ? 16 : 32, NULL, 0) == 0);
+        demand(mac_add(keys, &(struct mac_spec){i + 1, type, secret, type == MAC_AES128 ? 16 : 32, NULL, 0}) == 0);
     }
-    demand(mac_add(keys, HERE_ONLY, MAC_MD5, secret, 9, from, 3) == 0);
+    demand(mac_add(keys, &(struct mac_spec){HERE_ONLY, MAC_MD5, secret, 9, from, 3}) == 0);
     return keys;
 }
 
@@ -123,7 +123,7 @@ static void check_times(const struct pkt_context *context, const uint8_t *reques
 static void check_broadcast(const struct pkt_context *context, unsigned id)
 {
     uint8_t *packet = malloc(PKT_REPLY_MAX);
-    size_t length = pkt_broadcast(&context->record, context->tx_raw_ns, context->smear, 6, context->keys, id, packet);
+    size_t length = pkt_broadcast(context, id, 6, packet);
     const struct mac_key *key = mac_find(context->keys, id);
     demand(length == 0 || (key && length == PKT_HEADER + MAC_ID + mac_length(key, 4)));
     if (length)

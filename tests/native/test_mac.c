@@ -21,7 +21,7 @@ static struct mac_keys *one(int type, const uint8_t *secret, size_t length)
 {
     struct mac_keys *keys;
     CHECK_EQUAL(mac_create(1, &keys), 0);
-    CHECK_EQUAL(mac_add(keys, 1, type, secret, length, NULL, 0), 0);
+    CHECK_EQUAL(mac_add(keys, &(struct mac_spec){1, type, secret, length, NULL, 0}), 0);
     return keys;
 }
 
@@ -116,20 +116,20 @@ static void a_set_takes_ids_in_ascending_order_and_as_many_as_it_has_room_for(vo
     const uint8_t secret[32] = {7};
     struct mac_keys *keys;
     CHECK_EQUAL(mac_create(3, &keys), 0);
-    CHECK_EQUAL(mac_add(keys, 0, MAC_MD5, secret, 8, NULL, 0), -EINVAL);
-    CHECK_EQUAL(mac_add(keys, 5, MAC_MD5, secret, 8, NULL, 0), 0);
-    CHECK_EQUAL(mac_add(keys, 5, MAC_MD5, secret, 8, NULL, 0), -EINVAL);
-    CHECK_EQUAL(mac_add(keys, 4, MAC_MD5, secret, 8, NULL, 0), -EINVAL);
-    CHECK_EQUAL(mac_add(keys, 6, MAC_SHA1, secret, 8, NULL, 0), 0);
-    CHECK_EQUAL(mac_add(keys, UINT32_MAX, MAC_SHA256, secret, 8, NULL, 0), 0);
-    CHECK_EQUAL(mac_add(keys, UINT32_MAX, MAC_SHA256, secret, 8, NULL, 0), -EINVAL);
+    CHECK_EQUAL(mac_add(keys, &(struct mac_spec){0, MAC_MD5, secret, 8, NULL, 0}), -EINVAL);
+    CHECK_EQUAL(mac_add(keys, &(struct mac_spec){5, MAC_MD5, secret, 8, NULL, 0}), 0);
+    CHECK_EQUAL(mac_add(keys, &(struct mac_spec){5, MAC_MD5, secret, 8, NULL, 0}), -EINVAL);
+    CHECK_EQUAL(mac_add(keys, &(struct mac_spec){4, MAC_MD5, secret, 8, NULL, 0}), -EINVAL);
+    CHECK_EQUAL(mac_add(keys, &(struct mac_spec){6, MAC_SHA1, secret, 8, NULL, 0}), 0);
+    CHECK_EQUAL(mac_add(keys, &(struct mac_spec){UINT32_MAX, MAC_SHA256, secret, 8, NULL, 0}), 0);
+    CHECK_EQUAL(mac_add(keys, &(struct mac_spec){UINT32_MAX, MAC_SHA256, secret, 8, NULL, 0}), -EINVAL);
     mac_destroy(keys);
     CHECK_EQUAL(mac_create(1, &keys), 0);
-    CHECK_EQUAL(mac_add(keys, 1, MAC_MD5, secret, 8, NULL, 0), 0);
-    CHECK_EQUAL(mac_add(keys, 2, MAC_MD5, secret, 8, NULL, 0), -ENOSPC);
+    CHECK_EQUAL(mac_add(keys, &(struct mac_spec){1, MAC_MD5, secret, 8, NULL, 0}), 0);
+    CHECK_EQUAL(mac_add(keys, &(struct mac_spec){2, MAC_MD5, secret, 8, NULL, 0}), -ENOSPC);
     mac_destroy(keys);
     CHECK_EQUAL(mac_create(0, &keys), 0);
-    CHECK_EQUAL(mac_add(keys, 1, MAC_MD5, secret, 8, NULL, 0), -ENOSPC);
+    CHECK_EQUAL(mac_add(keys, &(struct mac_spec){1, MAC_MD5, secret, 8, NULL, 0}), -ENOSPC);
     CHECK(!mac_find(keys, 1) && !mac_find(NULL, 1));
     mac_destroy(keys);
     CHECK_EQUAL(mac_create(SIZE_MAX, &keys), -ENOMEM);
@@ -143,18 +143,20 @@ static void secrets_have_the_length_of_their_cipher(void)
     struct mac_keys *keys;
     CHECK_EQUAL(mac_create(100, &keys), 0);
     for (size_t length = 0; length < 64; length++) {
-        CHECK_EQUAL(mac_add(keys, 1 + 2 * (uint32_t)length, MAC_AES128, secret, length, NULL, 0), length == 16 ? 0 : -EINVAL);
-        CHECK_EQUAL(mac_add(keys, 2 + 2 * (uint32_t)length, MAC_AES256, secret, length, NULL, 0), length == 32 ? 0 : -EINVAL);
+        const struct mac_spec aes128 = {1 + 2 * (uint32_t)length, MAC_AES128, secret, length, NULL, 0};
+        const struct mac_spec aes256 = {2 + 2 * (uint32_t)length, MAC_AES256, secret, length, NULL, 0};
+        CHECK_EQUAL(mac_add(keys, &aes128), length == 16 ? 0 : -EINVAL);
+        CHECK_EQUAL(mac_add(keys, &aes256), length == 32 ? 0 : -EINVAL);
     }
     for (int type = MAC_MD5; type <= MAC_SHA256; type++) {
         uint32_t id = 200 + 10 * (uint32_t)type;
-        CHECK_EQUAL(mac_add(keys, id, type, secret, 0, NULL, 0), -EINVAL);
-        CHECK_EQUAL(mac_add(keys, id, type, secret, 1, NULL, 0), 0);
-        CHECK_EQUAL(mac_add(keys, id + 1, type, secret, 4096, NULL, 0), 0);
-        CHECK_EQUAL(mac_add(keys, id + 2, type, secret, 4097, NULL, 0), -EINVAL);
+        CHECK_EQUAL(mac_add(keys, &(struct mac_spec){id, type, secret, 0, NULL, 0}), -EINVAL);
+        CHECK_EQUAL(mac_add(keys, &(struct mac_spec){id, type, secret, 1, NULL, 0}), 0);
+        CHECK_EQUAL(mac_add(keys, &(struct mac_spec){id + 1, type, secret, 4096, NULL, 0}), 0);
+        CHECK_EQUAL(mac_add(keys, &(struct mac_spec){id + 2, type, secret, 4097, NULL, 0}), -EINVAL);
     }
-    CHECK_EQUAL(mac_add(keys, 900, -1, secret, 16, NULL, 0), -EINVAL);
-    CHECK_EQUAL(mac_add(keys, 900, MAC_TYPES, secret, 16, NULL, 0), -EINVAL);
+    CHECK_EQUAL(mac_add(keys, &(struct mac_spec){900, -1, secret, 16, NULL, 0}), -EINVAL);
+    CHECK_EQUAL(mac_add(keys, &(struct mac_spec){900, MAC_TYPES, secret, 16, NULL, 0}), -EINVAL);
     mac_destroy(keys);
 }
 
@@ -166,7 +168,7 @@ static void a_key_is_found_by_its_id(void)
     CHECK_EQUAL(mac_create(COUNT, &keys), 0);
     for (uint32_t i = 0; i < COUNT; i++) {
         uint8_t secret[4] = {(uint8_t)i, 1, 2, 3};
-        CHECK_EQUAL(mac_add(keys, 10 + 3 * i, MAC_MD5, secret, sizeof secret, NULL, 0), 0);
+        CHECK_EQUAL(mac_add(keys, &(struct mac_spec){10 + 3 * i, MAC_MD5, secret, sizeof secret, NULL, 0}), 0);
         mac_make(mac_find(keys, 10 + 3 * i), secret, 4, codes[i], 16); /* the last of them each time */
         memset(secret, 0, sizeof secret); /* the set has its own */
     }
@@ -190,9 +192,9 @@ static void a_key_may_be_bound_to_where_it_is_used(void)
                                {{0x20010db800000000, 0}, ACL_AUTHENTICATED}, {{0x20010db900000000, 0}, ACL_IGNORE}};
     struct mac_keys *keys;
     CHECK_EQUAL(mac_create(2, &keys), 0);
-    CHECK_EQUAL(mac_add(keys, 1, MAC_SHA1, secret, 16, from + 1, 2), -EINVAL); /* ranges begin at :: */
-    CHECK_EQUAL(mac_add(keys, 1, MAC_SHA1, secret, 16, from, 5), 0);
-    CHECK_EQUAL(mac_add(keys, 2, MAC_SHA1, secret, 16, NULL, 0), 0);
+    CHECK_EQUAL(mac_add(keys, &(struct mac_spec){1, MAC_SHA1, secret, 16, from + 1, 2}), -EINVAL); /* ranges begin at :: */
+    CHECK_EQUAL(mac_add(keys, &(struct mac_spec){1, MAC_SHA1, secret, 16, from, 5}), 0);
+    CHECK_EQUAL(mac_add(keys, &(struct mac_spec){2, MAC_SHA1, secret, 16, NULL, 0}), 0);
     memset(from, 0, sizeof from); /* copied */
     CHECK(mac_from(mac_find(keys, 1), somebody));
     CHECK(!mac_from(mac_find(keys, 1), (struct acl_address){0, 0xffffc0000300}));

@@ -21,9 +21,9 @@ static void make_keys(void)
     CHECK_EQUAL(mac_create(MAC_TYPES + 1, &keys), 0);
     for (int type = 0; type < MAC_TYPES; type++) {
         memset(secret, 0x41 + type, sizeof secret);
-        CHECK_EQUAL(mac_add(keys, 1 + (uint32_t)type, type, secret, type == MAC_AES128 ? 16 : 32, NULL, 0), 0);
+        CHECK_EQUAL(mac_add(keys, &(struct mac_spec){1 + (uint32_t)type, type, secret, type == MAC_AES128 ? 16 : 32, NULL, 0}), 0);
     }
-    CHECK_EQUAL(mac_add(keys, ELSEWHERE, MAC_SHA1, secret, 32, net, 3), 0);
+    CHECK_EQUAL(mac_add(keys, &(struct mac_spec){ELSEWHERE, MAC_SHA1, secret, 32, net, 3}), 0);
 }
 
 static void fresh(void)
@@ -559,10 +559,11 @@ static void a_symmetric_request_that_is_refused_gets_silence(void)
 static void a_broadcast_is_authenticated_and_only_sent_when_synchronised(void)
 {
     fresh();
+    context.keys = keys;
     for (uint32_t id = 1; id <= MAC_TYPES; id++) {
         const struct mac_key *key = mac_find(keys, id);
         memset(reply, 0xaa, sizeof reply);
-        size_t n = pkt_broadcast(&context.record, context.tx_raw_ns, 0, 6, keys, id, reply);
+        size_t n = pkt_broadcast(&context, id, 6, reply);
         CHECK_EQUAL(n, 48 + 4 + mac_length(key, 4));
         CHECK(reply[0] == (4 << 3 | 5) && reply[1] == 1 && reply[2] == 6 && reply[3] == (uint8_t)-24);
         CHECK(memcmp(reply + 12, "GPS", 4) == 0 && get64(24) == 0 && get64(32) == 0);
@@ -572,11 +573,16 @@ static void a_broadcast_is_authenticated_and_only_sent_when_synchronised(void)
     }
     CHECK_EQUAL(pkt_respond(&context, reply, 68, request, &outcome), 0);
     CHECK_EQUAL(outcome.reason, PKT_MODE_BROADCAST);
-    CHECK_EQUAL(pkt_broadcast(&context.record, context.tx_raw_ns, 0, 6, keys, 77, reply), 0);
-    CHECK_EQUAL(pkt_broadcast(&context.record, context.tx_raw_ns, 0, 6, NULL, 1, reply), 0);
-    CHECK_EQUAL(pkt_broadcast(&context.record, context.record.valid_until_raw_ns + 1, 0, 6, keys, 1, reply), 0);
+    CHECK_EQUAL(pkt_broadcast(&context, 77, 6, reply), 0);
+    context.keys = NULL;
+    CHECK_EQUAL(pkt_broadcast(&context, 1, 6, reply), 0);
+    context.keys = keys;
+    context.tx_raw_ns = context.record.valid_until_raw_ns + 1;
+    CHECK_EQUAL(pkt_broadcast(&context, 1, 6, reply), 0);
+    fresh();
+    context.keys = keys;
     memset(&context.record, 0, sizeof context.record);
-    CHECK_EQUAL(pkt_broadcast(&context.record, context.tx_raw_ns, 0, 6, keys, 1, reply), 0);
+    CHECK_EQUAL(pkt_broadcast(&context, 1, 6, reply), 0);
 }
 
 static void smeared_time_is_told_in_every_stamp_and_no_leap_is_announced(void)
@@ -594,7 +600,8 @@ static void smeared_time_is_told_in_every_stamp_and_no_leap_is_announced(void)
     CHECK_EQUAL(get32(32), (uint32_t)midnight - 1);
     CHECK_EQUAL(get32(36), 2147508498); /* 43200 SI seconds after noon: 43200 * 86400 / 86401 s of UTC, 0.499994213 s to midnight */
     CHECK(get64(40) > get64(32) && get64(40) - get64(32) < 1ULL << 32);
-    CHECK_EQUAL(pkt_broadcast(&context.record, context.tx_raw_ns, 1, 6, keys, 1, reply), 68);
+    context.keys = keys;
+    CHECK_EQUAL(pkt_broadcast(&context, 1, 6, reply), 68);
     CHECK(reply[0] >> 6 == 0 && get64(40) == outcome.transmit);
     context.tx_raw_ns -= 2 * second; /* before: announced, but for smearing */
     CHECK_EQUAL(respond(48), 48);

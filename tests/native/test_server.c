@@ -90,7 +90,7 @@ static struct mac_keys *one_key(uint32_t id)
 {
     struct mac_keys *keys;
     CHECK_EQUAL(mac_create(1, &keys), 0);
-    CHECK_EQUAL(mac_add(keys, id, MAC_AES128, secret, sizeof secret, NULL, 0), 0);
+    CHECK_EQUAL(mac_add(keys, &(struct mac_spec){id, MAC_AES128, secret, sizeof secret, NULL, 0}), 0);
     return keys;
 }
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ppsd.discipline.events import Publish
 from refclock.kernel.clocks import read_clocks
+from refclock.record import Record
 from refclock.sample import NS
 
 
-def true_record(**changes: Any) -> Publish:
+def true_record(**changes: Any) -> Record:
     """A record that says what CLOCK_REALTIME says now."""
     now = read_clocks()
     fields: dict[str, Any] = {
@@ -30,4 +30,4 @@ def true_record(**changes: Any) -> Publish:
         "stratum": 1,
         "simulated": False,
     }
-    return Publish(**fields | changes)
+    return Record(**fields | changes)

@@ -252,8 +252,8 @@ class World:
         for effect in effects:
             if isinstance(effect, Publish):
                 if self._path is None:
-                    self._path = PacketPath(effect)
-                self._path.publish(effect)
+                    self._path = PacketPath(effect.record)
+                self._path.publish(effect.record)
             elif isinstance(effect, Note):
                 words = " ".join(f"{key}={value}" for key, value in effect.fields.items())
                 self.outcome.notes.append(f"{(self._raw - RAW_START_NS) / NS:.0f} s: {effect.event} {words}")

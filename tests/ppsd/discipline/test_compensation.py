@@ -14,6 +14,7 @@ from ppsd.discipline.engine import Engine
 from ppsd.discipline.events import Effect, LeapFileRead, Note, Publish, Sampled, SourceFound, TemperatureLost, TemperatureRead, Ticked
 from ppsd.snapshot import Mode
 from refclock.config import ShmSource
+from refclock.record import Record
 from refclock.sample import NS, Instant, Leap, Sample, SourceId
 from refclock.timescales import LeapTable
 
@@ -33,7 +34,7 @@ class Machine:
         self.out: list[Effect] = []
         self.boot({}, None)
 
-    def boot(self, state: Mapping[str, float | int | str], resume: Publish | None) -> None:
+    def boot(self, state: Mapping[str, float | int | str], resume: Record | None) -> None:
         """A new engine, on the same machine."""
         self.engine = Engine(self.config, state, self.at(), simulated=False, version="test", pid=1, resume=resume)
         self.engine.handle(LeapFileRead(LeapTable(), "", self.at()))
@@ -55,8 +56,8 @@ class Machine:
             self.raw += round(NS * (1 + self.oscillator.advance()))
             self.tai += NS
 
-    def published(self) -> list[Publish]:
-        return [e for e in self.out if isinstance(e, Publish)]
+    def published(self) -> list[Record]:
+        return [e.record for e in self.out if isinstance(e, Publish)]
 
     def logged(self) -> list[str]:
         return [e.event for e in self.out if isinstance(e, Note)]

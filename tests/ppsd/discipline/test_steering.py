@@ -108,7 +108,7 @@ def test_the_panic_limit_survives_a_restart() -> None:
     for k in range(20):
         now = at(k)
         records += [
-            e
+            e.record
             for e in first.handle(Sampled(SHM, ForeignSample(now, LeapTable().tai_to_utc_ns(TAI + k * NS) - now.real_ns), now))
             if isinstance(e, Publish)
         ]

@@ -1,6 +1,5 @@
 """server.py: the C server on real UDP sockets of the loopback interface."""
 
-import ast
 import os
 import socket
 import time
@@ -10,9 +9,7 @@ from pathlib import Path
 import pytest
 from records import true_record
 
-import ppsd
 from ppsd.config.access import ACTIONS
-from ppsd.serve._server import lib
 from ppsd.serve.ntp_server import NtpServer, PacketPath, ServerRules, respond
 from refclock.kernel.clocks import read_clocks
 from refclock.kernel.timescale import TimescaleWriter
@@ -193,17 +190,3 @@ def test_the_packet_path_is_a_function() -> None:
     assert respond(bytes([8]) + REQUEST[1:], record, arrival, departure, source_port=123) == (b"", "drop", "mode_reserved")
     path.publish(true_record(stratum=3))
     assert path.respond(REQUEST, arrival, departure)[0][1] == 3
-
-
-WITHIN_C = {"pkt_timestamp", "pkt_broadcast", "mac_check", "mac_find", "mac_from", "mac_length", "mac_make"}
-"""What only C calls."""
-
-
-def test_the_stub_tells_mypy_what_the_extension_has() -> None:
-    """Every function that mypy believes in exists in the extension, and every one of the server and the packet path is in the stub."""
-    tree = ast.parse((Path(ppsd.__file__).parent / "serve" / "_server.pyi").read_text())
-    stub = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Lib")
-    functions = {node.name for node in stub.body if isinstance(node, ast.FunctionDef)}
-    constants = {node.target.id for node in stub.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)}
-    assert functions | constants <= set(dir(lib))
-    assert functions == {name for name in dir(lib) if name.startswith(("pkt_", "srv_", "mac_"))} - WITHIN_C

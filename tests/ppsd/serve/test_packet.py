@@ -3,8 +3,8 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ppsd.discipline.events import Publish
 from ppsd.serve.ntp_server import ACTIONS, REASONS, PacketPath
+from refclock.record import Record
 from refclock.sample import NS
 from refclock.timescales import LeapTable, ntp64
 
@@ -12,8 +12,8 @@ RAW = 1000 * NS
 MIDNIGHT_S = 1_798_761_600  # 2027-01-01
 
 
-def record(tai_ns: int = 1_800_000_037 * NS, leap_tai_ns: int = 0, leap_step_s: int = 0, bound_ns: float = 1000.0) -> Publish:
-    return Publish(
+def record(tai_ns: int = 1_800_000_037 * NS, leap_tai_ns: int = 0, leap_step_s: int = 0, bound_ns: float = 1000.0) -> Record:
+    return Record(
         raw_ns=RAW,
         tai_ns=tai_ns,
         rate=0.0,
