@@ -137,10 +137,9 @@ class Serve:
             return json.dumps({"known": len(found), "clients": [asdict(client) for client in found[:most]]})
         if verb == "access":
             try:
-                action, rule = self.config.access.rules().explain(argument)
+                return json.dumps(asdict(self.config.access.rules().decide(argument)))
             except ValueError as error:
                 return json.dumps({"error": str(error)})
-            return json.dumps({"action": action, "prefix": rule.prefix if rule else "", "source": rule.source if rule else ""})
         if line != "snapshot":
             return json.dumps({"error": f"unknown verb {line[:32]!r}; known: snapshot, clients, access"})
         return json.dumps(

@@ -39,12 +39,13 @@ CATCH_UP_NS = 2 * NS
 
 
 def preload_library(name: str) -> Path:
-    """The built ``fake_pps`` or ``fake_clock``, beside this file. FileNotFoundError when the package was not built."""
+    """The built ``fake_pps`` or ``fake_clock`` of this package. FileNotFoundError when the package was not built."""
+    package = Path(__file__).parents[1]
     for suffix in importlib.machinery.EXTENSION_SUFFIXES:
-        path = Path(__file__).with_name(f"{name}{suffix}")
+        path = package / f"{name}{suffix}"
         if path.exists():
             return path
-    raise FileNotFoundError(f"{Path(__file__).with_name(f'{name}*.so')} is not built: run python setup.py build_ext --inplace")
+    raise FileNotFoundError(f"{package}/{name}*.so is not built: run python setup.py build_ext --inplace")
 
 
 def clock_environment(state: Path, utc_ns: int) -> dict[str, str]:

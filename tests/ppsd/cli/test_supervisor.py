@@ -93,7 +93,7 @@ def test_a_program_that_is_not_there() -> None:
 
 SCRIPT = """
 import sys
-from ppsd.supervise import Program, Screen, Supervisor
+from ppsd.cli.supervisor import Program, Screen, Supervisor
 programs = [Program(n, (sys.executable, "-c", code)) for n, code in {programs!r}.items()]
 raise SystemExit(Supervisor(programs, Screen(sys.stdout), report=lambda: ("up", "status"), reload=lambda: {reload}).run())
 """
@@ -125,7 +125,7 @@ def test_ends_within_a_second(number: signal.Signals) -> None:
 
 def test_nothing_is_left_behind_by_sigkill() -> None:
     """When the supervisor is killed its children hear of it by their pipe."""
-    child = "import os; from ppsd.supervise import die_with_parent; die_with_parent(); os.write(1, b'up\\n'); import time; time.sleep(60)"
+    child = "import os; from ppsd.process.lifecycle import die_with_parent; die_with_parent(); os.write(1, b'up\\n')\n" + SLEEPER
     with start({"a": child, "b": child}) as process:
         assert process.stdout is not None
         seen = 0
@@ -162,7 +162,7 @@ def test_live_screen() -> None:
     master, slave = os.openpty()
     child = "import sys, time; print('a log line', file=sys.stderr); time.sleep(9)"
     code = (
-        f"import sys; from ppsd.supervise import *; program = Program('a', (sys.executable, '-c', {child!r}));"
+        f"import sys; from ppsd.cli.supervisor import *; program = Program('a', (sys.executable, '-c', {child!r}));"
         "Supervisor([program], Screen(sys.stdout), report=lambda: ('', 'LOCKED ' + 'x' * 500)).run(0.8)"
     )
     env = {**os.environ, "NO_COLOR": "1", "TERM": "xterm", "COLUMNS": "40"}
