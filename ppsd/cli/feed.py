@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any, Final
 
 from ppsd.cli.daemon import clock_snapshot, run_directory
 from ppsd.config.file import load
-from ppsd.faces.text import Snapshot
 from ppsd.process.control import alive
 from ppsd.process.exit_codes import FAILED, GOOD
 
@@ -17,7 +17,6 @@ CHRONY_SOCKET = "/run/chrony/refclock.sock"
 """In the directory that chronyd owns on Debian and Fedora."""
 SHM_UNIT = 2
 """Units 0 and 1 are for root only (ntpd's driver 28)."""
-
 WAIT_S: Final = 1.5
 """Between two looks at a feed's counter: samples go out once a second."""
 
@@ -67,7 +66,7 @@ def feed_lines(program: str, feeds: tuple[Any, ...]) -> list[str]:
     return [line, "# and in refclock.toml:", *("# " + text for text in ours.split("\n"))]
 
 
-def feed_problems(before: list[Snapshot], after: list[Snapshot]) -> list[tuple[bool, str]]:
+def feed_problems(before: list[Mapping[str, Any]], after: list[Mapping[str, Any]]) -> list[tuple[bool, str]]:
     """(whether it is well, a sentence) for each feed, from two looks at a daemon."""
     sent = {f["name"]: f["sent"] for f in before}
     told = []

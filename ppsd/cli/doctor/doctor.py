@@ -1,7 +1,7 @@
 """``refclock doctor``: what is wrong with this machine as a time server, each with the evidence and what to do.
 
-An examination looks at one thing (``ppsd.doctor_hardware``, ``ppsd.doctor_clock``) and returns a Finding. Nothing is changed, unless
-``--fix`` names a finding that has a safe remedy: one that touches neither the clock nor a foreign program's files.
+An examination looks at one thing (``ppsd.cli.doctor.receiver``, ``ppsd.cli.doctor.clock``) and returns a Finding. Nothing is changed,
+unless ``--fix`` names a finding that has a safe remedy: one that touches neither the clock nor a foreign program's files.
 """
 
 from __future__ import annotations
