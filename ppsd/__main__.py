@@ -1,14 +1,13 @@
-"""``python -m ppsd clock|serve|simulator``: the daemon's processes, one each; any other word is a command of ``refclock``.
+"""``python -m ppsd clock|serve``: the daemon's processes, one each; any other word is a command of ``refclock``.
 
 ``clock`` and ``serve`` are complete by themselves: systemd starts them as units, ``refclock run`` as children, a network simulator
-one by one. Exit codes as in ``ppsd.cli``.
+one by one. Exit codes: ``ppsd.process.exit_codes``.
 """
 # ruff: noqa: PLC0415 (each process imports its own half only: the server's library never enters the clock process)
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -17,8 +16,10 @@ def _process(name: str, argv: list[str]) -> int:
     """The clock or the serve process, until it is told to stop."""
     from ppsd.config.file import load
     from ppsd.process.exit_codes import BAD_CONFIG, USAGE, complain, io_failure
+    from ppsd.process.lifecycle import die_with_parent
     from refclock.schema import ConfigError
 
+    die_with_parent()
     parser = argparse.ArgumentParser(prog=f"python -m ppsd {name}", exit_on_error=False)
     parser.add_argument("--config", metavar="FILE", type=Path)
     parser.add_argument("--run-dir", metavar="DIR", type=Path)
@@ -51,18 +52,8 @@ def _process(name: str, argv: list[str]) -> int:
 
 def main(argv: list[str]) -> int:
     """Dispatch on the first word."""
-    if argv[:1] in (["clock"], ["serve"], ["simulator"]) and "REFCLOCK_PARENT_FD" in os.environ:
-        from ppsd.process.lifecycle import die_with_parent
-
-        die_with_parent()
     if argv[:1] in (["clock"], ["serve"]):
         return _process(argv[0], argv[1:])
-    if argv[:1] == ["simulator"]:
-        import runpy
-
-        sys.argv = ["refclock_sim", *argv[1:]]
-        runpy.run_module("refclock_sim", run_name="__main__", alter_sys=True)
-        return 0
     from ppsd.cli.main import main as command
 
     return command(argv)

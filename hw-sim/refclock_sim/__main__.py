@@ -1,16 +1,21 @@
-"""``python -m refclock_sim``: a simulated receiver with a pulse, for any program, in real time.
+"""``python -m refclock_sim``: a simulated receiver with a pulse, for any program, in real time; or, with the word ``world``, a scenario.
 
 Makes DIR/ttySIM0 and DIR/pps0.shm, says so in one line, and runs until SIGTERM or SIGINT. A program sees both when it is started with the
-environment of ``refclock_sim.device.preload_environment(DIR)``, which ``--environment`` prints.
+environment of ``refclock_sim.ports.device.preload_environment(DIR)``, which ``--environment`` prints.
+
+``python -m refclock_sim world FILE`` runs a scenario in simulated time and says what came of it.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ppsd.process.exit_codes import GOOD, INTERRUPTED, IO_ERROR
+from ppsd.process.lifecycle import die_with_parent
 from refclock.sample import NS
 from refclock.timescales import DAY_S, LeapTable
 from refclock_sim.models import pulse
@@ -18,9 +23,6 @@ from refclock_sim.ports.device import PPS_DEVICE, PULSE, TTY, Device, DeviceSett
 from refclock_sim.ports.uart import FORMATS
 from refclock_sim.receiver.gnss import Gnss
 from refclock_sim.receiver.output import MODELS, Receiver
-
-FAILED = 74
-"""EX_IOERR of sysexits.h."""
 
 
 def leap_table(at: str | None, step_s: int) -> LeapTable:
@@ -54,8 +56,36 @@ def options() -> argparse.ArgumentParser:
     return parser
 
 
-def main(words: list[str] | None = None) -> int:
-    """Run; exit code 0, 2 for a bad command line, 74 when the devices cannot be made."""
+def main(words: list[str]) -> int:
+    """Run; exit code 0, 2 for a bad command line, 74 when the devices cannot be made. Of ``world``: ``world.run_scenario_file``."""
+    try:
+        return _world(words[1:]) if words[:1] == ["world"] else _device(words)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return GOOD
+    except OSError as failure:
+        print(f"refclock_sim: {failure}", file=sys.stderr)
+        return IO_ERROR
+
+
+def _world(words: list[str]) -> int:
+    """A scenario, a line for each seed."""
+    from refclock_sim.worlds.world import run_scenario_file  # noqa: PLC0415 (a device needs no engine)
+
+    parser = argparse.ArgumentParser(prog="python -m refclock_sim world", description="Run a scenario in simulated time.")
+    parser.add_argument("scenario", type=Path, help="a scenario file (TOML)")
+    parser.add_argument("--seeds", metavar="N", type=int, default=1, help="with N different random seeds (default 1)")
+    args = parser.parse_args(words)
+    code = run_scenario_file(args.scenario, range(1, args.seeds + 1), sys.stdout)
+    sys.stdout.flush()
+    return code
+
+
+def _device(words: list[str]) -> int:
+    """A receiver and its pulse, until a signal; or what a program needs to see them."""
+    die_with_parent()
     parser = options()
     args = parser.parse_args(words)
     try:
@@ -64,34 +94,34 @@ def main(words: list[str] | None = None) -> int:
         parser.error(f"--leap-at: {error}")
     if args.baud is not None and args.baud < 0:
         parser.error("--baud: must not be negative")
-    try:
-        if args.environment:
-            print("\n".join(f"{name}={value}" for name, value in preload_environment(args.directory).items()))
-            return 0
-        model = MODELS[args.receiver]
-        sawtooth = pulse.Sawtooth(args.seed) if model.ubx and not args.no_pulse else None
-        late = None if args.no_pulse else pulse.PRESETS[args.pulse](args.seed)
-        settings = DeviceSettings(args.directory, round(args.offset_s * NS), pulse=late, strict_baud=args.strict_baud)
-        truth = tai_minus_real_ns(settings.offset_ns, table)
-        gnss = Gnss(
-            args.seed,
-            _now_tai_s(truth) + 1,
-            table,
-            fix_s=args.cold,
-            leap_known_s=args.leap_known,
-            firmware_tai_offset_s=args.firmware_tai_offset,
-            rollovers=args.rollovers,
-        )
-        receiver = Receiver(model, gnss, args.seed, args.baud, sawtooth)
-        receiver.bits = args.bits
-        with Device(settings, receiver, sawtooth, truth) as device:
-            shown = "no pulse" if late is None else f"pulse {settings.directory / PULSE} as {PPS_DEVICE}"
-            print(f"SIMULATED receiver ({model.what}, {device.receiver.baud} baud) on {device.pty.link}; {shown}", flush=True)
-            device.run()
-    except OSError as failure:
-        print(f"refclock_sim: {failure}", file=sys.stderr)
-        return FAILED
-    return 0
+    if args.environment:
+        try:
+            variables = preload_environment(args.directory)
+        except ValueError as error:
+            parser.error(f"--directory: {error}")
+        print("\n".join(f"{name}={value}" for name, value in variables.items()))
+        return GOOD
+    model = MODELS[args.receiver]
+    sawtooth = pulse.Sawtooth(args.seed) if model.ubx and not args.no_pulse else None
+    late = None if args.no_pulse else pulse.PRESETS[args.pulse](args.seed)
+    settings = DeviceSettings(args.directory, round(args.offset_s * NS), pulse=late, strict_baud=args.strict_baud)
+    truth = tai_minus_real_ns(settings.offset_ns, table)
+    gnss = Gnss(
+        args.seed,
+        _now_tai_s(truth) + 1,
+        table,
+        fix_s=args.cold,
+        leap_known_s=args.leap_known,
+        firmware_tai_offset_s=args.firmware_tai_offset,
+        rollovers=args.rollovers,
+    )
+    receiver = Receiver(model, gnss, args.seed, args.baud, sawtooth)
+    receiver.bits = args.bits
+    with Device(settings, receiver, sawtooth, truth) as device:
+        shown = "no pulse" if late is None else f"pulse {settings.directory / PULSE} as {PPS_DEVICE}"
+        print(f"SIMULATED receiver ({model.what}, {device.receiver.baud} baud) on {device.pty.link}; {shown}", flush=True)
+        device.run()
+    return GOOD
 
 
 def _now_tai_s(truth_ns: int) -> int:
@@ -99,4 +129,4 @@ def _now_tai_s(truth_ns: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -11,18 +11,26 @@ The answer is an allowance, ``pps_bias_us``: it goes into the promised bound, an
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from ppsd.config.edit import rewrite, written
+from ppsd.cli.config import apply, file_of
+from ppsd.cli.daemon import clock_snapshot, run_directory
+from ppsd.config.edit import with_bias
+from ppsd.config.file import load
 from ppsd.config.tables import Config
 from ppsd.config.toml_text import locate
+from ppsd.process.control import ask
+from ppsd.process.exit_codes import FAILED, GOOD, USAGE, Refused
 from refclock.config import Pulse
 from refclock.devices.modem_lines import OutputLine, open_pulse
 from refclock.kernel.clocks import LocalClock
@@ -42,6 +50,27 @@ CHANCE: Final = 4.0
 POLL_S: Final = 0.5
 
 Snapshot = Mapping[str, Any]
+
+
+def run(args: argparse.Namespace) -> int:
+    """``calibrate pps``, against another source or by an echo."""
+    config = load(args.config)
+    pulses = {s.name: s.pps for s in config.sources if isinstance(s, Pulse) and s.pps.startswith("/") and args.source in ("", s.name)}
+    if args.echo and len(pulses) != 1:
+        known = ", ".join(pulses) or "none"
+        why = f"whose pulse is it? --source NAME; the configuration names one for: {known}"
+        raise Refused(USAGE, f"refclock calibrate pps: {why}")
+    directory = run_directory(args.run_dir)
+    if not args.echo:
+        clock_snapshot(directory)  # refused at once where there is no daemon
+
+    def measure() -> Bias:
+        if args.echo:
+            ((name, pulse),) = pulses.items()
+            return echo(name, pulse, args.echo, args.count)
+        return versus(lambda: ask(directory / "clock.sock", "snapshot"), time.sleep, args.source, args.against, args.seconds)
+
+    return calibrate(measure, config, file_of(config, args.config) if args.apply else None, args.json, sys.stdout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +114,9 @@ def judged(source: str, how: str, late_ns: list[float], lost: int, known_us: flo
 # ---- against another source ---------------------------------------------------------------------------------------------------------
 
 
-def versus(ask: Callable[[], Snapshot], pause: Callable[[float], None], wanted: str, against: str, seconds: float) -> Bias:
+def versus(look: Callable[[], Snapshot], pause: Callable[[float], None], wanted: str, against: str, seconds: float) -> Bias:
     """Compare two sources of the running daemon for ``seconds``. ``wanted``, ``against``: names, "" for the only one that can be meant."""
-    first = {s["name"]: s for s in ask()["sources"]}
+    first = {s["name"]: s for s in look()["sources"]}
     wanted = _chosen(wanted, [n for n, s in first.items() if s["pulse"] is not None], first, "--source", "a source with a pulse")
     against = _chosen(against, [n for n in first if n != wanted], first, "--against", "another source to compare it with")
     if against == wanted:
@@ -97,7 +126,7 @@ def versus(ask: Callable[[], Snapshot], pause: Callable[[float], None], wanted: 
     bound_ns: float | None = None
     for _ in range(max(1, round(seconds / POLL_S))):
         pause(POLL_S)
-        now = {s["name"]: s for s in ask()["sources"]}
+        now = {s["name"]: s for s in look()["sources"]}
         for name, seen in offsets.items():
             status = now.get(name)
             if status is not None and status["samples"] != counted[name] and status["offset_ns"] is not None:
@@ -106,7 +135,7 @@ def versus(ask: Callable[[], Snapshot], pause: Callable[[float], None], wanted: 
         bound_ns = now[against]["bound_ns"] if against in now else None
     for name, seen in offsets.items():
         if len(seen) < ENOUGH:
-            why = next((s["why"] for s in ask()["sources"] if s["name"] == name), "it is gone")
+            why = next((s["why"] for s in look()["sources"] if s["name"] == name), "it is gone")
             raise CannotTell(
                 f"{name} gave {len(seen)} samples in {seconds:.0f} s, {ENOUGH} are needed: {why or 'measure longer, --seconds'}"
             )
@@ -181,24 +210,25 @@ def report(bias: Bias, as_json: bool, useful: bool, out: TextIO) -> None:
 
 
 def calibrate(measure: Callable[[], Bias], config: Config, apply_to: Path | None, as_json: bool, out: TextIO) -> int:
-    """Measure, tell, and write if asked to; 0, 1 when nothing can be told."""
+    """Measure, tell, and write if asked to; FAILED when nothing can be told."""
     try:
         bias = measure()
     except CannotTell as why:
         print(f"refclock calibrate pps: {why}", file=sys.stderr)
-        return 1
+        return FAILED
     allowed = next((s.pps_bias_us for s in config.sources if s.name == bias.source and isinstance(s, Pulse)), None)
     useful = bias.known_us <= max(abs(bias.late_us), allowed or 0.0)
     report(bias, as_json, useful, out)
     if not useful:
         what = f"that is worth little: what it was measured by is good to ±{bias.known_us:.3g} µs only; use a better source, or an echo"
         print(f"refclock calibrate pps: {what}", file=sys.stderr)
-        return 1
+        return FAILED
     if apply_to is None:
-        return 0
+        return GOOD
     index = next((i for i, s in enumerate(config.sources) if s.name == bias.source), None)
     text = apply_to.read_text(encoding="utf-8") if apply_to.exists() else ""
     if index is None or ("source", index) not in locate(text):
         print(f"refclock calibrate pps: {apply_to} has no [[source]] {bias.source}; nothing was written", file=sys.stderr)
-        return 1
-    return rewrite(apply_to, text, written(text, index, bias.pps_bias_us), "calibrate pps", sys.stderr if as_json else out)
+        return FAILED
+    change = partial(with_bias, index=index, value=bias.pps_bias_us)
+    return apply(apply_to, change, "calibrate pps", sys.stderr if as_json else out)

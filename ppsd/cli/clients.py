@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ppsd.config.access import address_number
+from ppsd.cli.arguments import MOST
+from ppsd.cli.daemon import may_not_ask, run_directory
+from ppsd.config.access import Decision, address_number
+from ppsd.config.file import load
 from ppsd.config.tables import Config
 from ppsd.process.control import ask
+from ppsd.process.exit_codes import FAILED, GOOD, NO_DAEMON, USAGE, Refused
 
 WORDS = {
     "allow": "is answered",
@@ -16,9 +22,31 @@ WORDS = {
     "deny": "is denied",
     "ignore": "is ignored: no answer at all",
 }
-MOST = 1000
-"""What -n takes at most."""
 HEADER = f"{'Address':<39} {'Packets':>9} {'Drops':>7} {'Every':>8} {'Last':>8} {'Known':>8}  V Mode"
+
+
+def run(args: argparse.Namespace) -> int:
+    """The two commands."""
+    if args.command == "clients":
+        return _print_clients(run_directory(args.run_dir), args.count, args.json)
+    if (args.action == "test") != (args.address is not None):
+        raise Refused(USAGE, "refclock access: test needs an address, list takes none")
+    config = load(args.config)
+    if args.action == "list":
+        return list_access(config, args.json)
+    return test_access(config, run_directory(args.run_dir), args.address, args.json)
+
+
+def _print_clients(directory: Path, most: int, as_json: bool) -> int:
+    path = directory / "serve.sock"
+    try:
+        answer = ask(path, f"clients {most}")
+    except PermissionError:
+        raise may_not_ask(path) from None
+    except OSError as error:
+        raise Refused(NO_DAEMON, f"refclock: no server in {directory} ({error.strerror or error}); start one: refclock run") from None
+    print(json.dumps(answer) if as_json else table(answer))
+    return GOOD
 
 
 def _span(seconds: float | None) -> str:
@@ -46,33 +74,28 @@ def table(answer: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def print_clients(directory: Path, most: int, as_json: bool) -> int:
-    """Ask the serve process; 0. OSError: it does not answer."""
-    answer = ask(directory / "serve.sock", f"clients {most}")
-    print(json.dumps(answer) if as_json else table(answer))
-    return 0
-
-
-def verdict(address: str, answer: dict[str, Any]) -> str:
+def verdict(address: str, decision: Decision) -> str:
     """What happens to an address, and by which rule, in one sentence."""
-    why = f" by {answer['prefix']} in {answer['source']}" if answer["prefix"] else ": no rule matches; access.allow would let it in"
-    return f"{address} {WORDS[answer['action']]}{why}"
+    why = f" by {decision.prefix} in {decision.source}" if decision.prefix else ": no rule matches; access.allow would let it in"
+    return f"{address} {WORDS[decision.action]}{why}"
 
 
 def test_access(config: Config, directory: Path, address: str, as_json: bool) -> int:
-    """Which rule decides for an address: of the running server, else of the configuration. 0: it may ask, 1: it may not, 64: no address."""
+    """Which rule decides for an address: of the running server, else of the configuration. GOOD: it may ask, FAILED: it may not."""
     if address_number(address) is None:
         print(f"{address} is not an IPv4 or IPv6 address; names are not looked up")
-        return 64
+        return USAGE
     try:
-        answer = ask(directory / "serve.sock", f"access {address}")
+        decision = Decision(**ask(directory / "serve.sock", f"access {address}"))
         whose = "the running server"
     except OSError:
-        action, rule = config.access.rules().explain(address)
-        answer = {"action": action, "prefix": rule.prefix if rule else "", "source": rule.source if rule else ""}
+        decision = config.access.rules().decide(address)
         whose = f"{config.file or 'the defaults'} (no server is running)"
-    print(json.dumps({"address": address, "whose": whose} | answer) if as_json else f"{verdict(address, answer)} - {whose}")
-    return 0 if answer["action"] in ("allow", "authenticated") else 1
+    if as_json:
+        print(json.dumps({"address": address, "whose": whose} | asdict(decision)))
+    else:
+        print(f"{verdict(address, decision)} - {whose}")
+    return GOOD if decision.action in ("allow", "authenticated") else FAILED
 
 
 def list_access(config: Config, as_json: bool) -> int:
@@ -84,4 +107,4 @@ def list_access(config: Config, as_json: bool) -> int:
         for rule in rules:
             print(f"{rule.prefix:<43} {rule.action}")
         print(f"{'everything else':<43} deny{' (told so now and then)' if config.access.denied == 'kod' else ' (silently)'}")
-    return 0
+    return GOOD

@@ -1,11 +1,12 @@
-"""The commands that look at the hardware themselves: ``refclock detect, nmea, pps, sats``.
+"""``refclock detect``: which receivers and pulses there are, and who holds what.
 
-They open devices that nobody else holds, for as long as they look, and change nothing; only ``detect --apply`` writes, into the
-configuration, keeping what was there.
+Devices that nobody else holds are opened for as long as it looks, and nothing is changed; only ``--apply`` writes, into the configuration,
+keeping what was there.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import select
@@ -16,8 +17,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TextIO
 
-from ppsd.config.edit import rewrite
+from ppsd.cli.config import apply, file_of
+from ppsd.config.file import load
 from ppsd.config.tables import Config
+from ppsd.process.exit_codes import FAILED, GOOD
 from refclock.config import AUTO
 from refclock.devices.ports import Port, Pulse, control_line, pair, pulses, serial_ports
 from refclock.devices.receiver_line import TICK_NS
@@ -26,6 +29,12 @@ from refclock.kernel.clocks import LocalClock
 from refclock.kernel.host import Host
 from refclock.sample import NS
 from refclock.timescales import DAY_S
+
+
+def run(args: argparse.Namespace) -> int:
+    """Look, and with ``--apply`` write."""
+    config = load(args.config)
+    return detect(config, args.wait, args.json, file_of(config, args.config) if args.apply else None, sys.stdout)
 
 
 def not_before_s(config: Config) -> int:
@@ -93,7 +102,7 @@ def described(f: Found) -> str:
 
 
 def detect(config: Config, patience_s: float, as_json: bool, apply_to: Path | None, out: TextIO, *, host: Host | None = None) -> int:
-    """Look for receivers and pulses; 0 when a receiver was found, 1 when none. ``apply_to``: add them to that configuration."""
+    """Look for receivers and pulses; GOOD when a receiver was found, else FAILED. ``apply_to``: add them to that configuration."""
     host = host or Host()
     some = pulses(host)
     progress = sys.stderr if sys.stderr.isatty() and not as_json else None
@@ -112,16 +121,10 @@ def detect(config: Config, patience_s: float, as_json: bool, apply_to: Path | No
         if good:
             print(f"\n{good}", file=out)
     if apply_to is not None and good:
-        return _apply(apply_to, good, out)
+        return apply(apply_to, lambda text: f"{text.rstrip()}\n\n# found by refclock detect\n{good}".lstrip(), "detect", out)
     if good and not as_json:
         print("refclock detect --apply writes that into the configuration", file=out)
-    return 0 if good else 1
-
-
-def _apply(path: Path, good: str, out: TextIO) -> int:
-    """Add the tables to the configuration."""
-    before = path.read_text(encoding="utf-8") if path.exists() else ""
-    return rewrite(path, before, f"{before.rstrip()}\n\n# found by refclock detect\n{good}".lstrip(), "detect", out)
+    return GOOD if good else FAILED
 
 
 RULE_FILE: Final = "/etc/udev/rules.d/77-refclock.rules"

@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Any
+import argparse
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, Final
 
-from ppsd.faces.text import Snapshot
-
-# ---- feeds ------------------------------------------------------------------------------------------------------------------------
+from ppsd.cli.daemon import clock_snapshot, run_directory
+from ppsd.config.file import load
+from ppsd.process.control import alive
+from ppsd.process.exit_codes import FAILED, GOOD
 
 CHRONY_SOCKET = "/run/chrony/refclock.sock"
 """In the directory that chronyd owns on Debian and Fedora."""
 SHM_UNIT = 2
 """Units 0 and 1 are for root only (ntpd's driver 28)."""
+WAIT_S: Final = 1.5
+"""Between two looks at a feed's counter: samples go out once a second."""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the lines; with a running daemon, say whether its samples are taken."""
+    config = load(args.config)
+    print("\n".join(feed_lines(args.program, config.feeds)), flush=True)
+    if not config.feeds:
+        return GOOD
+    directory = run_directory(args.run_dir)
+    if not alive(directory / "clock.sock"):
+        print(f"# no daemon in {directory}: whether samples are taken was not checked", file=sys.stderr)
+        return GOOD
+    before = clock_snapshot(directory)
+    time.sleep(WAIT_S)
+    after = clock_snapshot(directory)
+    code = GOOD
+    for good, text in feed_problems(before.get("feeds", []), after.get("feeds", [])):
+        print(f"# {text}", file=sys.stderr)
+        code = code if good else FAILED
+    return code
 
 
 def _feed_line(program: str, kind: str, target: str | int) -> str:
@@ -39,7 +66,7 @@ def feed_lines(program: str, feeds: tuple[Any, ...]) -> list[str]:
     return [line, "# and in refclock.toml:", *("# " + text for text in ours.split("\n"))]
 
 
-def feed_problems(before: list[Snapshot], after: list[Snapshot]) -> list[tuple[bool, str]]:
+def feed_problems(before: list[Mapping[str, Any]], after: list[Mapping[str, Any]]) -> list[tuple[bool, str]]:
     """(whether it is well, a sentence) for each feed, from two looks at a daemon."""
     sent = {f["name"]: f["sent"] for f in before}
     told = []

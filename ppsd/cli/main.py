@@ -1,391 +1,231 @@
-"""The ``refclock`` command: what each subcommand calls, and exit codes; all else is imported by the subcommand that needs it.
+"""The ``refclock`` command: the table of its subcommands, and how one is carried out.
 
-Exit codes follow sysexits.h so that systemd can tell what is worth a restart: 0 good, 1 degraded, 2 not serving, 3 no daemon,
-64 usage, 74 input/output, 77 permission, 78 configuration.
+``COMMANDS`` is the whole command line, and the parser is made from it. The module of a command is imported when that command runs, so
+``--help`` and ``status`` do not pay for what they do not use. A command's ``run`` returns its exit code. What ends it early comes here as
+an exception: Refused, ConfigError or OSError.
 """
-# ruff: noqa: PLC0415 (imports stand where they are needed: --help and status must not pay for what they do not use)
 
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import sys
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from ppsd import version
-from ppsd.cli.arguments import build_parser
-from ppsd.process.exit_codes import IO_ERROR, NO_DAEMON, NO_PERMISSION, USAGE, complain, io_failure
-
-if TYPE_CHECKING:
-    from ppsd.config.tables import Config
-VERDICT_CODES = {"LOCKED": 0, "HOLDOVER": 1}
-"""What ``status`` exits with; every other verdict: 2."""
-FEED_WAIT_S = 1.5
-"""Between two looks at a feed's counter: samples go out once a second."""
-
-
-def _find_run_dir(given: Path | None) -> Path:
-    """--run-dir, else $REFCLOCK_RUN_DIR, else the simulation's when it is alive and the system's is not, else the system's."""
-    if given is not None:
-        return given
-    named = os.environ.get("REFCLOCK_RUN_DIR", "")
-    if named:
-        return Path(named)
-    from ppsd.cli.run import sim_directory
-    from ppsd.process.control import alive
-
-    system, sim = Path(_system_run_dir()), sim_directory()
-    if not alive(sim / "clock.sock"):
-        return system
-    if alive(system / "clock.sock"):
-        print(f"refclock: two daemons are alive; this is {system}, the other: --run-dir {sim}", file=sys.stderr)
-        return system
-    return sim
-
-
-def _system_run_dir() -> str:
-    """The run directory of the default configuration; a broken file falls back to the default."""
-    from ppsd.config.file import load
-    from ppsd.config.tables import Config
-    from refclock.schema import ConfigError
-
-    try:
-        return load(None).run.directory
-    except ConfigError:
-        return Config().run.directory
-
-
-def _snapshot(directory: Path) -> dict[str, Any] | int:
-    """The clock process's snapshot, or the exit code after saying why there is none."""
-    from ppsd.process.control import ask
-
-    try:
-        return ask(directory / "clock.sock", "snapshot")
-    except PermissionError:
-        print(f"refclock: {directory}/clock.sock: not allowed; try as the daemon's user or root", file=sys.stderr)
-        return NO_PERMISSION
-    except (FileNotFoundError, ConnectionRefusedError):
-        print(f"refclock: no daemon in {directory} (start one: refclock run, or without a receiver: refclock run --sim)", file=sys.stderr)
-    except OSError as error:
-        print(f"refclock: {directory}/clock.sock: {error.strerror or error}", file=sys.stderr)
-    return NO_DAEMON
-
-
-# ---- commands ---------------------------------------------------------------------------------------------------------------------
-
-
-def _run(args: argparse.Namespace) -> int:
-    from ppsd.cli.run import Run, run_foreground
-    from ppsd.config.tables import parse_endpoint
-    from refclock.schema import ConfigError
-
-    if args.ntp is not None and parse_endpoint(args.ntp) is None:
-        print(f"refclock run: --ntp {args.ntp}: must be an address and port like 127.0.0.1:11123 or [::1]:11123", file=sys.stderr)
-        return USAGE
-    run = Run(args.config, args.sim, args.ntp, args.run_dir)
-    try:
-        run.prepare()
-        return run_foreground(run, args.duration, sys.stdout)
-    except ConfigError as error:
-        return complain(error)
-    except OSError as error:
-        code = io_failure(error)
-        if code == NO_PERMISSION and not args.sim:
-            print("refclock: be root or the daemon's user, give a --run-dir of your own, or try: refclock run --sim", file=sys.stderr)
-        return code
-
-
-def _status(args: argparse.Namespace) -> int:
-    from ppsd.faces import text as reports
-    from ppsd.process.control import ask
-
-    directory = _find_run_dir(args.run_dir)
-    clock = _snapshot(directory)
-    if isinstance(clock, int):
-        return clock
-    server: dict[str, Any] | str
-    code = VERDICT_CODES.get(clock["verdict"], 2)
-    try:
-        server = ask(directory / "serve.sock", "snapshot")
-    except FileNotFoundError:
-        server = "not running"
-    except OSError as error:
-        server, code = f"not answering ({error.strerror or error})", 2
-    print(reports.status_json(clock, server) if args.json else reports.status(clock, server))
-    return code
-
-
-def _table(args: argparse.Namespace) -> int:
-    """sources and tracking."""
-    import json
-
-    from ppsd.faces import text as reports
-
-    clock = _snapshot(_find_run_dir(args.run_dir))
-    if isinstance(clock, int):
-        return clock
-    if args.command == "sources":
-        print(json.dumps(clock["sources"]) if args.json else reports.sources(clock))
-    else:
-        print(json.dumps({k: v for k, v in clock.items() if k != "sources"}) if args.json else reports.tracking(clock))
-    return 0
-
-
-def _clients(args: argparse.Namespace) -> int:
-    from ppsd.cli.clients import print_clients
-
-    directory = _find_run_dir(args.run_dir)
-    try:
-        return print_clients(directory, args.count, args.json)
-    except PermissionError:
-        print(f"refclock: {directory}/serve.sock: not allowed; try as the daemon's user or root", file=sys.stderr)
-        return NO_PERMISSION
-    except OSError as error:
-        print(f"refclock: no server in {directory} ({error.strerror or error}); start one: refclock run", file=sys.stderr)
-        return NO_DAEMON
-
-
-def _access(args: argparse.Namespace) -> int:
-    from ppsd.cli.clients import list_access, test_access
-    from ppsd.config.file import load
-    from refclock.schema import ConfigError
-
-    if (args.action == "test") != (args.address is not None):
-        print("refclock access: test needs an address, list takes none", file=sys.stderr)
-        return USAGE
-    try:
-        config = load(args.config)
-    except ConfigError as error:
-        return complain(error)
-    if args.action == "list":
-        return list_access(config, args.json)
-    return test_access(config, _find_run_dir(args.run_dir), args.address, args.json)
-
-
-def _detect(args: argparse.Namespace) -> int:
-    from ppsd.cli.detect import detect
-    from ppsd.config.file import DEFAULT_FILE, load
-    from refclock.schema import ConfigError
-
-    try:
-        config = load(args.config)
-    except ConfigError as error:
-        return complain(error)
-    file = args.config or Path(config.file or DEFAULT_FILE)
-    return detect(config, args.wait, args.json, file if args.apply else None, sys.stdout)
-
-
-def _nmea(args: argparse.Namespace) -> int:
-    from ppsd.cli.watch import watch_line
-    from ppsd.config.file import load
-    from refclock.schema import ConfigError
-
-    try:
-        return watch_line(args.device, args.baud, load(args.config), args.duration, sys.stdout)
-    except ConfigError as error:
-        return complain(error)
-    except OSError as error:
-        return io_failure(error)
-
-
-def _receiver(args: argparse.Namespace) -> int:
-    from ppsd.cli.receiver import receiver_command
-    from ppsd.config.file import load
-    from refclock.schema import ConfigError
-
-    try:
-        return receiver_command(args.action, args.device, load(args.config), save=args.save, as_json=args.json, out=sys.stdout)
-    except ConfigError as error:
-        return complain(error)
-    except OSError as error:
-        return io_failure(error)
-
-
-def _pps(args: argparse.Namespace) -> int:
-    from ppsd.cli.watch import watch_pulses
-
-    try:
-        return watch_pulses(args.device, args.test, sys.stdout)
-    except OSError as error:
-        print(f"refclock: {error.strerror}", file=sys.stderr)
-        return NO_PERMISSION if isinstance(error, PermissionError) else IO_ERROR
-
-
-def _calibrate(args: argparse.Namespace) -> int:
-    import time
-
-    from ppsd.cli.calibrate import Bias, calibrate, echo, versus
-    from ppsd.config.file import DEFAULT_FILE, load
-    from ppsd.process.control import ask
-    from refclock.config import Pulse
-    from refclock.schema import ConfigError
-
-    try:
-        config = load(args.config)
-    except ConfigError as error:
-        return complain(error)
-    pulses = {s.name: s.pps for s in config.sources if isinstance(s, Pulse) and s.pps.startswith("/") and args.source in ("", s.name)}
-    if args.echo and len(pulses) != 1:
-        known = ", ".join(pulses) or "none"
-        print(f"refclock calibrate pps: whose pulse is it? --source NAME; the configuration names one for: {known}", file=sys.stderr)
-        return USAGE
-    directory = _find_run_dir(args.run_dir)
-    if not args.echo and isinstance(code := _snapshot(directory), int):
-        return code
-
-    def measure() -> Bias:
-        if args.echo:
-            ((name, pulse),) = pulses.items()
-            return echo(name, pulse, args.echo, args.count)
-        return versus(lambda: ask(directory / "clock.sock", "snapshot"), time.sleep, args.source, args.against, args.seconds)
-
-    file = args.config or Path(config.file or DEFAULT_FILE)
-    return calibrate(measure, config, file if args.apply else None, args.json, sys.stdout)
-
-
-def _sats(args: argparse.Namespace) -> int:
-    from ppsd.cli.watch import print_satellites
-
-    clock = _snapshot(_find_run_dir(args.run_dir))
-    return clock if isinstance(clock, int) else print_satellites(clock, args.json, sys.stdout)
-
-
-def _doctor(args: argparse.Namespace) -> int:
-    from ppsd.cli.doctor.doctor import doctor
-    from ppsd.cli.doctor.finding import Patient
-    from ppsd.config.file import load
-    from ppsd.process.control import ask
-    from refclock.kernel.host import Host
-    from refclock.schema import ConfigError
-
-    try:
-        config = load(args.config)
-    except ConfigError as error:
-        return complain(error)
-    try:
-        clock = ask(_find_run_dir(args.run_dir) / "clock.sock", "snapshot")
-    except OSError:
-        clock = None
-    return doctor(Patient(Host(), config, clock, servers=args.against), args.json, args.fix, sys.stdout)
-
-
-def _query(args: argparse.Namespace) -> int:
-    from ppsd.cli.query import query
-
-    host, separator, port = args.server.rpartition(":")
-    if not separator or (":" in host and not args.server.startswith("[")) or args.server.endswith("]"):
-        host, port = args.server, "123"
-    if not (port.isascii() and port.isdigit() and 1 <= int(port[:6]) <= 65535):
-        print(f"refclock query: {args.server}: the port must be 1 to 65535", file=sys.stderr)
-        return USAGE
-    return query(host.removeprefix("[").removesuffix("]"), int(port), args.count, args.json)
-
-
-def _feed(args: argparse.Namespace) -> int:
-    from ppsd.cli.feed import feed_lines, feed_problems
-    from ppsd.config.file import load
-    from refclock.schema import ConfigError
-
-    try:
-        config = load(args.config)
-    except ConfigError as error:
-        return complain(error)
-    print("\n".join(feed_lines(args.program, config.feeds)), flush=True)
-    if not config.feeds:
-        return 0
-    return _check_feeds(args.run_dir, feed_problems)
-
-
-def _check_feeds(given: Path | None, problems: Any) -> int:
-    """With a running daemon: two looks at its counters."""
-    import time
-
-    from ppsd.process.control import alive
-
-    directory = _find_run_dir(given)
-    if not alive(directory / "clock.sock"):
-        print(f"# no daemon in {directory}: whether samples are taken was not checked", file=sys.stderr)
-        return 0
-    before = _snapshot(directory)
-    time.sleep(FEED_WAIT_S)
-    after = _snapshot(directory)
-    if isinstance(before, int) or isinstance(after, int):
-        return NO_DAEMON
-    code = 0
-    for good, text in problems(before.get("feeds", []), after.get("feeds", [])):
-        print(f"# {text}", file=sys.stderr)
-        code = code if good else 1
-    return code
-
-
-def _replay(args: argparse.Namespace) -> int:
-    from datetime import date
-
-    from ppsd.cli.replay import replay
-
-    try:
-        not_before = date.fromisoformat(args.not_before) if args.not_before else None
-    except ValueError:
-        print(f"refclock replay: --not-before {args.not_before}: must be a date like 2026-11-21", file=sys.stderr)
-        return USAGE
-    return replay(args.file, not_before, args.json, sys.stdout)
-
-
-def _config(args: argparse.Namespace) -> int:
-    from ppsd.config.file import as_toml, load
-    from ppsd.config.keys import read_keys
-    from refclock.schema import ConfigError
-
-    try:
-        config: Config = load(args.config)
-        read_keys(config)
-    except ConfigError as error:
-        return complain(error)
-    if args.action == "show":
-        print(as_toml(config), end="")
-    else:
-        print(f"{config.file or 'no file, the defaults'}: good; {len(config.sources)} sources, {len(config.feeds)} feeds")
-    return 0
-
-
-def _sim(args: argparse.Namespace) -> int:
-    from refclock_sim.worlds.world import run_scenario_file
-
-    try:
-        return run_scenario_file(args.scenario, range(1, args.seeds + 1), sys.stdout)
-    except OSError as error:
-        return io_failure(error)
-
-
-def _version(_: argparse.Namespace) -> int:
-    print(f"refclock {version()}")
-    return 0
-
+from ppsd.cli.arguments import CONFIG, JSON, RUN_DIR, Command, build_parser, count, option, seconds
+from ppsd.process.exit_codes import GOOD, INTERRUPTED, Refused, complain, io_failure
 
 COMMANDS = {
-    "run": _run, "status": _status, "sources": _table, "tracking": _table, "clients": _clients, "access": _access, "doctor": _doctor,
-    "detect": _detect, "nmea": _nmea, "receiver": _receiver, "pps": _pps, "calibrate": _calibrate, "sats": _sats,
-    "query": _query, "feed": _feed,
-    "replay": _replay, "config": _config, "sim": _sim, "version": _version,
-}  # fmt: skip
+    command.name: command
+    for command in (
+        Command(
+            "run",
+            "run",
+            "run everything in the foreground",
+            "run --sim",
+            (
+                CONFIG,
+                option("--sim", action="store_true", help="with a simulated receiver: no hardware, no root, clock untouched"),
+                option("--ntp", metavar="HOST:PORT", help="serve NTP there instead (simulation: 127.0.0.1:11123)"),
+                option("--run-dir", metavar="DIR", type=Path, help="keep sockets and records there"),
+                option("--duration", metavar="SECONDS", type=seconds, help="end after that time"),
+            ),
+        ),
+        Command(
+            "status",
+            "show",
+            "say how we are: 0 locked, 1 holdover, 2 not serving, 3 no daemon",
+            "status --json | jq .bound_ns",
+            (JSON, RUN_DIR),
+        ),
+        Command("sources", "show", "list the sources as chronyc does", "sources", (JSON, RUN_DIR)),
+        Command("tracking", "show", "show the clock's state as chronyc does", "tracking", (JSON, RUN_DIR)),
+        Command(
+            "clients",
+            "clients",
+            "list who asks for the time, the latest first",
+            "clients -n 20",
+            (option("-n", dest="count", metavar="N", type=count, default=50, help="at most N (default 50)"), JSON, RUN_DIR),
+        ),
+        Command(
+            "access",
+            "clients",
+            "tell which rule decides about an address: 0 may ask, 1 may not",
+            "access test 192.168.1.7",
+            (
+                option("action", choices=("test", "list"), help="test: one address; list: every rule, in the order they decide"),
+                option("address", metavar="ADDRESS", nargs="?", help="IPv4 or IPv6"),
+                JSON,
+                CONFIG,
+                RUN_DIR,
+            ),
+        ),
+        Command(
+            "doctor",
+            "doctor.doctor",
+            "examine this machine as a time server: 0 well, 1 look at it, 2 wrong",
+            "doctor --against pool.ntp.org",
+            (
+                option("--fix", metavar="CHECK", help="carry out that check's safe remedy"),
+                option("--against", metavar="HOST", action="append", default=[], help="compare with that NTP server (may be repeated)"),
+                JSON,
+                CONFIG,
+                RUN_DIR,
+            ),
+        ),
+        Command(
+            "query",
+            "query",
+            "ask an NTP server what time it is",
+            "query 127.0.0.1:11123 -n 4",
+            (
+                option("server", metavar="HOST[:PORT]", help="name or address; IPv6 with a port: [ADDRESS]:PORT"),
+                option("-n", dest="count", metavar="N", type=count, default=1, help="ask N times (default 1)"),
+                JSON,
+            ),
+        ),
+        Command(
+            "feed",
+            "feed",
+            "print the lines by which chronyd or ntpd takes our samples, and check that it does",
+            "feed ntpd",
+            (
+                option("program", nargs="?", choices=("chrony", "ntpd", "ntpsec"), default="chrony", help="whose lines (default chrony)"),
+                CONFIG,
+                RUN_DIR,
+            ),
+        ),
+        Command(
+            "detect",
+            "detect",
+            "look for receivers and pulses: what speaks where, at which speed",
+            "detect --apply",
+            (
+                option("--apply", action="store_true", help="add what was found to the configuration"),
+                option("--wait", metavar="SECONDS", type=seconds, default=13.0, help="listen that long at most (default 13)"),
+                JSON,
+                CONFIG,
+            ),
+        ),
+        Command(
+            "nmea",
+            "watch",
+            "show what a receiver sends, and what becomes of it",
+            "nmea /dev/ttyAMA0",
+            (
+                option("device", metavar="DEVICE", help="serial device that nobody else reads"),
+                option("--baud", type=int, default=0, help="the line's speed (default: find it)"),
+                option("--duration", metavar="SECONDS", type=seconds, help="end after that time"),
+                CONFIG,
+            ),
+        ),
+        Command(
+            "receiver",
+            "receiver",
+            "show a receiver, set it up for timing, or undo that",
+            "receiver configure --save",
+            (
+                option("action", choices=("show", "configure", "reset"), help="the daemon configures by itself; it must not hold the line"),
+                option("device", metavar="DEVICE", nargs="?", help="serial device (default: the first receiver found)"),
+                option("--save", action="store_true", help="keep the set-up beyond a loss of power"),
+                JSON,
+                CONFIG,
+            ),
+        ),
+        Command(
+            "pps",
+            "watch",
+            "show the edges of a pulse device, and what they are worth",
+            "pps /dev/pps0 --test 10",
+            (
+                option("device", metavar="DEVICE", nargs="?", default="/dev/pps0", help="default /dev/pps0"),
+                option("--test", metavar="N", type=count, help="end after N edges with a verdict: exit 0 good, 1 not"),
+            ),
+        ),
+        Command(
+            "calibrate",
+            "calibrate",
+            "measure how late pulses are stamped: 0 measured, 1 not",
+            "calibrate pps --echo /dev/ttyS0:rts",
+            (
+                option("what", choices=("pps",), help="against another source of the running daemon, or by an echo"),
+                option("--source", metavar="NAME", default="", help="whose pulse (default: the only one)"),
+                option(
+                    "--against", metavar="NAME", default="", help="compare with that source of the running daemon (default: the only other)"
+                ),
+                option(
+                    "--echo", metavar="LINE", default="", help="an output wired to the pulse's input: TTY:rts, TTY:dtr, /dev/gpiochipN:PIN"
+                ),
+                option("--seconds", metavar="S", type=seconds, default=60.0, help="compare that long (default 60)"),
+                option("--count", metavar="N", type=count, default=100, help="so many edges of an echo (default 100)"),
+                option("--apply", action="store_true", help="write the figure into the configuration"),
+                JSON,
+                CONFIG,
+                RUN_DIR,
+            ),
+        ),
+        Command("sats", "watch", "show the satellites as a table and as the sky", "sats", (JSON, RUN_DIR)),
+        Command(
+            "replay",
+            "replay",
+            "decode a receiver's recorded output and say what it would have done",
+            "replay session.nmea --json",
+            (
+                option("file", type=Path, help="bytes as the receiver sent them"),
+                option("--not-before", metavar="DATE", help="no true date is before it (YYYY-MM-DD; default: the release's)"),
+                JSON,
+            ),
+        ),
+        Command(
+            "config",
+            "config",
+            "check or show the configuration",
+            "config check --config new.toml",
+            (
+                option("action", choices=("check", "show"), help="check: all errors, exit 78; show: every key with its value"),
+                CONFIG,
+            ),
+        ),
+        Command(
+            "sim",
+            "sim",
+            "run a scenario in simulated time",
+            "sim hw-sim/scenarios/leap-second.toml --seeds 5",
+            (
+                option("scenario", type=Path, help="a scenario file (TOML)"),
+                option("--seeds", metavar="N", type=count, default=1, help="with N different random seeds (default 1)"),
+            ),
+        ),
+        Command("version", "version", "print the version", "version"),
+    )
+}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; its exit code. ``refclock ... | head`` ends quietly."""
     try:
-        args = build_parser().parse_args(argv)
-        code = COMMANDS[args.command](args)
+        code = _carry_out(build_parser(COMMANDS.values()).parse_args(argv))
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        return 130  # as shells report SIGINT
+        return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return GOOD
     except OSError as error:
-        if error.errno == errno.ENOSPC:  # standard output
-            print(f"refclock: {error.strerror}", file=sys.stderr)
-            return IO_ERROR
-        raise
+        return io_failure(error)
+
+
+def _carry_out(args: argparse.Namespace) -> int:
+    from refclock.schema import ConfigError  # noqa: PLC0415 (--help needs no configuration)
+
+    try:
+        run: Callable[[argparse.Namespace], int] = import_module(f"ppsd.cli.{COMMANDS[args.command].module}").run
+        return run(args)
+    except Refused as refusal:
+        print(refusal, file=sys.stderr)
+        return refusal.code
+    except ConfigError as error:
+        return complain(error)

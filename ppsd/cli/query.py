@@ -7,6 +7,7 @@ step of the system clock during the exchange does not enter.
 
 from __future__ import annotations
 
+import argparse
 import json
 import secrets
 import socket
@@ -17,6 +18,8 @@ from typing import TextIO
 
 from ppsd.faces.text import plain_ns
 from ppsd.ntp.packet import Exchange, Header, Reason, judge, parse, refid_text
+from ppsd.process.exit_codes import FAILED, GOOD, USAGE, Refused
+from refclock.errors import explain
 from refclock.sample import Leap
 
 TIMEOUT_S = 1.0
@@ -24,6 +27,16 @@ TIMEOUT_S = 1.0
 PAUSE_S = 0.2
 """Between requests; far below any server's rate limit for a burst of eight (chrony's default leak allows 16)."""
 LEAP_WORDS = {Leap.NORMAL: "normal", Leap.INSERT: "insert second", Leap.DELETE: "delete second", Leap.UNSYNCHRONISED: "unsynchronised"}
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask the server that is named."""
+    host, separator, port = args.server.rpartition(":")
+    if not separator or (":" in host and not args.server.startswith("[")) or args.server.endswith("]"):
+        host, port = args.server, "123"
+    if not (port.isascii() and port.isdigit() and 1 <= int(port[:6]) <= 65535):
+        raise Refused(USAGE, f"refclock query: {args.server}: the port must be 1 to 65535")
+    return query(host.removeprefix("[").removesuffix("]"), int(port), args.count, args.json)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +77,7 @@ def ask_once(address: tuple[object, ...], family: int, timeout_s: float = TIMEOU
     except ConnectionRefusedError:
         return Try(None, "nothing listens there (port unreachable)")
     except OSError as error:
-        return Try(None, error.strerror or str(error))
+        return Try(None, explain(error))
 
 
 def _facts(header: Header) -> dict[str, object]:
@@ -94,14 +107,14 @@ def _line(result: Try) -> str:
 
 
 def query(host: str, port: int, count: int, as_json: bool, out: TextIO | None = None) -> int:
-    """Ask ``count`` times and print; 0 when some reply gave synchronised time, else 1. The best reply is the one with the least delay."""
+    """Ask ``count`` times and print; GOOD when some reply gave synchronised time, else FAILED. The best reply has the least delay."""
     out = out or sys.stdout
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
     except (OSError, UnicodeError) as error:
         why = f"{host} is not a known host: {error}"
         print(json.dumps({"server": host, "port": port, "error": why}) if as_json else why, file=out)
-        return 1
+        return FAILED
     tries: list[Try] = []
     for i in range(count):
         if i:
@@ -127,4 +140,4 @@ def query(host: str, port: int, count: int, as_json: bool, out: TextIO | None = 
             f", true time within ±{plain_ns(best.root_distance_ns)} of that",
             file=out,
         )
-    return 0 if best is not None else 1
+    return GOOD if best is not None else FAILED

@@ -6,13 +6,16 @@ The running daemon does the same by itself (``[[source]] configure``); this is f
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from dataclasses import asdict, replace
 from typing import Final, TextIO
 
 from ppsd.cli.detect import listen, not_before_s
+from ppsd.config.file import load
 from ppsd.config.tables import Config
+from ppsd.process.exit_codes import FAILED, GOOD, IO_ERROR
 from refclock.config import ReceiverSource
 from refclock.devices.ports import Port, serial_ports
 from refclock.devices.receiver_line import ReceiverLine
@@ -33,6 +36,11 @@ PATIENCE_S: Final = 90.0
 """For the whole set-up: some thirty items, an answer each, some of them behind a second's burst at 4800 baud."""
 FACTORY: Final = bytes.fromhex("ffff0000 00000000 ffff0000 17")
 """UBX-CFG-CFG: clear and load everything, in RAM, battery-backed RAM, flash and EEPROM (u-blox 8 protocol specification)."""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show, configure or reset."""
+    return receiver_command(args.action, args.device, load(args.config), save=args.save, as_json=args.json, out=sys.stdout)
 
 
 def _find(device: str | None, config: Config) -> tuple[Port, Identification] | str:
@@ -103,7 +111,7 @@ def receiver_command(action: str, device: str | None, config: Config, *, save: b
     found = _find(device, config)
     if isinstance(found, str):
         print(f"refclock receiver: {found}", file=sys.stderr)
-        return 74
+        return IO_ERROR
     place, identification = found
     receiver = _Receiver(place.path, identification, not_before_s(config))
     try:
@@ -118,11 +126,11 @@ def receiver_command(action: str, device: str | None, config: Config, *, save: b
         receiver.port.close()
     if news is None:
         print(f"{place.path}: it did not answer to all within {PATIENCE_S:.0f} s; refclock receiver show tells how it is now", file=out)
-        return 1
+        return FAILED
     if as_json:
         told = {"what": news.what, "identity": news.identity, "results": {how: ", ".join(names) for how, names in news.by_result().items()}}
         print(json.dumps({"device": place.path, **told}), file=out)
-        return 0 if news.complete else 1
+        return GOOD if news.complete else FAILED
     print(f"{place.path}: {news.identity or receiver.found.protocol}: {news.what}", file=out)
     for result, names in news.by_result().items():
         print(f"  {result.replace('_', ' ')}: {', '.join(names)}", file=out)
@@ -133,7 +141,7 @@ def receiver_command(action: str, device: str | None, config: Config, *, save: b
     if news.results:
         hint = "" if wanted.save else " (--save keeps it for good)"
         print(f"kept {'beyond a loss of power' if kept else f'until the next loss of power{hint}'}", file=out)
-    return 0 if news.complete else 1
+    return GOOD if news.complete else FAILED
 
 
 def _show(receiver: _Receiver, wanted: TimingProfile, as_json: bool, out: TextIO) -> int:
@@ -145,17 +153,17 @@ def _show(receiver: _Receiver, wanted: TimingProfile, as_json: bool, out: TextIO
     otherwise = [f for f in found if f.agrees is False]
     if as_json:
         print(json.dumps({**told, "settings": [asdict(f) for f in found], "as_wanted": not otherwise if found else None}), file=out)
-        return 1 if otherwise else 0
+        return FAILED if otherwise else GOOD
     print("\n".join(f"{name.replace('_', ' '):<16} {value}" for name, value in told.items() if value not in ("", None)), file=out)
     if not found:
-        return 0
+        return GOOD
     print("\n" + "\n".join(_line(f) for f in found), file=out)
     if otherwise:
         how = f"set them with: refclock receiver configure {path}"
         print(f"\nnot as wanted: {len(otherwise)} of {len(found)} settings; {how}", file=out)
     else:
         print("\nall as wanted, as far as it tells", file=out)
-    return 1 if otherwise else 0
+    return FAILED if otherwise else GOOD
 
 
 def _line(f: Setting) -> str:
@@ -179,4 +187,4 @@ def _reset(receiver: _Receiver, as_json: bool, out: TextIO) -> int:
             Result.REFUSED: "refused to be reset; take its power away, battery included",
         }.get(result, "told to be as it came from the factory; it gave no answer, as one that changed its speed does")
     print(json.dumps({"device": path, "result": result.value, "what": told}) if as_json else f"{path}: {told}", file=out)
-    return 1 if result in (Result.REFUSED, Result.LEFT_OUT) else 0
+    return FAILED if result in (Result.REFUSED, Result.LEFT_OUT) else GOOD

@@ -12,6 +12,7 @@ Two kinds of recording are read:
 
 from __future__ import annotations
 
+import argparse
 import base64
 import binascii
 import json
@@ -23,7 +24,9 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TextIO
 
+from ppsd.process.exit_codes import BAD_DATA, GOOD, IO_ERROR, USAGE, Refused
 from refclock import BUILD_DATE
+from refclock.errors import explain
 from refclock.protocols.framing import Frame, FrameKind, Framer
 from refclock.protocols.labels import second_of
 from refclock.protocols.nmea import time_ns
@@ -33,9 +36,6 @@ from refclock.timescales import DAY_S
 from refclock.timing.health import Health
 from refclock.timing.trust import SecondTrust, Verdict
 
-EX_DATAERR = 65
-EX_IOERR = 74
-"""Exit codes of sysexits(3)."""
 PACE_MAX_S = 5
 START = Instant(0, 0)
 _TIMED = {b"RMC": 0, b"ZDA": 0, b"GGA": 0, b"GNS": 0}
@@ -46,8 +46,17 @@ _NAV_TIMED = frozenset(b"\x06\x07\x20\x21")
 Chunk = tuple[bytes, Instant]
 
 
+def run(args: argparse.Namespace) -> int:
+    """Replay one recording."""
+    try:
+        not_before = date.fromisoformat(args.not_before) if args.not_before else None
+    except ValueError:
+        raise Refused(USAGE, f"refclock replay: --not-before {args.not_before}: must be a date like 2026-11-21") from None
+    return replay(args.file, not_before, args.json, sys.stdout)
+
+
 def replay(path: Path, not_before: date | None, as_json: bool, out: TextIO) -> int:
-    """Run the recording and print what a live daemon would have made of it. Returns an exit code of sysexits(3).
+    """Run the recording and print what a live daemon would have made of it. The exit code.
 
     ``not_before``: start of the date window; None takes the release's, or for a recording with arrival times the day before the first of
     them when that is earlier.
@@ -55,26 +64,26 @@ def replay(path: Path, not_before: date | None, as_json: bool, out: TextIO) -> i
     try:
         raw = path.read_bytes()
     except OSError as error:
-        print(f"refclock replay: {path}: {error.strerror or error}", file=sys.stderr)
-        return EX_IOERR
+        print(f"refclock replay: {explain(error, str(path))}", file=sys.stderr)
+        return IO_ERROR
     timed = path.suffix == ".jsonl" or raw.lstrip()[:5] in (b'{"t":', b'{"t" ')
     if timed:
         try:
             chunks = _json_chunks(raw)
         except ValueError as error:
             print(f"refclock replay: {path}: {error}", file=sys.stderr)
-            return EX_DATAERR
+            return BAD_DATA
     else:
         chunks = list(_paced(_without_head(raw)))
     if not_before is None:
         not_before = date.fromisoformat(BUILD_DATE)
         if timed and chunks:
             not_before = min(not_before, datetime.fromtimestamp(chunks[0][1].real_ns / NS, UTC).date() - timedelta(days=1))
-    run = _Run(not_before, timed, as_json, out)
+    recorded = _Run(not_before, timed, as_json, out)
     for data, at in chunks:
-        run.feed(data, at)
-    run.finish(path)
-    return 0
+        recorded.feed(data, at)
+    recorded.finish(path)
+    return GOOD
 
 
 class _Run:

@@ -1,27 +1,32 @@
 """``refclock run``: what the foreground run consists of, worked out before anything starts.
 
 From the configuration file and the command line come the effective configuration, the run directory, and the programs that
-``ppsd.supervise`` then keeps alive. Without any ``[[source]]`` the clock process looks for receivers (``ppsd.finder``). With ``--sim`` the
-source is a simulated receiver, everything lives in a directory of the user's own, the server listens on loopback, and only feeds of a
-configuration that was named on the command line are served: simulated time must reach nobody by accident.
+``ppsd.cli.supervisor`` then keeps alive. Without any ``[[source]]`` the clock process looks for receivers. With ``--sim`` the source is a
+simulated receiver, everything lives in a directory of the user's own, the server listens on loopback, and only feeds of a configuration
+that was named on the command line are served: simulated time must reach nobody by accident.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import errno
 import os
 import stat
-import tempfile
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TextIO
 
+from ppsd.cli.daemon import sim_directory
+from ppsd.cli.sim import preload_environment
 from ppsd.cli.supervisor import Program, Screen, Supervisor, python
+from ppsd.config.edit import replace_file
 from ppsd.config.file import DEFAULT_FILE, as_toml, load
-from ppsd.config.tables import Config, RunConfig
+from ppsd.config.tables import Config, RunConfig, parse_endpoint
 from ppsd.faces.text import top_line
 from ppsd.process.control import alive, ask
+from ppsd.process.exit_codes import USAGE, Refused, io_failure
 from refclock.config import ReceiverSource
 from refclock.devices.ports import SERIAL_PATTERNS, pulses, serial_ports
 from refclock.kernel.host import Host
@@ -31,10 +36,19 @@ SIM_LISTEN = "127.0.0.1:11123"
 """Above 1024, so that it needs no privilege."""
 
 
-def sim_directory() -> Path:
-    """Where ``run --sim`` lives when not told: below XDG_RUNTIME_DIR, else in the temporary directory under the user's number."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    return Path(runtime) / "refclock-sim" if runtime.startswith("/") else Path(tempfile.gettempdir()) / f"refclock-sim-{os.geteuid()}"
+def run(args: argparse.Namespace) -> int:
+    """Run everything until told to stop."""
+    if args.ntp is not None and parse_endpoint(args.ntp) is None:
+        raise Refused(USAGE, f"refclock run: --ntp {args.ntp}: must be an address and port like 127.0.0.1:11123 or [::1]:11123")
+    wanted = Run(args.config, args.sim, args.ntp, args.run_dir)
+    try:
+        wanted.prepare()
+        return _keep_alive(wanted, args.duration, sys.stdout)
+    except PermissionError as error:
+        code = io_failure(error)
+        if not args.sim:
+            print("refclock: be root or the daemon's user, give a --run-dir of your own, or try: refclock run --sim", file=sys.stderr)
+        return code
 
 
 def make_run_directory(path: Path, private: bool) -> None:
@@ -72,13 +86,6 @@ class Run:
         configured = load(self.config_path)
         if self.simulated and configured.clock.steer != "none":
             raise ConfigError([Problem(configured.file, 0, "clock.steer", 'a simulation must not steer the clock; set it to "none"')])
-        if self.simulated:
-            from refclock_sim.receiver.output import MODELS  # noqa: PLC0415 (the simulator is no part of a real run)
-
-            kind = configured.simulation.receiver
-            if kind not in MODELS:
-                what = f'"{kind}" is not known; allowed: {", ".join(MODELS)}'
-                raise ConfigError([Problem(configured.file, 0, "simulation.receiver", what)])
         self.directory = (self.run_dir or (sim_directory() if self.simulated else Path(configured.run.directory))).absolute()
         make_run_directory(self.directory, private=self.simulated and self.run_dir is None)
         if alive(self.directory / "clock.sock"):
@@ -116,9 +123,7 @@ class Run:
 
     def _write(self, config: Config) -> None:
         note = f"# Made by refclock run from {config.file or 'the defaults'}: changes here are lost.\n\n"
-        partial = self.directory / ".refclock.toml.new"
-        partial.write_text(note + as_toml(config), encoding="utf-8")
-        partial.replace(self.file)
+        replace_file(self.file, (note + as_toml(config)).encode(), 0o644)
         self.config = config
 
     def programs(self) -> list[Program]:
@@ -127,10 +132,9 @@ class Run:
         if not self.simulated:
             clock = Program("clock", python("ppsd", "clock", *words))
             return [clock, *([Program("serve", python("ppsd", "serve", *words))] if self.config.server.enabled else [])]
-        from refclock_sim.ports.device import preload_environment  # noqa: PLC0415 (the simulator is no part of a real run)
-
-        clock = Program("clock", python("ppsd", "clock", *words), preload_environment(self.directory), self.directory / "ttySIM0")
-        simulator = Program("simulator", python("ppsd", "simulator", *self.simulator_words()))
+        sim_words = self.simulator_words()
+        clock = Program("clock", python("ppsd", "clock", *words), preload_environment(sim_words), self.directory / "ttySIM0")
+        simulator = Program("simulator", python("refclock_sim", *sim_words))
         return [simulator, clock, *([Program("serve", python("ppsd", "serve", *words))] if self.config.server.enabled else [])]
 
     def simulator_words(self) -> list[str]:
@@ -180,9 +184,9 @@ class Run:
             return "none", "waiting for the clock process"
 
 
-def run_foreground(run: Run, duration_s: float | None, out: TextIO) -> int:
+def _keep_alive(run: Run, duration_s: float | None, out: TextIO) -> int:
     """Keep the programs of a prepared run alive; the exit code."""
-    screen = Screen(out)
+    programs, screen = run.programs(), Screen(out)
     for line in run.greeting():
         screen.line(line)
 
@@ -199,4 +203,4 @@ def run_foreground(run: Run, duration_s: float | None, out: TextIO) -> int:
             return False
         return True
 
-    return Supervisor(run.programs(), screen, report=run.report, reload=reload).run(duration_s)
+    return Supervisor(programs, screen, report=run.report, reload=reload).run(duration_s)

@@ -5,7 +5,7 @@ sleeps in select on the wake-up pipe that signals write to (signal.set_wakeup_fd
 
 A child that ends by itself is started again: at once the first time, later with growing pauses (``PAUSES_S``), so a crash costs less
 than two seconds of service and a crash loop costs no CPU. The exit codes for a wrong command line, missing permission and wrong
-configuration (``FINAL_CODES``, sysexits.h) end the whole run: trying again would not help. Each child holds the reading end of a pipe
+configuration (``FINAL_CODES``) end the whole run: trying again would not help. Each child holds the reading end of a pipe
 whose other end dies with the supervisor (``die_with_parent``), so nothing is left behind even by SIGKILL.
 """
 
@@ -24,10 +24,11 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
+from ppsd.process.exit_codes import BAD_CONFIG, NO_PERMISSION, USAGE
 from ppsd.process.lifecycle import PARENT_FD
 
-FINAL_CODES = frozenset({64, 77, 78})
-"""EX_USAGE, EX_NOPERM, EX_CONFIG (sysexits.h)."""
+FINAL_CODES = frozenset({USAGE, NO_PERMISSION, BAD_CONFIG})
+"""Trying again would not help."""
 PAUSES_S = (0.0, 0.25, 0.5, 1.0, 2.0, 5.0)
 """Before the n-th start in a row of a child that does not stay up; the last one repeats."""
 STAYED_UP_S = 10.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import json
 import math
@@ -14,8 +15,11 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
+from ppsd.cli.daemon import clock_snapshot, run_directory
 from ppsd.cli.detect import described, listen, not_before_s
+from ppsd.config.file import load
 from ppsd.config.tables import Config
+from ppsd.process.exit_codes import FAILED, GOOD
 from refclock.devices.modem_lines import open_pulse
 from refclock.devices.ports import Port
 from refclock.devices.serial_port import SerialPort
@@ -33,6 +37,15 @@ SKY_WIDTH, SKY_HEIGHT = 49, 23
 """Characters of the sky: a terminal's half, twice as wide as high because characters are not square."""
 
 
+def run(args: argparse.Namespace) -> int:
+    """The three commands."""
+    if args.command == "nmea":
+        return watch_line(args.device, args.baud, load(args.config), args.duration, sys.stdout)
+    if args.command == "pps":
+        return watch_pulses(args.device, args.test, sys.stdout)
+    return print_satellites(clock_snapshot(run_directory(args.run_dir)), args.json, sys.stdout)
+
+
 # ---- nmea ---------------------------------------------------------------------------------------------------------------------------
 
 
@@ -44,7 +57,7 @@ def watch_line(path: str, baud: int, config: Config, duration_s: float | None, o
         found = listen(host, [Port(path, path, holders)], not_before_s(config), 12.0)[0]
         if found.verdict is None or not found.verdict.baud:
             print(f"refclock nmea: {path}: {described(found)}", file=sys.stderr)
-            return 1
+            return FAILED
         baud = found.verdict.baud
         print(f"# {path}: {described(found).partition(',')[0]}", file=out)
     clock = LocalClock()
@@ -72,7 +85,7 @@ def watch_line(path: str, baud: int, config: Config, duration_s: float | None, o
                 junk = framer.counts["junk-bytes"]
     finally:
         port.close()
-    return 0 if frames else 1
+    return GOOD if frames else FAILED
 
 
 # ---- pps ----------------------------------------------------------------------------------------------------------------------------
@@ -108,10 +121,10 @@ def watch_pulses(path: str, count: int | None, out: TextIO) -> int:
     report = rhythm.report()
     if report is None:
         print("no edge at all: is there a fix, and is the wire on the right pin?", file=out)
-        return 1
+        return FAILED
     for words in dict.fromkeys((report.words, *report.doubts)):
         print(words, file=out)
-    return 0 if report.good else 1
+    return GOOD if report.good else FAILED
 
 
 # ---- sats ---------------------------------------------------------------------------------------------------------------------------
@@ -144,7 +157,7 @@ def print_satellites(clock: Mapping[str, Any], as_json: bool, out: TextIO) -> in
     receivers = [s for s in clock["sources"] if s["satellites"]]
     if as_json:
         print(json.dumps({s["name"]: s["satellites"] for s in receivers}), file=out)
-        return 0 if receivers else 1
+        return GOOD if receivers else FAILED
     for source in receivers:
         some = sorted(source["satellites"], key=lambda s: (not s["used"], -(s["snr"] or 0)))
         used, seen = source["satellites_used"], source["satellites_seen"]
@@ -158,4 +171,4 @@ def print_satellites(clock: Mapping[str, Any], as_json: bool, out: TextIO) -> in
         print(sky(some), file=out)
     if not receivers:
         print("no receiver tells of satellites (it sends no GSV or NAV-SAT, or there is none)", file=out)
-    return 0 if receivers else 1
+    return GOOD if receivers else FAILED

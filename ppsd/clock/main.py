@@ -42,6 +42,7 @@ from ppsd.discipline.engine import Engine
 from ppsd.discipline.events import Effect, Event, Publish
 from ppsd.faces.text import top_line
 from ppsd.process.control import ControlServer
+from ppsd.process.exit_codes import GOOD
 from ppsd.process.lifecycle import Signals, notify
 from ppsd.process.log import open_log
 from refclock.config import ShmSource
@@ -340,5 +341,5 @@ def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | Non
                 notify("STOPPING=1")
             process.close(for_good=end is End.STOP)
         if end is End.STOP:
-            return 0
+            return GOOD
         resume = process.published if end is End.RELOAD else None

@@ -1,9 +1,8 @@
 """What the next start wants to know (frequency, message delays, temperature; where receivers were), kept in small JSON files; the record
 that was left published.
 
-A write goes to a new file beside it, is forced to the disk, and replaces the old one by rename, so a power cut leaves either the old
-or the new state, never half of one. Nothing here raises: a full disk must not stop the clock, and a damaged file is only worth the
-defaults, so both are reported as a reason for the log.
+A power cut leaves either the old or the new state, never half of one (``ppsd.config.edit.replace_file``). Nothing here raises: a full disk
+must not stop the clock, and a damaged file is only worth the defaults, so both are reported as a reason for the log.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from ppsd.config.edit import replace_file
 from refclock.errors import explain
 from refclock.kernel.timescale import TimescaleReader
 from refclock.record import Record
@@ -72,21 +72,9 @@ def load(directory: Path, name: str = FILE_NAME) -> tuple[dict[str, Value], str 
 def save(directory: Path, state: Mapping[str, Value], name: str = FILE_NAME) -> str | None:
     """Make ``state`` the saved one (mode 0600). None, or why it was not possible: the old file then stands."""
     path = directory / name
-    partial = directory / f".{name}.new"
     try:
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-        partial.unlink(missing_ok=True)
-        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "wb") as stream:
-            stream.write(json.dumps(dict(state), separators=(",", ":")).encode())
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
-        directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory_fd)
-        finally:
-            os.close(directory_fd)
+        replace_file(path, json.dumps(dict(state), separators=(",", ":")).encode(), 0o600)
     except OSError as error:
         return explain(error, f"{path} cannot be written")
     return None

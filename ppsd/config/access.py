@@ -4,7 +4,7 @@ A rule is a prefix and an action; the longest prefix that holds an address decid
 last named action of ``ACTIONS`` (so a deny beats an allow). No rule at all: denied. IPv4 and IPv4-mapped IPv6 addresses (::ffff:a.b.c.d,
 RFC 4291 section 2.5.5.2) are the same thing, and everything here is an IPv6 address as a number.
 
-``AccessList.ranges`` flattens the rules into what native/access.h searches; ``AccessList.explain`` tells people which rule it was.
+``AccessList.ranges`` flattens the rules into what native/access.h searches; ``AccessList.decide`` tells people which rule it was.
 """
 
 from __future__ import annotations
@@ -68,6 +68,15 @@ class Rule:
     source: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What becomes of an address: the action, and the rule that decides; without prefix and source no rule matches."""
+
+    action: str
+    prefix: str = ""
+    source: str = ""
+
+
 class AccessList:
     """Rules made ready. ValueError for a prefix or action that does not exist (configuration has been checked before)."""
 
@@ -88,15 +97,15 @@ class AccessList:
         """From ``{"allow": [prefix, ...], "deny": ...}``."""
         return cls(Rule(prefix, action, f"access.{action}") for action, some in prefixes.items() for prefix in some)
 
-    def explain(self, address: str) -> tuple[str, Rule | None]:
-        """(action, the rule that decides; None: no rule matches). ValueError: not an address."""
+    def decide(self, address: str) -> Decision:
+        """What becomes of requests from ``address``. ValueError: not an address."""
         number = address_number(address)
         if number is None:
             raise ValueError(f"{address} is not an IPv4 or IPv6 address")
         for (first, end, _), rule in reversed(self._rules):
             if first <= number < end:
-                return rule.action, rule
-        return "deny", None
+                return Decision(rule.action, rule.prefix, rule.source)
+        return Decision("deny")
 
     def rules(self) -> tuple[Rule, ...]:
         """Those that count, the longest prefix first."""

@@ -1,6 +1,6 @@
 """The configuration file: TOML text to one frozen Config, with every mistake reported at once, by line.
 
-Every key is optional. Rules for values live in the fields (``refclock.config.Rule``); this module adds what needs the whole file: syntax
+Every key is optional. Rules for values live in the fields (``refclock.schema.Rule``); this module adds what needs the whole file: syntax
 errors past the first, the line of each key, names, duplicates and contradictions. A file is at most 1 MB, UTF-8 (a byte order mark is
 tolerated). ``as_toml`` writes a Config that reads back equal: what ``config show`` prints and ``run --sim`` hands to its children.
 """

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any
+from typing import Any, Final
 
 from ppsd.config.access import PRIVATE, AccessList, prefix_complaint
 from refclock import BUILD_DATE
@@ -39,7 +39,7 @@ def _interface(text: str) -> str | None:
 class ClockConfig:
     """``steer``: whether CLOCK_REALTIME is disciplined. ``step``: when it may be stepped ("start": by the first corrections of a boot and
     after somebody else's step). ``panic_s``: once it was right in this boot, a larger error is a mistake, not drift, and left alone (as in
-    ntpd). ``holdover_limit_s``: longest holdover. ``max_bound_ms``: beyond it leap 3. ``cpu_latency_us``: see ppsd/wakeup.py.
+    ntpd). ``holdover_limit_s``: longest holdover. ``max_bound_ms``: beyond it leap 3. ``cpu_latency_us``: see ppsd/clock/cpu_latency.py.
     ``temperature``: the thermometer nearest to the crystal, followed only while that helps."""
 
     steer: str = key("none", "who sets the system clock", choices=("none", "kernel"))
@@ -130,11 +130,18 @@ class LogConfig:
     level: str = key("info", "the least important level shown", choices=("debug", "info", "warning", "error"))
 
 
+SIMULATED: Final = (
+    *("ublox8", "ublox8-nmea", "ublox9", "ublox8-timing", "timing", "watched"),
+    *("casic", "nmea", "minimal", "slow", "mtk"),
+)
+"""The receivers that the simulator knows."""
+
+
 @dataclass(frozen=True, slots=True)
 class SimulationConfig:
     """``run --sim`` only. ``pulse``: whether the receiver gives one. ``offset_s``: true time minus this machine's clock at the start."""
 
-    receiver: str = key("ublox8", "a receiver that the simulator knows")
+    receiver: str = key("ublox8", "the simulated receiver", choices=SIMULATED)
     baud: int = key(9600, "the simulated line's speed", low=4800, high=921600)
     pulse: bool = key(True, "true or false")
     offset_s: float = key(0.0, "seconds", low=-1e9, high=1e9)

@@ -1,4 +1,7 @@
-"""Signals as something a poll loop can wait for: the same three for the clock and the serve process."""
+"""A process from its start to its end: the parent it dies with, what it tells systemd, and the signals that its poll loop waits for.
+
+The same for the clock and the serve process, and for the simulator that runs beside them.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,8 @@ def notify(state: str) -> bool:
 
 
 def die_with_parent() -> None:
-    """In a child: ask for SIGTERM when the supervisor's end of the pipe closes (O_ASYNC, F_SETSIG: fcntl(2)); ends at once if it has."""
+    """In a supervisor's child: ask for SIGTERM when the supervisor's end of the pipe closes (O_ASYNC, F_SETSIG: fcntl(2)); end at once when
+    it has closed. A process that no supervisor started lives on."""
     text = os.environ.pop(PARENT_FD, "")
     if not text.isdigit():
         return

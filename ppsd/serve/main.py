@@ -1,6 +1,6 @@
 """The serve process: NTP on the network, from the record that the clock process publishes.
 
-It only sets up the C threads (``ppsd.server``) and then sleeps: its one loop wakes for a question on ``serve.sock``, a signal, or the
+It only sets up the C threads (``ppsd.serve.ntp_server``) and then sleeps: its one loop wakes for a question on ``serve.sock``, a signal, or the
 watchdog. It needs no device and no privilege once the port is bound; the sockets may also be handed over by systemd (LISTEN_FDS,
 sd_listen_fds(3)), and then ``server.listen`` is not looked at. Nothing here talks to the clock process: it may die, come back or never
 have been there, and the threads go on with the last record, whose bound grows by its own rule, or say LI 3.
@@ -24,7 +24,7 @@ from ppsd.config.file import load
 from ppsd.config.keys import SymmetricKey, read_keys
 from ppsd.config.tables import Config, ServerConfig, parse_endpoint
 from ppsd.process.control import ControlServer
-from ppsd.process.exit_codes import complain
+from ppsd.process.exit_codes import GOOD, complain
 from ppsd.process.lifecycle import Signals, notify
 from ppsd.process.log import open_log
 from ppsd.serve.ntp_server import NtpServer, ServerRules
@@ -37,7 +37,7 @@ FIRST_FD = 3
 THREADS = 4
 """Threads unless configured: a Pi has as many cores, and one alone answers some 300 000 requests/s."""
 CLIENTS_TOLD = 4000
-"""Clients in one answer: some 200 octets each, and an answer is at most 1 MB (ppsd.control)."""
+"""Clients in one answer: some 200 octets each, and an answer is at most 1 MB (ppsd.process.control)."""
 BEAT_S = 10.0
 """Between two beats of the watchdog: the unit's WatchdogSec is at least three times that."""
 
@@ -137,10 +137,9 @@ class Serve:
             return json.dumps({"known": len(found), "clients": [asdict(client) for client in found[:most]]})
         if verb == "access":
             try:
-                action, rule = self.config.access.rules().explain(argument)
+                return json.dumps(asdict(self.config.access.rules().decide(argument)))
             except ValueError as error:
                 return json.dumps({"error": str(error)})
-            return json.dumps({"action": action, "prefix": rule.prefix if rule else "", "source": rule.source if rule else ""})
         if line != "snapshot":
             return json.dumps({"error": f"unknown verb {line[:32]!r}; known: snapshot, clients, access"})
         return json.dumps(
@@ -221,7 +220,7 @@ def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | Non
     finally:
         notify("STOPPING=1")
         serve.close()
-    return 0
+    return GOOD
 
 
 def _reload(serve: Serve, run_dir: Path, fds: list[int], started_s: float) -> Serve:

@@ -109,7 +109,7 @@ def _ranges(ranges: Sequence[tuple[int, int]]) -> AclRangeArray:
 
 
 def _key_set(keys: Sequence[SymmetricKey]) -> MacKeys:
-    """The caller's, to be handed over or destroyed. Ids ascend and secrets fit their kind (ppsd.keys)."""
+    """The caller's, to be handed over or destroyed. Ids ascend and secrets fit their kind (ppsd.config.keys)."""
     cell = ffi.new("struct mac_keys **")
     checked(lib.mac_create(len(keys), cell), "making room for keys", _HINTS)
     spec = ffi.new("struct mac_spec *")

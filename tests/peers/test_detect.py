@@ -30,7 +30,7 @@ def plugged(processes: Processes, directory: Path, kind: str, baud: int) -> Port
     """A receiver of that kind, talking."""
     directory.mkdir()
     words = ["--directory", str(directory), "--receiver", kind, "--baud", str(baud), "--strict-baud"]
-    processes.start(directory.name, [sys.executable, "-m", "ppsd", "simulator", *words])
+    processes.start(directory.name, [sys.executable, "-m", "refclock_sim", *words])
     wait_for("the simulated line", (directory / "ttySIM0").exists, 15)
     return Port(str(directory / "ttySIM0"), str(directory / "ttySIM0"))
 

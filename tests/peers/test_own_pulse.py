@@ -23,7 +23,7 @@ print(blocks(found))
 
 
 def start_simulator(processes: Processes, directory: Path) -> str:
-    processes.start("simulator", [sys.executable, "-m", "ppsd", "simulator", "--directory", str(directory)])
+    processes.start("simulator", [sys.executable, "-m", "refclock_sim", "--directory", str(directory)])
     wait_for("the simulated line", (directory / TTY).exists, 20)
     return str(directory / TTY)
 

@@ -13,6 +13,7 @@ from refclock_sim.receiver.nmea import sentence
 from refclock_sim.receiver.output import MODELS, MS, Chunk, Receiver
 from refclock_sim.receiver.ubx import MON_VER, frame
 
+from ppsd.config.tables import SIMULATED
 from refclock.protocols import stream as decoding
 from refclock.protocols.framing import nmea_checksum, ubx_checksum
 from refclock.sample import NS, FixMode, Instant, LeapNotice, SecondLabel, SkyView
@@ -33,6 +34,11 @@ def simulated(
     """A receiver that was switched on at ``power_on`` and, unless told otherwise, has its fix at once."""
     gnss = Gnss(7, power_on, table, **{"fix_s": 0, **sky})  # type: ignore[arg-type]
     return Receiver(MODELS[model], gnss, 7, baud, Sawtooth(7))
+
+
+def test_the_configuration_names_every_receiver_of_the_simulator() -> None:
+    """``[simulation] receiver`` is checked without the simulator, which is a program of its own."""
+    assert tuple(MODELS) == SIMULATED
 
 
 def text(chunks: list[Chunk], kind: str) -> list[list[str]]:

@@ -34,9 +34,11 @@ from ppsd.discipline.events import (
     TemperatureRead,
     Ticked,
 )
+from ppsd.process.exit_codes import FAILED, GOOD, IO_ERROR, USAGE
 from ppsd.serve.ntp_server import PacketPath
 from ppsd.snapshot import Mode
 from refclock.config import ReceiverSource
+from refclock.errors import explain
 from refclock.receiver.session import ReceiverSession
 from refclock.sample import NS, Edge, EdgeKind, Instant, SourceId
 from refclock.timescales import NTP_UNIX_S, LeapTable
@@ -308,10 +310,10 @@ def run_scenario_file(path: Path, seeds: Sequence[int], out: TextIO) -> int:
         scenario = load_scenario(path)
     except ScenarioError as error:
         out.write(f"{error}\n")
-        return 64
+        return USAGE
     except OSError as error:
-        out.write(f"{path}: {error.strerror}\n")
-        return 74
+        out.write(f"{explain(error, str(path))}\n")
+        return IO_ERROR
     out.write(f"{scenario.name}: {scenario.claim}\n")
     failed = False
     for seed in seeds:
@@ -327,4 +329,4 @@ def run_scenario_file(path: Path, seeds: Sequence[int], out: TextIO) -> int:
         for words in bad:
             out.write(f"          {words}\n")
         out.flush()
-    return 1 if failed else 0
+    return FAILED if failed else GOOD

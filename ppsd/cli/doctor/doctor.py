@@ -1,26 +1,42 @@
 """``refclock doctor``: what is wrong with this machine as a time server, each with the evidence and what to do.
 
-An examination looks at one thing (``ppsd.doctor_hardware``, ``ppsd.doctor_clock``) and returns a Finding. Nothing is changed, unless
-``--fix`` names a finding that has a safe remedy: one that touches neither the clock nor a foreign program's files.
+An examination looks at one thing (``ppsd.cli.doctor.receiver``, ``ppsd.cli.doctor.clock``) and returns a Finding. Nothing is changed,
+unless ``--fix`` names a finding that has a safe remedy: one that touches neither the clock nor a foreign program's files.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Final, TextIO
 
+from ppsd.cli.daemon import run_directory
 from ppsd.cli.doctor import clock as doctor_clock
 from ppsd.cli.doctor import receiver as doctor_hardware
 from ppsd.cli.doctor.finding import FAIL, OK, SKIP, WARN, Finding, Patient
+from ppsd.config.file import load
+from ppsd.process.control import ask
+from ppsd.process.exit_codes import BAD, DEGRADED, FAILED, GOOD, IO_ERROR, NO_PERMISSION, USAGE
+from refclock.errors import explain
 from refclock.kernel.host import Host
 
 _SIGN: Final = {OK: "ok  ", WARN: "WARN", FAIL: "FAIL", SKIP: "-   "}
 DEVICES: Final = ("RC01", "RC02", "RC04", "RC06", "RC07")
 """Examinations of this machine's lines and pulse devices."""
-_CODES: Final = {OK: 0, SKIP: 0, WARN: 1, FAIL: 2}
+_CODES: Final = {OK: GOOD, SKIP: GOOD, WARN: DEGRADED, FAIL: BAD}
+
+
+def run(args: argparse.Namespace) -> int:
+    """Examine this machine, with what the daemon says where one is running."""
+    config = load(args.config)
+    try:
+        clock = ask(run_directory(args.run_dir) / "clock.sock", "snapshot")
+    except OSError:
+        clock = None
+    return doctor(Patient(Host(), config, clock, servers=args.against), args.json, args.fix, sys.stdout)
 
 
 def examine(patient: Patient) -> list[Finding]:
@@ -49,15 +65,15 @@ def _remedy(finding: Finding, host: Host, out: TextIO) -> int:
     if not finding.writes:
         why = "nothing is wrong there" if finding.state in (OK, SKIP) else "its remedy is yours to carry out"
         print(f"refclock doctor: {finding.check} has nothing that could be fixed from here: {why}", file=sys.stderr)
-        return 1
+        return FAILED
     for name, text in finding.writes:
         try:
             host.path(name).write_text(text, encoding="utf-8")
         except OSError as error:
-            print(f"refclock doctor: {name}: {error.strerror}", file=sys.stderr)
-            return 77 if isinstance(error, PermissionError) else 74
+            print(f"refclock doctor: {explain(error, name)}", file=sys.stderr)
+            return NO_PERMISSION if isinstance(error, PermissionError) else IO_ERROR
         print(f"{finding.check}: wrote {name}", file=out)
-    return 0
+    return GOOD
 
 
 def doctor(patient: Patient, as_json: bool, fix: str | None, out: TextIO) -> int:
@@ -67,7 +83,7 @@ def doctor(patient: Patient, as_json: bool, fix: str | None, out: TextIO) -> int
         chosen = next((f for f in findings if f.check == fix.upper()), None)
         if chosen is None:
             print(f"refclock doctor: there is no check {fix}; they are {findings[0].check} to {findings[-1].check}", file=sys.stderr)
-            return 64
+            return USAGE
         return _remedy(chosen, patient.host, out)
     print(json.dumps([asdict(f) for f in findings]) if as_json else report(findings), file=out)
     return max(_CODES[f.state] for f in findings)

@@ -21,7 +21,7 @@ from refclock_sim.ports.pty import Pty
 from refclock_sim.ports.pulse_file import PulseFile
 
 from ppsd.cli.calibrate import Bias, CannotTell, calibrate, judged, versus
-from ppsd.config.edit import written
+from ppsd.config.edit import with_bias
 from ppsd.config.file import parse
 from refclock.devices.modem_lines import OutputLine
 
@@ -89,8 +89,8 @@ def test_a_poor_reference_changes_nothing(tmp_path: Path, capsys: pytest.Capture
 def test_the_figure_is_written_where_it_belongs(tmp_path: Path) -> None:
     """--apply sets pps_bias_us of that source and of no other, keeps the file as it was beside it, and what is written reads back."""
     two = CONFIG + '\n[[source]]\ntype = "receiver"\ndevice = "/dev/ttyS1"\npps = "/dev/pps1"\npps_bias_us = 7 # by guess\n'
-    assert [s.pps_bias_us for s in parse(written(two, 0, 31)).sources] == [31.0, 7.0]  # type: ignore[union-attr]
-    assert [s.pps_bias_us for s in parse(written(two, 1, 31)).sources] == [None, 31.0]  # type: ignore[union-attr]
+    assert [s.pps_bias_us for s in parse(with_bias(two, 0, 31)).sources] == [31.0, 7.0]  # type: ignore[union-attr]
+    assert [s.pps_bias_us for s in parse(with_bias(two, 1, 31)).sources] == [None, 31.0]  # type: ignore[union-attr]
     file = tmp_path / "refclock.toml"
     file.write_text(two, encoding="utf-8")
     bias = judged("roof", "by an echo", [20_000.0 + i for i in range(50)], 1, 0.0)

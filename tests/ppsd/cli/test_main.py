@@ -136,7 +136,7 @@ def test_the_living_simulation_is_found(
     """Without --run-dir a living simulation is asked; with two daemons alive the system's, and it says so."""
     monkeypatch.delenv("REFCLOCK_RUN_DIR", raising=False)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    monkeypatch.setattr(cli, "_system_run_dir", lambda: str(tmp_path / "system"))
+    monkeypatch.setattr("ppsd.cli.daemon.system_directory", lambda: tmp_path / "system")
     for name in ("refclock-sim", "system"):
         (tmp_path / name).mkdir()
     daemon("refclock-sim/clock.sock", replace(LOCKED, simulated=True).as_json)
@@ -363,8 +363,8 @@ def test_every_command_has_help_with_an_example(command: str, capsys: pytest.Cap
 
 
 def test_quick_commands_import_little(tmp_path: Path) -> None:
-    """help and status load neither the log, nor the engine, nor asyncio, nor serial lines."""
-    code = "import sys; from ppsd.cli import main as cli\ntry: cli.main(sys.argv[1:])\nexcept SystemExit: pass\nprint(*sys.modules)"
+    """help and status load neither the log, nor the engine, nor asyncio, nor serial lines, nor the configuration that they do not read."""
+    code = "import sys; from ppsd.cli.main import main\ntry: main(sys.argv[1:])\nexcept SystemExit: pass\nprint(*sys.modules)"
     for words in (["--help"], ["status", "--run-dir", str(tmp_path)]):
         done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
         loaded = set(done.stdout.splitlines()[-1].split())
@@ -378,7 +378,18 @@ def test_quick_commands_import_little(tmp_path: Path) -> None:
             "ssl",
             "ppsd.serve._server",
             "refclock.kernel._kernel",
+            "subprocess",
+            "ppsd.config.file",
         }
+
+
+def test_a_scenario_is_run_by_the_simulator(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Its output and its exit codes come through: 74 for a file that is not there, 64 for one that is no scenario."""
+    assert cli.main(["sim", str(tmp_path / "none.toml")]) == 74
+    assert capfd.readouterr().out == f"{tmp_path}/none.toml: No such file or directory\n"
+    (tmp_path / "bad.toml").write_text("dance = 1\n")
+    assert cli.main(["sim", str(tmp_path / "bad.toml")]) == 64
+    assert "dance" in capfd.readouterr().out
 
 
 def test_closed_pipe() -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ppsd.cli.replay import EX_DATAERR, EX_IOERR, replay
+from ppsd.cli.replay import replay
+from ppsd.process.exit_codes import BAD_DATA, IO_ERROR
 
 DATA = Path(__file__).parents[2] / "data"
 RECORDINGS = DATA / "recordings"
@@ -157,11 +158,11 @@ def test_leap_trap() -> None:
 
 def test_unreadable_files_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A missing file and a broken packet log end with sysexits codes and a sentence, not with a traceback."""
-    assert replay(tmp_path / "none.log", None, True, io.StringIO()) == EX_IOERR
+    assert replay(tmp_path / "none.log", None, True, io.StringIO()) == IO_ERROR
     assert "none.log: No such file" in capsys.readouterr().err
     broken = tmp_path / "broken.jsonl"
     broken.write_text('{"t": "2026-05-01T11:07:22Z", "tag": "NMEA", "ascii": ""}\n{"t": "yesterday"}\n')
-    assert replay(broken, None, True, io.StringIO()) == EX_DATAERR
+    assert replay(broken, None, True, io.StringIO()) == BAD_DATA
     assert "line 2" in capsys.readouterr().err
 
 

@@ -120,7 +120,7 @@ def test_simulation_is_fenced_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ConfigError, match="must not steer"):
         run.prepare()
     file.write_text('[simulation]\nreceiver = "sextant"\n')
-    with pytest.raises(ConfigError, match="allowed: ublox8"):
+    with pytest.raises(ConfigError, match=r'c\.toml:2: .*allowed: "ublox8"'):
         run.prepare()
     monkeypatch.setattr("ppsd.cli.run.load", lambda _: replace(Config(), feeds=(ShmFeed(unit=2, name="shm0"),)))
     default = Run(None, True, None, None)

@@ -125,7 +125,7 @@ def test_ends_within_a_second(number: signal.Signals) -> None:
 
 def test_nothing_is_left_behind_by_sigkill() -> None:
     """When the supervisor is killed its children hear of it by their pipe."""
-    child = "import os, time; from ppsd.process.lifecycle import die_with_parent; die_with_parent(); os.write(1, b'up\\n'); time.sleep(60)"
+    child = "import os; from ppsd.process.lifecycle import die_with_parent; die_with_parent(); os.write(1, b'up\\n')\n" + SLEEPER
     with start({"a": child, "b": child}) as process:
         assert process.stdout is not None
         seen = 0

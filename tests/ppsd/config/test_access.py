@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ppsd.cli.clients import table, verdict
-from ppsd.config.access import ACTIONS, MAPPED, AccessList, Rule, address_number, is_private, prefix_complaint
+from ppsd.config.access import ACTIONS, MAPPED, AccessList, Decision, Rule, address_number, is_private, prefix_complaint
 from ppsd.config.tables import Config
 
 HOME = Config().access.rules()
@@ -17,31 +17,31 @@ HOME = Config().access.rules()
 @pytest.mark.parametrize("address", ["192.168.1.7", "10.255.255.255", "172.16.0.1", "127.0.0.1", "::1", "fe80::1", "fd00::7"])
 def test_a_new_box_answers_its_own_networks(address: str) -> None:
     """Private and link-local addresses are let in without configuration."""
-    assert HOME.explain(address)[0] == "allow"
+    assert HOME.decide(address).action == "allow"
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "172.32.0.1", "192.169.0.1", "2001:db8::1", "::ffff:8.8.8.8", "0.0.0.0", "::"])
 def test_a_new_box_is_no_open_server(address: str) -> None:
     """Everything else is denied, and no rule is named for it."""
-    assert HOME.explain(address) == ("deny", None)
+    assert HOME.decide(address) == Decision("deny")
 
 
 def test_the_longest_prefix_decides_whatever_the_order() -> None:
     """A host inside a denied network inside an allowed one is let in."""
     rules = AccessList.of({"allow": ["10.0.0.0/8", "10.1.2.3"], "deny": ["10.1.0.0/16"], "ignore": ["10.1.2.0/30"]})
-    asked = {a: rules.explain(a)[0] for a in ("10.0.0.1", "10.1.0.1", "10.1.2.1", "10.1.2.3")}
+    asked = {a: rules.decide(a).action for a in ("10.0.0.1", "10.1.0.1", "10.1.2.1", "10.1.2.3")}
     assert asked == {"10.0.0.1": "allow", "10.1.0.1": "deny", "10.1.2.1": "ignore", "10.1.2.3": "allow"}
 
 
 def test_for_the_same_prefix_the_stricter_rule_decides() -> None:
     """allow and deny of one prefix: denied."""
-    assert AccessList.of({"allow": ["10.0.0.0/8"], "deny": ["10.0.0.0/8"]}).explain("10.0.0.1")[0] == "deny"
+    assert AccessList.of({"allow": ["10.0.0.0/8"], "deny": ["10.0.0.0/8"]}).decide("10.0.0.1").action == "deny"
 
 
 def test_mapped_addresses_are_ipv4() -> None:
     """::ffff:10.0.0.1 meets the rules of 10.0.0.1, and a rule for ::ffff:10.0.0.0/104 those of IPv4 clients."""
-    assert HOME.explain("::ffff:10.0.0.1")[0] == "allow"
-    assert AccessList.of({"allow": ["::ffff:10.0.0.0/104"]}).explain("10.9.9.9")[0] == "allow"
+    assert HOME.decide("::ffff:10.0.0.1").action == "allow"
+    assert AccessList.of({"allow": ["::ffff:10.0.0.0/104"]}).decide("10.9.9.9").action == "allow"
 
 
 prefixes = st.builds(
@@ -64,7 +64,7 @@ def test_the_flattened_ranges_say_what_the_rules_say(rules: list[tuple[str, str]
         found = next(action for first, action in reversed(ranges) if first <= number)
         text = str(ip_address(number - MAPPED)) if number >> 32 == 0xFFFF else f"{ip_address(number | 1 << 128 - 1)}"
         if number >> 32 == 0xFFFF or number >> 127:
-            assert ACTIONS[found] == access.explain(text)[0]
+            assert ACTIONS[found] == access.decide(text).action
 
 
 def test_what_is_no_prefix_is_explained() -> None:
@@ -87,10 +87,8 @@ def test_private_means_the_whole_prefix() -> None:
 
 def test_people_are_told_in_one_sentence() -> None:
     """The rule, or what to do when there is none."""
-    assert verdict("10.0.0.1", {"action": "allow", "prefix": "10.0.0.0/8", "source": "access.allow"}) == (
-        "10.0.0.1 is answered by 10.0.0.0/8 in access.allow"
-    )
-    assert "access.allow would let it in" in verdict("8.8.8.8", {"action": "deny", "prefix": "", "source": ""})
+    assert verdict("10.0.0.1", Decision("allow", "10.0.0.0/8", "access.allow")) == ("10.0.0.1 is answered by 10.0.0.0/8 in access.allow")
+    assert "access.allow would let it in" in verdict("8.8.8.8", Decision("deny"))
 
 
 def test_the_table_of_clients() -> None:

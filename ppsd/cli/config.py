@@ -1,0 +1,47 @@
+"""``refclock config``: the configuration checked or shown; and how a command that found something writes it there (``--apply``)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO
+
+from ppsd.config.edit import edit
+from ppsd.config.file import DEFAULT_FILE, as_toml, load
+from ppsd.config.keys import read_keys
+from ppsd.config.tables import Config
+from ppsd.process.exit_codes import BAD_CONFIG, GOOD, complain
+from refclock.errors import explain
+from refclock.schema import ConfigError
+
+
+def run(args: argparse.Namespace) -> int:
+    """``check`` or ``show``."""
+    config = load(args.config)
+    read_keys(config)
+    if args.action == "show":
+        print(as_toml(config), end="")
+    else:
+        print(f"{config.file or 'no file, the defaults'}: good; {len(config.sources)} sources, {len(config.feeds)} feeds")
+    return GOOD
+
+
+def file_of(config: Config, given: Path | None) -> Path:
+    """The file that ``config`` came from, or where its file would be."""
+    return given or Path(config.file or DEFAULT_FILE)
+
+
+def apply(path: Path, change: Callable[[str], str], command: str, out: TextIO) -> int:
+    """Change the configuration at ``path`` and say so; the exit code. OSError: it cannot be written."""
+    try:
+        backup = edit(path, change)
+    except ConfigError as error:
+        complain(error)
+        print(f"refclock {command}: {path} was left as it is: what was found does not go with what it says", file=sys.stderr)
+        return BAD_CONFIG
+    except OSError as error:
+        raise OSError(error.errno, explain(error, f"{path} was left as it is")) from error
+    print(f"written into {path}" + (f"; as it was: {backup}" if backup else ""), file=out)
+    return GOOD

@@ -1,0 +1,66 @@
+"""The daemon from outside: which run directory is meant, and what the processes in it say."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ppsd.process.control import alive, ask
+from ppsd.process.exit_codes import NO_DAEMON, NO_PERMISSION, Refused
+from refclock.errors import explain
+
+
+def run_directory(given: Path | None) -> Path:
+    """``given``, else $REFCLOCK_RUN_DIR, else the simulation's when it is alive and the system's is not, else the system's."""
+    if given is not None:
+        return given
+    named = os.environ.get("REFCLOCK_RUN_DIR", "")
+    if named:
+        return Path(named)
+    system, sim = system_directory(), sim_directory()
+    if not alive(sim / "clock.sock"):
+        return system
+    if alive(system / "clock.sock"):
+        print(f"refclock: two daemons are alive; this is {system}, the other: --run-dir {sim}", file=sys.stderr)
+        return system
+    return sim
+
+
+def system_directory() -> Path:
+    """The run directory of the default configuration; a broken file falls back to the default."""
+    from ppsd.config.file import load  # noqa: PLC0415 (with --run-dir no configuration is read)
+    from ppsd.config.tables import Config  # noqa: PLC0415
+    from refclock.schema import ConfigError  # noqa: PLC0415
+
+    try:
+        return Path(load(None).run.directory)
+    except ConfigError:
+        return Path(Config().run.directory)
+
+
+def sim_directory() -> Path:
+    """Where ``run --sim`` lives when not told: below XDG_RUNTIME_DIR, else in the temporary directory under the user's number."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    return Path(runtime) / "refclock-sim" if runtime.startswith("/") else Path(tempfile.gettempdir()) / f"refclock-sim-{os.geteuid()}"
+
+
+def clock_snapshot(directory: Path) -> dict[str, Any]:
+    """What the clock process says. Refused: it does not answer."""
+    path = directory / "clock.sock"
+    try:
+        return ask(path, "snapshot")
+    except PermissionError:
+        raise may_not_ask(path) from None
+    except (FileNotFoundError, ConnectionRefusedError):
+        start = "start one: refclock run, or without a receiver: refclock run --sim"
+        raise Refused(NO_DAEMON, f"refclock: no daemon in {directory} ({start})") from None
+    except OSError as error:
+        raise Refused(NO_DAEMON, f"refclock: {explain(error, str(path))}") from None
+
+
+def may_not_ask(path: Path) -> Refused:
+    """The control socket at ``path`` is not for this user."""
+    return Refused(NO_PERMISSION, f"refclock: {path}: not allowed; try as the daemon's user or root")

@@ -1,0 +1,42 @@
+"""``refclock status``, ``sources`` and ``tracking``: what the running daemon says of itself."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from ppsd.cli.daemon import clock_snapshot, run_directory
+from ppsd.faces import text
+from ppsd.process.control import ask
+from ppsd.process.exit_codes import BAD, DEGRADED, GOOD
+
+VERDICT_CODES: Final = {"LOCKED": GOOD, "HOLDOVER": DEGRADED}
+"""What ``status`` exits with; every other verdict: BAD."""
+
+
+def run(args: argparse.Namespace) -> int:
+    """The three commands."""
+    directory = run_directory(args.run_dir)
+    clock = clock_snapshot(directory)
+    if args.command == "status":
+        return _status(directory, clock, args.json)
+    if args.command == "sources":
+        print(json.dumps(clock["sources"]) if args.json else text.sources(clock))
+    else:
+        print(json.dumps({k: v for k, v in clock.items() if k != "sources"}) if args.json else text.tracking(clock))
+    return GOOD
+
+
+def _status(directory: Path, clock: dict[str, Any], as_json: bool) -> int:
+    server: dict[str, Any] | str
+    code = VERDICT_CODES.get(clock["verdict"], BAD)
+    try:
+        server = ask(directory / "serve.sock", "snapshot")
+    except FileNotFoundError:
+        server = "not running"
+    except OSError as error:
+        server, code = f"not answering ({error.strerror or error})", BAD
+    print(text.status_json(clock, server) if as_json else text.status(clock, server))
+    return code
