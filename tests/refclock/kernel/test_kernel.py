@@ -4,7 +4,6 @@ import ast
 import errno
 import os
 import random
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,8 @@ from refclock.kernel.pps import PpsDevice
 from refclock.kernel.timescale import TimescaleReader, TimescaleWriter
 from refclock.record import TimescaleReading
 from refclock.sample import NS, Instant, Leap
+
+pytestmark = pytest.mark.device
 
 
 class Clocks:
@@ -160,9 +161,6 @@ def test_opening_what_is_no_pulse_source_says_what_to_do(tmp_path: Path) -> None
 @pytest.fixture
 def unit() -> Iterator[int]:
     """A shared memory unit that nobody uses; removed afterwards."""
-    ipcrm = shutil.which("ipcrm")
-    if ipcrm is None:
-        pytest.skip("ipcrm (util-linux) is not installed: the segment could not be removed")
     for _ in range(100):
         number = random.randrange(100, 256)
         try:
@@ -172,7 +170,7 @@ def unit() -> Iterator[int]:
         except OSError:
             continue
     yield number
-    subprocess.run([ipcrm, "-M", hex(0x4E545030 + number)], check=False, stderr=subprocess.DEVNULL)
+    subprocess.run(["ipcrm", "-M", hex(0x4E545030 + number)], check=False, stderr=subprocess.DEVNULL)
 
 
 def test_a_sample_goes_through_shared_memory_once(unit: int) -> None:

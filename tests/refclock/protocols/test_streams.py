@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from refclock_sim.receiver.gnss import Gnss
@@ -19,6 +20,8 @@ from refclock.protocols.stream import Receiver
 from refclock.sample import NS, Edge, EdgeKind, Instant, Sample, SecondLabel
 from refclock.timescales import DAY_S, LeapTable
 from refclock.timing.trust import SecondTrust
+
+pytestmark = pytest.mark.worlds
 
 UTC0 = 1_800_000_000
 MONO0 = 77_000 * NS + 123_456_789

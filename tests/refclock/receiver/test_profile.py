@@ -31,6 +31,8 @@ from refclock.receiver.readback import findings, questions
 from refclock.sample import NS, Instant
 from refclock.timescales import LeapTable
 
+pytestmark = pytest.mark.device
+
 TAI0 = int(datetime(2026, 12, 31, 12, tzinfo=UTC).timestamp()) + 37
 KINDS = ("ublox8-nmea", "ublox8-timing", "ublox9", "mtk")
 
