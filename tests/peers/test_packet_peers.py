@@ -154,7 +154,7 @@ def test_old_and_odd_requests(serve: Serving, sockets: Sockets) -> None:
     assert counters["drop"] == {"mode_reserved": 1}
 
 
-def test_silence(serve: Serving, sockets: Sockets) -> None:
+def test_what_is_no_request_gets_no_answer(serve: Serving, sockets: Sockets) -> None:
     """Versions 0, 5, 6 and 7, modes 0, 1, 2, 4, 5, 6 and 7, and what is too short, too long or malformed get no answer at all, each under
     its own reason; a whole request between them is answered."""
     server = serve(OPEN_HOUSE)
