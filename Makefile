@@ -8,7 +8,7 @@ PEERS  := chrony gpsd gpsd-clients pps-tools ntpsec-ntpdig ntpsec-ntpdate iprout
 # What the two commands need from the system: a C compiler, Python with venv and headers, nettle (symmetric keys).
 BUILD  := gcc make python3 python3-venv python3-dev nettle-dev tzdata
 
-.PHONY: run test check bench bench-server bench-clock bench-temperature bench-beside sim fuzz clean setup peers
+.PHONY: run test test-fast check digest bench bench-server bench-clock bench-temperature bench-beside sim fuzz clean setup peers
 
 setup: $(STAMP)
 
@@ -23,10 +23,13 @@ peers:
 run: setup
 	@exec $(VENV)/bin/refclock run --sim --ntp $(NTP)
 
+# Whatever is not held to the wall clock runs side by side on all processors; the rest one by one.
 test: setup peers
-	$(MAKE) -C native test
-	$(PY) -m pytest --ignore=tests/worlds
-	$(PY) -m pytest -n logical tests/worlds # simulated time: as many worlds side by side as there are processors
+	$(PY) -m pytest -n logical -m 'not realtime and not peers'
+	$(PY) -m pytest -m 'realtime or peers'
+
+test-fast: setup
+	$(PY) -m pytest -n logical -m pure
 
 check: setup
 	$(VENV)/bin/ruff check .
@@ -34,6 +37,10 @@ check: setup
 
 sim: setup
 	@set -e; for f in hw-sim/scenarios/*.toml hw-sim/scenarios/*/*.toml; do $(VENV)/bin/refclock sim $$f; done
+
+# Whether a change left the behaviour alone: `make digest > before`, change something, `make digest AGAINST=before`.
+digest: setup
+	@$(PY) tests/bench/digest.py $(if $(AGAINST),--against $(AGAINST))
 
 bench: setup peers
 	$(PY) tests/bench/footprint.py

@@ -55,7 +55,7 @@ peers)
         if [ ! -x build/peers/ntpsec/usr/sbin/ntpd ]; then
             say 'unpacking ntpsec into build/peers (a client that the tests serve)'
             mkdir -p build/peers/ntpsec
-            (cd build/peers && apt-get download -qq -o APT::Sandbox::User=root ntpsec && dpkg-deb -x ntpsec_*.deb ntpsec) || say 'ntpsec is not to be had: its test is left out'
+            (cd build/peers && apt-get download -qq -o APT::Sandbox::User=root ntpsec && dpkg-deb -x ntpsec_*.deb ntpsec) || { rm -r build/peers/ntpsec; say 'ntpsec cannot be downloaded'; exit 1; }
         fi
     fi ;;
 venv)

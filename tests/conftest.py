@@ -1,9 +1,18 @@
-"""For all tests: what a property says does not depend on how fast the machine is; golden files (``--update-golden`` rewrites them)."""
+"""For all tests: tiers, properties that do not depend on the machine's speed, golden files (``--update-golden`` rewrites them).
+
+A test belongs to one tier: **pure** (no process, no terminal, no waiting), **device** (ptys, preloads, processes), **worlds** (long runs in
+simulated time) or **peers** (programs of others). tests/worlds, tests/peers and tests/native (device) are tiers by folder; elsewhere a test
+is pure unless it is marked. ``realtime`` marks a device test that fails when another test takes the processor: it runs alone.
+"""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Never
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -11,11 +20,41 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("refclock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("refclock")
 
-GOLDEN = Path(__file__).parent / "golden"
+TESTS = Path(__file__).parent
+GOLDEN = TESTS / "golden"
+TIERS = ("pure", "device", "worlds", "peers")
+FOLDERS = {"worlds": ["worlds"], "peers": ["peers"], "native": ["device", "realtime"]}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write what the tests saw into tests/golden")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test its tier."""
+    for item in items:
+        for mark in FOLDERS.get(item.path.relative_to(TESTS).parts[0], []):
+            item.add_marker(mark)
+        if not any(item.get_closest_marker(tier) for tier in TIERS):
+            item.add_marker("pure")
+
+
+@pytest.fixture(autouse=True)
+def _purity(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pure test that starts a process, opens a terminal or waits fails: it belongs to another tier."""
+    if request.node.get_closest_marker("pure") is None:
+        return
+
+    def refuse(what: str) -> Callable[..., Never]:
+        def refused(*_: object, **__: object) -> Never:
+            pytest.fail(f"{what} in a pure test: mark it device", pytrace=True)
+
+        return refused
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", refuse("a process"))
+    for where, name in ((os, "fork"), (os, "openpty"), (time, "sleep")):
+        monkeypatch.setattr(where, name, refuse(f"{where.__name__}.{name}"))
 
 
 @pytest.fixture

@@ -255,12 +255,13 @@ Serving = Callable[[str], Server]
 # ---- programs ---------------------------------------------------------------------------------------------------------------------
 
 
-def ntpsec_programs() -> tuple[str, str] | None:
-    """ntpd and ntpq of ntpsec, installed or unpacked by ``make peers``; None: not to be had."""
+def ntpsec_programs() -> tuple[str, str]:
+    """ntpd and ntpq of ntpsec, installed or unpacked by ``make peers``."""
     found, unpacked = shutil.which("ntpd"), ROOT / "build" / "peers" / "ntpsec"
     if found and "ntpsec" in subprocess.run([found, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout:
         return found, shutil.which("ntpq") or "ntpq"
-    return (str(unpacked / "usr/sbin/ntpd"), str(unpacked / "usr/bin/ntpq")) if (unpacked / "usr/sbin/ntpd").exists() else None
+    assert (unpacked / "usr/sbin/ntpd").exists(), "no ntpd of ntpsec: run make peers"
+    return str(unpacked / "usr/sbin/ntpd"), str(unpacked / "usr/bin/ntpq")
 
 
 def chronyd(processes: Processes, name: str, *lines: str) -> Path:

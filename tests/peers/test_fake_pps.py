@@ -22,7 +22,6 @@ from refclock.sample import NS, EdgeKind
 if TYPE_CHECKING:
     from conftest import Processes
 
-pytestmark = pytest.mark.peers
 
 LATE_NS = 200_000
 WIDTH_NS = 100_000_000

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,8 +17,6 @@ from peers import Processes, locked, snapshot, wait_for
 from refclock_sim.ports.device import TTY, preload_environment
 
 from refclock.config import UNSTATED_BIAS_US
-
-pytestmark = [pytest.mark.peers, pytest.mark.skipif(shutil.which("gpsd") is None, reason="needs gpsd")]
 
 EXAMPLE = Path(__file__).parents[2] / "image" / "examples" / "behind-gpsd.toml"
 LINE = f"ttySIM{os.getpid()}"

@@ -11,10 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 
-import pytest
 from peers import REFCLOCK, Processes, ask_ntp, free_port, locked, snapshot, wait_for
-
-pytestmark = pytest.mark.peers
 
 LOCK_SECONDS = 60.0
 """What a test waits; how fast it is on a quiet machine is printed by the bench, not asserted here."""

@@ -36,8 +36,6 @@ from peers import PYTHON, REFCLOCK, Processes, wait_for
 
 from refclock.sample import NS
 
-pytestmark = pytest.mark.peers
-
 
 def ask_many(sock: socket.socket, sources: list[str], seconds: float, every: float) -> list[bytes]:
     """Requests from these addresses in turn for so long; the replies."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import sys
 import tempfile
@@ -22,7 +21,6 @@ from refclock.sample import NS
 if TYPE_CHECKING:
     from peers import Processes
 
-pytestmark = [pytest.mark.peers, pytest.mark.skipif(shutil.which("gpsd") is None, reason="needs gpsd")]
 
 OFFSET_S = 86_400 + 3600
 """True time is a day and an hour ahead: nobody can have it from this machine's clock."""

@@ -15,8 +15,6 @@ from refclock_sim.ports.device import clock_environment
 
 from refclock.sample import NS
 
-pytestmark = pytest.mark.slow
-
 DECEMBER = 1_796_083_200 * NS
 """2026-12-01."""
 CONFIG = """

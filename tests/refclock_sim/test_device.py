@@ -19,6 +19,8 @@ from refclock_sim.ports.pulse_file import CAPTURE_CLEAR, SIZE, PulseFile
 
 from refclock.sample import NS, EdgeKind
 
+pytestmark = [pytest.mark.device, pytest.mark.realtime]
+
 PATIENCE_S = 20.0
 
 

@@ -67,7 +67,7 @@ def test_an_oscillators_history_belongs_to_its_seed() -> None:
     ],
     ids=["gaussian", "pi", "pi with base", "usb polling", "sum"],
 )
-def test_mean_and_deviation(make: Callable[[int], PulseError], mean: float, deviation: float) -> None:
+def test_noise_has_its_mean_and_deviation(make: Callable[[int], PulseError], mean: float, deviation: float) -> None:
     """A model's mean and standard deviation are those of its formula."""
     errors = history(make(3))
     assert statistics.fmean(errors) == pytest.approx(mean, abs=5 * deviation / math.sqrt(SECONDS))

@@ -34,7 +34,7 @@ def test_a_thermometer_that_lies_costs_nothing(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [931, 932, 933])
+@pytest.mark.parametrize("seed", [931, 932])
 def test_an_hour_of_holdover_while_the_board_warms_ends_three_times_nearer(seed: int) -> None:
     """8 K and 1.5 ppm within the hour: the error at its end is at most a third, and every instant is covered."""
     course, without = run(WARM["t-holdover"], seed), run(WARM["t-holdover"], seed, temperature="off")

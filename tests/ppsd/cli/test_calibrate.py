@@ -25,6 +25,8 @@ from ppsd.config.edit import with_bias
 from ppsd.config.file import parse
 from refclock.devices.modem_lines import OutputLine
 
+pytestmark = [pytest.mark.device, pytest.mark.realtime]
+
 CONFIG = '[clock]\nsteer = "none"\n\n[[source]]  # roof\ntype = "receiver"\nname = "roof"\ndevice = "/dev/ttyS0"\npps = "/dev/pps-sim0"\n'
 
 

@@ -236,6 +236,7 @@ def test_feed_lines() -> None:
     assert "# [[feed]]" in feed_lines("chrony", ())
 
 
+@pytest.mark.device
 @pytest.mark.parametrize(("step", "code"), [(1, 0), (0, 1)])
 def test_feed_is_checked_against_the_daemon(
     daemon: Daemon, tmp_path: Path, capsys: pytest.CaptureFixture[str], step: int, code: int
@@ -285,6 +286,7 @@ def good(request: Header) -> Header:
     return Header(mode=4, stratum=1, refid=0x47505300, origin=request.transmit, receive=now, transmit=now, root_dispersion=66)
 
 
+@pytest.mark.device
 def test_query(capsys: pytest.CaptureFixture[str]) -> None:
     """A server five seconds ahead is measured so, forged replies are not believed, each request is a new random number."""
     nonces = []
@@ -362,6 +364,7 @@ def test_every_command_has_help_with_an_example(command: str, capsys: pytest.Cap
     assert f"Example: refclock {command}" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.device
 def test_quick_commands_import_little(tmp_path: Path) -> None:
     """help and status load neither the log, nor the engine, nor asyncio, nor serial lines, nor the configuration that they do not read."""
     code = "import sys; from ppsd.cli.main import main\ntry: main(sys.argv[1:])\nexcept SystemExit: pass\nprint(*sys.modules)"
@@ -383,6 +386,7 @@ def test_quick_commands_import_little(tmp_path: Path) -> None:
         }
 
 
+@pytest.mark.device
 def test_a_scenario_is_run_by_the_simulator(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Its output and its exit codes come through: 74 for a file that is not there, 64 for one that is no scenario."""
     assert cli.main(["sim", str(tmp_path / "none.toml")]) == 74
@@ -392,6 +396,7 @@ def test_a_scenario_is_run_by_the_simulator(tmp_path: Path, capfd: pytest.Captur
     assert "dance" in capfd.readouterr().out
 
 
+@pytest.mark.device
 def test_closed_pipe() -> None:
     """``refclock ... | head -0`` ends without a traceback."""
     code = "import sys; from ppsd.cli.main import main; sys.exit(main(['config', 'show', '--config', '/dev/null']))"

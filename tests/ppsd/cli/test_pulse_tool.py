@@ -18,6 +18,8 @@ from refclock_sim.ports.pulse_file import PulseFile
 
 from refclock.sample import NS, EdgeKind
 
+pytestmark = [pytest.mark.device, pytest.mark.realtime]
+
 DEVICE = "/dev/pps-sim0"
 
 

@@ -178,6 +178,7 @@ def test_whether_a_pulse_comes_over_usb_is_asked_of_its_driver(tmp_path: Path, m
     assert [f.over_usb for f in found if isinstance(f, PulseFound)] == [False, True, False, None, True]
 
 
+@pytest.mark.device
 def test_who_has_an_address_and_a_line(tmp_path: Path) -> None:
     """Both are told by name and pid, through links; what nobody has is nobody's."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as held:

@@ -15,6 +15,8 @@ import pytest
 from ppsd.cli.supervisor import PAUSES_S, Program, Screen, Supervisor
 from ppsd.process.lifecycle import notify
 
+pytestmark = [pytest.mark.device, pytest.mark.realtime]
+
 SLEEPER = "import time; time.sleep(60)"
 STUBBORN = "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.write(1, b'up\\n'); time.sleep(60)"
 

@@ -29,6 +29,8 @@ from refclock.kernel.pps import PpsEvent
 from refclock.sample import NS, Instant, SourceId
 from refclock.timescales import LeapTable
 
+pytestmark = pytest.mark.device
+
 TAI_S = 1_900_000_000
 GPS0, GPS1 = SourceId("gps0"), SourceId("gps1")
 

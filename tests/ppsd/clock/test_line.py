@@ -24,6 +24,8 @@ from refclock.kernel.clocks import LocalClock
 from refclock.sample import NS, SourceId
 from refclock.timescales import LeapTable
 
+pytestmark = pytest.mark.device
+
 
 @pytest.mark.parametrize("configure", [True, False])
 def test_a_receiver_is_set_up_over_its_line(configure: bool) -> None:

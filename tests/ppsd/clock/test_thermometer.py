@@ -73,6 +73,7 @@ def test_trouble_is_told_once_and_ends(tmp_path: Path) -> None:
     assert thermometer.read(NOW) == TemperatureRead("/sys/probe/temp1_input", 20.0, NOW)
 
 
+@pytest.mark.device
 def test_a_probe_on_a_wire_is_waited_for_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A 1-wire probe is read by a thread, each conversion once; asking for it never waits."""
     monkeypatch.setattr("ppsd.clock.thermometer.PAUSE_S", 0.01)

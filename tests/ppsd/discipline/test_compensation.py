@@ -18,6 +18,8 @@ from refclock.record import Record
 from refclock.sample import NS, Instant, Leap, Sample, SourceId
 from refclock.timescales import LeapTable
 
+pytestmark = pytest.mark.worlds
+
 SOURCE = SourceId("shm0")
 TAI0 = 1_800_000_037 * NS
 SENSOR = "/sys/class/thermal/thermal_zone0/temp"

@@ -36,6 +36,7 @@ def drive(
     return seen
 
 
+@pytest.mark.worlds
 @pytest.mark.parametrize("seed", [11, 12, 13])
 @pytest.mark.parametrize("model", ["clean", "pi", "usb-iid", "outliers", "bursts"])
 def test_bound_covers_the_error_from_the_first_estimate_on(model: str, seed: int) -> None:
@@ -82,6 +83,7 @@ def test_frequency_step_is_followed_inside_the_bound() -> None:
     assert abs(seen[-1][0]) < 8.0
 
 
+@pytest.mark.worlds
 @pytest.mark.parametrize("seed", range(20, 26))
 def test_holdover_bound_covers_an_hour(seed: int) -> None:
     """An hour without samples: the bound grows and covers what the crystal does."""
@@ -90,6 +92,7 @@ def test_holdover_bound_covers_an_hour(seed: int) -> None:
     assert seen[-1][1] > 10 * seen[3000][1]
 
 
+@pytest.mark.worlds
 @pytest.mark.parametrize("seed", [31, 33, 35])
 def test_samples_after_a_long_gap_are_taken_up_inside_the_bound(seed: int) -> None:
     """A quiet crystal that moves by 0.35 ppm in half an hour without samples, within the bound: it covers the return too, and a minute
@@ -100,6 +103,7 @@ def test_samples_after_a_long_gap_are_taken_up_inside_the_bound(seed: int) -> No
     assert max(abs(error) for error, _ in seen[-40:]) < 5.0
 
 
+@pytest.mark.worlds
 @pytest.mark.parametrize("seed", range(30, 36))
 def test_an_outlier_that_ends_a_long_gap_is_not_followed(seed: int) -> None:
     """The first sample after half an hour is 20 us late: covered, and good again a minute later."""
@@ -125,6 +129,7 @@ def test_sources_of_any_rate_start(rate_hz: float) -> None:
     assert estimator.ready
 
 
+@pytest.mark.worlds
 def test_a_skewed_latency_does_not_mislead() -> None:
     """An exponential latency of 30 us (a thread that is woken to stamp), two hours: its mean is held to 15 us, and the bound covers."""
     seen = drive(Estimator(50.0, 0.0, centred=True), crystal(14), Drawn(15, one_sided(30_000.0)), 7200)

@@ -15,6 +15,8 @@ from ppsd.discipline.tempcomp.model import ON, Bend, Temperature
 from ppsd.discipline.timescale import Timescale
 from refclock.sample import NS
 
+pytestmark = pytest.mark.worlds
+
 RAW0, TAI0 = 10**13, 1_800_000_037 * NS
 THERMOSTAT = Heat(day=2.0, day_s=3600.0)
 SENSOR = "thermometer"

@@ -16,6 +16,8 @@ from refclock.kernel.timescale import TimescaleWriter
 from refclock.sample import NS
 from refclock.timescales import ntp64, utc_of_ntp64
 
+pytestmark = pytest.mark.device
+
 COOKIE = b"\x01\x02\x03\x04\x05\x06\x07\xff"
 REQUEST = bytes([4 << 3 | 3, 0, 6, 0]) + bytes(36) + COOKIE
 

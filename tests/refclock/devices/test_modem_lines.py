@@ -20,6 +20,8 @@ from refclock.kernel.clocks import LocalClock
 from refclock.kernel.host import Host
 from refclock.sample import NS, EdgeKind
 
+pytestmark = [pytest.mark.device, pytest.mark.realtime]
+
 
 def test_names_of_control_lines() -> None:
     """Only a known line behind the last colon is one: device names have colons in them."""

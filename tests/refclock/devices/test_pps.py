@@ -18,6 +18,8 @@ from refclock.kernel.clocks import LocalClock
 from refclock.kernel.pps import PpsEvent
 from refclock.sample import NS, EdgeKind
 
+pytestmark = [pytest.mark.device, pytest.mark.realtime]
+
 START = PpsEvent(41, 1, 7, 1)
 """What the device has captured before we open it."""
 

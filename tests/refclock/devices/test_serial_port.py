@@ -17,6 +17,8 @@ from refclock.protocols.framing import Tally
 from refclock.receiver.autobaud import DWELL_NS, SEARCH_BAUDS, SILENCE_NS, BaudSearch
 from refclock.sample import NS
 
+pytestmark = pytest.mark.device
+
 
 @pytest.fixture
 def line(tmp_path: Path) -> Iterator[tuple[int, str]]:

@@ -3,7 +3,6 @@
 import errno
 import os
 import random
-import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import fields
@@ -19,6 +18,8 @@ from refclock.kernel.pps import PpsDevice
 from refclock.kernel.timescale import TimescaleReader, TimescaleWriter
 from refclock.record import Record, TimescaleReading
 from refclock.sample import NS, Instant, Leap
+
+pytestmark = pytest.mark.device
 
 
 class Clocks:
@@ -158,9 +159,6 @@ def test_opening_what_is_no_pulse_source_says_what_to_do(tmp_path: Path) -> None
 @pytest.fixture
 def unit() -> Iterator[int]:
     """A shared memory unit that nobody uses; removed afterwards."""
-    ipcrm = shutil.which("ipcrm")
-    if ipcrm is None:
-        pytest.skip("ipcrm (util-linux) is not installed: the segment could not be removed")
     for _ in range(100):
         number = random.randrange(100, 256)
         try:
@@ -170,7 +168,7 @@ def unit() -> Iterator[int]:
         except OSError:
             continue
     yield number
-    subprocess.run([ipcrm, "-M", hex(0x4E545030 + number)], check=False, stderr=subprocess.DEVNULL)
+    subprocess.run(["ipcrm", "-M", hex(0x4E545030 + number)], check=False, stderr=subprocess.DEVNULL)
 
 
 def test_a_sample_goes_through_shared_memory_once(unit: int) -> None:

@@ -54,7 +54,7 @@ def test_mixed_stream_gives_each_frame_in_order() -> None:
         (b"$$PSTMX,0*%02X" % nmea_checksum(b"PSTMX,0"), b"PSTMX,0", True),  # two dollars, no line end
     ],
 )
-def test_sentence_endings(data: bytes, body: bytes, checksum: bool | None) -> None:
+def test_how_a_sentence_ends_is_told(data: bytes, body: bytes, checksum: bool | None) -> None:
     """Lower-case hex, wrong, missing checksum, missing line end and a doubled dollar are told apart."""
     got, _framer = frames(data)
     assert [(f.data, f.checksum) for f in got] == [(body, checksum)]

@@ -62,7 +62,7 @@ def test_rmc_with_a_fix_names_the_second() -> None:
         ("GPGSV,9,x", Reject.BAD_FIELDS),
     ],
 )
-def test_refused_with_its_reason(body: str, reason: Reject) -> None:
+def test_what_names_no_second_is_refused_with_its_reason(body: str, reason: Reject) -> None:
     """Everything that names no second is counted under why."""
     nmea = decoder()
     assert say(nmea, body) == []
@@ -138,7 +138,7 @@ def test_checksum_may_be_missing_only_if_it_always_was() -> None:
     assert nmea.rejected == {Reject.CHECKSUM: 1, Reject.NO_CHECKSUM: 1}
 
 
-def test_sky_of_a_cycle() -> None:
+def test_gsv_and_gsa_of_a_cycle_tell_the_sky() -> None:
     """Satellites in view from complete GSV lists, those in use from GSA, the fix from both; reported when the next cycle begins."""
     nmea = decoder()
     at = Instant(0, 100 * NS)
@@ -176,7 +176,7 @@ def test_time_of_day_is_read_exactly() -> None:
     assert [time_ns(t) for t in ("", "1200", "240000", "126000", "-10000", "1 0000", "120000.5.5")] == [None] * 7
 
 
-def test_constellation_by_talker_and_number() -> None:
+def test_constellations_are_told_apart_by_talker_and_number() -> None:
     """Mixed talkers are told apart by number range."""
     assert [gnss_of("GN", n) for n in (5, 40, 70, 195, 301, 999)] == ["GPS", "SBAS", "GLONASS", "QZSS", "Galileo", ""]
     assert gnss_of("BD", 5) == gnss_of("GB", 5) == "BeiDou"

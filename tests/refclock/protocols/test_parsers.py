@@ -81,7 +81,7 @@ def test_decoders_take_any_frame(data: bytes) -> None:
 
 
 @given(st.integers(0, 255), st.integers(0, 255), st.binary(max_size=2000).filter(lambda b: b"\xb5\x62" not in b and b"$" not in b))
-def test_ubx_round_trip(message_class: int, message_id: int, payload: bytes) -> None:
+def test_ubx_frames_are_read_as_written(message_class: int, message_id: int, payload: bytes) -> None:
     """What encode makes, the framer reads back, between noise."""
     frames = Framer().feed(b"\xb5x" + encode(message_class, message_id, payload) + b"\0", Instant(0, 0), 0)
     assert [f.data for f in frames] == [bytes((message_class, message_id)) + payload]
@@ -92,7 +92,7 @@ def test_ubx_round_trip(message_class: int, message_id: int, payload: bytes) -> 
     st.sampled_from(["GP", "GN", "GL", "GA", "GB", "BD", "IN"]),
     st.integers(0, 3),
 )
-def test_nmea_round_trip(when: datetime, talker: str, digits: int) -> None:
+def test_nmea_times_are_read_as_written(when: datetime, talker: str, digits: int) -> None:
     """RMC and ZDA generated for any time come back as that time, to the last digit sent."""
     fraction = f"{when.microsecond:06d}"[:digits]
     time = f"{when:%H%M%S}" + (f".{fraction}" if digits else "")

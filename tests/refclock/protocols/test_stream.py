@@ -149,7 +149,7 @@ def test_leap_second_is_a_second_of_its_own() -> None:
     assert [(label.utc_ns // NS - int(last.timestamp()), label.second_60) for label in got] == [(0, False), (0, True), (1, False)]
 
 
-def test_identity_and_sky() -> None:
+def test_a_stream_tells_identity_and_sky() -> None:
     """The TXT banner names the receiver; the last sky is kept."""
     receiver = ReceiverStream(NOT_BEFORE)
     receiver.feed(sentence("GPTXT,01,01,02,HW UBX-M8030 00080000"), Instant(0, 0), 0)

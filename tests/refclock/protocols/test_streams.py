@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from refclock_sim.receiver.gnss import Gnss
@@ -18,6 +19,8 @@ from refclock.sample import NS, Edge, EdgeKind, Instant, ReceiverValue, Sample, 
 from refclock.timescales import DAY_S, LeapTable
 from refclock.timing.receiver_time import Context, ReceiverTime
 from refclock.timing.trust import SecondTrust
+
+pytestmark = pytest.mark.worlds
 
 UTC0 = 1_800_000_000
 MONO0 = 77_000 * NS + 123_456_789
@@ -161,7 +164,7 @@ def right(named: list[Sample], source: ReceiverTime) -> None:
     st.integers(-5, 5),
     st.lists(st.integers(1, 40), min_size=1, max_size=20),
 )
-def test_two_receivers_on_one_line(kind: str, seed: int, off_s: int, cuts: list[int]) -> None:
+def test_two_receivers_on_one_line_never_give_a_wrong_second(kind: str, seed: int, off_s: int, cuts: list[int]) -> None:
     """Two receivers wired to one line, written into each other byte by byte, one of them whole seconds wrong, on a host with a right
     clock: what is still a sentence either names the right second or none. (Where one of them speaks UBX, its leap count vouches for the
     other's sentences as well.)"""
@@ -192,7 +195,7 @@ def test_two_receivers_on_one_line(kind: str, seed: int, off_s: int, cuts: list[
     st.sampled_from([0.0, 1.0, -1.0, 86_400.0]),
     st.integers(50, 300),
 )
-def test_sentences_of_one_cycle_that_differ(off_s: int, order: list[str], odd: str, clock_s: float, delay_ms: int) -> None:
+def test_sentences_of_one_cycle_that_differ_name_no_second(off_s: int, order: list[str], odd: str, clock_s: float, delay_ms: int) -> None:
     """RMC and ZDA that differ by a second within a cycle name none (which one is right is not to be known); GLL's time is not used."""
     happenings = []
     for k in range(SECONDS):
@@ -208,7 +211,7 @@ def test_sentences_of_one_cycle_that_differ(off_s: int, order: list[str], odd: s
 
 @settings(max_examples=40)
 @given(st.sampled_from([5, 10]), st.integers(0, 9), st.integers(20, 90), st.sampled_from([0.0, 86_400.0]), st.booleans())
-def test_ten_solutions_a_second(rate: int, lost: int, delay_ms: int, clock_s: float, gga_first: bool) -> None:
+def test_of_ten_solutions_a_second_the_whole_ones_count(rate: int, lost: int, delay_ms: int, clock_s: float, gga_first: bool) -> None:
     """A receiver at 5 or 10 Hz states fractions of seconds: pulses get whole ones, whichever of its sentences is lost."""
     happenings = []
     for n in range(SECONDS * rate):
@@ -233,7 +236,9 @@ MIDNIGHT = UTC0 - UTC0 % DAY_S + DAY_S
 @given(
     st.permutations(["RMC", "GGA", "ZDA"]), st.integers(1, 6), st.booleans(), st.sampled_from([".00", ".000", ".02"]), st.binary(max_size=3)
 )
-def test_day_that_changes_within_a_burst(order: list[str], late: int, old_date: bool, fraction: str, noise: bytes) -> None:
+def test_a_day_that_changes_within_a_burst_is_never_a_day_off(
+    order: list[str], late: int, old_date: bool, fraction: str, noise: bytes
+) -> None:
     """At midnight RMC has the old date for some seconds while GGA and ZDA have the new time: no label is a day off and trusted, and the
     seconds after it are the right ones again."""
     receiver, trust = ReceiverStream(UTC0 - 10**7), SecondTrust(system_clock=True)
@@ -253,7 +258,7 @@ def test_day_that_changes_within_a_burst(order: list[str], late: int, old_date: 
 
 @settings(max_examples=60)
 @given(st.lists(st.integers(0, 2**31), min_size=1, max_size=6), st.sampled_from(["7bit", "high"]), st.sampled_from([0.0, 1.0, -1.0]))
-def test_seventh_bit_of_some_bytes(places: list[int], how: str, clock_s: float) -> None:
+def test_wrong_parity_bits_are_junk_and_no_other_second(places: list[int], how: str, clock_s: float) -> None:
     """A line with the wrong parity sets bit 7 of some bytes, or of all of some sentences: they are junk, never another second."""
     happenings = []
     for k in range(SECONDS):
@@ -269,7 +274,7 @@ def test_seventh_bit_of_some_bytes(places: list[int], how: str, clock_s: float) 
 
 @settings(max_examples=40)
 @given(st.sampled_from([0, 1, 2]), st.sampled_from([0.0, 0.2, 86_400.0]), st.integers(60, 250))
-def test_rolled_over_dates(periods: int, clock_s: float, delay_ms: int) -> None:
+def test_rolled_over_dates_are_moved_on(periods: int, clock_s: float, delay_ms: int) -> None:
     """One or two week rollovers back, the date is moved by whole periods, and it is the right second."""
     happenings = []
     for k in range(SECONDS):
@@ -283,7 +288,7 @@ def test_rolled_over_dates(periods: int, clock_s: float, delay_ms: int) -> None:
 
 @settings(max_examples=40)
 @given(st.integers(-18, 18).filter(bool), st.sampled_from([0.0, 0.3]), st.integers(60, 300), st.integers(8, 20))
-def test_gps_scale_before_the_leap_count_is_known(off_s: int, clock_s: float, delay_ms: int, corrected: int) -> None:
+def test_gps_scale_is_not_used_before_the_leap_count_is_known(off_s: int, clock_s: float, delay_ms: int, corrected: int) -> None:
     """A cold receiver's "UTC" is whole seconds off until the count has come: on a host with a right clock none of its seconds is used
     before, and the right ones after."""
     source, happenings = listener(), []

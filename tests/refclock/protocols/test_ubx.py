@@ -59,7 +59,7 @@ def test_pvt_refused_with_its_reason(payload: bytes, reason: Reject) -> None:
     assert ubx.rejected == {reason: 1}
 
 
-def test_pvt_second_60() -> None:
+def test_second_60_of_pvt_has_the_number_of_59() -> None:
     """The leap second has the number of 23:59:59."""
     (label,) = say(UbxDecoder(NOT_BEFORE), (1, 7), pvt(second=60))
     assert isinstance(label, SecondLabel)
@@ -118,14 +118,14 @@ def test_label_is_stamped_with_its_epochs_first_message() -> None:
         (timels(change=0), (36, 0, None)),
     ],
 )
-def test_leap_notice(payload: bytes, expected: tuple[int | None, int, int | None]) -> None:
+def test_timels_tells_the_leap_count_and_the_announced_step(payload: bytes, expected: tuple[int | None, int, int | None]) -> None:
     """TAI-UTC and the announced step with its midnight: week 1929 day 7 ends with 2016-12-31."""
     (notice,) = say(UbxDecoder(NOT_BEFORE), (1, 0x26), payload)
     assert isinstance(notice, LeapNotice)
     assert (notice.tai_offset_s, notice.step_s, notice.at_utc_s) == expected
 
 
-def test_sawtooth_sign() -> None:
+def test_qerr_is_added_to_the_pulses_time() -> None:
     """qErr has to be added to the pulse's time, so a pulse with qErr = -7 ns leaves 7 ns after its second."""
     ubx = UbxDecoder(NOT_BEFORE)
     (late,) = say(ubx, (0x0D, 1), struct.pack("<IIiHBB", 17_000, 0, -7_000, 1930, 3, 0))
@@ -136,7 +136,7 @@ def test_sawtooth_sign() -> None:
     assert say(ubx, (0x0D, 1), struct.pack("<IIiHBB", 17_000, 0, 4_000, 1930, 0x10, 0)) == []
 
 
-def test_sky_from_nav_sat() -> None:
+def test_nav_sat_tells_the_sky() -> None:
     """Constellation, number, C/N0 and use of each satellite; elevation only when an orbit is known."""
     ubx = UbxDecoder(NOT_BEFORE)
     say(ubx, (1, 7), pvt(fix=5))
@@ -152,14 +152,14 @@ def test_sky_from_nav_sat() -> None:
     assert say(ubx, (1, 0x35), payload[:-1]) == []
 
 
-def test_identity_from_mon_ver() -> None:
+def test_mon_ver_tells_who_the_receiver_is() -> None:
     """Module, firmware and hardware as the receiver names them."""
     ubx = UbxDecoder(NOT_BEFORE)
     say(ubx, (0x0A, 4), b"EXT CORE 3.01 (107900)".ljust(30, b"\0") + b"00080000".ljust(10, b"\0") + b"MOD=NEO-M8T-0".ljust(30, b"\0"))
     assert ubx.identity == "u-blox NEO-M8T-0 EXT CORE 3.01 (107900) hardware 00080000"
 
 
-def test_satellites_of_ublox_6_and_7() -> None:
+def test_nav_svinfo_tells_the_sky_of_ublox_6_and_7() -> None:
     """NAV-SVINFO: systems by number, used or not, and no place in the sky for those whose orbit is not known."""
     rows = [(0, 5, 0x0D, 7, 40, 30, 120), (1, 70, 0x04, 4, 25, 10, 200), (2, 131, 0x00, 1, 0, 0, 0)]
     payload = struct.pack("<IBBH", 0, len(rows), 0, 0) + b"".join(struct.pack("<BBBBBbhi", *row, 0) for row in rows)

@@ -17,6 +17,8 @@ from refclock.receiver.autobaud import NOISE_ADVICE, SILENT_ADVICE, Identificati
 from refclock.sample import NS, Instant
 from refclock.timescales import LeapTable
 
+pytestmark = pytest.mark.worlds
+
 TAI_S = 1_900_000_000
 NOT_BEFORE_S = 1_700_000_000
 

@@ -12,6 +12,8 @@ from refclock.receiver.profile import TimingProfile
 from refclock.sample import NS, Instant
 from refclock.timescales import LeapTable
 
+pytestmark = pytest.mark.worlds
+
 TAI0 = 1_798_761_600 - 60 + 37
 
 

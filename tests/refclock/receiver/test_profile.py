@@ -31,6 +31,8 @@ from refclock.receiver.readback import findings, questions
 from refclock.sample import NS, Instant
 from refclock.timescales import LeapTable
 
+pytestmark = pytest.mark.device
+
 TAI0 = int(datetime(2026, 12, 31, 12, tzinfo=UTC).timestamp()) + 37
 KINDS = ("ublox8-nmea", "ublox8-timing", "ublox9", "mtk")
 
@@ -207,7 +209,7 @@ def test_others_are_not_asked_to_survey_and_say_so_when_they_are(tmp_path: Path,
 
 
 @pytest.mark.parametrize("model", KINDS)
-def test_one_that_answers_late(tmp_path: Path, bench: list[Bench], model: str) -> None:
+def test_one_that_answers_late_is_set_up_all_the_same(tmp_path: Path, bench: list[Bench], model: str) -> None:
     """1.3 s behind every question: set up all the same, nothing taken for the answer to something else."""
     b = Bench(tmp_path, model, 38_400)
     bench.append(b)
@@ -218,7 +220,7 @@ def test_one_that_answers_late(tmp_path: Path, bench: list[Bench], model: str) -
 
 @pytest.mark.parametrize("greets", [True, False])
 @pytest.mark.parametrize("model", KINDS)
-def test_one_that_forgets_half_way(tmp_path: Path, bench: list[Bench], model: str, greets: bool) -> None:
+def test_one_that_forgets_half_way_is_set_up_in_the_end(tmp_path: Path, bench: list[Bench], model: str, greets: bool) -> None:
     """Power lost in the middle of being set up: in the end all of it is as wanted."""
     b = Bench(tmp_path, model, 9600)
     bench.append(b)
@@ -237,7 +239,7 @@ def test_one_that_forgets_half_way(tmp_path: Path, bench: list[Bench], model: st
 
 
 @pytest.mark.parametrize(("model", "command"), [("ublox8-nmea", (6, 0x31)), ("mtk", 285)])
-def test_one_that_refuses(tmp_path: Path, bench: list[Bench], model: str, command: tuple[int, int] | int) -> None:
+def test_one_that_refuses_is_told_item_by_item(tmp_path: Path, bench: list[Bench], model: str, command: tuple[int, int] | int) -> None:
     """A NAK is told under the item's name, the rest is done, and the cable is then taken off in software."""
     b = Bench(tmp_path, model, 38_400, cable_delay_ns=100)
     bench.append(b)
@@ -248,7 +250,7 @@ def test_one_that_refuses(tmp_path: Path, bench: list[Bench], model: str, comman
     assert not b.told[0].pulse_set
 
 
-def test_saved_beyond_a_loss_of_power(tmp_path: Path, bench: list[Bench]) -> None:
+def test_save_keeps_the_settings_beyond_a_loss_of_power(tmp_path: Path, bench: list[Bench]) -> None:
     """save: CFG-CFG behind all else, or the kept layers of every key; of MediaTek, which keeps nothing, it is told."""
     b = Bench(tmp_path, "mtk", 9600, save=True)
     bench.append(b)
@@ -295,7 +297,7 @@ def command(action: str, device: Path, *, save: bool = False, as_json: bool = Fa
 
 
 @pytest.mark.parametrize("model", KINDS)
-def test_show_configure_show_reset(tmp_path: Path, model: str) -> None:
+def test_show_tells_what_configure_and_reset_did(tmp_path: Path, model: str) -> None:
     """show tells what is not as wanted and exits 1; after configure all is; reset undoes it; JSON has the same."""
     with playing(tmp_path, model) as (sim, device):
         code, text = command("show", device, cable_delay_ns=73)

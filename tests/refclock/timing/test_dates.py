@@ -49,7 +49,7 @@ def verdict(stated: str, clock: str, saved: str = "") -> str:
         ("2026-12-16", "2046-08-01", "2046-07-31"),  # and a receiver that rolled over then
     ],
 )
-def test_believed(stated: str, clock: str, saved: str) -> None:
+def test_possible_dates_are_believed(stated: str, clock: str, saved: str) -> None:
     """No witness speaks against these dates."""
     assert verdict(stated, clock, saved) == ""
 
@@ -65,7 +65,7 @@ def test_believed(stated: str, clock: str, saved: str) -> None:
         ("2026-11-10", "2027-06-01", "2027-06-01", "the receiver says 2026-11-10, which would be"),
     ],
 )
-def test_refused_and_said(stated: str, clock: str, saved: str, words: str) -> None:
+def test_impossible_dates_are_refused_and_said(stated: str, clock: str, saved: str, words: str) -> None:
     """A contradiction is refused, with both dates and what to do."""
     told = verdict(stated, clock, saved)
     assert words in told

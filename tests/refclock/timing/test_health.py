@@ -30,7 +30,7 @@ def ubx(message: tuple[int, int], payload: bytes) -> HealthReport:
 
 
 @pytest.mark.parametrize(("status", "state"), [(0, Antenna.UNKNOWN), (2, Antenna.OK), (3, Antenna.SHORT), (4, Antenna.OPEN)])
-def test_ubx_hardware(status: int, state: Antenna) -> None:
+def test_ubx_hardware_messages_tell_antenna_and_jamming(status: int, state: Antenna) -> None:
     """MON-HW of u-blox 6 and 8 and MON-RF tell antenna and jamming; of two paths the worse one counts."""
     for length in (60, 68):
         payload = bytearray(length)
@@ -41,7 +41,7 @@ def test_ubx_hardware(status: int, state: Antenna) -> None:
     assert ubx((0x0A, 0x38), bytes((0, 2, 0, 0)) + other + block) == HealthReport(AT, antenna=state, jamming=2)
 
 
-def test_ubx_spoofing() -> None:
+def test_ubx_security_messages_tell_spoofing() -> None:
     """SEC-SIG 1 and 2 while their detection is on, and NAV-STATUS."""
     assert ubx((0x27, 9), bytes((1, 0, 0, 0, 0b101, 0, 0, 0, 0b101, 0, 0, 0))) == HealthReport(AT, jamming=2, spoofing=2)
     assert ubx((0x27, 9), bytes((1, 0, 0, 0, 0b110, 0, 0, 0, 0b110, 0, 0, 0))) == HealthReport(AT)
@@ -88,13 +88,13 @@ def test_timing_is_told_in_words() -> None:
         ("PQTMANTENNASTATUS,1,0,1", Antenna.UNKNOWN),
     ],
 )
-def test_makers_sentences(body: str, state: Antenna) -> None:
+def test_makers_sentences_tell_the_antenna(body: str, state: Antenna) -> None:
     """MTK, ST and Quectel each have a sentence for the antenna."""
     (frame,) = Framer().feed(f"${body}*{nmea_checksum(body.encode()):02X}\r\n".encode(), AT, 0)
     assert NmeaDecoder(0).decode(frame) == [HealthReport(AT, antenna=state)]
 
 
-def test_texts() -> None:
+def test_antenna_notices_are_read_and_other_texts_are_not() -> None:
     """u-blox's ANTSTATUS and CASIC's ANTENNA notices are read, other texts are not."""
     assert antenna("ANTSTATUS=SHORT") is Antenna.SHORT
     assert antenna("ANTENNA OPEN") is Antenna.OPEN
@@ -195,7 +195,7 @@ def test_two_dimensions_widen_the_bound() -> None:
     assert (health.extra_ns, health.doubts(NS)) == (0, ())
 
 
-def test_distance() -> None:
+def test_distance_on_the_globe_is_right() -> None:
     """London to Paris is 344 km, the antipodes half the Earth's girth."""
     assert metres((51.5074, -0.1278), (48.8566, 2.3522)) == pytest.approx(343_556, rel=2e-3)
     assert metres((0, 0), (0, 180)) == pytest.approx(20_015_100, rel=1e-3)
