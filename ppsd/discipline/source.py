@@ -14,13 +14,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from ppsd.discipline.estimate import Estimate, Learned, learned_from
+from ppsd.discipline.estimate import Learned, learned_from
 from ppsd.discipline.estimator import Estimator
 from ppsd.discipline.leap import LeapKeeper
 from ppsd.discipline.runaway import Pull
 from ppsd.discipline.selection import FRESH_NS, Candidate
-from ppsd.discipline.tempcomp.compensation import Compensated
-from ppsd.discipline.tempcomp.model import Temperature
+from ppsd.discipline.tempcomp.compensation import CompensatedEstimator, Compensation
 from ppsd.snapshot import SourceStatus
 from refclock.config import AUTO, GpsdSource, Pulse, ReceiverSource, ShmSource, SockSource
 from refclock.config import Source as SourceConfig
@@ -54,15 +53,15 @@ Half a grain of bias then: a crystal near a whole number of ppm has stamps that 
 
 @dataclass(slots=True)
 class Channel:
-    """An estimator and what people want to see of it."""
+    """An estimator and what people want to see of it. ``claims``: makes of it what the source claims, with the temperature."""
 
     estimator: Estimator
+    claims: Estimator | CompensatedEstimator
     last_mono_ns: int = -(1 << 62)
     last_offset_ns: int | None = None
     reach: int = 0
     reach_mono_ns: int = 0
     every_ns: int = NS
-    compensated: Compensated | None = None
     _grain_ns: int = COARSEST_GRAIN_NS
     _first_real_ns: int | None = None
     _stamps: int = 0
@@ -72,23 +71,11 @@ class Channel:
         self.tick(sample.at.mono_ns)
         if served_tai_ns is not None:
             self.last_offset_ns = sample.tai_ns - served_tai_ns
-        if self.compensated is not None:
-            self.compensated.add(sample.at.mono_ns, sample.tai_ns)
-        used = self.estimator.add(sample.at.mono_ns, sample.tai_ns)
+        used = self.claims.add(sample.at.mono_ns, sample.tai_ns)
         if used:
             self.last_mono_ns = sample.at.mono_ns
             self.reach |= 1
         return used
-
-    def follow(self, temperature: Temperature | None, plain: Estimate) -> Estimate | None:
-        """The estimate with the temperature, while that is in use, beside the ``plain`` one."""
-        if self.compensated is not None and self.compensated.worse and temperature is not None:
-            temperature.distrust("the samples fit worse with it than without")
-        if temperature is None or not temperature.in_use:
-            self.compensated = None
-        elif self.compensated is None:
-            self.compensated = Compensated(self.estimator, temperature, plain.mono_ns)
-        return None if self.compensated is None or not self.compensated.ready else self.compensated.estimate(plain)
 
     def tick(self, mono_ns: int) -> None:
         """Shift the reach register once a second, or as often as pulses come."""
@@ -140,12 +127,12 @@ class Source:
         not_before_s: int,
         state: Mapping[str, float | int | str],
         battery_ns: int | None = None,
-        temperature: Temperature | None = None,
+        compensation: Compensation | None = None,
     ) -> None:
         """``battery_ns``: the battery clock (POSIX ns) minus raw time; None without one, or when the system clock is kept."""
         self._battery_ns = battery_ns
         self.config = config
-        self._temperature = temperature
+        self._compensation = compensation
         self.id = SourceId(config.name)
         self.present = False
         self.lost_why = "not opened yet"
@@ -207,14 +194,17 @@ class Source:
         else:
             bias = config.bias_us * 1e3
         self.pulse = self._pulse_channel(bias)
-        self.label = Channel(Estimator(LABEL_FLOOR_NS, 0.0, rate, STATE_RATE_SIGMA, learned=self._learned("label")))
+        self.label = self._channel(Estimator(LABEL_FLOOR_NS, 0.0, rate, STATE_RATE_SIGMA, learned=self._learned("label")))
         self._waiting_since = None
         self.pull = Pull()
 
     def _pulse_channel(self, bias_ns: float) -> Channel:
         polled = not isinstance(self.config, Pulse) or self.config.pps_over_usb is not False
         rate, centred, learned = self._number("rate"), not self.has_label, self._learned("pulse")
-        return Channel(Estimator(PULSE_FLOOR_NS, bias_ns, rate, STATE_RATE_SIGMA, centred=centred, polled=polled, learned=learned))
+        return self._channel(Estimator(PULSE_FLOOR_NS, bias_ns, rate, STATE_RATE_SIGMA, centred=centred, polled=polled, learned=learned))
+
+    def _channel(self, estimator: Estimator) -> Channel:
+        return Channel(estimator, estimator if self._compensation is None else self._compensation.around(estimator))
 
     def _learned(self, channel: str) -> Learned | None:
         return learned_from(self._state.get(f"{self.id}.{channel}.learned"))
@@ -394,10 +384,8 @@ class Source:
             channel, refid = self.label, LABEL_REFID
             if not self._fresh(channel, now_mono_ns, LABEL_FRESH_NS):
                 return None
-        plain = channel.estimator.estimate(now_mono_ns)
-        warm = channel.follow(self._temperature, plain)
-        last_ns, restarts = channel.last_mono_ns, channel.estimator.restarts
-        return Candidate(self.id, warm or plain, last_ns, refid, self.config.prefer, self.config.trust, plain if warm else None, restarts)
+        claim = channel.claims.estimate(now_mono_ns)
+        return Candidate(self.id, claim, channel.last_mono_ns, refid, self.config.prefer, self.config.trust)
 
     @property
     def allowance_ns(self) -> float:
