@@ -70,9 +70,6 @@ MOST_ROOMS, MOST_FLOORS = 13, 5
 
 UNDER_WAY: dict[str, set[str]] = {
     "allow list": {
-        "ppsd.cli.main -> refclock_sim.worlds.world",
-        "ppsd.cli.run -> refclock_sim.ports.device",
-        "ppsd.cli.run -> refclock_sim.receiver.output",
         "ppsd.snapshot -> refclock.timing.pulses",
     },
     "class names": {"refclock: Doubt", "refclock: Pulse", "refclock: Reject"},
