@@ -6,7 +6,7 @@ import errno
 import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from refclock.errors import explain
 from refclock.exchange.samples import EARLIEST_S, LATEST_S, RawSample, Reject, _Writer
@@ -50,8 +50,6 @@ class ShmSegment:
         checked(lib.shm_attach(unit, int(create), perm, cell), f"attaching {self._what}", _SHM_HINTS)
         self._shm: Shm | None = cell[0]
         self._sample = ffi.new("struct shm_sample *")
-        self.clashes = 0
-        """Samples lost because the writer was at work while we read."""
 
     def write(self, clock_ns: int, receive_ns: int, leap: Leap = Leap.NORMAL, precision: int = -20) -> None:
         """Leave one sample: UTC of the reference and CLOCK_REALTIME at that instant. OSError ERANGE: a 32-bit layout ends in 2106."""
@@ -59,12 +57,11 @@ class ShmSegment:
         self._sample.leap, self._sample.precision = leap.value, precision
         checked(lib.shm_write(live(self._shm, self._what), self._sample), f"writing {self._what}", _SHM_HINTS)
 
-    def read(self) -> ShmSample | None:
-        """Take the sample there is; None when there is none that is new and whole. OSError EPROTO: nonsense in it."""
+    def read(self) -> ShmSample | Literal[Reject.CLASH] | None:
+        """Take the sample; None: there is none. CLASH: it was lost, for the writer wrote at that moment. OSError EPROTO: it is nonsense."""
         result = lib.shm_read(live(self._shm, self._what), self._sample)
         if result == -errno.EAGAIN:
-            self.clashes += 1
-            return None
+            return Reject.CLASH
         if checked(result, f"reading {self._what}", _SHM_HINTS) == 0:
             return None
         s = self._sample
@@ -142,9 +139,7 @@ class ShmIntake:
         if self._silent > SILENT_READS:
             self.close()
         try:
-            segment = self.open()
-            clashes = segment.clashes
-            sample = segment.read()
+            sample = self.open().read()
         except OSError as e:
             self.close()
             self.why = explain(e)
@@ -152,8 +147,9 @@ class ShmIntake:
                 self.rejected[Reject.NONSENSE] += 1
             return []
         self.why = ""
-        if segment.clashes > clashes:
-            self.rejected[Reject.CLASH] += segment.clashes - clashes
+        if sample is Reject.CLASH:
+            self.rejected[sample] += 1
+            return []
         if sample is None:
             return []
         self._silent = 0

@@ -10,14 +10,17 @@ import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from refclock.exchange import shm
 from refclock.exchange.samples import RawSample, Reject
 from refclock.exchange.shm import SILENT_READS, ShmFeedWriter, ShmIntake, ShmSegment
 from refclock.exchange.sock import DATAGRAMS, SOCK_32, SOCK_64, SOCK_MAGIC, SockFeedWriter, SockIntake, parse_sock
+from refclock.kernel._kernel import lib
 from refclock.sample import NS, Instant, Leap
 
 pytestmark = pytest.mark.device
@@ -191,3 +194,15 @@ def test_shared_memory_may_come_go_and_come_back(unit: int) -> None:
     assert not any(intake.read() for _ in range(SILENT_READS + 2))
     assert intake.rejected == {Reject.RANGE: 1}
     assert (intake.received, writer.status()["sent"]) == (2, 3)
+
+
+def test_a_sample_lost_to_a_clash_is_counted_and_the_next_one_comes(unit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read while the writer writes gives no sample, is counted as a clash, and leaves the segment attached for the next."""
+    intake, writer = ShmIntake(unit), ShmFeedWriter(unit)
+    writer.send(AT, 12_345, 900, Leap.NORMAL)
+    with monkeypatch.context() as busy:
+        busy.setattr(shm, "lib", SimpleNamespace(shm_attach=lib.shm_attach, shm_read=lambda *_: -errno.EAGAIN))
+        assert intake.read() == []
+    assert (intake.rejected, intake.why) == ({Reject.CLASH: 1}, "")
+    assert [sample.offset_ns for sample in intake.read()] == [12_345]
+    intake.close()
