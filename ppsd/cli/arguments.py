@@ -9,9 +9,8 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 from ppsd.process.exit_codes import USAGE
 
@@ -19,8 +18,7 @@ MOST: Final = 2000
 """Largest count: as many clients fit into one reply of the control socket (some 300 bytes each of 1 MiB)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(NamedTuple):
     """An argument of a command: its names and settings, as ``argparse.ArgumentParser.add_argument`` takes them."""
 
     names: tuple[str, ...]
@@ -32,8 +30,7 @@ def option(*names: str, **settings: Any) -> Option:
     return Option(names, settings)
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """A subcommand. ``module``: of ``ppsd.cli``; its ``run(args) -> int`` carries the command out and returns the exit code."""
 
     name: str

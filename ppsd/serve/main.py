@@ -1,7 +1,7 @@
 """The serve process: NTP on the network, from the record that the clock process publishes.
 
-It only sets up the C threads (``ppsd.serve.ntp_server``) and then sleeps: its one loop wakes for a question on ``serve.sock``, a signal, or the
-watchdog. It needs no device and no privilege once the port is bound; the sockets may also be handed over by systemd (LISTEN_FDS,
+It only sets up the C threads (``ppsd.serve.ntp_server``) and then sleeps: its one loop wakes for a question on ``serve.sock``, a signal,
+or the watchdog. It needs no device and no privilege once the port is bound; the sockets may also be handed over by systemd (LISTEN_FDS,
 sd_listen_fds(3)), and then ``server.listen`` is not looked at. Nothing here talks to the clock process: it may die, come back or never
 have been there, and the threads go on with the last record, whose bound grows by its own rule, or say LI 3.
 

@@ -10,12 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ppsd.cli import main as cli
+from ppsd.cli.arguments import Command
 from ppsd.cli.feed import feed_lines
 from ppsd.faces import text as reports
 from ppsd.ntp.packet import Header, parse
@@ -362,6 +364,14 @@ def test_every_command_has_help_with_an_example(command: str, capsys: pytest.Cap
         cli.main([command, "--help"])
     assert caught.value.code == 0
     assert f"Example: refclock {command}" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS.values(), ids=list(cli.COMMANDS))
+def test_every_command_has_a_module_that_carries_it_out(command: Command) -> None:
+    """The table names modules as text: each is there, has ``run``, and does not need the table."""
+    module = import_module(f"ppsd.cli.{command.module}")
+    assert callable(module.run)
+    assert "ppsd.cli.main" not in Path(module.__file__ or "").read_text(encoding="utf-8")
 
 
 @pytest.mark.device
