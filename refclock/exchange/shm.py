@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from refclock.errors import explain
-from refclock.exchange.samples import EARLIEST_S, LATEST_S, RawSample, Reject, _Writer
+from refclock.exchange.samples import EARLIEST_S, LATEST_S, RawSample, SampleReject, _Writer
 from refclock.kernel._kernel import ffi, lib
 from refclock.kernel.errors import checked, live
 from refclock.sample import NS, Instant, Leap
@@ -149,16 +149,16 @@ class ShmIntake:
             self.close()
             self.why = explain(e)
             if e.errno == errno.EPROTO:
-                self.rejected[Reject.NONSENSE] += 1
+                self.rejected[SampleReject.NONSENSE] += 1
             return []
         self.why = ""
         if segment.clashes > clashes:
-            self.rejected[Reject.CLASH] += segment.clashes - clashes
+            self.rejected[SampleReject.CLASH] += segment.clashes - clashes
         if sample is None:
             return []
         self._silent = 0
         if not EARLIEST_S * NS <= sample.clock_ns < LATEST_S * NS:
-            self.rejected[Reject.RANGE] += 1
+            self.rejected[SampleReject.RANGE] += 1
             return []
         self.received += 1
         uncertainty_ns = round(math.ldexp(NS, max(-63, min(10, sample.precision))))
