@@ -115,7 +115,7 @@ class AnySource:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pulse(AnySource):
+class PulsedSource(AnySource):
     """Sources whose seconds may be marked by a pulse.
 
     ``pps_over_usb``: whether the pulse's line is polled by USB frames; while that is not known and the stamps look like it, the
@@ -135,7 +135,7 @@ class Pulse(AnySource):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReceiverSource(Pulse):
+class ReceiverSource(PulsedSource):
     """A receiver on a serial line. ``device`` "auto": the free one that it is found on; ``pps`` "auto": the pulse of that line's own, else
     the first that is nobody's. ``baud`` 0: find it. ``configure``: set it up, until it loses its power (``refclock.configurator``); the keys
     behind it say how. ``cable_delay_ns``: by how much the antenna's cable delays the signal, and so the pulse (5 ns a metre); where the
@@ -160,7 +160,7 @@ class ReceiverSource(Pulse):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GpsdSource(Pulse):
+class GpsdSource(PulsedSource):
     """gpsd's JSON stream. ``device``: only that one of gpsd's receivers ("" = any)."""
 
     kind: ClassVar[str] = "gpsd"

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum, IntEnum
+from enum import Enum, IntEnum, StrEnum
 from typing import Final, NewType
 
 NS = 1_000_000_000
@@ -84,10 +84,19 @@ class FixMode(IntEnum):
     TIME_ONLY = 4
 
 
+class LabelProtocol(StrEnum):
+    """In which protocol a second was named; the value is what people read."""
+
+    NMEA = "NMEA"
+    UBX = "UBX"
+    GPSD = "gpsd"
+
+
 @dataclass(frozen=True, slots=True)
 class SecondLabel:
     """A receiver's statement "it is now UTC so-and-so", already checked for fix, syntax and date window.
 
+    ``sentence``: the sentence or message that said it ("RMC", "NAV-PVT", "TPV"), in ``protocol``.
     ``utc_ns`` is the instant the sentence names (fraction kept; whole seconds for nearly every receiver).
     ``second_60``: the sentence said 23:59:60; ``utc_ns`` then has the number of 23:59:59 (POSIX).
     ``at`` is when the first byte of the first sentence of that cycle arrived: always after the true instant by the message delay.
@@ -101,6 +110,7 @@ class SecondLabel:
     second_60: bool = False
     leap_known: bool = False
     weeks_repaired: int = 0
+    protocol: LabelProtocol = LabelProtocol.NMEA
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +125,10 @@ class LeapNotice:
     step_s: int
     at_utc_s: int | None
     at: Instant
+
+
+SAWTOOTH_LIMIT_NS: Final = 1000.0
+"""ns; a larger quantisation error is nonsense: the slowest u-blox time base has a period of 48 ns."""
 
 
 @dataclass(frozen=True, slots=True)

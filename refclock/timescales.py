@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
+from datetime import date
 
 from refclock.sample import NS
 
@@ -15,6 +16,10 @@ NTP_UNIX_S = 2_208_988_800
 """Seconds from 1900-01-01 to 1970-01-01 (RFC 5905 figure 4)."""
 DAY_S = 86_400
 WEEK_S = 604_800
+GPS_EPOCH_S = 315_964_800
+"""POSIX second at which GPS time begins, 1980-01-06 (IS-GPS-200 section 3.3.4)."""
+TAI_GPS_S = 19
+"""TAI - GPS, constant: GPS time was UTC in 1980, when TAI-UTC was 19 s (IS-GPS-200 section 3.3.4)."""
 ROLLOVER_S = 1024 * WEEK_S
 """The GPS legacy message counts weeks in 10 bits (IS-GPS-200 section 20.3.3.3.1.1)."""
 TAI_OFFSET_2017_S = 37
@@ -85,9 +90,29 @@ def parse_leap_seconds_list(text: str) -> LeapTable | None:
     return LeapTable(tuple(starts), tuple(offsets), expires)
 
 
+def civil_s(year: int, month: int, day: int) -> int | None:
+    """POSIX second of that midnight; None when there is no such date."""
+    try:
+        return (date(year, month, day).toordinal() - 719_163) * DAY_S  # ordinal of 1970-01-01
+    except ValueError:
+        return None
+
+
 def window_weeks(utc_s: int, not_before_s: int) -> int:
     """Multiples of 1024 weeks to add so that ``utc_s`` lies in [not_before, + 1024 weeks); negative when it is past."""
     return -((utc_s - not_before_s) // ROLLOVER_S)
+
+
+def window(utc_s: int, not_before_s: int) -> tuple[int, int] | None:
+    """The second that a receiver means by ``utc_s``: (POSIX second, 1024-week periods added).
+
+    A second before ``not_before_s`` is moved into [not_before, not_before + 1024 weeks). A later one is taken as stated, because a rollover
+    only takes dates back; None from 2048 weeks on: no host has run for that long.
+    """
+    periods = window_weeks(utc_s, not_before_s)
+    if periods < 0:
+        return (utc_s, 0) if periods == -1 else None
+    return utc_s + periods * ROLLOVER_S, periods
 
 
 def ntp64(utc_ns: int) -> int:

@@ -31,7 +31,7 @@ from ppsd.config.tables import Config
 from ppsd.config.toml_text import locate
 from ppsd.process.control import ask
 from ppsd.process.exit_codes import FAILED, GOOD, USAGE, Refused
-from refclock.config import Pulse
+from refclock.config import PulsedSource
 from refclock.devices.modem_lines import OutputLine, open_pulse
 from refclock.kernel.clocks import LocalClock
 from refclock.robust import median, spread
@@ -55,7 +55,9 @@ Snapshot = Mapping[str, Any]
 def run(args: argparse.Namespace) -> int:
     """``calibrate pps``, against another source or by an echo."""
     config = load(args.config)
-    pulses = {s.name: s.pps for s in config.sources if isinstance(s, Pulse) and s.pps.startswith("/") and args.source in ("", s.name)}
+    pulses = {
+        s.name: s.pps for s in config.sources if isinstance(s, PulsedSource) and s.pps.startswith("/") and args.source in ("", s.name)
+    }
     if args.echo and len(pulses) != 1:
         known = ", ".join(pulses) or "none"
         why = f"whose pulse is it? --source NAME; the configuration names one for: {known}"
@@ -216,7 +218,7 @@ def calibrate(measure: Callable[[], Bias], config: Config, apply_to: Path | None
     except CannotTell as why:
         print(f"refclock calibrate pps: {why}", file=sys.stderr)
         return FAILED
-    allowed = next((s.pps_bias_us for s in config.sources if s.name == bias.source and isinstance(s, Pulse)), None)
+    allowed = next((s.pps_bias_us for s in config.sources if s.name == bias.source and isinstance(s, PulsedSource)), None)
     useful = bias.known_us <= max(abs(bias.late_us), allowed or 0.0)
     report(bias, as_json, useful, out)
     if not useful:

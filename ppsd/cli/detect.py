@@ -22,7 +22,7 @@ from ppsd.config.file import load
 from ppsd.config.tables import Config
 from ppsd.process.exit_codes import FAILED, GOOD
 from refclock.config import AUTO
-from refclock.devices.ports import Port, Pulse, control_line, pair, pulses, serial_ports
+from refclock.devices.ports import Port, PulseNode, control_line, pair, pulses, serial_ports
 from refclock.devices.receiver_line import TICK_NS
 from refclock.devices.scan import Found, Search
 from refclock.kernel.clocks import LocalClock
@@ -68,13 +68,13 @@ def _advised(host: Host, f: Found) -> Found:
     return replace(f, problem=f"{f.problem}; {release(name, host.target(f.port.path))[0]}")
 
 
-def _paired(host: Host, found: Sequence[Found], some: Sequence[Pulse]) -> list[Found]:
+def _paired(host: Host, found: Sequence[Found], some: Sequence[PulseNode]) -> list[Found]:
     usable = [f.port.path for f in found if f.verdict is not None and f.verdict.usable]
     pulse_of = pair(host, usable, some)
     return [replace(f, pulse=pulse_of.get(f.port.path) or f.pulse) for f in found]
 
 
-def blocks(found: Sequence[Found], some: Sequence[Pulse] = ()) -> str:
+def blocks(found: Sequence[Found], some: Sequence[PulseNode] = ()) -> str:
     """The ``[[source]]`` tables of the receivers found. A pulse that is the line's own (of ``some``, or a control line) needs no name."""
     own = {"", *(pulse.path for pulse in some if pulse.tty), *(f.pulse for f in found if control_line(f.pulse))}
     return "\n".join(

@@ -6,14 +6,11 @@ import argparse
 import errno
 import json
 import math
-import select
 import sys
 import threading
-import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, TextIO
+from typing import Any, TextIO
 
 from ppsd.cli.daemon import clock_snapshot, run_directory
 from ppsd.cli.detect import described, listen, not_before_s
@@ -22,17 +19,17 @@ from ppsd.config.tables import Config
 from ppsd.process.exit_codes import FAILED, GOOD
 from refclock.devices.modem_lines import open_pulse
 from refclock.devices.ports import Port
+from refclock.devices.receiver_line import ReceiverLine
 from refclock.devices.serial_port import SerialPort
 from refclock.kernel.clocks import LocalClock
 from refclock.kernel.host import Host
-from refclock.protocols.framing import FrameKind, Framer
+from refclock.protocols.framing import Frame, FrameKind, Framer
 from refclock.protocols.nmea import NmeaDecoder
 from refclock.protocols.ubx import UbxDecoder
-from refclock.sample import NS, EdgeKind, SecondLabel
+from refclock.receiver.autobaud import LineRequest
+from refclock.sample import NS, EdgeKind, Instant, ReceiverValue, SecondLabel
 from refclock.timing.pulses import Rhythm
 
-TICK_S: Final = 0.2
-"""Between two looks at the time while lines are silent."""
 SKY_WIDTH, SKY_HEIGHT = 49, 23
 """Characters of the sky: a terminal's half, twice as wide as high because characters are not square."""
 
@@ -49,6 +46,46 @@ def run(args: argparse.Namespace) -> int:
 # ---- nmea ---------------------------------------------------------------------------------------------------------------------------
 
 
+class _FramePrinter:
+    """A session (``receiver.session``) that prints each frame with what became of it, and asks nothing of the line. ``frames``: printed."""
+
+    def __init__(self, not_before: int, baud: int, out: TextIO) -> None:
+        self.baud = baud
+        self.frames = 0
+        self._framer, self._nmea, self._ubx = Framer(), NmeaDecoder(not_before), UbxDecoder(not_before)
+        self._junk = 0
+        self._out = out
+
+    def feed(self, data: bytes, at: Instant, byte_ns: int) -> list[ReceiverValue]:
+        """Print what a read brought."""
+        values: list[ReceiverValue] = []
+        for frame in self._framer.feed(data, at, byte_ns):
+            self.frames += 1
+            values += self._frame(frame, at)
+        junk = self._framer.counts["junk-bytes"]
+        if junk > self._junk:
+            self._print(at, f"{junk - self._junk} bytes that are no sentence")
+            self._junk = junk
+        return values
+
+    def due(self, now_ns: int) -> LineRequest:
+        """Nothing."""
+        del now_ns
+        return LineRequest()
+
+    def _frame(self, frame: Frame, at: Instant) -> list[ReceiverValue]:
+        nmea = frame.kind is FrameKind.NMEA
+        values, reject = self._nmea.decode(frame) if nmea else self._ubx.decode(frame)
+        label = next((v for v in values if isinstance(v, SecondLabel)), None)
+        what = f"names {datetime.fromtimestamp(label.utc_ns / NS, UTC):%H:%M:%S}" if label else reject or "-"
+        text = f"${frame.data.decode('ascii', 'replace')}" if nmea else f"UBX {frame.data[:2].hex(' ')}"
+        self._print(at, f"{what:<20} {text[:100]}")
+        return values
+
+    def _print(self, at: Instant, words: str) -> None:
+        print(f"{at.real_ns / NS % 60:7.3f}  {words}", file=self._out, flush=True)
+
+
 def watch_line(path: str, baud: int, config: Config, duration_s: float | None, out: TextIO) -> int:
     """The stream as it comes, each frame with what became of it; ``baud`` 0: found first. 0, or 1 when nothing came."""
     if baud == 0:
@@ -61,31 +98,13 @@ def watch_line(path: str, baud: int, config: Config, duration_s: float | None, o
         baud = found.verdict.baud
         print(f"# {path}: {described(found).partition(',')[0]}", file=out)
     clock = LocalClock()
-    port = SerialPort(path, baud, clock)
-    framer, nmea, ubx = Framer(), NmeaDecoder(not_before_s(config)), UbxDecoder(not_before_s(config))
-    end = math.inf if duration_s is None else time.monotonic() + duration_s
-    poll, junk, frames = select.poll(), 0, 0
-    poll.register(port.fileno(), select.POLLIN)
+    session = _FramePrinter(not_before_s(config), baud, out)
+    line = ReceiverLine(SerialPort(path, baud, clock), session, clock)
     try:
-        while time.monotonic() < end:
-            if not poll.poll(TICK_S * 1000):
-                continue
-            data, at = port.read()
-            for frame in framer.feed(data, at, port.byte_ns):
-                frames += 1
-                decoder = nmea if frame.kind is FrameKind.NMEA else ubx
-                before = Counter(decoder.rejected)
-                label = next((v for v in decoder.decode(frame) if isinstance(v, SecondLabel)), None)
-                reasons = decoder.rejected - before
-                text = f"${frame.data.decode('ascii', 'replace')}" if frame.kind is FrameKind.NMEA else f"UBX {frame.data[:2].hex(' ')}"
-                what = f"names {datetime.fromtimestamp(label.utc_ns / NS, UTC):%H:%M:%S}" if label else ", ".join(reasons) or "-"
-                print(f"{at.real_ns / NS % 60:7.3f}  {what:<20} {text[:100]}", file=out, flush=True)
-            if framer.counts["junk-bytes"] > junk:
-                print(f"{at.real_ns / NS % 60:7.3f}  {framer.counts['junk-bytes'] - junk} bytes that are no sentence", file=out, flush=True)
-                junk = framer.counts["junk-bytes"]
+        line.run(lambda: False, math.inf if duration_s is None else duration_s)
     finally:
-        port.close()
-    return GOOD if frames else FAILED
+        line.close()
+    return GOOD if session.frames else FAILED
 
 
 # ---- pps ----------------------------------------------------------------------------------------------------------------------------

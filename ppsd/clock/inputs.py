@@ -19,7 +19,7 @@ from ppsd.clock.sources import Device, Line, open_device
 from ppsd.config.tables import Config
 from ppsd.discipline import events
 from ppsd.discipline.events import Event
-from refclock.config import AUTO, Pulse, ReceiverSource
+from refclock.config import AUTO, PulsedSource, ReceiverSource
 from refclock.errors import explain
 from refclock.kernel.clocks import LocalClock
 from refclock.kernel.host import Host
@@ -190,7 +190,7 @@ class Inputs:
             self._retries[name].due_ns = 0
         self._loop.tell("receivers' state", self._finder.complaint)
 
-    def _pulse_path(self, source: Pulse) -> str:
+    def _pulse_path(self, source: PulsedSource) -> str:
         """Where the pulse of ``source`` is now; "" when it is not there, or its receiver is not."""
         line = self._devices.get(SourceId(source.name))
         if source.pps != AUTO:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ppsd.discipline.events import Event, Pulsed, PulseFound
-from refclock.config import Pulse, Source
+from refclock.config import PulsedSource, Source
 from refclock.devices.modem_lines import PulseDevice, open_pulse
 from refclock.devices.ports import over_usb
 from refclock.errors import explain
@@ -54,10 +54,10 @@ class PulseInputs:
         tell: Callable[[str, str], None],
         *,
         host: Host,
-        where: Callable[[Pulse], str] = lambda source: source.pps,
+        where: Callable[[PulsedSource], str] = lambda source: source.pps,
     ) -> None:
         self._clock, self._wake, self._tell, self._host, self._where = clock, wake, tell, host, where
-        self._sources = {SourceId(s.name): s for s in sources if isinstance(s, Pulse) and s.pps}
+        self._sources = {SourceId(s.name): s for s in sources if isinstance(s, PulsedSource) and s.pps}
         self._retries = {name: Retry() for name in self._sources}
         self._open: dict[SourceId, PulseDevice] = {}
         self._paths: dict[SourceId, str] = {}

@@ -33,7 +33,7 @@ class Port:
 
 
 @dataclass(frozen=True, slots=True)
-class Pulse:
+class PulseNode:
     """A pulse device. ``tty``: the serial device whose line it is, "" for a pin. ``refused``: why it is nobody's pulse."""
 
     path: str
@@ -65,19 +65,19 @@ def serial_ports(host: Host) -> list[Port]:
     return [Port(path, identities.get(target, path), tuple(held.get(target, ()))) for target, path in devices.items()]
 
 
-def pulses(host: Host) -> list[Pulse]:
+def pulses(host: Host) -> list[PulseNode]:
     """Every pulse device, the refused ones too."""
     found = []
     for entry in host.names("/sys/class/pps/pps*"):
         number = entry.rpartition("/")[2]
         tty = host.text(f"{entry}/path") or ""
         path = f"/dev/{number}"
-        found.append(Pulse(path, host.text(f"{entry}/name") or "", tty, refusal(path, host.path("/sys/class/pps"))))
+        found.append(PulseNode(path, host.text(f"{entry}/name") or "", tty, refusal(path, host.path("/sys/class/pps"))))
     known = {pulse.path for pulse in found}
-    return found + [Pulse(path, "", "") for path in host.names("/dev/pps*") if path not in known]  # where /sys is hidden
+    return found + [PulseNode(path, "", "") for path in host.names("/dev/pps*") if path not in known]  # where /sys is hidden
 
 
-def pair(host: Host, paths: Iterable[str], some: Iterable[Pulse]) -> dict[str, str]:
+def pair(host: Host, paths: Iterable[str], some: Iterable[PulseNode]) -> dict[str, str]:
     """The pulse device of each serial device; "" for those that are left without."""
     paths, usable = list(paths), [pulse for pulse in some if not pulse.refused]
     found: dict[str, str] = {}

@@ -58,8 +58,8 @@ class ReceiverLine(Generic[S]):
             self._port.write(request.data)
 
     def run(self, until: Callable[[], bool], patience_s: float) -> bool:
-        """Drive the session until ``until()`` holds; False when ``patience_s`` ended first."""
-        end_ns = self._clock.now().mono_ns + round(patience_s * NS)
+        """Drive the session until ``until()`` holds; False when ``patience_s`` (``math.inf``: for ever) ended first."""
+        end_ns = self._clock.now().mono_ns + patience_s * NS
         while not until():
             now = self._clock.now()
             if now.mono_ns >= end_ns:

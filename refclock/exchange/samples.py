@@ -57,7 +57,7 @@ LATEST_S: Final = 9_214_646_400
 """2262-01-01: int64 ns end in April of that year (the shared memory and timescale records hold int64)."""
 
 
-class Reject(StrEnum):
+class SampleReject(StrEnum):
     """Why a datagram or segment gave no sample."""
 
     SIZE = "size"  # neither 40 nor 32 bytes

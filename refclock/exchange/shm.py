@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from refclock.errors import explain
-from refclock.exchange.samples import EARLIEST_S, LATEST_S, RawSample, Reject, _Writer
+from refclock.exchange.samples import EARLIEST_S, LATEST_S, RawSample, SampleReject, _Writer
 from refclock.kernel._kernel import ffi, lib
 from refclock.kernel.errors import checked, live
 from refclock.sample import NS, Instant, Leap
@@ -57,11 +57,11 @@ class ShmSegment:
         self._sample.leap, self._sample.precision = leap.value, precision
         checked(lib.shm_write(live(self._shm, self._what), self._sample), f"writing {self._what}", _SHM_HINTS)
 
-    def read(self) -> ShmSample | Literal[Reject.CLASH] | None:
+    def read(self) -> ShmSample | Literal[SampleReject.CLASH] | None:
         """Take the sample; None: there is none. CLASH: it was lost, for the writer wrote at that moment. OSError EPROTO: it is nonsense."""
         result = lib.shm_read(live(self._shm, self._what), self._sample)
         if result == -errno.EAGAIN:
-            return Reject.CLASH
+            return SampleReject.CLASH
         if checked(result, f"reading {self._what}", _SHM_HINTS) == 0:
             return None
         s = self._sample
@@ -144,17 +144,17 @@ class ShmIntake:
             self.close()
             self.why = explain(e)
             if e.errno == errno.EPROTO:
-                self.rejected[Reject.NONSENSE] += 1
+                self.rejected[SampleReject.NONSENSE] += 1
             return []
         self.why = ""
-        if sample is Reject.CLASH:
+        if sample is SampleReject.CLASH:
             self.rejected[sample] += 1
             return []
         if sample is None:
             return []
         self._silent = 0
         if not EARLIEST_S * NS <= sample.clock_ns < LATEST_S * NS:
-            self.rejected[Reject.RANGE] += 1
+            self.rejected[SampleReject.RANGE] += 1
             return []
         self.received += 1
         uncertainty_ns = round(math.ldexp(NS, max(-63, min(10, sample.precision))))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from refclock.errors import explain
-from refclock.exchange.samples import EARLIEST_S, LATEST_S, RawSample, Reject, _Writer
+from refclock.exchange.samples import EARLIEST_S, LATEST_S, RawSample, SampleReject, _Writer
 from refclock.kernel.unix_socket import bound
 from refclock.sample import NS, Instant, Leap
 
@@ -86,22 +86,22 @@ SOCKET_MODE: Final = 0o660
 """Owner and group may send: who can write here can move the clock."""
 
 
-def parse_sock(data: bytes) -> RawSample | Reject:
+def parse_sock(data: bytes) -> RawSample | SampleReject:
     """One chrony SOCK datagram, with 64-bit (40 bytes) or 32-bit time_t (32 bytes)."""
     layout = {SOCK_64.size: SOCK_64, SOCK_32.size: SOCK_32}.get(len(data))
     if layout is None:
-        return Reject.SIZE
+        return SampleReject.SIZE
     seconds, us, offset_s, pulse, leap, _, magic = layout.unpack(data)
     if magic != SOCK_MAGIC:
-        return Reject.MAGIC
+        return SampleReject.MAGIC
     if not (0 <= us < 1_000_000 and 0 <= seconds < LATEST_S):
-        return Reject.STAMP
+        return SampleReject.STAMP
     if not math.isfinite(offset_s):
-        return Reject.NOT_FINITE
+        return SampleReject.NOT_FINITE
     if not (abs(offset_s) <= 0.5 if pulse else EARLIEST_S <= seconds + offset_s < LATEST_S):
-        return Reject.RANGE
+        return SampleReject.RANGE
     if not Leap.NORMAL <= leap <= Leap.UNSYNCHRONISED:
-        return Reject.LEAP
+        return SampleReject.LEAP
     return RawSample(seconds * NS + us * 1000, round(offset_s * NS), Leap(leap), bool(pulse))
 
 
@@ -128,7 +128,7 @@ class SockIntake:
             except BlockingIOError:
                 break
             sample = parse_sock(data)
-            if isinstance(sample, Reject):
+            if isinstance(sample, SampleReject):
                 self.rejected[sample] += 1
             else:
                 self.received += 1

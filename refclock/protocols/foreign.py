@@ -72,38 +72,38 @@ class Span(NamedTuple):
     length: int
 
 
-class Doubt(Enum):
+class NoSpan(Enum):
     """Why there is no Span."""
 
     MORE = "more"  # bytes of the header are missing
     NONE = "none"  # no header
 
 
-def span(buffer: bytes, start: int) -> Span | Doubt:
+def span(buffer: bytes, start: int) -> Span | NoSpan:
     """The frame that begins at ``start`` by its header."""
     head = buffer[start : start + 12]
     if len(head) < 2:
-        return Doubt.MORE
+        return NoSpan.MORE
     lead = head[0], head[1]
     if lead == (0xD3, lead[1]) and lead[1] < 4:
-        return Doubt.MORE if len(head) < 3 else _bounded("RTCM3", (lead[1] << 8 | head[2]) + 6, 8)
+        return NoSpan.MORE if len(head) < 3 else _bounded("RTCM3", (lead[1] << 8 | head[2]) + 6, 8)
     if lead == (0xAA, 0x44):
         return _novatel(head)
     if lead[0] == 0x01:
-        return Doubt.MORE if len(head) < 4 else _bounded("SuperStar", head[3] + 6, 6)
+        return NoSpan.MORE if len(head) < 4 else _bounded("SuperStar", head[3] + 6, 6)
     needed, name, at, order, overhead = _LENGTHS.get(lead, (0, "", 0, ">H", 0))
     if not needed:
-        return Doubt.NONE
+        return NoSpan.NONE
     if len(head) < needed:
-        return Doubt.MORE
+        return NoSpan.MORE
     length = unpack_from(order, head, at)[0]
     if name == "GeoStar":
-        return _bounded(name, 4 * length + overhead, overhead) if head.startswith(b"PSGG") else Doubt.NONE
+        return _bounded(name, 4 * length + overhead, overhead) if head.startswith(b"PSGG") else NoSpan.NONE
     if name == "NavCom" and head[2] != 0x66:
-        return Doubt.NONE
+        return NoSpan.NONE
     if name == "Zodiac":
         if sum(unpack_from("<5H", head)) & 0xFFFF:  # the header has a checksum of its own
-            return Doubt.NONE
+            return NoSpan.NONE
         length = 2 * length + (2 if length else 0)
     return _bounded(name, length + overhead, overhead)
 
@@ -120,19 +120,19 @@ _LENGTHS: Final[dict[tuple[int, int], tuple[int, str, int, str, int]]] = {
 """First two bytes: (bytes of header needed, name, place and form of the length, bytes besides the payload)."""
 
 
-def _bounded(name: str, length: int, least: int) -> Span | Doubt:
-    return Span(name, length) if least <= length <= LONGEST else Doubt.NONE
+def _bounded(name: str, length: int, least: int) -> Span | NoSpan:
+    return Span(name, length) if least <= length <= LONGEST else NoSpan.NONE
 
 
-def _novatel(head: bytes) -> Span | Doubt:
+def _novatel(head: bytes) -> Span | NoSpan:
     """AA 44 12: header length in byte 3; AA 44 13: 12 bytes; AA 44 B5 (Unicore): 24 bytes. CRC of four bytes behind the payload."""
     if len(head) < 10:
-        return Doubt.MORE if len(head) < 3 or head[2] in (0x12, 0x13, 0xB5) else Doubt.NONE
+        return NoSpan.MORE if len(head) < 3 or head[2] in (0x12, 0x13, 0xB5) else NoSpan.NONE
     if head[2] == 0x12:
         return _bounded("NovAtel", head[3] + unpack_from("<H", head, 8)[0] + 4, 32)
     if head[2] == 0x13:
         return _bounded("NovAtel", 12 + head[3] + 4, 16)
-    return _bounded("Unicore", 24 + unpack_from("<H", head, 6)[0] + 4, 28) if head[2] == 0xB5 else Doubt.NONE
+    return _bounded("Unicore", 24 + unpack_from("<H", head, 6)[0] + 4, 28) if head[2] == 0xB5 else NoSpan.NONE
 
 
 def correct(name: str, frame: bytes) -> bool:

@@ -23,7 +23,7 @@ from enum import Enum
 from itertools import accumulate
 from typing import Final, NamedTuple
 
-from refclock.protocols.foreign import LEADS, Doubt, Hearer, correct, span
+from refclock.protocols.foreign import LEADS, Hearer, NoSpan, correct, span
 from refclock.sample import Instant
 
 RUN: Final = 48
@@ -276,8 +276,8 @@ class Framer:
     def _foreign(self, buffer: bytes, start: int) -> int | None:
         """Take the frame of another protocol at ``start``; returns as ``_sentence``."""
         claim = span(buffer, start)
-        if isinstance(claim, Doubt):
-            return None if claim is Doubt.MORE else start + 1
+        if isinstance(claim, NoSpan):
+            return None if claim is NoSpan.MORE else start + 1
         end = start + claim.length
         if _holds_frame(buffer, start + 2, min(end, len(buffer))):
             return start + 1

@@ -21,8 +21,9 @@ from typing import Any, Final
 
 import gpsd
 
-from refclock.protocols.labels import EARLY_NS, FRESH_NS, LabelGate, Reject, civil_s, second_of, window
-from refclock.sample import NS, FixMode, Instant, Satellite, SecondLabel, SkyView
+from refclock.protocols.labels import FRESH_NS, LabelGate, Reject, named_second, second_of
+from refclock.sample import NS, SAWTOOTH_LIMIT_NS, FixMode, Instant, LabelProtocol, Satellite, SecondLabel, SkyView
+from refclock.timescales import civil_s, window
 
 WATCH: Final = b'?WATCH={"enable":true,"json":true,"pps":true};\n'
 """The command that makes gpsd report everything, pulses included (gpsd_json(5))."""
@@ -32,8 +33,6 @@ SYSTEMS: Final = {0: "GPS", 1: "SBAS", 2: "Galileo", 3: "BeiDou", 4: "IMES", 5: 
 """gnssid of a satellite (gpsd_json(5), which takes it from u-blox)."""
 LAST_S: Final = 1 << 33
 """No stamp of gpsd lies beyond (2242; int64 ns end in 2262)."""
-SAWTOOTH_MAX_PS: Final = 1_000_000
-"""As in ubx: beyond one microsecond it is no quantisation error."""
 _TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?Z", re.ASCII)
 
 
@@ -82,7 +81,7 @@ class GpsdStream:
     def arrived(self, label: SecondLabel) -> int | None:
         """CLOCK_REALTIME of gpsd's host when the message with this second arrived; None when gpsd did not tell."""
         arrival = self._arrival
-        return arrival[1] if arrival is not None and second_of(label) == (arrival[0] + EARLY_NS) // NS else None
+        return arrival[1] if arrival is not None and second_of(label) == named_second(arrival[0]) else None
 
     def feed(self, data: bytes, at: Instant) -> list[GpsdValue]:
         """What a read brought; ``at``: when it ended. Never raises for what gpsd sends."""
@@ -164,8 +163,10 @@ class GpsdStream:
         label = self._label(response.time, type(tpv.get("leapseconds")) is int, at)
         if isinstance(label, Reject):
             self.rejected[label] += 1
-        elif self.gate.offer(label):
+        elif (reject := self.gate.offer(label)) is None:
             values.append(label)
+        elif reject is not Reject.REDUNDANT:
+            self.rejected[reject] += 1
         return values
 
     def _label(self, text: object, leap_known: bool, at: Instant) -> SecondLabel | Reject:
@@ -186,7 +187,7 @@ class GpsdStream:
         if placed is None:
             return Reject.DATE_WINDOW
         fraction_ns = int((found[7] or "").ljust(9, "0"))
-        return SecondLabel(placed[0] * NS + fraction_ns, at, "TPV", second_60, leap_known, placed[1])
+        return SecondLabel(placed[0] * NS + fraction_ns, at, "TPV", second_60, leap_known, placed[1], LabelProtocol.GPSD)
 
     def _sky(self, sky: dict[str, Any], at: Instant) -> list[GpsdValue]:
         listed = sky.get("satellites")
@@ -205,7 +206,7 @@ class GpsdStream:
         if stamps is None:
             return []
         error_ps = pps.get("qErr", 0)
-        known = type(error_ps) is int and abs(error_ps) <= SAWTOOTH_MAX_PS
+        known = type(error_ps) is int and abs(error_ps) < SAWTOOTH_LIMIT_NS * 1000
         return [GpsdPulse(*stamps, error_ps / 1000 if known else 0.0)]
 
     def _stamps(self, found: dict[str, Any]) -> tuple[int, int, int] | None:

@@ -1,40 +1,48 @@
-"""Candidate labels to at most one label a second: the date window and the gate that every decoder's labels pass.
+"""Candidate labels to one label a second: why a statement gives no label, and the gate that every decoder's labels pass.
 
-A receiver states the time several times a second (RMC, ZDA, NAV-PVT, ...), and the statements need not agree. The decoders turn each
-valid statement into a SecondLabel; the gate lets through one per UTC second, and none
+A receiver states the time several times a second (RMC, ZDA, NAV-PVT, ...), and the statements need not agree. The decoders turn each valid
+statement into a SecondLabel; the gate lets through one per UTC second. It lets none through
 
-* while two kinds of statement contradict each other by half a second or more (both could be the wrong one),
-* while the date has just jumped by more than half a day (until three statements in a row stand by it).
+* while two kinds of statement contradict each other by half a second or more, for both could be the wrong one;
+* while the date has just jumped by more than half a day, until three statements in a row stand by it.
 
-Steps of seconds pass: whether a receiver may be believed is ``trust``'s question, and it must see them.
+Steps of whole seconds pass: ``timing.trust`` decides whether a receiver is believed, and it must see them.
+
+Flow: nmea | ubx | gpsd -> **labels** -> stream -> ``timing.receiver_time``.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from datetime import date
 from enum import StrEnum
+from typing import Final, NamedTuple
 
-from refclock.sample import NS, SecondLabel
-from refclock.timescales import DAY_S, ROLLOVER_S, window_weeks
+from refclock.sample import NS, Instant, LabelProtocol, ReceiverValue, SecondLabel
+from refclock.timescales import DAY_S
 
-EARLY_NS = 50_000_000
-"""An epoch up to this much before a whole second names that second: modules whose solutions wander around it state .98 or .99."""
-CONTRADICTION_NS = NS // 2
-"""Statements of one burst that name the same cycle differ by less: errors are whole seconds, 5 Hz cycles are 0.2 s apart."""
-BURST_NS = 950_000_000
-"""A burst older than this runs into the next cycle: its statements need not name the same second."""
-APART_NS = 3 * NS // 2
-"""Two kinds that agree cannot differ by more than this in (named minus arrival) time: one second of cycle and half a second of jitter."""
-SAME_PLACE_NS = 3 * NS // 4
-FRESH_NS = 5 * NS
-"""What a statement says of the fix or of the second holds this long; receivers state it each second, slow ones every 4 s."""
-DISPUTE_NS = 10 * NS
-AGREEMENTS = 3
-"""A contradiction is over after this many agreements, or when it has not been heard for DISPUTE_NS."""
-PREFER_UBX_NS = 3 * NS
-JUMP_NS = DAY_S * NS // 2
-JUMP_LABELS = 3
+EPOCH_EARLY_NS: Final = 50_000_000
+"""ns; an epoch up to this much before a whole second names that second: modules whose solutions wander around it state .98 or .99."""
+CYCLE_NS: Final = 800_000_000
+"""ns; a statement that comes later than this after the first of its epoch is stamped with its own arrival. Cycles last a second."""
+CONTRADICTION_NS: Final = NS // 2
+"""ns; two statements of one burst that differ by this name different cycles: errors are whole seconds, cycles of 5 Hz are 0.2 s apart."""
+BURST_NS: Final = 950_000_000
+"""ns; a burst that lasts longer runs into the next cycle, so its statements need not name the same second."""
+APART_NS: Final = 3 * NS // 2
+"""ns; two kinds of statement that agree differ by less in (named minus arrival) time: a cycle of one second and half a second of jitter."""
+STEPPED_NS: Final = 3 * NS // 4
+"""ns; one kind of statement that moved by this in (named minus arrival) time has stepped: jitter stays below, steps are whole seconds."""
+FRESH_NS: Final = 5 * NS
+"""ns; how long a statement about the fix or the second holds. Receivers repeat it each second, slow ones every 4 s."""
+DISPUTE_NS: Final = 10 * NS
+"""ns; a contradiction that was not heard for this long is over."""
+AGREEMENTS: Final = 3
+"""Agreements in a row; they end a contradiction too."""
+PREFER_UBX_NS: Final = 3 * NS
+"""ns; while a UBX label is fresher than this, NMEA labels are only compared with it. UBX also states whether the leap count is known."""
+JUMP_NS: Final = DAY_S * NS // 2
+"""ns; a larger step changes the date."""
+JUMP_LABELS: Final = 3
+"""Labels in a row that must stand by a new date before it is passed on: one damaged date, or two, are not enough."""
 
 
 class Reject(StrEnum):
@@ -53,32 +61,20 @@ class Reject(StrEnum):
     LABELS_DISAGREE = "labels-disagree"
     UNRESOLVED = "not-resolved"  # UBX: the receiver says that its date, time or leap count is not known yet
     UNKNOWN = "unknown-sentence"  # not a sentence or message that carries time, fix or satellites
+    REDUNDANT = "redundant"  # nothing is wrong with it: another statement labels this second. Not counted
 
 
-def civil_s(year: int, month: int, day: int) -> int | None:
-    """POSIX second of that midnight; None when there is no such date."""
-    try:
-        return (date(year, month, day).toordinal() - 719_163) * DAY_S  # ordinal of 1970-01-01
-    except ValueError:
-        return None
+class Decoded(NamedTuple):
+    """What came of one frame: its values, and why it gave no label or only some of its values, None when nothing was wrong with it."""
 
-
-def window(utc_s: int, not_before_s: int) -> tuple[int, int] | None:
-    """(POSIX second, 1024-week periods added): an earlier second is moved into [not_before, not_before + 1024 weeks).
-
-    A later one is taken as stated, for a rollover only ever takes dates back; but None from twice as far on: no host has run that long.
-    """
-    periods = window_weeks(utc_s, not_before_s)
-    if periods < 0:
-        return (utc_s, 0) if periods == -1 else None
-    return utc_s + periods * ROLLOVER_S, periods
+    values: list[ReceiverValue]
+    reject: Reject | None = None
 
 
 class LabelGate:
-    """One receiver's labels, one per second. ``rejected`` counts by reason; ``last`` is the last label let through."""
+    """One receiver's labels, one per second. ``last`` is the last label let through."""
 
     def __init__(self) -> None:
-        self.rejected: Counter[str] = Counter()
         self.last: SecondLabel | None = None
         self._burst_start = -BURST_NS
         self._burst: dict[str, int] = {}  # kind -> second named in this burst
@@ -93,24 +89,22 @@ class LabelGate:
         self._burst_start = start_mono_ns
         self._burst.clear()
 
-    def offer(self, label: SecondLabel) -> bool:
-        """Whether ``label`` is the one for its second."""
+    def offer(self, label: SecondLabel) -> Reject | None:
+        """None: ``label`` is the one for its second. Else why it is not."""
         now = label.at.mono_ns
         named = label.utc_ns + NS * label.second_60
         if self._contradicted(label.sentence, named, now):
-            self.rejected[Reject.LABELS_DISAGREE] += 1
-            return False
-        if label.sentence.startswith("NAV"):
+            return Reject.LABELS_DISAGREE
+        if label.protocol is LabelProtocol.UBX:
             self._ubx_at = now
         elif self._ubx_at is not None and now - self._ubx_at < PREFER_UBX_NS:
-            return False
+            return Reject.REDUNDANT
         if self._jumped(named - now):
-            self.rejected[Reject.DATE_JUMP] += 1
-            return False
+            return Reject.DATE_JUMP
         if self.last is not None and second_of(self.last) == second_of(label) and self.last.second_60 == label.second_60:
-            return False
+            return Reject.REDUNDANT
         self.last = label
-        return True
+        return None
 
     def _contradicted(self, kind: str, named: int, now: int) -> bool:
         """Compare with what other kinds of statement said in this burst, and lately; keeps the dispute's state."""
@@ -123,7 +117,7 @@ class LabelGate:
                     contradiction |= abs(named - other_named) >= CONTRADICTION_NS
                     agreement = True
             self._burst[kind] = named
-        if before is not None and abs(place - before[0]) >= SAME_PLACE_NS:
+        if before is not None and abs(place - before[0]) >= STEPPED_NS:
             self._place.clear()  # the receiver stepped: what the other kinds said before proves nothing
         elif not agreement and before is not None:
             for other, (other_place, other_at) in self._place.items():
@@ -153,6 +147,16 @@ class LabelGate:
         return count < JUMP_LABELS
 
 
+def named_second(utc_ns: int) -> int:
+    """The POSIX second that a statement of ``utc_ns`` means."""
+    return (utc_ns + EPOCH_EARLY_NS) // NS
+
+
 def second_of(label: SecondLabel) -> int:
     """The POSIX second that the label names."""
-    return (label.utc_ns + EARLY_NS) // NS
+    return named_second(label.utc_ns)
+
+
+def stamped(first: Instant | None, at: Instant) -> Instant:
+    """The arrival of a label: that of the ``first`` statement of its epoch, or ``at``, its own, when there is none of this cycle."""
+    return first if first is not None and 0 <= at.mono_ns - first.mono_ns <= CYCLE_NS else at

@@ -15,19 +15,28 @@ pynmea2 splits and names the fields. Times and dates are read here: its ``timest
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
 import pynmea2
 
 from refclock.protocols.framing import Frame
-from refclock.protocols.labels import FRESH_NS, Reject, civil_s, window
-from refclock.sample import NS, Antenna, FixMode, HealthReport, Instant, LeapNotice, Satellite, SecondLabel, SkyView
-from refclock.timescales import DAY_S, ROLLOVER_S
+from refclock.protocols.labels import FRESH_NS, Decoded, Reject, stamped
+from refclock.sample import (
+    NS,
+    Antenna,
+    FixMode,
+    HealthReport,
+    Instant,
+    LabelProtocol,
+    LeapNotice,
+    ReceiverValue,
+    Satellite,
+    SecondLabel,
+    SkyView,
+)
+from refclock.timescales import DAY_S, ROLLOVER_S, TAI_GPS_S, civil_s, window
 
-TAI_GPS_S: Final = 19
-"""TAI - GPS, constant (IS-GPS-200: GPS time was UTC in 1980, when TAI-UTC was 19 s)."""
 GPS_LEAPS: Final = range(13, 60)
 """UTC counts that any receiver still running can state: 13 from 1999, 18 from 2017; beyond 59 it is garbage."""
 _ANTENNA = re.compile(r"ANT(?:ENNA|STATUS)?[ =:_]*(OK|OPEN|SHORT)\b", re.IGNORECASE)
@@ -67,11 +76,8 @@ def antenna(text: str) -> Antenna | None:
     return Antenna(match[1].lower()) if match else None
 
 
-NmeaValue = SecondLabel | SkyView | HealthReport | LeapNotice
 Answer = SecondLabel | HealthReport | Reject | None
 
-CYCLE_NS = 800_000_000
-"""A sentence older than this does not belong to the cycle, though it states the same time."""
 SKY_NS = 30 * NS
 """Satellites not reported for this long are gone; slow receivers list them every 5 s or so."""
 FIX_MODES = frozenset("ADFREP")
@@ -99,11 +105,10 @@ _DATE = re.compile(r"(\d\d)(\d\d)(\d\d)")
 
 
 class NmeaDecoder:
-    """One receiver's sentences. ``rejected`` counts by reason, ``without_checksum`` the sentences taken although they carry none."""
+    """One receiver's sentences. ``without_checksum`` counts the sentences taken although they carry none."""
 
     def __init__(self, not_before_s: int) -> None:
         self.not_before_s = not_before_s
-        self.rejected: Counter[str] = Counter()
         self.without_checksum = 0
         self.texts: list[str] = []
         self._checksummed = False
@@ -123,27 +128,27 @@ class NmeaDecoder:
             b"TXT": self._txt,
         }
 
-    def decode(self, frame: Frame) -> list[NmeaValue]:
-        """What the sentence says: nothing, a label, the sky as of the cycle that it ends, leap count, health. Never raises."""
+    def decode(self, frame: Frame) -> Decoded:
+        """What the sentence says: a label, the sky as of the cycle that it ends, the leap count, health. Never raises."""
         body = frame.data
         if frame.checksum is False:
-            return self._reject(Reject.CHECKSUM)
+            return Decoded([], Reject.CHECKSUM)
         if frame.checksum:
             self._checksummed = True
         if body[:1] == b"P" and frame.checksum and (value := notice(body.decode("ascii", "replace"), frame.at)) is not None:
-            return [value]
+            return Decoded([value])
         handler = self._handlers.get(body[2:5]) if body[5:6] == b"," and body[:1] != b"P" and body[:2].isalpha() else None
         if handler is None:
-            return self._reject(Reject.UNKNOWN)
+            return Decoded([], Reject.UNKNOWN)
         if frame.checksum is None:
             if self._checksummed:
-                return self._reject(Reject.NO_CHECKSUM)
+                return Decoded([], Reject.NO_CHECKSUM)
             self.without_checksum += 1
         try:
             sentence = pynmea2.NMEASentence.parse(body.decode("ascii"))
         except ValueError:  # pynmea2.ParseError, UnicodeDecodeError
-            return self._reject(Reject.BAD_FIELDS)
-        values: list[NmeaValue] = []
+            return Decoded([], Reject.BAD_FIELDS)
+        values: list[ReceiverValue] = []
         kind = sentence.sentence_type
         if kind in ("RMC", "ZDA", "GGA", "GNS"):
             sky = self._begin(kind, time_ns(sentence.data[0]), frame.at)
@@ -151,14 +156,10 @@ class NmeaDecoder:
                 values.append(sky)
         answer = handler(sentence.talker, sentence, frame)
         if isinstance(answer, Reject):
-            self.rejected[answer] += 1
-        elif answer is not None:
+            return Decoded(values, answer)
+        if answer is not None:
             values.append(answer)
-        return values
-
-    def _reject(self, why: Reject) -> list[NmeaValue]:
-        self.rejected[why] += 1
-        return []
+        return Decoded(values)
 
     def _begin(self, kind: str, time: int | None, at: Instant) -> SkyView | None:
         """Note a timed sentence; when it begins a new cycle, the sky of the one before."""
@@ -263,10 +264,8 @@ class NmeaDecoder:
         if placed is None:
             return Reject.DATE_WINDOW
         utc_s, periods = placed
-        at = frame.at
-        if self._cycle_at is not None and 0 <= at.mono_ns - self._cycle_at.mono_ns <= CYCLE_NS:
-            at = self._cycle_at
-        return SecondLabel(utc_s * NS + of_day % NS, at, kind, second_60, False, periods)
+        at = stamped(self._cycle_at, frame.at)
+        return SecondLabel(utc_s * NS + of_day % NS, at, kind, second_60, False, periods, LabelProtocol.NMEA)
 
 
 def field(sentence: pynmea2.NMEASentence, name: str) -> str:

@@ -7,11 +7,10 @@ nothing and has no clock. NMEA and UBX may be mixed; while a UBX label is fresh 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Sequence
 
 from refclock.protocols.foreign import advice
 from refclock.protocols.framing import Frame, FrameKind, Framer
-from refclock.protocols.labels import LabelGate
+from refclock.protocols.labels import LabelGate, Reject
 from refclock.protocols.nmea import NmeaDecoder
 from refclock.protocols.ubx import UbxDecoder
 from refclock.sample import Instant, LineStatus, ReceiverValue, SecondLabel, SkyView
@@ -49,6 +48,7 @@ class ReceiverStream:
         self.watched_ns = 0
         self.restarted_ns = 0
         self.sentences: dict[bytes, int] = {}
+        self._rejected: Counter[str] = Counter()
         self._answers: deque[Frame] = deque(maxlen=ANSWERS)
         self._heard_mono = 0
 
@@ -68,16 +68,18 @@ class ReceiverStream:
                 self.sentences[frame.data[2:5]] = frame.at.mono_ns
             if _started(frame):
                 self.restarted_ns = frame.at.mono_ns
-            decoded: Sequence[ReceiverValue]
-            decoded = self.nmea.decode(frame) if frame.kind is FrameKind.NMEA else self.ubx.decode(frame)
+            decoded, reject = self.nmea.decode(frame) if frame.kind is FrameKind.NMEA else self.ubx.decode(frame)
             for value in decoded:
                 if isinstance(value, SecondLabel):
-                    if not self.gate.offer(value):
+                    reject = self.gate.offer(value)
+                    if reject is not None:
                         continue
                     self.labels += 1
                 elif isinstance(value, SkyView):
                     self.sky = value
                 values.append(value)
+            if reject is not None and reject is not Reject.REDUNDANT:
+                self._rejected[reject] += 1
         return values
 
     def take_answers(self) -> list[Frame]:
@@ -89,7 +91,7 @@ class ReceiverStream:
     @property
     def rejected(self) -> Counter[str]:
         """Statements that gave no label, by reason (labels.Reject)."""
-        return self.nmea.rejected + self.ubx.rejected + self.gate.rejected
+        return self._rejected
 
     @property
     def protocol(self) -> str:

@@ -17,15 +17,28 @@ from __future__ import annotations
 
 import math
 import struct
-from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
 from refclock.protocols.framing import Frame, ubx_checksum
-from refclock.protocols.labels import FRESH_NS, Reject, civil_s, window
-from refclock.protocols.nmea import TAI_GPS_S
-from refclock.sample import NS, Antenna, FixMode, HealthReport, Instant, LeapNotice, Satellite, Sawtooth, SecondLabel, SkyView, Survey
-from refclock.timescales import DAY_S, WEEK_S
+from refclock.protocols.labels import FRESH_NS, Decoded, Reject, stamped
+from refclock.sample import (
+    NS,
+    SAWTOOTH_LIMIT_NS,
+    Antenna,
+    FixMode,
+    HealthReport,
+    Instant,
+    LabelProtocol,
+    LeapNotice,
+    ReceiverValue,
+    Satellite,
+    Sawtooth,
+    SecondLabel,
+    SkyView,
+    Survey,
+)
+from refclock.timescales import DAY_S, GPS_EPOCH_S, TAI_GPS_S, WEEK_S, civil_s, window
 
 _ANTENNA: Final = {2: Antenna.OK, 3: Antenna.SHORT, 4: Antenna.OPEN}
 """aStatus and antStatus: 0 initialising, 1 not known."""
@@ -120,16 +133,10 @@ HEALTH_MESSAGES: Final[dict[tuple[int, int], Callable[[bytes, Instant], HealthRe
     (0x01, 0x07): nav_pvt,
 }
 
-UbxValue = SecondLabel | LeapNotice | Sawtooth | SkyView | HealthReport
-UbxAnswer = UbxValue | Reject | None
+UbxAnswer = ReceiverValue | Reject | None
 
-GPS_EPOCH_S = 315_964_800
-"""1980-01-06 (IS-GPS-200 section 3.3.4)."""
 ACCURATE_NS = 10_000
 """A receiver that loses its fix lets its accuracy estimate grow; a 0.5 ppm TCXO passes this after 20 s."""
-CYCLE_NS = 800_000_000
-SAWTOOTH_MAX_PS = 1_000_000
-"""Beyond one microsecond it is no quantisation error: a period of the slowest u-blox time base is 48 ns."""
 
 NAV: Final = 0x01
 TIM_TP: Final = (0x0D, 0x01)
@@ -167,11 +174,10 @@ def encode(message_class: int, message_id: int, payload: bytes = b"") -> bytes:
 
 
 class UbxDecoder:
-    """One receiver's messages. ``rejected`` counts by reason; ``identity`` is what MON-VER says, "" before."""
+    """One receiver's messages. ``identity`` is what MON-VER says, "" before."""
 
     def __init__(self, not_before_s: int) -> None:
         self.not_before_s = not_before_s
-        self.rejected: Counter[str] = Counter()
         self.identity = ""
         self._mode = FixMode.NONE
         self._mode_at: int | None = None
@@ -192,35 +198,29 @@ class UbxDecoder:
             MON_VER: (40, self._mon_ver),
         }
 
-    def decode(self, frame: Frame) -> list[UbxValue]:
+    def decode(self, frame: Frame) -> Decoded:
         """What the message says: a value of time, the receiver's health, both or nothing. Never raises."""
         message, payload = (frame.data[0], frame.data[1]), frame.data[2:]
         if message[0] == NAV and message[1] in EPOCH_MESSAGES and len(payload) >= 4:
             epoch = int.from_bytes(payload[:4], "little")
             if epoch != self._epoch:
                 self._epoch, self._epoch_at = epoch, frame.at
-        values: list[UbxValue] = []
+        values: list[ReceiverValue] = []
         examine = HEALTH_MESSAGES.get(message)
         if examine is not None and (report := examine(payload, frame.at)) is not None:
             values.append(report)
         known = self._handlers.get(message)
         if known is None:
-            return values
+            return Decoded(values)
         shortest, handler = known
         if len(payload) < shortest:
-            if payload:  # an empty one is a poll that somebody echoed
-                self.rejected[Reject.BAD_FIELDS] += 1
-            return values
+            return Decoded(values, Reject.BAD_FIELDS if payload else None)  # an empty one is a poll that somebody echoed
         value = handler(payload, frame.at)
         if isinstance(value, Reject):
-            self.rejected[value] += 1
-        elif value is not None:
+            return Decoded(values, value)
+        if value is not None:
             values.append(value)
-        return values
-
-    def _stamp(self, at: Instant) -> Instant:
-        epoch_at = self._epoch_at
-        return epoch_at if epoch_at is not None and 0 <= at.mono_ns - epoch_at.mono_ns <= CYCLE_NS else at
+        return Decoded(values)
 
     def _fix(self, mode: FixMode, at: Instant) -> None:
         self._mode, self._mode_at = mode, at.mono_ns
@@ -280,7 +280,8 @@ class UbxDecoder:
         placed = window(utc_ns // NS, self.not_before_s)
         if placed is None:
             return Reject.DATE_WINDOW
-        return SecondLabel(placed[0] * NS + utc_ns % NS, self._stamp(at), kind, second_60, True, placed[1])
+        first = stamped(self._epoch_at, at)
+        return SecondLabel(placed[0] * NS + utc_ns % NS, first, kind, second_60, True, placed[1], LabelProtocol.UBX)
 
     def _timels(self, payload: bytes, at: Instant) -> UbxAnswer:
         """NAV-TIMELS. Source 0 is the firmware's built-in count, which may be years old; 255 unknown."""
@@ -299,7 +300,7 @@ class UbxDecoder:
         """TIM-TP: of the *next* pulse. qErr is what has to be **added** to the pulse's time to get the true second (F9T against a
         reference clock: anderswallin.net 2019/10 "ublox-f9t-qerr-correction"), so ours, "pulse late by", is minus qErr."""
         tow_ms, sub_ms, error_ps, week, flags, _info = _TIM_TP.unpack_from(payload)
-        known = not flags & 0x10 and abs(error_ps) <= SAWTOOTH_MAX_PS  # qErrInvalid
+        known = not flags & 0x10 and abs(error_ps) < SAWTOOTH_LIMIT_NS * 1000  # qErrInvalid
         utc_ns = None
         if flags & 3 == 3:  # time base UTC, UTC available
             tow_ns = tow_ms * 1_000_000 + (sub_ms * 1_000_000 >> 32)

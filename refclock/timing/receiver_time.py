@@ -21,6 +21,7 @@ from refclock.sample import (
     FixMode,
     HealthReport,
     Instant,
+    LabelProtocol,
     LeapNotice,
     ReceiverValue,
     Sample,
@@ -36,8 +37,6 @@ from refclock.timing.trust import SecondTrust, Verdict, floor_s, impossible
 
 SAWTOOTH_NS = 1500 * 1_000_000
 """ns; a quantisation error (TIM-TP) that is older belongs to an earlier pulse."""
-SAWTOOTH_LIMIT_NS = 1000.0
-"""ns; a larger quantisation error is nonsense (u-blox clocks tick every 21 ns)."""
 FRESH_NS = 3 * NS
 """ns without a pulse before a source of one pulse a second counts as silent."""
 PULSE_BIAS_US = 15.0
@@ -120,7 +119,7 @@ class ReceiverTime:
         self.cable_told = False
         """Whether the receiver allows for the antenna cable's delay. Until it confirms that, it is taken to allow for none."""
         self._byte_ns = 0
-        self._spoke = "NMEA"
+        self._spoke = LabelProtocol.NMEA
         self._pulse_mono_ns = 0
         self._sawtooth: Sawtooth | None = None
         self._reported_ns = 0.0
@@ -186,7 +185,7 @@ class ReceiverTime:
         self.labels += 1
         self._byte_ns = byte_ns
         self.place_ns, self.label_mono_ns = label.utc_ns - label.at.mono_ns, label.at.mono_ns
-        self._spoke = "UBX" if label.sentence.startswith("NAV") else "gpsd" if label.sentence == "TPV" else "NMEA"
+        self._spoke = label.protocol
         self.named_s = label.utc_ns // NS
         battery_s = None if self._battery_ns is None else (self._battery_ns + label.at.mono_ns) // NS
         wrong = impossible(label, self._not_before_s, self._saved_s, battery_s)
@@ -251,7 +250,7 @@ class ReceiverTime:
     def _corrected(self, at: Instant) -> Instant:
         """When the pulse would have come without its quantisation error and without the antenna's cable."""
         saw, self._sawtooth = self._sawtooth, None
-        if saw is not None and abs(saw.error_ns) < SAWTOOTH_LIMIT_NS and at.mono_ns - saw.at.mono_ns < SAWTOOTH_NS:
+        if saw is not None and at.mono_ns - saw.at.mono_ns < SAWTOOTH_NS:
             at = at.shifted(-round(saw.error_ns) if self.rhythm.period_ns == NS else 0)
         return at if self.cable_told else at.shifted(-self._cable_ns)
 

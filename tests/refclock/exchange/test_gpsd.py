@@ -24,7 +24,7 @@ from refclock.exchange.gpsd import FIRST_RETRY_NS, GpsdSocket
 from refclock.kernel.clocks import LocalClock
 from refclock.protocols.gpsd import LINE_BYTES, WATCH, Broken, GpsdPulse, GpsdStream
 from refclock.protocols.labels import Reject
-from refclock.sample import NS, FixMode, Instant, Satellite, SecondLabel, SkyView, SourceId
+from refclock.sample import NS, FixMode, Instant, LabelProtocol, Satellite, SecondLabel, SkyView, SourceId
 
 BUILT_S = 1_767_225_600  # 2026-01-01
 UTC_S = 1_795_237_841  # 2026-11-21T05:10:41
@@ -39,20 +39,24 @@ def tpv(time: object = "2026-11-21T05:10:41.000Z", mode: object = 3, **more: obj
     return json.dumps({"class": "TPV", "device": "/dev/pts/0", "mode": mode, "time": time, "lat": 48.1, **more}).encode() + b"\n"
 
 
+def named(utc_ns: int, at: Instant, *, second_60: bool = False, leap_known: bool = False, weeks: int = 0) -> SecondLabel:
+    return SecondLabel(utc_ns, at, "TPV", second_60, leap_known, weeks, LabelProtocol.GPSD)
+
+
 def test_a_fix_names_a_second_once_in_any_cut() -> None:
     """gpsd repeats the second within a cycle: one label, however the bytes are cut into reads."""
     s = stream()
     values = [v for byte in tpv(mode=2) + tpv() for v in s.feed(bytes([byte]), AT)]
-    assert values == [SecondLabel(UTC_S * NS, AT, "TPV")]
+    assert values == [named(UTC_S * NS, AT)]
     assert s.feed(tpv("2026-11-21T05:10:42.250Z", leapseconds=18), AT.shifted(NS)) == [
-        SecondLabel((UTC_S + 1) * NS + 250_000_000, AT.shifted(NS), "TPV", leap_known=True)
+        named((UTC_S + 1) * NS + 250_000_000, AT.shifted(NS), leap_known=True)
     ]
 
 
 def test_second_sixty_and_rollover_are_read() -> None:
     """23:59:60 has the number of 23:59:59 and its mark; a date 1024 weeks back is repaired and says so."""
-    assert stream().feed(tpv("2026-12-31T23:59:60Z"), AT) == [SecondLabel(1_798_761_599 * NS, AT, "TPV", second_60=True)]
-    assert stream().feed(tpv("2007-04-07T05:10:41.000Z"), AT) == [SecondLabel(UTC_S * NS, AT, "TPV", weeks_repaired=1)]
+    assert stream().feed(tpv("2026-12-31T23:59:60Z"), AT) == [named(1_798_761_599 * NS, AT, second_60=True)]
+    assert stream().feed(tpv("2007-04-07T05:10:41.000Z"), AT) == [named(UTC_S * NS, AT, weeks=1)]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +91,15 @@ def test_what_gives_nothing_is_counted_and_the_next_line_is_read(line: bytes, re
     s = stream()
     assert s.feed(line, AT) == []
     assert s.rejected == {reason: 1}
-    assert s.feed(tpv(device=None), AT.shifted(10 * NS)) == [SecondLabel(UTC_S * NS, AT.shifted(10 * NS), "TPV")]
+    assert s.feed(tpv(device=None), AT.shifted(10 * NS)) == [named(UTC_S * NS, AT.shifted(10 * NS))]
+
+
+def test_a_date_that_jumps_is_refused_with_its_reason() -> None:
+    """A receiver behind gpsd that jumps by a day gives no label at first, and the counters say why."""
+    s = stream()
+    s.feed(tpv(), AT)
+    assert s.feed(tpv("2026-11-22T05:10:42.000Z"), AT.shifted(NS)) == []
+    assert s.rejected == {Reject.DATE_JUMP: 1}
 
 
 def test_a_line_without_end_takes_no_memory() -> None:
@@ -95,7 +107,7 @@ def test_a_line_without_end_takes_no_memory() -> None:
     s = stream()
     for _ in range(50):
         s.feed(b"x" * 10_000, AT)
-    assert s.feed(b"\n" + tpv(), AT) == [SecondLabel(UTC_S * NS, AT, "TPV")]
+    assert s.feed(b"\n" + tpv(), AT) == [named(UTC_S * NS, AT)]
     assert s.rejected == {Broken.TOO_LONG: 1}
 
 

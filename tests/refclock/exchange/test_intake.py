@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refclock.exchange import shm
-from refclock.exchange.samples import RawSample, Reject
+from refclock.exchange.samples import RawSample, SampleReject
 from refclock.exchange.shm import SILENT_READS, ShmFeedWriter, ShmIntake, ShmSegment
 from refclock.exchange.sock import DATAGRAMS, SOCK_32, SOCK_64, SOCK_MAGIC, SockFeedWriter, SockIntake, parse_sock
 from refclock.kernel._kernel import lib
@@ -63,23 +63,23 @@ def test_what_the_feed_writes_the_intake_reads(intake: SockIntake, wide: bool) -
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", Reject.SIZE),
-        (datagram() + b"x", Reject.SIZE),
-        (datagram(magic=1), Reject.MAGIC),
-        (datagram(us=1_000_000), Reject.STAMP),
-        (datagram(us=-1), Reject.STAMP),
-        (datagram(seconds=-1), Reject.STAMP),
-        (datagram(seconds=1 << 62), Reject.STAMP),
-        (datagram(offset=math.nan), Reject.NOT_FINITE),
-        (datagram(offset=-math.inf), Reject.NOT_FINITE),
-        (datagram(offset=1e300), Reject.RANGE),
-        (datagram(offset=-float(SECOND)), Reject.RANGE),
-        (datagram(offset=0.6, pulse=1), Reject.RANGE),
-        (datagram(leap=4), Reject.LEAP),
-        (datagram(SOCK_32, leap=-1), Reject.LEAP),
+        (b"", SampleReject.SIZE),
+        (datagram() + b"x", SampleReject.SIZE),
+        (datagram(magic=1), SampleReject.MAGIC),
+        (datagram(us=1_000_000), SampleReject.STAMP),
+        (datagram(us=-1), SampleReject.STAMP),
+        (datagram(seconds=-1), SampleReject.STAMP),
+        (datagram(seconds=1 << 62), SampleReject.STAMP),
+        (datagram(offset=math.nan), SampleReject.NOT_FINITE),
+        (datagram(offset=-math.inf), SampleReject.NOT_FINITE),
+        (datagram(offset=1e300), SampleReject.RANGE),
+        (datagram(offset=-float(SECOND)), SampleReject.RANGE),
+        (datagram(offset=0.6, pulse=1), SampleReject.RANGE),
+        (datagram(leap=4), SampleReject.LEAP),
+        (datagram(SOCK_32, leap=-1), SampleReject.LEAP),
     ],
 )
-def test_nonsense_is_counted_by_reason(intake: SockIntake, data: bytes, reason: Reject) -> None:
+def test_nonsense_is_counted_by_reason(intake: SockIntake, data: bytes, reason: SampleReject) -> None:
     """Each kind of bad datagram has its reason, and a good one after it is read."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.sendto(data, intake.path)
@@ -192,7 +192,7 @@ def test_shared_memory_may_come_go_and_come_back(unit: int) -> None:
         assert intake.read() == []
     writer.send(Instant(100 * NS, 0), 0, 0, Leap.NORMAL)
     assert not any(intake.read() for _ in range(SILENT_READS + 2))
-    assert intake.rejected == {Reject.RANGE: 1}
+    assert intake.rejected == {SampleReject.RANGE: 1}
     assert (intake.received, writer.status()["sent"]) == (2, 3)
 
 
@@ -203,6 +203,6 @@ def test_a_sample_lost_to_a_clash_is_counted_and_the_next_one_comes(unit: int, m
     with monkeypatch.context() as busy:
         busy.setattr(shm, "lib", SimpleNamespace(shm_attach=lib.shm_attach, shm_read=lambda *_: -errno.EAGAIN))
         assert intake.read() == []
-    assert (intake.rejected, intake.why) == ({Reject.CLASH: 1}, "")
+    assert (intake.rejected, intake.why) == ({SampleReject.CLASH: 1}, "")
     assert [sample.offset_ns for sample in intake.read()] == [12_345]
     intake.close()

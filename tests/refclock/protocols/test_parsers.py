@@ -100,6 +100,6 @@ def test_nmea_times_are_read_as_written(when: datetime, talker: str, digits: int
     nmea = NmeaDecoder(NOT_BEFORE)
     for body in (f"{talker}RMC,{time},A,4717.1,N,00833.9,E,0.0,0.0,{when:%d%m%y},,,A", f"{talker}ZDA,{time},{when:%d,%m,%Y},00,00"):
         (frame,) = Framer().feed(sentence(body), Instant(0, 0), 0)
-        (label,) = nmea.decode(frame)
+        ((label,), _) = nmea.decode(frame)
         assert isinstance(label, SecondLabel)
         assert (label.utc_ns, label.weeks_repaired) == (expected, 0)

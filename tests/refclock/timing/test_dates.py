@@ -11,8 +11,8 @@ import pytest
 from refclock.config import ReceiverSource
 from refclock.kernel.clocks import read_adjtimex
 from refclock.kernel.host import Host, battery_witness_s
-from refclock.protocols.labels import window
 from refclock.sample import NS, Instant, Leap, SecondLabel
+from refclock.timescales import window
 from refclock.timing.receiver_time import Context, ReceiverTime
 from refclock.timing.trust import floor_s, impossible
 

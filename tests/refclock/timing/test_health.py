@@ -24,7 +24,7 @@ def sky(health: Health, s: float, used: int = 9, mode: FixMode = FixMode.FIX_3D)
 
 
 def ubx(message: tuple[int, int], payload: bytes) -> HealthReport:
-    (report,) = UbxDecoder(0).decode(Frame(FrameKind.UBX, bytes(message) + payload, AT, True))
+    ((report,), _) = UbxDecoder(0).decode(Frame(FrameKind.UBX, bytes(message) + payload, AT, True))
     assert isinstance(report, HealthReport)
     return report
 
@@ -55,7 +55,7 @@ def test_ubx_place_and_survey() -> None:
     pvt[20], pvt[21] = 3, 1
     struct.pack_into("<ii", pvt, 24, -1_234_567, 515_000_000)
     struct.pack_into("<I", pvt, 40, 2500)
-    reports = UbxDecoder(0).decode(Frame(FrameKind.UBX, b"\1\7" + bytes(pvt), AT, True))
+    reports = UbxDecoder(0).decode(Frame(FrameKind.UBX, b"\1\7" + bytes(pvt), AT, True)).values
     assert reports == [HealthReport(AT, position=(51.5, -0.1234567), accuracy_m=2.5)]
     svin = struct.pack("<8xIiiibbbxIIBB2x", 120, 427_800_010, -64_500_020, 467_200_030, 1, -2, 3, 23_400, 120, 0, 1)
     assert ubx((0x01, 0x3B), svin) == HealthReport(AT, survey=Survey(True, False, 120, 2.34, (4278000.1001, -645000.2002, 4672000.3003)))
@@ -91,7 +91,7 @@ def test_timing_is_told_in_words() -> None:
 def test_makers_sentences_tell_the_antenna(body: str, state: Antenna) -> None:
     """MTK, ST and Quectel each have a sentence for the antenna."""
     (frame,) = Framer().feed(f"${body}*{nmea_checksum(body.encode()):02X}\r\n".encode(), AT, 0)
-    assert NmeaDecoder(0).decode(frame) == [HealthReport(AT, antenna=state)]
+    assert NmeaDecoder(0).decode(frame).values == [HealthReport(AT, antenna=state)]
 
 
 def test_antenna_notices_are_read_and_other_texts_are_not() -> None:
