@@ -1,16 +1,16 @@
-/* fake_clock: a CLOCK_REALTIME that may be stepped and steered, for unmodified programs, by LD_PRELOAD.
+/* fake_clock: an LD_PRELOAD library that gives unmodified programs a CLOCK_REALTIME which they may step and steer.
  *
- *   REFCLOCK_FAKE_CLOCK=FILE          the clock's state, shared by every program that names it; made by the first one
- *   REFCLOCK_FAKE_CLOCK_START=NS      what it reads then, ns since 1970 (default: what the host's reads)
+ *   REFCLOCK_FAKE_CLOCK=FILE          the clock's state, made by the first program and shared by all that name it
+ *   REFCLOCK_FAKE_CLOCK_START=NS      its first reading, ns since 1970 (default: the host's)
  *
- * CLOCK_MONOTONIC_RAW is the host's. REALTIME, MONOTONIC and BOOTTIME run from it at the frequency that adjtimex() has set; settimeofday(),
- * clock_settime() and ADJ_SETOFFSET move REALTIME. So a daemon that disciplines the system clock does all that it does to a real one, other
- * programs (date -s) can interfere, and the host's clock is never touched.
+ * CLOCK_MONOTONIC_RAW is the host's. REALTIME, MONOTONIC and BOOTTIME run at its rate, changed by the frequency that adjtimex() sets;
+ * settimeofday(), clock_settime() and ADJ_SETOFFSET step REALTIME. A daemon can discipline this clock like a real one, and other programs
+ * (date -s) can interfere. The host's clock is never touched.
  *
- * Semantics are those of kernel/time/ntp.c and timekeeping.c (6.1): frequency in 2^-16 ppm up to 500 ppm; maxerror grows by 500 ppm and ends
- * in STA_UNSYNC at 16 s; a step sets STA_UNSYNC and ends leap states; STA_INS and STA_DEL act at midnight UTC, with TIME_INS, TIME_OOP and
- * TIME_WAIT; TAI follows. Left out: the kernel's PLL and FLL (ADJ_OFFSET gives EINVAL), ticks, and the timers of these clocks, which stay the
- * host's (timerfd is not cancelled by a step here: who waits for that has to look at the clock as well).
+ * Semantics of kernel/time/ntp.c and timekeeping.c (6.1): frequency in 2^-16 ppm up to 500 ppm; maxerror grows by 500 ppm and sets
+ * STA_UNSYNC at 16 s; a step sets STA_UNSYNC and ends leap states; STA_INS and STA_DEL act at midnight UTC, with TIME_INS, TIME_OOP and
+ * TIME_WAIT; TAI follows. Not simulated: the kernel's PLL and FLL (ADJ_OFFSET returns EINVAL), ticks, and timers on these clocks, which are
+ * the host's. A step here does not cancel a timerfd, so a program that waits for that must read the clock as well.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -30,7 +30,7 @@
 
 struct clock {
     uint32_t magic;
-    pthread_mutex_t lock;                 /* shared between processes, robust: one that is killed inside leaves a whole state */
+    pthread_mutex_t lock;                 /* between processes; robust: a program killed inside leaves a whole state */
     int64_t raw_ns, real_ns, mono_ns;     /* the three clocks at the last change */
     int64_t frequency;                    /* 2^-16 ppm, positive = faster */
     int64_t max_error_ns, est_error_ns;   /* as of raw_ns */
@@ -79,14 +79,14 @@ static void start(void)
     int fd = file ? open(file, O_RDWR | O_CREAT | O_CLOEXEC, 0600) : -1;
     if (fd < 0)
         return;
-    flock(fd, LOCK_EX); /* one of them makes it */
+    flock(fd, LOCK_EX); /* only one program makes the state */
     void *m = ftruncate(fd, sizeof *clock_) ? MAP_FAILED : mmap(NULL, sizeof *clock_, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (m != MAP_FAILED) {
         clock_ = m;
         if (clock_->magic != MAGIC)
             make(clock_);
     }
-    flock(fd, LOCK_UN); /* the mapping would keep it beyond close() */
+    flock(fd, LOCK_UN); /* the mapping would hold the lock after close() */
     close(fd);
 }
 
@@ -117,7 +117,7 @@ static void leap(struct clock *c, int64_t before)
     }
 }
 
-/* The clock as of now, locked; NULL: there is none and the host's is meant. */
+/* The clock brought up to now, locked. NULL: there is none, use the host's. */
 static struct clock *enter(void)
 {
     int saved = errno;
@@ -154,7 +154,7 @@ static void stepped(struct clock *c, int64_t to_ns)
     c->max_error_ns = c->est_error_ns = phase_limit_ns;
 }
 
-static int64_t whole(int64_t value_ns) /* the kernel takes and gives microseconds */
+static int64_t whole(int64_t value_ns) /* us, rounded up: adjtimex() has microseconds */
 {
     return value_ns / 1000 + (value_ns % 1000 != 0);
 }

@@ -1,18 +1,17 @@
-/* fake_pps: kernel PPS sources and a modem control line for unmodified programs, by LD_PRELOAD.
+/* fake_pps: an LD_PRELOAD library that gives unmodified programs kernel PPS sources and a modem control line.
  *
  *   REFCLOCK_FAKE_PPS=/dev/pps-sim0=FILE[:/dev/pps1=FILE...]   these paths behave as the character devices of <linux/pps.h>
- *   REFCLOCK_FAKE_TTY=/run/x/ttySIM0=FILE[:...]                these tty paths (a pty behind a symlink) get FILE's level as carrier
+ *   REFCLOCK_FAKE_TTY=/run/x/ttySIM0=FILE[:...]                these tty paths (a pty behind a symlink) have FILE's level as carrier
  *                                                              detect, and stat() as a ttyUSB, so that gpsd starts its pulse thread
- *   REFCLOCK_FAKE_ECHO_NS=N                                    a wire from RTS and DTR to carrier detect: a line that is set comes back, and
- *                                                              is stamped N ns after the ioctl that set it was called
+ *   REFCLOCK_FAKE_ECHO_NS=N                                    a wire from RTS and DTR to carrier detect: a change of either comes back,
+ *                                                              stamped N ns after the call of the ioctl that made it
  *
- * FILE is a `struct line` written by refclock_sim/pulse_file.py. A fake device's descriptor is FILE itself, opened; whether a descriptor is
- * one is asked of fstat() (device and inode), never of a table of numbers, so dup, fork, exec and close need no attention. Everything that
- * is not named above goes to libc untouched.
+ * FILE is a `struct line` written by refclock_sim/ports/pulse_file.py. Opening a fake device opens FILE. A descriptor is recognised by
+ * fstat() (device and inode), not by a table of numbers, so dup, fork, exec and close need no code. Everything else goes to libc unchanged.
  *
- * Semantics are those of drivers/pps/pps.c (6.1): a fetch waits for the next captured edge; timeout zero is a poll; an invalid timeout
- * waits for ever; ETIMEDOUT; EINTR on any handled signal, SA_RESTART or not; EOPNOTSUPP for KC_BIND as without CONFIG_NTP_PPS. One
- * difference: PPS_SETPARAMS needs no CAP_SYS_TIME (params_error = EPERM brings that back).
+ * Semantics of drivers/pps/pps.c (6.1): a fetch waits for the next captured edge; a timeout of zero polls; an invalid timeout waits for
+ * ever; ETIMEDOUT; EINTR on any handled signal, with SA_RESTART too; EOPNOTSUPP for KC_BIND, as without CONFIG_NTP_PPS. One difference:
+ * PPS_SETPARAMS needs no CAP_SYS_TIME (params_error = EPERM simulates its absence).
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -39,7 +38,7 @@
 /* The shared file, native byte order; pulse_file.py packs the same layout. Stamps are CLOCK_REALTIME ns. */
 struct line {
     uint32_t magic, version;
-    uint32_t change;      /* futex and sequence lock: odd while the writer is inside */
+    uint32_t change;      /* futex and sequence lock: odd while fields are written */
     uint32_t events;      /* captured edges: the kernel's last_ev */
     uint32_t assert_sequence, clear_sequence;
     uint32_t transitions; /* level changes, captured or not */
@@ -49,7 +48,7 @@ struct line {
     int64_t assert_offset_ns, clear_offset_ns;
     uint32_t open_error;                     /* errno of open(); 0 = none */
     uint32_t params_error;                   /* errno of PPS_SETPARAMS */
-    uint32_t fetch_error, fetch_errors_left; /* errno of so many PPS_FETCH; UINT32_MAX = for good */
+    uint32_t fetch_error, fetch_errors_left; /* errno of the next PPS_FETCH, and how many; UINT32_MAX = all */
 };
 _Static_assert(sizeof(struct line) == 88 && offsetof(struct line, mode) == 48, "layout shared with pulse_file.py");
 
@@ -60,14 +59,14 @@ enum {
     TTYUSB_MAJOR = 188, /* Documentation/admin-guide/devices.txt */
     PPS_MAJOR = 511,    /* the kernel's is dynamic: one from the end of its second dynamic range (fs/char_dev.c) */
     N_PPS_LDISC = 18,   /* N_PPS of <linux/tty.h> */
-    TRIES = 10000,      /* of the sequence lock; a writer that died inside must not stop its readers */
+    TRIES = 10000,      /* of the sequence lock: a writer that died inside does not block its readers */
 };
 static const int64_t second = 1000000000;
 
 struct device {
     char *path, *file;
     int is_tty;
-    struct line *line; /* mapped at first need; replaced (not unmapped: another thread may wait in it) when FILE became another file */
+    struct line *line; /* mapped when first needed; replaced, not unmapped (another thread may wait in it), when FILE is another file */
     dev_t dev;
     ino_t ino;
 };
@@ -125,7 +124,7 @@ static struct device *by_path(const char *path, int is_tty)
     return NULL;
 }
 
-/* Map the device's file. NULL and errno: there is none, or it is not ours. */
+/* Map the device's file. NULL and errno: it does not exist, or is no pulse file. */
 static struct line *map(struct device *d)
 {
     struct stat st;
@@ -158,7 +157,7 @@ static struct line *map(struct device *d)
     return found;
 }
 
-/* The line whose pulse device (is_tty 0) or tty (1) fd is, or NULL. errno is kept. */
+/* The line of the pulse device (is_tty 0) or tty (1) that fd is, or NULL. Keeps errno. */
 static struct line *by_descriptor(int fd, int is_tty)
 {
     started();
@@ -186,7 +185,7 @@ static int fail(int error)
     return -1;
 }
 
-/* errno of an injected fault, used up by one; 0 = none. */
+/* The errno of an injected fault, which is counted down; 0 = none. */
 static int injected(struct line *l)
 {
     uint32_t error = load(&l->fetch_error), left = load(&l->fetch_errors_left);
@@ -199,9 +198,9 @@ static int injected(struct line *l)
 
 enum { FOR_EVER = -1, FOR_EVER_RESTARTED = -2 };
 
-/* Wait until *counter differs from what it was. 0, or -1 with EINTR, ETIMEDOUT or an injected error. A handler with SA_RESTART ends a
- * PPS_FETCH all the same (pps.c turns ERESTARTSYS into EINTR), but not a TIOCMIWAIT (uart_wait_modem_status returns ERESTARTSYS; glibc's
- * setuid() interrupts every thread that way). So does FUTEX_WAIT with and without a timeout (signal(7)). */
+/* Wait until *counter changes. 0, or -1 with EINTR, ETIMEDOUT or an injected error. A handler with SA_RESTART also ends a PPS_FETCH (pps.c
+ * turns ERESTARTSYS into EINTR), but not a TIOCMIWAIT (uart_wait_modem_status returns ERESTARTSYS; glibc's setuid() interrupts every
+ * thread that way). FUTEX_WAIT does the same: with a timeout it ends, without one it is restarted (signal(7)). */
 static int wait_change(struct line *l, const uint32_t *counter, int64_t wait_ns)
 {
     struct timespec now, slice;
@@ -212,7 +211,7 @@ static int wait_change(struct line *l, const uint32_t *counter, int64_t wait_ns)
         uint32_t change = load(&l->change);
         if (load(counter) != before && !(change & 1))
             return 0;
-        int error = wait_ns == FOR_EVER_RESTARTED ? 0 : injected(l); /* faults are those of PPS_FETCH */
+        int error = wait_ns == FOR_EVER_RESTARTED ? 0 : injected(l); /* only PPS_FETCH has injected faults */
         if (error)
             return fail(error);
         int64_t left = 3600 * second;
@@ -319,8 +318,8 @@ static int pulse_ioctl(struct line *l, unsigned long request, void *argument)
 
 /* ---- modem control lines --------------------------------------------------------------------------------------------------------- */
 
-/* RTS or DTR was set to level: the wire carries it to carrier detect. As refclock_sim/pulse_file.py writes an edge, which must not do so
- * at the same time. */
+/* RTS or DTR was set to level, and the wire carries it to carrier detect. Writes an edge like refclock_sim/ports/pulse_file.py, which must
+ * not write at the same time. */
 static void echo(struct line *l, uint32_t level)
 {
     const char *late = getenv("REFCLOCK_FAKE_ECHO_NS");
@@ -347,7 +346,7 @@ static void echo(struct line *l, uint32_t level)
 static int modem_ioctl(struct line *l, int fd, unsigned long request, void *argument)
 {
     switch (request) {
-    case TIOCMIWAIT: /* the argument is the mask itself; only carrier detect ever changes here */
+    case TIOCMIWAIT: /* the argument is the mask itself; only carrier detect changes here */
         return (uintptr_t)argument & TIOCM_CAR ? wait_change(l, &l->transitions, FOR_EVER_RESTARTED) : fail(EINVAL);
     case TIOCMGET:
         *(int *)argument = TIOCM_DTR | TIOCM_RTS | TIOCM_CTS | TIOCM_DSR | (load(&l->level) ? TIOCM_CAR : 0);
@@ -363,7 +362,7 @@ static int modem_ioctl(struct line *l, int fd, unsigned long request, void *argu
         memset(argument, 0, sizeof(struct serial_icounter_struct));
         ((struct serial_icounter_struct *)argument)->dcd = (int)load(&l->transitions);
         return 0;
-    case TIOCSETD: /* as where pps_ldisc is not there */
+    case TIOCSETD: /* as without pps_ldisc */
         if (*(int *)argument == N_PPS_LDISC)
             return fail(EINVAL);
         break;
@@ -404,7 +403,7 @@ int ioctl(int fd, unsigned long request, ...)
 
 /* ---- paths ----------------------------------------------------------------------------------------------------------------------- */
 
-/* Open a fake device: flags that only make sense for a device or a new file are dropped. */
+/* Open a fake device, without the flags that are for a device or a new file. */
 static int open_pulse(struct device *d, int flags)
 {
     struct line *l = map(d);
@@ -434,7 +433,7 @@ static int open_pulse(struct device *d, int flags)
         struct device *d = by_path(path, 0); \
         return d ? open_pulse(d, flags) : real_openat(directory, path, flags | LARGE, mode); \
     }
-/* What _FORTIFY_SOURCE makes of open without a mode: glibc exports them, no header declares them. */
+/* _FORTIFY_SOURCE turns an open without a mode into these; glibc exports them, no header declares them. */
 int __open_2(const char *path, int flags);
 int __open64_2(const char *path, int flags);
 int __openat_2(int directory, const char *path, int flags);
@@ -475,7 +474,7 @@ int faccessat(int directory, const char *path, int how, int flags)
     return real_faccessat(directory, d ? d->file : path, how, flags);
 }
 
-/* What stat() says of FILE, as of the device node that it stands for. */
+/* Turn the result of stat() on FILE into that of the device node. */
 static int as_pulse(int result, struct stat *st, const struct device *d)
 {
     if (result == 0) {

@@ -1,9 +1,9 @@
-"""``python -m refclock_sim``: a simulated receiver with a pulse, for any program, in real time; or, with the word ``world``, a scenario.
+"""``python -m refclock_sim``: a simulated receiver with a pulse, in real time for any program; with ``world``, a scenario.
 
-Makes DIR/ttySIM0 and DIR/pps0.shm, says so in one line, and runs until SIGTERM or SIGINT. A program sees both when it is started with the
-environment of ``refclock_sim.ports.device.preload_environment(DIR)``, which ``--environment`` prints.
+It makes DIR/ttySIM0 and DIR/pps0.shm, says so in one line, and runs until SIGTERM or SIGINT. A program sees both in the environment of
+``refclock_sim.ports.device.preload_environment(DIR)``, which ``--environment`` prints.
 
-``python -m refclock_sim world FILE`` runs a scenario in simulated time and says what came of it.
+``python -m refclock_sim world FILE`` runs a scenario in simulated time and reports the result.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from refclock_sim.receiver.output import MODELS, Receiver
 
 
 def leap_table(at: str | None, step_s: int) -> LeapTable:
-    """Today's table, with a leap second at the end of the day that ``at`` (ISO 8601, UTC) names. ValueError."""
+    """Today's table with a leap second at the end of the day ``at`` (ISO 8601, UTC). ValueError."""
     table = LeapTable()
     if at is None:
         return table

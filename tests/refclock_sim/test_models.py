@@ -49,7 +49,7 @@ def test_terms_follow_time() -> None:
 
 def test_an_oscillators_history_belongs_to_its_seed() -> None:
     """The same seed gives the same history, another one another."""
-    first, again, other = ([c.advance() for _ in range(50)] for c in (oscillator.oscillator("crystal", s) for s in (1, 1, 2)))
+    first, again, other = ([c.advance() for _ in range(50)] for c in (Oscillator(s, 12e-6, 1e-9) for s in (1, 1, 2)))
     assert first == again != other
 
 

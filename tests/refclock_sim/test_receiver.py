@@ -49,7 +49,7 @@ def text(chunks: list[Chunk], kind: str) -> list[list[str]]:
 
 def heard(receiver: Receiver, seconds: int, first: int = TAI0) -> list[tuple[int, object]]:
     """What the real decoders make of the bytes: (true TAI second of the cycle, value); chunk by chunk, in order of arrival."""
-    decoder = decoding.Receiver(1_700_000_000)
+    decoder = decoding.ReceiverStream(1_700_000_000)
     values: list[tuple[int, object]] = []
     for tai_s in range(first, first + seconds):
         for chunk in receiver.cycle(tai_s):
@@ -286,7 +286,7 @@ def test_it_names_itself_and_refuses_what_it_cannot() -> None:
     poll, port = frame((0x0A, 0x04)), frame((0x06, 0x00), bytes(20))
     answers = [data for _, data in simulated("ublox8").hear(poll[:-1] + b"\x00" + poll + port, TAI0 * NS)]
     assert answers[1:] == [frame((0x05, 0x00), b"\x06\x00")]
-    decoder = decoding.Receiver(0)
+    decoder = decoding.ReceiverStream(0)
     decoder.feed(answers[0], Instant(0, 0), 0)
     assert re.search("NEO-M8N", decoder.identity)
     assert simulated("nmea").hear(poll + port, 0) == []

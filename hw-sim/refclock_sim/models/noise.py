@@ -1,7 +1,7 @@
-"""Shapes of noise that nobody tuned for: what a stamp, a crystal and a line also do. For the discipline scenarios.
+"""Shapes of noise for the noise scenarios: independent draws, latencies that switch or remember, a crystal's flicker.
 
-Sign and unit as in ``pulse``: ns, positive = late. Everything is a function of its seed. Means are taken off where the shape has one that
-a user would state as ``bias_us`` anyway, so that what is left to cover is the shape.
+Unit and sign as in ``pulse``: ns, positive = late. Everything is a function of its seed. A mean that a user would state as ``bias_us`` is
+removed, so that the bound has only the shape to cover.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Drawn(PulseError):
 
 
 def drawn(draw: Draw) -> Callable[[int], PulseError]:
-    """Independent errors from ``draw``, as a scenario wants them: made from a seed."""
+    """A maker of ``Drawn``: from a seed to independent errors."""
     return lambda seed: Drawn(seed, draw)
 
 
@@ -45,7 +45,7 @@ def laplace(scale_ns: float) -> Draw:
 
 
 def lognormal(random: Random) -> float:
-    """Median 5 us, mean 5.66 us, which is taken off: one-sided, with a long tail."""
+    """One-sided with a long tail: median 5 us, mean 5.66 us, mean removed."""
     return 5e3 * (random.lognormvariate(0.0, 0.5) - math.exp(0.125))
 
 
@@ -65,7 +65,7 @@ def one_sided(mean_ns: float) -> Draw:
 
 
 class Switching(PulseError):
-    """Two latencies ``apart_ns`` from each other that take turns every ``period_s``, half the distance off their mean each."""
+    """Two latencies, ``apart_ns`` apart, that take turns every ``period_s``; the mean of both is 0."""
 
     def __init__(self, seed: int, apart_ns: float, period_s: int, sigma_ns: float) -> None:
         self._random = Random(f"switching {seed}")
@@ -73,37 +73,37 @@ class Switching(PulseError):
         self._first = self._random.randrange(period_s)
 
     def late_ns(self, true_s: int, raw_ns: int) -> float:
-        """One draw beside the latency in force."""
+        """The present latency and one draw of N(0, sigma)."""
         side = 1 if (true_s + self._first) // self._period % 2 else -1
         return side * self._half + self._random.gauss(0.0, self._sigma)
 
 
 class Quantised(PulseError):
-    """Stamps are cut to whole steps of the host's clock, after a latency N(0, sigma): half a step early on average, which is taken off."""
+    """A latency N(0, sigma), then the stamp is cut to whole steps of the host's clock. The mean, half a step early, is removed."""
 
     def __init__(self, seed: int, step_ns: int, sigma_ns: float) -> None:
         self._random = Random(f"quantised {seed}")
         self._step, self._sigma = step_ns, sigma_ns
 
     def late_ns(self, true_s: int, raw_ns: int) -> float:
-        """Where the cut stamp lies."""
+        """The error of the cut stamp."""
         latency = round(self._random.gauss(0.0, self._sigma))
         return latency - (raw_ns + latency) % self._step + self._step / 2
 
 
 class Busy(PulseError):
-    """``latency`` twice as long from ``start_s`` to ``end_s``: hours of load."""
+    """Hours of load: ``latency`` is twice as long from ``start_s`` to ``end_s``."""
 
     def __init__(self, latency: PulseError, start_s: int, end_s: int) -> None:
         self._latency, self._start, self._end = latency, start_s, end_s
 
     def late_ns(self, true_s: int, raw_ns: int) -> float:
-        """Once or twice what it is."""
+        """The latency, or twice the latency."""
         return self._latency.late_ns(true_s, raw_ns) * (2.0 if self._start <= true_s < self._end else 1.0)
 
 
 class Correlated(PulseError):
-    """A latency that remembers: AR(1) of standard deviation ``sigma_ns`` and time constant ``memory_s``."""
+    """A correlated latency: AR(1) of standard deviation ``sigma_ns`` and time constant ``memory_s``."""
 
     def __init__(self, seed: int, sigma_ns: float, memory_s: float) -> None:
         self._gauss = Random(f"correlated {seed}").gauss
@@ -118,10 +118,10 @@ class Correlated(PulseError):
 
 
 def flicker(level: float) -> Callable[[int], Term]:
-    """Flicker FM of about ``level`` Allan deviation from 10 s to a day: relaxations an octave and a half apart, of equal strength.
+    """Flicker FM of about ``level`` Allan deviation from 10 s to a day: equal relaxations, their time constants a factor 3 apart.
 
-    The spectrum of one relaxation of time constant T falls from flat to 1/f^2 at 1/T; a sum of equal ones over logarithmic steps is 1/f.
-    To be asked once a second, in order.
+    The spectrum of one relaxation of time constant T turns from flat to 1/f^2 at 1/T; the sum over logarithmic steps of T is 1/f. Call the
+    term once a second, in order.
     """
     times = [3.0 * 3.0**i for i in range(10)]
 

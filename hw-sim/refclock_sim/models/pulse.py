@@ -1,8 +1,8 @@
-"""Pulses: what lies between the true second and the stamp that the kernel gives its edge. A model returns a **phase error**.
+"""Pulses: the phase error between the true second and the kernel's stamp of its edge.
 
-Sign and unit: ns as float, positive = stamped late. The stamp is the local clock's reading at (true second + error). Models are asked once
-per pulse, in order of time, and may be added with ``+``. Part of the error is the receiver's (Sawtooth, Offset: antenna cable), part the
-host's (interrupt latency, USB frames, load). Same seed, same history. Cost below 5 µs per call, the sum of several included.
+Unit and sign: ns as float, positive = stamped late. The stamp is the local clock's reading at (true second + error). A model is asked once
+per pulse, in order of time; models are added with ``+``. The receiver causes part of the error (Sawtooth; Offset: antenna cable), the host
+the rest (interrupt latency, USB frames, load). A seed repeats its history. Cost: below 5 µs a call, also of a sum.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ MS = 1_000_000.0
 
 
 class PulseError:
-    """``late_ns(true_s, raw_ns)``: error of the pulse of second ``true_s`` (seconds since the start of the run, or TAI: any count that goes
-    up by one), ``raw_ns``: the host's CLOCK_MONOTONIC_RAW at that true second, for what happens on the host's own time grid."""
+    """A model. ``true_s``: the pulse's second, counted from any start; ``raw_ns``: the host's CLOCK_MONOTONIC_RAW at that true second, for
+    errors that follow the host's own time grid."""
 
     def late_ns(self, true_s: int, raw_ns: int) -> float:
         """Error in ns, positive = late."""
@@ -27,7 +27,7 @@ class PulseError:
 
 
 class Sum(PulseError):
-    """All of them at once."""
+    """Several errors that add up."""
 
     def __init__(self, *parts: PulseError) -> None:
         self._parts: list[PulseError] = []
@@ -68,8 +68,8 @@ class Gaussian(PulseError):
 class PiLatency(PulseError):
     """Interrupt latency of a small computer's GPIO: N(0, 0.5 µs) + Exp(1 µs) + [2 %] Exp(20 µs), mean 1.4 µs, standard deviation 4.2 µs.
 
-    ``base_ns`` is added (Raspberry Pi 5: about 11 µs, published measurements); below zero it is cut off, for nothing is stamped before it
-    happens. ``mean_removed`` gives the mixture less its mean instead, uncut, as in a filter's textbook noise.
+    ``base_ns`` is added (Raspberry Pi 5: about 11 µs, published measurements). Errors below zero become zero: nothing is stamped before it
+    happens. ``mean_removed``: the mixture less its mean, not limited to positive errors.
     """
 
     MEAN_NS = 1_400.0
@@ -89,8 +89,11 @@ class PiLatency(PulseError):
 
 
 class UsbFrames(PulseError):
-    """A modem line read over USB shows at the next frame of the host controller, 1 ms apart at full speed (USB 2.0 section 8.4.3; 125 µs at
-    high speed). The frames tick on the host's own crystal, so the delay is a sawtooth in its raw time; ``jitter_ns``: 20 µs of transfer."""
+    """A modem line polled over USB: a change is seen at the next frame of the host controller.
+
+    Frames are 1 ms apart at full speed, 125 µs at high speed (USB 2.0 section 8.4.3). They follow the host's own crystal, so the delay is a
+    sawtooth in its raw time. ``jitter_ns``: of the transfer.
+    """
 
     def __init__(self, seed: int, frame_ns: float = MS, jitter_ns: float = 20_000.0) -> None:
         self._random = Random(f"usb frames {seed}")
@@ -106,7 +109,7 @@ class UsbFrames(PulseError):
 
 
 class UsbPolling(PulseError):
-    """The same without memory: U(0, 1 ms) + N(0, 20 µs), as when receiver and host crystals share nothing. Never below zero."""
+    """Independent delays of a polled USB line: U(0, 1 ms) + N(0, 20 µs), never below zero."""
 
     def __init__(self, seed: int, frame_ns: float = MS, jitter_ns: float = 20_000.0) -> None:
         self._random = Random(f"usb polling {seed}")
@@ -119,7 +122,7 @@ class UsbPolling(PulseError):
 
 
 class Outliers(PulseError):
-    """A share of the pulses is late by ``shortest_ns`` to ``longest_ns``, log-uniform: interrupts masked by something else."""
+    """Masked interrupts: a ``share`` of the pulses is late by ``shortest_ns`` to ``longest_ns``, log-uniform."""
 
     def __init__(self, seed: int, share: float = 0.05, shortest_ns: float = MS, longest_ns: float = 20 * MS) -> None:
         self._random = Random(f"outliers {seed}").random
@@ -135,7 +138,7 @@ class Outliers(PulseError):
 
 
 class LoadBursts(PulseError):
-    """For ``length_s`` of every ``period_s`` (from ``first_s`` on) the host is busy: most pulses late by 0.5 to 4 ms."""
+    """A busy host: for ``length_s`` of every ``period_s``, from ``first_s`` on, a ``share`` of the pulses is late by 0.5 to 4 ms."""
 
     def __init__(self, seed: int, length_s: int = 20, period_s: int = 600, share: float = 0.8, first_s: int = 0) -> None:
         self._late = Outliers(seed, share, 0.5 * MS, 4 * MS)
@@ -151,10 +154,10 @@ class LoadBursts(PulseError):
 
 
 class Sawtooth(PulseError):
-    """The receiver can only put the edge on a tick of its own clock: late by -step/2 .. step/2, known to it beforehand (UBX-TIM-TP).
+    """Quantisation: the receiver puts the edge on a tick of its own clock, late by -step/2 to step/2, and knows that (UBX-TIM-TP).
 
-    ``step_ns``: 1/48 MHz (u-blox 8); ``drift_ns``: how far its ticks move against the second per second; near a multiple of the step the
-    error hardly moves for minutes (a hanging bridge). A function of the second alone, so receiver and pulse agree without talking.
+    ``step_ns``: 1/48 MHz (u-blox 8). ``drift_ns``: movement of the ticks against the second, per second; near a multiple of the step the
+    error hardly changes for minutes (a hanging bridge). The error depends on the second alone, so receiver and pulse agree on it.
     """
 
     def __init__(self, seed: int, step_ns: float = 1e9 / 48e6, drift_ns: float = 7.3) -> None:
@@ -163,7 +166,7 @@ class Sawtooth(PulseError):
         self._phase = Random(f"sawtooth {seed}").random() * step_ns
 
     def late_ns(self, true_s: int, raw_ns: int = 0) -> float:
-        """Error of the pulse of ``true_s``; the argument must be the same count for receiver and pulse."""
+        """Error of the pulse of ``true_s``; receiver and pulse must use the same count."""
         return (self._phase + self._drift * (true_s % 86_400)) % self._step - self._step / 2
 
 
@@ -176,4 +179,4 @@ PRESETS: dict[str, Callable[[int], PulseError]] = {
     "outliers": lambda seed: Gaussian(seed, 1_000.0) + Outliers(seed),
     "bursts": lambda seed: Gaussian(seed, 1_000.0) + LoadBursts(seed),
 }
-"""Name to a model made from a seed; the sawtooth is the receiver's and comes on top."""
+"""Name to a maker of models from a seed. The receiver's sawtooth is not part of them."""

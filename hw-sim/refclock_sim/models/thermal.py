@@ -1,11 +1,11 @@
-"""Heat: what the air and the load do to the crystal, and what a thermometer beside it says of it.
+"""Heat: how air and load warm the crystal, and what a thermometer beside it reads.
 
     surroundings (a day, ramps, load) --- thermal lag ---> crystal     error = curve (T - turnover)^2
                                       --- its own lag, noise, steps ---> thermometer
 
-The curve is that of crystals near their turnover: AT cuts are about -0.004 ppm/K^2 steep twenty degrees from it (of measured order: 0.1 to
-0.2 ppm/K on single-board computers), tuning forks -0.034 ppm/K^2 (their data sheets). A thermometer may lie: be frozen, jump, run
-against the truth, measure something else.
+The curve is a parabola around the turnover: -0.004 ppm/K^2 stands for an AT cut twenty degrees away from it (single-board computers were
+measured at 0.1 to 0.2 ppm/K), -0.034 ppm/K^2 for a tuning fork (data sheets). A thermometer may lie: it freezes, jumps, runs against the
+truth, measures something else or is silent.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from random import Random
 
 LIES = ("sensor-frozen", "sensor-jump", "sensor-inverted", "sensor-elsewhere", "sensor-lost")
+"""Faults of a thermometer, by the names that scenarios use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +30,11 @@ class Warming:
 
 @dataclass(frozen=True, slots=True)
 class Heat:
-    """The surroundings in °C, the crystal's curve (ppm/K^2) and ``lag_s``, the thermometer: its ``sensor_lag_s``, white ``noise``
-    and steps of ``quantum`` K. Load warms by ``load`` K, for ``load_for_s`` of every ``load_every_s`` or, 0, for as long, at random."""
+    """The surroundings, the crystal and the thermometer. Temperatures in °C, differences in K, times in s.
+
+    ``celsius``, ``day``, ``day_s``: mean, amplitude and period of the air. ``load`` K of load for ``load_for_s`` of every ``load_every_s``.
+    ``turnover``, ``curve_ppm`` (ppm/K^2), ``lag_s``: the crystal. ``sensor_lag_s``, ``noise`` (white, K), ``quantum`` (K): the thermometer.
+    """
 
     celsius: float = 45.0
     day: float = 0.0
@@ -47,14 +51,14 @@ class Heat:
     quantum: float = 0.5
 
     def surroundings(self, t_s: float) -> float:
-        """°C round the board at ``t_s``, load included."""
+        """°C around the board at ``t_s``, load included."""
         around = self.celsius + self.day * math.sin(2 * math.pi * t_s / self.day_s)
         around += sum(w.kelvin * min(1.0, max(0.0, (t_s - w.at_s) / w.over_s)) for w in self.warmings)
         return around + (self.load if self.load and (t_s - self.load_for_s) % self.load_every_s < self.load_for_s else 0.0)
 
 
 class Board:
-    """A crystal and a thermometer in one heat. ``error`` is an oscillator's term; ``lies(t_s)``: which of ``LIES`` holds then."""
+    """A crystal and a thermometer side by side. ``error`` is an oscillator's term; ``lies(t_s)``: the present one of ``LIES``, or ""."""
 
     def __init__(self, heat: Heat, seed: int, lies: Callable[[float], str] = lambda _: "") -> None:
         self._heat, self._lies = heat, lies
@@ -66,7 +70,7 @@ class Board:
         self._turned_at: float | None = None
 
     def error(self, t_s: float) -> float:
-        """Frequency error (dimensionless, positive: fast), 0 at the start; ``t_s`` goes up from call to call."""
+        """Frequency error (dimensionless, positive = fast) at ``t_s``, which increases from call to call; 0 at the start."""
         dt, self._t_s = t_s - self._t_s, t_s
         around = self._heat.surroundings(t_s)
         self._crystal += (around - self._crystal) * (1.0 - math.exp(-dt / self._heat.lag_s))
@@ -77,7 +81,7 @@ class Board:
         return self._heat.curve_ppm * 1e-6 * (self._crystal - self._heat.turnover) ** 2
 
     def celsius(self) -> float | None:
-        """What the thermometer says at the last ``error``; None when it says nothing."""
+        """Reading of the thermometer at the time of the last ``error``; None when it is silent."""
         lie = self._lies(self._t_s)
         if lie == "sensor-lost" or (lie == "sensor-frozen" and self._said is not None):
             return self._said if lie == "sensor-frozen" else None

@@ -1,8 +1,8 @@
-"""The simulated receiver as a process: a tty and a pulse that unmodified programs use, in real time.
+"""The simulated receiver as a process: a tty and a pulse in real time, for unmodified programs.
 
-Flow: CLOCK_REALTIME + offset = true time -> gnss, receiver, pulse -> pty and pulse file -> (fake_pps.c) -> the programs. Truth never leaves
-this file: stamps are computed, not taken, so a busy host delays when an edge is *noticed*, never what its stamp *says*. One thread, one
-poll(); it sleeps between bytes and edges and needs less than one per cent of a core.
+Flow: CLOCK_REALTIME + offset = true time -> gnss, receiver, pulse -> pty and pulse file -> (fake_pps.c) -> programs. The true time stays in
+this module. Stamps are computed, not taken: on a busy host an edge is *noticed* late, but its stamp stays right. One thread with one poll()
+sleeps between bytes and edges and needs less than one per cent of a core.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from refclock_sim.receiver.output import Receiver
 TTY = "ttySIM0"
 PULSE = "pps0.shm"
 PPS_DEVICE = "/dev/pps-sim0"
-"""What programs are told to open as the kernel's PPS device; it exists only under the preload."""
+"""The path that programs open as a kernel PPS device; it exists under the preload only."""
 PIECE_BYTES = 16
-"""A UART hands over its FIFO of 16 bytes at a time (16550 and those that copy it)."""
+"""Bytes that a UART delivers at once: the FIFO of a 16550."""
 LATE_WAKE_NS = 20_000
-"""An edge is shown a little after its stamp: a kernel does not stamp the future."""
+"""ns from an edge's stamp until it is shown: a kernel does not stamp the future."""
 CATCH_UP_NS = 2 * NS
-"""After a longer sleep (suspend, a step of the host's clock) the seconds between are left out."""
+"""ns: after a longer sleep (suspend, a step of the host's clock) the seconds in between are skipped."""
 
 
 def preload_library(name: str) -> Path:
-    """The built ``fake_pps`` or ``fake_clock``, in the package's directory. FileNotFoundError when the package was not built."""
+    """Path of the built ``fake_pps`` or ``fake_clock``. FileNotFoundError when the package was not built."""
     package = Path(__file__).parents[1]
     for suffix in importlib.machinery.EXTENSION_SUFFIXES:
         path = package / f"{name}{suffix}"
@@ -49,9 +49,9 @@ def preload_library(name: str) -> Path:
 
 
 def clock_environment(state: Path, utc_ns: int) -> dict[str, str]:
-    """Environment variables under which programs share a system clock of their own that they may set and steer (fake_clock.c).
+    """Environment variables under which programs share a system clock that they may set and steer (fake_clock.c).
 
-    ``state``: its file, made by the first of them; ``utc_ns``: what it reads then, ns since 1970.
+    ``state``: the clock's file, made by the first program; ``utc_ns``: its first reading, ns since 1970.
     """
     return {
         "LD_PRELOAD": str(preload_library("fake_clock")),
@@ -61,10 +61,10 @@ def clock_environment(state: Path, utc_ns: int) -> dict[str, str]:
 
 
 def preload_environment(directory: Path, pps_device: str = PPS_DEVICE) -> dict[str, str]:
-    """Environment variables, to be added to a child's, under which the tty and pulse of ``directory`` are real to it.
+    """Environment variables under which a child takes the tty and pulse of ``directory`` for real devices.
 
-    The child opens ``directory``/ttySIM0 and ``pps_device``. Paths are made absolute; one with ``:`` or ``=`` in it cannot be passed on
-    (ValueError). A library that is preloaded already stays in front. FileNotFoundError when fake_pps is not built.
+    The child opens ``directory``/ttySIM0 and ``pps_device``. ValueError: a path contains ``:`` or ``=``. FileNotFoundError: fake_pps is not
+    built. A library that is already preloaded stays first.
     """
     pulse, line = str((directory / PULSE).absolute()), str((directory / TTY).absolute())
     for path in (pulse, line, pps_device):
@@ -81,7 +81,7 @@ def preload_environment(directory: Path, pps_device: str = PPS_DEVICE) -> dict[s
 @dataclass(frozen=True, slots=True)
 class DeviceSettings:
     """``offset_ns``: true time minus this host's CLOCK_REALTIME (positive: the host is behind). ``width_ns``: from rising to falling edge.
-    ``pulse``: None for a receiver without one. ``strict_baud``: a reader at another bit rate gets noise."""
+    ``pulse``: None for a receiver without a pulse. ``strict_baud``: a reader at another bit rate reads noise."""
 
     directory: Path
     offset_ns: int = 0
@@ -91,13 +91,13 @@ class DeviceSettings:
 
 
 def tai_minus_real_ns(offset_ns: int, table: LeapTable) -> int:
-    """True TAI minus CLOCK_REALTIME now. It then stays: the host's clock knows nothing of the simulated leap seconds."""
+    """True TAI minus CLOCK_REALTIME. It stays constant: the host's clock has none of the simulated leap seconds."""
     true_utc_ns = time.clock_gettime_ns(time.CLOCK_REALTIME) + offset_ns
     return offset_ns + table.tai_offset_s(true_utc_ns // NS) * NS
 
 
 class Device:
-    """A receiver on a tty with a pulse. ``tai_minus_real_ns``: truth, see above. Makes tty and pulse file in the directory; OSError."""
+    """A receiver on a tty with a pulse. ``tai_minus_real_ns``: the true time. Makes tty and pulse file in the directory; OSError."""
 
     def __init__(self, settings: DeviceSettings, receiver: Receiver, sawtooth: Sawtooth | None, tai_minus_real_ns: int) -> None:
         self.settings = settings
@@ -108,12 +108,12 @@ class Device:
         self.pulse_file = PulseFile(settings.directory / PULSE)
         self.pty = Pty(settings.directory / TTY, settings.strict_baud)
         self._due: list[tuple[int, int, bytes | tuple[EdgeKind, int]]] = []
-        """Heap of (CLOCK_REALTIME when, number, bytes to send or edge to show)."""
+        """Heap of (CLOCK_REALTIME in ns, number, bytes to send or edge to show)."""
         self._number = 0
         self._next_tai_s = self._now_tai_ns() // NS + 1
 
     def run(self) -> None:
-        """Until SIGTERM or SIGINT; then returns within a tenth of a second. Takes over both signals and the wake-up descriptor."""
+        """Run until SIGTERM or SIGINT, which end it within a tenth of a second. Handles both signals and uses the wake-up descriptor."""
         awake, woken = socket.socketpair()
         with awake, woken:
             awake.setblocking(False)
@@ -141,7 +141,7 @@ class Device:
                 signal.set_wakeup_fd(before)
 
     def work(self) -> None:
-        """Do what is due and plan the seconds that begin before the next pass."""
+        """Send and show what is due; plan the seconds that begin before the next call."""
         now_tai = self._now_tai_ns()
         if not -CATCH_UP_NS < now_tai - self._next_tai_s * NS < CATCH_UP_NS:
             self._due.clear()
@@ -158,19 +158,19 @@ class Device:
                 self.pulse_file.edge(*what)
 
     def obey(self) -> None:
-        """Let the receiver hear what its host has written."""
+        """Pass the host's bytes to the receiver and queue its answers."""
         for end_tai_ns, data in self.receiver.hear(self.pty.receive(), self._now_tai_ns()):
             self._write(end_tai_ns, data)
 
     def wait_ms(self) -> int:
-        """Milliseconds, rounded up, until there is something to do."""
+        """Milliseconds until something is due, rounded up."""
         next_ns = self._next_tai_s * NS - NS // 2 - self._tai_minus_real
         if self._due:
             next_ns = min(next_ns, self._due[0][0])
         return max(0, -(-(next_ns - time.clock_gettime_ns(time.CLOCK_REALTIME)) // 1_000_000))
 
     def close(self) -> None:
-        """Unplug: hang up the tty and take its name away; the pulse file stays, for its readers have no way to learn of another."""
+        """Unplug: hang up the tty and remove its name. The pulse file stays, because its readers cannot notice a new one."""
         self.pty.close()
         self.pulse_file.close()
 
@@ -188,11 +188,11 @@ class Device:
         heapq.heappush(self._due, (when_ns, self._number, what))
 
     def _plan(self, tai_s: int) -> None:
-        """All edges and bytes of one true second."""
+        """Queue all edges and bytes of one true second."""
         second_real = tai_s * NS - self._tai_minus_real
         pulse = self.settings.pulse
         if pulse is not None and self.receiver.gnss.at(tai_s).fixed:
-            # Raw time at the second, through the clocks' present distance: good to far below the host's own jitter.
+            # Raw time at the second, by the present difference of the clocks: far better than the host's own jitter.
             raw_ns = second_real + time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW) - time.clock_gettime_ns(time.CLOCK_REALTIME)
             sawtooth_ns = self._sawtooth.late_ns(tai_s) if self._sawtooth is not None else 0.0
             for kind, after_ns in ((EdgeKind.ASSERT, 0), (EdgeKind.CLEAR, self.settings.width_ns)):
@@ -202,7 +202,7 @@ class Device:
             self._write(tai_s * NS + chunk.offset_ns, chunk.data)
 
     def _write(self, end_tai_ns: int, data: bytes) -> None:
-        """``data`` in pieces, each when its last byte has come."""
+        """Queue ``data`` in pieces, each for the arrival of its last byte."""
         end_real, byte_ns = end_tai_ns - self._tai_minus_real, self.receiver.byte_ns
         for begin in range(0, len(data), PIECE_BYTES):
             piece = data[begin : begin + PIECE_BYTES]

@@ -1,7 +1,7 @@
-"""A machine whose serial devices come and go: simulated receivers plugged into a directory that stands for /dev, in simulated time.
+"""A machine whose serial devices come and go in simulated time: receivers are plugged into a directory that stands for /dev.
 
-Flow: receivers -> wire -> pty -> the programs under test, which ask ``Machine`` for what there is. Names are links to pseudo-terminals, so
-what is opened is a real tty; pulling a plug hangs it up. Time passes only by ``pass_tick``.
+Flow: receivers -> wire -> pty -> the code under test, which lists devices with ``Machine``. Names are links to pseudo-terminals, so a real
+tty is opened; pulling a plug hangs it up. Time passes by ``pass_tick`` only.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from refclock_sim.ports.wire import TICK_NS, Wire
 from refclock_sim.receiver.output import Receiver
 
 DELIVERY_S: Final = 1.0
-"""The kernel needs microseconds; a busy machine a little longer."""
+"""s: longest wait for the kernel to deliver bytes, which takes microseconds on an idle machine."""
 FULL: Final = 3000
-"""Of the 4096 bytes that a tty keeps: nobody reads it."""
+"""Bytes of the 4096 that a tty keeps; beyond it nobody reads, and delivery is not awaited."""
 
 
 class SimulatedClock(LocalClock):
-    """Reads what it is set to (ns)."""
+    """A clock whose reading is set by hand (ns)."""
 
     def __init__(self, ns: int) -> None:
         super().__init__()
         self.ns = ns
 
     def now(self) -> Instant:
-        """The instant that it was set to; no step ever."""
+        """The instant that was set; this clock never steps."""
         return Instant(self.ns, self.ns)
 
     def instant_of(self, real_ns: int) -> Instant | None:
@@ -45,7 +45,7 @@ class SimulatedClock(LocalClock):
 
 
 def _deliver(pty: Pty, data: bytes) -> None:
-    """Send, and wait until the tty has it: the kernel hands it over in its own time, which in simulated time might be half a second."""
+    """Send, and wait for the kernel's delivery: without waiting it might take half a second of simulated time."""
     slave = os.open(pty.slave, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
     try:
         wanted = _waiting(slave) + len(data)
@@ -91,14 +91,14 @@ class Machine(Host):
         return Host.names(self, pattern)
 
     def text(self, name: str) -> str | None:
-        """As Host; a pulse's driver names the line that it came with."""
+        """As Host; the driver of a pulse names its line."""
         for plug in self._plugs.values():
             if plug.pulse is not None and name == f"/sys/class/pps/{plug.pulse.name}/path":
                 return str(plug.pty.link)
         return Host.text(self, name)
 
     def plug(self, name: str, receiver: Receiver | None, by_id: str = "", *, pulse: str = "", talks_from_ns: int = 0) -> str:
-        """Plug a receiver (None: something silent) in as ``name``, with the pulse device of that name ("" without); its path."""
+        """Plug a receiver (None: a silent device) in as ``name``, with a pulse device called ``pulse``; return its path."""
         pty = Pty(self.directory / name)
         link = self.directory / "serial/by-id" / by_id if by_id else None
         if link is not None:
@@ -111,7 +111,7 @@ class Machine(Host):
         return str(pty.link)
 
     def pull(self, name: str) -> None:
-        """Unplug it: its names go and its reader is hung up on."""
+        """Unplug: remove its names and hang up its reader."""
         plug = self._plugs.pop(name)
         if plug.by_id is not None:
             plug.by_id.unlink()
@@ -120,11 +120,11 @@ class Machine(Host):
         plug.pty.close()
 
     def listening(self, name: str) -> bool:
-        """Whether somebody has it open."""
+        """Whether a program has it open."""
         return self._plugs[name].pty.listening()
 
     def pass_tick(self) -> Instant:
-        """Let a tick pass: what was sent meanwhile waits in the ttys, what was written has been heard."""
+        """Advance by a tick: receivers hear what was written, and what they sent is in the ttys."""
         self.clock.ns += TICK_NS
         for plug in self._plugs.values():
             baud = plug.pty.baud() or 0

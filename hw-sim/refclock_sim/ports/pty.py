@@ -1,11 +1,11 @@
-"""A pseudo-terminal that stands for a serial port: a stable name outside /dev/pts, the line's pace, and a reader who comes and goes.
+"""A pseudo-terminal as a serial port: a stable name outside /dev/pts, and a reader who comes and goes.
 
-Flow: receiver chunks -> device -> **pty** -> the program under test (and its commands back). A pty knows no bit rate, modem lines or
-errors: the writer does the pacing, fake_pps.c the carrier, and with ``strict`` bytes sent at another rate or in another format than the
-reader has set arrive as a UART would read them.
+Flow: receiver chunks -> device -> **pty** -> the program under test, and its commands back. A pty has no bit rate, modem lines or line
+errors. The writer paces the bytes, and fake_pps.c gives the carrier. With ``strict``, bytes sent at another rate or in another format than
+the reader has set arrive as a UART would read them.
 
-The slave is not held open: on the last close the kernel then raises POLLHUP on the master (drivers/tty/pty.c), and what is sent while
-nobody listens is lost, as on a line, instead of piling up for the next reader.
+The slave is not held open. On its last close the kernel raises POLLHUP on the master (drivers/tty/pty.c); bytes sent while nobody listens
+are lost, as on a line, instead of waiting for the next reader.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from typing import Self
 from refclock_sim.ports.uart import heard
 
 READ_MAX = 4096
-"""The line discipline's buffer (N_TTY_BUF_SIZE, drivers/tty/n_tty.c)."""
+"""Bytes of the line discipline's buffer (N_TTY_BUF_SIZE, drivers/tty/n_tty.c)."""
 _SPEEDS = {getattr(termios, f"B{baud}"): baud for baud in (4800, 9600, 19200, 38400, 57600, 115200, 230400, 460800, 921600)}
 
 
 class Pty:
-    """``link`` becomes a symbolic link to the slave (replacing one that is there already). OSError when it cannot be made."""
+    """``link`` becomes a symbolic link to the slave and replaces an earlier one. OSError when it cannot be made."""
 
     def __init__(self, link: Path, strict: bool = False) -> None:
         self.link = link
@@ -51,7 +51,7 @@ class Pty:
         return not any(event & select.POLLHUP for _fd, event in self._poll.poll(0))
 
     def baud(self) -> int | None:
-        """The bit rate that the reader has set, None when it is none of the usual ones."""
+        """The bit rate that the reader has set; None for an unusual one."""
         return _SPEEDS.get(termios.tcgetattr(self.master)[5])
 
     def send(self, data: bytes, baud: int, bits: str = "8N1") -> None:
@@ -68,14 +68,14 @@ class Pty:
         self.lost += len(data) - written
 
     def receive(self) -> bytes:
-        """What the reader has written, b"" when nothing. Never blocks."""
+        """Bytes that the reader has written, maybe none. Never blocks."""
         try:
             return os.read(self.master, READ_MAX)
         except OSError:  # EAGAIN: nothing; EIO: nobody has it open
             return b""
 
     def close(self) -> None:
-        """Hang up and take the name away: the reader gets an end of file or EIO, as on unplugging."""
+        """Hang up and remove the name: the reader gets an end of file or EIO, as when unplugged."""
         if self.link.is_symlink() and str(self.link.readlink()) == self.slave:
             self.link.unlink()
         os.close(self.master)

@@ -1,10 +1,10 @@
-"""The pulse line as a shared file: what fake_pps.c shows to unmodified programs as /dev/ppsN and as carrier detect.
+"""The pulse line as a shared file, which fake_pps.c shows to unmodified programs as /dev/ppsN and as carrier detect.
 
-Flow: device (or a test) -> **pulse_file** -> mmap -> fake_pps.c inside ppstest, chronyd, gpsd, ppsd. One writer, any readers. The writer
-behaves as the kernel's pps_event() (drivers/pps/kapi.c): only edges that the mode captures count, level changes always do.
+Flow: device (or a test) -> **pulse_file** -> mmap -> fake_pps.c in ppstest, chronyd, gpsd, ppsd. One writer, any number of readers. The
+writer follows the kernel's pps_event() (drivers/pps/kapi.c): an edge counts when the mode captures it, a level change always counts.
 
-Layout: ``struct line`` of fake_pps.c, native byte order. ``change`` is futex and sequence lock in one: odd while fields are being written.
-The futex call between the steps is also the memory barrier that Python does not have (FUTEX_WAKE: smp_mb(), kernel/futex/waitwake.c).
+Layout: ``struct line`` of fake_pps.c, native byte order. ``change`` is a futex and a sequence lock: it is odd while fields are written. The
+futex call between the steps is the memory barrier that Python lacks (FUTEX_WAKE: smp_mb(), kernel/futex/waitwake.c).
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ CAN_WAIT = 0x100
 CAPABILITIES = 0x1133
 """CAPTUREBOTH | OFFSETASSERT | OFFSETCLEAR | CANWAIT | TSFMT_TSPEC: those of the kernel's pps_ldisc (drivers/pps/clients/pps-ldisc.c)."""
 MODE = 0x33
-"""What pps_ldisc starts with: both edges, offsets (zero) applied."""
+"""The initial mode of pps_ldisc: both edges, offsets (zero) applied."""
 FOREVER = 0xFFFF_FFFF
-"""As a count of faults: until told otherwise."""
+"""A count of faults that never ends."""
 
 _WORDS = struct.Struct("=8I2q2I2q4I")
 _CHANGE, _EVENTS, _TRANSITIONS, _LEVEL, _MODE, _CAPABILITIES, _OPEN_ERROR, _PARAMS_ERROR, _FETCH_ERROR = 8, 12, 24, 28, 48, 52, 72, 76, 80
@@ -42,7 +42,7 @@ _STAMP = {EdgeKind.ASSERT: 32, EdgeKind.CLEAR: 40}
 _CAPTURE = {EdgeKind.ASSERT: CAPTURE_ASSERT, EdgeKind.CLEAR: CAPTURE_CLEAR}
 
 _SYS_FUTEX = {"x86_64": 202, "aarch64": 98, "riscv64": 98, "i686": 240, "armv7l": 240, "armv6l": 240}
-"""The kernel's system call tables; none for a machine that is not here: its programs notice an edge when they poll."""
+"""Number of futex(2) by machine (the kernel's system call tables). Without a number, programs notice an edge when they poll."""
 _FUTEX_WAKE = 1
 _EVERYBODY = 0x7FFF_FFFF
 
@@ -50,8 +50,8 @@ _EVERYBODY = 0x7FFF_FFFF
 class PulseFile:
     """The writer's end.
 
-    ``path`` is made (mode 0666: the reader may have dropped its privileges) or, when it is one already, taken over with its sequence
-    numbers, so that programs that hold it open go on. OSError when neither can be done.
+    ``path`` is made (mode 0666: the reader may have dropped its privileges). An existing pulse file is taken over with its sequence
+    numbers, so that programs that have it open continue. OSError when neither is possible.
     """
 
     def __init__(self, path: Path) -> None:
@@ -74,7 +74,7 @@ class PulseFile:
         self._syscall = ctypes.CDLL(None).syscall
 
     def edge(self, kind: EdgeKind, real_ns: int) -> None:
-        """The line went up (ASSERT) or down; the kernel's stamp would be ``real_ns`` (CLOCK_REALTIME). Cost: 5 µs, three system calls."""
+        """The line went up (ASSERT) or down; ``real_ns`` is the kernel's stamp (CLOCK_REALTIME). Cost: 5 µs, three system calls."""
         captured = self._word(_MODE) & _CAPTURE[kind]
         self._bump()
         self._wake()
@@ -89,11 +89,11 @@ class PulseFile:
         self._wake()
 
     def sequence(self, kind: EdgeKind) -> int:
-        """Edges of this kind that were captured so far, modulo 2^32."""
+        """Number of captured edges of this kind, modulo 2^32."""
         return self._word(_SEQUENCE[kind])
 
     def fail_fetch(self, error: int, times: int = FOREVER) -> None:
-        """The next ``times`` PPS_FETCH (those that wait now included) fail with this errno; 0 ends it."""
+        """The next ``times`` PPS_FETCH, waiting ones included, fail with this errno; 0 ends it."""
         self._put(_FETCH_ERROR + 4, times if error else 0)
         self._put(_FETCH_ERROR, error)
         self._bump()
@@ -109,12 +109,12 @@ class PulseFile:
         self._put(_PARAMS_ERROR, error)
 
     def withhold(self, bits: int) -> None:
-        """PPS_GETCAP is without these mode bits (CAN_WAIT, CAPTURE_CLEAR, ...), and so is the mode."""
+        """Remove these bits (CAN_WAIT, CAPTURE_CLEAR, ...) from PPS_GETCAP and from the mode."""
         self._put(_CAPABILITIES, CAPABILITIES & ~bits)
         self._put(_MODE, self._word(_MODE) & ~bits)
 
     def close(self) -> None:
-        """Let go of the file; it stays where it is."""
+        """Unmap the file, which stays."""
         self._anchor = None  # mmap.close() refuses while a pointer into it is exported
         self._map.close()
 

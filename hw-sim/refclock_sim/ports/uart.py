@@ -1,8 +1,8 @@
-"""What a UART makes of bytes that were sent at another speed, or in another format, than it is set to.
+"""A UART that reads bytes which were sent at another speed, or in another format, than it is set to.
 
-Flow: bytes -> levels of the wire -> **uart** -> bytes that the host reads. The receiving side is that of a 16550 and of Linux: a falling
-edge starts a character, each bit is sampled in its middle, a character whose stop bit is low is read as a zero byte (termios(3): neither
-IGNPAR nor PARMRK), and the next one begins with the next falling edge. The host is set to eight data bits without parity.
+Flow: bytes -> levels of the wire -> **uart** -> bytes that the host reads. The receiving side is a 16550 under Linux: a falling edge starts
+a character, each bit is sampled in its middle, a character with a low stop bit is read as a zero byte (termios(3): neither IGNPAR nor
+PARMRK), and the next falling edge starts the next character. The host is set to eight data bits without parity.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FORMATS: Final = {"8N1": (8, "N", 1), "8N2": (8, "N", 2), "8E1": (8, "E", 1), "8
 
 
 def levels(data: bytes, bits: str = "8N1") -> list[int]:
-    """The wire, one entry a bit time: 1 is idle."""
+    """Levels of the wire, one for each bit time; 1 is idle."""
     width, parity, stop = FORMATS[bits]
     wire = []
     for byte in data:
@@ -30,19 +30,19 @@ def levels(data: bytes, bits: str = "8N1") -> list[int]:
 
 
 def heard(data: bytes, bits: str, sent_baud: int, read_baud: int) -> bytes:
-    """What a host at ``read_baud`` 8N1 reads of ``data``, which begins and ends with an idle line."""
+    """The bytes that a host at ``read_baud`` 8N1 reads when ``data`` is sent. The line is idle before and after it."""
     if bits in ("8N1", "8N2") and sent_baud == read_baud:
         return data
     wire = levels(data, bits)
     out = bytearray()
-    index, at = 0, 0.0  # bit of the wire, and where in it the last character was done
+    index, at = 0, 0.0  # bit of the wire; where the last character ended
 
     def level(bit_times: float) -> int:
         return wire[int(bit_times)] if bit_times < len(wire) else 1
 
     step = sent_baud / read_baud
     while True:
-        if index < at:  # only an edge after this counts
+        if index < at:  # only a later edge counts
             while index < len(wire) and wire[index] == 0:
                 index += 1
         while index < len(wire) and wire[index] == 1:

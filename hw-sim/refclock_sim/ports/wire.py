@@ -1,7 +1,7 @@
-"""A receiver's line in simulated time, whose reader may listen at any speed.
+"""A receiver's line in simulated time, read at any speed.
 
-Flow: receiver chunks -> **wire** -> (uart) -> a probe or a port under test, and its questions back. Bytes come when they have been sent, a
-tick at a time; what the reader makes of them depends on its speed.
+Flow: receiver chunks -> **wire** -> (uart) -> a probe or port under test, and its questions back. Bytes arrive tick by tick as they are
+sent; how they are read depends on the reader's speed.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from refclock_sim.ports.uart import heard
 from refclock_sim.receiver.output import Receiver
 
 TICK_NS: Final = NS // 50
-"""As often as a busy reader looks."""
+"""ns: period at which a busy reader reads."""
 
 
 class Wire:
-    """``receiver`` None: nothing at the other end. ``tai_s``: true second at 0 of ``now`` (ns), which begins at ``begin_ns``.
+    """``receiver`` None: nothing at the other end. ``tai_s``: true second at ``now`` = 0 (ns); ``now`` begins at ``begin_ns``.
 
-    ``talks_from_ns``: silent before. ``listens``: whether what is written reaches the receiver.
+    ``talks_from_ns``: the receiver is silent before. ``listens``: written bytes reach the receiver.
     """
 
     def __init__(self, receiver: Receiver | None, tai_s: int, *, begin_ns: int = 0, talks_from_ns: int = 0, listens: bool = True) -> None:
@@ -28,11 +28,11 @@ class Wire:
         self._talks_from, self._listens = talks_from_ns, listens
         self._sent: list[tuple[int, bytes]] = []  # (ns of the last byte, bytes), in order
         self._second = begin_ns // NS - 1
-        self.read(0)  # what was said before nobody hears
+        self.read(0)  # what was sent before the beginning is lost
         self.now = begin_ns
 
     def read(self, baud: int) -> bytes:
-        """What comes within the next tick at that speed."""
+        """Advance by a tick; the bytes that a reader at this speed reads in it."""
         self.now += TICK_NS
         receiver = self.receiver
         if receiver is None:
@@ -53,10 +53,10 @@ class Wire:
         return heard(came, receiver.bits, receiver.baud, baud) if receiver.baud and baud else came
 
     def say(self, data: bytes) -> None:
-        """Bytes that come before the receiver's."""
+        """Send bytes ahead of the receiver's."""
         self._sent.append((self.now + len(data) * (self.receiver.byte_ns if self.receiver else 0), data))
 
     def write(self, data: bytes, baud: int) -> None:
-        """A question arrives if the speeds agree."""
+        """Write to the receiver, which hears it when the speeds agree."""
         if data and self._listens and self.receiver is not None and self.receiver.baud in (0, baud) and self.now >= self._talks_from:
             self._sent += [(end - self._tai_s * NS, answer) for end, answer in self.receiver.hear(data, self._tai_s * NS + self.now)]

@@ -1,7 +1,7 @@
-"""What a receiver is set to and how it is set: commands of its host to answers.
+"""A receiver's settings, and the commands with which its host changes and reads them.
 
-Flow: bytes of the host -> receiver -> **settings** (rates of messages, measurement rate, time pulse, dynamic model) -> answers. All of it
-is in RAM: ``reset`` is a loss of power. Layouts: u-blox 8/M8 protocol specification, u-blox F9 interface description (CFG-VALSET),
+Flow: bytes of the host -> receiver -> **commands** (rates of messages, measurement rate, time pulse, dynamic model) -> answers. Settings
+are in RAM: ``reset`` is a loss of power. Layouts: u-blox 8/M8 protocol specification, u-blox F9 interface description (CFG-VALSET),
 GlobalTop PMTK command packet.
 """
 
@@ -14,11 +14,11 @@ from typing import Final
 from refclock_sim.receiver import nmea, ubx
 
 HOST_BUFFER: Final = 4096
-"""Bytes of commands that may wait for their end; more is noise and dropped."""
+"""Bytes of an unfinished command; longer ones are noise and dropped."""
 FACTORY_PULSE: Final = struct.pack("<BBHhhIIIIiI", 0, 1, 0, 50, 0, 1_000_000, 1_000_000, 0, 100_000, 0, 0x77)
-"""CFG-TP5: 1 Hz, 100 ms when locked, none without, rising edge on the second of UTC, 50 ns of cable."""
+"""CFG-TP5: 1 Hz, 100 ms when locked, no pulse otherwise, rising edge on the second of UTC, 50 ns of cable."""
 NOT_SAID: Final = ("GLL", "VTG")
-"""Sentences that can be switched, though this simulation has no text for them: they tell nothing of time."""
+"""Sentences that can be switched but are not simulated: they say nothing about time."""
 
 _BY_ID: Final = {
     (0xF0, 0x00): "GGA", (0xF0, 0x01): "GLL", (0xF0, 0x02): "GSA", (0xF0, 0x03): "GSV", (0xF0, 0x04): "RMC", (0xF0, 0x05): "VTG",
@@ -63,24 +63,24 @@ _FACTORY_VALUES: Final = {
     **dict.fromkeys(range(0x10050007, 0x1005000C), 1),
 }
 FACTORY_MONITOR: Final = bytes.fromhex("f3ac622d1e030000")
-"""CFG-ITFM: thresholds as they come, switched off."""
+"""CFG-ITFM: factory thresholds, switched off."""
 SURVEY, FIXED = 1, 2
 """Modes of CFG-TMODE2 and CFG-TMODE-MODE."""
 SURVEYED_M: Final = 20.0
-"""How well a position is known after one second; it falls with the root of the time."""
+"""m: accuracy of a survey after one second; it improves with the root of the time."""
 _KEY_BYTES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8}
 _PMTK_FIELDS: Final = {0: "GLL", 1: "RMC", 2: "VTG", 3: "GGA", 4: "GSA", 5: "GSV", 17: "ZDA"}
 _PMTK_COLD = 104
-"""Full cold start: what the host has set goes too."""
+"""Full cold start: the host's settings are lost."""
 _PMTK_INVALID, _PMTK_UNSUPPORTED, _PMTK_DONE = 0, 1, 3
 
 
 class ReceiverSettings:
-    """One receiver's. ``ubx``: obeys UBX, with ``keys`` CFG-VALSET too; ``pmtk``: obeys PMTK and calls itself so; neither: deaf.
+    """Settings of one receiver. ``ubx``: it obeys UBX, with ``keys`` also CFG-VALSET. ``pmtk``: it obeys PMTK; its name. Neither: deaf.
 
-    One whose firmware is for timing (TIM) has CFG-TMODE2, with ``keys`` CFG-TMODE. ``rates``: message -> every so many seconds; ``pulse``:
-    CFG-TP5; ``values``: what CFG-VALSET set besides; ``rate_ms``; ``model``; ``place``: CFG-TMODE2; ``pmtk_values``: what PMTK commands
-    set. ``refuses``: commands (class, id or number) that it does not take.
+    Timing firmware (TIM) has CFG-TMODE2, or with ``keys`` CFG-TMODE. ``rates``: message to its period in seconds. ``pulse``: CFG-TP5.
+    ``values``: other keys of CFG-VALSET. ``place``: CFG-TMODE2. ``pmtk_values``: arguments of PMTK commands. ``refuses``: commands (class
+    and id, or number) that are not obeyed.
     """
 
     def __init__(self, messages: Sequence[tuple[str, int]], version: bytes, ubx: bool, keys: bool, pmtk: str) -> None:
@@ -109,11 +109,11 @@ class ReceiverSettings:
 
     @property
     def mode(self) -> int:
-        """0 none, 1 survey, 2 fixed position."""
+        """Timing mode: 0 none, 1 survey, 2 fixed position."""
         return self.values.get(0x20030001, 0) if self._keys else self.place[0]
 
     def survey(self, tai_s: int) -> tuple[int, float, bool, bool]:
-        """(seconds, how well the position is known in m, active, valid)."""
+        """State of the survey: (duration in s, accuracy in m, active, valid)."""
         if self.mode != SURVEY:
             return 0, 0.0, False, False
         if self._keys:
@@ -127,7 +127,7 @@ class ReceiverSettings:
         return passed, SURVEYED_M / passed**0.5, passed < done_s, passed >= done_s
 
     def hear(self, data: bytes, tai_s: int = 0) -> list[bytes]:
-        """The answers to what the host wrote, as far as it is complete."""
+        """The answers to the commands that are complete."""
         self._now_s = tai_s
         if not (self._ubx or self._pmtk):
             return []
@@ -214,7 +214,7 @@ class ReceiverSettings:
         return [*told, ubx.frame(ubx.ACK_ACK if done else ubx.ACK_NAK, bytes(command))]
 
     def _cfg_msg(self, payload: bytes) -> bool:
-        """This port's rate; or those of six ports, UART1 is the second."""
+        """Set the rate on this port, or on six ports, of which UART1 is the second."""
         name = _BY_ID.get((payload[0], payload[1])) if len(payload) in (3, 8) else None
         if name == "TIM-SVIN" and not self._timing:
             return False
@@ -223,7 +223,7 @@ class ReceiverSettings:
         return name is not None
 
     def _valget(self, payload: bytes) -> bytes | None:
-        """Key and value of each key that is asked for, what is in force; None when one of them is not known."""
+        """The value in force of each key; None when one key is unknown."""
         out = b"\1" + payload[1:4]
         for at in range(4, len(payload) - 3, 4):
             key = int.from_bytes(payload[at : at + 4], "little")
@@ -234,7 +234,7 @@ class ReceiverSettings:
         return out
 
     def _valset(self, payload: bytes) -> bool:
-        """Every pair or none: one key that is not known refuses them all."""
+        """Set every pair or none: one unknown key refuses them all."""
         pairs: dict[int, int] = {}
         at = 4
         if len(payload) < 4 or payload[0] > 1 or not payload[1] & 7:
@@ -299,7 +299,7 @@ class ReceiverSettings:
 
 
 def _kept(present: bytes, payload: bytes) -> tuple[bool, bytes, bytes]:
-    """(whether it is obeyed, what is in force then, what is told) of a message that asks when it is empty and else sets."""
+    """A message that reads when it is empty and sets otherwise: (obeyed, value in force afterwards, answer)."""
     if not payload:
         return True, present, present
     fits = len(payload) == len(present)

@@ -1,9 +1,9 @@
 """What a receiver knows: fix, time, date, leap count and sky as a function of true TAI.
 
-Flow: true TAI second -> **gnss** -> Knowledge -> receiver (bytes) and device (whether there is a pulse). A fix comes in stages after
-power-on, is lost and returns; the leap second count and announcements come later than the fix; labels can be wrong on purpose.
+Flow: true TAI second -> **gnss** -> Knowledge -> receiver (bytes) and device (pulse or none). After power-on the fix comes in stages; it
+can be lost and return. Leap count and announcements come later than the fix. Labels can be wrong on purpose.
 
-Nothing here is random but the satellites and the faults, and all of it is a function of seed and second: asking twice changes nothing.
+Satellites and faults are random. Everything is a function of seed and second: a second call returns the same.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from refclock.sample import NS, FixMode, Satellite
 from refclock.timescales import DAY_S, ROLLOVER_S, WEEK_S, LeapTable
 
 TAI_GPS_S = 19
-"""TAI - GPS, constant (IS-GPS-200 section 3.3.4)."""
+"""s: TAI - GPS, constant (IS-GPS-200 section 3.3.4)."""
 GPS_EPOCH_TAI_S = 315_964_800 + TAI_GPS_S
 """TAI second of 1980-01-06, GPS week 0."""
 ANNOUNCE_S = 60 * DAY_S
-"""GPS announces a leap second about two months ahead (the week number field allows 127 weeks: IS-GPS-200 section 20.3.3.5.2.4)."""
+"""s: GPS announces a leap second about two months ahead (its week number field allows 127 weeks: IS-GPS-200 section 20.3.3.5.2.4)."""
 FIRMWARE_UTC_S = 1_445_126_400
-"""2015-10-18: a u-blox 8 counts from a date of its firmware until it has heard a satellite, and marks it as not valid."""
+"""2015-10-18: before a u-blox 8 has heard a satellite it counts from a date of its firmware and marks it invalid."""
 SKY_STEP_S = 15
-"""The sky is computed anew this often: the fastest satellite moves by 0.1 degree."""
+"""s: the sky is computed this often; within it the fastest satellite moves by 0.1 degree."""
 
 
 TROUBLES = ("antenna-open", "antenna-short", "jamming", "spoofing", "moved", "flat")
-"""What a receiver may report of itself: its antenna, interference, forged signals, another place (3 km north), only two dimensions."""
+"""What a receiver may report: its antenna, interference, forged signals, another place (3 km north), a 2D fix."""
 
 
 class Stage(IntEnum):
@@ -49,10 +49,10 @@ _USED = {Stage.DARK: 0, Stage.TIME: 1, Stage.FIX_2D: 3, Stage.FIX_3D: 64}
 
 @dataclass(frozen=True, slots=True)
 class LabelFault:
-    """From ``start_s`` to ``end_s`` after power-on labels are wrong.
+    """Wrong labels from ``start_s`` to ``end_s`` after power-on.
 
-    ``shift_s``: added to the named second (negative: the label is late), ``either_way``: or subtracted, by chance; ``delay_ns``: the
-    message itself comes that much later; ``probability``: of each cycle.
+    ``shift_s``: added to the named second (negative: the label is late), or with ``either_way`` subtracted by chance. ``delay_ns``: further
+    delay of the message. ``probability``: of a fault in a cycle.
     """
 
     start_s: int
@@ -73,10 +73,9 @@ class Label(NamedTuple):
 class Knowledge(NamedTuple):
     """What the receiver knows at one true second.
 
-    ``label``: UTC that it would state for it, faults, wrong leap count and rollover included. ``tai_offset_s``: TAI-UTC that it believes;
-    ``leap_known``: whether it has that from the sky. ``leap``: (POSIX midnight, +1 or -1) announced, or None. ``date_known``: it has had a
-    2D fix since power-on. ``delay_ns``: extra message delay. ``gps_s``: seconds since 1980-01-06, rollover included.
-    ``troubles``: of TROUBLES.
+    ``label``: the UTC that it states, with faults, wrong leap count and rollover. ``tai_offset_s``: TAI-UTC that it uses; ``leap_known``:
+    received from the sky. ``leap``: announced (POSIX midnight, +1 or -1), or None. ``date_known``: it had a 2D fix since power-on.
+    ``delay_ns``: further delay of the message. ``gps_s``: seconds since 1980-01-06, rollover included. ``troubles``: of TROUBLES.
     """
 
     stage: Stage
@@ -92,7 +91,7 @@ class Knowledge(NamedTuple):
 
     @property
     def fixed(self) -> bool:
-        """2D or 3D: the label is stated as valid and there is a pulse."""
+        """2D or 3D: labels are stated as valid, and there is a pulse."""
         return self.stage >= Stage.FIX_2D
 
 
@@ -100,11 +99,10 @@ class Gnss:
     """One receiver's sky and state since power-on at TAI second ``power_on_tai_s``.
 
     ``fix_s``: seconds to the 3D fix (time after a third of it, 2D after two thirds; 0: warm from the first second).
-    ``leap_known_s``: seconds until the leap count has come from the sky, 0 with the first fix (up to 750 s after a cold start: 25 pages of
-    30 s, IS-GPS-200 section 20.3.3.5.1). ``firmware_tai_offset_s``: TAI-UTC that it uses before (an LEA-6T of 2009 believes 34), None: the
-    true one. ``losses``: (from, to) seconds after power-on without a fix; the receiver's clock then runs on, status void.
-    ``troubles``: (what, from, to) seconds after power-on. ``rollovers``: multiples of 1024 weeks that its dates are behind. ``visible``:
-    satellites above the horizon, about.
+    ``leap_known_s``: seconds until the leap count is received, 0: with the first fix (a cold start takes up to 750 s: 25 pages of 30 s,
+    IS-GPS-200 section 20.3.3.5.1). ``firmware_tai_offset_s``: TAI-UTC used before that (34 in an LEA-6T of 2009), None: the true one.
+    ``losses``: (from, to) seconds after power-on without a fix; its clock runs on, status void. ``troubles``: (what, from, to) seconds
+    after power-on. ``rollovers``: multiples of 1024 weeks by which its dates are behind. ``visible``: mean number of satellites in view.
     """
 
     def __init__(
@@ -144,7 +142,7 @@ class Gnss:
         return Stage(int(3 * age_s / self.fix_s)) if age_s >= 0 else Stage.DARK
 
     def at(self, tai_s: int) -> Knowledge:
-        """What it knows at the true second ``tai_s`` (TAI). Cost: 3 µs."""
+        """Knowledge at the true second ``tai_s`` (TAI). Cost: 3 µs."""
         age = tai_s - self.power_on_tai_s
         stage = self.stage(age)
         true_ns = self.table.tai_to_utc_ns(tai_s * NS)
@@ -185,7 +183,7 @@ class Gnss:
         return shift, delay
 
     def sky(self, tai_s: int, stage: Stage) -> tuple[Satellite, ...]:
-        """The satellites in view, strongest fixes used; none while DARK but those that are being searched for."""
+        """The satellites in view; the strongest ones are used. While DARK they are searched for and have no SNR."""
         key = (tai_s // SKY_STEP_S, stage)
         if self._sky is None or self._sky[0] != key:
             self._sky = (key, tuple(self._look(tai_s // SKY_STEP_S * SKY_STEP_S, stage)))
@@ -202,7 +200,7 @@ class Gnss:
 
 @dataclass(frozen=True, slots=True)
 class _Orbit:
-    """A satellite's way across the sky, as seen from one place: plausible to the eye, not Kepler's."""
+    """A satellite's path across the sky as seen from one place: plausible to the eye, no orbital mechanics."""
 
     gnss: str
     number: int
@@ -222,7 +220,7 @@ class _Orbit:
 
 
 def _orbits(seed: int, visible: int) -> list[_Orbit]:
-    """Enough satellites that about ``visible`` are above the horizon at a time."""
+    """Satellites of which about ``visible`` are above the horizon at a time."""
     random = Random(f"sky {seed}")
     orbits = []
     pools = {"GPS": list(range(1, 33)), "GLONASS": list(range(65, 89)), "Galileo": list(range(1, 37))}

@@ -1,7 +1,7 @@
 """NMEA 0183 sentences as receivers write them: Knowledge -> bytes.
 
-Empty fields before the time is known, time without date before the first fix, status void without a fix, second 60 in a leap second. The
-form is that of u-blox 8 (protocol specification section 31): two decimals of seconds, five of minutes.
+Fields are empty before the time is known; before the first fix there is a time without a date; without a fix the status is void; a leap
+second is second 60. Form of u-blox 8 (protocol specification section 31): two decimals of seconds, five of minutes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _dates: dict[int, tuple[int, int, int]] = {}
 
 
 def civil(label: Label) -> Civil:
-    """The calendar fields of a label; the date of a day is worked out once."""
+    """The calendar fields of a label. The date is computed once a day."""
     day, of_day = divmod(label.utc_s, DAY_S)
     date = _dates.get(day)
     if date is None:
@@ -67,7 +67,7 @@ def place(knows: Knowledge) -> tuple[bytes, bytes]:
 
 
 def antenna(talker: bytes, knows: Knowledge) -> bytes:
-    """TXT: the antenna notice that CASIC modules send each second."""
+    """TXT: the antenna notice that CASIC modules send every second."""
     state = b"OPEN" if "antenna-open" in knows.troubles else b"SHORT" if "antenna-short" in knows.troubles else b"OK"
     return sentence(b"%bTXT,01,01,01,ANTENNA %b" % (talker, state))
 
@@ -95,7 +95,7 @@ def zda(talker: bytes, knows: Knowledge, at: Civil) -> bytes:
 
 
 def gsa(talker: bytes, knows: Knowledge, sky: Sequence[Satellite]) -> list[bytes]:
-    """GSA: mode and up to twelve satellites used; one for each constellation that is used."""
+    """GSA: mode and up to twelve used satellites, a sentence for each constellation."""
     mode = {FixMode.FIX_2D: b"2", FixMode.FIX_3D: b"3"}.get(knows.mode, b"1")
     dilution = b"1.62,0.92,1.33" if knows.fixed else b"99.99,99.99,99.99"
     groups = [[s for s in sky if s.used and s.gnss == gnss] for gnss in GSV_TALKERS]
@@ -112,7 +112,7 @@ def _place(s: Satellite) -> tuple[int, int, int, bytes]:
 
 
 def gsv(sky: Sequence[Satellite]) -> list[bytes]:
-    """GSV: the satellites in view, four a sentence, each constellation under its own talker; an empty one for GPS when there are none."""
+    """GSV: the satellites in view, four a sentence, a talker for each constellation; an empty sentence when there are none."""
     written = []
     for gnss, own in GSV_TALKERS.items():
         seen = [s for s in sky if s.gnss == gnss]
@@ -126,5 +126,5 @@ def gsv(sky: Sequence[Satellite]) -> list[bytes]:
 
 
 def txt(talker: bytes, lines: Sequence[str]) -> list[bytes]:
-    """TXT: the notices of a start (type 02)."""
+    """TXT: the notices at power-on (type 02)."""
     return [sentence(b"%bTXT,01,01,02,%b" % (talker, line.encode("ascii"))) for line in lines]

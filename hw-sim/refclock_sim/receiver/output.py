@@ -1,8 +1,8 @@
-"""A receiver at byte level: what comes out of its serial port in the second after each true second, and how it obeys its host.
+"""A receiver at byte level: the output of its serial port after each true second, and its answers to the host.
 
-Flow: gnss.Knowledge -> sentences, ubx_messages, settings -> **receiver** -> paced chunks -> pty (real time) or world (simulated time). It
-has no clock: the shell asks for one cycle per true second, in order. The line carries one byte per ten bit times; what does not fit into
-a second runs into the next and delays it, as it does in a real receiver whose port is too slow.
+Flow: gnss.Knowledge -> nmea, ubx, commands -> **output** -> paced chunks -> pty (real time) or world (simulated time). It has no clock: the
+shell asks for one cycle per true second, in order. The line carries one byte per ten bit times. Output that does not fit into a second
+delays the next one, as in a real receiver whose port is too slow.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ MS = 1_000_000
 BITS_PER_BYTE = 10
 """8N1: start bit, eight data bits, stop bit."""
 BUFFER_BYTES = 1024
-"""A u-blox receiver drops whole messages when so much waits for the line; others here never drop."""
+"""Bytes that wait for the line; beyond it a u-blox receiver drops whole messages. The others never drop."""
 EARLIEST_NS = MS
-"""However the jitter falls, no receiver reports a second that has not begun."""
+"""ns: earliest report after its second, whatever the jitter."""
 
 
 class Chunk(NamedTuple):
-    """Bytes of one sentence or message. ``offset_ns``: its **last** byte has arrived this long after the true second."""
+    """One sentence or message. ``offset_ns``: from the true second to the arrival of its **last** byte."""
 
     offset_ns: int
     data: bytes
@@ -39,9 +39,9 @@ class Chunk(NamedTuple):
 class Model:
     """A kind of receiver.
 
-    ``messages``: (name, every so many seconds) in order of sending; ``delay_ns``, ``jitter_ns``: from the true second to the first byte,
-    mean and standard deviation; ``baud`` 0: native USB, a chunk is there at once; ``ubx``,
-    ``keys``, ``pmtk``: which commands it understands (settings.Settings); ``starts``: sentences when it is powered.
+    ``messages``: (name, period in seconds) in order of sending. ``delay_ns``, ``jitter_ns``: from the true second to the first byte, mean
+    and standard deviation. ``baud`` 0: native USB, a chunk arrives at once. ``ubx``, ``keys``, ``pmtk``: the commands that it obeys
+    (commands.ReceiverSettings). ``starts``: sentences at power-on.
     """
 
     what: str
@@ -106,12 +106,12 @@ MODELS = {
     "slow": Model("4800 baud mouse, late and wandering, no ZDA", _NMEA[:4], baud=4800, delay_ns=250 * MS, jitter_ns=60 * MS),
     "mtk": Model("NMEA receiver that is half a second late", _NMEA, delay_ns=497 * MS, jitter_ns=10 * MS, pmtk=_MT3339, starts=_MTK_STARTS),
 }
-"""Delays are of the kind published for such receivers: 62-65 ms (u-blox F10), 128-165 (M10), 500 (MT3339); SiRF wanders by 170 ms."""
+"""Kinds of receivers. Delays are like published ones: 62-65 ms (u-blox F10), 128-165 (M10), 500 (MT3339); SiRF wanders by 170 ms."""
 
 
 class Receiver:
-    """One receiver of a kind. ``baud`` replaces the kind's own; ``sawtooth``: the pulse's quantisation error, which TIM-TP tells;
-    ``bits``: the line's format (uart.FORMATS), which a strict pty shows."""
+    """One receiver of a kind. ``baud`` replaces the kind's own. ``sawtooth``: the pulse's quantisation error, which TIM-TP states.
+    ``bits``: the line's format (uart.FORMATS), which a strict pty applies."""
 
     bits = "8N1"
 
@@ -123,7 +123,7 @@ class Receiver:
         version = ubx.mon_ver(model.software, model.hardware, model.extensions)
         self.settings = ReceiverSettings(model.messages, version, model.ubx, model.keys, model.pmtk)
         self.late_ns = 0
-        """How long it thinks before it answers."""
+        """Delay of its answers."""
         self._random = Random(f"receiver {seed}")
         self._line_free_ns = self._burst_ns = 0  # TAI: end and begin of the last burst planned
         self._greeted = False
@@ -134,7 +134,7 @@ class Receiver:
         return BITS_PER_BYTE * NS // self.baud if self.baud else 0
 
     def cycle(self, tai_s: int) -> list[Chunk]:
-        """The output of the true second ``tai_s`` (TAI); ask for each second once, in order. Cost: 20 µs for RMC, GGA and ZDA."""
+        """The output of the true second ``tai_s`` (TAI). Ask for each second once, in order. Cost: 20 µs for RMC, GGA and ZDA."""
         knows = self.gnss.at(tai_s)
         at = nmea.civil(knows.label)
         delay = max(EARLIEST_NS, round(self._random.gauss(self.model.delay_ns, self.model.jitter_ns))) + knows.delay_ns
@@ -153,8 +153,7 @@ class Receiver:
     def hear(self, data: bytes, tai_ns: int) -> list[tuple[int, bytes]]:
         """Bytes from the host at TAI ``tai_ns``; the answers as (TAI ns of the last byte, bytes).
 
-        Obeyed is what settings.Settings has; another CFG is refused with ACK-NAK, the rest ignored, as is everything when the model
-        takes no commands.
+        A CFG message that is unknown is refused with ACK-NAK, other unknown messages are ignored. A model without commands ignores all.
         """
         answers = self.settings.hear(data, tai_ns // NS)
         for message, said in ((ubx.NAV_SVIN, ubx.nav_svin), (ubx.TIM_SVIN, ubx.tim_svin)):
@@ -163,7 +162,7 @@ class Receiver:
         return self._send(tai_ns + self.late_ns, answers) if answers else []
 
     def power_dip(self, greets: bool = True) -> None:
-        """Lose what the host has set; and greet again, unless that falls into the dip."""
+        """Lose the host's settings, and greet again unless ``greets`` is False (the greeting fell into the dip)."""
         self.settings.reset()
         self._greeted = not greets
 
@@ -233,6 +232,6 @@ class Receiver:
         return sum(s.used for s in self._sky(tai_s, knows))
 
     def _sky(self, tai_s: int, knows: Knowledge) -> Sequence[Satellite]:
-        """What this receiver can see: talker GP is a GPS-only one."""
+        """The satellites that this receiver tracks: with talker GP only GPS."""
         seen = self.gnss.sky(tai_s, knows.stage)
         return seen if self.model.talker == b"GN" else [s for s in seen if s.gnss == "GPS"]

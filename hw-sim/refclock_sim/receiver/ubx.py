@@ -50,7 +50,7 @@ _TIM_TP = struct.Struct("<IIiHBB")
 _GNSS_ID = {"GPS": 0, "Galileo": 2, "GLONASS": 6}
 _FIX = {FixMode.FIX_2D: 2, FixMode.FIX_3D: 3, FixMode.TIME_ONLY: 5}
 _ECEF_CM = (397_514_912, -14_275, 497_128_130)
-"""sentences.POSITION, 107.5 m above the ellipsoid of WGS 84."""
+"""cm: nmea.POSITION, 107.5 m above the ellipsoid of WGS 84."""
 _FROM_SKY, _FROM_FIRMWARE = 2, 0  # NAV-TIMELS srcOfCurrLs: GPS; firmware default
 
 
@@ -66,7 +66,7 @@ def _tow_ms(knows: Knowledge) -> int:
 
 
 def nav_pvt(knows: Knowledge, at: Civil, used: int) -> bytes:
-    """NAV-PVT. ``valid``: date, time, fully resolved (the leap count is from the sky)."""
+    """NAV-PVT. ``valid``: date, time, fully resolved (leap count received)."""
     time_known = knows.stage > Stage.DARK
     valid = (knows.date_known and time_known) | time_known << 1 | (knows.leap_known and time_known) << 2
     accuracy_ns = 25 if knows.fixed else 4_000_000_000 if not knows.date_known else 1_000_000
@@ -80,7 +80,7 @@ def nav_pvt(knows: Knowledge, at: Civil, used: int) -> bytes:
 
 
 def nav_sol(knows: Knowledge, used: int) -> bytes:
-    """NAV-SOL, the older NAV-PVT, without UTC. ``flags``: fix OK, week known, time of week known."""
+    """NAV-SOL: position and GPS time of older receivers, no UTC. ``flags``: fix OK, week known, time of week known."""
     flags = knows.fixed | (knows.date_known << 2) | ((knows.stage > Stage.DARK) << 3)
     where = _ECEF_CM if knows.fixed else (0, 0, 0)
     near_cm = 230 if knows.fixed else 0xFFFF_FFFF
@@ -98,14 +98,14 @@ def nav_timegps(knows: Knowledge) -> bytes:
 
 
 def nav_timeutc(knows: Knowledge, at: Civil) -> bytes:
-    """NAV-TIMEUTC; bit 2 of ``valid`` is UTC (leap count known), the upper half its standard (3: USNO)."""
+    """NAV-TIMEUTC. Bit 2 of ``valid``: leap count known; its upper half: the standard (3: USNO)."""
     time_known = knows.stage > Stage.DARK
     valid = time_known | (knows.date_known and time_known) << 1 | (knows.leap_known and time_known) << 2 | (0x30 if knows.leap_known else 0)
     return frame(NAV_TIMEUTC, _TIMEUTC.pack(_tow_ms(knows), 25 if knows.fixed else 1_000_000, 0, *at, valid))
 
 
 def nav_timels(knows: Knowledge) -> bytes:
-    """NAV-TIMELS: leap count, where from, and the announced leap second with the GPS week and day (1 Sunday) that it ends."""
+    """NAV-TIMELS: leap count and its source, and the announced leap second with the GPS week and day (1 = Sunday) that it ends."""
     count = knows.tai_offset_s - TAI_GPS_S
     source = _FROM_SKY if knows.leap_known else _FROM_FIRMWARE
     if knows.leap is None:
@@ -139,7 +139,7 @@ def nav_eoe(knows: Knowledge) -> bytes:
 
 
 def tim_tp(next_pulse: Knowledge, late_ns: float | None) -> bytes:
-    """TIM-TP: the next pulse's time on UTC, and its quantisation error, which is to be **added** to the pulse's time: minus ``late_ns``.
+    """TIM-TP: UTC of the next pulse, and its quantisation error: minus ``late_ns``, for it is to be **added** to the pulse's time.
 
     None: no error is stated (flag qErrInvalid).
     """
@@ -158,7 +158,7 @@ def mon_hw(knows: Knowledge) -> bytes:
 
 
 def mon_rf(knows: Knowledge) -> bytes:
-    """MON-RF: one RF path; jamming state in its flags, antenna status behind them."""
+    """MON-RF: one RF path, its jamming state and antenna status."""
     status = 4 if "antenna-open" in knows.troubles else 3 if "antenna-short" in knows.troubles else 2
     jamming = 3 if "jamming" in knows.troubles else 1
     return frame(MON_RF, bytes((0, 1, 0, 0, 0, jamming, status, 1)) + bytes(20))
@@ -186,7 +186,7 @@ def tim_svin(survey: tuple[int, float, bool, bool]) -> bytes:
 
 
 def sec_sig(knows: Knowledge) -> bytes:
-    """SEC-SIG version 1: jamming and spoofing detection switched on, and what they say (1 none, 2 indicated)."""
+    """SEC-SIG version 1: jamming and spoofing detection, both switched on (1 none, 2 indicated)."""
     jamming, spoofing = (2 if what in knows.troubles else 1 for what in ("jamming", "spoofing"))
     return frame(SEC_SIG, bytes((1, 0, 0, 0, 1 | jamming << 1, 0, 0, 0, 1 | spoofing << 1, 0, 0, 0)))
 

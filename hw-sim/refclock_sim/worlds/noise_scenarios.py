@@ -1,12 +1,11 @@
-"""Noise scenarios: one crystal, one stream of samples, and the served time held against the truth every second.
+"""Noise scenarios: one crystal, one stream of samples, and the served time compared with the truth every second.
 
-The noise models that chronyd, ntpd and the limit filters were measured on, drawn with the standard library, and shapes that none of them
-was tuned for. Each scenario runs through the very Engine that runs behind devices, as a shared memory source that another program writes.
+The first ones are the noise models on which chronyd, ntpd and the limit filters were measured; nobody tuned for the others. Each scenario
+runs through the real Engine, as a shared memory source that another program writes.
 
-Discrete model, a step per true second: the crystal's frequency error f[k] = f0 + w * sum of N(0, 1) + a term of time; the sample of second
-k is stamped late by n[k] (ns, positive = late). The error of second k + 1 is taken **before** its sample arrives, when the map is a second
-old: there the served time stands where the clock of a dead-beat servo stands. The bound is held against the error then, and once more right
-after the sample.
+Discrete model, a step for each true second: the crystal's frequency error is f[k] = f0 + w * sum of N(0, 1) + terms of time; the sample of
+second k is stamped late by n[k] (ns, positive = late). The error of second k + 1 is taken **before** its sample arrives, when the timescale
+is a second old, as for the clock of a dead-beat servo. The bound is compared with the error then, and again right after the sample.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ from refclock_sim.models.thermal import Board, Heat, Warming
 SOURCE = SourceId("pulse")
 RAW_START_NS, TAI_START_NS = 5_000 * NS, 1_800_000_037 * NS
 NOTICE_NS = 20_000
-"""From the stamp of a sample to the event: less than any scenario's half second, more than nothing."""
+"""ns from the stamp of a sample to its event."""
 
 
 def _pi(seed: int) -> PulseError:
@@ -58,7 +57,7 @@ def _busy(seed: int) -> PulseError:
 
 @dataclass(frozen=True, slots=True)
 class NoiseScenario:
-    """One scenario. ``bias_us``: what the user states of the source: its mean is that near to the second. ``warm_s``: scored after it."""
+    """One scenario. ``bias_us``: stated bound of the source's mean error. ``warm_s``: errors before it are not scored."""
 
     name: str
     what: str
@@ -74,13 +73,13 @@ class NoiseScenario:
     every_s: int = 1
     """Seconds from sample to sample."""
     gap_s: int = 0
-    """Of every 600 s these have no sample."""
+    """Seconds without samples in every 600 s."""
     restless: Callable[[int], Term] | None = None
-    """A further random part of the crystal's frequency."""
+    """A further random term of the crystal's frequency, made from a seed."""
     heat: Heat | None = None
-    """Warms the crystal, and the thermometer beside it."""
+    """What warms the crystal and the thermometer beside it."""
     lie: tuple[str, int] = ("", 0)
-    """What the thermometer does (``thermal.LIES``), and from when on, s."""
+    """Fault of the thermometer (``thermal.LIES``), and the second at which it begins."""
 
 
 @dataclass(slots=True)
@@ -96,13 +95,13 @@ class Course:
     uncovered: int = 0
     judged: int = 0
     worst: float = 0.0
-    """Largest |error| / bound, and the second of it."""
+    """Largest |error| / bound."""
     worst_s: int = 0
     first_served_s: int | None = None
     above_10us_s: int = 0
-    """From the first sample to the last error above 10 us, or to the first served time."""
+    """s from the first sample to the last error above 10 us, or to the first served time."""
     state: Mapping[str, float | int | str] = field(default_factory=dict)
-    """What the run left for the next."""
+    """The state that the run saved."""
 
 
 SCENARIOS = {
@@ -129,7 +128,7 @@ SCENARIOS = {
         NoiseScenario("missing", "N(0, 1 us), 30 % lost", gaussian(1e3), missing=0.3),
         NoiseScenario("step-1us", "N(0, 1 us), 1 ppm step, 60 s lag", gaussian(1e3), terms=(step(1e-6, 10_000.0, 60.0),)),
         NoiseScenario("warm-up", "Pi pulses, -2 ppm step, 300 s lag", _pi, 1.0, terms=(step(-2e-6, 8_000.0, 300.0),)),
-        # not looked at while the constants were found:
+        # not looked at while the estimator's constants were found:
         NoiseScenario("student", "Student t, 2 degrees, 1 us", drawn(student2(1e3))),
         NoiseScenario("one-sided", "exponential, 30 us, woken thread", drawn(one_sided(3e4))),
         NoiseScenario("switching", "10 us to and fro every 20 min", lambda seed: Switching(seed, 1e4, 1200, 500.0), 5.0),
@@ -181,9 +180,9 @@ WARM = {
         ),
     )
 }
-"""With a thermometer: how well the clock is held with it, and without."""
+"""Scenarios with a thermometer."""
 LISTED = 13
-"""The first ones have figures of other programs; the rest are shapes that nobody tuned for."""
+"""Number of the first scenarios, for which there are figures of other programs."""
 
 
 def run(
@@ -193,7 +192,7 @@ def run(
     state: Mapping[str, float | int | str] | None = None,
     temperature: str = "auto",
 ) -> Course:
-    """One realisation. ``state``: what an earlier run left; ``temperature`` "off": the thermometer is not looked at.
+    """One realisation. ``state``: saved by an earlier run; ``temperature`` "off": the thermometer is not used.
     Cost: about 0.12 ms a simulated second."""
     base = Random(f"{scenario.name} {seed}")
     crystal = base.getrandbits(62)

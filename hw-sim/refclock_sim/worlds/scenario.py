@@ -1,22 +1,22 @@
-"""Scenario files: conditions and limits, one claim each. ``refclock sim FILE`` runs one and says whether the claim held.
+"""Scenario files: conditions and limits, one claim each. ``refclock sim FILE`` runs one and says whether its claim holds.
 
     claim = "what a user may rely on"
     duration_s = 1800
-    [start]       utc = 2026-12-31T23:30:00Z, clock_offset_s = 0.1 (the system clock is that far ahead),
-                  clock_kept_ms (the kernel says that NTP keeps it so well)
+    [start]       utc = 2026-12-31T23:30:00Z, clock_offset_s = 0.1 (of the system clock, positive = ahead),
+                  clock_kept_ms (the kernel says that NTP keeps it within this error)
     [oscillator]  ppm, wander, sine_ppm, sine_period_s, [[oscillator.ramps]] ppm at_s over_s lag_s
     [temperature] what warms crystal and thermometer: keys of thermal.Heat (celsius, day, day_s, load ...), [[temperature.warmings]] kelvin
                   at_s over_s; without the table there is no thermometer
-    [pulse]       model (of pulse.PRESETS, or "none"), late_us (constant), inverted (the wiring turns the pulse round), width_ms,
-                  rate_hz (1 to 10 a second, 0.5, 0.2 ...), edges ("both", or the only kind that reaches us)
+    [pulse]       model (of pulse.PRESETS, or "none"), late_us (constant), inverted (the wiring inverts the pulse), width_ms,
+                  rate_hz (1 to 10, 0.5, 0.2 ...), edges ("both", or the one kind that arrives)
     [receiver]    kind (of receiver.MODELS), baud, fix_after_s, leap_known_after_s, leap_error_s, leap_at (UTC midnight), leap_step_s,
                   rollovers, delay_ms, without (messages)
     [config]      keys of a [[source]] type = "receiver" (pps_bias_us, edge ...) and of [clock]
-    [state]       what an earlier run left (utc_s, gps0.delay_ms ...)
+    [state]       saved by an earlier run (utc_s, gps0.delay_ms ...)
     [[fault]]     what = one of FAULTS, from_s, until_s, value, share; pulse-rate: value pulses a second; stray-pulse: each second with
                   probability share; hum: value edges of each kind a second instead of pulses
-    [limits]      locked_within_s, max_error_us (after it), settled_max_error_us (last tenth), final = "LOCKED" ...,
-                  unsynchronised_until_s, holdover (true: must have been in it), says (sentences, or parts, that people must have been told)
+    [limits]      locked_within_s, max_error_us (once LOCKED), settled_max_error_us (last tenth), final = "LOCKED" ...,
+                  unsynchronised_until_s, holdover (true: it must occur), says (sentences, or parts of them, that must be said)
 
 Whatever the limits: at every packet |served - true| <= root dispersion + root delay / 2, and no packet is a wrong second.
 """
@@ -38,8 +38,8 @@ from refclock_sim.receiver.output import MODELS
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The true time at the start, and how far ahead of it the system clock is; ``clock_kept_ms``: within what the kernel says that another
-    program keeps it (the world's is left to its crystal, whatever is said)."""
+    """The true time at the start. ``clock_offset_s``: error of the system clock, positive = ahead. ``clock_kept_ms``: the kernel says that
+    another program keeps the clock within this error; in truth the clock runs free."""
 
     utc: datetime = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
     clock_offset_s: float = 0.05
@@ -48,7 +48,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Ramp:
-    """A change of temperature: ``ppm`` more, linearly from ``at_s`` over ``over_s``, or (0) at once with thermal lag ``lag_s``."""
+    """A change of frequency by ``ppm`` at ``at_s``: linearly over ``over_s``, or (0) as a step with thermal lag ``lag_s``."""
 
     ppm: float
     at_s: float
@@ -56,7 +56,7 @@ class Ramp:
     lag_s: float = 60.0
 
     def term(self) -> oscillator.Term:
-        """As the oscillator takes it."""
+        """The oscillator's term."""
         if self.over_s > 0:
             return oscillator.ramp(self.ppm * 1e-6, self.at_s, self.over_s)
         return oscillator.step(self.ppm * 1e-6, self.at_s, self.lag_s)
@@ -64,7 +64,7 @@ class Ramp:
 
 @dataclass(frozen=True, slots=True)
 class OscillatorModel:
-    """The crystal; the walk of ``wander`` a second."""
+    """The crystal. ``wander``: random-walk step per second^0.5."""
 
     ppm: float = 12.0
     wander: float = 1e-9
@@ -73,7 +73,7 @@ class OscillatorModel:
     ramps: tuple[Ramp, ...] = ()
 
     def make(self, seed: int, *more: oscillator.Term) -> oscillator.Oscillator:
-        """The oscillator of one run, ``more`` added."""
+        """The oscillator of one run, with the terms ``more``."""
         terms = [*more, *(r.term() for r in self.ramps)]
         if self.sine_ppm:
             terms.append(oscillator.sinusoid(self.sine_ppm * 1e-6, self.sine_period_s))
@@ -82,8 +82,8 @@ class OscillatorModel:
 
 @dataclass(frozen=True, slots=True)
 class PulseModel:
-    """A preset of ``pulse``, always ``late_us`` later; ``width_ms`` of the pulse; ``inverted`` wiring; ``rate_hz`` a whole number of pulses
-    a second, or one every so many whole seconds; ``edges`` that reach us: both, or one kind."""
+    """A preset of ``pulse``, a constant ``late_us`` later. ``rate_hz``: a whole number of pulses a second, or one pulse every few whole
+    seconds. ``edges``: both arrive, or one kind."""
 
     model: str = "clean"
     late_us: float = 0.0
@@ -99,9 +99,8 @@ class PulseModel:
 
 @dataclass(frozen=True, slots=True)
 class ReceiverModel:
-    """The receiver and what it comes to know when; until it knows the leap count its UTC is ``leap_error_s`` ahead; its dates
-    are ``rollovers`` times 1024 weeks behind; ``delay_ms`` of its messages instead of the kind's own;
-    ``without`` these messages."""
+    """The receiver. Until it knows the leap count its UTC is ``leap_error_s`` ahead. Its dates are ``rollovers`` times 1024 weeks behind.
+    ``delay_ms``: of its messages, instead of the kind's own. ``without``: messages that it does not send."""
 
     kind: str = "nmea"
     baud: int = 9600
@@ -117,7 +116,7 @@ class ReceiverModel:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something that happens from ``from_s`` to ``until_s``; ``value`` s by what; ``share``: with what probability (labels)."""
+    """A fault from ``from_s`` to ``until_s``. ``value``: its size, in s unless the kind says otherwise; ``share``: its probability."""
 
     what: str
     from_s: int
@@ -126,7 +125,7 @@ class Fault:
     share: float = 1.0
 
     def on_labels(self) -> LabelFault:
-        """As the receiver takes it: a second late, or the message delayed."""
+        """The receiver's fault: late seconds, or delayed messages."""
         if self.what == "late-label":
             return LabelFault(self.from_s, self.until_s, shift_s=-round(self.value), probability=self.share)
         return LabelFault(self.from_s, self.until_s, delay_ns=round(self.value * 1e9), probability=self.share)
@@ -150,7 +149,7 @@ FAULTS = (
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What must hold besides the bound."""
+    """Limits besides the bound."""
 
     locked_within_s: float | None = None
     max_error_us: float | None = None
@@ -245,7 +244,7 @@ def load_scenario(path: Path) -> Scenario:
 
 @dataclass(slots=True)
 class Outcome:
-    """What a run showed. Errors in us; ``violations``: packets whose error was beyond what the packet itself claimed."""
+    """Result of a run. Errors in us. ``violations``: packets with an error beyond their own bound."""
 
     seed: int
     packets: int = 0
@@ -264,10 +263,10 @@ class Outcome:
     worst: str = ""
     notes: list[str] = field(default_factory=list)
     said: dict[str, str] = field(default_factory=dict)
-    """What people were told, numbers apart: the sentence without its digits, and as it was said first."""
+    """Sentences shown to people: each without its digits, and as it was first shown."""
 
     def failures(self, scenario: Scenario) -> list[str]:
-        """Every limit that did not hold, in words."""
+        """Every broken limit, in words."""
         limits, bad = scenario.limits, []
         if self.violations:
             bad.append(f"{self.violations} of {self.synchronised} packets beyond their own bound ({self.worst})")

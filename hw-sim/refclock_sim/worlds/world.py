@@ -1,9 +1,8 @@
 """A world in simulated time: the second shell around the real engine and the real packet code.
 
-True time runs in whole seconds of TAI. In each, the oscillator says how fast the local clock runs, the pulse model how late the edge is
-stamped, the receiver what bytes arrive when; clients ask at random moments. All of it becomes events of ``ppsd.events``, in order, for the
-very Engine that runs behind devices; what it publishes goes to the very ``pkt_respond`` that answers on the wire, and every reply is held
-against the truth.
+True time runs in whole seconds of TAI. In each second the oscillator gives the rate of the local clock, the pulse model the error of the
+edge's stamp, and the receiver bytes with their arrival; clients ask at random moments. All of it becomes events of the real Engine, in
+order. The engine's records go to the real ``pkt_respond``, and every reply is compared with the truth.
 """
 
 from __future__ import annotations
@@ -52,14 +51,14 @@ GPS = SourceId("gps0")
 RAW_START_NS = 5_000 * NS
 """The host has been up for a while."""
 EDGE_NOTICE_NS = 60_000
-"""From the edge to the event: a thread wakes up."""
+"""ns from the edge to the event: a thread wakes up."""
 REQUEST = bytes([0x23]) + bytes(39) + b"\x12\x34\x56\x78\x9a\xbc\xde\xf0"
 SPIKE_NS = 20e3
-"""Width of a stray pulse: what couples in from a neighbouring wire."""
+"""ns: width of a stray pulse that couples in from a neighbouring wire."""
 TURN_NS = 20_000
-"""From arrival to departure of a packet."""
+"""ns from arrival to departure of a packet."""
 BOUND_RESOLUTION_NS = 2
-"""Rounding of the stamps on the wire."""
+"""ns: rounding of the stamps on the wire."""
 
 
 class World:
