@@ -38,11 +38,11 @@ from ppsd.discipline.events import (
     Ticked,
 )
 from ppsd.discipline.leap import LeapKeeper
+from ppsd.discipline.runaway import PullChange
 from ppsd.discipline.selection import Candidate, Choice, outvoted, select
 from ppsd.discipline.source import LABEL_FRESH_NS, LABEL_REFID, Progress, ReceiverSource, SampleSource, Source
-from ppsd.discipline.steering import Discipline
-from ppsd.discipline.tempcomp.compensation import Following
-from ppsd.discipline.tempcomp.model import Temperature
+from ppsd.discipline.steering import Steering
+from ppsd.discipline.tempcomp.compensation import Compensation
 from ppsd.discipline.timescale import Timescale, refid_text
 from ppsd.snapshot import Mode, Snapshot, SourceStatus, Verdict
 from refclock.config import ShmSource, SockSource
@@ -103,37 +103,35 @@ class Engine:
         self.config = config
         self.version, self.pid, self.simulated = version, pid, simulated
         self.mode = Mode.ACQUIRE
-        self.temperature = None if config.clock.temperature == "off" else Temperature(state)
         battery_ns = None if battery_s is None else battery_s * NS - at.mono_ns
+        self.leaps = LeapKeeper()
+        self.timescale = Timescale(simulated, round(config.clock.holdover_limit_s * NS), config.clock.max_bound_ms * 1e6)
+        self.compensation = Compensation(state, self.timescale, config.clock.temperature != "off")
         self.sources: dict[SourceId, Source] = {}
         for settings in config.sources:
             if isinstance(settings, ShmSource | SockSource):
-                self.sources[SourceId(settings.name)] = SampleSource(settings, state, self.temperature)
+                self.sources[SourceId(settings.name)] = SampleSource(settings, state, self.compensation)
             else:
-                receiver = ReceiverSource(settings, self.not_before_s, state, battery_ns, self.temperature)
+                receiver = ReceiverSource(settings, self.not_before_s, state, battery_ns, self.compensation)
                 self.sources[receiver.id] = receiver
         receivers = self._receivers()
         self.earliest_s = max((r.time.earliest_s for r in receivers), default=self.not_before_s)
         """POSIX second before which no true date lies: of the release, or what an earlier run knew."""
         self._served = _Served()
         self._kept_error_ns: int | None = None
-        self.leaps = LeapKeeper()
-        self.timescale = Timescale(simulated, round(config.clock.holdover_limit_s * NS), config.clock.max_bound_ms * 1e6)
-        self._following = Following(self.temperature, self.timescale) if self.temperature is not None else None
         self.selected: SourceId | None = None
         self.choice = Choice(None, frozenset(), {})
         self._started = at
         self._deadline = at.mono_ns + TICK_NS
         self._persist_at = at.mono_ns + PERSIST_FIRST_NS
         self._decided_at = at.mono_ns
-        self._discipline = Discipline(config.clock, synchronised=resume is not None and resume.stratum > 0)
+        self._steering = Steering(config.clock, synchronised=resume is not None and resume.stratum > 0)
         self._steps = 0
         self._contradicting: set[SourceId] = set()  # whose labels name other seconds than the ones served from others
         resumed = resume is not None and self.timescale.resume(resume, at.mono_ns)
         if resumed and self.timescale.bound_ns(at.mono_ns) < RESUME_BOUND_NS:
             self.mode = Mode.HOLDOVER
-            if self._following is not None:
-                self._following.resumed()
+            self.compensation.resumed()
         else:
             self.timescale.drop()
 
@@ -177,11 +175,9 @@ class Engine:
                 self._stepped(event, out)
             case LeapFileRead():
                 self._leap_file(event, out)
-            case TemperatureRead() | TemperatureLost() if self._following is not None:
-                bent, notes = self._following.read(event, self.mode is Mode.HOLDOVER)
-                out += [self._record(at), *notes] if bent else notes
             case TemperatureRead() | TemperatureLost():
-                pass
+                bent, notes = self.compensation.read(event, self.mode is Mode.HOLDOVER)
+                out += [self._record(at), *notes] if bent else notes
             case Ticked():
                 self._kept_error_ns = event.kept_error_ns
         if at.mono_ns >= self._deadline:
@@ -199,7 +195,7 @@ class Engine:
             out.append(Note("leap second taken by the system clock", "info", {"by_s": event.by_ns / NS}))
             return
         self._steps += 1
-        self._discipline.anew()
+        self._steering.anew()
         self._deadline = min(self._deadline, event.at.mono_ns)  # put right at once
         out.append(Note("system clock stepped", "warning", {"by_s": event.by_ns / NS, "served_time": "not affected"}))
 
@@ -265,7 +261,7 @@ class Engine:
             source.forget()
         self.timescale.drop()
         self.selected = None
-        self._discipline.anew()
+        self._steering.anew()
         self._enter(Mode.ACQUIRE, at, out)
         out.append(self._record(at))
 
@@ -309,26 +305,21 @@ class Engine:
                 out.append(Note("served time corrected beyond its bound", "error", {"by_ns": jump}))
         self._served = _Served(best.source, by_labels=best.refid == LABEL_REFID)
         self.timescale.adopt(best.estimate, best.reference_mono_ns, "SIM" if self.simulated else best.refid)
-        if self._following is not None:
-            out += self._following.adopted(best)
+        out += self.compensation.adopted(best.estimate, (best.source, best.refid))
         self._enter(Mode.TRACK if best.estimate.samples >= LOCK_SAMPLES else Mode.CONVERGE, at, out)
         out.append(self._record(at))
 
     def _without_pulled(self, candidates: list[Candidate], at: Instant, out: list[Effect]) -> list[Candidate]:
         """Leave out who drags the time away; when it was served, go back to what was known before that."""
         for c in candidates:
-            source = self.sources[c.source]
-            pull, was = source.pull, source.pull.before
-            if c.refid != LABEL_REFID:
-                pull.add(c.estimate)
-            if any(pull.seen_by(c.estimate, o.estimate) for o in candidates if o is not c):
-                pull.acquit()
-            if pull.before is not None and was is None:
+            pull, others = self.sources[c.source].pull, [o.estimate for o in candidates if o is not c]
+            change = pull.judge(c.estimate, others, steady=c.refid != LABEL_REFID)
+            if change is PullChange.BEGAN and pull.before is not None:
                 out.append(Note("time pulled away", "warning", {"source": c.source, "by_ppm": pull.rate * 1e6, "why": pull.words}))
                 if c.source == self.selected:
                     self.timescale.adopt(pull.before, pull.before.mono_ns, "SIM" if self.simulated else c.refid)
                     out.append(self._record(at))
-            elif was is not None and pull.before is None:
+            elif change is PullChange.ENDED:
                 out.append(Note("time as expected again", "info", {"source": c.source}))
         return [c for c in candidates if self.sources[c.source].pull.before is None]
 
@@ -345,9 +336,8 @@ class Engine:
             out.append(self._record(at))
         elif self.mode is not Mode.HOLDOVER:
             self._enter(Mode.HOLDOVER, at, out)
-        if self._following is not None:
-            bent, notes = self._following.hold(at.mono_ns)
-            out += [self._record(at), *notes] if bent else notes
+        bent, notes = self.compensation.hold(at.mono_ns)
+        out += [self._record(at), *notes] if bent else notes
 
     def _enter(self, mode: Mode, at: Instant, out: list[Effect]) -> None:
         if mode is not self.mode:
@@ -365,7 +355,7 @@ class Engine:
         if self.config.clock.steer == "kernel" and self.mode is not Mode.ACQUIRE:
             selected = None if self.selected is None else self.sources[self.selected]
             allowance_ns = selected.allowance_ns if isinstance(selected, SampleSource) else 0.0
-            out.append(self._discipline.steer(at.mono_ns, self.timescale, self.leaps, allowance_ns))
+            out.append(self._steering.steer(at.mono_ns, self.timescale, self.leaps, allowance_ns))
         if at.mono_ns >= self._persist_at and self.mode is Mode.TRACK:
             self._persist_at = at.mono_ns + PERSIST_NS
             out.append(Persist(self.state()))
@@ -391,7 +381,7 @@ class Engine:
             state["utc_s"] = self.leaps.table.tai_to_utc_ns(self.timescale.estimate.tai_ns) // NS
         for source in self.sources.values():
             state |= source.state()
-        return state | self.temperature.state() if self.temperature is not None else state
+        return state | self.compensation.state()
 
     def snapshot(self, at: Instant) -> Snapshot:
         """Everything that people and programs may want to see, as of ``at``."""
@@ -428,7 +418,7 @@ class Engine:
             steering=self.config.clock.steer,
             clock_steps=self._steps,
             sources=tuple(self._source_status(s, at) for s in self.sources.values()),
-            temperature=self.temperature.status() if self.temperature is not None and self.temperature.sensor else None,
+            temperature=self.compensation.status(),
         )
 
     def _degraded(self, now: int) -> str:

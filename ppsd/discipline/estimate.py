@@ -69,6 +69,8 @@ class Estimate:
     skew: float
     samples: int
     phase_sigma_ns: float = 0.0
+    restarts: int = 0
+    """Times that samples refused by the estimator replaced its state: the phase goes on while it stays the same."""
     terms: Bound | None = None
     """What ``bound_ns`` is made of; None when it was resumed from a record, which holds the sum alone."""
     plain: Estimate | None = None

@@ -46,7 +46,6 @@ class Estimator:
         self.accepted = 0
         self.refused = 0
         self.restarts = 0
-        """Times that refused samples replaced the state: the phase goes on while it stays the same."""
         prior = None if rate is None else (rate * 1e9, rate_sigma * 1e9)
         self._continuous = ContinuousEstimator(floor_ns, centred, prior, learned)
         self._polled = PolledEstimator(polled)
@@ -169,6 +168,7 @@ class Estimator:
             skew=math.sqrt(now.pyy) / NS,
             samples=self.accepted,
             phase_sigma_ns=known.sigma_ns,
+            restarts=self.restarts,
             terms=bound,
         )
 

@@ -1,9 +1,9 @@
-"""Leap seconds: who says that one comes, and whether we believe it.
+"""Leap seconds: who says that one comes, and whether it is believed.
 
-Two witnesses: the table of leap-seconds.list (with an expiry date) and receivers. The table is authoritative until it expires: an
+There are two witnesses: the table of leap-seconds.list (with an expiry date) and receivers. The table is authoritative until it expires: an
 announcement that it does not know is refused, one that it knows needs no receiver. Past its expiry, or without a table, receivers are
 believed for the ends of months (ITU-R TF.460-6 section 2.1) within the next half year, unless two of them contradict each other.
-The server announces only in the last 24 hours (native/record.c): what is kept here may be known for months.
+The server announces a leap second only in the last 24 hours (native/record.c); here it may be known for months. Pure.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from refclock.timescales import DAY_S, LeapTable
 HORIZON_S = 190 * DAY_S
 """Bulletin C appears half a year ahead."""
 NEAR_NS = 2 * NS
-"""So near to a leap second nothing is fed: REALTIME of the fed host may already, or not yet, have stepped."""
+"""Time on either side of a leap second in which no other program is fed: REALTIME of its host may have stepped already, or not yet."""
 
 
 class LeapKeeper:
-    """The table in force."""
+    """``table`` is in force. ``refused``: why the last announcement was not believed; "" when it was."""
 
     def __init__(self) -> None:
         self.file = LeapTable()
@@ -30,12 +30,13 @@ class LeapKeeper:
         self._notices: dict[SourceId, tuple[int, int]] = {}
 
     def read(self, table: LeapTable, path: str) -> bool:
-        """leap-seconds.list was read; whether the table in force changed."""
+        """leap-seconds.list was read. Returns whether the table in force changed."""
         self.file, self.file_path = table, path
         return self._merge()
 
     def notice(self, source: SourceId, notice: LeapNotice, utc_s: int) -> bool:
-        """A receiver's announcement, or its withdrawal (``step_s`` 0), seen at POSIX second ``utc_s``; whether the table in force changed."""
+        """A receiver's announcement, or its withdrawal (``step_s`` 0), seen at POSIX second ``utc_s``. Returns whether the table in force
+        changed."""
         if notice.step_s and notice.at_utc_s is not None and self._plausible(notice.at_utc_s, utc_s):
             self._notices[source] = (notice.at_utc_s, notice.step_s)
         elif self._notices.get(source, (0, 0))[0] > utc_s:
@@ -53,6 +54,7 @@ class LeapKeeper:
         return True
 
     def _merge(self) -> bool:
+        """Put the table in force together from the file and what receivers announce."""
         before = self.table
         said = set(self._notices.values())
         if len(said) == 1:

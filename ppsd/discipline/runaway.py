@@ -1,12 +1,12 @@
 """Does a source drag the time away faster than a crystal can change? One source's estimates against their own forecasts.
 
-Flow: estimator.Estimate, about once a second -> **pull** -> the engine, which refuses the source and holds over from before it began.
+Flow: estimate.Estimate, about once a second -> **pull** -> the engine, which refuses the source and holds over from before it began.
 
 A spoofer that has taken over a receiver shifts its time by some ns/s. Seen from here that is a crystal that has changed its frequency, so
 one source alone tells nothing but what no crystal does: its frequency follows its temperature, and quartz on a board does not warm within
-a second. ``SWIFT`` is the fastest change believed. A pull that sets in at once is seen when it is faster than that allows in
-``AFTER_S`` seconds (about 1 ppm, 1 us/s, with pulses); a slower one, or one that sets in gently, is **not** seen in one source: it
-looks like a warm room. With a second source it is: both are on the same crystal, and their bounds part (``ppsd.selection``).
+a second. ``SWIFTEST`` is the fastest change believed. A pull that sets in at once is seen when it is faster than that allows within the age
+of the oldest forecast (about 1 ppm, 1 us/s, with pulses). A slower one, or one that sets in gently, is **not** seen in one source: it looks
+like a warm room. With a second source it is: both are on the same crystal, and their bounds part (``selection``).
 
 A source that pulls is refused until its claim lies again where the forecast from before, with its growing bound, allows it to be.
 
@@ -16,60 +16,81 @@ Pure; ns, s.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
+from enum import Enum
 from typing import Final
 
 from ppsd.discipline.estimate import Estimate
 from refclock.sample import NS
 
-SWIFT: Final = 40.0
+SWIFTEST: Final = 40.0
 """ns/s per s: 1 ppm in 25 s, a bare crystal under a finger. On a board in a fan's draught it is 17 (1 ppm, lag 60 s: scenario b-step)."""
-EVERY_NS: Final = 4 * NS
-AFTER_S: Final = (12.0, 52.0)
+FORECAST_EVERY_NS: Final = 4 * NS
+"""Between two forecasts kept: some ten of the ages below."""
+YOUNGEST_S, OLDEST_S = 12.0, 52.0
 """Age of the forecasts that are asked: younger ones lie within the noise, older ones allow any warming. A pull so fast that its samples are
 refused as outliers is taken up after 20 s."""
-SURE: Final = 3
+LOOKS: Final = 3
 """Looks in a row that must find the same."""
-SETTLED: Final = 64
-"""Samples before a forecast is believed."""
+SETTLED_SAMPLES: Final = 64
+"""Samples in an estimate before its forecast is believed: with fewer its frequency still moves."""
+
+
+class PullChange(Enum):
+    """What a claim changed."""
+
+    BEGAN = "began"
+    ENDED = "ended"
 
 
 class Pull:
-    """One source's."""
+    """One source's. ``before``: while the source is refused, the last estimate from before it began to pull. ``rate``: by how much it
+    pulls, s/s; positive: its time runs ahead."""
 
     def __init__(self) -> None:
         self.before: Estimate | None = None
-        """While the source is refused: the last estimate from before it began to pull."""
         self.rate = 0.0
-        """By how much it pulls, s/s, positive: its time runs ahead."""
         self._past: deque[Estimate] = deque(maxlen=16)
         self._looks = 0
 
-    def add(self, e: Estimate) -> None:
-        """The source's claim now; events in order of time."""
-        if self.before is not None:
-            if abs(_ahead(e, self.before)) <= _bound(self.before, e.mono_ns):
-                self.acquit()
-            return
-        if self._past and e.mono_ns - self._past[-1].mono_ns < EVERY_NS:
-            return
-        while self._past and e.mono_ns - self._past[0].mono_ns > AFTER_S[1] * NS:
-            self._past.popleft()
-        asked = [old for old in self._past if e.mono_ns - old.mono_ns >= AFTER_S[0] * NS and old.samples >= SETTLED]
-        pulled = [old for old in asked if _pulled(e, old)]
-        self._looks = self._looks + 1 if pulled else 0
-        if self._looks >= SURE:
-            self.before = self._past[0]
-            self.rate = e.rate - self.before.rate
-            self._looks = 0
-            return
-        self._past.append(e)
+    def judge(self, claim: Estimate, others: Iterable[Estimate], steady: bool) -> PullChange | None:
+        """The source's claim now, and those of the other sources at the same instant; claims in order of time. ``steady``: it is made of
+        samples whose forecasts mean something: pulses, not messages. Returns what it changed."""
+        was = self.before is not None
+        if steady:
+            self._look(claim)
+        if any(self._seen_by(claim, other) for other in others):
+            self.acquit()
+        if was == (self.before is not None):
+            return None
+        return PullChange.ENDED if was else PullChange.BEGAN
 
     def acquit(self) -> None:
         """It is believed again."""
         self.before = None
         self._past.clear()
 
-    def seen_by(self, claim: Estimate, other: Estimate) -> bool:
+    def _look(self, e: Estimate) -> None:
+        """Compare the claim with the forecasts made before, and keep it as the next one."""
+        if self.before is not None:
+            if abs(_ahead(e, self.before)) <= self.before.bound_at(e.mono_ns):
+                self.acquit()
+            return
+        if self._past and e.mono_ns - self._past[-1].mono_ns < FORECAST_EVERY_NS:
+            return
+        while self._past and e.mono_ns - self._past[0].mono_ns > OLDEST_S * NS:
+            self._past.popleft()
+        asked = [old for old in self._past if e.mono_ns - old.mono_ns >= YOUNGEST_S * NS and old.samples >= SETTLED_SAMPLES]
+        self._looks = self._looks + 1 if any(_pulled(e, old) for old in asked) else 0
+        if self._looks < LOOKS:
+            self._past.append(e)
+            return
+        # The oldest forecast is the one that the pull can have touched least.
+        self.before = self._past[0]
+        self.rate = e.rate - self.before.rate
+        self._looks = 0
+
+    def _seen_by(self, claim: Estimate, other: Estimate) -> bool:
         """Whether ``other``, of the same instant, sees it too: then it is the crystal that both are measured with."""
         if self.before is None:
             return False
@@ -90,16 +111,10 @@ def _ahead(e: Estimate, old: Estimate) -> float:
     return e.tai_ns - (old.tai_ns + elapsed) - elapsed * old.rate
 
 
-def _bound(old: Estimate, mono_ns: int) -> float:
-    elapsed = mono_ns - old.mono_ns
-    return old.bound_ns + old.bound_rate * elapsed + old.bound_wander_ns * float((elapsed / NS) ** 1.5)
-
-
 def _pulled(e: Estimate, old: Estimate) -> bool:
     """Phase and frequency both moved, to the same side (a jump of phase alone is no pull), and the phase by more than the forecast and the
     swiftest warming allow."""
     elapsed_s = (e.mono_ns - old.mono_ns) / NS
     ahead, faster = _ahead(e, old), (e.rate - old.rate) * NS
-    return (
-        ahead * faster > 0 and abs(ahead) > _bound(old, e.mono_ns) + SWIFT * elapsed_s**2 / 2 and abs(faster) * elapsed_s > abs(ahead) / 2
-    )
+    allowed = old.bound_at(e.mono_ns) + SWIFTEST * elapsed_s**2 / 2
+    return ahead * faster > 0 and abs(ahead) > allowed and abs(faster) * elapsed_s > abs(ahead) / 2

@@ -26,8 +26,7 @@ CLOSE: Final = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One source's claim at the present instant; ``reference_mono_ns``: its last accepted sample; ``plain``: the estimate without the
-    temperature, when that is in ``estimate``; ``restarts`` of the estimator: its phase goes on while they stay the same."""
+    """One source's claim at the present instant. ``reference_mono_ns``: its last accepted sample."""
 
     source: SourceId
     estimate: Estimate
@@ -35,8 +34,6 @@ class Candidate:
     refid: str
     prefer: bool
     trust: bool = False
-    plain: Estimate | None = None
-    restarts: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,13 +17,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ppsd.discipline.estimate import Estimate, Learned, learned_from
+from ppsd.discipline.estimate import Learned, learned_from
 from ppsd.discipline.estimator import Estimator
 from ppsd.discipline.leap import LeapKeeper
 from ppsd.discipline.runaway import Pull
 from ppsd.discipline.selection import FRESH_NS, Candidate
-from ppsd.discipline.tempcomp.compensation import Compensated
-from ppsd.discipline.tempcomp.model import Temperature
+from ppsd.discipline.tempcomp.compensation import CompensatedEstimator, Compensation
 from ppsd.snapshot import SourceStatus
 from refclock import config
 from refclock.sample import (
@@ -47,15 +46,15 @@ Half a grain of bias then: a crystal near a whole number of ppm has stamps that 
 
 @dataclass(slots=True)
 class Channel:
-    """An estimator and what people want to see of it."""
+    """An estimator and what people want to see of it. ``claims``: what the source claims is made by it: the estimator, or one around it."""
 
     estimator: Estimator
+    claims: Estimator | CompensatedEstimator
     last_mono_ns: int = -(1 << 62)
     last_offset_ns: int | None = None
     reach: int = 0
     reach_mono_ns: int = 0
     every_ns: int = NS
-    compensated: Compensated | None = None
     _grain_ns: int = COARSEST_GRAIN_NS
     _first_real_ns: int | None = None
     _stamps: int = 0
@@ -66,23 +65,11 @@ class Channel:
         self.tick(sample.at.mono_ns)
         if present is not None:
             self.last_offset_ns = sample.tai_ns - present.tai_at(sample.at.mono_ns)
-        if self.compensated is not None:
-            self.compensated.add(sample.at.mono_ns, sample.tai_ns)
-        used = self.estimator.add(sample.at.mono_ns, sample.tai_ns)
+        used = self.claims.add(sample.at.mono_ns, sample.tai_ns)
         if used:
             self.last_mono_ns = sample.at.mono_ns
             self.reach |= 1
         return used
-
-    def follow(self, temperature: Temperature | None, plain: Estimate) -> Estimate | None:
-        """The estimate with the temperature, while that is in use, beside the ``plain`` one."""
-        if self.compensated is not None and self.compensated.worse and temperature is not None:
-            temperature.distrust("the samples fit worse with it than without")
-        if temperature is None or not temperature.in_use:
-            self.compensated = None
-        elif self.compensated is None:
-            self.compensated = Compensated(self.estimator, temperature, plain.mono_ns)
-        return None if self.compensated is None or not self.compensated.ready else self.compensated.estimate(plain)
 
     def tick(self, mono_ns: int) -> None:
         """Shift the reach register once a second, or as often as pulses come."""
@@ -132,16 +119,16 @@ def _number(saved: Saved, key: str) -> float | None:
 
 
 class Source(ABC):
-    """What both kinds share. ``saved``: what an earlier run learned; ``temperature``: the crystal's, None without a thermometer."""
+    """What both kinds share. ``saved``: what an earlier run learned; ``compensation``: for the crystal's temperature."""
 
-    def __init__(self, settings: config.Source, saved: Saved, temperature: Temperature | None) -> None:
+    def __init__(self, settings: config.Source, saved: Saved, compensation: Compensation | None) -> None:
         self.id = SourceId(settings.name)
         self.settings = settings
         self.present = False
         self.lost_why = "not opened yet"
         self.what = settings.kind
         self.pull = Pull()
-        self._saved, self._temperature = saved, temperature
+        self._saved, self._compensation = saved, compensation
 
     def found(self, what: str) -> None:
         """The device is there."""
@@ -189,10 +176,12 @@ class Source(ABC):
 
     def _claim(self, channel: Channel, refid: str, now_ns: int) -> Candidate:
         """What ``channel`` claims now."""
-        plain = channel.estimator.estimate(now_ns)
-        warm = channel.follow(self._temperature, plain)
-        last_ns, restarts, s = channel.last_mono_ns, channel.estimator.restarts, self.settings
-        return Candidate(self.id, warm or plain, last_ns, refid, s.prefer, s.trust, plain if warm else None, restarts)
+        claim, s = channel.claims.estimate(now_ns), self.settings
+        return Candidate(self.id, claim, channel.last_mono_ns, refid, s.prefer, s.trust)
+
+    def _channel(self, estimator: Estimator) -> Channel:
+        """A new channel."""
+        return Channel(estimator, estimator if self._compensation is None else self._compensation.around(estimator))
 
     def _learned(self, channel: str) -> Learned | None:
         return learned_from(self._saved.get(f"{self.id}.{channel}.learned"))
@@ -253,9 +242,9 @@ class ReceiverSource(Source):
         not_before_s: int,
         saved: Saved,
         battery_ns: int | None = None,
-        temperature: Temperature | None = None,
+        compensation: Compensation | None = None,
     ) -> None:
-        super().__init__(settings, saved, temperature)
+        super().__init__(settings, saved, compensation)
         self.settings: config.ReceiverSource | config.GpsdSource = settings
         saved_s, delay_ms, byte_ns = (
             _number(saved, "utc_s"),
@@ -278,12 +267,14 @@ class ReceiverSource(Source):
     def _make_channels(self) -> None:
         self.pulse = self._pulse_channel()
         rate = _number(self._saved, "rate")
-        self.label = Channel(Estimator(LABEL_FLOOR_NS, 0.0, rate, STATE_RATE_SIGMA, learned=self._learned("label")))
+        self.label = self._channel(Estimator(LABEL_FLOOR_NS, 0.0, rate, STATE_RATE_SIGMA, learned=self._learned("label")))
 
     def _pulse_channel(self) -> Channel:
         rate, polled = _number(self._saved, "rate"), self.settings.pps_over_usb is not False
         learned = self._learned("pulse")
-        return Channel(Estimator(PULSE_FLOOR_NS, self.time.bias_ns, rate, STATE_RATE_SIGMA, centred=False, polled=polled, learned=learned))
+        return self._channel(
+            Estimator(PULSE_FLOOR_NS, self.time.bias_ns, rate, STATE_RATE_SIGMA, centred=False, polled=polled, learned=learned)
+        )
 
     def forget(self) -> None:
         """Start from nothing: estimators and numbering."""
@@ -402,8 +393,8 @@ class ReceiverSource(Source):
 class SampleSource(Source):
     """The finished samples of another program."""
 
-    def __init__(self, settings: config.ShmSource | config.SockSource, saved: Saved, temperature: Temperature | None = None) -> None:
-        super().__init__(settings, saved, temperature)
+    def __init__(self, settings: config.ShmSource | config.SockSource, saved: Saved, compensation: Compensation | None = None) -> None:
+        super().__init__(settings, saved, compensation)
         self.settings: config.ShmSource | config.SockSource = settings
         self.samples = 0
         self._make_channel()
@@ -411,7 +402,7 @@ class SampleSource(Source):
     def _make_channel(self) -> None:
         rate, learned = _number(self._saved, "rate"), self._learned("pulse")
         bias_ns = self.settings.bias_us * 1e3
-        self.channel = Channel(Estimator(PULSE_FLOOR_NS, bias_ns, rate, STATE_RATE_SIGMA, centred=True, polled=True, learned=learned))
+        self.channel = self._channel(Estimator(PULSE_FLOOR_NS, bias_ns, rate, STATE_RATE_SIGMA, centred=True, polled=True, learned=learned))
 
     def forget(self) -> None:
         """Start from nothing."""

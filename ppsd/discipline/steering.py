@@ -1,6 +1,7 @@
 """What is asked of the system clock: when it may be stepped, how far it may be corrected, what the kernel is to tell others.
 
-The engine asks once a second and after steps; ``ppsd.clock`` carries it out. Steering is an output: nothing served depends on it. Pure.
+Flow: the engine asks once a second and after steps; effect ``Steer`` -> ``ppsd/clock/system_clock.py``. Steering is an output: nothing
+served depends on it. Pure.
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ from ppsd.discipline.timescale import Timescale
 from refclock.sample import NS
 
 FIRST_STEP_NS = 100_000
-"""The first corrections of a boot are steps above this: slewing it away would take 20 s."""
+"""First corrections of a boot are steps when larger: slewing it away would take 20 s."""
 LATER_STEP_NS = 100_000_000
-"""Later ones (after a restart, or when configured) only above this: slewing it away takes 200 s; chrony.conf(5) has 0.1 to 1 s."""
-SETTLED_NS = 1_000_000
-"""The first corrections end with the first one made by a timescale known to this: messages come before pulses, and after them the clock
-may still be off by 0.3 s."""
+"""Later corrections (after a restart, or when configured) are steps when larger: slewing takes 200 s; chrony.conf(5) has 0.1 to 1 s."""
+FIRST_ENDS_NS = 1_000_000
+"""Bound of the timescale below which a correction is the last of the first ones: messages come before pulses, and after them the clock may
+still be off by 0.3 s."""
 
 
-class Discipline:
-    """``synchronised``: an earlier run of this boot had the clock right."""
+class Steering:
+    """Decides on each correction. ``synchronised``: an earlier run of this boot had the clock right."""
 
     def __init__(self, config: ClockConfig, synchronised: bool) -> None:
         self._config = config
@@ -33,9 +34,11 @@ class Discipline:
         self._step_above_ns = FIRST_STEP_NS
 
     def steer(self, mono_ns: int, timescale: Timescale, leaps: LeapKeeper, allowance_ns: float) -> Steer:
-        """The correction at raw ``mono_ns``; ``timescale`` has an estimate. Steps are never within the bound: that might be us. Only
-        ``allowance_ns`` of it does not count: what is allowed for the other program whose samples are followed. No sample will ever tell
-        more about it, so the clock would only be led to the same place more slowly.
+        """The correction at raw ``mono_ns``; ``timescale`` has an estimate.
+
+        An error within the bound is never stepped away: it may be our own. ``allowance_ns``, the part of the bound that allows for the
+        program whose samples are followed, does not count. No later sample tells more about it, so the clock would only be led to the same
+        place more slowly.
         """
         tai_ns = timescale.tai_at(mono_ns)
         estimate = timescale.estimate
@@ -45,7 +48,7 @@ class Discipline:
         bound = round(timescale.bound_ns(mono_ns))
         doubt = bound - round(allowance_ns)
         above = self._step_above_ns
-        if doubt < SETTLED_NS:
+        if doubt < FIRST_ENDS_NS:
             self._step_above_ns = LATER_STEP_NS if self._config.step == "always" else None
         return Steer(
             raw_ns=mono_ns,

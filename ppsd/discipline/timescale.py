@@ -1,7 +1,8 @@
 """The served timescale: an affine map from CLOCK_MONOTONIC_RAW to TAI, with the bound that goes with it.
 
-Between estimator (which knows sources) and the published record (which knows nothing else). Adopting a new estimate replaces the map;
-without one the old map runs on and its bound grows by the record's own rule (native/record.h), in this process and in the server alike.
+Flow: selected Estimate -> **Timescale** -> published record -> server. Adopting a new estimate replaces the map. Without one the old map
+runs on, and its bound grows by the record's own rule (native/record.h), in this process and in the server alike. In holdover the
+temperature may bend it (``Turn``). Pure.
 """
 
 from __future__ import annotations
@@ -17,8 +18,21 @@ PRECISION = -23
 """log2 s: 119 ns, about what one clock_gettime costs on a Raspberry Pi 4 (measured order; RFC 5905 section 7.3)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """How the map goes on from raw ``mono_ns``: there it is ``ns`` beyond the straight line of its estimate, and from there on it runs away
+    from it at ``rate`` (ns/s). Both are in doubt, by ``doubt_ns`` and ``doubt_rate``."""
+
+    mono_ns: int
+    ns: float
+    rate: float
+    doubt_ns: float
+    doubt_rate: float
+
+
 class Timescale:
-    """The map in force, or none before the first measurement."""
+    """The map in force, or none before the first measurement. ``turn``: what the temperature has made of it since; None: it is straight.
+    Past ``valid_until_ns`` (raw) nothing may be served by it."""
 
     def __init__(self, simulated: bool, holdover_limit_ns: int, max_bound_ns: float) -> None:
         self.simulated = simulated
@@ -26,7 +40,6 @@ class Timescale:
         self.max_bound_ns = max_bound_ns
         self.estimate: Estimate | None = None
         self.turn: Turn | None = None
-        """What the temperature has made of the map since."""
         self.reference_mono_ns = 0
         self.valid_until_ns = 0
         self.refid = 0
@@ -47,7 +60,8 @@ class Timescale:
         self._limit()
 
     def unlearn(self, plain: Estimate) -> None:
-        """What the temperature made of the map is not to be believed: it goes on as it is, with a bound that covers ``plain`` as well."""
+        """What the temperature made of the map is no longer believed. The map goes on as it is, for a step back would be worse; its bound
+        now covers ``plain``, the estimate without temperature, as well."""
         e = self.estimate
         assert e is not None
         apart = abs(e.tai_ns - plain.tai_ns - round((e.mono_ns - plain.mono_ns) * (1 + plain.rate)))
@@ -102,18 +116,15 @@ class Timescale:
 
     def bound_ns(self, mono_ns: int) -> float:
         """Error bound at ``mono_ns``. Needs a map."""
-        e = self.estimate
-        assert e is not None
-        dt = max(0, mono_ns - e.mono_ns)
-        bound = e.bound_ns + e.bound_rate * dt + e.bound_wander_ns * float((dt / NS) ** 1.5)
-        return bound if self.turn is None else bound + self.turn.doubt_ns + self.turn.doubt_rate * max(0, mono_ns - self.turn.mono_ns) / NS
+        assert self.estimate is not None
+        bound, turn = self.estimate.bound_at(mono_ns), self.turn
+        return bound if turn is None else bound + turn.doubt_ns + turn.doubt_rate * max(0, mono_ns - turn.mono_ns) / NS
 
     def tai_at(self, mono_ns: int) -> int:
         """TAI at ``mono_ns``. Needs a map."""
-        e = self.estimate
-        assert e is not None
-        straight = e.tai_ns + (mono_ns - e.mono_ns) + round((mono_ns - e.mono_ns) * e.rate)
-        return straight if self.turn is None else straight + round(self.turn.ns + self.turn.rate * (mono_ns - self.turn.mono_ns) / NS)
+        assert self.estimate is not None
+        straight, turn = self.estimate.tai_at(mono_ns), self.turn
+        return straight if turn is None else straight + round(turn.ns + turn.rate * (mono_ns - turn.mono_ns) / NS)
 
     def _reaches(self, limit_ns: float) -> int:
         """Raw instant at which the bound reaches ``limit_ns``, by bisection to a second within the holdover limit."""
@@ -137,7 +148,8 @@ class Timescale:
             return Record(0, 0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0, 0, 0, tai_offset_s, refid_number("INIT"), PRECISION, 0, self.simulated)
         raw_ns, tai_ns, rate = self._anchor(e)
         grows = e.bound_rate
-        if self.turn is not None:  # (a + b)^1.5 <= a^1.5 + 1.5 a^0.5 b + b^1.5: a bound that is anchored later never grows more slowly
+        if self.turn is not None:
+            # (a + b)^1.5 <= a^1.5 + 1.5 a^0.5 b + b^1.5: a bound that is anchored later must not grow more slowly.
             grows += (1.5 * e.bound_wander_ns * ((raw_ns - e.mono_ns) / NS) ** 0.5 + self.turn.doubt_rate) / NS
         return Record(
             raw_ns=raw_ns,
@@ -167,14 +179,3 @@ def refid_number(text: str) -> int:
 def refid_text(number: int) -> str:
     """Inverse of ``refid_number``."""
     return number.to_bytes(4, "big").rstrip(b"\0").decode("ascii", "replace")
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """From raw ``mono_ns`` on the phase is ``ns`` + ``rate`` (ns/s) beyond a straight line, in doubt by ``doubt_ns`` + ``doubt_rate``."""
-
-    mono_ns: int
-    ns: float
-    rate: float
-    doubt_ns: float
-    doubt_rate: float

@@ -1,1 +1,1 @@
-"""The crystal's temperature: what it explains of the frequency, once forecasts prove it. Pure."""
+"""The crystal's temperature: what it explains of the frequency, once forecasts prove it. ``compensation`` is the way in. Pure."""

@@ -1,23 +1,25 @@
 """What the temperature does to the crystal, learned while there are samples, used when it demonstrably helps.
 
-Theory. A crystal's frequency follows its temperature; a thermometer near it (the processor's own, a probe) shows that temperature with a
+Theory. A crystal's frequency follows its temperature. A thermometer near it (the processor's own, a probe) shows that temperature with a
 lag, noise and steps of half a degree. With f = (T - T0) / 10 K, T low-passed to imitate the crystal's lag,
 
     x = TAI - raw (ns),   dx/dt = y + a f + b f^2,   y' = white noise of strength w^2
 
-Once in ``STEP_S`` the estimate of the selected source, which knows nothing of all this, is a measurement of x to small Kalman filters
-(x, y, a, b), one for each low-pass of ``LAGS_S`` and each wander of the bank; those without a and b are the rival. Likelihood chooses.
+Learning. Once in ``STEP_S`` the plain estimate of the selected source, which knows nothing of the temperature, is a measurement of x. Small
+Kalman filters of (x, y, a, b) take it, one for each low-pass of ``LAGS_S`` and each wander of the bank. Filters without a and b are the
+rivals. Likelihood chooses among each kind.
 
-Proof. With every step both make forecasts of the phase 4, 17 and 68 minutes ahead; what the first two miss by is compared when
-that time is over: a score goes up by at most one for each independent forecast that was better with the temperature, and down likewise.
-From ``ON`` it is used, below ``OFF`` no more. The misses also say how far the crystal strays beside the temperature (``ppsd.wander``).
+Proof. At every step both kinds make forecasts of the phase 4, 17 and 68 minutes ahead. When the time of the first two is over, their misses
+are compared: the score goes up by at most one for each independent forecast that was better with the temperature, and down likewise. From
+``ON`` the temperature is used, below ``OFF`` no more. The misses also say how far the crystal strays beside the temperature (``wander``).
 
-Use. ``Bend`` is the phase that the temperature has added since an instant, beyond a straight line: a continuous sum of rate times time,
-whose rate only ever changes by what changes of temperature make of it. So coefficients may change and use may end at any time without a
-step in time or frequency. Holdover adds it to the straight line; an estimate is made of samples less it (``ppsd.compensated``).
+Use. The path is the phase that changes of temperature have made: a continuous sum of rate times time, in knots, one a reading. Its rate
+only ever changes by what the temperature does, so coefficients may change and use may end at any time without a step in time or frequency.
+``Bend`` is the part of it since an instant. Holdover adds it to the straight line; the second estimator takes it off its samples
+(``compensation``).
 
-A sensor that stands still for much longer than ever, jumps, goes silent, or makes the samples less likely than they are without it, is left
-alone until it has proved itself anew. Pure. Raw ns in; seconds, ns and ns/s inside.
+A sensor that stands still for much longer than ever, jumps or goes silent, or that makes the samples less likely than they are without it,
+is left alone until it has proved itself anew. Pure. Raw ns in; seconds, ns and ns/s inside.
 """
 
 from __future__ import annotations
@@ -38,37 +40,43 @@ from refclock.sample import NS
 LAGS_S = (10.0, 20.0, 40.0, 80.0, 160.0)
 """Time constants of the low-pass between sensor and crystal: a crystal in its can follows the air within a minute or two."""
 KELVIN = 10.0
-"""Unit of f."""
-RESTART = 8.0
-"""Sigmas of the most wandering filter beyond which the phase was set anew by others."""
+"""K: unit of f."""
+TORN = 8.0
+"""Sigmas of the most wandering rival beyond which the phase did not go on from the last estimate, whatever its key says."""
+FIRST_RATE_VARIANCE = 1e6
+"""(ns/s)^2: of the frequency when a filter starts: 1 ppm."""
 ON, OFF, MOST = 4.0, 1.5, 8.0
-"""Score in forecasts. A thermometer that explains 0.6 ppm an hour has the first after 40 minutes; of one in another place the highest in
-ten hours was 3.2 (twelve seeds of tests/ppsd/discipline/test_temperature.py)."""
+"""Score, in forecasts, from which the temperature is used, below which it is used no more, and at most. A thermometer that explains 0.6 ppm
+an hour has the first after 40 minutes; of one in another place the highest in ten hours was 3.2 (twelve seeds of
+tests/ppsd/discipline/test_temperature.py)."""
 WORTH = 0.15
-"""A gain that is less than this share of the square by which the two forecasts differ is none."""
-FADE = 0.999
-"""Of the score, a step: 18 hours."""
+"""Share of the square by which the two forecasts differ that is taken off each gain: forecasts that differ must be better, not only
+other."""
+SCORE_KEPT = 0.999
+"""Share of the score that is left after a step: 18 hours."""
 GAP_NS = 10 * NS
-"""Readings come once a second; after longer nobody knows what the temperature did."""
-JUMP, JUMP_SEEN = 3.0, 2.0
-"""K between two readings, and times the largest seen before: a processor under load warms by some degrees in a second."""
+"""Readings come once a second; after a longer gap nobody knows what the temperature did."""
+JUMP_K, JUMP_SEEN = 3.0, 2.0
+"""K between two readings that are a jump of the sensor, and times the largest step seen before: a processor under load warms by some
+degrees in a second."""
 FROZEN_S, FROZEN_SEEN = 300.0, 4.0
-"""A reading that stands still for longer, and times the longest seen before, says nothing any more."""
+"""A reading that stands still for longer, and for more times the longest seen before, says nothing any more."""
 SHARE = 0.15
-"""Of what the temperature does in a holdover, is allowed for: heat goes other ways than while it was learned (chosen)."""
+"""Share of what the temperature does in a holdover that the bound allows for: heat goes other ways than while it was learned (chosen)."""
 COVER = 3.5
-"""Sigmas of the coefficients in a holdover, as ``ppsd.estimator.COVER_RATE``."""
+"""Sigmas of the coefficients that the bound of a holdover allows for: a holdover is one draw, as ``track.COVER_RATE`` has it."""
 RESTORED = 2.0
-"""Times the saved sigmas: another season, another box. (The score starts half-way between ``OFF`` and ``ON``.)"""
-KEPT = 8
-"""Readings kept: a sample may be stamped some seconds before it is known."""
+"""Times the saved standard deviations: another season, another box. The score starts half-way between ``OFF`` and ``ON``."""
+KNOTS = 8
+"""Latest knots of the path kept: a sample may be stamped some seconds before it is known."""
 PHASE_NS = 50.0
-"""No estimate is better known (one reading of the clocks)."""
+"""ns: no estimate is better known (one reading of the clocks)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Made at ``t`` (s): without the temperature, and with it by low-pass ``lag``; ``integrals`` of all low-passes then."""
+    """Made at ``t`` (s): ``x``, ``y`` without the temperature; ``state`` of the ``filter`` with it, by low-pass number ``lag``.
+    ``integrals``: of f and f^2 since the beginning, for each low-pass."""
 
     t: float
     x: float
@@ -93,7 +101,7 @@ class Temperature:
         self._origin = 0.0
         self._still_s = self._longest_s = self._largest = 0.0
         self._lows = [LowPass(lag) for lag in LAGS_S]
-        self._path: deque[tuple[int, float, float]] = deque(maxlen=KEPT)
+        self._path: deque[tuple[int, float, float]] = deque(maxlen=KNOTS)
         self._forget()
 
     def _forget(self) -> None:
@@ -117,7 +125,7 @@ class Temperature:
             self._begin(celsius, sensor)
         f = (celsius - self._origin) / KELVIN
         step, gap = abs(celsius - self._last), mono_ns - self._last_ns
-        if not new and (gap > GAP_NS or step > max(JUMP, JUMP_SEEN * self._largest)):
+        if not new and (gap > GAP_NS or step > max(JUMP_K, JUMP_SEEN * self._largest)):
             self.distrust(f"no reading for {gap / NS:.0f} s" if gap > GAP_NS else f"the reading jumped by {step:.0f} K")
             self._largest = max(self._largest, step)
             new = True
@@ -204,62 +212,73 @@ class Temperature:
         z = float((estimate.tai_ns - self._base[1]) - (estimate.mono_ns - self._base[0]))
         r = estimate.phase_sigma_ns**2 + PHASE_NS**2
         dt, self._t = t - self._t, t
+        # What each low-pass has integrated, carried on from the last reading to the estimate's instant.
         since = (estimate.mono_ns - self._last_ns) / NS
         integrals = tuple((low.u + low.f * since, low.v + low.f**2 * since) for low in self._lows)
-        widest = self._rivals[-1]
-        if key == self._key:
-            for i, row in enumerate([self._rivals, *self._filters]):
-                u, v = (integrals[i - 1][k] - self._integrals[i - 1][k] for k in (0, 1)) if i else (0.0, 0.0)
-                for one in row:
-                    one.predict(dt, u, v)
-            if abs(z - widest.state[0]) > RESTART * math.sqrt(widest.p[0][0] + r):
-                key = None
+        goes_on = key == self._key and self._predict(dt, z, r, integrals)
         self._integrals = integrals
-        if key != self._key or key is None:
-            self._key = key
-            self._past.clear()
-            self._felt.clear()
-            for row in [self._rivals, *self._filters]:
-                for one in row:
-                    # y is the frequency at f = 0
-                    f = self._lows[0].f
-                    one.start(z, estimate.rate * NS - one.state[2] * f - one.state[3] * f * f, r, 1e6)
+        if not goes_on:
+            # A phase that others set anew is not trusted at once: the next estimate starts the filters once more.
+            self._key = None if key == self._key else key
+            self._start(z, estimate.rate * NS, r)
             return
-        for row in [self._rivals, *self._filters]:
-            for one in row:
-                one.update(z, r)
+        for one in self._every():
+            one.update(z, r)
+        # Now that the time of earlier forecasts is over, compare; then make the next ones by the likeliest of both kinds.
         self._judge(t, z, r)
-        every = [(one.likelihood, i, j) for i, row in enumerate(self._filters) for j, one in enumerate(row)]
-        self._best = max(every)[1:]
+        self._best = max((one.likelihood, i, j) for i, row in enumerate(self._filters) for j, one in enumerate(row))[1:]
         rival = max(self._rivals, key=lambda one: one.likelihood)
         self._felt.append(self._lows[self._best[0]].f)
-        frozen = Filter(0.0, 0.0, 0.0)
-        frozen.q, frozen.p = self._chosen.q, [row[:] for row in self._chosen.p]
-        self._past.append(Forecast(t, rival.state[0], rival.state[1], self._best[0], tuple(self._chosen.state), frozen, integrals))
+        chosen = self._chosen
+        self._past.append(Forecast(t, rival.state[0], rival.state[1], self._best[0], tuple(chosen.state), chosen.forecaster(), integrals))
+
+    def _every(self) -> list[Filter]:
+        return [one for row in (self._rivals, *self._filters) for one in row]
+
+    def _predict(self, dt: float, z: float, r: float, integrals: tuple[tuple[float, float], ...]) -> bool:
+        """``dt`` s pass in all filters. False when ``z``, of variance ``r``, shows that the phase did not go on: others set it anew."""
+        for one in self._rivals:
+            one.predict(dt, 0.0, 0.0)
+        for row, now, before in zip(self._filters, integrals, self._integrals, strict=True):
+            for one in row:
+                one.predict(dt, now[0] - before[0], now[1] - before[1])
+        widest = self._rivals[-1]
+        return abs(z - widest.state[0]) <= TORN * math.sqrt(widest.p[0][0] + r)
+
+    def _start(self, z: float, rate: float, r: float) -> None:
+        """Phase and frequency anew in all filters; the coefficients stay, forecasts made before are void."""
+        self._past.clear()
+        self._felt.clear()
+        f = self._lows[0].f
+        for one in self._every():
+            one.start(z, rate - one.state[2] * f - one.state[3] * f * f, r, FIRST_RATE_VARIANCE)  # y is the frequency at f = 0
 
     @property
     def _chosen(self) -> Filter:
         return self._filters[self._best[0]][self._best[1]]
 
     def _judge(self, t: float, z: float, r: float) -> None:
-        """What became of the forecasts."""
+        """What became of the forecasts of ``t``, where the phase is ``z`` with variance ``r``."""
         if self._past:
             self.residual.watched_s += t - self._past[-1].t
-        self.score *= FADE
-        for i, lag in enumerate(SPANS):
-            if len(self._past) < lag:
+        self.score *= SCORE_KEPT
+        for i, span in enumerate(SPANS):
+            if len(self._past) < span:
                 continue
-            then = self._past[-lag]
+            then = self._past[-span]
             tau = t - then.t
             u, v = (self._integrals[then.lag][k] - then.integrals[then.lag][k] for k in (0, 1))
             x, y, a, b = then.state
+            # Squares of both misses, and of how much the two forecasts differ.
             without = (z - then.x - then.y * tau) ** 2
             with_it = (z - x - y * tau - a * u - b * v) ** 2
             apart = (x - then.x + (y - then.y) * tau + a * u + b * v) ** 2
             self.residual.missed(i, with_it, then.filter.variance(tau, u, v), tau, math.sqrt(then.filter.q))
-            if lag != SPANS[-1]:
+            # The gain is a share of both misses and of the phase's own variance, so it stays below 1. Forecasts over a span overlap: each
+            # counts for one part of it. An hour is too long a span to wait for.
+            if span != SPANS[-1]:
                 known = without + with_it + 4 * r
-                self.score += (without - with_it - WORTH * apart) / known / lag
+                self.score += (without - with_it - WORTH * apart) / known / span
         self.score = max(-MOST, min(MOST, self.score))
         self.in_use = self.score >= (OFF if self.in_use else ON)
         if self.in_use:
