@@ -23,6 +23,7 @@ from ppsd.clock.inputs import Inputs
 from ppsd.config.tables import Config, RunConfig
 from ppsd.discipline.engine import Engine
 from ppsd.discipline.events import Event, SourceFound, SourceLost
+from ppsd.discipline.saved import Saved
 from refclock.config import ReceiverSource
 from refclock.devices.pps import PpsThread
 from refclock.kernel.pps import PpsEvent
@@ -46,7 +47,7 @@ class Daemon:
     def __init__(self, machine: Machine, state: Path, *sources: ReceiverSource) -> None:
         self.machine = machine
         config = Config(sources=sources or (ReceiverSource(name="gps0"),), run=RunConfig(state=str(state)))
-        self.engine = Engine(config, {}, machine.clock.now(), simulated=True, version="test", pid=1)
+        self.engine = Engine(config, Saved(), machine.clock.now(), simulated=True, version="test", pid=1)
         self.seen: list[Event] = []
         self.told: dict[str, str] = {}
         self._poll, self._readers = select.poll(), dict[int, Callable[[], None]]()
@@ -178,7 +179,9 @@ def test_the_next_start_tries_it_first(machine: Machine, tmp_path: Path) -> None
     second.close()
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"gps0.path": 7}', b'{"gps0.path": "/etc/passwd", "gps0.identity": "/dev/null"}'])
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[]", b'{"gps0": 7}', b'{"gps0": {"path": 7}}', b'{"gps0": {"path": "/etc/passwd", "identity": "/dev/null"}}']
+)
 def test_damaged_memory_does_no_harm(machine: Machine, tmp_path: Path, data: bytes) -> None:
     """Then it is looked for as on the first day; nothing that is no candidate is opened because a file says so."""
     (tmp_path / "state").mkdir()
