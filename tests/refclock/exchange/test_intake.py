@@ -190,4 +190,4 @@ def test_shared_memory_may_come_go_and_come_back(unit: int) -> None:
     writer.send(Instant(100 * NS, 0), 0, 0, Leap.NORMAL)
     assert not any(intake.read() for _ in range(SILENT_READS + 2))
     assert intake.rejected == {Reject.RANGE: 1}
-    assert (intake.received, writer.status()["sent"]) == (2, 3)
+    assert (intake.received, writer.status().sent) == (2, 3)
