@@ -1,21 +1,23 @@
-"""Snapshot: the one record that every face reads, and the one sentence that says how we are.
+"""Snapshot: what the daemon says of itself, as typed values that go to JSON and come back.
 
-The engine makes a Snapshot on request; the control socket sends it as JSON (``as_json``); CLI, dashboard, metrics and the chronyc and
-ntpq faces read nothing else about the clock.
+The engine makes a Snapshot on request, the clock process adds what only it knows (feeds, steering) and sends it over the control socket.
+The NTP server sends a ServerReport. Everything that people or programs are told comes from these two: CLI, doctor, dashboard, metrics,
+alerts and the chronyc and ntpq faces. They ask a condition for its code, never its words for a substring.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from enum import Enum
+import types
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from enum import StrEnum
+from typing import Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from refclock.sample import Satellite
-from refclock.timing.pulses import PulseReport
+from refclock.condition import Code, Condition
+from refclock.sample import FeedStatus, PulseReport, Satellite
 
 
-class Mode(Enum):
+class Mode(StrEnum):
     """What the engine is doing (one place knows, everybody reads it here)."""
 
     ACQUIRE = "acquire"  # which second is it?
@@ -24,13 +26,17 @@ class Mode(Enum):
     HOLDOVER = "holdover"  # no usable measurement; the bound grows
 
 
-class Verdict(Enum):
+class Verdict(StrEnum):
     """The state a person sees; the value is the word shown."""
 
     LOCKED = "LOCKED"
     ACQUIRING = "ACQUIRING"
     HOLDOVER = "HOLDOVER"
     NO_TIME = "NO TIME"
+
+
+HEALTH: Final = (Code.TIME_RUNS_AWAY, Code.SPOOFING, Code.POSITION_JUMPED, Code.ANTENNA_FAULT, Code.JAMMING, Code.FIX_2D)
+"""Conditions of antenna, sky and signals: what is the matter with the receiver itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +64,25 @@ class SourceStatus:
     satellites_seen: int | None
     message_delay_ms: float | None
     message_spread_ms: float | None
-    rejected: Mapping[str, int] = field(default_factory=dict)
+    rejected: Mapping[str, int] = field(default_factory=dict)  # statements and samples that were refused, by reason
+    junk_bytes: int = 0  # octets of its line that belong to no sentence or message
     message: str = ""  # "NMEA arrives 143 ms ± 4 after the pulse"; empty while not measured
     satellites: tuple[Satellite, ...] = ()
-    health: tuple[str, ...] = ()  # what is the matter with the receiver, a sentence each
+    conditions: tuple[Condition, ...] = ()  # what is the matter with it; the first that blocks is why it is not used
     bias_us: float | None = None  # how late its pulses may be stamped: part of the bound
     bias_how: str = ""  # by what they are stamped; "as configured"
     pulse: PulseReport | None = None  # rate, width, jitter and verdict of its pulses; None before the first edge
     timing: str = ""  # survey-in and timing mode of a timing receiver, in words
     cable: str = ""  # who takes off the antenna cable's delay; empty when none is configured
+
+    def has(self, *codes: Code) -> Condition | None:
+        """Its first condition of these; None when it has none."""
+        return _first(self.conditions, codes)
+
+    @property
+    def health(self) -> tuple[str, ...]:
+        """What is the matter with the receiver itself, a sentence each."""
+        return tuple(c.words for c in self.conditions if c.code in HEALTH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +109,10 @@ class Snapshot:
     simulated: bool
     uptime_s: float
     utc: str  # ISO 8601, ns, of the served timescale; of the system clock before the first lock
-    mode: str
-    verdict: str
-    why: str  # one cause in plain words (empty when LOCKED)
-    stages: tuple[tuple[str, bool], ...]  # receiver found, fix, second known, pulses numbered, locked
+    mode: Mode
+    verdict: Verdict
+    why: str  # the words of the condition that keeps it from being LOCKED, or locked to pulses; "" when there is none
+    stages: tuple[tuple[str, bool], ...]  # source found, second known, pulses numbered, locked
     stratum: int
     refid: str
     leap: str  # normal, insert, delete, unsynchronised
@@ -112,7 +128,120 @@ class Snapshot:
     clock_steps: int  # foreign steps of CLOCK_REALTIME seen
     sources: tuple[SourceStatus, ...]
     temperature: TemperatureStatus | None = None  # None: no thermometer is read
+    conditions: tuple[Condition, ...] = ()  # of the whole daemon; a source's own are with it
+    feeds: tuple[FeedStatus, ...] = ()
 
-    def as_json(self) -> str:
-        """One line of JSON."""
-        return json.dumps(asdict(self), separators=(",", ":"))
+    @property
+    def selected(self) -> SourceStatus | None:
+        """The source whose time is served; None while there is none."""
+        return next((s for s in self.sources if s.tally == "*"), None)
+
+    def has(self, *codes: Code) -> Condition | None:
+        """The first of these among the daemon's own conditions; None when it has none."""
+        return _first(self.conditions, codes)
+
+    def all_conditions(self) -> Iterator[Condition]:
+        """The daemon's own, then each source's."""
+        yield from self.conditions
+        for source in self.sources:
+            yield from source.conditions
+
+    def to_json(self) -> dict[str, Any]:
+        """For json.dumps. Keys are the fields' names; each source also has ``health``, in sentences."""
+        told = asdict(self)
+        for source, status in zip(told["sources"], self.sources, strict=True):
+            source["health"] = list(status.health)
+        return told
+
+    @classmethod
+    def from_json(cls, told: object) -> Snapshot:
+        """What json.loads made of a daemon's answer. Unknown keys and codes are ignored, for its version may be another. ValueError: says
+        what is missing or nonsense."""
+        return _record(cls, told, "")
+
+
+def _first(conditions: Iterable[Condition], codes: Collection[Code]) -> Condition | None:
+    return next((c for c in conditions if c.code in codes), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Stamping:
+    """What time stamps the driver of a network interface gives. ``arrivals``, ``departures``: "kernel", "kernel (card could)" or "none".
+    ``clock``: the card's, such as ptp0, or ""."""
+
+    name: str
+    arrivals: str
+    departures: str
+    clock: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServerReport:
+    """The NTP server at one instant. ``counters``: action (reply, nak, kod, drop, server) -> reason -> packets."""
+
+    pid: int
+    uptime_s: float
+    addresses: tuple[str, ...]
+    socket_activated: bool
+    counters: Mapping[str, Mapping[str, int]]
+    interfaces: tuple[Stamping, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """For json.dumps; keys are the fields' names."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, told: object) -> ServerReport:
+        """As of Snapshot."""
+        return _record(cls, told, "")
+
+
+# ---- from JSON --------------------------------------------------------------------------------------------------------------------
+
+T = TypeVar("T")
+_CODES = frozenset(code.value for code in Code)
+
+
+def _record(cls: type[T], told: object, at: str) -> T:
+    """The dataclass ``cls`` from the JSON object ``told``, found at ``at``."""
+    if not isinstance(told, dict):
+        raise ValueError(f"{at or 'the answer'} is no JSON object")
+    types_of, found = get_type_hints(cls), dict[str, Any]()
+    assert is_dataclass(cls)
+    for f in fields(cls):
+        where = f"{at}.{f.name}" if at else f.name
+        if f.name in told:
+            found[f.name] = _value(types_of[f.name], told[f.name], where)
+        elif f.default is MISSING and f.default_factory is MISSING:
+            raise ValueError(f"{where} is missing: the daemon is of another version")
+    return cls(**found)
+
+
+def _value(kind: Any, told: object, at: str) -> Any:
+    """A value of the type ``kind``, which occurs in the dataclasses above."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):  # X | None
+        return None if told is None else _value(next(k for k in inner if k is not types.NoneType), told, at)
+    if origin is tuple:
+        if not isinstance(told, list):
+            raise ValueError(f"{at} is no list")
+        if inner[-1] is not Ellipsis:
+            if len(told) != len(inner):
+                raise ValueError(f"{at} has {len(told)} values instead of {len(inner)}")
+            return tuple(_value(k, v, f"{at}[{i}]") for i, (k, v) in enumerate(zip(inner, told, strict=True)))
+        if inner[0] is Condition:
+            told = [c for c in told if not isinstance(c, dict) or c.get("code") in _CODES]
+        return tuple(_value(inner[0], v, f"{at}[{i}]") for i, v in enumerate(told))
+    if origin is Mapping:
+        if not isinstance(told, dict):
+            raise ValueError(f"{at} is no JSON object")
+        return {key: _value(inner[1], v, f"{at}.{key}") for key, v in told.items()}
+    if isinstance(kind, type) and is_dataclass(kind):
+        return _record(kind, told, at)
+    wanted = (int, float) if kind is float else str if issubclass(kind, StrEnum) else kind
+    if not isinstance(told, wanted) or isinstance(told, bool) != (kind is bool):
+        raise ValueError(f"{at} is {told!r:.40}, not {kind.__name__}")
+    try:
+        return kind(told)
+    except ValueError:
+        raise ValueError(f"{at} is {told!r:.40}: the daemon is of another version") from None

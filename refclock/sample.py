@@ -213,13 +213,15 @@ class LineStatus:
     """What a receiver's line has shown so far.
 
     ``protocol``: "NMEA", "UBX", "NMEA+UBX", another one's name; ``identity``: what the receiver calls itself; ``advice``: what to do about
-    a receiver whose protocol gives no time here; each "" when there is none. ``rejected``: statements that gave no label, by reason.
+    a receiver whose protocol gives no time here; each "" when there is none. ``rejected``: statements that gave no label, and
+    sentences or messages that arrived broken, by reason. ``junk_bytes``: octets that belong to no sentence or message.
     """
 
     protocol: str = ""
     identity: str = ""
     advice: str = ""
     rejected: Mapping[str, int] = field(default_factory=dict)
+    junk_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,3 +251,43 @@ class ForeignSample:
     uncertainty_ns: int = 0
     leap: Leap = Leap.NORMAL
     pulse: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PulseReport:
+    """What a source's pulses are worth.
+
+    ``edge``: the one that marks seconds, "" while unknown. ``jitter_us``: nine of ten gaps are that near to the middle one. ``good``: what
+    timing wants. ``words``: all of it in one sentence. ``doubts``: what is wrong, a sentence each. ``changed``: the last change of the
+    rate.
+    """
+
+    rate_hz: float | None
+    edge: str
+    width_ms: float | None
+    jitter_us: float | None
+    pulses: int
+    missing: int
+    stray: int
+    good: bool
+    words: str
+    doubts: tuple[str, ...] = ()
+    changed: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FeedStatus:
+    """How a program that is fed takes our samples.
+
+    ``kind``: sock or shm; ``target``: path or unit. ``state``: waiting (there was nothing to send yet), sending, absent (nobody takes it),
+    refused (we may not), stalled (its queue is full), failed. ``sent`` and ``lost`` count samples. ``why``: what is the matter and what to
+    do, "" while sending.
+    """
+
+    name: str
+    kind: str
+    target: str
+    state: str
+    sent: int
+    lost: int
+    why: str = ""

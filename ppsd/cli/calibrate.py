@@ -17,11 +17,11 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Final, TextIO
 
 from ppsd.cli.config import apply, file_of
 from ppsd.cli.daemon import clock_snapshot, run_directory
@@ -29,8 +29,8 @@ from ppsd.config.edit import with_bias
 from ppsd.config.file import load
 from ppsd.config.tables import Config
 from ppsd.config.toml_text import locate
-from ppsd.process.control import ask
 from ppsd.process.exit_codes import FAILED, GOOD, USAGE, Refused
+from ppsd.snapshot import Snapshot
 from refclock.config import PulsedSource
 from refclock.devices.modem_lines import OutputLine, open_pulse
 from refclock.kernel.clocks import LocalClock
@@ -48,8 +48,6 @@ ENOUGH: Final = 20
 CHANCE: Final = 4.0
 """Standard errors of a median allowed for; a median has 1.25 times the error of a mean."""
 POLL_S: Final = 0.5
-
-Snapshot = Mapping[str, Any]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -70,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         if args.echo:
             ((name, pulse),) = pulses.items()
             return echo(name, pulse, args.echo, args.count)
-        return versus(lambda: ask(directory / "clock.sock", "snapshot"), time.sleep, args.source, args.against, args.seconds)
+        return versus(partial(clock_snapshot, directory), time.sleep, args.source, args.against, args.seconds)
 
     return calibrate(measure, config, file_of(config, args.config) if args.apply else None, args.json, sys.stdout)
 
@@ -118,26 +116,26 @@ def judged(source: str, how: str, late_ns: list[float], lost: int, known_us: flo
 
 def versus(look: Callable[[], Snapshot], pause: Callable[[float], None], wanted: str, against: str, seconds: float) -> Bias:
     """Compare two sources of the running daemon for ``seconds``. ``wanted``, ``against``: names, "" for the only one that can be meant."""
-    first = {s["name"]: s for s in look()["sources"]}
-    wanted = _chosen(wanted, [n for n, s in first.items() if s["pulse"] is not None], first, "--source", "a source with a pulse")
+    first = {s.name: s for s in look().sources}
+    wanted = _chosen(wanted, [n for n, s in first.items() if s.pulse is not None], first, "--source", "a source with a pulse")
     against = _chosen(against, [n for n in first if n != wanted], first, "--against", "another source to compare it with")
     if against == wanted:
         raise CannotTell(f"{wanted} cannot be compared with itself; name another source with --against")
     offsets: dict[str, list[float]] = {wanted: [], against: []}
-    counted = {name: first[name]["samples"] for name in offsets}
+    counted = {name: first[name].samples for name in offsets}
     bound_ns: float | None = None
     for _ in range(max(1, round(seconds / POLL_S))):
         pause(POLL_S)
-        now = {s["name"]: s for s in look()["sources"]}
+        now = {s.name: s for s in look().sources}
         for name, seen in offsets.items():
             status = now.get(name)
-            if status is not None and status["samples"] != counted[name] and status["offset_ns"] is not None:
-                counted[name] = status["samples"]
-                seen.append(float(status["offset_ns"]))
-        bound_ns = now[against]["bound_ns"] if against in now else None
+            if status is not None and status.samples != counted[name] and status.offset_ns is not None:
+                counted[name] = status.samples
+                seen.append(float(status.offset_ns))
+        bound_ns = now[against].bound_ns if against in now else None
     for name, seen in offsets.items():
         if len(seen) < ENOUGH:
-            why = next((s["why"] for s in look()["sources"] if s["name"] == name), "it is gone")
+            why = next((s.why for s in look().sources if s.name == name), "it is gone")
             raise CannotTell(
                 f"{name} gave {len(seen)} samples in {seconds:.0f} s, {ENOUGH} are needed: {why or 'measure longer, --seconds'}"
             )
@@ -149,7 +147,7 @@ def versus(look: Callable[[], Snapshot], pause: Callable[[float], None], wanted:
     return judged(wanted, f"against {against}, itself good to ±{known_us:.3g} µs", late, 0, known_us)
 
 
-def _chosen(name: str, fit: list[str], known: Mapping[str, Any], option: str, what: str) -> str:
+def _chosen(name: str, fit: list[str], known: Collection[str], option: str, what: str) -> str:
     if name and name not in known:
         raise CannotTell(f"there is no source {name}; there {'are' if len(known) != 1 else 'is'} {', '.join(known) or 'none'}")
     if not name and len(fit) != 1:

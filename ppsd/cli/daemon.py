@@ -6,10 +6,10 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from ppsd.process.control import alive, ask
 from ppsd.process.exit_codes import NO_DAEMON, NO_PERMISSION, Refused
+from ppsd.snapshot import Snapshot
 from refclock.errors import explain
 
 
@@ -47,11 +47,11 @@ def sim_directory() -> Path:
     return Path(runtime) / "refclock-sim" if runtime.startswith("/") else Path(tempfile.gettempdir()) / f"refclock-sim-{os.geteuid()}"
 
 
-def clock_snapshot(directory: Path) -> dict[str, Any]:
-    """What the clock process says. Refused: it does not answer."""
+def clock_snapshot(directory: Path) -> Snapshot:
+    """What the clock process says. Refused: it does not answer, or cannot be understood."""
     path = directory / "clock.sock"
     try:
-        return ask(path, "snapshot")
+        return Snapshot.from_json(ask(path, "snapshot"))
     except PermissionError:
         raise may_not_ask(path) from None
     except (FileNotFoundError, ConnectionRefusedError):
@@ -59,6 +59,8 @@ def clock_snapshot(directory: Path) -> dict[str, Any]:
         raise Refused(NO_DAEMON, f"refclock: no daemon in {directory} ({start})") from None
     except OSError as error:
         raise Refused(NO_DAEMON, f"refclock: {explain(error, str(path))}") from None
+    except ValueError as error:
+        raise Refused(NO_DAEMON, f"refclock: {path}: {error}") from None
 
 
 def may_not_ask(path: Path) -> Refused:

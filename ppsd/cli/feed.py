@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any, Final
 
 from ppsd.cli.daemon import clock_snapshot, run_directory
 from ppsd.config.file import load
 from ppsd.process.control import alive
 from ppsd.process.exit_codes import FAILED, GOOD
+from refclock.sample import FeedStatus
 
 CHRONY_SOCKET = "/run/chrony/refclock.sock"
 """In the directory that chronyd owns on Debian and Fedora."""
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     time.sleep(WAIT_S)
     after = clock_snapshot(directory)
     code = GOOD
-    for good, text in feed_problems(before.get("feeds", []), after.get("feeds", [])):
+    for good, text in feed_problems(before.feeds, after.feeds):
         print(f"# {text}", file=sys.stderr)
         code = code if good else FAILED
     return code
@@ -66,13 +67,13 @@ def feed_lines(program: str, feeds: tuple[Any, ...]) -> list[str]:
     return [line, "# and in refclock.toml:", *("# " + text for text in ours.split("\n"))]
 
 
-def feed_problems(before: list[Mapping[str, Any]], after: list[Mapping[str, Any]]) -> list[tuple[bool, str]]:
+def feed_problems(before: Sequence[FeedStatus], after: Sequence[FeedStatus]) -> list[tuple[bool, str]]:
     """(whether it is well, a sentence) for each feed, from two looks at a daemon."""
-    sent = {f["name"]: f["sent"] for f in before}
+    sent = {f.name: f.sent for f in before}
     told = []
     for f in after:
-        good = f["sent"] > sent.get(f["name"], f["sent"])
-        why = f" ({f['why']})" if f.get("why") else ""
+        good = f.sent > sent.get(f.name, f.sent)
+        why = f" ({f.why})" if f.why else ""
         now = "" if good else ", none just now"
-        told.append((good, f"{f['name']}: {f['kind']} {f['target']}: {f['state']}{why}, {f['sent']} samples taken{now}"))
+        told.append((good, f"{f.name}: {f.kind} {f.target}: {f.state}{why}, {f.sent} samples taken{now}"))
     return told or [(False, "the daemon has no feeds: its configuration is another one, or was not reloaded")]

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TextIO
 
 from ppsd.process.exit_codes import BAD_DATA, GOOD, IO_ERROR, USAGE, Refused
+from ppsd.snapshot import HEALTH
 from refclock import BUILD_DATE
 from refclock.errors import explain
 from refclock.protocols.framing import Frame, FrameKind, Framer
@@ -34,7 +35,7 @@ from refclock.protocols.stream import ReceiverStream
 from refclock.sample import NS, HealthReport, Instant, LeapNotice, SecondLabel, SkyView
 from refclock.timescales import DAY_S
 from refclock.timing.health import Health
-from refclock.timing.trust import SecondTrust, Verdict
+from refclock.timing.trust import Belief, SecondTrust
 
 PACE_MAX_S = 5
 START = Instant(0, 0)
@@ -108,27 +109,27 @@ class _Run:
                 self.trust.notice(value)
             elif isinstance(value, HealthReport):
                 self.health.report(value)
-                self.doubts |= dict.fromkeys(doubt.words for doubt in self.health.doubts(at.mono_ns))
+                self.doubts |= dict.fromkeys(c.words for c in self.health.conditions(at.mono_ns) if c.code in HEALTH)
             elif isinstance(value, SkyView):
                 self.health.sky(value)
             elif isinstance(value, SecondLabel):
                 self._line(value, self.trust.judge(value))
 
-    def _line(self, label: SecondLabel, verdict: Verdict) -> None:
+    def _line(self, label: SecondLabel, belief: Belief) -> None:
         utc = plain_utc(second_of(label), label.second_60)
         self.first, self.last = self.first or utc, utc
-        self.trusted += verdict.trusted
+        self.trusted += belief.trusted
         self.repaired[label.weeks_repaired] += 1
         fraction_ms = round((label.utc_ns - second_of(label) * NS) / 1e6)
         if self.as_json:
-            line: dict[str, str | bool | int] = {"utc": utc, "sentence": label.sentence, "trusted": verdict.trusted, "why": verdict.why}
+            line: dict[str, str | bool | int] = {"utc": utc, "sentence": label.sentence, "trusted": belief.trusted, "why": belief.why}
             if fraction_ms:
                 line["fraction_ms"] = fraction_ms
             print(json.dumps(line), file=self.out)
             return
         late = f"{(label.at.real_ns - label.utc_ns) / NS:+8.3f} s " if self.timed else ""
         fraction = f" {fraction_ms:+d} ms" if fraction_ms else ""
-        print(f"{utc}  {late}{label.sentence:<11} {'yes' if verdict.trusted else 'no ':<3} {verdict.why}{fraction}", file=self.out)
+        print(f"{utc}  {late}{label.sentence:<11} {'yes' if belief.trusted else 'no ':<3} {belief.why}{fraction}", file=self.out)
 
     def finish(self, path: Path) -> None:
         receiver = self.receiver

@@ -27,6 +27,7 @@ from ppsd.config.tables import Config, RunConfig, parse_endpoint
 from ppsd.faces.text import top_line
 from ppsd.process.control import alive, ask
 from ppsd.process.exit_codes import USAGE, Refused, io_failure
+from ppsd.snapshot import Snapshot
 from refclock.config import ReceiverSource
 from refclock.devices.ports import SERIAL_PATTERNS, pulses, serial_ports
 from refclock.kernel.host import Host
@@ -178,9 +179,9 @@ class Run:
     def report(self) -> tuple[str, str]:
         """(what counts as a change, the status line) from the clock process."""
         try:
-            clock = ask(self.directory / "clock.sock", "snapshot", 0.2)
-            return f"{clock['verdict']} {clock['why']}", top_line(clock)
-        except OSError:
+            clock = Snapshot.from_json(ask(self.directory / "clock.sock", "snapshot", 0.2))
+            return f"{clock.verdict} {clock.why}", top_line(clock)
+        except (OSError, ValueError):
             return "none", "waiting for the clock process"
 
 

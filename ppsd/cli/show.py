@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from ppsd.cli.daemon import clock_snapshot, run_directory
 from ppsd.faces import text
 from ppsd.process.control import ask
 from ppsd.process.exit_codes import BAD, DEGRADED, GOOD
+from ppsd.snapshot import ServerReport, Snapshot, Verdict
 
-VERDICT_CODES: Final = {"LOCKED": GOOD, "HOLDOVER": DEGRADED}
+VERDICT_CODES: Final = {Verdict.LOCKED: GOOD, Verdict.HOLDOVER: DEGRADED}
 """What ``status`` exits with; every other verdict: BAD."""
 
 
@@ -23,20 +24,22 @@ def run(args: argparse.Namespace) -> int:
     if args.command == "status":
         return _status(directory, clock, args.json)
     if args.command == "sources":
-        print(json.dumps(clock["sources"]) if args.json else text.sources(clock))
+        print(json.dumps(clock.to_json()["sources"]) if args.json else text.sources(clock))
     else:
-        print(json.dumps({k: v for k, v in clock.items() if k != "sources"}) if args.json else text.tracking(clock))
+        print(json.dumps({k: v for k, v in clock.to_json().items() if k != "sources"}) if args.json else text.tracking(clock))
     return GOOD
 
 
-def _status(directory: Path, clock: dict[str, Any], as_json: bool) -> int:
-    server: dict[str, Any] | str
-    code = VERDICT_CODES.get(clock["verdict"], BAD)
+def _status(directory: Path, clock: Snapshot, as_json: bool) -> int:
+    server: ServerReport | str
+    code = VERDICT_CODES.get(clock.verdict, BAD)
     try:
-        server = ask(directory / "serve.sock", "snapshot")
+        server = ServerReport.from_json(ask(directory / "serve.sock", "snapshot"))
     except FileNotFoundError:
         server = "not running"
     except OSError as error:
         server, code = f"not answering ({error.strerror or error})", BAD
+    except ValueError as error:
+        server, code = f"not understood ({error})", BAD
     print(text.status_json(clock, server) if as_json else text.status(clock, server))
     return code

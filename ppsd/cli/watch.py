@@ -8,15 +8,17 @@ import json
 import math
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import TextIO
 
 from ppsd.cli.daemon import clock_snapshot, run_directory
 from ppsd.cli.detect import described, listen, not_before_s
 from ppsd.config.file import load
 from ppsd.config.tables import Config
 from ppsd.process.exit_codes import FAILED, GOOD
+from ppsd.snapshot import Snapshot
 from refclock.devices.modem_lines import open_pulse
 from refclock.devices.ports import Port
 from refclock.devices.receiver_line import ReceiverLine
@@ -27,7 +29,7 @@ from refclock.protocols.framing import Frame, FrameKind, Framer
 from refclock.protocols.nmea import NmeaDecoder
 from refclock.protocols.ubx import UbxDecoder
 from refclock.receiver.autobaud import LineRequest
-from refclock.sample import NS, EdgeKind, Instant, ReceiverValue, SecondLabel
+from refclock.sample import NS, EdgeKind, Instant, ReceiverValue, Satellite, SecondLabel
 from refclock.timing.pulses import Rhythm
 
 SKY_WIDTH, SKY_HEIGHT = 49, 23
@@ -149,7 +151,7 @@ def watch_pulses(path: str, count: int | None, out: TextIO) -> int:
 # ---- sats ---------------------------------------------------------------------------------------------------------------------------
 
 
-def sky(satellites: Sequence[Mapping[str, Any]]) -> str:
+def sky(satellites: Sequence[Satellite]) -> str:
     """The sky as characters, north up: the horizon as dots, a used satellite as its number, one that is only heard in brackets."""
     rows = [[" "] * SKY_WIDTH for _ in range(SKY_HEIGHT)]
     middle_x, middle_y = SKY_WIDTH // 2, SKY_HEIGHT // 2
@@ -157,13 +159,13 @@ def sky(satellites: Sequence[Mapping[str, Any]]) -> str:
         x, y = middle_x + (middle_x - 2) * math.sin(math.radians(degree)), middle_y - middle_y * math.cos(math.radians(degree))
         rows[round(y)][round(x)] = "."
     rows[0][middle_x], rows[-1][middle_x], rows[middle_y][1], rows[middle_y][-2], rows[middle_y][middle_x] = "NSWE+"
-    for s in sorted(satellites, key=lambda s: bool(s["used"])):
-        if s["elevation"] is None or s["azimuth"] is None:
+    for s in sorted(satellites, key=lambda s: s.used):
+        if s.elevation is None or s.azimuth is None:
             continue
-        distance = (90 - max(0, min(90, s["elevation"]))) / 90
-        x = middle_x + (middle_x - 4) * distance * math.sin(math.radians(s["azimuth"]))
-        y = middle_y - (middle_y - 1) * distance * math.cos(math.radians(s["azimuth"]))
-        name = f"{s['number']}" if s["used"] else f"({s['number']})"
+        distance = (90 - max(0, min(90, s.elevation))) / 90
+        x = middle_x + (middle_x - 4) * distance * math.sin(math.radians(s.azimuth))
+        y = middle_y - (middle_y - 1) * distance * math.cos(math.radians(s.azimuth))
+        name = f"{s.number}" if s.used else f"({s.number})"
         for i, letter in enumerate(name):
             column = round(x) - len(name) // 2 + i
             if 0 <= column < SKY_WIDTH:
@@ -171,22 +173,21 @@ def sky(satellites: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join("".join(row).rstrip() for row in rows)
 
 
-def print_satellites(clock: Mapping[str, Any], as_json: bool, out: TextIO) -> int:
+def print_satellites(clock: Snapshot, as_json: bool, out: TextIO) -> int:
     """The satellites of every receiver of the running daemon, as a table and as the sky; 0, or 1 when none is told of."""
-    receivers = [s for s in clock["sources"] if s["satellites"]]
+    receivers = [s for s in clock.sources if s.satellites]
     if as_json:
-        print(json.dumps({s["name"]: s["satellites"] for s in receivers}), file=out)
+        print(json.dumps({s.name: [asdict(satellite) for satellite in s.satellites] for s in receivers}), file=out)
         return GOOD if receivers else FAILED
     for source in receivers:
-        some = sorted(source["satellites"], key=lambda s: (not s["used"], -(s["snr"] or 0)))
-        used, seen = source["satellites_used"], source["satellites_seen"]
-        print(f"{source['name']}: fix {source['fix']}, {used} of {seen} satellites used", file=out)
+        some = sorted(source.satellites, key=lambda s: (not s.used, -(s.snr or 0)))
+        print(f"{source.name}: fix {source.fix}, {source.satellites_used} of {source.satellites_seen} satellites used", file=out)
         print(f"{'system':<8} {'number':>6} {'elevation':>9} {'azimuth':>7} {'signal':>6}", file=out)
         for s in some:
-            bar = "#" * max(0, ((s["snr"] or 0) - 10) // 2)
-            told = [("-" if s[k] is None else str(s[k])) for k in ("elevation", "azimuth", "snr")]
-            star = "*" if s["used"] else " "
-            print(f"{s['gnss']:<8} {s['number']:>6} {told[0]:>9} {told[1]:>7} {told[2]:>6} {star} {bar}".rstrip(), file=out)
+            bar = "#" * max(0, ((s.snr or 0) - 10) // 2)
+            told = [("-" if value is None else str(value)) for value in (s.elevation, s.azimuth, s.snr)]
+            star = "*" if s.used else " "
+            print(f"{s.gnss:<8} {s.number:>6} {told[0]:>9} {told[1]:>7} {told[2]:>6} {star} {bar}".rstrip(), file=out)
         print(sky(some), file=out)
     if not receivers:
         print("no receiver tells of satellites (it sends no GSV or NAV-SAT, or there is none)", file=out)

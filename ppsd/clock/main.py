@@ -20,8 +20,8 @@ import json
 import os
 import select
 import time
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Final
@@ -46,6 +46,8 @@ from ppsd.process.control import ControlServer
 from ppsd.process.exit_codes import GOOD
 from ppsd.process.lifecycle import Signals, notify
 from ppsd.process.log import open_log
+from ppsd.snapshot import Snapshot
+from refclock.condition import Code, Condition
 from refclock.config import ShmSource
 from refclock.errors import explain
 from refclock.kernel.clocks import LocalClock, StepWatch
@@ -64,6 +66,16 @@ NO_SOCKETS: Final = frozenset({errno.EINVAL, errno.EAFNOSUPPORT, errno.EPROTONOS
 """What socket(2) says where the family does not exist."""
 STATUS_NS: Final = 10 * NS
 """Between two status lines for systemctl status."""
+
+
+TOLD: Final[Mapping[str, Code]] = {
+    "steering": Code.STEERING_REFUSED,
+    "leap seconds": Code.LEAP_TABLE_UNREADABLE,
+    "state": Code.STATE_NOT_SAVED,
+    "receivers' state": Code.STATE_NOT_SAVED,
+    "cpu_latency_us": Code.CPU_LATENCY_REFUSED,
+}
+"""What ``tell`` is told of, as conditions."""
 
 
 class End(Enum):
@@ -218,7 +230,7 @@ class ClockProcess:
             notify("WATCHDOG=1")
             if now.mono_ns >= self._status_ns:
                 self._status_ns = now.mono_ns + STATUS_NS
-                notify(f"READY=1\nSTATUS={top_line(asdict(self._engine.snapshot(now)))}")
+                notify(f"READY=1\nSTATUS={top_line(self._engine.snapshot(now))}")
 
     def _woken(self) -> None:
         """A signal, or a pulse that its thread took."""
@@ -299,8 +311,28 @@ class ClockProcess:
     def _answer(self, line: str) -> str:
         if line != "snapshot":
             return json.dumps({"error": f"unknown verb {line[:32]!r}; known: snapshot"})
-        snapshot = asdict(self._engine.snapshot(self._clock.now()))
-        return json.dumps(snapshot | {"feeds": [feed.status() for feed in self._feeds]}, separators=(",", ":"))
+        return json.dumps(self.snapshot().to_json(), separators=(",", ":"))
+
+    def snapshot(self) -> Snapshot:
+        """The engine's, with what only this process knows."""
+        engine = self._engine.snapshot(self._clock.now())
+        feeds = tuple(feed.status() for feed in self._feeds)
+        return replace(engine, feeds=feeds, conditions=(*engine.conditions, *self._conditions()))
+
+    def _conditions(self) -> Iterator[Condition]:
+        """What is the matter with the machine around the engine."""
+        if self._steering.trouble is not None:
+            yield self._steering.trouble
+        for what, why in self._told.items():
+            if why and what in TOLD:
+                yield Condition(TOLD[what], f"{what}: {why}")
+        for name in self._engine.sources:
+            absent = self._told.get(f"pulse of {name}")
+            if absent:
+                yield Condition(Code.PULSE_DEVICE_ABSENT, f"pulse of {name}: {absent}", source=name)
+        for feed in self._feeds:
+            if feed.why and feed.lost:
+                yield Condition(Code.FEED_NOT_TAKEN, f"feed {feed.name}: {feed.why}")
 
 
 def _slept_ns() -> int:

@@ -17,6 +17,7 @@ import errno
 from typing import Final, Protocol
 
 from ppsd.discipline.events import Note, Steer
+from refclock.condition import Code, Condition
 from refclock.kernel.clocks import STA_UNSYNC, Adjtimex
 from refclock.kernel.host import Host, rivals
 from refclock.sample import MAX_FREQUENCY_PPM, NS, Instant, Leap
@@ -45,7 +46,10 @@ class ClockControl(Protocol):
 
 
 class Clock(Protocol):
-    """What carries out Steer."""
+    """What carries out Steer. ``trouble``: why the clock could not follow the last one at once; None when it could."""
+
+    @property
+    def trouble(self) -> Condition | None: ...
 
     def apply(self, steer: Steer, now: Instant) -> list[Note]:
         """Follow ``steer``; ``now``: read just before the call."""
@@ -66,6 +70,8 @@ class Clock(Protocol):
 
 class FreeRunningClock:
     """Never steers (steer = "none"): needs no privilege and disturbs no other program."""
+
+    trouble = None
 
     def __init__(self, control: ClockControl) -> None:
         self._control = control
@@ -116,8 +122,7 @@ class KernelClock:
         self._before: Instant | None = None
         self._leap = Leap.NORMAL
         self._leap_wait_until_ns = 0
-        self._out_of_reach = False
-        self._panicked = False
+        self.trouble: Condition | None = None
 
     def apply(self, steer: Steer, now: Instant) -> list[Note]:
         """See the module's text."""
@@ -133,15 +138,14 @@ class KernelClock:
         if self._leaping(steer, error_ns, now):
             return notes
         if steer.panic_ns is not None and abs(error_ns) > steer.panic_ns:
-            if not self._panicked:
-                notes.append(
-                    Note("system clock is too far off, left alone", "error", {"error_s": error_ns / NS, "limit_s": steer.panic_ns / NS})
-                )
-            self._panicked = True
+            limit_s = steer.panic_ns / NS
+            if not self._is(Code.CLOCK_TOO_FAR_OFF):
+                notes.append(Note("system clock is too far off, left alone", "error", {"error_s": error_ns / NS, "limit_s": limit_s}))
+            words = f"{_off(error_ns)}, more than clock.panic_s = {limit_s:g}: it is left alone; set it by hand, or raise clock.panic_s"
+            self.trouble = Condition(Code.CLOCK_TOO_FAR_OFF, words)
             self.close()
             self._control.set_status(Leap.UNSYNCHRONISED, abs(error_ns), abs(error_ns))
             return notes
-        self._panicked = False
         if steer.step_above_ns is not None and abs(error_ns) > steer.step_above_ns:
             self._control.step(error_ns)
             self._before = None
@@ -157,11 +161,18 @@ class KernelClock:
         self._control.set_status(steer.leap, est_ns, max_ns, steer.tai_offset_s)
         self._leap, self._leap_wait_until_ns = steer.leap, 0
         out_of_reach = abs(rate_ppm) > MAX_FREQUENCY_PPM or abs(error_ns) > FAR_NS
-        if out_of_reach != self._out_of_reach:
-            self._out_of_reach = out_of_reach
-            what = ("system clock is far off, slewing", "warning") if out_of_reach else ("system clock caught up", "info")
-            notes.append(Note(*what, {"error_s": error_ns / NS, "wanted_ppm": round(wanted, 3), "limit_ppm": MAX_FREQUENCY_PPM}))
+        fields: dict[str, str | int | float | bool | None]
+        fields = {"error_s": error_ns / NS, "wanted_ppm": round(wanted, 3), "limit_ppm": MAX_FREQUENCY_PPM}
+        if out_of_reach and not self._is(Code.CLOCK_SLEWING):
+            notes.append(Note("system clock is far off, slewing", "warning", fields))
+        elif self.trouble is not None and not out_of_reach:
+            notes.append(Note("system clock caught up", "info", fields))
+        words = f"{_off(error_ns)} and should follow by {wanted:+.0f} ppm; the kernel allows {MAX_FREQUENCY_PPM:.0f}"
+        self.trouble = Condition(Code.CLOCK_SLEWING, words) if out_of_reach else None
         return notes
+
+    def _is(self, code: Code) -> bool:
+        return self.trouble is not None and self.trouble.code is code
 
     def expire(self, now: Instant) -> None:
         """End the phase correction when no Steer came for ``PHASE_LIFE_NS``."""
@@ -201,3 +212,7 @@ class KernelClock:
         if not self._leap_wait_until_ns:
             self._leap_wait_until_ns = now.mono_ns + PHASE_LIFE_NS
         return now.mono_ns < self._leap_wait_until_ns
+
+
+def _off(error_ns: int) -> str:
+    return f"the system clock is {abs(error_ns) / NS:.3g} s {'behind' if error_ns > 0 else 'ahead'}"

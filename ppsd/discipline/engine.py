@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from ppsd.config.tables import Config
+from ppsd.discipline import report
 from ppsd.discipline.events import (
     ClockStepped,
     Configured,
@@ -43,8 +44,8 @@ from ppsd.discipline.selection import Candidate, Choice, outvoted, select
 from ppsd.discipline.source import LABEL_FRESH_NS, LABEL_REFID, Progress, ReceiverSource, SampleSource, Source
 from ppsd.discipline.steering import Steering
 from ppsd.discipline.tempcomp.compensation import Compensation
-from ppsd.discipline.timescale import Timescale, refid_text
-from ppsd.snapshot import Mode, Snapshot, SourceStatus, Verdict
+from ppsd.discipline.timescale import Timescale
+from ppsd.snapshot import Mode, Snapshot
 from refclock.config import ShmSource, SockSource
 from refclock.record import Record
 from refclock.sample import NS, Instant, Leap, LeapNotice, Sample, SourceId
@@ -62,13 +63,6 @@ RESUME_BOUND_NS = 100_000_000
 """A record left by an earlier run is resumed below this bound: pulses can still be rounded by it."""
 LEAP_TAKEN_NS = NS // 10
 """A step of the system clock is the leap second when it differs from one second by less."""
-VERDICTS = {
-    Mode.ACQUIRE: Verdict.NO_TIME,
-    Mode.CONVERGE: Verdict.ACQUIRING,
-    Mode.TRACK: Verdict.LOCKED,
-    Mode.HOLDOVER: Verdict.HOLDOVER,
-}
-LEAP_WORDS = ("normal", "insert", "delete", "unsynchronised")
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,18 +234,18 @@ class Engine:
             self._relearn(event.at, out)
 
     def _after_labels(self, source: ReceiverSource, came: Progress, at: Instant, out: list[Effect]) -> None:
-        verdict, contradicts = source.time.verdict, source.time.contradicts
+        belief, contradicts = source.time.belief, source.time.contradicts
         if came.trust_changed:
-            what, level = ("labels trusted", "info") if verdict.trusted else ("labels not trusted", "warning")
-            out.append(Note(what, level, {"source": source.id, "why": verdict.why}))
+            what, level = ("labels trusted", "info") if belief.trusted else ("labels not trusted", "warning")
+            out.append(Note(what, level, {"source": source.id, "why": belief.why}))
         if contradicts and self.selected in (None, source.id):
-            out.append(Note("second given up", "error", {"source": source.id, "why": source.time.pairing.why}))
+            out.append(Note("second given up", "error", {"source": source.id, "why": source.time.pairing.condition.words}))
             self._relearn(at, out)
             return
         if contradicts != (source.id in self._contradicting):
             self._contradicting ^= {source.id}
             if contradicts:
-                out.append(Note("sources disagree", "warning", {"source": source.id, "why": source.time.pairing.why}))
+                out.append(Note("sources disagree", "warning", {"source": source.id, "why": source.time.pairing.condition.words}))
         if came.samples:
             self._after_sample(source, came.samples[-1], at, out)
 
@@ -314,8 +308,9 @@ class Engine:
         for c in candidates:
             pull, others = self.sources[c.source].pull, [o.estimate for o in candidates if o is not c]
             change = pull.judge(c.estimate, others, steady=c.refid != LABEL_REFID)
-            if change is PullChange.BEGAN and pull.before is not None:
-                out.append(Note("time pulled away", "warning", {"source": c.source, "by_ppm": pull.rate * 1e6, "why": pull.words}))
+            pulled = pull.condition
+            if change is PullChange.BEGAN and pull.before is not None and pulled is not None:
+                out.append(Note("time pulled away", "warning", {"source": c.source, "by_ppm": pull.rate * 1e6, "why": pulled.words}))
                 if c.source == self.selected:
                     self.timescale.adopt(pull.before, pull.before.mono_ns, "SIM" if self.simulated else c.refid)
                     out.append(self._record(at))
@@ -386,75 +381,19 @@ class Engine:
 
     def snapshot(self, at: Instant) -> Snapshot:
         """Everything that people and programs may want to see, as of ``at``."""
-        now = at.mono_ns
-        scale = self.timescale if self.timescale.present(now) is not None else None
-        e = scale.estimate if scale is not None else None
-        tai_ns = scale.tai_at(now) if scale is not None else self._system_tai(at)
-        utc_ns = self.leaps.table.tai_to_utc_ns(tai_ns)
-        verdict = VERDICTS[self.mode]
-        if self.mode is Mode.ACQUIRE and any(s.present for s in self.sources.values()):
-            verdict = Verdict.ACQUIRING
-        held = (now - self.timescale.reference_mono_ns) / NS if self.mode is Mode.HOLDOVER else None
-        return Snapshot(
+        standing = report.Standing(
             version=self.version,
             pid=self.pid,
             simulated=self.simulated,
-            uptime_s=(now - self._started.mono_ns) / NS,
-            utc=f"{datetime.fromtimestamp(utc_ns // NS, UTC):%Y-%m-%dT%H:%M:%S}.{utc_ns % NS:09d}Z",
-            mode=self.mode.value,
-            verdict=verdict.value,
-            why=self._degraded(now) if verdict is Verdict.LOCKED else self._why(now),
-            stages=self._stages(),
-            stratum=1 if scale is not None else 0,
-            refid=refid_text(self.timescale.refid) if scale is not None else "INIT",
-            leap=LEAP_WORDS[self.leaps.announced(tai_ns) if scale is not None else Leap.UNSYNCHRONISED],
-            leap_pending=self.leaps.pending(tai_ns),
-            tai_offset_s=self.leaps.schedule(tai_ns)[2],
-            bound_ns=round(scale.bound_ns(now)) if scale is not None else None,
-            frequency_ppm=-self.timescale.rate * 1e6 if e is not None else None,
-            skew_ppm=e.skew * 1e6 if e is not None else None,
-            system_offset_ns=utc_ns - at.real_ns if scale is not None else None,
-            holdover_s=held,
-            holdover_left_s=(self.timescale.valid_until_ns - now) / NS if held is not None else None,
+            started=self._started,
+            mode=self.mode,
+            sources=self.sources,
+            selected=self.selected,
+            choice=self.choice,
+            timescale=self.timescale,
+            leaps=self.leaps,
             steering=self.config.clock.steer,
             clock_steps=self._steps,
-            sources=tuple(self._source_status(s, at) for s in self.sources.values()),
             temperature=self.compensation.status(),
         )
-
-    def _degraded(self, now: int) -> str:
-        """Why a locked clock is not as good as it could be, "" when it is."""
-        best = self.choice.selected
-        if best is None or best.refid != LABEL_REFID or not self._receiver(best.source).time.has_pulse:
-            return ""
-        return f"by messages only: {self.sources[best.source].why(now)}"
-
-    def _why(self, now: int) -> str:
-        if not self.sources:
-            return "no receiver is configured and none was found"
-        if self.choice.falsetickers and self.choice.selected is None:
-            return "the sources disagree and none can be believed"
-        if self.mode is Mode.CONVERGE:
-            return "the second is known, learning the frequency"
-        return next(iter(self.sources.values())).why(now)
-
-    def _stages(self) -> tuple[tuple[str, bool], ...]:
-        sources = self.sources.values()
-        return (
-            ("source found", any(s.present for s in sources)),
-            ("second known", any(s.second_known for s in sources)),
-            ("pulses numbered", any(s.ready for s in sources)),
-            ("locked", self.mode is Mode.TRACK),
-        )
-
-    def _source_status(self, source: Source, at: Instant) -> SourceStatus:
-        by = self.choice.falsetickers.get(source.id)
-        if source.id == self.selected:
-            tally, why = "*", "selected"
-        elif by is not None:
-            tally, why = "x", f"disagrees by {by / NS:+.6f} s"
-        elif source.id in self.choice.agreeing:
-            tally, why = "+", "agrees"
-        else:
-            tally, why = "?", source.why(at.mono_ns)
-        return source.status(at, tally, why)
+        return report.snapshot(standing, at)

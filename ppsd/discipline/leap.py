@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from refclock.condition import Code, Condition
 from refclock.sample import NS, Leap, LeapNotice, SourceId
 from refclock.timescales import DAY_S, LeapTable
 
@@ -26,7 +27,8 @@ class LeapKeeper:
         self.file = LeapTable()
         self.file_path = ""
         self.table = LeapTable()
-        self.refused = ""
+        self.refused: Condition | None = None
+        """Why the last announcement was not believed; None when it was."""
         self._notices: dict[SourceId, tuple[int, int]] = {}
 
     def read(self, table: LeapTable, path: str) -> bool:
@@ -45,24 +47,27 @@ class LeapKeeper:
 
     def _plausible(self, at_utc_s: int, utc_s: int) -> bool:
         if self.file.expires_s is not None and at_utc_s < self.file.expires_s and at_utc_s not in self.file.starts_s:
-            self.refused = f"a receiver announces a leap second that {self.file_path or 'the table'} (valid) does not know"
+            self._refuse(f"a receiver announces a leap second that {self.file_path or 'the table'} (valid) does not know")
             return False
         day = datetime.fromtimestamp(at_utc_s, UTC) if abs(at_utc_s) < 1 << 40 else None
         if day is None or day.day != 1 or at_utc_s % DAY_S or not utc_s < at_utc_s < utc_s + HORIZON_S:
-            self.refused = "a receiver announces a leap second that is not at the end of a month within half a year"
+            self._refuse("a receiver announces a leap second that is not at the end of a month within half a year")
             return False
         return True
+
+    def _refuse(self, words: str) -> None:
+        self.refused = Condition(Code.LEAP_REFUSED, words)
 
     def _merge(self) -> bool:
         """Put the table in force together from the file and what receivers announce."""
         before = self.table
         said = set(self._notices.values())
         if len(said) == 1:
-            self.refused = ""
+            self.refused = None
             self.table = self.file.with_leap(*said.pop())
         else:
             if said:
-                self.refused = "receivers announce different leap seconds"
+                self._refuse("receivers announce different leap seconds")
             self.table = self.file
         return self.table != before
 

@@ -21,6 +21,7 @@ from enum import Enum
 from typing import Final
 
 from ppsd.discipline.estimate import Estimate
+from refclock.condition import Code, Condition, obstacle
 from refclock.sample import NS
 
 SWIFTEST: Final = 40.0
@@ -98,11 +99,13 @@ class Pull:
         return abs(forecast - other.tai_ns) > other.bound_ns and abs(claim.tai_ns - other.tai_ns) <= other.bound_ns
 
     @property
-    def words(self) -> str:
-        """What is the matter and what that means; "" when nothing is."""
+    def condition(self) -> Condition | None:
+        """What is the matter and what that means; None when nothing is."""
         if self.before is None:
-            return ""
-        return f"its time runs away by {self.rate * 1e6:+.1f} ppm, which no crystal does so suddenly: forged signals? its time is not used"
+            return None
+        ppm = f"{self.rate * 1e6:+.1f} ppm"
+        words = f"its time runs away by {ppm}, which no crystal does so suddenly: forged signals? its time is not used"
+        return obstacle(Code.TIME_RUNS_AWAY, words)
 
 
 def _ahead(e: Estimate, old: Estimate) -> float:

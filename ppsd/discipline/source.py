@@ -24,6 +24,7 @@ from ppsd.discipline.selection import FRESH_NS, Candidate
 from ppsd.discipline.tempcomp.compensation import CompensatedEstimator, Compensation
 from ppsd.snapshot import SourceStatus
 from refclock import config
+from refclock.condition import Code, Condition, obstacle, ordered
 from refclock.sample import (
     NS,
     Edge,
@@ -149,23 +150,37 @@ class Source(ABC):
     def candidate(self, now_ns: int) -> Candidate | None:
         """This source's claim at raw time ``now_ns``; None while it has none that is fresh."""
 
+    def obstacle(self, now_ns: int) -> Condition:
+        """Why it gives no time, or none by its pulses."""
+        if not self.present:
+            return obstacle(Code.DEVICE_ABSENT, self.lost_why)
+        if self.pull.condition is not None:
+            return self.pull.condition
+        if self.settings.noselect:
+            return obstacle(Code.WATCHED_ONLY, "watched, not used (noselect)")
+        return self._obstacle(now_ns)
+
     @abstractmethod
-    def why(self, now_ns: int) -> str:
-        """Why it gives no time, in plain words."""
+    def _obstacle(self, now_ns: int) -> Condition:
+        """The same of a source that is there and may be used."""
+
+    def conditions(self, now_ns: int, why: Condition | None) -> tuple[Condition, ...]:
+        """What is the matter with it, the reason first; ``why``: what keeps it from being used, None while it is."""
+        found = (why, self.pull.condition, *self._conditions(now_ns))
+        return ordered((c for c in found if c is not None), self.id)
+
+    def _conditions(self, now_ns: int) -> list[Condition]:
+        """What else is the matter."""
+        del now_ns
+        return []
 
     @abstractmethod
     def state(self) -> SavedSource:
         """What the next start wants to know."""
 
     @abstractmethod
-    def status(self, now: Instant, tally: str, why: str) -> SourceStatus:
+    def status(self, now: Instant, tally: str, why: str, conditions: tuple[Condition, ...]) -> SourceStatus:
         """For people."""
-
-    def _idle(self) -> str:
-        """Why it is not used, whatever it says; "" when nothing of the kind holds."""
-        if not self.present:
-            return self.lost_why
-        return self.pull.words or ("watched, not used (noselect)" if self.settings.noselect else "")
 
     def _claim(self, channel: Channel, refid: str, now_ns: int) -> Candidate:
         """What ``channel`` claims now."""
@@ -176,7 +191,7 @@ class Source(ABC):
         """A new channel."""
         return Channel(estimator, estimator if self._compensation is None else self._compensation.around(estimator))
 
-    def _channel_status(self, channel: Channel, now: Instant, tally: str, why: str) -> SourceStatus:
+    def _channel_status(self, channel: Channel, now: Instant, tally: str, why: str, conditions: tuple[Condition, ...]) -> SourceStatus:
         """The status that every channel gives."""
         channel.tick(now.mono_ns)
         estimate = channel.estimator.estimate(now.mono_ns) if channel.estimator.ready else None
@@ -204,7 +219,7 @@ class Source(ABC):
             message_delay_ms=None,
             message_spread_ms=None,
             rejected={"outlier": channel.estimator.refused} if channel.estimator.refused else {},
-            health=tuple(filter(None, [self.pull.words])),
+            conditions=conditions,
         )
 
 
@@ -316,7 +331,7 @@ class ReceiverSource(Source):
     @property
     def second_known(self) -> bool:
         """Whether its labels are trusted."""
-        return self.time.verdict.trusted
+        return self.time.belief.trusted
 
     def candidate(self, now_ns: int) -> Candidate | None:
         """This source's claim now; None while it has none that is fresh."""
@@ -327,19 +342,21 @@ class ReceiverSource(Source):
             return None
         return self._claim(self.label, LABEL_REFID, now_ns)
 
-    def why(self, now_ns: int) -> str:
-        """Why it gives no time, in plain words."""
-        return self._idle() or self.time.why(now_ns, self.line.advice)
+    def _obstacle(self, now_ns: int) -> Condition:
+        return self.time.obstacle(now_ns, self.line.advice)
+
+    def _conditions(self, now_ns: int) -> list[Condition]:
+        return self.time.conditions(now_ns)
 
     def state(self) -> SavedSource:
         """What the next start wants to know."""
         return SavedSource(self.pulse.estimator.learned(), self.label.estimator.learned(), self.time.learned_delay())
 
-    def status(self, now: Instant, tally: str, why: str) -> SourceStatus:
+    def status(self, now: Instant, tally: str, why: str, conditions: tuple[Condition, ...]) -> SourceStatus:
         """For people."""
         time = self.time
         channel = self.pulse if self.pulse.estimator.ready or time.has_pulse else self.label
-        status = self._channel_status(channel, now, tally, why)
+        status = self._channel_status(channel, now, tally, why, conditions)
         delay, sky = time.learned_delay(), time.sky
         delay_ns = time.pairing.delay_ns() if delay is not None else None
         return replace(
@@ -354,9 +371,9 @@ class ReceiverSource(Source):
             message=time.spoken_delay,
             message_delay_ms=delay_ns[0] / 1e6 if delay_ns else None,
             message_spread_ms=delay_ns[1] / 2e6 if delay_ns else None,
-            health=(*status.health, *(d.words for d in time.health.doubts(now.mono_ns))),
             timing=time.health.timing,
             cable=time.cable_words,
+            junk_bytes=self.line.junk_bytes,
             rejected={**self.line.rejected, **time.refused, **status.rejected},
             bias_us=time.shown_bias_us,
             bias_how=time.bias_how,
@@ -418,15 +435,14 @@ class SampleSource(Source):
             return None
         return self._claim(self.channel, "SHM" if isinstance(self.settings, config.ShmSource) else "SOCK", now_ns)
 
-    def why(self, now_ns: int) -> str:
-        """Why it gives no time, in plain words."""
+    def _obstacle(self, now_ns: int) -> Condition:
         del now_ns
-        return self._idle() or ("gathering samples" if self.samples else "waiting for samples")
+        return obstacle(Code.WAITING_FOR_SAMPLES, "gathering samples" if self.samples else "waiting for samples")
 
     def state(self) -> SavedSource:
         """What the next start wants to know."""
         return SavedSource(pulse=self.channel.estimator.learned())
 
-    def status(self, now: Instant, tally: str, why: str) -> SourceStatus:
+    def status(self, now: Instant, tally: str, why: str, conditions: tuple[Condition, ...]) -> SourceStatus:
         """For people."""
-        return replace(self._channel_status(self.channel, now, tally, why), pulses=self.samples)
+        return replace(self._channel_status(self.channel, now, tally, why, conditions), pulses=self.samples)

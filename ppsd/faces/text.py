@@ -1,4 +1,4 @@
-"""What ``refclock status``, ``sources`` and ``tracking`` print, from a decoded snapshot.
+"""What ``refclock status``, ``sources`` and ``tracking`` print, from a Snapshot.
 
 ``sources`` and ``tracking`` have chronyc's columns, labels, units and signs, so that eyes and scripts trained on it need not change. The
 signs differ from ours in two places: chronyc prints offsets as local - reference (positive: the local clock is ahead of the source).
@@ -8,11 +8,9 @@ Formats: chrony's documentation chronyc(1), reports "sources" and "tracking"; wi
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any
 
-from ppsd.snapshot import Verdict
+from ppsd.snapshot import ServerReport, Snapshot, SourceStatus, Verdict
 
 
 def plain_ns(ns: float) -> str:
@@ -35,38 +33,28 @@ def plain_duration(s: float) -> str:
     return f"{s / 86400:.0f} d"
 
 
-def top_line(clock: Mapping[str, object]) -> str:
-    """The one sentence, from a decoded snapshot: what we are locked to, within what, leap, satellites, uptime."""
-    sources = clock["sources"]
-    assert isinstance(sources, list | tuple)
-    selected = next((s for s in sources if s["tally"] == "*"), None)
-    verdict = str(clock["verdict"])
-    bound = clock["bound_ns"]
-    words = []
-    if verdict == Verdict.LOCKED.value and selected is not None:
-        words.append(f"LOCKED to {selected['what']}")
-    elif verdict == Verdict.HOLDOVER.value and isinstance(clock["holdover_s"], int | float):
-        words.append(f"HOLDOVER {plain_duration(clock['holdover_s'])}")
-        left = clock["holdover_left_s"]
-        if isinstance(left, int | float):
-            words.append(f"safe for {plain_duration(left)}")
+def top_line(clock: Snapshot) -> str:
+    """The one sentence: what we are locked to, within what, leap, satellites, uptime."""
+    selected, words = clock.selected, list[str]()
+    if clock.verdict is Verdict.LOCKED and selected is not None:
+        words.append(f"LOCKED to {selected.what}")
+    elif clock.verdict is Verdict.HOLDOVER and clock.holdover_s is not None:
+        words.append(f"HOLDOVER {plain_duration(clock.holdover_s)}")
+        if clock.holdover_left_s is not None:
+            words.append(f"safe for {plain_duration(clock.holdover_left_s)}")
     else:
-        words.append(verdict)
-    if isinstance(bound, int | float):
-        words.append(f"within ±{plain_ns(bound)}")
-    if clock["why"]:
-        words.append(str(clock["why"]))
-    words.append(f"leap: {'none pending' if clock['leap_pending'] == 'none' else clock['leap_pending']}")
-    counted = selected or (sources[0] if sources else None)
-    if counted is not None and counted["satellites_used"] is not None:
-        words.append(f"{counted['satellites_used']}/{counted['satellites_seen']} sats")
-    uptime = clock["uptime_s"]
-    if isinstance(uptime, int | float):
-        words.append(f"up {plain_duration(uptime)}")
-    return ("SIMULATED " if clock["simulated"] else "") + " · ".join(words)
+        words.append(clock.verdict)
+    if clock.bound_ns is not None:
+        words.append(f"within ±{plain_ns(clock.bound_ns)}")
+    if clock.why:
+        words.append(clock.why)
+    words.append(f"leap: {'none pending' if clock.leap_pending == 'none' else clock.leap_pending}")
+    counted = selected or (clock.sources[0] if clock.sources else None)
+    if counted is not None and counted.satellites_used is not None:
+        words.append(f"{counted.satellites_used}/{counted.satellites_seen} sats")
+    words.append(f"up {plain_duration(clock.uptime_s)}")
+    return ("SIMULATED " if clock.simulated else "") + " · ".join(words)
 
-
-Snapshot = Mapping[str, Any]
 
 _TALLY = {
     "*": "selected",
@@ -107,72 +95,75 @@ def _amount(s: float, signed: bool) -> str:
 def sources(clock: Snapshot) -> str:
     """The table of ``chronyc sources``; sources here are reference clocks, mode #."""
     lines = ["MS Name/IP address         Stratum Poll Reach LastRx Last sample               ", "=" * 79]
-    for s in clock["sources"]:
-        offset = (0 - (s["offset_ns"] or 0)) / 1e9
-        error = (s["bound_ns"] if s["bound_ns"] is not None else s["jitter_ns"] or 0) / 1e9
+    for s in clock.sources:
+        offset = (0 - (s.offset_ns or 0)) / 1e9
+        error = (s.bound_ns if s.bound_ns is not None else s.jitter_ns or 0) / 1e9
         sample = f"{_amount(offset, True)}[{_amount(offset, True)}] +/- {_amount(error, False)}"
-        lines.append(f"#{s['tally']} {s['name']:<27}  {0:2d}  {0:2d}   {s['reach']:3o}  {_interval(s['last_sample_s'])}  {sample}")
+        lines.append(f"#{s.tally} {s.name:<27}  {0:2d}  {0:2d}   {s.reach:3o}  {_interval(s.last_sample_s)}  {sample}")
     return "\n".join(lines)
 
 
 def sources_in_words(clock: Snapshot) -> list[str]:
-    """One sentence for each source: what it is, how it stands, why."""
+    """One sentence for each source: what it is, how it stands, why. Below it a line for each thing that is the matter with it."""
     lines = []
-    for s in clock["sources"]:
-        words = [f"{s['tally']} {s['name']}: {s['what']}", _TALLY.get(s["tally"], s["tally"]) if s["present"] else "absent"]
-        if s["fix"] not in ("unknown", ""):
-            words.append(f"fix {s['fix']}")
-        if s["satellites_used"] is not None:
-            words.append(f"{s['satellites_used']}/{s['satellites_seen']} sats")
-        if s["jitter_ns"] is not None:
-            words.append(f"jitter {plain_ns(s['jitter_ns'])}")
-        if s.get("message"):
-            words.append(s["message"])
-        elif s["message_delay_ms"] is not None:
-            spread = f" ± {s['message_spread_ms']:.1f}" if s["message_spread_ms"] is not None else ""
-            words.append(f"message {s['message_delay_ms']:.1f}{spread} ms after the second")
-        rejected = sum(s["rejected"].values())
+    for s in clock.sources:
+        words = [f"{s.tally} {s.name}: {s.what}", _TALLY.get(s.tally, s.tally) if s.present else "absent"]
+        if s.fix not in ("unknown", ""):
+            words.append(f"fix {s.fix}")
+        if s.satellites_used is not None:
+            words.append(f"{s.satellites_used}/{s.satellites_seen} sats")
+        if s.jitter_ns is not None:
+            words.append(f"jitter {plain_ns(s.jitter_ns)}")
+        if s.message:
+            words.append(s.message)
+        elif s.message_delay_ms is not None:
+            spread = f" ± {s.message_spread_ms:.1f}" if s.message_spread_ms is not None else ""
+            words.append(f"message {s.message_delay_ms:.1f}{spread} ms after the second")
+        rejected = sum(s.rejected.values())
         if rejected:
-            worst = max(s["rejected"], key=lambda reason: s["rejected"][reason])
-            words.append(f"{rejected} rejected (mostly {worst})")
-        lines.append(", ".join(words) + (f" — {s['why']}" if s["why"] else ""))
-        about = (s.get("timing", ""), s.get("cable", ""), *s.get("health", ()))
-        lines += [f"  {s['name']}: {words}" for words in about if words and words != s["why"]]
-        if pulse := s.get("pulse"):
-            allowed = f"stamps up to {s['bias_us']:.4g} µs late allowed for" if s.get("bias_us") is not None else ""
-            told = (pulse["words"], allowed and f"{allowed} ({s['bias_how'] or 'as usual'})", *pulse["doubts"], pulse["changed"])
-            lines += [f"  {s['name']}: {words}" for words in dict.fromkeys(told) if words and words != s["why"]]
+            words.append(f"{rejected} rejected (mostly {max(s.rejected, key=lambda reason: s.rejected[reason])})")
+        lines.append(", ".join(words) + (f" — {s.why}" if s.why else ""))
+        lines += [f"  {s.name}: {line}" for line in dict.fromkeys(_details(s)) if line and line != s.why]
     return lines
+
+
+def _details(s: SourceStatus) -> list[str]:
+    """What else is worth knowing of a source; some of it may be empty or said twice."""
+    told = [s.timing, s.cable, *s.health]
+    if s.pulse is not None:
+        allowed = f"stamps up to {s.bias_us:.4g} µs late allowed for ({s.bias_how or 'as usual'})" if s.bias_us is not None else ""
+        told += [s.pulse.words, allowed, *s.pulse.doubts, s.pulse.changed]
+    return told + [c.words for c in s.conditions]
 
 
 def tracking(clock: Snapshot) -> str:
     """The lines of ``chronyc tracking``. Root dispersion is our bound: it contains all that the root distance would."""
-    synchronised = clock["stratum"] > 0 and clock["leap"] != "unsynchronised"
-    selected = next((s for s in clock["sources"] if s["tally"] == "*"), None)
-    refid = clock["refid"].encode("ascii", "replace")[:4].ljust(4, b"\0").hex().upper() if synchronised else "00000000"
-    age = selected["last_sample_s"] or 0.0 if selected else clock["holdover_s"] or 0.0
-    reference = _parse_utc(clock["utc"]) - timedelta(seconds=age) if synchronised else datetime(1970, 1, 1)
-    system = (clock["system_offset_ns"] or 0) / 1e9
-    last = (0 - (selected["offset_ns"] or 0) if selected else 0) / 1e9
-    rms = ((selected["jitter_ns"] or 0) if selected else 0) / 1e9
-    frequency = clock["frequency_ppm"] or 0.0
+    synchronised = clock.stratum > 0 and clock.leap != "unsynchronised"
+    selected = clock.selected
+    refid = clock.refid.encode("ascii", "replace")[:4].ljust(4, b"\0").hex().upper() if synchronised else "00000000"
+    age = selected.last_sample_s or 0.0 if selected else clock.holdover_s or 0.0
+    reference = _parse_utc(clock.utc) - timedelta(seconds=age) if synchronised else datetime(1970, 1, 1)
+    system = (clock.system_offset_ns or 0) / 1e9
+    last = (0 - (selected.offset_ns or 0) if selected else 0) / 1e9
+    rms = ((selected.jitter_ns or 0) if selected else 0) / 1e9
+    frequency = clock.frequency_ppm or 0.0
     return "\n".join(
         f"{label:<16}: {value}"
         for label, value in (
-            ("Reference ID", f"{refid} ({clock['refid'] if synchronised else ''})"),
-            ("Stratum", clock["stratum"] if synchronised else 0),
+            ("Reference ID", f"{refid} ({clock.refid if synchronised else ''})"),
+            ("Stratum", clock.stratum if synchronised else 0),
             ("Ref time (UTC)", f"{reference:%a %b %d %H:%M:%S %Y}"),
             ("System time", f"{abs(system):.9f} seconds {'slow' if system > 0 else 'fast'} of NTP time"),
             ("Last offset", f"{last:+.9f} seconds"),
             ("RMS offset", f"{rms:.9f} seconds"),
             ("Frequency", f"{abs(frequency):.3f} ppm {'slow' if frequency < 0 else 'fast'}"),
             ("Residual freq", f"{0.0:+.3f} ppm"),
-            ("Skew", f"{clock['skew_ppm'] or 0.0:.3f} ppm"),
+            ("Skew", f"{clock.skew_ppm or 0.0:.3f} ppm"),
             ("Root delay", f"{0.0:.9f} seconds"),
-            ("Root dispersion", f"{(clock['bound_ns'] or 0) / 1e9:.9f} seconds"),
+            ("Root dispersion", f"{(clock.bound_ns or 0) / 1e9:.9f} seconds"),
             ("Update interval", f"{1.0 if selected else 0.0:.1f} seconds"),
-            ("Leap status", _LEAP.get(clock["leap"], clock["leap"])),
-            *((("Temperature", clock["temperature"]["words"].removeprefix("temperature ")),) if clock.get("temperature") else ()),
+            ("Leap status", _LEAP.get(clock.leap, clock.leap)),
+            *((("Temperature", clock.temperature.words.removeprefix("temperature ")),) if clock.temperature else ()),
         )
     )
 
@@ -189,17 +180,17 @@ _ACTIONS = {"reply": "answered", "nak": "refused (crypto-NAK)", "kod": "told off
 """enum pkt_action in words."""
 
 
-def server_line(server: Snapshot | str) -> str:
+def server_line(server: ServerReport | str) -> str:
     """The NTP server in one line: what became of the requests and what it is defending itself against, or why there is none."""
     if isinstance(server, str):
         return f"server: {server}"
-    counts, words = server["counters"], list[str]()
+    words = list[str]()
     for action, word in _ACTIONS.items():
-        reasons = {reason: n for reason, n in counts.get(action, {}).items() if n}
+        reasons = {reason: n for reason, n in server.counters.get(action, {}).items() if n}
         if reasons:
             why = ", ".join(f"{reason.replace('_', ' ')} {n}" for reason, n in reasons.items())
             words.append(f"{sum(reasons.values())} {word} ({why})" if list(reasons) != ["basic"] else f"{sum(reasons.values())} {word}")
-    own = counts.get("server", {})
+    own = server.counters.get("server", {})
     if own.get("kernel_drops"):
         words.append(f"{own['kernel_drops']} dropped by the kernel")
     if own.get("blocked"):
@@ -209,28 +200,27 @@ def server_line(server: Snapshot | str) -> str:
     return "server: " + (", ".join(words) or "no requests yet")
 
 
-def status(clock: Snapshot, server: Snapshot | str) -> str:
-    """The top line, the stages on the way to being locked, sources in words, server counters."""
-    stages = "  ".join(f"[{'x' if done else ' '}] {name}" for name, done in clock["stages"])
+def status(clock: Snapshot, server: ServerReport | str) -> str:
+    """The top line, the stages on the way to being locked, sources in words, what else is the matter, server counters."""
+    stages = "  ".join(f"[{'x' if done else ' '}] {name}" for name, done in clock.stages)
     lines = [top_line(clock), "", stages]
     lines += ["", *(sources_in_words(clock) or ["no source"])]
-    if clock.get("temperature"):
-        lines.append(clock["temperature"]["words"])
-    if clock["clock_steps"]:
-        lines.append(f"the system clock was stepped by others {clock['clock_steps']} times")
+    told = [clock.temperature.words] if clock.temperature else []
+    told += [c.words for c in clock.conditions if c.words != clock.why]
+    lines += dict.fromkeys(told)
     lines.append(f"{server_line(server)}; system clock: {_system_clock(clock)}")
     return "\n".join(lines)
 
 
 def _system_clock(clock: Snapshot) -> str:
-    how = "steered" if clock["steering"] == "kernel" else "left alone"
-    offset = clock["system_offset_ns"]
+    how, offset = "steered" if clock.steering == "kernel" else "left alone", clock.system_offset_ns
     if offset is None:
         return how
     much = plain_ns(abs(offset)) if abs(offset) < 1e11 else plain_duration(abs(offset) / 1e9)
     return f"{how}, {much} {'behind' if offset >= 0 else 'ahead'}"
 
 
-def status_json(clock: Snapshot, server: Snapshot | str) -> str:
+def status_json(clock: Snapshot, server: ServerReport | str) -> str:
     """The snapshot with the server's report beside it."""
-    return json.dumps({**clock, "server": {"error": server} if isinstance(server, str) else server, "line": top_line(clock)})
+    reported = {"error": server} if isinstance(server, str) else server.to_json()
+    return json.dumps({**clock.to_json(), "server": reported, "line": top_line(clock)})

@@ -29,6 +29,7 @@ from ppsd.process.lifecycle import Signals, notify
 from ppsd.process.log import open_log
 from ppsd.serve.ntp_server import NtpServer, ServerRules
 from ppsd.serve.timestamping import stamping
+from ppsd.snapshot import ServerReport
 from refclock.kernel.host import Host
 from refclock.schema import ConfigError
 
@@ -142,16 +143,15 @@ class Serve:
                 return json.dumps({"error": str(error)})
         if line != "snapshot":
             return json.dumps({"error": f"unknown verb {line[:32]!r}; known: snapshot, clients, access"})
-        return json.dumps(
-            {
-                "pid": os.getpid(),
-                "uptime_s": time.monotonic() - self._started_s,
-                "addresses": self.addresses,
-                "socket_activated": self._activated,
-                "counters": self._server.counters(),
-                "interfaces": [asdict(interface) for interface in stamping()],
-            }
+        report = ServerReport(
+            pid=os.getpid(),
+            uptime_s=time.monotonic() - self._started_s,
+            addresses=tuple(self.addresses),
+            socket_activated=self._activated,
+            counters=self._server.counters(),
+            interfaces=tuple(stamping()),
         )
+        return json.dumps(report.to_json())
 
     def _broadcast(self) -> None:
         """Send the broadcasts when their time has come; failures are told when they change."""

@@ -10,7 +10,8 @@ import fcntl
 import socket
 import struct
 from array import array
-from dataclasses import dataclass
+
+from ppsd.snapshot import Stamping
 
 SIOCETHTOOL = 0x8946
 GET_TS_INFO = 0x41
@@ -19,16 +20,6 @@ _TS_INFO = struct.Struct("=IIiI3II3I")
 """struct ethtool_ts_info: command, so_timestamping, phc_index, tx_types, reserved, rx_filters, reserved."""
 _TX_HARDWARE, _TX_SOFTWARE, _RX_HARDWARE, _RX_SOFTWARE = 1, 2, 4, 8
 """SOF_TIMESTAMPING_* of linux/net_tstamp.h."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stamping:
-    """``arrivals``, ``departures``: "kernel", "kernel (card could)" or "none". ``clock``: the card's, such as ptp0, or ""."""
-
-    name: str
-    arrivals: str
-    departures: str
-    clock: str
 
 
 def _word(flags: int, software: int, hardware: int) -> str:

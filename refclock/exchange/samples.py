@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from refclock.sample import Leap
-
-Status = dict[str, str | int | float | None]
+from refclock.sample import FeedStatus, Leap
 
 
 class _Writer:
@@ -37,18 +35,9 @@ class _Writer:
         self.state, self.why = state, why
         self.lost += 1
 
-    def status(self) -> Status:
-        """``state``: waiting (nothing to send yet), sending, absent (nobody takes it), refused (we may not), stalled (its queue is full),
-        failed; ``why``: what and what to do, empty while sending; ``sent`` and ``lost`` count samples."""
-        return {
-            "name": self.name,
-            "kind": self.kind,
-            "target": self.target,
-            "state": self.state,
-            "sent": self.sent,
-            "lost": self.lost,
-            "why": self.why,
-        }
+    def status(self) -> FeedStatus:
+        """How the last sample fared."""
+        return FeedStatus(self.name, self.kind, self.target, self.state, self.sent, self.lost, self.why)
 
 
 EARLIEST_S: Final = 315_964_800

@@ -156,6 +156,10 @@ class Tally(NamedTuple):
     bits: str = ""
 
 
+BROKEN = ("torn-sentence", "ubx-checksum", "ubx-length")
+"""Why a candidate was no frame but may have been one that arrived broken. (In ``ubx-bogus`` the good frame within was taken.)"""
+
+
 class Framer:
     """Cuts one receiver's bytes into frames.
 
@@ -173,6 +177,11 @@ class Framer:
         self._pending = b""
         self._base = 0  # position in the stream of the first pending byte
         self._chunks: deque[tuple[int, Instant, int]] = deque()  # (end position, arrival of the last byte, ns per byte)
+
+    @property
+    def broken(self) -> Counter[str]:
+        """Candidates that were no frames, by reason (``BROKEN``)."""
+        return Counter({reason: self.counts[reason] for reason in BROKEN if reason in self.counts})
 
     @property
     def foreign(self) -> Counter[str]:

@@ -104,7 +104,8 @@ class ReceiverStream:
 
     def status(self) -> LineStatus:
         """What the line has shown so far."""
-        return LineStatus(self.protocol, self.identity, self.advice, dict(self.rejected))
+        rejected = dict(self.rejected + self.framer.broken)
+        return LineStatus(self.protocol, self.identity, self.advice, rejected, self.framer.counts["junk-bytes"])
 
     @property
     def advice(self) -> str:

@@ -27,9 +27,9 @@ All times inside are TAI against CLOCK_MONOTONIC_RAW, so leap seconds and clock 
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
 
+from refclock.condition import Code, Condition, obstacle
 from refclock.robust import median, spread
 from refclock.sample import NS, Edge, Instant, Sample
 from refclock.timescales import DAY_S
@@ -55,7 +55,7 @@ DISAGREEING_PROVEN = 300
 """Labels in a row that must contradict the timescale by a whole second before it is given up: few when it was named a short time ago,
 five minutes when labels had confirmed it for longer than ``PROVEN`` (then late labels are likelier than a wrong timescale)."""
 PROVEN = 60
-TAKING_UP = "taking up its pulses"
+TAKING_UP = obstacle(Code.TAKING_UP_PULSES, "taking up its pulses")
 WRONG_EDGE_NS = 25_000_000
 """A pulse that far off the served second (and its bound) does not mark it: pulses are 100 or 200 ms wide, late stamps at most 20 ms."""
 OFF_CLOCK_NS = 50_000_000
@@ -85,30 +85,6 @@ class Present:
         return self.tai_ns + (mono_ns - self.mono_ns) + round((mono_ns - self.mono_ns) * self.rate)
 
 
-class Refusal(StrEnum):
-    """Why a pulse or a label was not used."""
-
-    AMBIGUOUS_DELAY = "ambiguous-delay"  # the message delay does not tell this pulse from the next
-    DOUBTFUL_RECEIVER = "doubtful-receiver"  # its antenna, jamming, spoofing or position forbids it
-    LABELS_DISAGREE = "labels-disagree"
-    NO_FIX = "no-fix"  # no valid label for too long
-    NO_PULSE = "no-pulse-near-label"
-    OFF_CLOCK = "off-clock"  # a pulse off the seconds of a system clock that another program keeps
-    OFF_SECOND = "off-second"  # a pulse off the served seconds
-    PULSE_AFTER_MESSAGE = "pulse-after-message"
-    SECOND_CONTRADICTED = "second-contradicted"
-    WHICH_OF_MANY = "which-of-many"  # several pulses a second
-    WRONG_EDGE = "wrong-edge"
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """Why, in the code and in words."""
-
-    reason: Refusal
-    words: str
-
-
 @dataclass(frozen=True, slots=True)
 class Numbered:
     """What came of a label: the pulses that it numbers, oldest first, and itself as a coarse sample; None when it is not even that."""
@@ -126,7 +102,8 @@ class Pairing:
         self.assumed_uncertainty_ns = delay_uncertainty_ns
         self.fix_timeout_ns = fix_timeout_ns
         self.refused: Counter[str] = Counter()
-        self.why = "waiting for the receiver's first valid second"
+        self.condition = obstacle(Code.WAITING_FOR_SECOND, "waiting for the receiver's first valid second")
+        """Why no pulse was numbered lately, or how far the numbering is."""
         self.period_ns = NS
         self.alone = False
         self.off_ns = 0
@@ -170,7 +147,7 @@ class Pairing:
         calibrates: bool = True,
         *,
         kept_ns: int | None = None,
-    ) -> Numbered | Refused:
+    ) -> Numbered | Condition:
         """A trusted label.
 
         ``tai_ns`` is what the label says, ``at`` its first byte; ``clock_ns``: TAI by the system clock minus raw; ``calibrates``: the
@@ -188,27 +165,28 @@ class Pairing:
                     words = f"its date is {abs(late_s) / DAY_S:.0f} days off the served time"
                 else:
                     words = f"its labels come {late_s:+.1f} s after the seconds they name"
-                return self.refuse(Refusal.SECOND_CONTRADICTED, words)
+                return self.refuse(Code.SECOND_CONTRADICTED, words)
             self._confirmed += 1
             self._contradicted = 0
-            self.why = self.off_words() or TAKING_UP
+            beside = self.off_second()
+            self.condition = TAKING_UP if beside is None else replace(beside, blocks=True)
             if calibrates:
                 self._delays.append(present.tai_at(at.mono_ns) - tai_ns)
         if self._edges and (not checked or present is None or present.bound_ns >= self.rounding_ns):
             named = self._name(tai_ns, at, clock_ns, kept_ns)
-            if isinstance(named, Refused):
-                if named.reason is Refusal.AMBIGUOUS_DELAY:
+            if isinstance(named, Condition):
+                if named.code is Code.AMBIGUOUS_DELAY:
                     return named  # not even as a coarse sample: it may be off by what the delay is taken for
             else:
                 numbered = named
         delay, uncertainty = self.delay_ns()
         return Numbered(numbered, Sample(at.shifted(-round(delay)), tai_ns, round(uncertainty), bias_ns=float(round(uncertainty))))
 
-    def refuse(self, reason: Refusal, words: str) -> Refused:
-        """Count a refusal and remember it as the reason that people are told."""
-        self.refused[reason] += 1
-        self.why = words
-        return Refused(reason, words)
+    def refuse(self, code: Code, words: str) -> Condition:
+        """Count a refusal and remember it as the reason that is told."""
+        self.refused[code] += 1
+        self.condition = obstacle(code, words)
+        return self.condition
 
     def confirms(self, tai_ns: int, at: Instant, present: Present) -> bool:
         """Whether a label names the timescale's second (it came -0.35 to 0.82 s after it); False too when the bound is too large to say."""
@@ -220,13 +198,13 @@ class Pairing:
         limit = DISAGREEING_PROVEN if self._confirmed >= PROVEN else DISAGREEING_FRESH
         return max(self._contradicted, self._early_pulses) >= limit
 
-    def _name(self, tai_ns: int, at: Instant, clock_ns: int | None, kept_ns: int | None) -> list[Sample] | Refused:
+    def _name(self, tai_ns: int, at: Instant, clock_ns: int | None, kept_ns: int | None) -> list[Sample] | Condition:
         """Try to number the pulses seen so far; empty until enough labels agree."""
         edge = min(self._edges, key=lambda e: abs(at.mono_ns - e.at.mono_ns))
         gap = at.mono_ns - edge.at.mono_ns
         if abs(gap) > max(NS, self.period_ns):
             self._naming.clear()
-            return self.refuse(Refusal.NO_PULSE, "labels arrive but no pulse with them")
+            return self.refuse(Code.NO_PULSE_NEAR_LABEL, "labels arrive but no pulse with them")
         pulse = edge.at.mono_ns + (gap // NS * NS if self.period_ns > NS else 0)  # where a pulse a second would be
         apparent = tai_ns - (at.mono_ns - pulse)  # what the pulse would mark if the label came without delay
         opinion = None if clock_ns is None else pulse + clock_ns
@@ -237,22 +215,23 @@ class Pairing:
             if opinion is not None and kept_ns is not None and kept_ns < KEPT_CLOCK_NS:
                 off = self._off_clock(opinion, kept_ns)
                 # An ambiguous delay stays the reason: the label is then no coarse sample either.
-                second = off if off is not None and not isinstance(second, Refused) else second
-        if isinstance(second, Refused):
+                second = off if off is not None and not isinstance(second, Condition) else second
+        if isinstance(second, Condition):
             self._naming.clear()
             return second
         delay = second - apparent
         origin = second - pulse
         if self._naming and abs(origin - self._naming[-1]) > min(ROUNDING_BOUND_NS, self.period_ns // 2):
-            self.refuse(Refusal.LABELS_DISAGREE, f"successive labels disagree by {(origin - self._naming[-1]) / NS:+.1f} s")
+            self.refuse(Code.LABELS_DISAGREE, f"successive labels disagree by {(origin - self._naming[-1]) / NS:+.1f} s")
             self._naming.clear()
         self._naming.append(origin)
         self._delays.append(delay)
         if len(self._naming) < AGREEING:
-            self.why = f"naming the second: {len(self._naming)} of {AGREEING} labels agree"
+            words = f"naming the second: {len(self._naming)} of {AGREEING} labels agree"
+            self.condition = obstacle(Code.NAMING_SECOND, words)
             return []
         samples = [s for e in self._edges if (s := self._rounded(e, e.at.mono_ns + origin)) is not None]
-        self.why = TAKING_UP
+        self.condition = TAKING_UP
         self._naming.clear()
         self._edges.clear()
         self._confirmed = self._contradicted = 0
@@ -262,19 +241,19 @@ class Pairing:
         """Whether something known to ``error_ns`` tells one of several pulses in a second from the next."""
         return error_ns <= PHASE * self.period_ns
 
-    def _off_clock(self, opinion: int, kept_ns: int) -> Refused | None:
-        """The refusal of a pulse whose TAI is ``opinion`` by a well kept system clock and lies off that clock's seconds; None: it does not."""
+    def _off_clock(self, opinion: int, kept_ns: int) -> Condition | None:
+        """The refusal of a pulse whose TAI is ``opinion`` by a well kept system clock and lies off that clock's seconds; else None."""
         off = opinion - _nearest(opinion)
         if abs(off) <= OFF_CLOCK_NS + kept_ns:
             return None
         return self.refuse(
-            Refusal.OFF_CLOCK,
+            Code.OFF_CLOCK,
             f"its pulses come {abs(off) / 1e6:.0f} ms {'after' if off > 0 else 'before'} the seconds of the system clock, which another "
             f"program keeps within {kept_ns / 1e6:.0f} ms: by all appearance a trailing edge; {OTHER_EDGE}; or that clock is wrong: stop "
             "what keeps it",
         )
 
-    def _second(self, apparent: int, pulse: int, opinion: int | None) -> int | Refused:
+    def _second(self, apparent: int, pulse: int, opinion: int | None) -> int | Condition:
         """TAI second that the pulse at raw ``pulse`` marks, or why that cannot be told. ``apparent``: the pulse's TAI if the label had no
         delay, ``opinion``: by the system clock."""
         if self.stated_delay_ns is not None:
@@ -284,7 +263,7 @@ class Pairing:
         second = _nearest(apparent)
         if self.alone and -EARLY_NS <= second - apparent < -SPEAKS_AT_ONCE_NS:
             return self.refuse(
-                Refusal.PULSE_AFTER_MESSAGE,
+                Code.PULSE_AFTER_MESSAGE,
                 f"its messages come {(apparent - second) / 1e6:.0f} ms before the pulse, of which one edge is all that reaches us: by all "
                 f"appearance the trailing edge; {OTHER_EDGE}; a receiver that does speak before its pulse: message_delay_ms = "
                 f"{(second - apparent) / 1e6:.0f}",
@@ -301,12 +280,12 @@ class Pairing:
                 return second
         late_s = -apparent % NS / NS
         return self.refuse(
-            Refusal.AMBIGUOUS_DELAY,
+            Code.AMBIGUOUS_DELAY,
             f"labels arrive {late_s:.2f} s after a pulse or {1 - late_s:.2f} s before the next: which second it is cannot be told; "
             "wanted: a right system clock (NTP), another receiver, UBX TIM-TP, or message_delay_ms in the configuration",
         )
 
-    def _one_of_many(self, tai_ns: int, since_pulse: int, opinion: int | None) -> int | Refused:
+    def _one_of_many(self, tai_ns: int, since_pulse: int, opinion: int | None) -> int | Condition:
         """Of several pulses a second: TAI of the one ``since_pulse`` before the label, not always a whole second, or why that cannot be
         told. ``opinion``: the pulse's TAI by a system clock that tells."""
         period = self.period_ns
@@ -319,7 +298,7 @@ class Pairing:
         if delay is None or not self._tells(unsure):
             known = "is not known" if delay is None else f"is known to {unsure / 1e6:.0f} ms only"
             return self.refuse(
-                Refusal.WHICH_OF_MANY,
+                Code.WHICH_OF_MANY,
                 f"{round(NS / period)} pulses a second: which of them marks the second cannot be told, for the message delay {known}; "
                 "set the receiver's pulse to 1 Hz (configure = true does that for u-blox and MTK), state message_delay_ms, within "
                 f"{PHASE * period / 1e6:.0f} ms, or let NTP keep the system clock",
@@ -327,7 +306,7 @@ class Pairing:
         turns = round((since_pulse - delay) / period)
         if abs(since_pulse - delay - turns * period) > PHASE * period:
             return self.refuse(
-                Refusal.WHICH_OF_MANY,
+                Code.WHICH_OF_MANY,
                 f"labels arrive {since_pulse % period / 1e6:.0f} ms after one of {round(NS / period)} pulses a second, which does not go "
                 f"with their delay of {delay / 1e6:.0f} ms: correct message_delay_ms, or set the receiver's pulse to 1 Hz",
             )
@@ -383,35 +362,40 @@ class Pairing:
         if self._last_label_mono is None:
             self._last_label_mono = edge.at.mono_ns  # a timescale taken over from an earlier run: labels must come soon
         if edge.at.mono_ns - self._last_label_mono > self.fix_timeout_ns:
-            self.refuse(Refusal.NO_FIX, "pulses without a valid fix are not believed")
+            self.refuse(Code.PULSES_WITHOUT_FIX, "pulses without a valid fix are not believed")
             return None
         tai_ns = present.tai_at(edge.at.mono_ns)
         period = min(self.period_ns, NS)
         off = (tai_ns + period // 2) % period - period // 2
         self.off_ns = off if abs(off) > min(WRONG_EDGE_NS + present.bound_ns, 0.4 * period) else 0
         self._early_pulses = self._early_pulses + 1 if self.off_ns < 0 and not rivalled else 0
-        if self.off_ns and (not rivalled or abs(off) > 0.4 * period):
-            self.refuse(Refusal.OFF_SECOND, self.off_words())
+        beside = self.off_second()
+        if beside is not None and (not rivalled or abs(off) > 0.4 * period):
+            self.refuse(beside.code, beside.words)
             return None
         return self._rounded(edge, tai_ns)
 
-    def off_words(self) -> str:
-        """How the pulses lie against the served seconds, and what that may be; "" while they are where they should be."""
+    def off_second(self) -> Condition | None:
+        """How the pulses lie against the served seconds, and what that may be; None while they are where they should be."""
         if not self.off_ns:
-            return ""
+            return None
         much = f"its pulses come {abs(self.off_ns) / 1e6:.0f} ms"
         if self.off_ns < 0:
-            return f"{much} before the served seconds: those may be made of a pulse's trailing edge; given up if that goes on"
-        return f'{much} after the served seconds: by all appearance the trailing edge of a pulse that wide; set edge = "auto", {OTHER_EDGE}'
+            words = f"{much} before the served seconds: those may be made of a pulse's trailing edge; given up if that goes on"
+        else:
+            words = f'{much} after the served seconds: by all appearance the trailing edge of a pulse that wide; set edge = "auto", '
+            words += OTHER_EDGE
+        return Condition(Code.OFF_SECOND, words)
 
-    def doubt(self) -> str:
-        """What speaks against the pulses as they are numbered: off the served seconds, or after their messages; "" for nothing."""
+    def doubt(self) -> Condition | None:
+        """What speaks against the pulses as they are numbered: off the served seconds, or after their messages; None for nothing."""
         delay = self.delay_ns()[0] if self.delay_learned else 0.0
         if self.off_ns or delay >= -SPEAKS_AT_ONCE_NS or (self.stated_delay_ns or 0) < 0:
-            return self.off_words()
-        return (
+            return self.off_second()
+        return Condition(
+            Code.PULSE_AFTER_MESSAGE,
             f"its messages come {-delay / 1e6:.0f} ms before the pulse: unless this receiver speaks before its pulse, the trailing edge is "
-            f"taken; {OTHER_EDGE}"
+            f"taken; {OTHER_EDGE}",
         )
 
     def _rounded(self, edge: Edge, tai_ns: int) -> Sample | None:

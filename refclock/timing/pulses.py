@@ -1,68 +1,79 @@
-"""Pulses as they really are: their rhythm, which edge begins them, how wide and steady they are, and which edges are no pulses.
+"""Pulses as they are: their rhythm, which edge begins them, how wide and steady they are, and which edges are no pulses.
 
-Sits between the pulse device and pairing, in the daemon and in ``refclock pps`` alike. A source of pulses is trusted only while its edges
-keep a rhythm that can mark seconds: a whole number of pulses a second up to ten, or one every two to five seconds. The rhythm is found by
-itself and found again when it changes; edges beside it (ringing, coupling, hum) are counted and go no further.
+Flow: Edge -> **pulses** -> the edges that are pulses (to pairing), PulseReport and Condition (to the snapshot). ``refclock pps`` uses it
+too.
 
-``Train`` holds the edges of one kind. Its rhythm is known when each of its last few edges has its fellow at every whole period before it,
-and few others lie between (or many that keep no place in it, when three times as many bear it out); from then on an edge belongs to it
-when it comes a whole number of periods after the last one that did. ``Rhythm`` has the trains of both kinds and says which of them marks
-seconds: the edge that starts the *shorter* part of the period leads, whatever the wiring inverts; a square wave's is assert; of a single
-kind it is that one. Which *second* a pulse marks, and which of several within one, is not decided here (``refclock.pairing``). Pure; cost
-of an edge in rhythm: 4 µs.
+A source of pulses is trusted only while its edges keep a rhythm that can mark seconds: one to ten pulses a second, or one every two to five
+seconds. The rhythm is found from the edges and found again when it changes. Edges beside it (ringing, coupling, hum) are counted and
+refused.
+
+``Train`` holds the edges of one kind. It knows its rhythm when a whole period lies between each of the last few edges, and few other edges
+lie among them. Many other edges are allowed when three times as many keep the rhythm and the others keep no place in it. From then on an
+edge is a pulse when it comes a whole number of periods after the last pulse.
+
+``Rhythm`` holds the trains of both kinds and decides which edge marks seconds. The edge that begins the *shorter* part of the period leads,
+whatever inverts the wiring. Of a square wave it is assert, and of a single kind of edge that kind.
+
+Which *second* a pulse marks, and which of several pulses within a second, is decided in ``refclock.timing.pairing``. Pure. An edge in
+rhythm costs 4 µs.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Iterable
 from itertools import pairwise
 
+from refclock.condition import Code, Condition, obstacle
 from refclock.robust import median, robust_line
-from refclock.sample import NS, Edge, EdgeKind
+from refclock.sample import NS, Edge, EdgeKind, PulseReport
 
 PERIODS_NS = (*(NS // n for n in range(10, 0, -1)), *(n * NS for n in (2, 3, 4, 5)))
-"""Rhythms that can mark seconds, fastest first: a train fits every whole multiple of its own period too."""
+"""Periods that can mark seconds, shortest first: edges that fit a period fit every multiple of it too."""
 FEW = 3
-"""Edges on a rhythm before it is believed; ``ALONE`` where the other edge does not bear it out. A fast one must last a second longer."""
+"""Edges on a rhythm before it is believed, when the other edge keeps the same rhythm. A fast one must last a second longer."""
 ALONE = 4
+"""The same when no other edge confirms it."""
 PURE = 4
-"""Edges of a new rhythm for each stray that may lie between: hum and noise fit any rhythm, with many more beside it."""
+"""Edges of a new rhythm for each stray allowed among them: hum and noise fit any rhythm, but with many more strays."""
 LONG = 3
-"""So many times as many edges bear a rhythm out among as many strays, when these keep no place in it."""
+"""Times as many edges that a rhythm needs among many strays, which must keep no place in it."""
 FITS_NS = 5_000_000
-"""How exactly the first edges must fit: a busy host stamps 4 ms late (load bursts of the scenarios), 9 and 10 Hz lie 11 ms apart."""
+"""Nanoseconds by which the first edges may miss the rhythm: a busy host stamps 4 ms late (load bursts of the scenarios); the periods of 9
+and 10 Hz differ by 11 ms."""
 FOLLOWS_NS = 40_000_000
+"""Nanoseconds by which a later edge may miss it: stamps that are 20 ms late are outliers, not strays."""
 FOLLOWS = 0.08
-"""How far an edge may be from where it should be, in ns and of the period: late stamps of 20 ms are outliers, not strays."""
+"""The same as a share of the period, for fast rhythms."""
 BOUNCE_NS = 20_000_000
-"""An edge sooner after another of its kind is the same one bouncing, or junk: the fastest rhythm has 100 ms."""
+"""Nanoseconds after an edge within which another of its kind is a bounce or junk: the fastest rhythm has 100 ms."""
 FASTEST = 20
-"""Edges a second beyond which no rhythm is looked for: twice what any pulse has."""
+"""Edges a second beyond which no rhythm is looked for: twice the rate of any pulse."""
 LOST = 12
-"""Edges of which less than a third are on the rhythm: it is no more."""
+"""Edges of which a third must be on the rhythm; below it the rhythm is given up."""
 OUTAGE = 10
-"""Missing periods beyond which pulses are not missing one by one, they were off."""
+"""Missing periods beyond which the pulses were off; fewer count as missing one by one."""
 OFF_RATE = 1e-3
-"""A rhythm this far from its nominal one is not it: crystals are within 500 ppm (adjtimex(2)), receivers' pulses exact."""
+"""Relative error of the period beyond which it is not that rhythm: crystals are within 500 ppm (adjtimex(2)), receivers' pulses exact."""
 MEASURED = 16
-"""Pulses between two looks at the exact rate."""
+"""Pulses between two measurements of the exact rate."""
 KEPT = 64
-"""Edges of a kind remembered: nine a second apart among as many strays, or three seconds of ten a second among some."""
+"""Edges of a kind that are remembered: nine a second apart among as many strays, or three seconds of ten a second among some."""
 EARLY_S = 3.0
-"""What looks like a rhythm is not refused sooner: it takes two seconds to be believed."""
+"""Seconds before edges that look like a rhythm are refused: it takes two seconds to be believed."""
 SQUARE = 0.05
-"""Duty cycles this near to one half (fraction of the period) do not tell which edge leads."""
+"""Distance of a duty cycle from one half within which it does not tell which edge leads."""
 SQUARE_OFF = 5
-"""Pulses of a square wave near the half second of the served time that make its other edge the second."""
+"""Pulses of a square wave at the half second of the served time; then its other edge is taken for the second."""
 VOTES = 3
-"""Pulses in a row that must say so before the choice of the edge changes."""
+"""Pulses in a row that must agree before another edge is chosen."""
 GOOD_JITTER_NS = 100_000.0
-"""Beyond it pulses are no better than a USB line's."""
-GOOD_SHARE, DOUBTFUL_SHARE, SOME = 0.01, 0.1, 4
-"""Missing and stray edges for each pulse: what a good line may have had, and what is told as doubtful,
-from so many on."""
+"""Nanoseconds of jitter beyond which pulses are no better than those of a USB line."""
+GOOD_SHARE, DOUBTFUL_SHARE = 0.01, 0.1
+"""Missing or stray edges for each pulse: up to the first a line is good, beyond the second it is doubtful."""
+SOME = 4
+"""Missing or stray edges below which nothing is doubted."""
 
 
 def pulses_a_second(period_ns: int) -> str:
@@ -135,7 +146,7 @@ class Train:
         return periods if abs(gap - periods * self.period_ns) <= min(FOLLOWS_NS, FOLLOWS * self.period_ns) else 0
 
     def _found(self, at: int) -> bool:
-        """Whether the edges up to ``at`` keep a rhythm, which then is the train's; the fastest that fits."""
+        """Look for a rhythm that the edges up to ``at`` keep, fastest first, and take it up; whether there is one."""
         if len(self._all) >= FASTEST and at - self._all[-FASTEST] < NS:
             return False
         instants = [e.at.mono_ns for e in self._apart]
@@ -168,7 +179,7 @@ class Train:
         return [i for i in comb if i is not None] if None not in comb else None
 
     def _regular(self, others: list[int], at: int, period: int) -> bool:
-        """Whether edges beside a rhythm keep one place in it: then it is not the whole rhythm."""
+        """Whether edges beside a rhythm keep one place in it: then the rhythm found is only a part of the true one."""
         places = [(at - other) % period for other in others]
         if not places:
             return False
@@ -176,7 +187,7 @@ class Train:
         return sum(abs(place - middle) < SQUARE * period for place in places) > len(places) // 2
 
     def follow(self, period: int) -> None:
-        """Take up the rhythm that the other edge of the pulse keeps, where strays among its own edges hid it."""
+        """Take up the rhythm of the pulse's other edge, where strays among its own edges hid it."""
         instants = [e.at.mono_ns for e in self._apart]
         count = FEW + (NS // period if period < NS else 0)
         for at in reversed(instants):
@@ -200,7 +211,7 @@ class Train:
         return i if i < len(instants) and instants[i] <= wanted + FITS_NS else None
 
     def _measure(self) -> None:
-        """A rhythm near a nominal one is found out by its exact rate."""
+        """Give up a rhythm that is near a nominal one but not exact."""
         self._unmeasured += 1
         if self._unmeasured >= MEASURED and len(self.on) >= MEASURED:
             self._unmeasured = 0
@@ -228,48 +239,30 @@ class Train:
         middle = median(single)
         return sorted(abs(gap - middle) for gap in single)[int(0.9 * (len(single) - 1))]
 
-    def refusal(self) -> str:
-        """Why it has no rhythm, in words; "" while it is too early to say."""
+    def refusal(self) -> Condition | None:
+        """Why it has no rhythm; None when it has one, or while it is too early to say."""
         instants = list(self._all)[-MEASURED:]
         if self.period_ns or len(instants) < 2 * FEW:
-            return ""
+            return None
         gaps = [b - a for a, b in pairwise(instants)]
         middle = median(gaps)
         span_s = (instants[-1] - instants[0]) / NS
         steady = middle > 0 and sum(abs(gap - middle) < 0.1 * middle for gap in gaps) >= 0.7 * len(gaps)
         if steady and span_s < EARLY_S and any(abs(middle / period - 1) < FOLLOWS for period in PERIODS_NS):
-            return ""
+            return None
         if steady:
             rate = f"{NS / middle:.4g} times a second"
         else:
             rate = f"{(len(instants) - 1) / span_s:.2g} times a second, unevenly" if span_s else "in one burst"
-        return (
+        return obstacle(
+            Code.NO_RHYTHM,
             f"edges come {rate}: no pulses that mark seconds (0.2 to 10 a second); "
-            "is the wire on the right pin, with its ground? Set the receiver's pulse to 1 Hz"
+            "is the wire on the right pin, with its ground? Set the receiver's pulse to 1 Hz",
         )
 
 
-@dataclass(frozen=True, slots=True)
-class PulseReport:
-    """What pulses are worth. ``edge``: the one that marks seconds, "" while unknown; ``jitter_us``: nine of ten gaps are that near to the
-    middle one; ``good``: what timing wants; ``words``: all of it in a sentence; ``doubts``: what is wrong, a sentence each;
-    ``changed``: the last change of the rate."""
-
-    rate_hz: float | None
-    edge: str
-    width_ms: float | None
-    jitter_us: float | None
-    pulses: int
-    missing: int
-    stray: int
-    good: bool
-    words: str
-    doubts: tuple[str, ...] = ()
-    changed: str = ""
-
-
 class Rhythm:
-    """See the module's text. ``fixed``: the edge that the configuration states. ``period_ns``: 0 while the pulses are not trusted."""
+    """The pulses of one source. ``fixed``: the edge that the configuration states."""
 
     def __init__(self, fixed: EdgeKind | None = None) -> None:
         self.fixed = fixed
@@ -294,7 +287,7 @@ class Rhythm:
         return self._passing[1] if self._passing is not None else 0
 
     def accept(self, edge: Edge) -> list[Edge]:
-        """Take an edge. The pulses that became known by it, oldest first: itself, or none, or, with a new rhythm, the first ones of it."""
+        """Take an edge; returns the pulses that it makes known, oldest first: itself, none, or the first ones of a new rhythm."""
         train = self._trains[edge.kind]
         on = train.add(edge)
         if on:
@@ -318,8 +311,8 @@ class Rhythm:
         return new
 
     def off_by(self, off_ns: int) -> None:
-        """The served seconds say that the last pulse was ``off_ns`` late: half a period for some pulses, and a square wave's other edge
-        marks the second."""
+        """By the served seconds the last pulse was ``off_ns`` late. When some pulses of a square wave are half a period late, its other
+        edge marks the second."""
         self._off = self._off + 1 if self.square and abs(off_ns) > 0.4 * self.period_ns else 0
         if self._off >= SQUARE_OFF and self.chosen is not None and self.fixed is None:
             self._off = 0
@@ -327,11 +320,11 @@ class Rhythm:
             self._votes.clear()
 
     def _sure(self, train: Train) -> bool:
-        """Whether a rhythm is believed: another edge, or enough of its own, bears it out."""
+        """Whether a rhythm is believed: enough of its own edges, or the other kind, confirm it."""
         return len(train.on) >= ALONE or all(t.period_ns == train.period_ns for t in self._trains.values())
 
     def _vote(self, edge: Edge, train: Train) -> None:
-        """``edge`` is on its train: which kind leads, by the part of the period that ends with it?"""
+        """Note which kind leads, by the part of the period that ends with ``edge``, a pulse of ``train``."""
         other = self._trains[_other(edge.kind)]
         at, period = edge.at.mono_ns, train.period_ns
         if other.period_ns != period and len(train.on) >= ALONE:
@@ -355,49 +348,64 @@ class Rhythm:
         if self.fixed is None and (self.chosen is None or (len(self._votes) == VOTES and len(set(self._votes)) == 1)):
             self.chosen = leading
 
-    def contradiction(self) -> str:
-        """That the stated edge starts the longer part of the period and so by all appearance ends the pulse; "" when it does not."""
+    def contradiction(self) -> Condition | None:
+        """The stated edge begins the longer part of the period, so it seems to end the pulse; None when it does not."""
         if self.fixed is None or self.square or not self._votes or self.fixed in self._votes or self.width_ns is None:
-            return ""
-        return (
+            return None
+        return Condition(
+            Code.WRONG_EDGE,
             f'edge = "{self.fixed.value}" is stated, but the {_other(self.fixed).value} edge begins the pulse, '
             f'{self.width_ns / 1e6:.0f} ms before: its seconds would be that late; set edge = "auto" '
-            "(a pulse longer than half its period: shorten it)"
+            "(a pulse longer than half its period: shorten it)",
         )
 
-    def _doubts(self, train: Train, stray: int) -> list[str]:
-        """What the edges themselves have against the pulses, a sentence each."""
-        doubts = [self.contradiction()] if self.contradiction() else []
+    def refusal(self) -> Condition | None:
+        """Why no pulses are passed on; None when they are, or while it is too early to say."""
+        if self._passing is not None:
+            return None
+        if self.fixed is not None and not self._trains[self.fixed].heard and self._trains[_other(self.fixed)].period_ns:
+            came = _other(self.fixed).value
+            return obstacle(
+                Code.EDGE_NOT_COMING,
+                f'only {came} edges come, and the configuration says edge = "{self.fixed.value}": set edge = "auto"',
+            )
+        loudest_first = sorted(self._trains.values(), key=lambda t: -t.heard)
+        return next((found for t in loudest_first if (found := t.refusal()) is not None), None)
+
+    def conditions(self) -> tuple[Condition, ...]:
+        """What the edges themselves say against the pulses."""
+        if self._passing is None:
+            refused = self.refusal()
+            return () if refused is None else (refused,)
+        train, stray = self._trains[self._passing[0]], self._stray()
+        found = [self.contradiction()]
         if stray > max(SOME, DOUBTFUL_SHARE * train.pulses):
-            doubts.append(
+            words = (
                 f"{stray} stray edges beside {train.pulses} pulses: ringing, or another wire's signal; "
                 "a ground wire beside the pulse's, a shorter wire, 100 ohm in series"
             )
+            found.append(Condition(Code.STRAY_EDGES, words))
         if train.missing > max(SOME, DOUBTFUL_SHARE * train.pulses):
-            doubts.append(f"{train.missing} pulses missing beside {train.pulses}: a loose wire, or a receiver that loses its fix")
-        return doubts
+            words = f"{train.missing} pulses missing beside {train.pulses}: a loose wire, or a receiver that loses its fix"
+            found.append(Condition(Code.PULSES_MISSING, words))
+        return tuple(c for c in found if c is not None)
 
-    def why(self) -> str:
-        """Why no pulses are passed on, in words; "" when they are, or when it is too early to say."""
-        if self._passing is not None:
-            return ""
-        if self.fixed is not None and not self._trains[self.fixed].heard and self._trains[_other(self.fixed)].period_ns:
-            came = _other(self.fixed).value
-            return f'only {came} edges come, and the configuration says edge = "{self.fixed.value}": set edge = "auto"'
-        return next(filter(None, (t.refusal() for t in sorted(self._trains.values(), key=lambda t: -t.heard))), "")
+    def _stray(self) -> int:
+        return sum(train.stray for train in self._trains.values())
 
-    def report(self, doubt: str = "") -> PulseReport | None:
-        """What the pulses are worth; None before the first edge. ``doubt``: what others have against them."""
-        kind = self._passing[0] if self._passing is not None else None
-        if kind is None:
-            if not any(t.heard for t in self._trains.values()):
-                return None
-            why = self.why() or "too few pulses to judge: is there a fix, and is the wire on the right pin?"
-            stray = sum(t.stray for t in self._trains.values())
-            return PulseReport(None, "", None, None, 0, 0, stray, False, why, (*filter(None, [self.why(), doubt]),), self.changed)
+    def report(self, others: Iterable[Condition] = ()) -> PulseReport | None:
+        """What the pulses are worth; None before the first edge. ``others``: what pairing says against them."""
+        if not any(t.heard for t in self._trains.values()):
+            return None
+        doubts = tuple(c.words for c in (*self.conditions(), *others))
+        stray = self._stray()
+        if self._passing is None:
+            refused = self.refusal()
+            why = refused.words if refused else "too few pulses to judge: is there a fix, and is the wire on the right pin?"
+            return PulseReport(None, "", None, None, 0, 0, stray, False, why, doubts, self.changed)
+        kind = self._passing[0]
         train = self._trains[kind]
-        jitter, stray = train.jitter_ns(), sum(t.stray for t in self._trains.values())
-        doubts = (*self._doubts(train, stray), *filter(None, [doubt]))
+        jitter = train.jitter_ns()
         words = [pulses_a_second(train.period_ns)]
         if jitter is not None:
             words.append(f"jitter {jitter / 1e3:.1f} µs (9 of 10)")

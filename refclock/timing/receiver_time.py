@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from refclock.condition import Code, Condition, obstacle
 from refclock.config import AUTO, GpsdSource, ReceiverSource
 from refclock.sample import (
     NS,
@@ -23,6 +24,7 @@ from refclock.sample import (
     Instant,
     LabelProtocol,
     LeapNotice,
+    PulseReport,
     ReceiverValue,
     Sample,
     Sawtooth,
@@ -31,9 +33,9 @@ from refclock.sample import (
 )
 from refclock.timescales import DAY_S, LeapTable
 from refclock.timing.health import Health
-from refclock.timing.pairing import DEFAULT_DELAY_UNCERTAINTY_NS, FIX_TIMEOUT_NS, Pairing, Present, Refusal, Refused
-from refclock.timing.pulses import PulseReport, Rhythm
-from refclock.timing.trust import SecondTrust, Verdict, floor_s, impossible
+from refclock.timing.pairing import DEFAULT_DELAY_UNCERTAINTY_NS, FIX_TIMEOUT_NS, Pairing, Present
+from refclock.timing.pulses import Rhythm
+from refclock.timing.trust import Belief, SecondTrust, floor_s, impossible
 
 SAWTOOTH_NS = 1500 * 1_000_000
 """ns; a quantisation error (TIM-TP) that is older belongs to an earlier pulse."""
@@ -43,7 +45,6 @@ PULSE_BIAS_US = 15.0
 """us of latency allowed while nothing tells how the pulse is stamped: a Raspberry Pi takes 5 to 12 us to serve the interrupt."""
 GPSD_PULSE_NS = 100_000.0
 """ns of latency allowed for gpsd's pulses: it may stamp in user space, after TIOCMIWAIT woke it, 30 to 95 us late on a motherboard port."""
-NO_DATE = "the receiver has a fix but sends no date: switch on RMC or ZDA (or NAV-PVT)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ class ReceiverTime:
         self._learned = delay
         self.earliest_s = floor_s(not_before_s, saved_s)
         self.trust = SecondTrust(system_clock=True)
-        self.verdict = Verdict(False, "waiting for the receiver's first valid second", 0.0)
+        self.belief = Belief(doubt=obstacle(Code.WAITING_FOR_SECOND, "waiting for the receiver's first valid second"))
         self.health = Health()
         self.sky: SkyView | None = None
         self.rhythm = Rhythm(None if config.edge == "auto" else EdgeKind(config.edge))
@@ -172,11 +173,11 @@ class ReceiverTime:
                 self.health.report(value)
             case Sawtooth():
                 self._sawtooth = value
-                if value.utc_ns is not None and self.verdict.trusted:
+                if value.utc_ns is not None and self.belief.trusted:
                     self.pairing.announced(context.table.utc_to_tai_ns(value.utc_ns), value.at)
             case LeapNotice():
                 self.trust.notice(value)
-                if self.verdict.trusted:
+                if self.belief.trusted:
                     return Outcome(notice=value)
         return Outcome()
 
@@ -189,24 +190,24 @@ class ReceiverTime:
         self.named_s = label.utc_ns // NS
         battery_s = None if self._battery_ns is None else (self._battery_ns + label.at.mono_ns) // NS
         wrong = impossible(label, self._not_before_s, self._saved_s, battery_s)
-        before = self.verdict.trusted
-        self.verdict = Verdict(False, wrong, 0.0) if wrong else self.trust.judge(label)
-        changed = self.verdict.trusted != before
-        if wrong:
+        before = self.belief.trusted
+        self.belief = self.trust.judge(label) if wrong is None else Belief(doubt=wrong)
+        changed = self.belief.trusted != before
+        if wrong is not None:
             return Outcome(trust_changed=changed)
         notice, table = None, context.table
-        if label.second_60 and self.verdict.trusted:  # an NMEA receiver's only way to announce it
+        if label.second_60 and self.belief.trusted:  # an NMEA receiver's only way to announce it
             notice = LeapNotice(None, 1, (self.named_s // DAY_S + 1) * DAY_S, label.at)
         tai_ns = table.utc_to_tai_ns(label.utc_ns, label.second_60)
         if self.health.blocked(label.at.mono_ns):
-            self.pairing.refused[Refusal.DOUBTFUL_RECEIVER] += 1
+            self.pairing.refused[Code.DOUBTFUL_RECEIVER] += 1
             return Outcome(notice=notice, trust_changed=changed)
         if self._delay_unchecked:  # learned in an earlier run: for this line?
             self._delay_unchecked = False
             if self._learned is None or self._learned.byte_ns != byte_ns:
                 self.pairing.assume_nothing()
         present = context.present
-        if not self.verdict.trusted:
+        if not self.belief.trusted:
             if present is not None and self.pairing.confirms(tai_ns, label.at, present):
                 self.trust.confirm("the served time names the same second")
             return Outcome(notice=notice, trust_changed=changed)
@@ -214,7 +215,7 @@ class ReceiverTime:
             self.waiting_since_ns = label.at.mono_ns
         clock_ns = table.utc_to_tai_ns(label.at.real_ns) - label.at.mono_ns
         out = self.pairing.label(tai_ns, label.at, present, clock_ns, not context.own_labels, kept_ns=context.kept_error_ns)
-        if isinstance(out, Refused):
+        if isinstance(out, Condition):
             return Outcome(notice=notice, trust_changed=changed)
         bias_ns = self.pulse_bias_ns
         pulses = [Sample(s.at, s.tai_ns, s.uncertainty_ns, bias_ns) for s in out.pulses]
@@ -237,11 +238,11 @@ class ReceiverTime:
         self._pulse_mono_ns = edge.at.mono_ns
         at = self._corrected(edge.at)
         if self.health.blocked(edge.at.mono_ns):
-            self.pairing.refuse(Refusal.DOUBTFUL_RECEIVER, "the receiver is well again: waiting for its next second")
+            self.pairing.refuse(Code.DOUBTFUL_RECEIVER, "the receiver is well again: waiting for its next second")
             return None
         contradiction = self.rhythm.contradiction()
-        if contradiction and not context.rivalled:
-            self.pairing.refuse(Refusal.WRONG_EDGE, contradiction)
+        if contradiction is not None and not context.rivalled:
+            self.pairing.refuse(contradiction.code, contradiction.words)
             return None
         sample = self.pairing.edge(Edge(at, edge.kind, edge.sequence, edge.uncertainty_ns), context.present, context.rivalled)
         self.rhythm.off_by(self.pairing.off_ns)
@@ -284,7 +285,7 @@ class ReceiverTime:
 
     @property
     def refused(self) -> Counter[str]:
-        """Labels and pulses that were not used, by reason (``pairing.Refusal``)."""
+        """Labels and pulses that were not used, by reason (``Code``)."""
         return self.pairing.refused
 
     @property
@@ -300,17 +301,22 @@ class ReceiverTime:
 
     def report(self) -> PulseReport | None:
         """What the pulses are worth; None before the first edge."""
-        return self.rhythm.report(self.pairing.doubt())
+        return self.rhythm.report(self._doubts())
+
+    def _doubts(self) -> list[Condition]:
+        doubt = self.pairing.doubt()
+        return [] if doubt is None else [doubt]
 
     def pulse_news(self) -> str:
         """What the log should say of the pulses, once: another rate, another doubt about which edge or second they are; "" for nothing."""
         off = (self.pairing.off_ns > 0) - (self.pairing.off_ns < 0)
         contradiction = self.rhythm.contradiction()
-        now = (self.rhythm.changed, bool(contradiction), off)
+        now = (self.rhythm.changed, contradiction is not None, off)
         if now == self._pulse_told:
             return ""
         self._pulse_told = now
-        return contradiction or self.pairing.off_words() or self.rhythm.changed or "its pulses are in phase again"
+        doubt = contradiction or self.pairing.off_second()
+        return doubt.words if doubt is not None else self.rhythm.changed or "its pulses are in phase again"
 
     def learned_delay(self) -> LearnedDelay | None:
         """The message delay for the next start; None while it is not measured."""
@@ -319,27 +325,43 @@ class ReceiverTime:
         delay, spread = self.pairing.delay_ns()
         return LearnedDelay(delay / 1e6, max(spread / 1e6, 5.0), self._byte_ns)
 
-    def why(self, now_mono_ns: int, advice: str) -> str:
-        """Why it gives no time, in plain words. ``advice``: what to do about a receiver whose protocol is not understood; "" for none."""
+    def conditions(self, now_mono_ns: int) -> list[Condition]:
+        """What is the matter with it, whether it is used or not."""
+        return [*self.health.conditions(now_mono_ns), *self.rhythm.conditions(), *self._doubts()]
+
+    def obstacle(self, now_mono_ns: int, advice: str) -> Condition:
+        """Why it gives no time, or how far it is. ``advice``: what to do about a receiver whose protocol is not understood; "" for none. A
+        question is asked only when those before it are out of the way: they stand in the order of ``Code``."""
+        return self._no_second(now_mono_ns, advice) or self._no_pulse(now_mono_ns) or self.pairing.condition
+
+    def _no_second(self, now_mono_ns: int, advice: str) -> Condition | None:
+        """Why it names no second that may be used; None when it does."""
         if not self.labels and advice:
-            return advice
-        if not self.labels and self.sky is not None and self.sky.mode is not FixMode.NONE and not self.verdict.held_s:
-            return NO_DATE
-        if self.sky is not None and self.sky.mode is FixMode.NONE and not self.verdict.trusted:
+            return obstacle(Code.FOREIGN_PROTOCOL, advice)
+        if not self.labels and self.sky is not None and self.sky.mode is not FixMode.NONE and not self.belief.held_s:
+            return obstacle(Code.NO_DATE, "the receiver has a fix but sends no date: switch on RMC or ZDA (or NAV-PVT)")
+        if self.sky is not None and self.sky.mode is FixMode.NONE and not self.belief.trusted:
             seen = len(self.sky.satellites)
-            return f"no fix yet, {self.sky.used} of {seen} satellites used" if seen else "no fix yet, no satellites seen"
-        doubt = self.health.blocked(now_mono_ns)
-        if doubt:
+            heard = f"{self.sky.used} of {seen} satellites used" if seen else "no satellites seen"
+            return obstacle(Code.NO_FIX, f"no fix yet, {heard}")
+        if (doubt := self.health.blocked(now_mono_ns)) is not None:
             return doubt
         silent_s = (now_mono_ns - self.label_mono_ns) / NS
         if self.labels and silent_s * NS > FIX_TIMEOUT_NS:
-            return f"no valid second from the receiver for {silent_s:.0f} s: is the antenna covered or off?"
-        if not self.verdict.trusted:
-            return self.verdict.why
+            words = f"no valid second from the receiver for {silent_s:.0f} s: is the antenna covered or off?"
+            return obstacle(Code.SECONDS_STOPPED, words)
+        return self.belief.doubt
+
+    def _no_pulse(self, now_mono_ns: int) -> Condition | None:
+        """Why it has no pulses that could be numbered; None when it has."""
         if not self.has_pulse:
-            return "timing its messages"
-        if self.rhythm.why() or not self.pulses:
-            return self.rhythm.why() or "waiting for pulses"
-        if now_mono_ns - self._pulse_mono_ns > self.fresh_ns:
-            return f"no pulse for {(now_mono_ns - self._pulse_mono_ns) / NS:.0f} s: check the wire and the receiver's pulse setting"
-        return self.pairing.why
+            return obstacle(Code.TIMING_MESSAGES, "timing its messages")
+        if (refusal := self.rhythm.refusal()) is not None:
+            return refusal
+        if not self.pulses:
+            return obstacle(Code.WAITING_FOR_PULSES, "waiting for pulses")
+        silent_ns = now_mono_ns - self._pulse_mono_ns
+        if silent_ns > self.fresh_ns:
+            words = f"no pulse for {silent_ns / NS:.0f} s: check the wire and the receiver's pulse setting"
+            return obstacle(Code.PULSES_STOPPED, words)
+        return None

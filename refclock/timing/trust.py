@@ -1,4 +1,9 @@
-"""May this receiver's labels be used for time yet?
+"""May this receiver's labels be used for time yet? Their dates and their leap seconds.
+
+Flow: SecondLabel -> **trust** -> Belief (to the source, which hands trusted labels on to pairing, and to the snapshot).
+
+A date is impossible when it and a kept clock lie a rollover of the week count (1024 weeks) apart, when it lies before a date that was known
+here, or when it is far ahead and nothing confirms it.
 
 A GPS receiver after a cold start counts UTC with the leap seconds of its firmware until the almanac page with the present count has come,
 up to 12.5 minutes later (IS-GPS-200: 25 pages of 30 s). Until then it can show a valid 3D fix and be whole seconds wrong; then it steps. A
@@ -9,9 +14,11 @@ label says nothing of this, so a receiver's labels are believed only when
 * another source confirms (``confirm``); or
 * a fix has been steady, without a step, for longer than that page can take.
 
-Each label has a *place*, named UTC minus arrival on the oscillator, which is constant but for the message delay. A step of whole seconds
-that is no announced leap second means that it was wrong before or is wrong now: it learns anew. So it does after a silence, unless the
-labels come back in the place where they were: then nothing has changed.
+The *place* of a label is the UTC that it names minus its arrival on the oscillator. It is constant but for the message delay. When it moves
+by whole seconds without an announced leap second, the receiver was wrong before or is wrong now: trust begins anew. It begins anew after a
+silence too, unless the labels come back at the same place.
+
+Pure.
 """
 
 from __future__ import annotations
@@ -20,13 +27,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from refclock.condition import Code, Condition, obstacle
 from refclock.sample import NS, LeapNotice, SecondLabel
 from refclock.timescales import DAY_S, ROLLOVER_S
 
 NEAREST_S: Final = ROLLOVER_S // 2
-"""Farther from the clock than this another period is nearer to it."""
+"""Seconds between date and clock beyond which the date lies nearer to the clock in another rollover period."""
 SLACK_S: Final = DAY_S
-"""The saved time may be a little ahead: it was written by a clock with a bound, and labels name local midnights in no receiver we know."""
+"""Seconds by which a date may lie before the saved time: the clock that saved it had an error."""
 
 
 def floor_s(not_before_s: int, saved_s: int | None) -> int:
@@ -34,31 +42,39 @@ def floor_s(not_before_s: int, saved_s: int | None) -> int:
     return not_before_s if saved_s is None else max(not_before_s, saved_s - SLACK_S)
 
 
-def impossible(label: SecondLabel, not_before_s: int, saved_s: int | None, battery_s: int | None = None) -> str:
-    """Why the label's date cannot be believed, in plain words; "" when nothing speaks against it. ``battery_s``: POSIX second by the RTC
-    at the label's instant, None without one."""
+def impossible(label: SecondLabel, not_before_s: int, saved_s: int | None, battery_s: int | None = None) -> Condition | None:
+    """Why the label's date cannot be believed; None when nothing speaks against it. ``battery_s``: POSIX second that the battery clock
+    (RTC) showed at the label's instant, None without one."""
     utc_s, clock_s = label.utc_ns // NS, label.at.real_ns // NS
     floor = floor_s(not_before_s, saved_s)
-    kept = clock_s >= floor  # a clock before that says nothing
+    kept = clock_s >= floor  # a clock that shows less was never set
     stated = _day(utc_s - label.weeks_repaired * ROLLOVER_S)
     repaired = f", which would be {_day(utc_s)} after {1024 * label.weeks_repaired} weeks" if label.weeks_repaired else ""
     if kept and abs(utc_s - clock_s) > NEAREST_S:
-        return (
+        return obstacle(
+            Code.WEEK_ROLLOVER,
             f"the receiver says {stated}{repaired}, the system clock {_day(clock_s)}: one of them is wrong by a week rollover; "
-            "set the system clock, or clock.not_before in the configuration"
+            "set the system clock, or clock.not_before in the configuration",
         )
     if battery_s is not None and battery_s >= floor:
         if abs(utc_s - battery_s) > NEAREST_S:
-            return (
+            return obstacle(
+                Code.WEEK_ROLLOVER,
                 f"the receiver says {stated}{repaired}, the battery clock (RTC) {_day(battery_s)}: one of them is wrong by a week "
-                "rollover; set the battery clock (hwclock), or clock.not_before in the configuration"
+                "rollover; set the battery clock (hwclock), or clock.not_before in the configuration",
             )
         kept = True
     if not kept and saved_s is not None and floor > not_before_s and label.weeks_repaired and utc_s >= floor + NEAREST_S:
-        return f"the receiver says {stated}, but {_day(saved_s)} was already known here: time does not go back; set the system clock"
+        return obstacle(
+            Code.TIME_GOES_BACK,
+            f"the receiver says {stated}, but {_day(saved_s)} was already known here: time does not go back; set the system clock",
+        )
     if not kept and utc_s >= not_before_s + ROLLOVER_S:
-        return f"the receiver says {stated}, more than 1024 weeks after this release, and nothing confirms it; set the system clock"
-    return ""
+        return obstacle(
+            Code.DATE_UNCONFIRMED,
+            f"the receiver says {stated}, more than 1024 weeks after this release, and nothing confirms it; set the system clock",
+        )
+    return None
 
 
 def _day(utc_s: int) -> str:
@@ -66,27 +82,43 @@ def _day(utc_s: int) -> str:
 
 
 STEADY_S = 780
-"""12.5 minutes for all pages of the navigation message (IS-GPS-200 section 20.3.3.5.1), and half a minute."""
+"""Seconds of fix after which a leap count must have come: 12.5 minutes for all pages of the navigation message (IS-GPS-200 section
+20.3.3.5.1), and half a minute."""
 GAP_S = 10.0
+"""Seconds without a label after which trust begins anew."""
 RETURN_S = 1800
-"""After a longer silence an oscillator that is 100 ppm off has moved by 0.18 s: the place no longer proves anything."""
+"""Seconds of silence after which the place proves nothing: an oscillator that is 100 ppm off has moved it by 0.18 s."""
 STEP_NS = 700_000_000
-"""Labels of one receiver jitter by less (SiRF: 0.17 s; a slow line with a changing burst: 0.4 s); a wrong leap count is a whole second."""
+"""Nanoseconds that make a step. Labels of one receiver jitter by less (SiRF: 0.17 s; a slow line with a changing burst: 0.4 s); a wrong
+leap count is a whole second."""
 CLOCK_EARLY_NS = -300_000_000
 CLOCK_LATE_NS = 700_000_000
-"""Arrival on a right system clock minus named second. One second wide, so that a label that is a whole second off never fits as well as the
-right one; set towards late because messages take 0.05 to 0.6 s and a kept clock is off by little."""
+"""Arrival by a right system clock minus named second, ns. The window is one second wide, so a label that is a whole second off never fits
+as well. It is set towards late because messages take 0.05 to 0.6 s, and a kept clock is off by little."""
 LEAP_SPAN_S = 60
+"""Seconds after the midnight of a leap second within which a receiver may take it."""
 RETURNED = 3
+"""Labels at the old place that restore trust after a silence: one or two may be strays."""
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """``trusted``: may be used for time; ``why``: in plain words; ``held_s``: steady fix still wanted, 0 when trusted."""
+class Belief:
+    """Whether a label may be used for time: ``because`` it is confirmed, or not, for the reason in ``doubt``. ``held_s``: seconds of steady
+    fix that would still be needed, 0 when confirmed."""
 
-    trusted: bool
-    why: str
-    held_s: float
+    because: str = ""
+    doubt: Condition | None = None
+    held_s: float = 0.0
+
+    @property
+    def trusted(self) -> bool:
+        """The label may be used."""
+        return self.doubt is None
+
+    @property
+    def why(self) -> str:
+        """The reason, either way."""
+        return self.because if self.doubt is None else self.doubt.words
 
 
 class SecondTrust:
@@ -125,8 +157,8 @@ class SecondTrust:
         if self._place is not None and self._odd is None:
             self.confirmed = why
 
-    def judge(self, label: SecondLabel) -> Verdict:
-        """The verdict on a label, in order of arrival."""
+    def judge(self, label: SecondLabel) -> Belief:
+        """Judge a label; labels come in the order of their arrival."""
         now = label.at.mono_ns
         place = label.utc_ns - now
         silence_s = (now - self._seen) / NS
@@ -147,10 +179,12 @@ class SecondTrust:
         if self.confirmed is None and steady_s >= self.steady_s and not self._denied:
             self.confirmed = f"{self.steady_s:.0f} s of steady fix: a leap count must have come"
         if self.confirmed is not None:
-            return Verdict(True, self.confirmed, 0.0)
+            return Belief(self.confirmed)
         if self._denied:
-            return Verdict(False, "the receiver says that it does not know its leap count yet", max(0.0, self.steady_s - steady_s))
-        return Verdict(False, f"leap count not known yet: {steady_s:.0f} of {self.steady_s:.0f} s of steady fix", self.steady_s - steady_s)
+            words = "the receiver says that it does not know its leap count yet"
+            return Belief(doubt=obstacle(Code.LEAP_COUNT_UNKNOWN, words), held_s=max(0.0, self.steady_s - steady_s))
+        words = f"leap count not known yet: {steady_s:.0f} of {self.steady_s:.0f} s of steady fix"
+        return Belief(doubt=obstacle(Code.LEAP_COUNT_UNKNOWN, words), held_s=self.steady_s - steady_s)
 
     @property
     def held_s(self) -> float:
@@ -162,7 +196,7 @@ class SecondTrust:
         self.confirmed = None
         self._returned = 0
 
-    def _step(self, label: SecondLabel, place: int) -> Verdict | None:
+    def _step(self, label: SecondLabel, place: int) -> Belief | None:
         """Compare with the place so far. A single label out of place is refused; the second that stands by it begins anew."""
         assert self._place is not None
         moved = place - self._place
@@ -177,7 +211,8 @@ class SecondTrust:
             self._begin(self._odd, label.at.mono_ns)
             return None
         self._odd = place
-        return Verdict(False, f"named second moved by {moved / NS:+.1f} s against the labels before it", self.held_s)
+        words = f"named second moved by {moved / NS:+.1f} s against the labels before it"
+        return Belief(doubt=obstacle(Code.SECOND_MOVED, words), held_s=self.held_s)
 
     def _explained(self, label: SecondLabel, moved: int) -> bool:
         """Whether an announced leap second, or this very 23:59:60, moved the count by its whole second."""

@@ -35,7 +35,7 @@ from ppsd.discipline.events import (
 )
 from ppsd.process.exit_codes import FAILED, GOOD, IO_ERROR, USAGE
 from ppsd.serve.ntp_server import PacketPath
-from ppsd.snapshot import Mode
+from ppsd.snapshot import Mode, Snapshot
 from refclock.config import ReceiverSource
 from refclock.errors import explain
 from refclock.receiver.session import ReceiverSession
@@ -102,6 +102,7 @@ class World:
         for name in r.without:
             self._receiver.settings.rates.pop(name, None)
         self._real0 = utc_s * NS + round(scenario.start.clock_offset_s * NS)
+        self._k = 0  # the present true second, of the scenario
         self._raw = RAW_START_NS  # raw reading at the beginning of the present true second
         self._rate = 0.0
         self._era = 0
@@ -140,12 +141,26 @@ class World:
 
     def run(self) -> Outcome:
         """The whole scenario."""
-        for k in range(self.scenario.duration_s):
-            self._rate = self._oscillator.advance()
-            for into, kind, payload in sorted(self._second(k), key=lambda event: event[0]):
-                self._happen(k, into, kind, payload)
-            self._raw += round(NS * (1.0 + self._rate))
+        self.advance(self.scenario.duration_s)
         return self._finish()
+
+    def advance(self, until_s: int) -> None:
+        """Go on to the beginning of true second ``until_s``."""
+        while self._k < until_s:
+            self._rate = self._oscillator.advance()
+            for into, kind, payload in sorted(self._second(self._k), key=lambda event: event[0]):
+                self._happen(self._k, into, kind, payload)
+            self._raw += round(NS * (1.0 + self._rate))
+            self._k += 1
+
+    def snapshot(self) -> Snapshot:
+        """What the daemon says of itself now."""
+        return self.engine.snapshot(self._instant(0))
+
+    def hear(self, data: bytes, into_ns: float = 0.0) -> None:
+        """The receiver's line brings ``data``, ``into_ns`` after the beginning of the present second."""
+        at, byte_ns = self._instant(into_ns), self._receiver.byte_ns
+        self._effects(self.engine.handle(Reported(GPS, tuple(self._session.feed(data, at, byte_ns)), at, byte_ns)))
 
     def _active(self, what: str, k: int) -> Fault | None:
         for fault in self.scenario.faults:
@@ -208,8 +223,7 @@ class World:
         if kind == "packet":
             self._ask(k, into)
         elif kind == "bytes" and isinstance(payload, bytes):
-            byte_ns = self._receiver.byte_ns
-            self._effects(engine.handle(Reported(GPS, tuple(self._session.feed(payload, at, byte_ns)), at, byte_ns)))
+            self.hear(payload, into)
         elif kind == "edge" and isinstance(payload, EdgeKind):
             self._effects(engine.handle(Pulsed(GPS, Edge(at, payload, k), at.shifted(EDGE_NOTICE_NS))))
         elif kind == "thermometer" and self._board is not None:
@@ -293,7 +307,7 @@ class World:
 
     def _finish(self) -> Outcome:
         out = self.outcome
-        out.final = self.engine.snapshot(self._instant(0)).verdict
+        out.final = self.snapshot().verdict.value
         if self._errors:
             tail = self._errors[-max(1, len(self._errors) // 10) :]
             out.max_error_us = max(map(abs, self._errors))

@@ -7,6 +7,8 @@ from typing import Final
 
 from ppsd.cli.doctor.finding import FAIL, OK, SKIP, WARN, Finding, Patient
 from ppsd.cli.query import ask_once
+from ppsd.snapshot import Verdict
+from refclock.condition import Code
 from refclock.kernel.clocks import STA_UNSYNC, read_adjtimex
 from refclock.kernel.host import rivals
 from refclock.timing.pairing import OFF_CLOCK_NS
@@ -37,9 +39,9 @@ def kernel_clock(p: Patient) -> Finding:
     if abs(state.frequency_ppm) > 450:
         do = "the crystal or the clocksource is broken, or somebody set it: sudo adjtimex -f 0 resets it"
         return Finding("RC21", FAIL, f"the clock's frequency stands at {state.frequency_ppm:+.0f} ppm, near its limit of 500", do)
-    if state.status & STA_UNSYNC and p.config.clock.steer == "kernel" and p.clock and p.clock["verdict"] == "LOCKED":
+    if state.status & STA_UNSYNC and p.config.clock.steer == "kernel" and p.clock and p.clock.verdict is Verdict.LOCKED:
         return Finding("RC21", FAIL, "we are locked, but the kernel says unsynchronised", "look for another program that sets it: RC20")
-    off_ns = p.clock["system_offset_ns"] if p.clock and p.config.clock.steer == "none" else None
+    off_ns = p.clock.system_offset_ns if p.clock and p.config.clock.steer == "none" else None
     if off_ns is not None and not state.status & STA_UNSYNC and abs(off_ns) > OFF_CLOCK_NS + state.max_error_ns:
         much = f"{abs(off_ns) / 1e6:.0f} ms {'behind' if off_ns > 0 else 'ahead of'}"
         what = f"the system clock, kept by another program within {state.max_error_ns / 1e6:.0f} ms, is {much} the served time"
@@ -83,9 +85,8 @@ def steps(p: Patient) -> Finding:
     """RC24: has anybody set the clock?"""
     if not p.clock:
         return Finding("RC24", SKIP, "no daemon is running to tell (refclock run)")
-    seen = p.clock["clock_steps"]
-    if seen:
-        what = f"somebody set the system clock {seen} times since the daemon started; the served time did not follow"
+    if (stepped := p.clock.has(Code.CLOCK_STEPPED)) is not None:
+        what = f"{stepped.words} since the daemon started; the served time did not follow"
         return Finding("RC24", WARN, what, "find out who: RC20, or a virtual machine's guest tools")
     return Finding("RC24", OK, "nobody set the system clock")
 

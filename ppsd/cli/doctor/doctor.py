@@ -14,12 +14,12 @@ from dataclasses import asdict
 from typing import Final, TextIO
 
 from ppsd.cli.daemon import run_directory
-from ppsd.cli.doctor import clock as doctor_clock
-from ppsd.cli.doctor import receiver as doctor_hardware
+from ppsd.cli.doctor import clock, receiver
 from ppsd.cli.doctor.finding import FAIL, OK, SKIP, WARN, Finding, Patient
 from ppsd.config.file import load
 from ppsd.process.control import ask
 from ppsd.process.exit_codes import BAD, DEGRADED, FAILED, GOOD, IO_ERROR, NO_PERMISSION, USAGE
+from ppsd.snapshot import Snapshot
 from refclock.errors import explain
 from refclock.kernel.host import Host
 
@@ -33,16 +33,16 @@ def run(args: argparse.Namespace) -> int:
     """Examine this machine, with what the daemon says where one is running."""
     config = load(args.config)
     try:
-        clock = ask(run_directory(args.run_dir) / "clock.sock", "snapshot")
-    except OSError:
-        clock = None
-    return doctor(Patient(Host(), config, clock, servers=args.against), args.json, args.fix, sys.stdout)
+        told = Snapshot.from_json(ask(run_directory(args.run_dir) / "clock.sock", "snapshot"))
+    except (OSError, ValueError):
+        told = None
+    return doctor(Patient(Host(), config, told, servers=args.against), args.json, args.fix, sys.stdout)
 
 
 def examine(patient: Patient) -> list[Finding]:
     """Every examination, in the order of their numbers. Devices that are not there are nobody's trouble while the receiver is simulated."""
-    findings = [look(patient) for look in (*doctor_hardware.EXAMINATIONS, *doctor_clock.EXAMINATIONS)]
-    if patient.clock is None or not patient.clock["simulated"]:
+    findings = [look(patient) for look in (*receiver.EXAMINATIONS, *clock.EXAMINATIONS)]
+    if patient.clock is None or not patient.clock.simulated:
         return findings
     return [Finding(f.check, SKIP, "not looked at: the receiver is simulated") if f.check in DEVICES else f for f in findings]
 

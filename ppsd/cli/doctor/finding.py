@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from ppsd.config.tables import Config
+from ppsd.snapshot import Snapshot, SourceStatus
 from refclock.config import AUTO, ReceiverSource
 from refclock.kernel.host import Host
 
@@ -33,15 +33,15 @@ class Patient:
 
     host: Host
     config: Config
-    clock: Mapping[str, Any] | None = None
+    clock: Snapshot | None = None
     pause: Callable[[float], None] = time.sleep
     now_s: Callable[[], float] = time.time
     servers: Sequence[str] = ()
 
     @property
-    def sources(self) -> list[Mapping[str, Any]]:
+    def sources(self) -> list[SourceStatus]:
         """The daemon's receivers and gpsds, as in the snapshot."""
-        return [s for s in self.clock["sources"] if s["kind"] in ("receiver", "gpsd")] if self.clock else []
+        return [s for s in self.clock.sources if s.kind in ("receiver", "gpsd")] if self.clock else []
 
     @property
     def devices(self) -> list[str]:

@@ -4,21 +4,43 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 from ppsd.cli.detect import release
 from ppsd.cli.doctor.finding import FAIL, OK, SKIP, WARN, Finding, Patient
+from ppsd.snapshot import HEALTH, SourceStatus
+from refclock.condition import Code
+from refclock.protocols.framing import BROKEN
+from refclock.protocols.labels import Reject
 from refclock.sample import NS
 from refclock.timing.pulses import pulses_a_second
 
 NO_DAEMON: Final = "no daemon is running to tell (refclock run)"
-AMBIGUOUS_MS: Final = (350.0, 650.0)
-"""As in refclock/pairing.py: a message there may belong to either second."""
+BROKEN_MIN: Final = 20
+"""Broken sentences that are nothing: a line that is opened in the middle of a burst, a plug that was touched."""
+JUNK_BYTES: Final = 80
+"""Octets of junk that count as one broken sentence: the longest that NMEA 0183 allows are 82."""
+PULSES: Final = (
+    *(Code.EDGE_NOT_COMING, Code.NO_RHYTHM, Code.WRONG_EDGE, Code.OFF_SECOND, Code.PULSE_AFTER_MESSAGE, Code.OFF_CLOCK),
+    *(Code.STRAY_EDGES, Code.PULSES_MISSING),
+)
+"""Conditions of the pulses themselves."""
+DATES: Final = (Code.WEEK_ROLLOVER, Code.TIME_GOES_BACK, Code.DATE_UNCONFIRMED)
+"""Conditions of a receiver whose date cannot be."""
+BAD_DATES: Final = (Reject.DATE_WINDOW, Reject.DATE_JUMP, Reject.BAD_DATE)
+"""Reasons for which statements are refused for their date."""
+AMBIGUOUS: Final = {
+    Code.AMBIGUOUS_DELAY: "raise the baud, send fewer messages, enable UBX or ZDA, or state message_delay_ms",
+    Code.WHICH_OF_MANY: "set the receiver's pulse to 1 Hz: refclock receiver configure; or state message_delay_ms",
+}
+"""Conditions in which a message may belong to more than one pulse, and what to do."""
 GOOD_SATELLITES: Final = 4
 """Unknowns of a fix: three coordinates and the clock."""
 SCATTER_US: Final = 50.0
 """Pulses that scatter more come over USB, or into a busy machine."""
+SPREAD_MS: Final = 100.0
+"""Milliseconds of spread that no line has by itself: a burst that changes its length at 9600 baud spreads by some tens."""
 LOOK_S: Final = 3.2
 """Long enough for three pulses of 1 Hz."""
 
@@ -40,7 +62,7 @@ def receiver(p: Patient) -> Finding:
 
 def holders(p: Patient) -> Finding:
     """RC02: does anybody else read the receiver's line?"""
-    own = p.clock["pid"] if p.clock else 0
+    own = p.clock.pid if p.clock else 0
     for device in p.devices:
         for who in p.host.holders(device):
             if not who.endswith((f"(pid {own})", f"(pid {os.getpid()})")):
@@ -61,13 +83,13 @@ def line(p: Patient) -> Finding:
     if not p.clock:
         return Finding("RC03", SKIP, NO_DAEMON)
     for source in p.sources:
-        bad = sum(n for reason, n in source["rejected"].items() if reason in ("checksum", "junk"))
-        if bad > 20 and bad > source["labels"] / 10:
-            what = f"{source['name']}: {bad} broken sentences for {source['labels']} good ones: a wrong speed, or a bad cable"
+        broken = sum(source.rejected.get(reason, 0) for reason in (Reject.CHECKSUM, *BROKEN)) + source.junk_bytes // JUNK_BYTES
+        if broken > BROKEN_MIN and broken > source.labels / 10:
+            what = f"{source.name}: {broken} broken sentences for {source.labels} good ones: a wrong speed, or a bad cable"
             return Finding("RC03", FAIL, what, "leave baud = 0 to have it found; try another cable")
-        if source["kind"] == "receiver" and source["present"] and not source["labels"]:
+        if source.kind == "receiver" and source.present and not source.labels:
             do = "refclock nmea DEVICE shows what comes"
-            return Finding("RC03", FAIL, f"{source['name']}: nothing on the line names a second yet; {source['why']}", do)
+            return Finding("RC03", FAIL, f"{source.name}: nothing on the line names a second yet; {source.why}", do)
     return Finding("RC03", OK, "the line is clean")
 
 
@@ -88,8 +110,8 @@ def pulses(p: Patient) -> Finding:
         return Finding(check, FAIL, f"{names[0]} is the kernel's own timer (ktimer), not a receiver", "sudo modprobe -r pps-ktimer")
     device = next(d for d in names if d not in timers)
     for source in p.sources:
-        if (pulse := source.get("pulse")) and pulse["rate_hz"]:
-            return Finding(check, OK, f"{source['name']}: {pulses_a_second(round(NS / pulse['rate_hz']))}")
+        if source.pulse is not None and source.pulse.rate_hz:
+            return Finding(check, OK, f"{source.name}: {pulses_a_second(round(NS / source.pulse.rate_hz))}")
     before = _counted(p, device, "assert"), _counted(p, device, "clear")
     p.pause(LOOK_S)
     after = _counted(p, device, "assert"), _counted(p, device, "clear")
@@ -106,16 +128,13 @@ def pulses(p: Patient) -> Finding:
 def edges(p: Patient) -> Finding:
     """RC05: which edge, how wide, how steady? As the daemon sees it, else what the kernel tells."""
     for source in p.sources:
-        if pulse := source.get("pulse"):
-            doubt, name = next(iter(pulse["doubts"]), ""), source["name"]
-            what, _, remedy = doubt.partition("; ")
-            steady = pulse["jitter_us"] is None or pulse["jitter_us"] <= SCATTER_US
-            if doubt:
-                return Finding("RC05", WARN, f"{name}: {what}", remedy or "refclock pps shows the edges")
-            if not steady:
-                what = f"{name}: pulses scatter by {pulse['jitter_us']:.0f} µs"
-                return Finding("RC05", WARN, what, "use a GPIO pin or a real serial port instead of USB; see RC07")
-            return Finding("RC05", OK, f"{name}: {pulse['words']}")
+        doubt, pulse = source.has(*PULSES), source.pulse
+        if doubt is not None:
+            return Finding("RC05", WARN, f"{source.name}: {doubt.words}", "refclock pps shows the edges as they come")
+        if pulse is not None and pulse.jitter_us is not None and pulse.jitter_us > SCATTER_US:
+            return _scattered(source.name, pulse.jitter_us)
+        if pulse is not None:
+            return Finding("RC05", OK, f"{source.name}: {pulse.words}")
     for device in p.pulse_devices:
         risen, fallen = _counted(p, device, "assert"), _counted(p, device, "clear")
         if risen and fallen and risen[1] and fallen[1]:
@@ -125,12 +144,15 @@ def edges(p: Patient) -> Finding:
                 return Finding("RC05", WARN, what, 'state edge = "assert" or "clear" in [[source]], or shorten the pulse (100 ms)')
             return Finding("RC05", OK, f"{device}: the pulse is {min(width, 1 - width) * 1e3:.0f} ms wide")
     for source in p.sources:
-        if source["pulses"] and source["jitter_ns"] is not None:
-            if source["jitter_ns"] > SCATTER_US * 1e3:
-                what = f"{source['name']}: pulses scatter by {source['jitter_ns'] / 1e3:.0f} µs"
-                return Finding("RC05", WARN, what, "use a GPIO pin or a real serial port instead of USB; see RC07")
-            return Finding("RC05", OK, f"{source['name']}: pulses scatter by {source['jitter_ns'] / 1e3:.1f} µs")
+        if source.pulses and source.jitter_ns is not None:
+            if source.jitter_ns > SCATTER_US * 1e3:
+                return _scattered(source.name, source.jitter_ns / 1e3)
+            return Finding("RC05", OK, f"{source.name}: pulses scatter by {source.jitter_ns / 1e3:.1f} µs")
     return Finding("RC05", SKIP, "one edge only, and no daemon that measures it")
+
+
+def _scattered(name: str, us: float) -> Finding:
+    return Finding("RC05", WARN, f"{name}: pulses scatter by {us:.0f} µs", "use a GPIO pin or a real serial port instead of USB; see RC07")
 
 
 def console(p: Patient) -> Finding:
@@ -158,7 +180,7 @@ def usb(p: Patient) -> Finding:
     return Finding("RC07", OK, "no USB adapter in between")
 
 
-def _each(p: Patient, check: str, look: Callable[[Mapping[str, Any]], Finding | None], good: str) -> Finding:
+def _each(p: Patient, check: str, look: Callable[[SourceStatus], Finding | None], good: str) -> Finding:
     """The first thing that is wrong with any receiver, else ``good``."""
     if not p.clock:
         return Finding(check, SKIP, NO_DAEMON)
@@ -170,16 +192,15 @@ def _each(p: Patient, check: str, look: Callable[[Mapping[str, Any]], Finding | 
 def sky(p: Patient) -> Finding:
     """RC08: does the receiver hear enough, and nothing that it should not?"""
 
-    def look(source: Mapping[str, Any]) -> Finding | None:
-        name, used = source["name"], source["satellites_used"]
-        if source["health"]:
-            return Finding("RC08", WARN, f"{name}: {source['health'][0]}", "see to antenna and cable; refclock sats")
-        if source["fix"] in ("none", "2D"):
+    def look(source: SourceStatus) -> Finding | None:
+        if (found := source.has(*HEALTH)) is not None:
+            return Finding("RC08", WARN, f"{source.name}: {found.words}", "see to antenna and cable; refclock sats")
+        if source.fix == "none":
             do = "give the antenna a wide view of the sky; a cold start takes up to 15 minutes; refclock sats"
-            what = f"{name}: {'no fix' if source['fix'] == 'none' else 'a 2D fix only'}, {source['satellites_seen'] or 0} satellites heard"
-            return Finding("RC08", FAIL if source["fix"] == "none" else WARN, what, do)
-        if used is not None and used < GOOD_SATELLITES:
-            return Finding("RC08", WARN, f"{name}: only {used} satellites used", "give the antenna a wider view of the sky")
+            return Finding("RC08", FAIL, f"{source.name}: no fix, {source.satellites_seen or 0} satellites heard", do)
+        if source.satellites_used is not None and source.satellites_used < GOOD_SATELLITES:
+            what = f"{source.name}: only {source.satellites_used} satellites used"
+            return Finding("RC08", WARN, what, "give the antenna a wider view of the sky")
         return None
 
     return _each(p, "RC08", look, "fix and satellites are good")
@@ -188,10 +209,13 @@ def sky(p: Patient) -> Finding:
 def dates(p: Patient) -> Finding:
     """RC09: are the receiver's dates possible?"""
 
-    def look(source: Mapping[str, Any]) -> Finding | None:
-        bad = sum(n for reason, n in source["rejected"].items() if "date" in reason)
-        if bad > source["labels"]:
-            what = f"{source['name']}: {bad} labels refused for their date; {source['why']}"
+    def look(source: SourceStatus) -> Finding | None:
+        if (found := source.has(*DATES)) is not None:
+            do = "set the clock if it is wrong; else update the receiver's firmware, or replace it: its week count has rolled over"
+            return Finding("RC09", FAIL, f"{source.name}: {found.words}", do)
+        bad = sum(source.rejected.get(reason, 0) for reason in BAD_DATES)
+        if bad > source.labels:
+            what = f"{source.name}: {bad} labels refused for their date; {source.why}"
             return Finding("RC09", FAIL, what, "update the receiver's firmware, or replace it: its week count has rolled over, or it lies")
         return None
 
@@ -201,11 +225,13 @@ def dates(p: Patient) -> Finding:
 def leap_count(p: Patient) -> Finding:
     """RC10: does the receiver know the leap seconds?"""
 
-    def look(source: Mapping[str, Any]) -> Finding | None:
-        waiting = [reason for reason in source["rejected"] if "leap" in reason or reason == "not-resolved"]
-        if waiting and not source["samples"]:
+    def look(source: SourceStatus) -> Finding | None:
+        unknown = source.has(Code.LEAP_COUNT_UNKNOWN)
+        unresolved = source.rejected.get(Reject.UNRESOLVED) and not source.samples
+        if unknown is not None or unresolved:
             do = "wait up to 13 minutes after a cold start: the count is sent every 12.5 minutes"
-            return Finding("RC10", WARN, f"{source['name']}: does not know the leap seconds yet; {source['why']}", do)
+            why = source.why if unknown is None else unknown.words
+            return Finding("RC10", WARN, f"{source.name}: does not know the leap seconds yet; {why}", do)
         return None
 
     return _each(p, "RC10", look, "leap seconds are known")
@@ -214,16 +240,13 @@ def leap_count(p: Patient) -> Finding:
 def message_delay(p: Patient) -> Finding:
     """RC11: can a message be told from the next second's?"""
 
-    def look(source: Mapping[str, Any]) -> Finding | None:
-        delay, spread = source["message_delay_ms"], source["message_spread_ms"]
-        if delay is None or not source["pulses"]:
-            return None
-        told = f"{source['name']}: messages arrive {delay:.0f} ms after the pulse (spread {spread or 0:.0f} ms)"
-        if AMBIGUOUS_MS[0] <= delay <= AMBIGUOUS_MS[1] and not source["samples"]:
-            do = "raise the baud, send fewer messages, enable UBX or ZDA, or state message_delay_ms"
-            return Finding("RC11", FAIL, f"{told}: which second they name is ambiguous", do)
-        if spread is not None and spread > 100:
-            return Finding("RC11", WARN, f"{told}: much for one line", "send fewer messages, or raise the baud")
+    def look(source: SourceStatus) -> Finding | None:
+        if (found := source.has(*AMBIGUOUS)) is not None:
+            return Finding("RC11", FAIL, f"{source.name}: {found.words}", AMBIGUOUS[found.code])
+        delay, spread = source.message_delay_ms, source.message_spread_ms
+        if delay is not None and spread is not None and spread > SPREAD_MS and source.pulses:
+            what = f"{source.name}: messages arrive {delay:.0f} ms after the pulse (spread {spread:.0f} ms): much for one line"
+            return Finding("RC11", WARN, what, "send fewer messages, or raise the baud")
         return None
 
     return _each(p, "RC11", look, "messages and pulses belong together clearly")
@@ -231,11 +254,14 @@ def message_delay(p: Patient) -> Finding:
 
 def timing_mode(p: Patient) -> Finding:
     """RC12: is a timing receiver still surveying?"""
-    for source in p.sources:
-        if any("survey" in words for words in source["health"]):
-            what = f"{source['name']}: the position is still being surveyed"
+
+    def look(source: SourceStatus) -> Finding | None:
+        if source.has(Code.SURVEYING) is not None:
+            what = f"{source.name}: the position is still being surveyed"
             return Finding("RC12", WARN, what, "wait; the pulse improves when it is done")
-    return Finding("RC12", OK if p.sources else SKIP, "no survey is running" if p.sources else NO_DAEMON)
+        return None
+
+    return _each(p, "RC12", look, "no survey is running")
 
 
 EXAMINATIONS: Final = (receiver, holders, line, pulses, edges, console, usb, sky, dates, leap_count, message_delay, timing_mode)

@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -23,11 +24,32 @@ from refclock_sim.ports.pulse_file import PulseFile
 from ppsd.cli.calibrate import Bias, CannotTell, calibrate, judged, versus
 from ppsd.config.edit import with_bias
 from ppsd.config.file import parse
+from ppsd.config.tables import Config
+from ppsd.discipline.engine import Engine
+from ppsd.discipline.events import Pulsed, SourceFound
+from ppsd.snapshot import Snapshot
+from refclock.config import ReceiverSource
 from refclock.devices.modem_lines import OutputLine
+from refclock.sample import NS, Edge, EdgeKind, Instant, SourceId
 
 pytestmark = [pytest.mark.device, pytest.mark.realtime]
 
 CONFIG = '[clock]\nsteer = "none"\n\n[[source]]  # roof\ntype = "receiver"\nname = "roof"\ndevice = "/dev/ttyS0"\npps = "/dev/pps-sim0"\n'
+
+
+def pair() -> Snapshot:
+    """Of a daemon with two receivers: roof has a pulse, lab has none."""
+    sources = (ReceiverSource(name="roof", device="/dev/ttyS0", pps="/dev/pps0"), ReceiverSource(name="lab", device="/dev/ttyS1", pps=""))
+    engine = Engine(Config(sources=sources), {}, Instant(0, 0), simulated=False, version="test", pid=0)
+    for source in sources:
+        engine.handle(SourceFound(SourceId(source.name), source.device, Instant(0, 0)))
+    for s in range(5):
+        at = Instant(s * NS, s * NS)
+        engine.handle(Pulsed(SourceId("roof"), Edge(at, EdgeKind.ASSERT, s), at))
+    return engine.snapshot(Instant(5 * NS, 5 * NS))
+
+
+PAIR = pair()
 
 
 class Daemon:
@@ -40,17 +62,15 @@ class Daemon:
     def pause(self, seconds: float) -> None:
         self.seconds += seconds
 
-    def ask(self) -> dict[str, Any]:
+    def ask(self) -> Snapshot:
         n = int(self.seconds) if self.moving else 0
         served_us = 40.0  # what is served is nobody's truth
         offsets = (served_us - self.late_us + self.random.gauss(0, 2), served_us + self.random.gauss(0, 1))
-        names, pulses = ("roof", "lab"), ({"words": ""}, None)
-        return {
-            "sources": [
-                {"name": name, "samples": n, "offset_ns": us * 1e3, "bound_ns": self.bound_us * 1e3, "pulse": pulse, "why": "no fix yet"}
-                for name, us, pulse in zip(names, offsets, pulses, strict=True)
-            ]
-        }
+        sources = [
+            replace(status, samples=n, offset_ns=round(us * 1e3), bound_ns=round(self.bound_us * 1e3))
+            for us, status in zip(offsets, PAIR.sources, strict=True)
+        ]
+        return replace(PAIR, sources=tuple(sources))
 
 
 def test_a_pulse_is_compared_with_another_source() -> None:
@@ -67,7 +87,7 @@ def test_a_pulse_is_compared_with_another_source() -> None:
 @pytest.mark.parametrize(
     ("daemon", "names", "words"),
     [
-        (Daemon(5, 5, moving=False), ("", ""), "roof gave 0 samples in 60 s, 20 are needed: no fix yet"),
+        (Daemon(5, 5, moving=False), ("", ""), "roof gave 0 samples in 60 s, 20 are needed: waiting for the receiver's first valid second"),
         (Daemon(5, 5), ("attic", ""), "there is no source attic; there are roof, lab"),
         (Daemon(5, 5), ("roof", "roof"), "cannot be compared with itself"),
     ],

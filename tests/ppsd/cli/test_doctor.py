@@ -5,28 +5,31 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from refclock_sim.receiver import ubx as ubx_messages
+from refclock_sim.worlds.scenario import load_scenario
+from refclock_sim.worlds.world import World
 
 from ppsd.cli import main as cli
 from ppsd.cli.doctor import clock as doctor_clock
 from ppsd.cli.doctor.doctor import doctor, examine, report
 from ppsd.cli.doctor.finding import FAIL, OK, SKIP, WARN, Finding, Patient
 from ppsd.config.file import parse
-from refclock.kernel.clocks import Adjtimex
+from ppsd.snapshot import Snapshot
+from refclock.kernel.clocks import STA_UNSYNC, Adjtimex
 from refclock.kernel.host import Host
 from refclock.sample import Leap
 
 NOW_S = 1_795_000_000.0
-SOURCE: dict[str, Any] = {
-    "name": "gps0", "kind": "receiver", "present": True, "why": "selected", "jitter_ns": 900,
-    "samples": 500, "pulses": 520, "labels": 519,
-    "fix": "3D", "satellites_used": 9, "satellites_seen": 12, "message_delay_ms": 143.0, "message_spread_ms": 4.0,
-    "rejected": {}, "health": (),
-}  # fmt: skip
+SCENARIOS = Path(__file__).parents[3] / "hw-sim" / "scenarios"
 CONFIG = '[[source]]\ntype = "receiver"\ndevice = "/dev/ttyAMA0"\npps = "/dev/pps0"\n'
+FREE = Adjtimex(-12.5, 0, 16, 1, 37, STA_UNSYNC, 0, Leap.UNSYNCHRONISED)
+"""The kernel's clock while nobody keeps it, as in the worlds."""
 
 
 class Machine:
@@ -60,18 +63,37 @@ class Machine:
             (self.root / f"proc/{pid}/fd").mkdir()
             (self.root / f"proc/{pid}/fd/5").symlink_to(holds)
 
-    def examined(self, config: str = CONFIG, **changes: Any) -> dict[str, Finding]:
-        source = SOURCE | changes
-        clock: dict[str, Any] = {"pid": 77, "verdict": "LOCKED", "sources": [source]}
-        clock |= {"simulated": changes.get("simulated", False), "clock_steps": changes.get("clock_steps", 0)}
-        clock["system_offset_ns"] = changes.get("system_offset_ns")
-        patient = Patient(Host(self.root), parse(config), clock, self.wait, lambda: NOW_S)
+    def examined(self, config: str = CONFIG, clock: Snapshot | None = None) -> dict[str, Finding]:
+        """By check; ``clock``: what the daemon says, that of a good machine when None."""
+        patient = Patient(Host(self.root), parse(config), clock or told("clean-pps", 120), self.wait, lambda: NOW_S)
         return {finding.check: finding for finding in examine(patient)}
+
+
+@cache
+def world(scenario: str, second: int) -> World:
+    """A simulated world at that second of a scenario file."""
+    found = World(load_scenario(SCENARIOS / f"{scenario}.toml"), 101)
+    found.advance(second)
+    return found
+
+
+def told(scenario: str, second: int) -> Snapshot:
+    """What the daemon says of itself there."""
+    return world(scenario, second).snapshot()
+
+
+def after(scenario: str, second: int, line: bytes) -> Snapshot:
+    """The same a second later, when the receiver's line has brought ``line``."""
+    there = World(load_scenario(SCENARIOS / f"{scenario}.toml"), 101)
+    there.advance(second)
+    there.hear(line)
+    there.advance(second + 1)
+    return there.snapshot()
 
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    monkeypatch.setattr(doctor_clock, "read_adjtimex", lambda: Adjtimex(-12.5, 0, 16, 1, 37, 0, 0, Leap.NORMAL))
+    monkeypatch.setattr(doctor_clock, "read_adjtimex", lambda: FREE)
     return Machine(tmp_path)
 
 
@@ -82,108 +104,126 @@ def test_a_good_machine_is_well(machine: Machine) -> None:
     assert list(states) == [f"RC{n:02}" for n in (*range(1, 13), *range(20, 26))]
 
 
-def gpsd(m: Machine) -> dict[str, Any]:
+Changes = dict[str, Any]
+"""Of ``Machine.examined``'s arguments."""
+
+
+def gpsd(m: Machine) -> Changes:
     m.process(412, "gpsd", "/dev/ttyAMA0")
     return {}
 
 
-def modem_manager(m: Machine) -> dict[str, Any]:
+def modem_manager(m: Machine) -> Changes:
     m.process(413, "ModemManager", "/dev/ttyAMA0")
     return {}
 
 
-def console(m: Machine) -> dict[str, Any]:
+def console(m: Machine) -> Changes:
     m.write("proc/cmdline", "console=serial0,115200 console=tty1 root=/dev/mmcblk0p2")
     (m.root / "dev/serial0").symlink_to("ttyAMA0")
     return {}
 
 
-def no_pulses(m: Machine) -> dict[str, Any]:
+def no_pulses(m: Machine) -> Changes:
     m.rate = 0.0
-    return {}
+    return {"clock": told("nmea-only", 20)}
 
 
-def fast_pulses(m: Machine) -> dict[str, Any]:
+def fast_pulses(m: Machine) -> Changes:
     m.rate = 10.0
-    return {}
+    return {"clock": told("nmea-only", 20)}
 
 
-def kernel_timer(m: Machine) -> dict[str, Any]:
+def kernel_timer(m: Machine) -> Changes:
     m.write("sys/class/pps/pps0/name", "ktimer\n")
     return {}
 
 
-def overruns(m: Machine) -> dict[str, Any]:
+def overruns(m: Machine) -> Changes:
     m.write("proc/tty/driver/ttyAMA", "serinfo:1.0 driver revision:\n0: uart:PL011 rev3 mmio:0xFE201000 irq:23 tx:0 rx:9213 fe:2 oe:17\n")
     return {}
 
 
-def undervoltage(m: Machine) -> dict[str, Any]:
+def undervoltage(m: Machine) -> Changes:
     m.write("sys/devices/platform/soc/soc:firmware/get_throttled", "0x50005\n")
     return {}
 
 
-def slow_clocksource(m: Machine) -> dict[str, Any]:
+def slow_clocksource(m: Machine) -> Changes:
     m.write("sys/devices/system/clocksource/clocksource0/current_clocksource", "hpet\n")
     return {}
 
 
-def no_rtc(m: Machine) -> dict[str, Any]:
+def no_rtc(m: Machine) -> Changes:
     (m.root / "sys/class/rtc/rtc0/since_epoch").unlink()
     return {}
 
 
-def wrong_rtc(m: Machine) -> dict[str, Any]:
+def wrong_rtc(m: Machine) -> Changes:
     m.write("sys/class/rtc/rtc0/since_epoch", f"{NOW_S - 7200:.0f}\n")
     return {}
 
 
-def chronyd_too(m: Machine) -> dict[str, Any]:
+def chronyd_too(m: Machine) -> Changes:
     m.process(733, "chronyd")
     return {"config": CONFIG + '[clock]\nsteer = "kernel"\n'}
 
 
-def no_receiver(m: Machine) -> dict[str, Any]:
+def no_receiver(m: Machine) -> Changes:
     (m.root / "dev/ttyAMA0").unlink()
     return {"config": ""}
 
 
-def unplugged(m: Machine) -> dict[str, Any]:
+def unplugged(m: Machine) -> Changes:
     (m.root / "dev/ttyAMA0").unlink()
     return {}
 
 
-def usb_adapter(m: Machine) -> dict[str, Any]:
+def usb_adapter(m: Machine) -> Changes:
     m.write("dev/ttyUSB0", "")
     m.write("sys/bus/usb-serial/devices/ttyUSB0/latency_timer", "16\n")
     return {"config": CONFIG.replace("ttyAMA0", "ttyUSB0")}
 
 
-AILMENTS: dict[str, tuple[str, str, Callable[[Machine], dict[str, Any]]]] = {
+BROKEN_LINE = b"$GPRMC,120001.00,A,5130.0000,N,00007.0000,W,0.0,,211126,,,A*00\r\n" * 90
+SURVEYING = ubx_messages.tim_svin((120, 2.3, True, False))
+
+
+def daemon(clock: Callable[[], Snapshot]) -> Callable[[Machine], Changes]:
+    """Nothing is wrong with the machine but what the daemon says."""
+    return lambda _: {"clock": clock()}
+
+
+AILMENTS: dict[str, tuple[str, str, Callable[[Machine], Changes]]] = {
     "no receiver": ("RC01", FAIL, no_receiver),
     "receiver unplugged": ("RC01", FAIL, unplugged),
     "gpsd holds the line": ("RC02", FAIL, gpsd),
     "ModemManager holds the line": ("RC02", FAIL, modem_manager),
     "overruns": ("RC03", WARN, overruns),
-    "broken sentences": ("RC03", FAIL, lambda _: {"rejected": {"checksum": 90}, "labels": 40}),
-    "nothing names a second": ("RC03", FAIL, lambda _: {"labels": 0, "why": "no sentence with a date yet"}),
+    "broken sentences": ("RC03", FAIL, daemon(lambda: after("clean-pps", 60, BROKEN_LINE))),
+    "junk on the line": ("RC03", FAIL, daemon(lambda: after("clean-pps", 60, bytes(range(128, 256)) * 40))),
+    "nothing names a second": ("RC03", FAIL, daemon(lambda: told("pains/01-reach-stays-zero", 60))),
     "no pulses": ("RC04", FAIL, no_pulses),
     "ten pulses a second": ("RC04", WARN, fast_pulses),
     "kernel's own timer": ("RC04", FAIL, kernel_timer),
+    "trailing edge": ("RC05", WARN, daemon(lambda: told("pains/11-trailing-edge-configured", 60))),
+    "hum instead of pulses": ("RC05", WARN, daemon(lambda: told("pains/17-hum-instead-of-pulses", 60))),
     "console on the line": ("RC06", FAIL, console),
     "USB adapter holds back": ("RC07", WARN, usb_adapter),
-    "no fix": ("RC08", FAIL, lambda _: {"fix": "none", "satellites_seen": 2}),
-    "antenna cut": ("RC08", WARN, lambda _: {"health": ("the antenna is open: the cable is cut or unplugged",)}),
-    "impossible dates": ("RC09", FAIL, lambda _: {"rejected": {"date-window": 900}, "why": "its dates are 1024 weeks back"}),
-    "leap seconds unknown": ("RC10", WARN, lambda _: {"rejected": {"not-resolved": 60}, "samples": 0, "why": "waiting for its leap count"}),
-    "ambiguous messages": ("RC11", FAIL, lambda _: {"message_delay_ms": 497.0, "message_spread_ms": 31.0, "samples": 0}),
-    "survey": ("RC12", WARN, lambda _: {"health": ("the survey of the position is running",)}),
+    "no fix": ("RC08", FAIL, daemon(lambda: told("pains/17-pulses-before-the-fix", 30))),
+    "antenna cut": ("RC08", WARN, daemon(lambda: told("pains/18-antenna-cable-cut", 402))),
+    "week rollover": ("RC09", FAIL, daemon(lambda: told("pains/08-week-rollover-contradicted", 60))),
+    "time goes back": ("RC09", FAIL, daemon(lambda: told("pains/08-time-does-not-go-back", 60))),
+    "leap seconds unknown": ("RC10", WARN, daemon(lambda: told("pains/07-seconds-wrong-on-cold-start", 117))),
+    "ambiguous messages": ("RC11", FAIL, daemon(lambda: told("pains/06-half-a-second-after-the-pulse", 800))),
+    "which of five pulses": ("RC11", FAIL, daemon(lambda: told("pains/21-five-pulses-a-second", 60))),
+    "survey": ("RC12", WARN, daemon(lambda: after("clean-pps", 60, SURVEYING))),
     "chronyd too": ("RC20", FAIL, chronyd_too),
     "slow clocksource": ("RC22", WARN, slow_clocksource),
     "undervoltage": ("RC22", FAIL, undervoltage),
     "no RTC": ("RC23", WARN, no_rtc),
     "wrong RTC": ("RC23", WARN, wrong_rtc),
-    "clock set by others": ("RC24", WARN, lambda _: {"clock_steps": 3}),
+    "clock set by others": ("RC24", WARN, daemon(lambda: told("clock-stepped", 410))),
 }
 
 
@@ -198,12 +238,12 @@ def test_an_ailment_is_found(machine: Machine, ailment: str) -> None:
 
 def test_the_words_are_the_golden_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, golden: Callable[[str, str], None]) -> None:
     """What users read, to the letter."""
-    monkeypatch.setattr(doctor_clock, "read_adjtimex", lambda: Adjtimex(-12.5, 0, 16, 1, 37, 0, 0, Leap.NORMAL))
-    told: list[str] = []
+    monkeypatch.setattr(doctor_clock, "read_adjtimex", lambda: FREE)
+    lines: list[str] = []
     for number, (ailment, (check, _, spoil)) in enumerate(AILMENTS.items()):
         machine = Machine(tmp_path / str(number))
-        told.append(f"{ailment}\n{report([machine.examined(**spoil(machine))[check]]).rpartition(chr(10))[0]}")
-    golden("doctor.txt", "\n\n".join(told) + "\n")
+        lines.append(f"{ailment}\n{report([machine.examined(**spoil(machine))[check]]).rpartition(chr(10))[0]}")
+    golden("doctor.txt", "\n\n".join(lines) + "\n")
 
 
 def test_a_clock_that_runs_away(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,7 +284,7 @@ def test_a_simulated_receiver_needs_no_device(tmp_path: Path, machine: Machine) 
     """On a machine without line and pulse nothing is wrong while the receiver is simulated; without that it is."""
     (machine.root / "dev/ttyAMA0").unlink()
     assert machine.examined("")["RC01"].state == FAIL
-    assert machine.examined("", simulated=True)["RC01"].state == SKIP
+    assert machine.examined("", replace(told("clean-pps", 120), simulated=True))["RC01"].state == SKIP
 
 
 def test_on_this_very_machine(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -253,22 +293,33 @@ def test_on_this_very_machine(capsys: pytest.CaptureFixture[str], tmp_path: Path
     assert "not examined" in capsys.readouterr().out
 
 
-PULSE = {
-    "rate_hz": 1.0, "edge": "assert", "width_ms": 100.0, "jitter_us": 1.2, "pulses": 500, "missing": 0, "stray": 0, "good": True,
-    "words": "one pulse a second, jitter 1.2 µs (9 of 10), 100.0 ms wide: good", "doubts": [], "changed": "",
-}  # fmt: skip
-
-
 def test_what_the_daemon_says_of_its_pulses_is_told(machine: Machine) -> None:
-    """RC05 shows the daemon's own verdict; its doubts come with their remedy; RC04 takes its word for a rate that it can use."""
-    assert machine.examined(pulse=PULSE)["RC05"] == Finding("RC05", OK, f"gps0: {PULSE['words']}")
-    doubt = "its pulses come 100 ms after the served seconds: by all appearance the trailing edge; turn the polarity round"
-    found = machine.examined(pulse=PULSE | {"doubts": [doubt]})["RC05"]
-    assert (found.state, found.do) == (WARN, "turn the polarity round")
-    assert found.what.startswith("gps0: its pulses come 100 ms after")
-    assert machine.examined(pulse=PULSE | {"jitter_us": 300.0})["RC05"].state == WARN
+    """RC05 shows the daemon's own verdict; RC04 takes its word for a rate that it can use."""
+    found = machine.examined()["RC05"]
+    assert (found.state, found.what.partition(",")[0]) == (OK, "gps0: one pulse a second")
+    off = machine.examined(clock=told("pains/11-edge-that-moves", 310))["RC05"]
+    assert off.state == WARN
+    assert off.what.startswith("gps0: its pulses come 100 ms after the served seconds")
+    assert "RC07" in machine.examined(clock=told("usb-polling", 120))["RC05"].do
     machine.rate = 5.0
-    assert machine.examined(pulse=PULSE | {"rate_hz": 5.0})["RC04"] == Finding("RC04", OK, "gps0: 5 pulses a second")
+    assert machine.examined(clock=told("pains/21-five-pulses-a-second", 60))["RC04"] == Finding("RC04", OK, "gps0: 5 pulses a second")
+
+
+@pytest.mark.parametrize("scenario", ["pains/08-week-rollover", "pains/07-leap-second-told-by-nmea-alone", "clean-pps"])
+def test_a_receiver_that_is_well_is_found_well(machine: Machine, scenario: str) -> None:
+    """A minute after the start of a receiver that works, also one whose date had to be repaired: dates, leap seconds, survey are good."""
+    found = machine.examined(clock=told(scenario, 60))
+    assert {found[check].state for check in ("RC03", "RC05", "RC08", "RC09", "RC10", "RC11", "RC12")} == {OK}
+
+
+def test_the_doctor_warns_of_leap_seconds_exactly_while_the_daemon_does(machine: Machine) -> None:
+    """A cold receiver, second by second around the changes: RC10 warns while the daemon waits for the leap count, and never else."""
+    there = World(load_scenario(SCENARIOS / "pains/07-seconds-wrong-on-cold-start.toml"), 101)
+    for second in (2, 5, 60, 299, 303, 1079, 1083, 1100):
+        there.advance(second)
+        clock = there.snapshot()
+        waits = "leap count" in clock.why
+        assert (machine.examined(clock=clock)["RC10"].state == WARN) is waits, (second, clock.why)
 
 
 def test_a_clock_that_ntp_keeps_and_the_served_time_must_agree(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,7 +328,7 @@ def test_a_clock_that_ntp_keeps_and_the_served_time_must_agree(machine: Machine,
     for status, error_ns, state in ((0, 3_000_000, FAIL), (0x40, 3_000_000, OK), (0, 200_000_000, OK)):
         kept = Adjtimex(-12.5, 0, error_ns, 1, 37, status, 0, Leap.NORMAL)
         monkeypatch.setattr(doctor_clock, "read_adjtimex", lambda kept=kept: kept)
-        found = machine.examined(system_offset_ns=-100_000_000)["RC21"]
+        found = machine.examined(clock=replace(told("clean-pps", 120), system_offset_ns=-100_000_000))["RC21"]
         assert found.state == state
         if state == FAIL:
             assert "is 100 ms ahead of the served time" in found.what

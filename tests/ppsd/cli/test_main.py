@@ -9,10 +9,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,9 +21,9 @@ from ppsd.cli.feed import feed_lines
 from ppsd.faces import text as reports
 from ppsd.ntp.packet import Header, parse
 from ppsd.process.control import ControlServer
-from ppsd.snapshot import Snapshot, SourceStatus, TemperatureStatus
+from ppsd.snapshot import Mode, ServerReport, Snapshot, SourceStatus, TemperatureStatus, Verdict
 from refclock.config import ShmFeed, SockFeed
-from refclock.sample import Leap
+from refclock.sample import FeedStatus, Leap
 from refclock.timescales import ntp64
 
 SOURCE = SourceStatus(
@@ -33,16 +32,24 @@ SOURCE = SourceStatus(
     satellites_seen=12, message_delay_ms=143.2, message_spread_ms=4.1, rejected={"popcorn": 2},
 )  # fmt: skip
 LOCKED = Snapshot(
-    version="0.1.0", pid=7, simulated=False, uptime_s=3700.0, utc="2026-11-21T12:00:00.500000000Z", mode="track", verdict="LOCKED", why="",
-    stages=(("receiver", True), ("locked", True)), stratum=1, refid="GPS", leap="normal", leap_pending="none", tai_offset_s=37,
-    bound_ns=18_100, frequency_ppm=-12.345, skew_ppm=0.012, system_offset_ns=31, holdover_s=None, holdover_left_s=None, steering="none",
-    clock_steps=0, sources=(SOURCE,),
+    version="0.1.0", pid=7, simulated=False, uptime_s=3700.0, utc="2026-11-21T12:00:00.500000000Z", mode=Mode.TRACK,
+    verdict=Verdict.LOCKED, why="", stages=(("receiver", True), ("locked", True)), stratum=1, refid="GPS", leap="normal",
+    leap_pending="none", tai_offset_s=37, bound_ns=18_100, frequency_ppm=-12.345, skew_ppm=0.012, system_offset_ns=31, holdover_s=None,
+    holdover_left_s=None, steering="none", clock_steps=0, sources=(SOURCE,),
 )  # fmt: skip
-HOLDOVER = replace(LOCKED, verdict="HOLDOVER", mode="holdover", why="the antenna is off", holdover_s=130.0, holdover_left_s=3600.0)
+HOLDOVER = replace(LOCKED, verdict=Verdict.HOLDOVER, mode=Mode.HOLDOVER, why="the antenna is off", holdover_s=130.0, holdover_left_s=3600.0)
 ACQUIRING = replace(
-    LOCKED, verdict="ACQUIRING", mode="acquire", stratum=0, refid="", leap="unsynchronised", bound_ns=None, system_offset_ns=None,
+    LOCKED, verdict=Verdict.ACQUIRING, mode=Mode.ACQUIRE, stratum=0, refid="", leap="unsynchronised", bound_ns=None, system_offset_ns=None,
     frequency_ppm=None, skew_ppm=None, sources=(replace(SOURCE, tally="?", offset_ns=None, last_sample_s=None, bound_ns=None, reach=0),),
 )  # fmt: skip
+
+SERVER = ServerReport(3, 60.0, ("0.0.0.0:123",), False, {"reply": {"basic": 12, "unsynchronised": 0}, "drop": {"short": 1}})
+
+
+def answer(snapshot: Snapshot) -> Callable[[], str]:
+    """What a daemon in that state sends."""
+    return lambda: json.dumps(snapshot.to_json())
+
 
 Daemon = Callable[[str, Callable[[], str]], Path]
 
@@ -76,10 +83,12 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
     stopped.close()
 
 
-@pytest.mark.parametrize(("snapshot", "code"), [(LOCKED, 0), (HOLDOVER, 1), (ACQUIRING, 2), (replace(ACQUIRING, verdict="NO TIME"), 2)])
+@pytest.mark.parametrize(
+    ("snapshot", "code"), [(LOCKED, 0), (HOLDOVER, 1), (ACQUIRING, 2), (replace(ACQUIRING, verdict=Verdict.NO_TIME), 2)]
+)
 def test_status_tells_by_its_exit_code(daemon: Daemon, capsys: pytest.CaptureFixture[str], snapshot: Snapshot, code: int) -> None:
     """0 locked, 1 holdover, 2 not serving; the top line comes first."""
-    run_dir = daemon("clock.sock", snapshot.as_json)
+    run_dir = daemon("clock.sock", answer(snapshot))
     assert cli.main(["status", "--run-dir", str(run_dir)]) == code
     first, *rest = capsys.readouterr().out.splitlines()
     assert first.startswith(snapshot.verdict)
@@ -88,8 +97,8 @@ def test_status_tells_by_its_exit_code(daemon: Daemon, capsys: pytest.CaptureFix
 
 def test_status_text(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
     """Stages, sources in words, and the server's counters that are not zero."""
-    run_dir = daemon("clock.sock", LOCKED.as_json)
-    daemon("serve.sock", lambda: json.dumps({"pid": 3, "counters": {"reply": {"basic": 12, "unsynchronised": 0}, "drop": {"short": 1}}}))
+    run_dir = daemon("clock.sock", answer(LOCKED))
+    daemon("serve.sock", lambda: json.dumps(SERVER.to_json()))
     assert cli.main(["status", "--run-dir", str(run_dir)]) == 0
     text = capsys.readouterr().out
     assert "LOCKED to GPS+PPS · within ±18 µs" in text
@@ -103,7 +112,7 @@ def test_status_text(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None
 
 def test_status_with_a_dead_server(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
     """A server process that left its socket behind is not serving, however good the clock."""
-    run_dir = daemon("clock.sock", LOCKED.as_json)
+    run_dir = daemon("clock.sock", answer(LOCKED))
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(run_dir / "serve.sock"))
     assert cli.main(["status", "--run-dir", str(run_dir)]) == 2
@@ -112,7 +121,7 @@ def test_status_with_a_dead_server(daemon: Daemon, capsys: pytest.CaptureFixture
 
 def test_json_reports(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
     """Every report is also one JSON object or list."""
-    run_dir = str(daemon("clock.sock", LOCKED.as_json))
+    run_dir = str(daemon("clock.sock", answer(LOCKED)))
     decoded = {}
     for command in ("status", "sources", "tracking"):
         cli.main([command, "--json", "--run-dir", run_dir])
@@ -141,33 +150,29 @@ def test_the_living_simulation_is_found(
     monkeypatch.setattr("ppsd.cli.daemon.system_directory", lambda: tmp_path / "system")
     for name in ("refclock-sim", "system"):
         (tmp_path / name).mkdir()
-    daemon("refclock-sim/clock.sock", replace(LOCKED, simulated=True).as_json)
+    daemon("refclock-sim/clock.sock", answer(replace(LOCKED, simulated=True)))
     assert cli.main(["status"]) == 0
     assert capsys.readouterr().out.startswith("SIMULATED LOCKED")
-    daemon("system/clock.sock", HOLDOVER.as_json)
+    daemon("system/clock.sock", answer(HOLDOVER))
     assert cli.main(["status"]) == 1
     told = capsys.readouterr()
     assert told.out.startswith("HOLDOVER")
     assert "two daemons are alive" in told.err
 
 
-def decoded(snapshot: Snapshot) -> dict[str, Any]:
-    return json.loads(snapshot.as_json())  # type: ignore[no-any-return]
-
-
 def test_sources_as_chronyc() -> None:
     """The columns of chronyc sources; offsets with its sign (local ahead is positive)."""
-    lines = reports.sources(decoded(LOCKED)).splitlines()
+    lines = reports.sources(LOCKED).splitlines()
     assert lines[0] == "MS Name/IP address         Stratum Poll Reach LastRx Last sample               "
     assert lines[1] == "=" * 79
     assert lines[2] == "#* gps0                          0   0   377     0   +214ns[ +214ns] +/-   18us"
-    unusable = reports.sources(decoded(ACQUIRING)).splitlines()[2]
+    unusable = reports.sources(ACQUIRING).splitlines()[2]
     assert unusable == "#? gps0                          0   0     0     -     +0ns[   +0ns] +/-  120ns"
 
 
 def test_tracking_as_chronyc() -> None:
     """The labels of chronyc tracking, in its order, with its words for signs."""
-    assert reports.tracking(decoded(LOCKED)).splitlines() == [
+    assert reports.tracking(LOCKED).splitlines() == [
         "Reference ID    : 47505300 (GPS)",
         "Stratum         : 1",
         "Ref time (UTC)  : Sat Nov 21 11:59:59 2026",
@@ -182,22 +187,22 @@ def test_tracking_as_chronyc() -> None:
         "Update interval : 1.0 seconds",
         "Leap status     : Normal",
     ]
-    text = reports.tracking(decoded(ACQUIRING))
+    text = reports.tracking(ACQUIRING)
     assert "Reference ID    : 00000000 ()\nStratum         : 0\nRef time (UTC)  : Thu Jan 01 00:00:00 1970" in text
     assert text.endswith("Leap status     : Not synchronised")
-    assert "Nov 21 23:59:58" in reports.tracking({**decoded(LOCKED), "utc": "2026-11-21T23:59:60.900Z"})
+    assert "Nov 21 23:59:58" in reports.tracking(replace(LOCKED, utc="2026-11-21T23:59:60.900Z"))
 
 
 def test_the_temperature_is_shown_where_there_is_a_thermometer() -> None:
     """status and tracking say what the thermometer reads and whether it is used, tracking in a line of its own; json has the fields."""
     words = "temperature 48.2 °C: explains 0.31 ppm, in use"
     warm = replace(LOCKED, temperature=TemperatureStatus("/sys/x", 48.2, 0.31, True, "", 6.5, 40.0, -0.16, words))
-    assert words in reports.status(decoded(warm), "off").splitlines()
-    lines = reports.tracking(decoded(warm)).splitlines()
-    assert lines[:-1] == reports.tracking(decoded(LOCKED)).splitlines()
+    assert words in reports.status(warm, "off").splitlines()
+    lines = reports.tracking(warm).splitlines()
+    assert lines[:-1] == reports.tracking(LOCKED).splitlines()
     assert lines[-1] == "Temperature     : 48.2 °C: explains 0.31 ppm, in use"
-    assert json.loads(reports.status_json(decoded(warm), "off"))["temperature"]["in_use"] is True
-    assert "temperature" not in reports.status(decoded(LOCKED), "off")
+    assert json.loads(reports.status_json(warm, "off"))["temperature"]["in_use"] is True
+    assert "temperature" not in reports.status(LOCKED, "off")
 
 
 @pytest.mark.parametrize(
@@ -246,14 +251,14 @@ def test_feed_is_checked_against_the_daemon(
     """Samples that are taken: 0; a counter that stands still: 1, with the daemon's reason."""
     sent = [10]
 
-    def answer() -> str:
+    def counting() -> str:
         sent[0] += step
-        feeds = [{"name": "a", "kind": "sock", "target": "/x", "state": "absent", "sent": sent[0], "why": "chronyd does not run"}]
-        return json.dumps({**asdict(LOCKED), "feeds": feeds})
+        feed = FeedStatus("a", "sock", "/x", "absent", sent[0], 3, "chronyd does not run")
+        return json.dumps(replace(LOCKED, feeds=(feed,)).to_json())
 
     config = tmp_path / "c.toml"
     config.write_text('[[feed]]\ntype = "sock"\npath = "/x"\nname = "a"\n')
-    run_dir = daemon("clock.sock", answer)
+    run_dir = daemon("clock.sock", counting)
     assert cli.main(["feed", "--config", str(config), "--run-dir", str(run_dir)]) == code
     told = capsys.readouterr()
     assert told.out.startswith("refclock SOCK /x ")

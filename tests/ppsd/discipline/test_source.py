@@ -16,7 +16,7 @@ from ppsd.discipline.leap import LeapKeeper
 from ppsd.discipline.saved import Saved
 from ppsd.discipline.source import ReceiverSource, SampleSource
 from ppsd.faces.text import sources_in_words
-from ppsd.snapshot import Mode
+from ppsd.snapshot import Mode, Snapshot
 from refclock import config
 from refclock.config import GpsdSource, ShmSource
 from refclock.protocols.framing import nmea_checksum
@@ -111,7 +111,7 @@ def test_doubtful_receiver_is_refused_within_one_pulse() -> None:
     assert pulsed(source, Edge(at(10), EdgeKind.ASSERT, 10)) is None
     assert labelled(source, label(10, 0.1), leaps, RIGHT) == []
     assert source.pulse.estimator.accepted == used
-    assert "antenna is disconnected" in source.why(at(10.2).mono_ns)
+    assert "antenna is disconnected" in source.obstacle(at(10.2).mono_ns).words
 
 
 def test_reported_pulses_keep_their_allowance() -> None:
@@ -204,7 +204,7 @@ def test_the_snapshot_tells_of_the_pulses() -> None:
     pulse = snapshot.sources[0].pulse
     assert pulse is not None
     assert (pulse.rate_hz, pulse.edge, pulse.width_ms, pulse.missing, pulse.stray) == (1.0, "assert", 200.0, 1, 0)
-    said = sources_in_words(json.loads(snapshot.as_json()))
+    said = sources_in_words(Snapshot.from_json(json.loads(json.dumps(snapshot.to_json()))))
     assert "  gps0: one pulse a second, jitter 0.0 µs (9 of 10), 1 missing, 200.0 ms wide: not what timing wants" in "\n".join(said)
 
 
@@ -228,7 +228,7 @@ def test_messages_before_the_pulse_are_told() -> None:
     for s in range(20):
         labelled(source, label(s, -0.04), leaps, RIGHT)
         pulsed(source, Edge(at(s), EdgeKind.ASSERT, s))
-    status = source.status(at(20), "*", "")
+    status = source.status(at(20), "*", "", ())
     assert status.pulse is not None
     assert "its messages come 40 ms before the pulse" in status.pulse.doubts[0]
 
@@ -259,8 +259,8 @@ def test_the_cable_is_taken_off_once() -> None:
         if sample is not None:
             off.append((source.time.cable_told, sample.at.mono_ns - MONO0 - s * NS))
     assert set(off) == {(False, 0), (True, 0)}
-    assert source.status(at(90), "*", "").cable == "antenna cable 5000 ns: taken off here, for the receiver was not told"
+    assert source.status(at(90), "*", "", ()).cable == "antenna cable 5000 ns: taken off here, for the receiver was not told"
     source.time.cable_told = True
-    assert source.status(at(90), "*", "").cable == "antenna cable 5000 ns: the receiver takes it off"
+    assert source.status(at(90), "*", "", ()).cable == "antenna cable 5000 ns: the receiver takes it off"
     source.lost("unplugged")
     assert not source.time.cable_told

@@ -56,20 +56,20 @@ def test_a_thirty_two_bit_peer_gets_thirty_two_bytes(tmp_path: Path) -> None:
 def test_an_absent_peer_is_a_state_and_its_return_is_noticed(writer: SockFeedWriter) -> None:
     """Nobody there, there, gone leaving its socket behind, back with a new one: the state follows, and each sample that can arrive does."""
     path = Path(writer.target)
-    assert writer.status()["state"] == "waiting"
+    assert writer.status().state == "waiting"
     writer.send(AT, 1, 0, Leap.NORMAL)
-    assert writer.status()["state"] == "absent"
-    assert f"refclock SOCK {path}" in str(writer.status()["why"])
+    assert writer.status().state == "absent"
+    assert f"refclock SOCK {path}" in writer.status().why
     with listener(path):
         writer.send(AT, 1, 0, Leap.NORMAL)
-        assert (writer.status()["state"], writer.status()["why"]) == ("sending", "")
+        assert (writer.status().state, writer.status().why) == ("sending", "")
     writer.send(AT, 1, 0, Leap.NORMAL)
-    assert writer.status()["state"] == "absent"
+    assert writer.status().state == "absent"
     path.unlink()
     with listener(path) as peer:
         writer.send(AT, 1, 0, Leap.NORMAL)
         assert len(peer.recv(100)) == 40
-    assert (writer.status()["sent"], writer.status()["lost"]) == (2, 2)
+    assert (writer.status().sent, writer.status().lost) == (2, 2)
 
 
 def test_what_is_no_chrony_socket_is_refused_in_words(writer: SockFeedWriter) -> None:
@@ -77,13 +77,13 @@ def test_what_is_no_chrony_socket_is_refused_in_words(writer: SockFeedWriter) ->
     path = Path(writer.target)
     path.touch()
     writer.send(AT, 1, 0, Leap.NORMAL)
-    assert writer.status()["state"] in ("absent", "refused")  # Linux says ECONNREFUSED of a file
+    assert writer.status().state in ("absent", "refused")  # Linux says ECONNREFUSED of a file
     path.unlink()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stream:
         stream.bind(str(path))
         writer.send(AT, 1, 0, Leap.NORMAL)
-    assert writer.status()["state"] == "refused"
-    assert "stream" in str(writer.status()["why"])
+    assert writer.status().state == "refused"
+    assert "stream" in writer.status().why
 
 
 def test_a_peer_that_does_not_read_blocks_nobody(writer: SockFeedWriter) -> None:
@@ -91,10 +91,10 @@ def test_a_peer_that_does_not_read_blocks_nobody(writer: SockFeedWriter) -> None
     with listener(Path(writer.target)):
         for _ in range(10_000):
             writer.send(AT, 1, 0, Leap.NORMAL)
-            if writer.status()["state"] == "stalled":
+            if writer.status().state == "stalled":
                 break
-    assert writer.status()["state"] == "stalled"
-    assert writer.status()["lost"] == 1
+    assert writer.status().state == "stalled"
+    assert writer.status().lost == 1
 
 
 def test_the_uncertainty_becomes_a_precision_rounded_up() -> None:
@@ -107,8 +107,8 @@ def test_a_shared_memory_that_cannot_be_had_is_a_state() -> None:
     """A unit that does not exist and a time that the segment cannot hold are failures in the status, not exceptions."""
     writer = ShmFeedWriter(256)
     writer.send(AT, 1, 0, Leap.NORMAL)
-    assert writer.status()["state"] == "failed"
-    assert writer.status()["why"]
+    assert writer.status().state == "failed"
+    assert writer.status().why
 
 
 def test_the_configuration_opens_the_right_writer() -> None:

@@ -193,7 +193,7 @@ def test_shared_memory_may_come_go_and_come_back(unit: int) -> None:
     writer.send(Instant(100 * NS, 0), 0, 0, Leap.NORMAL)
     assert not any(intake.read() for _ in range(SILENT_READS + 2))
     assert intake.rejected == {SampleReject.RANGE: 1}
-    assert (intake.received, writer.status()["sent"]) == (2, 3)
+    assert (intake.received, writer.status().sent) == (2, 3)
 
 
 def test_a_sample_lost_to_a_clash_is_counted_and_the_next_one_comes(unit: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,17 +8,18 @@ from refclock_sim.receiver.gnss import Gnss
 from refclock_sim.receiver.output import MODELS
 from refclock_sim.receiver.output import Receiver as SimReceiver
 
+from refclock.condition import Code, Condition
 from refclock.protocols.stream import ReceiverStream
 from refclock.sample import NS, Edge, EdgeKind, Instant, Sample, SecondLabel
 from refclock.timescales import LeapTable
-from refclock.timing.pairing import AMBIGUOUS_NS, DEFAULT_DELAY_UNCERTAINTY_NS, Numbered, Pairing, Present, Refused
+from refclock.timing.pairing import AMBIGUOUS_NS, DEFAULT_DELAY_UNCERTAINTY_NS, Numbered, Pairing, Present
 
 UTC0 = 1_790_000_000
 MONO0 = 77_000 * NS + 123_456_789
 TABLE = LeapTable()
 
 
-def numbered(out: Numbered | Refused) -> list[Sample]:
+def numbered(out: Numbered | Condition) -> list[Sample]:
     return out.pulses if isinstance(out, Numbered) else []
 
 
@@ -59,7 +60,7 @@ def test_no_wrong_second_at_any_baud(baud: int, delay_s: float, kind: str, seed:
         k = (sample.at.mono_ns - MONO0) // NS
         assert sample.tai_ns == (UTC0 + k + 37) * NS
     if -0.02 < delay_s < 0.25:
-        assert named, f"a clear case was not named: {pairing.why}"
+        assert named, f"a clear case was not named: {pairing.condition.words}"
 
 
 def asked(pairing: Pairing, k: int, delay_s: float, clock_s: float | None = None) -> list[Sample]:
@@ -83,7 +84,7 @@ def test_second_opinion_never_names_a_wrong_second(delay_s: float, clock_s: floa
     for sample in named:
         assert sample.tai_ns == (UTC0 + (sample.at.mono_ns - MONO0) // NS + 37) * NS
     if opinion or abs(clock_s) < 0.09:
-        assert named, pairing.why
+        assert named, pairing.condition.words
 
 
 @given(st.floats(0.40, 0.94), st.integers(5, 30))
@@ -93,9 +94,9 @@ def test_half_a_second_is_refused_with_the_reason(delay_s: float, labels: int) -
     for k in range(labels):
         pairing.edge(edge(k), None)
         at = round(delay_s * NS)
-        assert isinstance(pairing.label((UTC0 + k + 37) * NS, Instant((UTC0 + k) * NS + at, MONO0 + k * NS + at), None), Refused)
+        assert isinstance(pairing.label((UTC0 + k + 37) * NS, Instant((UTC0 + k) * NS + at, MONO0 + k * NS + at), None), Condition)
     assert pairing.refused["ambiguous-delay"] == labels
-    assert "cannot be told" in pairing.why
+    assert "cannot be told" in pairing.condition.words
 
 
 @given(st.integers(-90_000_000, 90_000_000), st.floats(1.0, 90e6))
@@ -107,7 +108,7 @@ def test_below_a_tenth_of_a_second_pulses_are_rounded(error_ns: int, bound_ns: f
     sample = pairing.edge(edge(5), present)
     if abs(error_ns) > 25_000_000 + bound_ns:
         assert sample is None
-        assert f"{abs(error_ns) / 1e6:.0f} ms {'after' if error_ns > 0 else 'before'} the served seconds" in pairing.why
+        assert f"{abs(error_ns) / 1e6:.0f} ms {'after' if error_ns > 0 else 'before'} the served seconds" in pairing.condition.words
         sample = pairing.edge(edge(5), present, rivalled=True)
     assert sample is not None
     assert sample.tai_ns == (UTC0 + 42) * NS
@@ -133,9 +134,9 @@ def test_one_of_many_pulses_is_never_the_wrong_one(rate: int, delay_s: float, wr
                 named += numbered(pairing.label((UTC0 + k + 37) * NS, instant, None, (UTC0 + 37) * NS - MONO0 if clock else None))
         for sample in named:
             assert sample.tai_ns - (UTC0 + 37) * NS == sample.at.mono_ns - MONO0
-        assert bool(named) is stated, pairing.why
+        assert bool(named) is stated, pairing.condition.words
         if not stated:
-            assert "set the receiver's pulse to 1 Hz" in pairing.why
+            assert "set the receiver's pulse to 1 Hz" in pairing.condition.words
 
 
 @given(st.integers(2, 5), st.integers(0, 4), st.floats(-0.004, 0.3))
@@ -164,7 +165,7 @@ def test_message_before_a_lone_edge_is_refused() -> None:
         pairing.rhythm(NS, alone)
         got = [sample for k in range(10) for sample in asked(pairing, k, -0.04)]
         assert bool(got) is named
-        assert ("trailing edge" in pairing.why) is not named
+        assert ("trailing edge" in pairing.condition.words) is not named
 
 
 def test_a_pulse_before_the_served_seconds_gives_those_up() -> None:
@@ -188,7 +189,7 @@ def test_pulses_without_labels_are_believed_for_ten_seconds() -> None:
     present = Present(MONO0, (UTC0 + 37) * NS, 0.0, 1000.0)
     believed = [k for k in range(30) if pairing.edge(edge(k), present) is not None]
     assert believed == list(range(11))
-    assert pairing.refused["no-fix"] == 19
+    assert pairing.refused[Code.PULSES_WITHOUT_FIX] == 19
 
 
 def test_late_labels_do_not_move_a_proven_timescale_for_minutes() -> None:
@@ -201,7 +202,8 @@ def test_late_labels_do_not_move_a_proven_timescale_for_minutes() -> None:
     while not pairing.contradicts:
         late += 1
         refused = pairing.label((UTC0 + 99 + late + 37) * NS, Instant(0, MONO0 + (100 + late) * NS + 150_000_000), present)
-        assert isinstance(refused, Refused)
+        assert isinstance(refused, Condition)
+        assert refused.code is Code.SECOND_CONTRADICTED
     assert late == 300
     assert pairing.delay_ns()[0] == 150_000_000
     assert AMBIGUOUS_NS > 150_000_000

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from refclock.condition import Code, obstacle
 from refclock.sample import NS, Instant, LeapNotice, SecondLabel
-from refclock.timing.trust import STEADY_S, SecondTrust, Verdict
+from refclock.timing.trust import STEADY_S, Belief, SecondTrust
 
 UTC_S = 1_798_718_400  # 2026-12-31
 MIDNIGHT = UTC_S + 86_400
@@ -14,7 +15,7 @@ def label(named_s: float, mono_s: float, real_s: float = 0.0, known: bool = Fals
     return SecondLabel(round(named_s * NS), at, "RMC", second_60, known)
 
 
-def run(trust: SecondTrust, first: int, last: int, *, offset_s: int = 0, known: bool = False, clock: float | None = None) -> list[Verdict]:
+def run(trust: SecondTrust, first: int, last: int, *, offset_s: int = 0, known: bool = False, clock: float | None = None) -> list[Belief]:
     """One label a second, 0.2 s late, with mono = seconds since UTC_S; ``clock``: what the system clock is ahead by."""
     real = (lambda i: 0.0) if clock is None else (lambda i: UTC_S + i + 0.2 + clock)
     return [trust.judge(label(UTC_S + i + offset_s, i + 0.2, real(i), known)) for i in range(first, last)]
@@ -25,6 +26,7 @@ def test_steady_fix_counts_down() -> None:
     trust = SecondTrust(system_clock=False)
     verdicts = run(trust, 0, STEADY_S + 5)
     assert [v.trusted for v in verdicts] == [False] * STEADY_S + [True] * 5
+    assert verdicts[212].doubt == obstacle(Code.LEAP_COUNT_UNKNOWN, verdicts[212].why)
     assert verdicts[212].why == "leap count not known yet: 212 of 780 s of steady fix"
     assert verdicts[212].held_s == STEADY_S - 212
     assert trust.held_s == 0
@@ -44,7 +46,7 @@ def test_leap_notice_confirms_only_with_a_count() -> None:
     trust.notice(LeapNotice(None, 0, None, Instant(0, 3 * NS)))
     assert not run(trust, 3, 4)[0].trusted
     trust.notice(LeapNotice(37, 0, None, Instant(0, 4 * NS)))
-    assert run(trust, 4, 5)[0] == Verdict(True, "receiver states its leap count", 0.0)
+    assert run(trust, 4, 5)[0] == Belief("receiver states its leap count")
 
 
 def test_system_clock_confirms_the_right_second_only() -> None:
@@ -96,7 +98,7 @@ def test_other_source_confirms() -> None:
     trust.confirm("NTP server agrees")
     assert not run(trust, 0, 1)[0].trusted
     trust.confirm("NTP server agrees")
-    assert run(trust, 1, 2)[0] == Verdict(True, "NTP server agrees", 0.0)
+    assert run(trust, 1, 2)[0] == Belief("NTP server agrees")
 
 
 def test_announced_leap_second_is_no_step() -> None:

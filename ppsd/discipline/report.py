@@ -1,0 +1,147 @@
+"""What is told of the engine: a Snapshot of how it stands, with the conditions of the daemon and of each source.
+
+Flow: engine (``Standing``) -> **report** -> Snapshot, to the control socket, status line and simulator. Nothing is decided here.
+
+The reason why the clock is not locked is the first condition that blocks: the daemon's own before those of the sources, in the order of the
+configuration; within each in the order of ``Code``. A locked clock has a reason only of its own, such as being served from messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from ppsd.discipline.leap import LeapKeeper
+from ppsd.discipline.selection import Choice
+from ppsd.discipline.source import LABEL_REFID, ReceiverSource, Source
+from ppsd.discipline.timescale import Timescale, refid_text
+from ppsd.snapshot import Mode, Snapshot, SourceStatus, TemperatureStatus, Verdict
+from refclock.condition import Code, Condition, blocking, obstacle
+from refclock.sample import NS, Instant, Leap, SourceId
+
+VERDICTS: Final = {
+    Mode.ACQUIRE: Verdict.NO_TIME,
+    Mode.CONVERGE: Verdict.ACQUIRING,
+    Mode.TRACK: Verdict.LOCKED,
+    Mode.HOLDOVER: Verdict.HOLDOVER,
+}
+LEAP_WORDS: Final = {Leap.NORMAL: "normal", Leap.INSERT: "insert", Leap.DELETE: "delete", Leap.UNSYNCHRONISED: "unsynchronised"}
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How the engine stands. ``started``: when it began; ``steering``: clock.steer; ``clock_steps``: foreign steps of the system clock."""
+
+    version: str
+    pid: int
+    simulated: bool
+    started: Instant
+    mode: Mode
+    sources: Mapping[SourceId, Source]
+    selected: SourceId | None
+    choice: Choice
+    timescale: Timescale
+    leaps: LeapKeeper
+    steering: str
+    clock_steps: int
+    temperature: TemperatureStatus | None
+
+    @property
+    def by_messages(self) -> SourceId | None:
+        """The chosen source when it is served from its messages although it has a pulse."""
+        best = self.choice.selected
+        if best is None or best.refid != LABEL_REFID:
+            return None
+        source = self.sources[best.source]
+        return source.id if isinstance(source, ReceiverSource) and source.time.has_pulse else None
+
+
+def snapshot(standing: Standing, at: Instant) -> Snapshot:
+    """Everything that people and programs may want to see, as of ``at``."""
+    s, now = standing, at.mono_ns
+    scale = s.timescale if s.timescale.present(now) is not None else None
+    e = scale.estimate if scale is not None else None
+    tai_ns = scale.tai_at(now) if scale is not None else s.leaps.table.utc_to_tai_ns(at.real_ns)
+    utc_ns = s.leaps.table.tai_to_utc_ns(tai_ns)
+    verdict = VERDICTS[s.mode]
+    if s.mode is Mode.ACQUIRE and any(source.present for source in s.sources.values()):
+        verdict = Verdict.ACQUIRING
+    held = (now - s.timescale.reference_mono_ns) / NS if s.mode is Mode.HOLDOVER else None
+    conditions = tuple(_conditions(s, now))
+    sources = tuple(_source_status(s, source, at) for source in s.sources.values())
+    of_sources = () if verdict is Verdict.LOCKED else (c for source in sources for c in source.conditions)
+    reason = blocking((*conditions, *of_sources))
+    return Snapshot(
+        version=s.version,
+        pid=s.pid,
+        simulated=s.simulated,
+        uptime_s=(now - s.started.mono_ns) / NS,
+        utc=f"{datetime.fromtimestamp(utc_ns // NS, UTC):%Y-%m-%dT%H:%M:%S}.{utc_ns % NS:09d}Z",
+        mode=s.mode,
+        verdict=verdict,
+        why="" if reason is None else reason.words,
+        stages=_stages(s),
+        stratum=1 if scale is not None else 0,
+        refid=refid_text(s.timescale.refid) if scale is not None else "INIT",
+        leap=LEAP_WORDS[s.leaps.announced(tai_ns) if scale is not None else Leap.UNSYNCHRONISED],
+        leap_pending=s.leaps.pending(tai_ns),
+        tai_offset_s=s.leaps.schedule(tai_ns)[2],
+        bound_ns=round(scale.bound_ns(now)) if scale is not None else None,
+        frequency_ppm=-s.timescale.rate * 1e6 if e is not None else None,
+        skew_ppm=e.skew * 1e6 if e is not None else None,
+        system_offset_ns=utc_ns - at.real_ns if scale is not None else None,
+        holdover_s=held,
+        holdover_left_s=(s.timescale.valid_until_ns - now) / NS if held is not None else None,
+        steering=s.steering,
+        clock_steps=s.clock_steps,
+        sources=sources,
+        temperature=s.temperature,
+        conditions=conditions,
+    )
+
+
+def _conditions(s: Standing, now_ns: int) -> Iterator[Condition]:
+    """What is the matter with the daemon as a whole, in the order of ``Code``."""
+    if not s.sources:
+        yield obstacle(Code.NO_SOURCE, "no receiver is configured and none was found")
+    if s.mode is not Mode.TRACK and s.choice.falsetickers and s.choice.selected is None:
+        yield obstacle(Code.SOURCES_DISAGREE, "the sources disagree and none can be believed")
+    if s.mode is Mode.CONVERGE:
+        yield obstacle(Code.LEARNING_FREQUENCY, "the second is known, learning the frequency")
+    if s.mode is Mode.TRACK and s.by_messages is not None:
+        yield obstacle(Code.MESSAGES_ONLY, f"by messages only: {s.sources[s.by_messages].obstacle(now_ns).words}")
+    if s.clock_steps:
+        times = "once" if s.clock_steps == 1 else f"{s.clock_steps} times"
+        yield Condition(Code.CLOCK_STEPPED, f"the system clock was stepped by others {times}")
+    if s.leaps.refused is not None:
+        yield s.leaps.refused
+    if s.temperature is not None and s.temperature.celsius is None:
+        yield Condition(Code.THERMOMETER_SILENT, s.temperature.words)
+
+
+def _stages(s: Standing) -> tuple[tuple[str, bool], ...]:
+    sources = s.sources.values()
+    return (
+        ("source found", any(source.present for source in sources)),
+        ("second known", any(source.second_known for source in sources)),
+        ("pulses numbered", any(source.ready for source in sources)),
+        ("locked", s.mode is Mode.TRACK),
+    )
+
+
+def _source_status(s: Standing, source: Source, at: Instant) -> SourceStatus:
+    by_ns, agrees = s.choice.falsetickers.get(source.id), source.id in s.choice.agreeing
+    reason: Condition | None = None
+    if by_ns is not None:
+        reason = obstacle(Code.FALSETICKER, f"disagrees by {by_ns / NS:+.6f} s")
+    elif s.selected is None or not agrees or source.id == s.by_messages:
+        reason = source.obstacle(at.mono_ns)
+    if source.id == s.selected:
+        tally, why = "*", "selected"
+    elif agrees:
+        tally, why = "+", "agrees"
+    else:
+        tally, why = "?" if by_ns is None else "x", "" if reason is None else reason.words
+    return source.status(at, tally, why, source.conditions(at.mono_ns, reason))
