@@ -8,7 +8,7 @@ import pytest
 
 from ppsd.config.tables import ClockConfig, Config
 from ppsd.discipline.engine import Engine
-from ppsd.discipline.events import Effect, Labelled, Note, Pulsed
+from ppsd.discipline.events import Effect, Note, Pulsed, Reported
 from ppsd.discipline.saved import Saved
 from ppsd.snapshot import Mode
 from refclock.config import ReceiverSource
@@ -35,7 +35,7 @@ def second(engine: Engine, s: int, off_s: dict[SourceId, int]) -> list[Effect]:
     for i, (name, wrong) in enumerate(off_s.items()):
         out += engine.handle(Pulsed(name, Edge(at(s + i * 1e-6), EdgeKind.ASSERT, s, 0), at(s + 1e-4)))
         heard = at(s + 0.08 + i * 1e-3)
-        out += engine.handle(Labelled(name, SecondLabel((UTC0 + s + wrong) * NS, heard, "NAV-PVT", leap_known=True), heard))
+        out += engine.handle(Reported(name, (SecondLabel((UTC0 + s + wrong) * NS, heard, "NAV-PVT", leap_known=True),), heard))
     return out
 
 
