@@ -1,14 +1,16 @@
 """Protocols from which no time is taken: recognised by name, so that a person is told what the receiver speaks and how to change it.
 
-Flow: framing asks here about bytes that begin neither a sentence nor a UBX frame. Two kinds:
+Framing asks here about bytes that begin neither a sentence nor a UBX frame. Two kinds:
 
-* ``span`` and ``correct``: protocols with a length and at least 15 bits of checksum or end marks. Framing takes such a frame whole, so a
-  ``$`` inside is no sentence. Layouts: SiRF binary protocol reference (A0 A2), SkyTraq binary message specification (A0 A1), CASIC
-  protocol (BA CE), RTCM 10403.3 section 4 (D3), Allystar binary protocol (F1 D9), NovAtel OEM7 and Unicore N4 references (AA 44),
-  Zodiac serial data interface (FF 81); GeoStar (PSGG), NavCom (02 99 66) and SuperStar II (01, id, its complement) as recorded receivers
-  send them (gpsd's test/daemon).
-* ``Hearer``: protocols without a length in front (TSIP, Garmin, Motorola Oncore, GREIS, SBF, iTalk, RTCM 2, NovAtel's and Unicore's lines
-  of text, gpsd's own JSON). They are only counted, and those with a weak checksum only when two frames follow each other without a gap.
+* ``FORMS``: protocols whose header states the length, with at least 15 bits of checksum or end marks. Framing takes such a frame whole, so
+  a ``$`` inside is no sentence. Layouts: SiRF binary protocol reference, SkyTraq binary message specification, CASIC protocol, RTCM 10403.3
+  section 4, Allystar binary protocol, NovAtel OEM7 and Unicore N4 references, Zodiac serial data interface; GeoStar, NavCom and SuperStar
+  II as recorded receivers send them (gpsd's test/daemon).
+* ``Hearer``: protocols without a length in front (TSIP, Garmin, EverMore, Motorola Oncore, GREIS, SBF, iTalk, RTCM 2, NovAtel's and
+  Unicore's lines of text, gpsd's own JSON). They are only counted, and those with a weak checksum only when two frames follow each other
+  without a gap.
+
+Flow: framing -> **foreign** -> names and ``advice`` (stream, receiver.autobaud).
 """
 
 from __future__ import annotations
@@ -16,20 +18,17 @@ from __future__ import annotations
 import re
 from binascii import crc32, crc_hqx
 from collections import Counter
+from collections.abc import Callable
 from enum import Enum
 from struct import unpack_from
 from typing import Final, NamedTuple
 
-_SUPERSTAR = b"|".join(re.escape(bytes((number, 0xFF ^ number))) for number in range(128))
-LEADS: Final = (
-    rb"\xa0(?:[\xa1\xa2]|\Z)|\xba(?:\xce|\Z)|\xd3(?:[\0-\3]|\Z)|\xf1(?:\xd9|\Z)|\xaa(?:\x44|\Z)|\xff(?:\x81|\Z)"
-    rb"|P(?:SGG|SG?\Z|\Z)|\x02(?:\x99|\Z)|\x01(?:[\0-\x7f]?\Z|" + _SUPERSTAR + rb")"
-)
-"""First two bytes of what ``span`` knows, as a regular expression; the first alone at the end of what has arrived."""
+from refclock.protocols.checksums import crc24q, nmea_checksum, ubx_checksum
+
 LONGEST: Final = 4096
-"""Longest frame taken: NovAtel range logs reach 3 kB, SiRF and RTCM 1 kB; a longer claim is a chance pair of bytes."""
+"""Bytes; a longer claim is a chance pair of bytes. NovAtel range logs reach 3 kB, SiRF and RTCM 1 kB."""
 HEARD_MAX: Final = 1024
-"""Bytes of an unfinished frame that ``Hearer`` keeps: TSIP and Garmin packets have at most 255 data bytes, doubled DLEs included 520."""
+"""Bytes of an unfinished frame that ``Hearer`` keeps: TSIP and Garmin packets have at most 255 data bytes, 520 with doubled DLEs."""
 
 SWITCH: Final = {
     "SiRF": "message 129 (gpsctl -n, SiRFDemo)",
@@ -65,10 +64,27 @@ def advice(name: str) -> str:
     return f"recognised {name}: time is not taken from it; " + (INSTEAD.get(name) or f"switch it to NMEA by {SWITCH[name]}")
 
 
-class Span(NamedTuple):
-    """What a header claims: ``name`` of the protocol, ``length`` of the whole frame in bytes."""
+# ---- protocols with a length in front ------------------------------------------------------------------------------------------------
+
+
+class Form(NamedTuple):
+    """One protocol. ``sync``: the bytes allowed at each place of its beginning; ``header``: bytes that tell the length. ``length``: of the
+    whole frame, from its header (0: this is none). ``least``: a shorter one is none. ``good``: whether a whole frame's checksum and end
+    marks are right.
+    """
 
     name: str
+    sync: tuple[bytes, ...]
+    header: int
+    length: Callable[[bytes], int]
+    least: int
+    good: Callable[[bytes], bool]
+
+
+class Span(NamedTuple):
+    """What a header claims: a frame of ``form``, ``length`` bytes long."""
+
+    form: Form
     length: int
 
 
@@ -79,119 +95,120 @@ class NoSpan(Enum):
     NONE = "none"  # no header
 
 
+def _big(head: bytes, at: int) -> int:
+    return int.from_bytes(head[at : at + 2], "big")
+
+
+def _little(head: bytes, at: int) -> int:
+    return int.from_bytes(head[at : at + 2], "little")
+
+
+def _zodiac_length(head: bytes) -> int:
+    """The header has a checksum of its own; one of two bytes follows the data, if there are any."""
+    words = _little(head, 4)
+    return 0 if sum(unpack_from("<5H", head)) & 0xFFFF else 10 + 2 * words + (2 if words else 0)
+
+
+def _sirf(frame: bytes) -> bool:
+    return frame[-2:] == b"\xb0\xb3" and sum(frame[4:-4]) & 0x7FFF == _big(frame, len(frame) - 4)
+
+
+def _casic(frame: bytes) -> bool:
+    length, kind, number = unpack_from("<HBB", frame, 2)
+    if length % 4:
+        return False
+    total = length + (kind << 16) + (number << 24) + sum(unpack_from(f"<{length // 4}I", frame, 6))
+    return bool(total & 0xFFFF_FFFF == int.from_bytes(frame[-4:], "little"))
+
+
+def _crc32(frame: bytes) -> bool:
+    """NovAtel's: begins with 0 and is not inverted."""
+    return _novatel_crc(frame[:-4]) == int.from_bytes(frame[-4:], "little")
+
+
+def _novatel_crc(body: bytes) -> int:
+    return crc32(body, 0xFFFF_FFFF) ^ 0xFFFF_FFFF
+
+
+FORMS: Final = (
+    Form("SiRF", (b"\xa0", b"\xa2"), 4, lambda h: _big(h, 2) + 8, 8, _sirf),
+    Form(
+        *("SkyTraq", (b"\xa0", b"\xa1"), 4, lambda h: _big(h, 2) + 7, 7),
+        lambda f: f[-2:] == b"\r\n" and nmea_checksum(f[4:-3]) == f[-3],
+    ),
+    Form("CASIC", (b"\xba", b"\xce"), 4, lambda h: _little(h, 2) + 10, 10, _casic),
+    Form(
+        *("RTCM3", (b"\xd3", b"\0\1\2\3"), 3, lambda h: _big(h, 1) + 6, 8),
+        lambda f: crc24q(f[:-3]) == int.from_bytes(f[-3:], "big"),
+    ),
+    Form("Allystar", (b"\xf1", b"\xd9"), 6, lambda h: _little(h, 4) + 8, 8, lambda f: f[-2:] == ubx_checksum(f[2:-2])),
+    Form("NovAtel", (b"\xaa", b"\x44", b"\x12"), 10, lambda h: h[3] + _little(h, 8) + 4, 32, _crc32),  # byte 3: length of the header
+    Form("NovAtel", (b"\xaa", b"\x44", b"\x13"), 10, lambda h: 12 + h[3] + 4, 16, _crc32),
+    Form("Unicore", (b"\xaa", b"\x44", b"\xb5"), 10, lambda h: 24 + _little(h, 6) + 4, 28, _crc32),
+    Form("Zodiac", (b"\xff", b"\x81"), 10, _zodiac_length, 10, lambda f: sum(unpack_from(f"<{len(f) // 2 - 5}H", f, 10)) & 0xFFFF == 0),
+    Form(
+        "GeoStar",
+        (b"P", b"S", b"G", b"G"),
+        8,
+        lambda h: 4 * _little(h, 6) + 12,
+        12,
+        lambda f: not any(nmea_checksum(f[i::4]) for i in range(4)),
+    ),
+    Form(
+        *("NavCom", (b"\x02", b"\x99", b"\x66"), 6, lambda h: _little(h, 4) + 4, 4),
+        lambda f: f[-1] == 0x03 and nmea_checksum(f[3:-2]) == f[-2],
+    ),
+    Form(
+        *("SuperStar", (b"\x01", bytes(range(128))), 4, lambda h: h[3] + 6 if h[2] == 0xFF ^ h[1] else 0, 6),
+        lambda f: sum(f[:-2]) & 0xFFFF == _little(f, len(f) - 2),
+    ),
+)
+
+
+def _leads(sync: tuple[bytes, ...]) -> bytes:
+    """The beginning of a frame as a regular expression that is content with less where the bytes end."""
+    pattern = b""
+    for allowed in reversed(sync):
+        anywhere = b"[" + re.escape(allowed) + b"]"
+        pattern = anywhere + (b"(?:" + pattern + rb"|\Z)" if pattern else b"")
+    return pattern
+
+
+LEADS: Final = b"|".join(_leads(form.sync) for form in FORMS)
+"""Beginnings of FORMS, as a regular expression."""
+
+
 def span(buffer: bytes, start: int) -> Span | NoSpan:
     """The frame that begins at ``start`` by its header."""
-    head = buffer[start : start + 12]
-    if len(head) < 2:
-        return NoSpan.MORE
-    lead = head[0], head[1]
-    if lead == (0xD3, lead[1]) and lead[1] < 4:
-        return NoSpan.MORE if len(head) < 3 else _bounded("RTCM3", (lead[1] << 8 | head[2]) + 6, 8)
-    if lead == (0xAA, 0x44):
-        return _novatel(head)
-    if lead[0] == 0x01:
-        return NoSpan.MORE if len(head) < 4 else _bounded("SuperStar", head[3] + 6, 6)
-    needed, name, at, order, overhead = _LENGTHS.get(lead, (0, "", 0, ">H", 0))
-    if not needed:
-        return NoSpan.NONE
-    if len(head) < needed:
-        return NoSpan.MORE
-    length = unpack_from(order, head, at)[0]
-    if name == "GeoStar":
-        return _bounded(name, 4 * length + overhead, overhead) if head.startswith(b"PSGG") else NoSpan.NONE
-    if name == "NavCom" and head[2] != 0x66:
-        return NoSpan.NONE
-    if name == "Zodiac":
-        if sum(unpack_from("<5H", head)) & 0xFFFF:  # the header has a checksum of its own
-            return NoSpan.NONE
-        length = 2 * length + (2 if length else 0)
-    return _bounded(name, length + overhead, overhead)
+    head = buffer[start : start + 10]
+    for form in FORMS:
+        if all(byte in allowed for byte, allowed in zip(head, form.sync, strict=False)):
+            if len(head) < form.header:
+                return NoSpan.MORE
+            length = form.length(head)
+            return Span(form, length) if form.least <= length <= LONGEST else NoSpan.NONE
+    return NoSpan.NONE
 
 
-_LENGTHS: Final[dict[tuple[int, int], tuple[int, str, int, str, int]]] = {
-    (0xA0, 0xA2): (4, "SiRF", 2, ">H", 8),
-    (0xA0, 0xA1): (4, "SkyTraq", 2, ">H", 7),
-    (0xBA, 0xCE): (4, "CASIC", 2, "<H", 10),
-    (0xF1, 0xD9): (6, "Allystar", 4, "<H", 8),
-    (0xFF, 0x81): (10, "Zodiac", 4, "<H", 10),
-    (0x50, 0x53): (8, "GeoStar", 6, "<H", 12),
-    (0x02, 0x99): (6, "NavCom", 4, "<H", 4),
-}
-"""First two bytes: (bytes of header needed, name, place and form of the length, bytes besides the payload)."""
+# ---- protocols without a length in front ---------------------------------------------------------------------------------------------
 
-
-def _bounded(name: str, length: int, least: int) -> Span | NoSpan:
-    return Span(name, length) if least <= length <= LONGEST else NoSpan.NONE
-
-
-def _novatel(head: bytes) -> Span | NoSpan:
-    """AA 44 12: header length in byte 3; AA 44 13: 12 bytes; AA 44 B5 (Unicore): 24 bytes. CRC of four bytes behind the payload."""
-    if len(head) < 10:
-        return NoSpan.MORE if len(head) < 3 or head[2] in (0x12, 0x13, 0xB5) else NoSpan.NONE
-    if head[2] == 0x12:
-        return _bounded("NovAtel", head[3] + unpack_from("<H", head, 8)[0] + 4, 32)
-    if head[2] == 0x13:
-        return _bounded("NovAtel", 12 + head[3] + 4, 16)
-    return _bounded("Unicore", 24 + unpack_from("<H", head, 6)[0] + 4, 28) if head[2] == 0xB5 else NoSpan.NONE
-
-
-def correct(name: str, frame: bytes) -> bool:
-    """Whether checksum and end marks of a whole frame are right."""
-    match name:
-        case "SiRF":
-            return frame[-2:] == b"\xb0\xb3" and sum(frame[4:-4]) & 0x7FFF == int.from_bytes(frame[-4:-2], "big")
-        case "SkyTraq":
-            return frame[-2:] == b"\r\n" and _folded(frame[4:-3]) == frame[-3]
-        case "CASIC":
-            length, kind, number = unpack_from("<HBB", frame, 2)
-            if length % 4:
-                return False
-            words = unpack_from(f"<{length // 4}I", frame, 6)
-            check: int = unpack_from("<I", frame, len(frame) - 4)[0]
-            return bool((length + (kind << 16) + (number << 24) + sum(words)) & 0xFFFF_FFFF == check)
-        case "RTCM3":
-            return _crc24q(frame[:-3]) == int.from_bytes(frame[-3:], "big")
-        case "Allystar":
-            first = second = 0
-            for byte in frame[2:-2]:
-                first = first + byte & 0xFF
-                second = second + first & 0xFF
-            return frame[-2:] == bytes((first, second))
-        case "GeoStar":
-            return _folded(frame[::4]) == _folded(frame[1::4]) == _folded(frame[2::4]) == _folded(frame[3::4]) == 0
-        case "NavCom":
-            return frame[-1] == 0x03 and _folded(frame[3:-2]) == frame[-2]
-        case "SuperStar":
-            return sum(frame[:-2]) & 0xFFFF == int.from_bytes(frame[-2:], "little")
-        case "NovAtel" | "Unicore":  # CRC-32 that begins with 0 and is not inverted
-            return crc32(frame[:-4], 0xFFFF_FFFF) ^ 0xFFFF_FFFF == int.from_bytes(frame[-4:], "little")
-        case "Zodiac":
-            return bool(sum(unpack_from(f"<{len(frame) // 2 - 5}H", frame, 10)) & 0xFFFF == 0)
-    return False
-
-
-def _folded(body: bytes) -> int:
-    """Exclusive or of all bytes."""
-    folded = 0
-    for byte in body:
-        folded ^= byte
-    return folded
-
-
-def _crc24q(body: bytes) -> int:
-    """Qualcomm's CRC-24, polynomial 1864CFB (RTCM 10403.3 section 4.2)."""
-    crc = 0
-    for byte in body:
-        crc ^= byte << 16
-        for _ in range(8):
-            crc <<= 1
-            if crc & 0x100_0000:
-                crc ^= 0x186_4CFB
-    return crc
+_JSON = re.compile(rb'\{"class":"')
+_GREIS = re.compile(rb"~~005")  # receiver time, the message that begins each epoch (GREIS reference, [~~])
+_HEARD = re.compile(
+    rb'\x10|\{(?:"c|"?\Z)|@(?:@[A-Z][a-z]|@[A-Z]?\Z|\Z)|~(?:~0|~?\Z)|\$(?:@|\Z)|#(?:[A-Z]{3}|[A-Z]{0,2}\Z)|<(?:!|\Z)'
+    rb"|[fY](?:[\x40-\x7f]{14}|[\x40-\x7f]{0,13}\Z)"
+)
+_LOG = re.compile(rb"#([A-Z][A-Z0-9_]+,([^,;*]*),[^;*]*;[^*]*)\*([0-9a-fA-F]{8})")
+_DLE = re.compile(rb"\x10([^\x03\x10](?:[^\x10]|\x10\x10){0,600}?)\x10\x03")
+_DLE_OPEN = re.compile(rb"\x10[^\x03\x10](?:[^\x10]|\x10\x10){0,600}\x10?")
 
 
 class Hearer:
-    """Counts frames of the protocols that are only heard. It gets every byte of the line; what it finds depends on the bytes alone."""
+    """Counts frames of the protocols that are only heard. It gets every byte of the line; what it finds depends on the bytes alone.
+
+    Each method ``_name(buffer, start)`` counts the frame at ``start``. It returns where the frame ends, ``start`` when there is none, None
+    while bytes are missing.
+    """
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -218,42 +235,51 @@ class Hearer:
 
     def _at(self, buffer: bytes, start: int) -> int | None:
         """Count the frame at ``start``: where it ends, ``start`` when there is none, None while its end has not arrived."""
-        lead = buffer[start]
         if len(buffer) - start < 10:  # what each of them needs to be told
             return None
-        if lead == 0x10:
-            return self._dle(buffer, start)
-        if lead == 0x7B:
-            return self._take("gpsd", buffer, start, _JSON)
-        if lead == 0x40:
-            end = buffer.find(b"\r\n", start + 7)
-            while 0 <= end - start <= HEARD_MAX and _folded(buffer[start + 2 : end - 1]) != buffer[end - 1]:
-                end = buffer.find(b"\r\n", end + 1)
-            if end < 0:
-                return None
-            self.counts["Oncore"] += end - start <= HEARD_MAX
-            return end + 2 if end - start <= HEARD_MAX else start
-        if lead == 0x7E:
-            return self._take("GREIS", buffer, start, _GREIS)
-        if lead == 0x23:
-            return self._line(buffer, start)
-        if lead == 0x3C:
-            return self._italk(buffer, start)
-        if lead in b"fY":
-            return self._rtcm2(buffer, start)
-        length = int.from_bytes(buffer[start + 6 : start + 8], "little")
-        if not 8 <= length <= HEARD_MAX or length % 4:
-            return start
-        if len(buffer) < start + length:
-            return None
-        good = crc_hqx(buffer[start + 4 : start + length], 0) == int.from_bytes(buffer[start + 2 : start + 4], "little")
-        self.counts["SBF"] += good
-        return start + length if good else start
+        match buffer[start]:
+            case 0x10:
+                return self._dle(buffer, start)
+            case 0x7B:
+                return self._take("gpsd", buffer, start, _JSON)
+            case 0x7E:
+                return self._take("GREIS", buffer, start, _GREIS)
+            case 0x40:
+                return self._oncore(buffer, start)
+            case 0x23:
+                return self._line(buffer, start)
+            case 0x3C:
+                return self._italk(buffer, start)
+            case 0x24:
+                return self._sbf(buffer, start)
+        return self._rtcm2(buffer, start)
 
     def _take(self, name: str, buffer: bytes, start: int, form: re.Pattern[bytes]) -> int:
         match = form.match(buffer, start)
         self.counts[name] += match is not None
         return match.end() if match else start
+
+    def _oncore(self, buffer: bytes, start: int) -> int | None:
+        """``@@``, two letters, data, exclusive or, CR LF (Motorola Oncore user's guide, I/O commands)."""
+        end = buffer.find(b"\r\n", start + 7)
+        while 0 <= end - start <= HEARD_MAX and nmea_checksum(buffer[start + 2 : end - 1]) != buffer[end - 1]:
+            end = buffer.find(b"\r\n", end + 1)
+        if end < 0:
+            return None
+        good = end - start <= HEARD_MAX
+        self.counts["Oncore"] += good
+        return end + 2 if good else start
+
+    def _sbf(self, buffer: bytes, start: int) -> int | None:
+        """``$@``, CRC, id, length in bytes, a multiple of four (Septentrio SBF reference guide)."""
+        length = _little(buffer, start + 6)
+        if not 8 <= length <= HEARD_MAX or length % 4:
+            return start
+        if len(buffer) < start + length:
+            return None
+        good = crc_hqx(buffer[start + 4 : start + length], 0) == _little(buffer, start + 2)
+        self.counts["SBF"] += good
+        return start + length if good else start
 
     def _line(self, buffer: bytes, start: int) -> int | None:
         """``#NAME,port,...*crc`` (NovAtel OEM7 reference, ASCII), where Unicore (N4 reference) has a number in place of the port."""
@@ -261,13 +287,13 @@ class Hearer:
         if end < 0:
             return None
         match = _LOG.fullmatch(buffer, start, end)
-        if match is None or crc32(match[1], 0xFFFF_FFFF) ^ 0xFFFF_FFFF != int(match[3], 16):
+        if match is None or _novatel_crc(match[1]) != int(match[3], 16):
             return start
         self.counts["Unicore" if match[2].isdigit() else "NovAtel"] += 1
         return end
 
     def _italk(self, buffer: bytes, start: int) -> int | None:
-        """``<!``, 4 bytes, payload length in words less one, the payload, ``>``: its checksum is not published, so two that follow."""
+        """``<!``, 4 bytes, length in words less one, the payload, ``>``. Its checksum is not published: two must follow each other."""
         end = start + 2 * buffer[start + 6] + 10
         if len(buffer) < end:
             return None
@@ -286,7 +312,7 @@ class Hearer:
         return start + 15 if good else start
 
     def _pair(self, name: str, start: int, end: int) -> int:
-        """Count a frame of weak form when another one ended where it begins: one alone may be chance."""
+        """Count a frame of weak form when another one ended where it begins, for one alone may be chance. Where it ends."""
         if name == self._last and self._behind == start:
             self.counts[name] += 1 if self.counts[name] else 2
         self._last, self._behind = name, end
@@ -329,14 +355,3 @@ def _right(before: int, word: int) -> bool:
     for mask in _PARITY:
         parity = parity << 1 | (held & mask).bit_count() & 1
     return parity == word & 0x3F
-
-
-_HEARD = re.compile(
-    rb'\x10|\{(?:"c|"?\Z)|@(?:@[A-Z][a-z]|@[A-Z]?\Z|\Z)|~(?:~0|~?\Z)|\$(?:@|\Z)|#(?:[A-Z]{3}|[A-Z]{0,2}\Z)|<(?:!|\Z)'
-    rb"|[fY](?:[\x40-\x7f]{14}|[\x40-\x7f]{0,13}\Z)"
-)
-_LOG = re.compile(rb"#([A-Z][A-Z0-9_]+,([^,;*]*),[^;*]*;[^*]*)\*([0-9a-fA-F]{8})")
-_JSON = re.compile(rb'\{"class":"')
-_GREIS = re.compile(rb"~~005")  # receiver time, the message that begins each epoch (GREIS reference, [~~])
-_DLE = re.compile(rb"\x10([^\x03\x10](?:[^\x10]|\x10\x10){0,600}?)\x10\x03")
-_DLE_OPEN = re.compile(rb"\x10[^\x03\x10](?:[^\x10]|\x10\x10){0,600}\x10?")

@@ -1,18 +1,22 @@
 """Bytes from a receiver's line to frames: NMEA sentences, UBX frames, and junk that is only counted.
 
-First station of the flow: tty bytes + Instant -> **framing** -> nmea | ubx -> labels. Nothing is interpreted here beyond what delimits a
-frame and its checksum. The stream may begin anywhere, carry several protocols at once, lose bytes and have sentences written into the
-middle of others; therefore
+Nothing is interpreted here beyond what delimits a frame, and its checksum. The stream may begin anywhere, carry several protocols at once,
+lose bytes, and have sentences written into the middle of others. Therefore
 
 * a frame is looked for at every ``$`` and every ``B5 62``; frames of protocols that give no time are recognised and counted by name
   (``foreign``), ``!`` sentences as AIS; what lies between frames is junk (noise, comments);
-* a sentence ends at ``*hh`` (the line end may be missing), or without checksum at CR or LF if it begins with an address; a ``$`` or an
+* a sentence ends at ``*hh`` (the line end may be missing), or without checksum at CR or LF if it begins with an address. A ``$`` or an
   unprintable byte inside tears it, and the search goes on behind its ``$``: a sentence written into another one is found, the outer one is
   lost;
 * a UBX or foreign header claims a span. When the span's checksum is wrong, or while a complete correct frame lies inside it, the header was
   a chance pair of bytes and the search goes on behind it: it swallows no good frame.
 
+A line whose port is set to eight data bits, but whose receiver sends seven and a parity bit, is read all the same: ``SevenBits`` takes the
+eighth bit away once a run of text has shown what it is.
+
 What is found depends on the bytes alone, never on how reads cut them up. The buffer is bounded by the longest frame.
+
+Flow: tty bytes + Instant -> **framing** -> nmea | ubx -> labels.
 """
 
 from __future__ import annotations
@@ -20,88 +24,18 @@ from __future__ import annotations
 import re
 from collections import Counter, deque
 from enum import Enum
-from itertools import accumulate
 from typing import Final, NamedTuple
 
-from refclock.protocols.foreign import LEADS, Hearer, NoSpan, correct, span
+from refclock.protocols.checksums import nmea_checksum, ubx_checksum
+from refclock.protocols.foreign import LEADS, Hearer, NoSpan, span
 from refclock.sample import Instant
 
-RUN: Final = 48
-"""So many characters in a row, all of them text and all with the right eighth bit: by chance once in 2**48."""
-SET: Final = 8
-"""... and so many of them with it set: text of eight bits may happen to have few letters, "AAAA" all of even parity."""
-BREACHES: Final = 4
-SPAN: Final = 4 * RUN
-"""Four wrong eighth bits among so many characters: it is something else now. A bad cable has one now and then."""
-
-_TEXT = (*range(0x20, 0x7F), 0x0D, 0x0A)
-_GOOD = {
-    "7N2": bytes(c | 0x80 for c in _TEXT),
-    "7E1": bytes(c | (c.bit_count() & 1) << 7 for c in _TEXT),
-    "7O1": bytes(c | (~c.bit_count() & 1) << 7 for c in _TEXT),
-}
-_RUN = {bits: re.compile(b"(?=([" + re.escape(good) + b"]{%d}))" % RUN) for bits, good in _GOOD.items()}
-_BREACH = {bits: re.compile(b"[^" + re.escape(good) + b"]") for bits, good in _GOOD.items()}
-_STRIP = bytes(c & 0x7F for c in range(256))
-
-
-class SevenBits:
-    """One line. ``bits``: "7N2", "7E1" or "7O1" while its characters are such, else "". What comes out depends on the bytes alone, never on
-    how reads cut them up."""
-
-    def __init__(self) -> None:
-        self.bits = ""
-        self._tail = b""
-        self._breaches: deque[int] = deque(maxlen=BREACHES - 1)
-        self._position = 0
-
-    def strip(self, data: bytes) -> bytes:
-        """The characters: ``data`` itself, without the eighth bit from the end of the first run of RUN on."""
-        out, begin = b"", 0
-        while begin < len(data):
-            rest = data[begin:]
-            strips = bool(self.bits)
-            taken = self._ended(rest) if strips else self._begun(rest)
-            out += rest[:taken].translate(_STRIP) if strips else rest[:taken]
-            begin += taken
-            self._position += taken
-        return out
-
-    def _begun(self, data: bytes) -> int:
-        """How much of ``data`` still has eight bits."""
-        heard = self._tail + data
-        if heard.isascii():  # nothing to take away
-            self._tail = heard[-(RUN - 1) :]
-            return len(data)
-        runs = ((bits, match) for bits, run in _RUN.items() for match in run.finditer(heard))
-        found = [(match.end(1), bits) for bits, match in runs if sum(c >> 7 for c in match[1]) >= SET]
-        if not found:
-            self._tail = heard[-(RUN - 1) :]
-            return len(data)
-        end, self.bits = min(found)
-        taken = end - len(self._tail)
-        self._tail = b""
-        self._breaches.clear()
-        return taken
-
-    def _ended(self, data: bytes) -> int:
-        """How much of ``data`` has seven bits."""
-        for breach in _BREACH[self.bits].finditer(data):
-            at = self._position + breach.start()
-            if len(self._breaches) == BREACHES - 1 and at - self._breaches[0] < SPAN:
-                self.bits = ""
-                self._breaches.clear()
-                return breach.start() + 1
-            self._breaches.append(at)
-        return len(data)
-
-
-SENTENCE_MAX = 1024
-"""Longest sentence taken, ``$`` to checksum: NMEA 0183 allows 82, receivers' own sentences reach several hundred."""
-UBX_PAYLOAD_MAX = 8192
-"""Longest UBX payload taken: the largest of the u-blox interface descriptions (RXM-RAWX, NAV-SAT, MON-SPAN) stay below 4 kB."""
-UBX_OVERHEAD = 8
-"""Sync 2, class, id, length 2, checksum 2 (u-blox protocol specification, UBX frame structure)."""
+SENTENCE_MAX: Final = 1024
+"""Bytes from ``$`` to the checksum; a longer sentence is torn. NMEA 0183 allows 82, makers' own sentences reach several hundred."""
+UBX_PAYLOAD_MAX: Final = 8192
+"""Bytes; a longer payload is no UBX frame: the largest of the interface descriptions (RXM-RAWX, NAV-SAT, MON-SPAN) stay below 4 kB."""
+UBX_OVERHEAD: Final = 8
+"""Bytes of a frame besides its payload: sync 2, class, id, length 2, checksum 2 (u-blox protocol specification, UBX frame structure)."""
 
 _SYNC = re.compile(rb"[$!\xb5]|" + LEADS)
 _BODY = re.compile(rb"[$!][\x20-\x23\x25-\x29\x2b-\x7e]*")  # printable, without $ and *
@@ -131,24 +65,9 @@ class Frame(NamedTuple):
     checksum: bool | None
 
 
-def nmea_checksum(body: bytes) -> int:
-    """Exclusive or of all bytes (NMEA 0183 section 5.3), by folding one big integer: no loop over bytes."""
-    folded = int.from_bytes(body, "little")
-    shift = 512 if len(body) <= 128 else 4096
-    while shift >= 8:
-        folded ^= folded >> shift
-        shift >>= 1
-    return folded & 0xFF
-
-
-def ubx_checksum(body: bytes) -> bytes:
-    """8-bit Fletcher sums over class, id, length and payload (u-blox protocol specification, UBX checksum; RFC 1145)."""
-    sums = list(accumulate(body))
-    return bytes(((sums[-1] & 0xFF) if sums else 0, sum(sums) & 0xFF))
-
-
 class Tally(NamedTuple):
-    """What a line has brought so far. ``recognised``: frames of any protocol, ours if ``Framer.sure``; ``bits``: see seven_bits."""
+    """What a line has brought so far. ``received`` and ``junk`` in bytes; ``recognised``: frames of any protocol, ours if ``Framer.sure``;
+    ``bits``: see SevenBits."""
 
     received: int
     junk: int
@@ -292,9 +211,9 @@ class Framer:
             return start + 1
         if len(buffer) < end:
             return None
-        if not correct(claim.name, buffer[start:end]):
+        if not claim.form.good(buffer[start:end]):
             return start + 1
-        self._taken[claim.name] += 1
+        self._taken[claim.form.name] += 1
         return end
 
     def _ubx(self, buffer: bytes, start: int, frames: list[Frame]) -> int | None:
@@ -339,3 +258,74 @@ def _holds_frame(buffer: bytes, start: int, end: int) -> bool:
                 return True
         inner = buffer.find(b"\xb5\x62", inner + 1, end)
     return False
+
+
+# ---- seven data bits -----------------------------------------------------------------------------------------------------------------
+
+PARITY_RUN: Final = 48
+"""Characters in a row, all of them text with the right eighth bit, that show seven data bits: by chance once in 2**48."""
+PARITY_SET: Final = 8
+"""Characters of such a run whose eighth bit must be set: text of eight bits may have even parity throughout ("AAAA")."""
+BREACHES: Final = 4
+BREACH_SPAN: Final = 4 * PARITY_RUN
+"""Characters; four wrong eighth bits among them end the seven bits. A bad cable has one now and then."""
+
+_TEXT = (*range(0x20, 0x7F), 0x0D, 0x0A)
+_GOOD = {
+    "7N2": bytes(c | 0x80 for c in _TEXT),
+    "7E1": bytes(c | (c.bit_count() & 1) << 7 for c in _TEXT),
+    "7O1": bytes(c | (~c.bit_count() & 1) << 7 for c in _TEXT),
+}
+_RUN = {bits: re.compile(b"(?=([" + re.escape(good) + b"]{%d}))" % PARITY_RUN) for bits, good in _GOOD.items()}
+_BREACH = {bits: re.compile(b"[^" + re.escape(good) + b"]") for bits, good in _GOOD.items()}
+_STRIP = bytes(c & 0x7F for c in range(256))
+
+
+class SevenBits:
+    """The eighth bits of one line. ``bits``: "7N2", "7E1" or "7O1" while its characters have seven data bits, else ""."""
+
+    def __init__(self) -> None:
+        self.bits = ""
+        self._tail = b""
+        self._breaches: deque[int] = deque(maxlen=BREACHES - 1)
+        self._position = 0
+
+    def strip(self, data: bytes) -> bytes:
+        """``data``, without the eighth bit from the end of the first run of PARITY_RUN characters on."""
+        out, begin = b"", 0
+        while begin < len(data):
+            rest = data[begin:]
+            strips = bool(self.bits)
+            taken = self._seven_bits_in(rest) if strips else self._eight_bits_in(rest)
+            out += rest[:taken].translate(_STRIP) if strips else rest[:taken]
+            begin += taken
+            self._position += taken
+        return out
+
+    def _eight_bits_in(self, data: bytes) -> int:
+        """How many bytes of ``data`` still have eight bits; sets ``bits`` when a run ends behind them."""
+        heard = self._tail + data
+        if heard.isascii():  # no eighth bit is set
+            self._tail = heard[-(PARITY_RUN - 1) :]
+            return len(data)
+        runs = ((bits, match) for bits, run in _RUN.items() for match in run.finditer(heard))
+        found = [(match.end(1), bits) for bits, match in runs if sum(c >> 7 for c in match[1]) >= PARITY_SET]
+        if not found:
+            self._tail = heard[-(PARITY_RUN - 1) :]
+            return len(data)
+        end, self.bits = min(found)
+        taken = end - len(self._tail)
+        self._tail = b""
+        self._breaches.clear()
+        return taken
+
+    def _seven_bits_in(self, data: bytes) -> int:
+        """How many bytes of ``data`` have seven bits; clears ``bits`` when too many breaches end them."""
+        for breach in _BREACH[self.bits].finditer(data):
+            at = self._position + breach.start()
+            if len(self._breaches) == BREACHES - 1 and at - self._breaches[0] < BREACH_SPAN:
+                self.bits = ""
+                self._breaches.clear()
+                return breach.start() + 1
+            self._breaches.append(at)
+        return len(data)

@@ -1,15 +1,18 @@
-"""NMEA 0183 sentences to labels and sky views (pynmea2 behind this door).
+"""NMEA 0183 sentences to labels, leap seconds, sky views and health (pynmea2 behind this door).
 
-Flow: framing -> **nmea** -> labels.LabelGate. Which sentence may say what:
+Which sentence may say what:
 
 * RMC with status A and a mode that is a satellite fix names a second; so does ZDA while a fix stated elsewhere is fresh.
 * GGA, GNS, GSA and GLL only state the fix; none of them carries a date. GLL's time is not used at all (some receivers compute it for
-  another instant than the rest of the cycle).
+  another instant than the rest of the cycle). GSV and GSA list the satellites.
+* TXT and some makers' own sentences (``$P...``) state the antenna and the leap count.
 * A label is stamped with the first byte of the first RMC, ZDA, GGA or GNS of its cycle that carries the same time of day.
-* Anything without a valid checksum is dropped; a receiver that has never sent one (HP 58534A) is read all the same, and counted.
+* Anything without a valid checksum is dropped. A receiver that has never sent one (HP 58534A) is read all the same, and counted.
 
 pynmea2 splits and names the fields. Times and dates are read here: its ``timestamp`` cannot hold second 60 and truncates fractions, its
 ``datestamp`` accepts one-digit days and guesses the century.
+
+Flow: framing -> **nmea** -> labels.LabelGate, timing.health.
 """
 
 from __future__ import annotations
@@ -37,67 +40,30 @@ from refclock.sample import (
 )
 from refclock.timescales import DAY_S, ROLLOVER_S, TAI_GPS_S, civil_s, window
 
-GPS_LEAPS: Final = range(13, 60)
-"""UTC counts that any receiver still running can state: 13 from 1999, 18 from 2017; beyond 59 it is garbage."""
-_ANTENNA = re.compile(r"ANT(?:ENNA|STATUS)?[ =:_]*(OK|OPEN|SHORT)\b", re.IGNORECASE)
-_LEAPS = re.compile(r"(\d{1,2})(D?)")
-_STATES: Final[dict[str, tuple[int, dict[str, Antenna]]]] = {
-    "PGTOP,11": (2, {"1": Antenna.SHORT, "2": Antenna.OK, "3": Antenna.OK}),  # shorted, internal, external
-    "PCD,11": (2, {"1": Antenna.SHORT, "2": Antenna.OK, "3": Antenna.OK}),
-    "PSTMANTENNASTATUS": (1, {"0": Antenna.OK, "1": Antenna.OPEN, "2": Antenna.SHORT}),
-    "PQTMANTENNASTATUS": (2, {"1": Antenna.OK, "2": Antenna.OPEN, "3": Antenna.SHORT}),
-}
-"""Sentence: (field of the antenna's state, what it means)."""
-
-
-def notice(body: str, at: Instant) -> LeapNotice | HealthReport | None:
-    """What a ``$P`` sentence (between dollar and checksum) says; None when nothing that concerns time."""
-    fields = body.split(",")
-    if body.startswith("PUBX,04,") and len(fields) > 6:
-        match = _LEAPS.fullmatch(fields[6])  # D: the firmware's own, which may be years old
-        return _leap(match[1], not match[2], at) if match else None
-    if body.startswith("PMTKLSC,") and len(fields) > 2:
-        return _leap(fields[1], fields[2] == "1", at) if fields[1].isdecimal() and len(fields[1]) < 3 else None
-    known = _STATES.get(fields[0]) or _STATES.get(",".join(fields[:2]))
-    if known is None or len(fields) <= known[0]:
-        return None
-    return HealthReport(at, antenna=known[1].get(fields[known[0]], Antenna.UNKNOWN))
-
-
-def _leap(count: str, known: bool, at: Instant) -> LeapNotice | None:
-    if int(count) not in GPS_LEAPS:
-        return None
-    return LeapNotice(int(count) + TAI_GPS_S if known else None, 0, None, at)
-
-
-def antenna(text: str) -> Antenna | None:
-    """The antenna's state as a TXT sentence tells it."""
-    match = _ANTENNA.search(text)
-    return Antenna(match[1].lower()) if match else None
-
-
-Answer = SecondLabel | HealthReport | Reject | None
-
-SKY_NS = 30 * NS
-"""Satellites not reported for this long are gone; slow receivers list them every 5 s or so."""
-FIX_MODES = frozenset("ADFREP")
+SKY_NS: Final = 30 * NS
+"""ns; satellites that were not reported for this long are gone. Slow receivers list them every 5 s or so."""
+TEXTS_MAX: Final = 16
+"""Different TXT sentences that are kept: a receiver's banner has about ten."""
+ENOUGH_3D: Final = 4
+"""Satellites in use; from here on a fix of unknown kind is taken for one in three dimensions."""
+FIX_MODES: Final = frozenset("ADFREP")
 """RMC and GNS mode indicators of a satellite fix, or dead reckoning from one (NMEA 4.11): autonomous, differential, float, fixed RTK,
 estimated, precise. Not: N none, M manual, S simulator."""
-FIX_QUALITIES = frozenset("1234569")
+FIX_QUALITIES: Final = frozenset("1234569")
 """GGA quality: 0 none, 7 manual, 8 simulator; 9 is NovAtel's SBAS."""
-SYSTEMS = {"1": "GPS", "2": "GLONASS", "3": "Galileo", "4": "BeiDou", "5": "QZSS", "6": "NavIC"}
+SYSTEMS: Final = {"1": "GPS", "2": "GLONASS", "3": "Galileo", "4": "BeiDou", "5": "QZSS", "6": "NavIC"}
 """GNSS system id, last field of GSA (NMEA 4.11)."""
-TALKERS = {
-    "GP": "GPS",
-    "GL": "GLONASS",
-    "GA": "Galileo",
-    "GB": "BeiDou",
-    "BD": "BeiDou",
-    "GQ": "QZSS",
-    "QZ": "QZSS",
-    "GI": "NavIC",
-}
-NUMBER_RANGES = ((1, 32, "GPS"), (33, 64, "SBAS"), (65, 96, "GLONASS"), (120, 158, "SBAS"), (193, 202, "QZSS"), (301, 336, "Galileo"))
+TALKERS: Final = {
+    "GP": "GPS", "GL": "GLONASS", "GA": "Galileo", "GB": "BeiDou", "BD": "BeiDou", "GQ": "QZSS", "QZ": "QZSS", "GI": "NavIC",
+}  # fmt: skip
+NUMBER_RANGES: Final = (
+    (1, 32, "GPS"),
+    (33, 64, "SBAS"),
+    (65, 96, "GLONASS"),
+    (120, 158, "SBAS"),
+    (193, 202, "QZSS"),
+    (301, 336, "Galileo"),
+)
 """Satellite numbers under a talker that says GPS or mixed (u-blox protocol specification, satellite numbering)."""
 _TIME = re.compile(r"(\d\d)(\d\d)(\d\d)(?:\.(\d{0,9}))?")
 _PLACE = re.compile(r"(\d{0,3})(\d\d(?:\.\d{0,9})?)")
@@ -105,7 +71,7 @@ _DATE = re.compile(r"(\d\d)(\d\d)(\d\d)")
 
 
 class NmeaDecoder:
-    """One receiver's sentences. ``without_checksum`` counts the sentences taken although they carry none."""
+    """One receiver's sentences. ``without_checksum`` counts those taken although they carry none; ``texts``: what TXT sentences said."""
 
     def __init__(self, not_before_s: int) -> None:
         self.not_before_s = not_before_s
@@ -117,7 +83,7 @@ class NmeaDecoder:
         self._cycle_at: Instant | None = None
         self._cycle_kinds: set[str] = set()
         self._sky = _Sky()
-        self._handlers: dict[bytes, Callable[[str, pynmea2.NMEASentence, Frame], Answer]] = {
+        self._handlers: dict[bytes, Callable[[str, pynmea2.NMEASentence, Frame], SecondLabel | HealthReport | Reject | None]] = {
             b"RMC": self._rmc,
             b"ZDA": self._zda,
             b"GGA": self._gga,
@@ -178,7 +144,7 @@ class NmeaDecoder:
     def _mode(self, mono_ns: int) -> FixMode:
         if not self._fresh_fix(mono_ns):
             return FixMode.NONE
-        return self._sky.mode or (FixMode.FIX_3D if self._sky.counted >= 4 else FixMode.FIX_2D)
+        return self._sky.mode or (FixMode.FIX_3D if self._sky.counted >= ENOUGH_3D else FixMode.FIX_2D)
 
     # ---- sentences ---------------------------------------------------------------------------------------------------------------
 
@@ -238,7 +204,7 @@ class NmeaDecoder:
 
     def _txt(self, _talker: str, txt: pynmea2.NMEASentence, frame: Frame) -> HealthReport | None:
         text = ",".join(txt.data[3:]).strip()
-        if text and text not in self.texts and len(self.texts) < 16:
+        if text and text not in self.texts and len(self.texts) < TEXTS_MAX:
             self.texts.append(text)
         state = antenna(text)
         return HealthReport(frame.at, antenna=state) if state is not None else None
@@ -388,3 +354,44 @@ def _satellites(talker: str, data: list[str]) -> list[tuple[str, int, int | None
         if number is not None:
             found.append((gnss_of(talker, number), number, number_of(data[i + 1]), number_of(data[i + 2]), number_of(data[i + 3])))
     return found
+
+
+# ---- what makers and texts say besides -----------------------------------------------------------------------------------------------
+
+GPS_LEAPS: Final = range(13, 60)
+"""s; counts of GPS - UTC that are believed: 13 from 1999, 18 from 2017; beyond 59 it is garbage."""
+_LEAPS = re.compile(r"(\d{1,2})(D?)")
+_ANTENNA = re.compile(r"ANT(?:ENNA|STATUS)?[ =:_]*(OK|OPEN|SHORT)\b", re.IGNORECASE)
+_STATES: Final[dict[str, tuple[int, dict[str, Antenna]]]] = {
+    "PGTOP,11": (2, {"1": Antenna.SHORT, "2": Antenna.OK, "3": Antenna.OK}),  # shorted, internal, external
+    "PCD,11": (2, {"1": Antenna.SHORT, "2": Antenna.OK, "3": Antenna.OK}),
+    "PSTMANTENNASTATUS": (1, {"0": Antenna.OK, "1": Antenna.OPEN, "2": Antenna.SHORT}),
+    "PQTMANTENNASTATUS": (2, {"1": Antenna.OK, "2": Antenna.OPEN, "3": Antenna.SHORT}),
+}
+"""Sentence: (field of the antenna's state, what it means)."""
+
+
+def notice(body: str, at: Instant) -> LeapNotice | HealthReport | None:
+    """What a maker's own sentence (the text between ``$`` and ``*``) says; None when nothing that concerns time."""
+    fields = body.split(",")
+    if body.startswith("PUBX,04,") and len(fields) > 6:
+        match = _LEAPS.fullmatch(fields[6])  # D: the firmware's own, which may be years old
+        return _leap(match[1], not match[2], at) if match else None
+    if body.startswith("PMTKLSC,") and len(fields) > 2:
+        return _leap(fields[1], fields[2] == "1", at) if fields[1].isdecimal() and len(fields[1]) < 3 else None
+    known = _STATES.get(fields[0]) or _STATES.get(",".join(fields[:2]))
+    if known is None or len(fields) <= known[0]:
+        return None
+    return HealthReport(at, antenna=known[1].get(fields[known[0]], Antenna.UNKNOWN))
+
+
+def _leap(count: str, known: bool, at: Instant) -> LeapNotice | None:
+    if int(count) not in GPS_LEAPS:
+        return None
+    return LeapNotice(int(count) + TAI_GPS_S if known else None, 0, None, at)
+
+
+def antenna(text: str) -> Antenna | None:
+    """The antenna's state as a TXT sentence tells it."""
+    match = _ANTENNA.search(text)
+    return Antenna(match[1].lower()) if match else None

@@ -1,38 +1,42 @@
 """One receiver's bytes to at most one label a second, whatever protocols it speaks: framing, decoders and gate in one sans-IO machine.
 
-Flow: tty bytes + Instant -> **receiver** -> SecondLabel (to trust and pairing), LeapNotice, Sawtooth, SkyView. It opens nothing, waits for
-nothing and has no clock. NMEA and UBX may be mixed; while a UBX label is fresh NMEA only checks it.
+It opens nothing, waits for nothing and has no clock. NMEA and UBX may be mixed; while a UBX label is fresh, NMEA labels only check it. What
+answers a host's commands, and what says that the receiver has just started, is kept for ``receiver.configurator``.
+
+Flow: tty bytes + Instant -> **stream** -> ReceiverValues (to ``timing.receiver_time``), LineStatus (to people).
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
+from typing import Final
 
 from refclock.protocols.foreign import advice
 from refclock.protocols.framing import Frame, FrameKind, Framer
 from refclock.protocols.labels import LabelGate, Reject
 from refclock.protocols.nmea import NmeaDecoder
-from refclock.protocols.ubx import UbxDecoder
+from refclock.protocols.ubx import MON_VER, NAV_SVIN, TIM_SVIN, UbxDecoder
 from refclock.sample import Instant, LineStatus, ReceiverValue, SecondLabel, SkyView
 
-SILENCE_NS = 200_000_000
-"""A pause of the line this long ends a cycle's burst: longer than USB and buffer time-outs, shorter than a cycle's idle part."""
-
-ANSWER_LEADS = (b"\x05", b"\x06", b"\x0a\x04", b"\x01\x3b", b"\x0d\x04", b"PMTK")
-"""How frames begin that answer a host: ACK, CFG, MON-VER, NAV-SVIN, TIM-SVIN, and what MediaTek receivers say of themselves."""
-SENTENCES = 64
-"""So many kinds are told apart at most."""
-STARTED = (b"PMTK010,001", b"PMTK010,002", b"PMTK011,")
-"""What MediaTek receivers say when they have started: system message startup or waiting for ephemerides, text "MTKGPS"."""
-GREETING = (b"u-blox", b"HW UBX")
-"""In the text of a TXT sentence of a u-blox receiver that has started."""
-ANSWERS = 32
-"""So many wait to be taken at most; nobody takes them while nothing was asked."""
+BURST_PAUSE_NS: Final = 200_000_000
+"""ns; a longer pause of the line ends a cycle's burst. USB and buffer time-outs are shorter, a cycle's idle part is longer."""
+ANSWER_LEADS: Final = (b"\x05", b"\x06", bytes(MON_VER), bytes(NAV_SVIN), bytes(TIM_SVIN), b"PMTK")
+"""First bytes of frames that answer a host: ACK, CFG, three messages that are asked for, and what MediaTek receivers say of themselves."""
+ANSWERS_MAX: Final = 32
+"""Answers that are kept until somebody takes them; the oldest go first."""
+SENTENCES_MAX: Final = 64
+"""Kinds of sentence whose last arrival is kept: receivers send about ten, garbage may look like any number."""
+STARTED: Final = (b"PMTK010,001", b"PMTK010,002", b"PMTK011,")
+"""First bytes of what MediaTek receivers say when they have started: startup, waiting for ephemerides, text "MTKGPS"."""
+GREETING: Final = (b"u-blox", b"HW UBX")
+"""Text of a TXT sentence that u-blox receivers send when they have started."""
+BANNER: Final = ("MOD=", "HW ", "IC=")
+"""First characters of the TXT sentences in which a receiver says what it is."""
 
 
 class ReceiverStream:
-    """``not_before_s``: POSIX second before which no date is believed (see labels.window). ``sky``: the last one reported, None before.
-
+    """``not_before_s``: POSIX second before which no date is believed (``timescales.window``). ``sky``: the last view, None before it.
+    ``labels``: those that passed the gate.
     ``watch``: a UBX message's class and id or a sentence's three letters; ``watched_ns``: when (mono_ns) it last came, 0 never;
     ``restarted_ns``: when the receiver last said that it has started; ``sentences``: three letters -> when they last came.
     """
@@ -49,13 +53,13 @@ class ReceiverStream:
         self.restarted_ns = 0
         self.sentences: dict[bytes, int] = {}
         self._rejected: Counter[str] = Counter()
-        self._answers: deque[Frame] = deque(maxlen=ANSWERS)
+        self._answers: deque[Frame] = deque(maxlen=ANSWERS_MAX)
         self._heard_mono = 0
 
     def feed(self, data: bytes, at: Instant, byte_ns: int) -> list[ReceiverValue]:
         """What a read brought. ``at``: when it ended; ``byte_ns``: line time of one byte, 0 when unknown (USB)."""
         began = at.mono_ns - len(data) * byte_ns
-        if began - self._heard_mono > SILENCE_NS:
+        if began - self._heard_mono > BURST_PAUSE_NS:
             self.gate.burst(began)
         self._heard_mono = at.mono_ns
         values: list[ReceiverValue] = []
@@ -64,7 +68,7 @@ class ReceiverStream:
                 self._answers.append(frame)
             if self.watch and self.watch == (frame.data[:2] if frame.kind is FrameKind.UBX else frame.data[2:5]):
                 self.watched_ns = frame.at.mono_ns
-            if frame.kind is FrameKind.NMEA and (frame.data[2:5] in self.sentences or len(self.sentences) < SENTENCES):
+            if frame.kind is FrameKind.NMEA and (frame.data[2:5] in self.sentences or len(self.sentences) < SENTENCES_MAX):
                 self.sentences[frame.data[2:5]] = frame.at.mono_ns
             if _started(frame):
                 self.restarted_ns = frame.at.mono_ns
@@ -90,7 +94,7 @@ class ReceiverStream:
 
     @property
     def rejected(self) -> Counter[str]:
-        """Statements that gave no label, by reason (labels.Reject)."""
+        """Statements that gave no label, by reason (``labels.Reject``)."""
         return self._rejected
 
     @property
@@ -98,7 +102,7 @@ class ReceiverStream:
         """NMEA, UBX, NMEA+UBX, with others that are only recognised behind them; unknown while no frame has been recognised."""
         ours = [kind.value for kind in FrameKind if self.framer.sure[kind]]
         others = sorted(self.framer.foreign)
-        if (ours or len(others) > 1) and "gpsd" in others:  # a few lines of gpsd's at the head of what was recorded through it
+        if (ours or len(others) > 1) and "gpsd" in others:  # a recording made through gpsd begins with a few of its lines
             others.remove("gpsd")
         return "+".join([*ours, *others]) or "unknown"
 
@@ -109,7 +113,7 @@ class ReceiverStream:
 
     @property
     def advice(self) -> str:
-        """What to do about a receiver that speaks nothing from which time is taken; "" when it does, or says nothing that is known."""
+        """What to do about a receiver that speaks only protocols from which no time is taken; "" for any other."""
         foreign = self.framer.foreign
         if not foreign or self.framer.sure:
             return ""
@@ -117,10 +121,10 @@ class ReceiverStream:
 
     @property
     def identity(self) -> str:
-        """What the receiver calls itself (MON-VER, else its TXT banner), "" when it did not say."""
+        """What the receiver calls itself (MON-VER, else its TXT banner); "" when it did not say."""
         if self.ubx.identity:
             return self.ubx.identity
-        banner = [text for text in self.nmea.texts if text.startswith(("MOD=", "HW ", "IC="))]
+        banner = [text for text in self.nmea.texts if text.startswith(BANNER)]
         return " ".join(banner[:2])
 
 

@@ -1,26 +1,28 @@
-"""u-blox UBX messages to labels, leap notices, sawtooth and sky views; and payloads to frames.
+"""u-blox UBX messages to labels, leap seconds, quantisation errors, sky views and health; and payloads to frames.
 
-Flow: framing (which verifies the checksum) -> **ubx** -> labels.LabelGate. Field layouts: u-blox 8/M8 and F9 protocol specifications,
-one section per message. All integers are little-endian.
+Field layouts: u-blox 8/M8, F9 and M10 protocol specifications, a section for each message. All integers are little-endian. Framing has
+verified the checksums. Two messages name a second, and a third replaces them:
 
-What names a second:
-
-* NAV-PVT with validDate, validTime, fullyResolved ("no seconds uncertainty", so the leap count is in it), gnssFixOK and a fix type of
-  2D, 3D, combined or time-only (a surveyed-in timing receiver);
-* NAV-TIMEUTC with all its valid bits, NAV-TIMEGPS with all of its (leap seconds valid), while another message states a fix; without such a
-  message while its own accuracy estimate is below ``ACCURATE_NS``.
+* NAV-PVT with validDate, validTime, fullyResolved ("no seconds uncertainty", so the leap count is in it), gnssFixOK and a fix type of 2D,
+  3D, combined or time-only (a timing receiver at a known place);
+* NAV-TIMEUTC with all its valid bits, while another message states a fix; without such a message while its own accuracy estimate is below
+  ``ACCURATE_NS``;
+* NAV-TIMEGPS with all of its (leap seconds valid) on the same condition, while neither of the two comes.
 
 A label is stamped with the first byte of the first navigation message of its epoch (same iTOW).
+
+Flow: framing -> **ubx** -> labels.LabelGate, timing.health; ``encode``: receiver (commands) -> **ubx** -> the line.
 """
 
 from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
-from refclock.protocols.framing import Frame, ubx_checksum
+from refclock.protocols.checksums import ubx_checksum
+from refclock.protocols.framing import Frame
 from refclock.protocols.labels import FRESH_NS, Decoded, Reject, stamped
 from refclock.sample import (
     NS,
@@ -40,22 +42,250 @@ from refclock.sample import (
 )
 from refclock.timescales import DAY_S, GPS_EPOCH_S, TAI_GPS_S, WEEK_S, civil_s, window
 
+Message = tuple[int, int]
+"""Class and id."""
+NAV: Final = 0x01
+NAV_STATUS: Final = (NAV, 0x03)
+NAV_SOL: Final = (NAV, 0x06)
+NAV_PVT: Final = (NAV, 0x07)
+NAV_TIMEGPS: Final = (NAV, 0x20)
+NAV_TIMEUTC: Final = (NAV, 0x21)
+NAV_TIMELS: Final = (NAV, 0x26)
+NAV_SVINFO: Final = (NAV, 0x30)
+NAV_SAT: Final = (NAV, 0x35)
+NAV_SVIN: Final = (NAV, 0x3B)
+NAV_EOE: Final = (NAV, 0x61)
+MON_VER: Final = (0x0A, 0x04)
+MON_HW: Final = (0x0A, 0x09)
+MON_RF: Final = (0x0A, 0x38)
+TIM_TP: Final = (0x0D, 0x01)
+TIM_SVIN: Final = (0x0D, 0x04)
+SEC_SIG: Final = (0x27, 0x09)
+EPOCH_IDS: Final = frozenset(bytes.fromhex("01 02 03 04 06 07 11 12 20 21 22 23 24 25 26 30 32 35 43"))
+"""Ids of the NAV messages that begin with iTOW and are sent within the epoch that it names."""
+
+ACCURATE_NS: Final = 10_000
+"""ns; above it a receiver's own accuracy estimate says that it has no fix. The estimate grows: a 0.5 ppm TCXO passes this after 20 s."""
+PS_PER_NS: Final = 1000
+
+_FIXES: Final = {2: FixMode.FIX_2D, 3: FixMode.FIX_3D, 4: FixMode.FIX_3D, 5: FixMode.TIME_ONLY}
+"""gpsFix and fixType: 0 none, 1 dead reckoning only, 4 GNSS and dead reckoning combined, 5 time only."""
+_GNSS: Final = {0: "GPS", 1: "SBAS", 2: "Galileo", 3: "BeiDou", 5: "QZSS", 6: "GLONASS", 7: "NavIC"}
+_NUMBERED: Final = ((1, 32, "GPS", 0), (33, 64, "BeiDou", 27), (65, 96, "GLONASS", 64), (120, 158, "SBAS", 0), (159, 163, "BeiDou", 158))
+"""From, to, system, number to subtract: satellite numbers of NAV-SVINFO (u-blox 8 protocol specification, satellite numbering)."""
 _ANTENNA: Final = {2: Antenna.OK, 3: Antenna.SHORT, 4: Antenna.OPEN}
-"""aStatus and antStatus: 0 initialising, 1 not known."""
+"""aStatus and antStatus; 0 initialising and 1 not known are UNKNOWN."""
+_PVT = struct.Struct("<IHBBBBBBIiBBBB")
 _PVT_PLACE = struct.Struct("<ii")
+_TIMEUTC = struct.Struct("<IIiHBBBBBB")
+_TIMEGPS = struct.Struct("<IihbBI")
+_TIMELS = struct.Struct("<IB3xBbBbiHH3xB")
+_TIM_TP = struct.Struct("<IIiHBB")
+_SAT = struct.Struct("<BBBbhhI")
+_SVINFO = struct.Struct("<BBBBBbh")
+_LIST_AT, _ROW_BYTES = 8, 12
+"""NAV-SAT and NAV-SVINFO: bytes before the first satellite, and of each."""
 _NAV_SVIN = struct.Struct("<Iiii")
 _TIM_SVIN = struct.Struct("<IiiiIIBB")
 
 
+def encode(message_class: int, message_id: int, payload: bytes = b"") -> bytes:
+    """A complete UBX frame (u-blox protocol specification, UBX frame structure); an empty payload polls."""
+    body = struct.pack("<BBH", message_class, message_id, len(payload)) + payload
+    return b"\xb5\x62" + body + ubx_checksum(body)
+
+
+class UbxDecoder:
+    """One receiver's messages. ``identity`` is what MON-VER says, "" before."""
+
+    def __init__(self, not_before_s: int) -> None:
+        self.not_before_s = not_before_s
+        self.identity = ""
+        self._mode = FixMode.NONE
+        self._mode_at: int | None = None
+        self._epoch: int | None = None
+        self._epoch_at: Instant | None = None
+        self._utc_at: int | None = None  # when a message last gave UTC itself
+        self._insertion: tuple[int, int] | None = None  # (POSIX midnight, GPS leap count before it) of an announced 23:59:60
+        self._handlers: dict[Message, tuple[int, Callable[[bytes, Instant], ReceiverValue | Reject | None]]] = {
+            NAV_PVT: (84, self._pvt),  # 84 bytes before protocol version 15, 92 since
+            NAV_TIMEUTC: (20, self._timeutc),
+            NAV_TIMEGPS: (16, self._timegps),
+            NAV_TIMELS: (24, self._timels),
+            NAV_STATUS: (16, self._status),
+            NAV_SOL: (52, self._sol),
+            NAV_SAT: (8, self._sat),
+            NAV_SVINFO: (8, self._svinfo),
+            TIM_TP: (16, self._tim_tp),
+            MON_VER: (40, self._mon_ver),
+        }
+
+    def decode(self, frame: Frame) -> Decoded:
+        """What the message says: a value of time, the receiver's health, both or nothing. Never raises."""
+        message, payload = (frame.data[0], frame.data[1]), frame.data[2:]
+        if message[0] == NAV and message[1] in EPOCH_IDS and len(payload) >= 4:
+            epoch = int.from_bytes(payload[:4], "little")
+            if epoch != self._epoch:
+                self._epoch, self._epoch_at = epoch, frame.at
+        values: list[ReceiverValue] = []
+        examine = _HEALTH.get(message)
+        if examine is not None and (report := examine(payload, frame.at)) is not None:
+            values.append(report)
+        known = self._handlers.get(message)
+        if known is None:
+            return Decoded(values)
+        shortest, handler = known
+        if len(payload) < shortest:
+            return Decoded(values, Reject.BAD_FIELDS if payload else None)  # an empty one is a poll that somebody echoed
+        value = handler(payload, frame.at)
+        if isinstance(value, Reject):
+            return Decoded(values, value)
+        if value is not None:
+            values.append(value)
+        return Decoded(values)
+
+    def _fix(self, mode: FixMode, at: Instant) -> None:
+        self._mode, self._mode_at = mode, at.mono_ns
+
+    def _doubtful(self, accuracy_ns: int, at: Instant) -> bool:
+        """No fix is stated, or none is stated at all and the receiver's own estimate is poor."""
+        if self._mode_at is not None and at.mono_ns - self._mode_at < FRESH_NS:
+            return self._mode is FixMode.NONE
+        return accuracy_ns > ACCURATE_NS
+
+    # ---- messages ----------------------------------------------------------------------------------------------------------------
+
+    def _pvt(self, payload: bytes, at: Instant) -> SecondLabel | Reject:
+        _tow, year, month, day, hour, minute, second, valid, _accuracy, nano, fix, flags, _flags2, _used = _PVT.unpack_from(payload)
+        mode = _FIXES.get(fix, FixMode.NONE) if flags & 1 else FixMode.NONE
+        self._fix(mode, at)
+        if valid & 7 != 7:  # validDate, validTime, fullyResolved
+            return Reject.UNRESOLVED
+        if mode is FixMode.NONE:
+            return Reject.NO_FIX
+        self._utc_at = at.mono_ns
+        return self._label("NAV-PVT", civil_s(year, month, day), (hour, minute, second), nano, at)
+
+    def _timeutc(self, payload: bytes, at: Instant) -> SecondLabel | Reject:
+        _tow, accuracy, nano, year, month, day, hour, minute, second, valid = _TIMEUTC.unpack_from(payload)
+        if valid & 7 != 7:  # validTOW, validWKN, validUTC
+            return Reject.UNRESOLVED
+        if self._doubtful(accuracy, at):
+            return Reject.NO_FIX
+        self._utc_at = at.mono_ns
+        return self._label("NAV-TIMEUTC", civil_s(year, month, day), (hour, minute, second), nano, at)
+
+    def _timegps(self, payload: bytes, at: Instant) -> SecondLabel | Reject | None:
+        tow_ms, sub_ns, week, leap_s, valid, accuracy = _TIMEGPS.unpack_from(payload)
+        if self._utc_at is not None and at.mono_ns - self._utc_at < FRESH_NS:
+            return None
+        if valid & 7 != 7:  # towValid, weekValid, leapSValid
+            return Reject.UNRESOLVED
+        if self._doubtful(accuracy, at):
+            return Reject.NO_FIX
+        ns = tow_ms * 1_000_000 + sub_ns + NS * (GPS_EPOCH_S + week * WEEK_S - leap_s)
+        # Until the receiver's count changes, a second 23:59:60 looks like the midnight that it delays.
+        second_60 = self._insertion == (ns // NS, leap_s)
+        return self._placed("NAV-TIMEGPS", ns - NS * second_60, second_60, at)
+
+    def _label(self, kind: str, midnight_s: int | None, clock: tuple[int, int, int], nano: int, at: Instant) -> SecondLabel | Reject:
+        """``clock``: hour, minute, second; ``nano``: -1e9..1e9, for the fields are rounded to the nearest second."""
+        hour, minute, second = clock
+        if midnight_s is None:
+            return Reject.BAD_DATE
+        if hour > 23 or minute > 59 or second > 60 or abs(nano) > NS:
+            return Reject.BAD_TIME
+        second_60 = second == 60
+        return self._placed(kind, (midnight_s + hour * 3600 + minute * 60 + second - second_60) * NS + nano, second_60, at)
+
+    def _placed(self, kind: str, utc_ns: int, second_60: bool, at: Instant) -> SecondLabel | Reject:
+        placed = window(utc_ns // NS, self.not_before_s)
+        if placed is None:
+            return Reject.DATE_WINDOW
+        first = stamped(self._epoch_at, at)
+        return SecondLabel(placed[0] * NS + utc_ns % NS, first, kind, second_60, True, placed[1], LabelProtocol.UBX)
+
+    def _timels(self, payload: bytes, at: Instant) -> LeapNotice:
+        """NAV-TIMELS. Source 0 is the firmware's built-in count, which may be years old; 255 unknown."""
+        _tow, _version, source, current, _change_source, change, to_event, week, day, valid = _TIMELS.unpack_from(payload)
+        known = bool(valid & 1) and source not in (0, 255)
+        step, midnight = 0, None
+        if valid & 2 and to_event > 0 and change in (1, -1) and 1 <= day <= 7:
+            # The leap second ends that day: day 1 is Sunday, the week's first.
+            placed = window(GPS_EPOCH_S + week * WEEK_S + day * DAY_S, self.not_before_s)
+            if placed is not None:
+                step, midnight = change, placed[0]
+                self._insertion = (midnight, current) if step > 0 else None
+        return LeapNotice(current + TAI_GPS_S if known else None, step, midnight, at)
+
+    def _tim_tp(self, payload: bytes, at: Instant) -> Sawtooth | None:
+        """TIM-TP, about the *next* pulse. qErr is added to the pulse's time to get the true second (F9T against a reference clock:
+        anderswallin.net 2019/10 "ublox-f9t-qerr-correction"). A Sawtooth states by how much the pulse is late: minus qErr."""
+        tow_ms, sub_ms, error_ps, week, flags, _info = _TIM_TP.unpack_from(payload)
+        known = not flags & 0x10 and abs(error_ps) < SAWTOOTH_LIMIT_NS * PS_PER_NS  # qErrInvalid
+        utc_ns = None
+        if flags & 3 == 3:  # time base UTC, UTC available
+            tow_ns = tow_ms * 1_000_000 + (sub_ms * 1_000_000 >> 32)
+            placed = window(GPS_EPOCH_S + week * WEEK_S, self.not_before_s)
+            utc_ns = placed[0] * NS + tow_ns if placed else None
+        return Sawtooth(-error_ps / PS_PER_NS if known else 0.0, utc_ns, at) if known or utc_ns is not None else None
+
+    def _status(self, payload: bytes, at: Instant) -> None:
+        self._fix(_FIXES.get(payload[4], FixMode.NONE) if payload[5] & 1 else FixMode.NONE, at)
+
+    def _sol(self, payload: bytes, at: Instant) -> None:
+        self._fix(_FIXES.get(payload[10], FixMode.NONE) if payload[11] & 1 else FixMode.NONE, at)
+
+    def _sat(self, payload: bytes, at: Instant) -> SkyView | Reject:
+        return self._sky(payload, payload[5], _sat_row, at)
+
+    def _svinfo(self, payload: bytes, at: Instant) -> SkyView | Reject:
+        return self._sky(payload, payload[4], _svinfo_row, at)
+
+    def _sky(self, payload: bytes, count: int, row: Callable[[bytes, int], Satellite], at: Instant) -> SkyView | Reject:
+        """A list of ``count`` satellites, each read by ``row`` (payload, where it begins)."""
+        if len(payload) < _LIST_AT + _ROW_BYTES * count:
+            return Reject.BAD_FIELDS
+        satellites = tuple(row(payload, _LIST_AT + _ROW_BYTES * i) for i in range(count))
+        fresh = self._mode_at is not None and at.mono_ns - self._mode_at < FRESH_NS
+        return SkyView(self._mode if fresh else FixMode.NONE, sum(s.used for s in satellites), satellites, at)
+
+    def _mon_ver(self, payload: bytes, _at: Instant) -> None:
+        parts = [payload[0:30], payload[30:40]] + [payload[i : i + 30] for i in range(40, len(payload), 30)]
+        texts = [part.partition(b"\0")[0].decode("ascii", "replace").strip() for part in parts]
+        model = [text[4:] for text in texts if text.startswith("MOD=")]
+        self.identity = " ".join(filter(None, ["u-blox", *model, texts[0], f"hardware {texts[1]}" if texts[1] else ""]))
+
+
+def _sat_row(payload: bytes, begin: int) -> Satellite:
+    """NAV-SAT (u-blox 8 and later). Orbit source 0: elevation and azimuth are not known."""
+    gnss, number, snr, elevation, azimuth, _residual, flags = _SAT.unpack_from(payload, begin)
+    placed = -90 <= elevation <= 90 and flags >> 8 & 7
+    return Satellite(
+        _GNSS.get(gnss, str(gnss)), number, elevation if placed else None, azimuth if placed else None, snr or None, bool(flags & 8)
+    )
+
+
+def _svinfo_row(payload: bytes, begin: int) -> Satellite:
+    """NAV-SVINFO (u-blox 6 and 7). Flags: bit 0 used, bit 2 orbit information available."""
+    _channel, number, flags, _quality, snr, elevation, azimuth = _SVINFO.unpack_from(payload, begin)
+    system, offset = next(((name, less) for low, high, name, less in _NUMBERED if low <= number <= high), (str(number), 0))
+    placed = -90 <= elevation <= 90 and flags & 4
+    return Satellite(system, number - offset, elevation if placed else None, azimuth if placed else None, snr or None, bool(flags & 1))
+
+
+# ---- the receiver's health -----------------------------------------------------------------------------------------------------------
+
+
 def mon_hw(payload: bytes, at: Instant) -> HealthReport | None:
-    """MON-HW: 60 bytes in u-blox 7 and 8, 68 in 6; antenna status and flags stand before the part that differs."""
+    """MON-HW: 60 bytes in u-blox 7 and 8, 68 in 6; antenna status and flags precede the part that differs."""
     if len(payload) not in (60, 68):
         return None
     return HealthReport(at, antenna=_ANTENNA.get(payload[20], Antenna.UNKNOWN), jamming=payload[22] >> 2 & 3)
 
 
 def mon_rf(payload: bytes, at: Instant) -> HealthReport | None:
-    """MON-RF: a block for each RF path; the worst of them counts, and a path without supervisor says nothing."""
+    """MON-RF: a block for each RF path; the worst of them counts, and a path without an antenna supervisor says nothing."""
     blocks = payload[1] if len(payload) >= 4 else 0
     if not blocks or len(payload) < 4 + 24 * blocks:
         return None
@@ -94,8 +324,8 @@ def tim_svin(payload: bytes, at: Instant) -> HealthReport | None:
 
 
 def survey(payload: bytes, keyed: bool) -> Survey | None:
-    """What NAV-SVIN (``keyed``; accuracy in 0.1 mm, coordinates in cm and 0.1 mm) or TIM-SVIN says (variance in mm², coordinates in cm).
-    A receiver that was given its position, or does no survey, tells a survey of no length."""
+    """What NAV-SVIN (``keyed``; accuracy in 0.1 mm, coordinates in cm and 0.1 mm) or TIM-SVIN (variance in mm², coordinates in cm) says;
+    None when it is too short. A receiver that does no survey, or was given its position, reports a survey of 0 s."""
     if len(payload) < (40 if keyed else 28):
         return None
     if keyed:
@@ -123,241 +353,12 @@ def nav_pvt(payload: bytes, at: Instant) -> HealthReport | None:
     return HealthReport(at, position=(latitude / 1e7, longitude / 1e7), accuracy_m=accuracy / 1e3)
 
 
-HEALTH_MESSAGES: Final[dict[tuple[int, int], Callable[[bytes, Instant], HealthReport | None]]] = {
-    (0x0A, 0x09): mon_hw,
-    (0x0A, 0x38): mon_rf,
-    (0x27, 0x09): sec_sig,
-    (0x01, 0x03): nav_status,
-    (0x01, 0x3B): nav_svin,
-    (0x0D, 0x04): tim_svin,
-    (0x01, 0x07): nav_pvt,
+_HEALTH: Final[Mapping[Message, Callable[[bytes, Instant], HealthReport | None]]] = {
+    MON_HW: mon_hw,
+    MON_RF: mon_rf,
+    SEC_SIG: sec_sig,
+    NAV_STATUS: nav_status,
+    NAV_SVIN: nav_svin,
+    TIM_SVIN: tim_svin,
+    NAV_PVT: nav_pvt,
 }
-
-UbxAnswer = ReceiverValue | Reject | None
-
-ACCURATE_NS = 10_000
-"""A receiver that loses its fix lets its accuracy estimate grow; a 0.5 ppm TCXO passes this after 20 s."""
-
-NAV: Final = 0x01
-TIM_TP: Final = (0x0D, 0x01)
-MON_VER: Final = (0x0A, 0x04)
-NAV_STATUS: Final = (NAV, 0x03)
-NAV_SOL: Final = (NAV, 0x06)
-NAV_PVT: Final = (NAV, 0x07)
-NAV_TIMEGPS: Final = (NAV, 0x20)
-NAV_TIMEUTC: Final = (NAV, 0x21)
-NAV_TIMELS: Final = (NAV, 0x26)
-NAV_SVINFO: Final = (NAV, 0x30)
-NAV_SAT: Final = (NAV, 0x35)
-EPOCH_MESSAGES = frozenset(bytes.fromhex("01 02 03 04 06 07 11 12 20 21 22 23 24 25 26 30 32 35 43"))
-"""NAV messages that begin with iTOW and are sent within the epoch that it names."""
-
-_TIME_ONLY = 5
-_FIXES = {2: FixMode.FIX_2D, 3: FixMode.FIX_3D, 4: FixMode.FIX_3D, _TIME_ONLY: FixMode.TIME_ONLY}
-"""gpsFix and fixType: 0 none, 1 dead reckoning only, 4 GNSS and dead reckoning combined, 5 time only."""
-_GNSS = {0: "GPS", 1: "SBAS", 2: "Galileo", 3: "BeiDou", 5: "QZSS", 6: "GLONASS", 7: "NavIC"}
-_PVT = struct.Struct("<IHBBBBBBIiBBBB")
-_TIMEUTC = struct.Struct("<IIiHBBBBBB")
-_TIMEGPS = struct.Struct("<IihbBI")
-_TIMELS = struct.Struct("<IB3xBbBbiHH3xB")
-_TIM_TP = struct.Struct("<IIiHBB")
-_SAT = struct.Struct("<BBBbhhI")
-_SVINFO = struct.Struct("<BBBBBbh")
-_NUMBERED = ((1, 32, "GPS", 0), (33, 64, "BeiDou", 27), (65, 96, "GLONASS", 64), (120, 158, "SBAS", 0), (159, 163, "BeiDou", 158))
-"""From, to, system, what is taken off: satellite numbers of NAV-SVINFO (u-blox 8 protocol specification, satellite numbering)."""
-
-
-def encode(message_class: int, message_id: int, payload: bytes = b"") -> bytes:
-    """A complete UBX frame (u-blox protocol specification, UBX frame structure); an empty payload polls."""
-    body = struct.pack("<BBH", message_class, message_id, len(payload)) + payload
-    return b"\xb5\x62" + body + ubx_checksum(body)
-
-
-class UbxDecoder:
-    """One receiver's messages. ``identity`` is what MON-VER says, "" before."""
-
-    def __init__(self, not_before_s: int) -> None:
-        self.not_before_s = not_before_s
-        self.identity = ""
-        self._mode = FixMode.NONE
-        self._mode_at: int | None = None
-        self._epoch: int | None = None
-        self._epoch_at: Instant | None = None
-        self._utc_at: int | None = None  # when a message last gave UTC itself
-        self._insertion: tuple[int, int] | None = None  # (POSIX midnight, GPS leap count before it) of an announced 23:59:60
-        self._handlers: dict[tuple[int, int], tuple[int, Callable[[bytes, Instant], UbxAnswer]]] = {
-            NAV_PVT: (84, self._pvt),  # 84 bytes before protocol version 15, 92 since
-            NAV_TIMEUTC: (20, self._timeutc),
-            NAV_TIMEGPS: (16, self._timegps),
-            NAV_TIMELS: (24, self._timels),
-            NAV_STATUS: (16, self._status),
-            NAV_SOL: (52, self._sol),
-            NAV_SAT: (8, self._sat),
-            NAV_SVINFO: (8, self._svinfo),
-            TIM_TP: (16, self._tim_tp),
-            MON_VER: (40, self._mon_ver),
-        }
-
-    def decode(self, frame: Frame) -> Decoded:
-        """What the message says: a value of time, the receiver's health, both or nothing. Never raises."""
-        message, payload = (frame.data[0], frame.data[1]), frame.data[2:]
-        if message[0] == NAV and message[1] in EPOCH_MESSAGES and len(payload) >= 4:
-            epoch = int.from_bytes(payload[:4], "little")
-            if epoch != self._epoch:
-                self._epoch, self._epoch_at = epoch, frame.at
-        values: list[ReceiverValue] = []
-        examine = HEALTH_MESSAGES.get(message)
-        if examine is not None and (report := examine(payload, frame.at)) is not None:
-            values.append(report)
-        known = self._handlers.get(message)
-        if known is None:
-            return Decoded(values)
-        shortest, handler = known
-        if len(payload) < shortest:
-            return Decoded(values, Reject.BAD_FIELDS if payload else None)  # an empty one is a poll that somebody echoed
-        value = handler(payload, frame.at)
-        if isinstance(value, Reject):
-            return Decoded(values, value)
-        if value is not None:
-            values.append(value)
-        return Decoded(values)
-
-    def _fix(self, mode: FixMode, at: Instant) -> None:
-        self._mode, self._mode_at = mode, at.mono_ns
-
-    def _doubtful(self, accuracy_ns: int, at: Instant) -> bool:
-        """No fix is stated, or none is stated at all and the receiver's own estimate is poor."""
-        if self._mode_at is not None and at.mono_ns - self._mode_at < FRESH_NS:
-            return self._mode is FixMode.NONE
-        return accuracy_ns > ACCURATE_NS
-
-    # ---- messages ----------------------------------------------------------------------------------------------------------------
-
-    def _pvt(self, payload: bytes, at: Instant) -> UbxAnswer:
-        _tow, year, month, day, hour, minute, second, valid, _accuracy, nano, fix, flags, _flags2, _used = _PVT.unpack_from(payload)
-        mode = _FIXES.get(fix, FixMode.NONE) if flags & 1 else FixMode.NONE
-        self._fix(mode, at)
-        if valid & 7 != 7:  # validDate, validTime, fullyResolved
-            return Reject.UNRESOLVED
-        if mode is FixMode.NONE:
-            return Reject.NO_FIX
-        self._utc_at = at.mono_ns
-        return self._label("NAV-PVT", civil_s(year, month, day), (hour, minute, second), nano, at)
-
-    def _timeutc(self, payload: bytes, at: Instant) -> UbxAnswer:
-        _tow, accuracy, nano, year, month, day, hour, minute, second, valid = _TIMEUTC.unpack_from(payload)
-        if valid & 7 != 7:  # validTOW, validWKN, validUTC
-            return Reject.UNRESOLVED
-        if self._doubtful(accuracy, at):
-            return Reject.NO_FIX
-        self._utc_at = at.mono_ns
-        return self._label("NAV-TIMEUTC", civil_s(year, month, day), (hour, minute, second), nano, at)
-
-    def _timegps(self, payload: bytes, at: Instant) -> UbxAnswer:
-        tow_ms, sub_ns, week, leap_s, valid, accuracy = _TIMEGPS.unpack_from(payload)
-        if self._utc_at is not None and at.mono_ns - self._utc_at < FRESH_NS:
-            return None
-        if valid & 7 != 7:  # towValid, weekValid, leapSValid
-            return Reject.UNRESOLVED
-        if self._doubtful(accuracy, at):
-            return Reject.NO_FIX
-        ns = tow_ms * 1_000_000 + sub_ns + NS * (GPS_EPOCH_S + week * WEEK_S - leap_s)
-        # Until the receiver's count changes, a second 23:59:60 looks like the midnight that it delays.
-        second_60 = self._insertion == (ns // NS, leap_s)
-        return self._placed("NAV-TIMEGPS", ns - NS * second_60, second_60, at)
-
-    def _label(self, kind: str, midnight_s: int | None, clock: tuple[int, int, int], nano: int, at: Instant) -> UbxAnswer:
-        """``clock``: hour, minute, second; ``nano``: -1e9..1e9, for the fields are rounded to the nearest second."""
-        hour, minute, second = clock
-        if midnight_s is None:
-            return Reject.BAD_DATE
-        if hour > 23 or minute > 59 or second > 60 or abs(nano) > NS:
-            return Reject.BAD_TIME
-        second_60 = second == 60
-        return self._placed(kind, (midnight_s + hour * 3600 + minute * 60 + second - second_60) * NS + nano, second_60, at)
-
-    def _placed(self, kind: str, utc_ns: int, second_60: bool, at: Instant) -> UbxAnswer:
-        placed = window(utc_ns // NS, self.not_before_s)
-        if placed is None:
-            return Reject.DATE_WINDOW
-        first = stamped(self._epoch_at, at)
-        return SecondLabel(placed[0] * NS + utc_ns % NS, first, kind, second_60, True, placed[1], LabelProtocol.UBX)
-
-    def _timels(self, payload: bytes, at: Instant) -> UbxAnswer:
-        """NAV-TIMELS. Source 0 is the firmware's built-in count, which may be years old; 255 unknown."""
-        _tow, _version, source, current, _change_source, change, to_event, week, day, valid = _TIMELS.unpack_from(payload)
-        known = bool(valid & 1) and source not in (0, 255)
-        step, midnight = 0, None
-        if valid & 2 and to_event > 0 and change in (1, -1) and 1 <= day <= 7:
-            # The leap second ends that day: day 1 is Sunday, the week's first.
-            placed = window(GPS_EPOCH_S + week * WEEK_S + day * DAY_S, self.not_before_s)
-            if placed is not None:
-                step, midnight = change, placed[0]
-                self._insertion = (midnight, current) if step > 0 else None
-        return LeapNotice(current + TAI_GPS_S if known else None, step, midnight, at)
-
-    def _tim_tp(self, payload: bytes, at: Instant) -> UbxAnswer:
-        """TIM-TP: of the *next* pulse. qErr is what has to be **added** to the pulse's time to get the true second (F9T against a
-        reference clock: anderswallin.net 2019/10 "ublox-f9t-qerr-correction"), so ours, "pulse late by", is minus qErr."""
-        tow_ms, sub_ms, error_ps, week, flags, _info = _TIM_TP.unpack_from(payload)
-        known = not flags & 0x10 and abs(error_ps) < SAWTOOTH_LIMIT_NS * 1000  # qErrInvalid
-        utc_ns = None
-        if flags & 3 == 3:  # time base UTC, UTC available
-            tow_ns = tow_ms * 1_000_000 + (sub_ms * 1_000_000 >> 32)
-            placed = window(GPS_EPOCH_S + week * WEEK_S, self.not_before_s)
-            utc_ns = placed[0] * NS + tow_ns if placed else None
-        return Sawtooth(-error_ps / 1000 if known else 0.0, utc_ns, at) if known or utc_ns is not None else None
-
-    def _status(self, payload: bytes, at: Instant) -> UbxAnswer:
-        self._fix(_FIXES.get(payload[4], FixMode.NONE) if payload[5] & 1 else FixMode.NONE, at)
-        return None
-
-    def _sol(self, payload: bytes, at: Instant) -> UbxAnswer:
-        self._fix(_FIXES.get(payload[10], FixMode.NONE) if payload[11] & 1 else FixMode.NONE, at)
-        return None
-
-    def _sat(self, payload: bytes, at: Instant) -> UbxAnswer:
-        count = payload[5]
-        if len(payload) < 8 + 12 * count:
-            return Reject.BAD_FIELDS
-        satellites = []
-        for i in range(count):
-            gnss, number, snr, elevation, azimuth, _residual, flags = _SAT.unpack_from(payload, 8 + 12 * i)
-            placed = -90 <= elevation <= 90 and flags >> 8 & 7  # orbit source 0: no elevation and azimuth
-            if not placed:
-                elevation = azimuth = None
-            satellites.append(Satellite(_GNSS.get(gnss, str(gnss)), number, elevation, azimuth, snr or None, bool(flags & 8)))
-        return self._sky(satellites, at)
-
-    def _sky(self, satellites: list[Satellite], at: Instant) -> SkyView:
-        fresh = self._mode_at is not None and at.mono_ns - self._mode_at < FRESH_NS
-        return SkyView(self._mode if fresh else FixMode.NONE, sum(s.used for s in satellites), tuple(satellites), at)
-
-    def _svinfo(self, payload: bytes, at: Instant) -> UbxAnswer:
-        """NAV-SVINFO, the NAV-SAT of u-blox 6 and 7; bit 0 of the flags: used."""
-        count = payload[4]
-        if len(payload) < 8 + 12 * count:
-            return Reject.BAD_FIELDS
-        satellites = []
-        for i in range(count):
-            _channel, number, flags, _quality, snr, elevation, azimuth = _SVINFO.unpack_from(payload, 8 + 12 * i)
-            system, offset = next(((n, less) for low, high, n, less in _NUMBERED if low <= number <= high), ("", 0))
-            placed = -90 <= elevation <= 90 and flags & 4  # orbit information available
-            satellites.append(
-                Satellite(
-                    system or str(number),
-                    number - offset,
-                    elevation if placed else None,
-                    azimuth if placed else None,
-                    snr or None,
-                    bool(flags & 1),
-                )
-            )
-        return self._sky(satellites, at)
-
-    def _mon_ver(self, payload: bytes, _at: Instant) -> UbxAnswer:
-        parts = [payload[0:30], payload[30:40]] + [payload[i : i + 30] for i in range(40, len(payload), 30)]
-        texts = [part.partition(b"\0")[0].decode("ascii", "replace").strip() for part in parts]
-        model = [text[4:] for text in texts if text.startswith("MOD=")]
-        self.identity = " ".join(filter(None, ["u-blox", *model, texts[0], f"hardware {texts[1]}" if texts[1] else ""]))
-        return None

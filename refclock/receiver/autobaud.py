@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from refclock.protocols.framing import Tally
-from refclock.protocols.stream import SILENCE_NS as PAUSE_NS
-from refclock.protocols.stream import ReceiverStream
+from refclock.protocols.stream import BURST_PAUSE_NS, ReceiverStream
 from refclock.protocols.ubx import MON_VER, encode
 from refclock.sample import NS, Instant, ReceiverValue, SecondLabel
 
@@ -85,7 +84,7 @@ class BaudSearch:
             return None if mono_ns < self.deadline_ns else self.leave(mono_ns)
         if so_far.bits != before.bits:  # the speed is right, and what came until now could not be read yet
             self._listen(mono_ns)
-        paused = mono_ns - self._spoke_ns >= PAUSE_NS
+        paused = mono_ns - self._spoke_ns >= BURST_PAUSE_NS
         if so_far.received > before.received:
             if paused:
                 self._from_start, self._burst_at = True, before.received
@@ -185,7 +184,7 @@ class Probe:
         """What it is, as soon as that is clear."""
         if self._first_ns is None:
             return None
-        all_said = self._utc_s is not None and bool(self._stream.identity) and mono_ns - self._spoke_ns >= PAUSE_NS
+        all_said = self._utc_s is not None and bool(self._stream.identity) and mono_ns - self._spoke_ns >= BURST_PAUSE_NS
         return self._told() if all_said or mono_ns - self._first_ns >= LISTEN_NS else None
 
     def _told(self) -> Identification:

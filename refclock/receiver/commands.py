@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from refclock.protocols.framing import Frame, FrameKind, nmea_checksum
+from refclock.protocols.checksums import nmea_checksum
+from refclock.protocols.framing import Frame, FrameKind
 from refclock.protocols.ubx import encode
 from refclock.receiver.ubx_settings import CFG
 from refclock.sample import NS

@@ -15,7 +15,7 @@ from refclock_sim.receiver.ubx import MON_VER, frame
 
 from ppsd.config.tables import SIMULATED
 from refclock.protocols import stream as decoding
-from refclock.protocols.framing import nmea_checksum, ubx_checksum
+from refclock.protocols.checksums import nmea_checksum, ubx_checksum
 from refclock.sample import NS, FixMode, Instant, LeapNotice, SecondLabel, SkyView
 from refclock.sample import Sawtooth as Told
 from refclock.timescales import ROLLOVER_S, LeapTable

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from ppsd.cli.replay import replay
-from refclock.protocols.framing import nmea_checksum
+from refclock.protocols.checksums import nmea_checksum
 
 
 def packet(second: int, text: str, **more: bool) -> str:

@@ -19,7 +19,7 @@ from ppsd.faces.text import sources_in_words
 from ppsd.snapshot import Mode, Snapshot
 from refclock import config
 from refclock.config import GpsdSource, ShmSource
-from refclock.protocols.framing import nmea_checksum
+from refclock.protocols.checksums import nmea_checksum
 from refclock.protocols.stream import ReceiverStream
 from refclock.sample import NS, Antenna, Edge, EdgeKind, ForeignSample, HealthReport, Instant, Sample, SecondLabel, SourceId
 from refclock.timescales import DAY_S

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from refclock.protocols.checksums import nmea_checksum
 from refclock.protocols.foreign import advice
-from refclock.protocols.framing import Framer, nmea_checksum
+from refclock.protocols.framing import Framer
 from refclock.protocols.stream import ReceiverStream
 from refclock.protocols.ubx import encode
 from refclock.sample import Instant

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from refclock.protocols.framing import SENTENCE_MAX, UBX_PAYLOAD_MAX, Frame, FrameKind, Framer, nmea_checksum, ubx_checksum
+from refclock.protocols.checksums import nmea_checksum, ubx_checksum
+from refclock.protocols.framing import SENTENCE_MAX, UBX_PAYLOAD_MAX, Frame, FrameKind, Framer
 from refclock.protocols.ubx import encode
 from refclock.sample import Instant
 

@@ -8,7 +8,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refclock.protocols.framing import Frame, FrameKind, Framer, nmea_checksum
+from refclock.protocols.checksums import nmea_checksum
+from refclock.protocols.framing import Frame, FrameKind, Framer
 from refclock.protocols.nmea import NmeaDecoder
 from refclock.protocols.stream import ReceiverStream
 from refclock.protocols.ubx import UbxDecoder, encode

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from refclock_sim.ports.uart import heard
 
-from refclock.protocols.framing import RUN, Framer, SevenBits, nmea_checksum
+from refclock.protocols.checksums import nmea_checksum
+from refclock.protocols.framing import PARITY_RUN, Framer, SevenBits
 from refclock.protocols.ubx import encode
 from refclock.sample import Instant
 
@@ -34,7 +35,7 @@ def test_seven_bits_give_every_sentence_after_the_first_characters(some: list[by
     frames = framer.feed(heard(text, bits, 9600, 9600), AT, 0)
     assert framer.tally.bits == bits
     assert [f.data for f in frames][-(len(some) - 4) :] == [s[1:-5] for s in some][4:]
-    assert stripped(heard(text, bits, 9600, 9600), [])[0][RUN:] == text[RUN:]
+    assert stripped(heard(text, bits, 9600, 9600), [])[0][PARITY_RUN:] == text[PARITY_RUN:]
 
 
 @given(st.lists(sentences | messages | st.binary(max_size=40), max_size=12), st.lists(st.integers(0, 3000), max_size=30))
@@ -58,6 +59,6 @@ def test_a_line_of_eight_bits_is_believed_again(some: list[bytes], bits: str, me
     """After another receiver took its place, a whole message later at most its frames come unharmed."""
     framer = Framer()
     framer.feed(heard(b"".join(some), bits, 9600, 9600), AT, 0)
-    framer.feed(b"\xff\x00" * RUN, AT, 0)
+    framer.feed(b"\xff\x00" * PARITY_RUN, AT, 0)
     assert framer.tally.bits == ""
     assert any(frame.data[:1] == b"\x01" for frame in framer.feed(encode(1, 7, bytes(92)), AT, 0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from datetime import UTC, datetime, timedelta
 
-from refclock.protocols.framing import nmea_checksum
+from refclock.protocols.checksums import nmea_checksum
 from refclock.protocols.labels import Reject, second_of
 from refclock.protocols.stream import ReceiverStream
 from refclock.protocols.ubx import encode

@@ -13,7 +13,7 @@ from refclock_sim.receiver.output import MODELS
 from refclock_sim.receiver.output import Receiver as SimReceiver
 
 from refclock.config import ReceiverSource
-from refclock.protocols.framing import nmea_checksum
+from refclock.protocols.checksums import nmea_checksum
 from refclock.protocols.stream import ReceiverStream
 from refclock.sample import NS, Edge, EdgeKind, Instant, ReceiverValue, Sample, SecondLabel
 from refclock.timescales import DAY_S, LeapTable

@@ -7,7 +7,8 @@ import struct
 import pytest
 
 from refclock.condition import Code, Condition
-from refclock.protocols.framing import Frame, FrameKind, Framer, nmea_checksum
+from refclock.protocols.checksums import nmea_checksum
+from refclock.protocols.framing import Frame, FrameKind, Framer
 from refclock.protocols.nmea import NmeaDecoder, antenna, notice
 from refclock.protocols.ubx import UbxDecoder
 from refclock.sample import NS, Antenna, FixMode, HealthReport, Instant, LeapNotice, SkyView, Survey
