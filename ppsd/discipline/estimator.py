@@ -95,10 +95,14 @@ class Estimator:
             return self._start(self._continuous.begin(t, z))
         if t <= track.t:
             return False
+        was = self._polled.frame_ns
         if self._polled.watch(mono_ns, t, z):
             if self._start(self._polled.fitted()):
                 return True
-            track.t = t
+            if self._polled.frame_ns != was:
+                # Some samples are late on top, so the frames make no state. The filters took them for noise and may be off by half a frame.
+                phase = UNIFORM * self._polled.frame_ns
+                track.bank.widen(phase, phase / max(1.0, t - track.started))
         # Time passes: predict. What a long gap brought is more than the filters' wanders know of.
         dt, track.t = t - track.t, t
         track.bank.predict(dt)

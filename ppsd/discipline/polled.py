@@ -20,7 +20,9 @@ from copy import copy
 from typing import Final, Self
 
 from ppsd.discipline.kalman import Bank
+from ppsd.discipline.noise import NO_OUTLIERS
 from ppsd.discipline.track import RUN, Posterior, Track
+from refclock.robust import robust_line
 from refclock.sample import MAX_FREQUENCY_PPM, NS
 
 FRAMES_NS: Final = (1_000_000, 125_000)
@@ -43,6 +45,8 @@ HISTORY: Final = 512
 """Samples kept to start from once a grid is known: ten beats of a crystal 20 ppm off."""
 REFIT: Final = 32
 """Samples after which what a known grid leaves possible is looked at anew, until the history is full."""
+ROBUST_POINTS: Final = 32
+"""Samples of the history that the line through punctual and late ones is made from: its cost goes with the square."""
 HALVINGS: Final = 40
 """Steps of a search over the slope: 2^-40 of 1000 ppm is nothing."""
 DOUBT: Final = 0.7
@@ -135,22 +139,28 @@ class PolledEstimator:
     # ---- a state from frames -------------------------------------------------------------------------------------------------------
 
     def fitted(self) -> Track | None:
-        """The state that the history leaves possible; None when no line passes through all frames, for some samples are late on top."""
-        room = self._possible()
+        """The state that the history leaves possible; None when no line passes through the frames. Samples that are late on top, by a frame
+        and more, are left out when most are not."""
+        points = list(self._history)
+        room = self._possible(points)
+        if room is None:
+            level, slope, _ = robust_line(points[:: -(-len(points) // ROBUST_POINTS)])
+            punctual = [(t, z) for t, z in points if abs(z - level - slope * t) <= self.frame_ns]
+            room = self._possible(punctual) if len(punctual) >= NO_OUTLIERS * len(points) else None
         if room is None:
             return None
         x, half, y, half_rate = room
         bank = Bank(x, y, (half**2) / 3, 0.0, (half_rate**2) / 3)
         return Track(bank, self._history[-1][0], half, 1, self.frame_ns)
 
-    def _possible(self) -> tuple[float, float, float, float] | None:
-        """What the history leaves possible when every sample lies within half a frame, and the blur of its edges, of the second.
+    def _possible(self, samples: list[tuple[float, float]]) -> tuple[float, float, float, float] | None:
+        """What the ``samples`` leave possible when every sample lies within half a frame, and the blur of its edges, of the second.
 
         (x now, +-, y, +-) in ns and ns/s; None when no straight line passes through all frames. The lines that do are a convex set: the
         least width of the strip around the samples is found by ternary search over the slope, the ends of the set by bisection.
         """
         t1 = self._history[-1][0]
-        points = [(t - t1, z) for t, z in self._history]
+        points = [(t - t1, z) for t, z in samples]
         room = self.frame_ns + 2 * FRAME_EDGE * FRAME_JITTER_NS
 
         def strip(y: float) -> tuple[float, float]:

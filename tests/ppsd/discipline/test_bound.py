@@ -101,8 +101,8 @@ def test_jump_stays_for_five_minutes() -> None:
 
 
 def test_lag_shows_a_crystal_that_changes_as_it_never_did() -> None:
-    """Quiet for an hour, it changes by 0.5 ppm at once: within half a minute the lag is more than twice what chance may do, the bound covers
-    the estimate all the way, and ten minutes later most of the lag is gone."""
+    """Quiet for an hour, it changes by 0.5 ppm at once: within half a minute the lag is more than twice what chance may do, the bound
+    covers the estimate all the way, and ten minutes later most of the lag is gone."""
     estimator = Estimator(FLOOR_NS, 0.0, centred=True)
     late = noise(3600)
     quiet = terms(estimator.estimate(heard(estimator, late)))
