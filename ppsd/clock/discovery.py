@@ -133,7 +133,7 @@ class Finder:
     def _keep(self, name: SourceId, place: Place) -> None:
         if self._places.get(name) != place:
             self._places[name] = place
-            saved = {f"{n}.{key}": value for n, p in self._places.items() for key, value in asdict(p).items()}
+            saved = {str(n): asdict(p) for n, p in self._places.items()}
             self.complaint = state.save(self._directory, saved, FILE_NAME) or ""
 
     # ---- looking ---------------------------------------------------------------------------------------------------------------------
@@ -226,11 +226,13 @@ class Finder:
 def _load(directory: Path, wanted: Collection[SourceId]) -> tuple[dict[SourceId, Place], str | None]:
     """What an earlier run kept of these sources; and what is wrong with it, None when nothing is."""
     saved, complaint = state.load(directory, FILE_NAME)
-    return {name: place for name in wanted if (place := _read(saved, name)) is not None}, complaint
+    return {name: place for name in wanted if (place := _read(saved.get(name))) is not None}, complaint
 
 
-def _read(saved: Mapping[str, state.Value], name: SourceId) -> Place | None:
-    path, identity, baud, said = (saved.get(f"{name}.{key}") for key in ("path", "identity", "baud", "said"))
+def _read(saved: object) -> Place | None:
+    if not isinstance(saved, Mapping):
+        return None
+    path, identity, baud, said = (saved.get(key) for key in ("path", "identity", "baud", "said"))
     if not isinstance(path, str) or not isinstance(identity, str):
         return None
     return Place(path, identity, baud if isinstance(baud, int) else 0, said if isinstance(said, str) else "")

@@ -40,6 +40,7 @@ from ppsd.config.tables import Config
 from ppsd.discipline import events
 from ppsd.discipline.engine import Engine
 from ppsd.discipline.events import Effect, Event, Publish
+from ppsd.discipline.saved import Saved, from_json
 from ppsd.faces.text import top_line
 from ppsd.process.control import ControlServer
 from ppsd.process.exit_codes import GOOD
@@ -104,8 +105,9 @@ class ClockProcess:
             raise
         self._thermometer = Thermometer(config.clock.temperature, Host())
         self._closers.callback(self._thermometer.close)
-        saved, complaint = state.load(Path(config.run.state))
-        self.tell("state", complaint)
+        file, complaint = state.load(Path(config.run.state))
+        saved, useless = from_json(file)
+        self.tell("state", complaint or (f"{Path(config.run.state) / state.FILE_NAME}: {useless}" if useless else None))
         self.tell("cpu_latency_us", hold(config.clock.cpu_latency_us, self._closers))
         self._clock = LocalClock()
         now = self._clock.now()
@@ -168,8 +170,8 @@ class ClockProcess:
     def save(self) -> None:
         """Write what the next start wants to know."""
         learned = self._engine.state()
-        if learned:
-            self.tell("state", state.save(Path(self.config.run.state), learned))
+        if learned != Saved():
+            self.tell("state", state.save(Path(self.config.run.state), learned.to_json()))
 
     def refuse(self, error: ConfigError) -> None:
         """Say why a new configuration is not taken."""
@@ -269,7 +271,7 @@ class ClockProcess:
             case events.Steer():
                 self._steer(effect)
             case events.Persist():
-                self.tell("state", state.save(Path(self.config.run.state), effect.state))
+                self.tell("state", state.save(Path(self.config.run.state), effect.state.to_json()))
             case events.Note():
                 getattr(self._log, effect.level)(effect.event, **effect.fields)
 

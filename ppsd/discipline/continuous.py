@@ -21,9 +21,9 @@ from collections import deque
 from copy import copy
 from typing import Self
 
-from ppsd.discipline.estimate import Learned
 from ppsd.discipline.kalman import Bank, Mixture
 from ppsd.discipline.noise import CAUTION, GATE, NO_OUTLIERS, Noise
+from ppsd.discipline.saved import Learned
 from ppsd.discipline.track import ASTRAY_HOLD_S, EARLY_RANGES, RUN, SEED_SAMPLES, UNIFORM, Posterior, Track
 from refclock.robust import median, robust_line
 from refclock.sample import MAX_FREQUENCY_PPM

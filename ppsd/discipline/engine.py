@@ -11,7 +11,6 @@ until the limit, then ACQUIRE and leap 3).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -39,6 +38,7 @@ from ppsd.discipline.events import (
 )
 from ppsd.discipline.leap import LeapKeeper
 from ppsd.discipline.runaway import PullChange
+from ppsd.discipline.saved import Saved, SavedSource
 from ppsd.discipline.selection import Candidate, Choice, outvoted, select
 from ppsd.discipline.source import LABEL_FRESH_NS, LABEL_REFID, Progress, ReceiverSource, SampleSource, Source
 from ppsd.discipline.steering import Steering
@@ -89,7 +89,7 @@ class Engine:
     def __init__(
         self,
         config: Config,
-        state: Mapping[str, float | int | str],
+        state: Saved,
         at: Instant,
         *,
         simulated: bool,
@@ -106,7 +106,7 @@ class Engine:
         battery_ns = None if battery_s is None else battery_s * NS - at.mono_ns
         self.leaps = LeapKeeper()
         self.timescale = Timescale(simulated, round(config.clock.holdover_limit_s * NS), config.clock.max_bound_ms * 1e6)
-        self.compensation = Compensation(state, self.timescale, config.clock.temperature != "off")
+        self.compensation = Compensation(state.temperature, self.timescale, config.clock.temperature != "off")
         self.sources: dict[SourceId, Source] = {}
         for settings in config.sources:
             if isinstance(settings, ShmSource | SockSource):
@@ -373,15 +373,16 @@ class Engine:
 
     # ---- what is told ------------------------------------------------------------------------------------------------------------
 
-    def state(self) -> dict[str, float | int | str]:
-        """What the next start wants to know; empty while nothing was learned."""
-        state: dict[str, float | int | str] = {}
-        if self.mode is Mode.TRACK and self.timescale.estimate is not None:
-            state["rate"] = self.timescale.estimate.rate
-            state["utc_s"] = self.leaps.table.tai_to_utc_ns(self.timescale.estimate.tai_ns) // NS
-        for source in self.sources.values():
-            state |= source.state()
-        return state | self.compensation.state()
+    def state(self) -> Saved:
+        """What the next start wants to know; ``Saved()`` while nothing was learned."""
+        e = self.timescale.estimate if self.mode is Mode.TRACK else None
+        learned = {str(source.id): state for source in self.sources.values() if (state := source.state()) != SavedSource()}
+        return Saved(
+            rate=None if e is None else e.rate,
+            utc_s=None if e is None else self.leaps.table.tai_to_utc_ns(e.tai_ns) // NS,
+            sources=learned,
+            temperature=self.compensation.state(),
+        )
 
     def snapshot(self, at: Instant) -> Snapshot:
         """Everything that people and programs may want to see, as of ``at``."""

@@ -5,11 +5,9 @@ Values only: the estimators make them, selection, timescale and status read them
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from ppsd.discipline.noise import QUANTILES
-from refclock.sample import MAX_FREQUENCY_PPM, NS
+from refclock.sample import NS
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,27 +82,3 @@ class Estimate:
         """Bound (ns) at raw ``mono_ns`` if no further sample comes; before the estimate's own instant it is not smaller."""
         dt = max(0, mono_ns - self.mono_ns)
         return self.bound_ns + self.bound_rate * dt + self.bound_wander_ns * float((dt / NS) ** 1.5)
-
-
-@dataclass(frozen=True, slots=True)
-class Learned:
-    """What a run found out of a channel and the next one starts with: ``Noise.quantiles`` (ns), wander (ns/s per sqrt(s)) and how long it
-    was watched (s)."""
-
-    noise: tuple[float, ...]
-    wander: float
-    watched_s: float
-
-    def text(self) -> str:
-        """As one value of the saved state (``ppsd/clock/state.py`` has room for 256 characters)."""
-        return " ".join(f"{value:.3g}" for value in (self.wander, self.watched_s, *self.noise))
-
-
-def learned_from(text: object) -> Learned | None:
-    """What ``Learned.text`` gave; None for anything else."""
-    try:
-        wander, watched_s, *noise = (float(word) for word in str(text).split())
-    except ValueError:
-        return None
-    usable = len(noise) == QUANTILES and noise == sorted(noise) and 0.0 < wander < MAX_FREQUENCY_PPM * 1e3 and watched_s >= 0.0
-    return Learned(tuple(noise), wander, watched_s) if usable and math.isfinite(watched_s + sum(noise)) else None

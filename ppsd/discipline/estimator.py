@@ -18,8 +18,9 @@ from copy import copy
 from typing import Self
 
 from ppsd.discipline.continuous import ContinuousEstimator
-from ppsd.discipline.estimate import Bound, Estimate, Learned
+from ppsd.discipline.estimate import Bound, Estimate
 from ppsd.discipline.polled import PolledEstimator
+from ppsd.discipline.saved import Learned
 from ppsd.discipline.track import COVER_RATE, EARLY_RANGES, RUN, SEED_SAMPLES, UNIFORM, LineEstimator, Posterior, Track
 from ppsd.discipline.wander import STEP_S, Wander
 from refclock.sample import NS

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ppsd.discipline.saved import Saved
 from refclock.record import Record
 from refclock.sample import Edge, ForeignSample, Instant, Leap, LineStatus, ReceiverValue, SourceId
 from refclock.timescales import LeapTable
@@ -190,7 +191,7 @@ class Feed:
 class Persist:
     """Save what the next start wants to know."""
 
-    state: Mapping[str, float | int | str]
+    state: Saved
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,15 +12,14 @@ program (SOCK, SHM) and one channel.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ppsd.discipline.estimate import Learned, learned_from
 from ppsd.discipline.estimator import Estimator
 from ppsd.discipline.leap import LeapKeeper
 from ppsd.discipline.runaway import Pull
+from ppsd.discipline.saved import Saved, SavedSource
 from ppsd.discipline.selection import FRESH_NS, Candidate
 from ppsd.discipline.tempcomp.compensation import CompensatedEstimator, Compensation
 from ppsd.snapshot import SourceStatus
@@ -37,7 +36,7 @@ from refclock.sample import (
     SourceId,
 )
 from refclock.timing.pairing import Present
-from refclock.timing.receiver_time import Context, LearnedDelay, ReceiverTime
+from refclock.timing.receiver_time import Context, ReceiverTime
 
 COARSEST_GRAIN_NS, CUT_STAMPS = 1_000, 4
 """Programs with a struct timeval stamp whole microseconds: four stamps on such a grid are no chance (1e-9).
@@ -109,14 +108,6 @@ PULSE_NAMED_NS = 100_000_000
 """A bound below this names the second of a sample that is known modulo a second, as it does for pulses (``timing.pairing``)."""
 FIX_WORDS = {FixMode.NONE: "none", FixMode.FIX_2D: "2D", FixMode.FIX_3D: "3D", FixMode.TIME_ONLY: "time-only"}
 
-Saved = Mapping[str, float | int | str]
-
-
-def _number(saved: Saved, key: str) -> float | None:
-    """A finite number that an earlier run saved; None without."""
-    value = saved.get(key)
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
-
 
 class Source(ABC):
     """What both kinds share. ``saved``: what an earlier run learned; ``compensation``: of the crystal's temperature, None without."""
@@ -128,7 +119,9 @@ class Source(ABC):
         self.lost_why = "not opened yet"
         self.what = settings.kind
         self.pull = Pull()
-        self._saved, self._compensation = saved, compensation
+        self._rate = saved.rate
+        self._saved = saved.sources.get(self.id, SavedSource())
+        self._compensation = compensation
 
     def found(self, what: str) -> None:
         """The device is there."""
@@ -161,7 +154,7 @@ class Source(ABC):
         """Why it gives no time, in plain words."""
 
     @abstractmethod
-    def state(self) -> dict[str, float | int | str]:
+    def state(self) -> SavedSource:
         """What the next start wants to know."""
 
     @abstractmethod
@@ -182,13 +175,6 @@ class Source(ABC):
     def _channel(self, estimator: Estimator) -> Channel:
         """A channel around ``estimator``; what it claims follows the crystal's temperature."""
         return Channel(estimator, estimator if self._compensation is None else self._compensation.around(estimator))
-
-    def _learned(self, channel: str) -> Learned | None:
-        return learned_from(self._saved.get(f"{self.id}.{channel}.learned"))
-
-    def _channel_state(self, name: str, channel: Channel) -> dict[str, float | int | str]:
-        learned = channel.estimator.learned()
-        return {} if learned is None else {f"{self.id}.{name}.learned": learned.text()}
 
     def _channel_status(self, channel: Channel, now: Instant, tally: str, why: str) -> SourceStatus:
         """The status that every channel gives."""
@@ -246,19 +232,12 @@ class ReceiverSource(Source):
     ) -> None:
         super().__init__(settings, saved, compensation)
         self.settings: config.ReceiverSource | config.GpsdSource = settings
-        saved_s, delay_ms, byte_ns = (
-            _number(saved, "utc_s"),
-            _number(saved, f"{self.id}.delay_ms"),
-            _number(saved, f"{self.id}.delay_byte_ns"),
-        )
         self.time = ReceiverTime(
             settings,
             not_before_s,
-            saved_s=None if saved_s is None else round(saved_s),
+            saved_s=saved.utc_s,
             battery_ns=battery_ns,
-            delay=None
-            if delay_ms is None
-            else LearnedDelay(delay_ms, _number(saved, f"{self.id}.delay_spread_ms"), None if byte_ns is None else round(byte_ns)),
+            delay=self._saved.delay,
         )
         self.line = LineStatus()
         self.pulse_path = ""
@@ -266,12 +245,12 @@ class ReceiverSource(Source):
 
     def _make_channels(self) -> None:
         self.pulse = self._pulse_channel()
-        rate = _number(self._saved, "rate")
-        self.label = self._channel(Estimator(LABEL_FLOOR_NS, 0.0, rate, STATE_RATE_SIGMA, learned=self._learned("label")))
+        rate = self._rate
+        self.label = self._channel(Estimator(LABEL_FLOOR_NS, 0.0, rate, STATE_RATE_SIGMA, learned=self._saved.label))
 
     def _pulse_channel(self) -> Channel:
-        rate, polled = _number(self._saved, "rate"), self.settings.pps_over_usb is not False
-        learned = self._learned("pulse")
+        rate, polled = self._rate, self.settings.pps_over_usb is not False
+        learned = self._saved.pulse
         return self._channel(
             Estimator(PULSE_FLOOR_NS, self.time.bias_ns, rate, STATE_RATE_SIGMA, centred=False, polled=polled, learned=learned)
         )
@@ -352,14 +331,9 @@ class ReceiverSource(Source):
         """Why it gives no time, in plain words."""
         return self._idle() or self.time.why(now_ns, self.line.advice)
 
-    def state(self) -> dict[str, float | int | str]:
+    def state(self) -> SavedSource:
         """What the next start wants to know."""
-        out = self._channel_state("pulse", self.pulse) | self._channel_state("label", self.label)
-        delay = self.time.learned_delay()
-        if delay is None:
-            return out
-        out |= {f"{self.id}.delay_ms": delay.delay_ms, f"{self.id}.delay_byte_ns": delay.byte_ns or 0}
-        return out | {f"{self.id}.delay_spread_ms": delay.spread_ms} if delay.spread_ms is not None else out
+        return SavedSource(self.pulse.estimator.learned(), self.label.estimator.learned(), self.time.learned_delay())
 
     def status(self, now: Instant, tally: str, why: str) -> SourceStatus:
         """For people."""
@@ -400,7 +374,7 @@ class SampleSource(Source):
         self._make_channel()
 
     def _make_channel(self) -> None:
-        rate, learned = _number(self._saved, "rate"), self._learned("pulse")
+        rate, learned = self._rate, self._saved.pulse
         bias_ns = self.settings.bias_us * 1e3
         self.channel = self._channel(Estimator(PULSE_FLOOR_NS, bias_ns, rate, STATE_RATE_SIGMA, centred=True, polled=True, learned=learned))
 
@@ -449,9 +423,9 @@ class SampleSource(Source):
         del now_ns
         return self._idle() or ("gathering samples" if self.samples else "waiting for samples")
 
-    def state(self) -> dict[str, float | int | str]:
+    def state(self) -> SavedSource:
         """What the next start wants to know."""
-        return self._channel_state("pulse", self.channel)
+        return SavedSource(pulse=self.channel.estimator.learned())
 
     def status(self, now: Instant, tally: str, why: str) -> SourceStatus:
         """For people."""

@@ -17,6 +17,7 @@ from refclock_sim.receiver.output import MODELS
 from refclock_sim.receiver.output import Receiver as SimReceiver
 
 from ppsd.discipline.leap import LeapKeeper
+from ppsd.discipline.saved import Saved
 from ppsd.discipline.source import ReceiverSource
 from refclock import config
 from refclock.protocols.stream import ReceiverStream
@@ -34,7 +35,7 @@ def percent(kind: str) -> tuple[float, int]:
     receiver = SimReceiver(replace(MODELS[kind], baud=0), Gnss(1, UTC0 + 37, LeapTable(), fix_s=0, visible=40), 1, 0)
     cycles = [[chunk.data for chunk in receiver.cycle(UTC0 + k + 37)] for k in range(CYCLES)]
     stream, leaps = ReceiverStream(UTC0 - 10**7), LeapKeeper()
-    source = ReceiverSource(config.ReceiverSource(name="gps0", device="/dev/x"), UTC0 - 10**7, {})
+    source = ReceiverSource(config.ReceiverSource(name="gps0", device="/dev/x"), UTC0 - 10**7, Saved())
     began = time.process_time()
     for k, chunks in enumerate(cycles):
         for i, data in enumerate(chunks):

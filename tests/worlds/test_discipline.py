@@ -57,8 +57,8 @@ def test_a_restart_knows_its_noise(name: str) -> None:
     length_s = 300 if name != "d" else 3600
     saved = run(SCENARIOS[name], 920, 6000).state
     scenario = replace(SCENARIOS[name], warm_s=0)
-    cold, warm = ([run(scenario, seed, length_s, state) for seed in range(921, 931)] for state in ({}, saved))
-    assert "pulse.pulse.learned" in saved
+    cold, warm = ([run(scenario, seed, length_s, state) for seed in range(921, 931)] for state in (None, saved))
+    assert saved.sources["pulse"].pulse is not None
     assert sum(c.uncovered for c in warm) == 0
     first = [statistics.median(b for c in runs for b in c.bounds[: length_s // 5]) for runs in (cold, warm)]
     assert first[1] < 0.9 * first[0]

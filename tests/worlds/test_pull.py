@@ -15,6 +15,7 @@ from refclock_sim.worlds.noise_scenarios import SCENARIOS, gaussian
 from ppsd.config.tables import ClockConfig, Config
 from ppsd.discipline.engine import Engine
 from ppsd.discipline.events import Note, Sampled, SourceFound
+from ppsd.discipline.saved import Saved
 from ppsd.snapshot import Mode
 from refclock.config import ShmSource
 from refclock.sample import NS, ForeignSample, Instant, SourceId
@@ -52,7 +53,7 @@ def run(noises: list[Noise], pulls_ns: list[float], length_s: int, seed: int = 1
         clock=ClockConfig(not_before=date(2026, 1, 1)),
         sources=tuple(ShmSource(name=str(name), unit=i, bias_us=1.0) for i, name in enumerate(names)),
     )
-    engine = Engine(config, {}, Instant(REAL0 + RAW0, RAW0), simulated=False, version="pull", pid=0)
+    engine = Engine(config, Saved(), Instant(REAL0 + RAW0, RAW0), simulated=False, version="pull", pid=0)
     seen = Seen([], [], [], [], {})
     raw = RAW0
     for k in range(length_s):

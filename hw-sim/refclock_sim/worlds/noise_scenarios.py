@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import date
 from random import Random
@@ -21,6 +21,7 @@ from random import Random
 from ppsd.config.tables import ClockConfig, Config
 from ppsd.discipline.engine import Engine
 from ppsd.discipline.events import LeapFileRead, Sampled, SourceFound, TemperatureRead
+from ppsd.discipline.saved import Saved
 from refclock.config import ShmSource
 from refclock.sample import NS, ForeignSample, Instant, SourceId
 from refclock.timescales import LeapTable
@@ -101,7 +102,7 @@ class Course:
     first_served_s: int | None = None
     above_10us_s: int = 0
     """From the first sample to the last error above 10 us, or to the first served time."""
-    state: Mapping[str, float | int | str] = field(default_factory=dict)
+    state: Saved = field(default_factory=Saved)
     """What the run left for the next."""
 
 
@@ -190,7 +191,7 @@ def run(
     scenario: NoiseScenario,
     seed: int,
     length_s: int | None = None,
-    state: Mapping[str, float | int | str] | None = None,
+    state: Saved | None = None,
     temperature: str = "auto",
 ) -> Course:
     """One realisation. ``state``: what an earlier run left; ``temperature`` "off": the thermometer is not looked at.
@@ -209,7 +210,7 @@ def run(
     table = LeapTable()
     real_ns = table.tai_to_utc_ns(TAI_START_NS) - RAW_START_NS
     start = Instant(real_ns + RAW_START_NS, RAW_START_NS)
-    engine = Engine(config, state or {}, start, simulated=False, version="discipline", pid=0)
+    engine = Engine(config, state or Saved(), start, simulated=False, version="discipline", pid=0)
     engine.handle(LeapFileRead(table, "", start))
     engine.handle(SourceFound(SOURCE, "samples", start))
     course = Course()

@@ -12,7 +12,7 @@
     [receiver]    kind (of receiver.MODELS), baud, fix_after_s, leap_known_after_s, leap_error_s, leap_at (UTC midnight), leap_step_s,
                   rollovers, delay_ms, without (messages)
     [config]      keys of a [[source]] type = "receiver" (pps_bias_us, edge ...) and of [clock]
-    [state]       what an earlier run left (utc_s, gps0.delay_ms ...)
+    [state]       what an earlier run left: utc_s; [state.sources.gps0.delay] delay_ms, spread_ms, byte_ns (ppsd/discipline/saved.py)
     [[fault]]     what = one of FAULTS, from_s, until_s, value, share; pulse-rate: value pulses a second; stray-pulse: each second with
                   probability share; hum: value edges of each kind a second instead of pulses
     [limits]      locked_within_s, max_error_us (after it), settled_max_error_us (last tenth), final = "LOCKED" ...,
@@ -30,6 +30,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ppsd.discipline.saved import VERSION, Saved, from_json
 from refclock_sim.models import oscillator, pulse
 from refclock_sim.models.thermal import LIES, Heat, Warming
 from refclock_sim.receiver.gnss import TROUBLES, LabelFault
@@ -177,7 +178,7 @@ class Scenario:
     clock: Mapping[str, Any] = field(default_factory=dict)
     faults: tuple[Fault, ...] = ()
     limits: Limits = Limits()
-    state: Mapping[str, float | int | str] = field(default_factory=dict)
+    state: Saved = field(default_factory=Saved)
 
 
 class ScenarioError(ValueError):
@@ -238,9 +239,16 @@ def load_scenario(path: Path) -> Scenario:
         config=data.get("config", {}),
         clock=data.get("clock", {}),
         faults=faults,
-        state=data.get("state", {}),
+        state=_state(data.get("state", {}), path),
         limits=_table(Limits, data.get("limits", {}), f"{path}: [limits]"),
     )
+
+
+def _state(table: Mapping[str, object], path: Path) -> Saved:
+    saved, useless = from_json({"version": VERSION, **table})
+    if useless:
+        raise ScenarioError(f"{path}: [state]: {useless}")
+    return saved
 
 
 @dataclass(slots=True)

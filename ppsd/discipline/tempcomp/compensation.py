@@ -12,12 +12,12 @@ each innovation clipped, tells within seconds of an error as large as the noise.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 
 from ppsd.discipline.estimate import Estimate
 from ppsd.discipline.estimator import Estimator
 from ppsd.discipline.events import Effect, Note, TemperatureLost, TemperatureRead
+from ppsd.discipline.saved import SavedTemperature
 from ppsd.discipline.tempcomp.model import Bend, Temperature
 from ppsd.discipline.timescale import Timescale
 from ppsd.discipline.track import COVER_RATE
@@ -38,15 +38,15 @@ APART = 3.0
 
 
 class Compensation:
-    """See the module's text. ``state``: what the last run saved. ``wanted``: False with clock.temperature = "off"; then no reading is
+    """See the module's text. ``saved``: what the last run learned. ``wanted``: False with clock.temperature = "off"; then no reading is
     looked at and nothing is saved or told.
 
     Methods that may change the map of ``timescale`` return whether they did, and what is to be logged.
     """
 
-    def __init__(self, state: Mapping[str, float | int | str], timescale: Timescale, wanted: bool) -> None:
+    def __init__(self, saved: SavedTemperature | None, timescale: Timescale, wanted: bool) -> None:
         self._wanted = wanted
-        self._temperature = Temperature(state if wanted else {})
+        self._temperature = Temperature(saved if wanted else None)
         self._timescale = timescale
         self._bend: Bend | None = None  # since the map was adopted, when the temperature is in it
         self._plain: Estimate | None = None  # of the map
@@ -98,8 +98,8 @@ class Compensation:
         self._timescale.unlearn(self._plain)
         return True, news
 
-    def state(self) -> dict[str, float | int | str]:
-        """What the next start wants to know; empty until something was learned."""
+    def state(self) -> SavedTemperature | None:
+        """For the next start; None until something was learned."""
         return self._temperature.state()
 
     def status(self) -> TemperatureStatus | None:

@@ -26,11 +26,11 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ppsd.discipline.estimate import Estimate
 from ppsd.discipline.kalman import WANDERS
+from ppsd.discipline.saved import SavedTemperature
 from ppsd.discipline.tempcomp.kalman import CURVE, SLOPE, Filter, LowPass
 from ppsd.discipline.timescale import Turn
 from ppsd.discipline.wander import SPANS, STEP_S, Wander
@@ -88,14 +88,14 @@ class Forecast:
 
 
 class Temperature:
-    """See the module's text. ``state``: what the last run saved."""
+    """See the module's text. ``saved``: what the last run learned."""
 
-    def __init__(self, state: Mapping[str, float | int | str]) -> None:
+    def __init__(self, saved: SavedTemperature | None) -> None:
         self.sensor = ""
         self.celsius: float | None = None
         self.score = 0.0
         self.in_use = False
-        self._saved = {k: v for k, v in state.items() if k.startswith("temperature.")}
+        self._saved = saved
         self._why = ""
         self._last, self._last_ns = 0.0, 0
         self._origin = 0.0
@@ -152,19 +152,19 @@ class Temperature:
         self.sensor, self._last, self._origin = sensor, celsius, round(celsius / KELVIN) * KELVIN
         self._still_s = self._longest_s = self._largest = 0.0
         self.score, self.in_use, self._why = 0.0, False, ""
-        values = [self._saved.get(f"temperature.{k}") for k in ("origin", "lag", "slope", "slope_sigma", "curve", "curve_sigma", "score")]
-        if self._saved.get("temperature.sensor") != sensor or not all(isinstance(v, int | float) for v in values):
+        saved = self._saved
+        if saved is None or saved.sensor != sensor:
             return
-        self._origin, lag, *learned, score = (float(v) for v in values if isinstance(v, int | float))
+        self._origin = saved.origin
         for row in self._filters:
             for one in row:
-                one.state[2], one.p[2][2], one.state[3], one.p[3][3] = learned
-                one.p[2][2], one.p[3][3] = (RESTORED * learned[1]) ** 2, (RESTORED * learned[3]) ** 2
-        self._best = (min(range(len(LAGS_S)), key=lambda i: abs(LAGS_S[i] - lag)), 0)
+                one.state[2], one.state[3] = saved.slope, saved.curve
+                one.p[2][2], one.p[3][3] = (RESTORED * saved.slope_sigma) ** 2, (RESTORED * saved.curve_sigma) ** 2
+        self._best = (min(range(len(LAGS_S)), key=lambda i: abs(LAGS_S[i] - saved.lag_s)), 0)
         for one in self._filters[self._best[0]]:
             one.likelihood = 1.0
-        self.in_use = score >= ON
-        self.score = min(score, (ON + OFF) / 2)
+        self.in_use = saved.score >= ON
+        self.score = min(saved.score, (ON + OFF) / 2)
 
     def _watch(self, step: float, dt: float) -> None:
         """What is usual of this sensor, and whether it stands still."""
@@ -190,8 +190,7 @@ class Temperature:
     @property
     def was_in_use(self) -> bool:
         """By the run before this one, when it saved its state."""
-        score = self._saved.get("temperature.score", 0.0)
-        return isinstance(score, int | float) and score >= OFF
+        return self._saved is not None and self._saved.score >= OFF
 
     def distrust(self, why: str) -> None:
         """It must prove itself anew."""
@@ -309,21 +308,21 @@ class Temperature:
 
     # ---- what is told ------------------------------------------------------------------------------------------------------------
 
-    def state(self) -> dict[str, float | int | str]:
-        """What the next start wants to know: empty until something was learned."""
+    def state(self) -> SavedTemperature | None:
+        """For the next start; None until something was learned of this thermometer."""
         if not self._past:
-            return {k: v for k, v in self._saved.items() if self._saved.get("temperature.sensor") == self.sensor}
+            return self._saved if self._saved is not None and self._saved.sensor == self.sensor else None
         chosen = self._chosen
-        return {
-            "temperature.sensor": self.sensor,
-            "temperature.origin": self._origin,
-            "temperature.lag": LAGS_S[self._best[0]],
-            "temperature.slope": chosen.state[2],
-            "temperature.slope_sigma": math.sqrt(chosen.p[2][2]),
-            "temperature.curve": chosen.state[3],
-            "temperature.curve_sigma": math.sqrt(chosen.p[3][3]),
-            "temperature.score": self.score,
-        }
+        return SavedTemperature(
+            sensor=self.sensor,
+            origin=self._origin,
+            lag_s=LAGS_S[self._best[0]],
+            slope=chosen.state[2],
+            slope_sigma=math.sqrt(chosen.p[2][2]),
+            curve=chosen.state[3],
+            curve_sigma=math.sqrt(chosen.p[3][3]),
+            score=self.score,
+        )
 
     def status(self) -> TemperatureStatus:
         """For people. Frequencies are the oscillator's: positive = fast."""

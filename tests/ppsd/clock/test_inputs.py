@@ -23,6 +23,7 @@ from ppsd.clock.inputs import Inputs
 from ppsd.config.tables import Config, RunConfig
 from ppsd.discipline.engine import Engine
 from ppsd.discipline.events import Event, SourceFound, SourceLost
+from ppsd.discipline.saved import Saved
 from refclock.config import ReceiverSource
 from refclock.devices.pps import PpsThread
 from refclock.kernel.pps import PpsEvent
@@ -46,7 +47,7 @@ class Daemon:
     def __init__(self, machine: Machine, state: Path, *sources: ReceiverSource) -> None:
         self.machine = machine
         config = Config(sources=sources or (ReceiverSource(name="gps0"),), run=RunConfig(state=str(state)))
-        self.engine = Engine(config, {}, machine.clock.now(), simulated=True, version="test", pid=1)
+        self.engine = Engine(config, Saved(), machine.clock.now(), simulated=True, version="test", pid=1)
         self.seen: list[Event] = []
         self.told: dict[str, str] = {}
         self._poll, self._readers = select.poll(), dict[int, Callable[[], None]]()

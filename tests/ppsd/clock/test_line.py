@@ -18,6 +18,7 @@ from ppsd.clock.sources import Line
 from ppsd.config.tables import Config
 from ppsd.discipline.engine import Engine
 from ppsd.discipline.events import Configured, Reported
+from ppsd.discipline.saved import Saved
 from ppsd.discipline.source import ReceiverSource
 from refclock import config
 from refclock.kernel.clocks import LocalClock
@@ -36,7 +37,7 @@ def test_a_receiver_is_set_up_over_its_line(configure: bool) -> None:
     sim = simulation.Receiver(simulation.MODELS["ublox8-nmea"], Gnss(7, tai_s, LeapTable(), fix_s=0), 7)
     source = config.ReceiverSource(name="gps", device=os.ttyname(slave), baud=9600, pps="", configure=configure)
     clock = LocalClock()
-    engine = Engine(Config(sources=(source,)), {}, clock.now(), simulated=True, version="test", pid=1)
+    engine = Engine(Config(sources=(source,)), Saved(), clock.now(), simulated=True, version="test", pid=1)
     line = Line(source, clock, engine.earliest_s)
     seen: list[Configured] = []
     written = b""
@@ -78,7 +79,7 @@ def test_the_daemon_finds_speed_and_format_and_follows_a_change(baud: int, bits:
     wire = Wire(sim, tai_s, begin_ns=2 * NS + NS // 3, listens=False)
     clock = SimulatedClock(wire.now)
     source = config.ReceiverSource(name="gps", device=os.ttyname(slave), pps="", configure=False)
-    engine = Engine(Config(sources=(source,)), {}, clock.now(), simulated=True, version="test", pid=1)
+    engine = Engine(Config(sources=(source,)), Saved(), clock.now(), simulated=True, version="test", pid=1)
     line = Line(source, clock, engine.earliest_s)
     receiver = engine.sources[SourceId("gps")]
     assert isinstance(receiver, ReceiverSource)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ppsd.clock.state import FILE_NAME, LIMIT_BYTES, Value, load, save
+from ppsd.clock.state import FILE_NAME, LIMIT_BYTES, load, save
 
-STATE: dict[str, Value] = {"frequency_ppm": -12.25, "gps0.delay_ms": 143.5, "gps0.baud": 9600, "gps0.edge": "assert"}
+STATE = {"version": 1, "rate": -12.25e-6, "sources": {"gps0": {"delay": {"delay_ms": 143.5, "byte_ns": 104166}}}}
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
@@ -35,24 +35,14 @@ def test_first_start(tmp_path: Path) -> None:
         b"[1]",
         b"null",
         b"\xff\xfe",
-        b'{"frequency_ppm": NaN}',
-        b'{"x": Infinity}',
-        b'{"frequency_ppm": 1e9}',
-        b'{"frequency_ppm": 501}',
-        b'{"x": true}',
-        b'{"x": [1]}',
-        b'{"x": 1e19}',
-        b'{"x": 99999999999999999999}',
         b'{"x": ' + b"9" * 5000 + b"}",
-        b'{"x": "' + b"y" * 300 + b'"}',
-        b'{"' + b"y" * 300 + b'": 1}',
         b"[" * 60_000,
         b" " * (LIMIT_BYTES + 1),
         bytes(range(128, 256)) * 4,
     ],
 )
 def test_damaged_state_is_ignored_with_a_reason(tmp_path: Path, data: bytes) -> None:
-    """Zero length, zeros, garbage, NaN and absurd numbers: the defaults, and a sentence for the log."""
+    """Zero length, zeros, garbage, another kind of JSON: nothing, and a sentence for the log."""
     (tmp_path / FILE_NAME).write_bytes(data)
     state, why = load(tmp_path)
     assert state == {}

@@ -9,6 +9,7 @@ import pytest
 from ppsd.config.tables import ClockConfig, Config
 from ppsd.discipline.engine import Engine
 from ppsd.discipline.events import Effect, Labelled, Note, Pulsed
+from ppsd.discipline.saved import Saved
 from ppsd.snapshot import Mode
 from refclock.config import ReceiverSource
 from refclock.sample import NS, Edge, EdgeKind, Instant, SecondLabel, SourceId
@@ -46,7 +47,7 @@ def test_two_that_start_together_and_disagree_give_no_time() -> None:
     """Two receivers alone whose seconds differ: neither wins, whoever spoke first, both are named with by how much, and nothing is served;
     once the odd one is silent the other one is believed."""
     for first, second_ in (({GOOD: 0, ODD: 1}, {GOOD: 0}), ({ODD: 1, GOOD: 0}, {GOOD: 0})):
-        engine = Engine(CONFIG, {}, at(0), simulated=False, version="test", pid=0)
+        engine = Engine(CONFIG, Saved(), at(0), simulated=False, version="test", pid=0)
         out = [e for s in range(1, 60) for e in second(engine, s, first)]
         assert engine.mode is Mode.ACQUIRE
         assert sorted(str(n.fields["source"]) for n in told(out, "sources disagree")) == [GOOD, ODD]
@@ -61,7 +62,7 @@ def test_two_that_start_together_and_disagree_give_no_time() -> None:
 def test_a_newcomer_that_contradicts_is_refused_and_told() -> None:
     """A second receiver that names other seconds than the ones served takes nothing over; after ten labels it is told once, with how far
     off it is."""
-    engine = Engine(CONFIG, {}, at(0), simulated=False, version="test", pid=0)
+    engine = Engine(CONFIG, Saved(), at(0), simulated=False, version="test", pid=0)
     for s in range(1, 90):
         second(engine, s, {GOOD: 0})
     out = [e for s in range(90, 150) for e in second(engine, s, {GOOD: 0, ODD: 1})]

@@ -9,7 +9,6 @@ from refclock_sim.models.noise import Drawn, one_sided
 from refclock_sim.models.oscillator import Oscillator, ramp, sinusoid, step
 from refclock_sim.models.pulse import PRESETS, Gaussian, LoadBursts, Outliers, PulseError
 
-from ppsd.discipline.estimate import learned_from
 from ppsd.discipline.estimator import Estimator
 from refclock.sample import NS
 
@@ -148,21 +147,6 @@ def test_an_outlier_among_the_first_samples_is_got_over(seed: int) -> None:
     seen = drive(Estimator(50.0, 0.0, centred=True), crystal(seed), Gaussian(seed, 1000.0) + Late(seed), 200)
     assert all(abs(error) <= bound for error, bound in seen)
     assert max(abs(error) for error, _ in seen[60:]) < 5.0
-
-
-def test_what_was_learned_is_taken_along() -> None:
-    """Noise and wander pass through the saved state's text within its rounding; anything else there is no knowledge."""
-    estimator = Estimator(50.0, 0.0, centred=True)
-    drive(estimator, crystal(16), Gaussian(17, 1000.0), 1500)
-    learned = estimator.learned()
-    assert learned is not None
-    again = learned_from(learned.text())
-    assert again is not None
-    assert len(learned.text()) <= 256
-    assert again.noise == pytest.approx(learned.noise, rel=0.01)
-    assert again.wander == pytest.approx(learned.wander, rel=0.01)
-    for nonsense in (None, "", 3, "1 2 3", learned.text().replace(" ", " x", 1), "nan " + learned.text().split(" ", 1)[1], "1e999 " * 23):
-        assert learned_from(nonsense) is None
 
 
 def test_samples_out_of_order_are_ignored() -> None:

@@ -13,6 +13,7 @@ from ppsd.config.tables import ClockConfig, Config
 from ppsd.discipline.engine import Engine
 from ppsd.discipline.events import Note, Pulsed, Reported, SourceFound, Ticked
 from ppsd.discipline.leap import LeapKeeper
+from ppsd.discipline.saved import Saved
 from ppsd.discipline.source import ReceiverSource, SampleSource
 from ppsd.faces.text import sources_in_words
 from ppsd.snapshot import Mode
@@ -61,7 +62,7 @@ def rmc(s: int) -> bytes:
 def test_mouse_is_calibrated_by_a_better_source() -> None:
     """A receiver without pulse learns its delay from the served time once somebody better makes it, never from a time made of its own
     labels."""
-    source, leaps = ReceiverSource(MOUSE, UTC0 - DAY_S, {}), LeapKeeper()
+    source, leaps = ReceiverSource(MOUSE, UTC0 - DAY_S, Saved()), LeapKeeper()
     for s in range(20):
         labelled(source, label(s, 0.143), leaps, RIGHT, own=True)
     assert source.time.pairing.delay_words("NMEA") == ""
@@ -73,11 +74,13 @@ def test_mouse_is_calibrated_by_a_better_source() -> None:
 @pytest.mark.parametrize(("byte_ns", "kept"), [(BYTE_NS, True), (BYTE_NS // 4, False)])
 def test_saved_delay_belongs_to_its_line(byte_ns: int, kept: bool) -> None:
     """What an earlier run learned is taken up at the same line speed and forgotten at another."""
-    first, leaps, stream = ReceiverSource(MOUSE, UTC0 - DAY_S, {}), LeapKeeper(), ReceiverStream(UTC0 - DAY_S)
+    first, leaps, stream = ReceiverSource(MOUSE, UTC0 - DAY_S, Saved()), LeapKeeper(), ReceiverStream(UTC0 - DAY_S)
     for s in range(20):
         first.reported(stream.feed(rmc(s), at(s + 0.5), BYTE_NS), BYTE_NS, leaps, Context(present=RIGHT))
-    saved = first.state()
-    assert saved["gps0.delay_byte_ns"] == BYTE_NS
+    state = first.state()
+    assert state.delay is not None
+    assert state.delay.byte_ns == BYTE_NS
+    saved = Saved(sources={"gps0": state})
     second = ReceiverSource(MOUSE, UTC0 - DAY_S, saved)
     second.reported(stream.feed(rmc(30), at(30.5), byte_ns), byte_ns, leaps, Context())
     assert (second.time.pairing.stated_delay_ns is not None) is kept
@@ -86,7 +89,7 @@ def test_saved_delay_belongs_to_its_line(byte_ns: int, kept: bool) -> None:
 def test_second_sixty_of_a_trusted_receiver_is_a_leap_second() -> None:
     """NMEA's 23:59:60 from a receiver that is believed enters the table at once; from one that is not, never."""
     for ahead_s, known in ((0.0, True), (7200.0, False)):
-        source, leaps = ReceiverSource(MOUSE, UTC0 - DAY_S, {}), LeapKeeper()
+        source, leaps = ReceiverSource(MOUSE, UTC0 - DAY_S, Saved()), LeapKeeper()
         for s in (3597, 3598, 3599):
             labelled(source, replace(label(s, 0.1), at=at(s + 0.1, ahead_s)), leaps, None)
         sixty = SecondLabel((UTC0 + 3599) * NS, at(3600.1, ahead_s), "RMC", second_60=True)
@@ -96,7 +99,7 @@ def test_second_sixty_of_a_trusted_receiver_is_a_leap_second() -> None:
 
 def test_doubtful_receiver_is_refused_within_one_pulse() -> None:
     """From the report of a cut antenna on neither pulse nor label is used, and the reason is the source's."""
-    source, leaps = ReceiverSource(replace(MOUSE, pps="/dev/pps0", edge="assert"), UTC0 - DAY_S, {}), LeapKeeper()
+    source, leaps = ReceiverSource(replace(MOUSE, pps="/dev/pps0", edge="assert"), UTC0 - DAY_S, Saved()), LeapKeeper()
     source.found("receiver")
     for s in range(10):
         pulsed(source, Edge(at(s), EdgeKind.ASSERT, s))
@@ -113,7 +116,7 @@ def test_doubtful_receiver_is_refused_within_one_pulse() -> None:
 
 def test_reported_pulses_keep_their_allowance() -> None:
     """Pulses that gpsd reports carry the allowance for their way, also after everything was learned anew."""
-    source = ReceiverSource(GpsdSource(name="gpsd0"), UTC0 - DAY_S, {})
+    source = ReceiverSource(GpsdSource(name="gpsd0"), UTC0 - DAY_S, Saved())
     for again in range(2):
         for s in range(5):
             pulsed(source, Edge(at(s + 10 * again), EdgeKind.ASSERT, s, 954))
@@ -124,7 +127,7 @@ def test_reported_pulses_keep_their_allowance() -> None:
 @pytest.mark.parametrize(("grain_ns", "allowed_ns"), [(1, 0.5), (10, 5.0), (1_000, 500.0)])
 def test_stamps_of_whole_microseconds_are_no_better_than_that(grain_ns: int, allowed_ns: float) -> None:
     """A program that stamps in whole microseconds gets half of one as bias, however still its stamps stand."""
-    source = SampleSource(ShmSource(name="pulse", unit=0, bias_us=0.0), {})
+    source = SampleSource(ShmSource(name="pulse", unit=0, bias_us=0.0), Saved())
     for s in range(20):
         stamp = at(s + 0.000_123_456_7 * s)
         stamp = stamp.shifted(-(stamp.real_ns % grain_ns))
@@ -134,18 +137,23 @@ def test_stamps_of_whole_microseconds_are_no_better_than_that(grain_ns: int, all
 
 
 def test_noise_and_wander_are_saved_per_channel() -> None:
-    """After some minutes of samples the state holds what was learned of them; the next start takes it, and does not fall over nonsense."""
+    """After some minutes of samples the state holds what was learned of them, and the next start takes it."""
     shm, random = ShmSource(name="pulse", unit=0, bias_us=0.0), Random(3)
-    first = SampleSource(shm, {})
+    first = SampleSource(shm, Saved())
     for s in range(200):
         sampled(first, at(s + random.gauss(0.0, 5e-6)), UTC0 + s)
-    saved = first.state()
-    assert set(saved) == {"pulse.pulse.learned"}
-    for state in (saved, {"pulse.pulse.learned": "nonsense"}, {"pulse.pulse.learned": 5}):
-        second = SampleSource(shm, state)
-        for s in range(300, 320):
+    state = first.state()
+    assert state.pulse is not None
+    assert (state.label, state.delay) == (None, None)
+    bounds = []
+    for saved in (Saved(), Saved(sources={"pulse": state})):
+        second = SampleSource(shm, saved)
+        for s in range(300, 310):
             sampled(second, at(s + random.gauss(0.0, 5e-6)), UTC0 + s)
-        assert second.channel.estimator.ready
+        terms = second.channel.estimator.estimate(at(310).mono_ns).terms
+        assert terms is not None
+        bounds.append(terms.early_ns + terms.chance_ns)
+    assert bounds[1] < bounds[0] / 2
 
 
 PULSED = replace(MOUSE, pps="/dev/pps0")
@@ -163,7 +171,7 @@ def drive(engine: Engine, name: str, seconds: range, delay_s: float, late_s: flo
 
 def engine_of(*sources: config.ReceiverSource) -> Engine:
     clock = ClockConfig(not_before=date(2026, 1, 1))
-    engine = Engine(Config(clock=clock, sources=sources), {}, at(-1), simulated=False, version="test", pid=0)
+    engine = Engine(Config(clock=clock, sources=sources), Saved(), at(-1), simulated=False, version="test", pid=0)
     for source in sources:
         engine.handle(SourceFound(SourceId(source.name), "receiver", at(-1)))
     return engine
@@ -202,7 +210,7 @@ def test_the_snapshot_tells_of_the_pulses() -> None:
 
 def test_the_fall_of_a_square_wave_marks_the_second_when_the_served_time_says_so() -> None:
     """Half a second high and half low, turned round: its rise lies on the half seconds of the served time, so its fall is taken."""
-    source, leaps = ReceiverSource(PULSED, UTC0 - DAY_S, {}), LeapKeeper()
+    source, leaps = ReceiverSource(PULSED, UTC0 - DAY_S, Saved()), LeapKeeper()
     used = []
     for s in range(30):
         labelled(source, label(s, 0.1), leaps, RIGHT)
@@ -216,7 +224,7 @@ def test_the_fall_of_a_square_wave_marks_the_second_when_the_served_time_says_so
 
 def test_messages_before_the_pulse_are_told() -> None:
     """Labels that come 40 ms before the pulses they name, by a timescale made of those pulses: told as what a trailing edge looks like."""
-    source, leaps = ReceiverSource(PULSED, UTC0 - DAY_S, {}), LeapKeeper()
+    source, leaps = ReceiverSource(PULSED, UTC0 - DAY_S, Saved()), LeapKeeper()
     for s in range(20):
         labelled(source, label(s, -0.04), leaps, RIGHT)
         pulsed(source, Edge(at(s), EdgeKind.ASSERT, s))
@@ -240,7 +248,7 @@ def test_a_change_of_the_pulses_is_logged_once() -> None:
 
 def test_the_cable_is_taken_off_once() -> None:
     """By the receiver once it has confirmed its pulse, here until then and after it was lost: the same instant for the same antenna."""
-    source, leaps = ReceiverSource(replace(PULSED, cable_delay_ns=5000), UTC0 - DAY_S, {}), LeapKeeper()
+    source, leaps = ReceiverSource(replace(PULSED, cable_delay_ns=5000), UTC0 - DAY_S, Saved()), LeapKeeper()
     off: list[tuple[bool, int]] = []
     for s in range(90):
         if s % 30 == 0:

@@ -10,6 +10,7 @@ import pytest
 from ppsd.config.tables import ClockConfig, Config
 from ppsd.discipline.engine import Engine
 from ppsd.discipline.events import ClockStepped, Event, Publish, Reported, Sampled, Steer, Ticked
+from ppsd.discipline.saved import Saved
 from ppsd.discipline.steering import FIRST_STEP_NS, LATER_STEP_NS
 from refclock.config import ReceiverSource, ShmSource
 from refclock.sample import NS, ForeignSample, Instant, SecondLabel, SourceId
@@ -31,7 +32,7 @@ def at(second: float, real_ns: int = 0, era: int = 0) -> Instant:
 
 
 def engine(config: Config = CONFIG) -> Engine:
-    return Engine(config, {}, at(0), simulated=False, version="test", pid=0)
+    return Engine(config, Saved(), at(0), simulated=False, version="test", pid=0)
 
 
 def steppable(some: list[Steer]) -> list[bool]:
@@ -112,6 +113,6 @@ def test_the_panic_limit_survives_a_restart() -> None:
             for e in first.handle(Sampled(SHM, ForeignSample(now, LeapTable().tai_to_utc_ns(TAI + k * NS) - now.real_ns), now))
             if isinstance(e, Publish)
         ]
-    again = Engine(CONFIG, {}, at(20), simulated=False, version="test", pid=0, resume=records[-1])
+    again = Engine(CONFIG, Saved(), at(20), simulated=False, version="test", pid=0, resume=records[-1])
     tick = Ticked(at(21))
     assert [s.panic_ns for s in steers(again, tick)] == [PANIC_NS]

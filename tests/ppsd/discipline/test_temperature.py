@@ -28,7 +28,7 @@ class Run:
     def __init__(self, heat: Heat, seed: int, lies: Callable[[float], str] = lambda _: "", temperature: Temperature | None = None) -> None:
         self.board = Board(heat, seed, lies)
         self.oscillator = Oscillator(seed, 12e-6, 1e-9, [self.board.error])
-        self.temperature = Temperature({}) if temperature is None else temperature
+        self.temperature = Temperature(None) if temperature is None else temperature
         self.raw, self.tai = RAW0, TAI0
         self._gauss = Random(seed).gauss
         self._rate = 0.0
@@ -134,15 +134,6 @@ def test_what_was_learned_is_used_after_a_restart_with_doubt(seed: int) -> None:
     other = Temperature(state)
     other.read(RAW0, 45.0, "another thermometer")
     assert not other.in_use
-
-
-def test_damaged_state_is_nothing() -> None:
-    """Saved values of the wrong kind are as good as none."""
-    run = Run(THERMOSTAT, 1)
-    run.go(3600)
-    temperature = Temperature({**run.temperature.state(), "temperature.slope": "steep"})
-    temperature.read(RAW0, 45.0, SENSOR)
-    assert not temperature.in_use
 
 
 def test_forecasts_with_the_temperature_are_several_times_better() -> None:

@@ -17,6 +17,7 @@ from ppsd.clock.sources import GpsdLine
 from ppsd.config.tables import ClockConfig, Config
 from ppsd.discipline.engine import Engine
 from ppsd.discipline.events import Pulsed, Reported
+from ppsd.discipline.saved import Saved
 from ppsd.discipline.source import ReceiverSource
 from refclock.config import GpsdSource
 from refclock.exchange import gpsd as gpsd_socket
@@ -292,7 +293,7 @@ def test_pulses_of_a_gpsd_on_this_host_are_used_and_said() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         source = GpsdSource(name="gpsd0", host="127.0.0.1", port=server.getsockname()[1])
         config = Config(clock=ClockConfig(not_before=date(2026, 1, 1)), sources=(source,))
-        engine = Engine(config, {}, clock.now(), simulated=True, version="", pid=0)
+        engine = Engine(config, Saved(), clock.now(), simulated=True, version="", pid=0)
         line = GpsdLine(source, clock, engine.earliest_s)
         gpsd = server.accept()[0]
         while not line.what:
