@@ -179,7 +179,9 @@ def test_the_next_start_tries_it_first(machine: Machine, tmp_path: Path) -> None
     second.close()
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"gps0.path": 7}', b'{"gps0.path": "/etc/passwd", "gps0.identity": "/dev/null"}'])
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[]", b'{"gps0": 7}', b'{"gps0": {"path": 7}}', b'{"gps0": {"path": "/etc/passwd", "identity": "/dev/null"}}']
+)
 def test_damaged_memory_does_no_harm(machine: Machine, tmp_path: Path, data: bytes) -> None:
     """Then it is looked for as on the first day; nothing that is no candidate is opened because a file says so."""
     (tmp_path / "state").mkdir()
