@@ -22,6 +22,7 @@ from ppsd.faces import text as reports
 from ppsd.ntp.packet import Header, parse
 from ppsd.process.control import ControlServer
 from ppsd.snapshot import Mode, ServerReport, Snapshot, SourceStatus, TemperatureStatus, Verdict
+from refclock.condition import Code, Condition
 from refclock.config import ShmFeed, SockFeed
 from refclock.sample import FeedStatus, Leap
 from refclock.timescales import ntp64
@@ -108,6 +109,24 @@ def test_status_text(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None
         in text
     )
     assert "server: 12 answered, 1 dropped (short 1); system clock: left alone, 31 ns behind" in text
+
+
+def test_status_tells_what_else_is_the_matter(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    """A locked clock whose feed is not taken and whose clock somebody set: a line for each, and one for each of a source's conditions."""
+    feed, stepped = Condition(Code.FEED_NOT_TAKEN, "feed a: chronyd does not run"), Condition(Code.CLOCK_STEPPED, "stepped by others once")
+    flat = replace(SOURCE, conditions=(Condition(Code.FIX_2D, "2D fix only", source="gps0"),))
+    run_dir = daemon("clock.sock", answer(replace(LOCKED, conditions=(stepped, feed), sources=(flat,))))
+    assert cli.main(["status", "--run-dir", str(run_dir)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-3:-1] == ["stepped by others once", "feed a: chronyd does not run"]
+    assert "  gps0: 2D fix only" in lines
+
+
+def test_an_answer_that_is_not_understood_is_told(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    """A daemon of another version: what is missing, and exit 3."""
+    run_dir = daemon("clock.sock", lambda: json.dumps({"mode": "track"}))
+    assert cli.main(["status", "--run-dir", str(run_dir)]) == 3
+    assert "clock.sock: version is missing: the daemon is of another version" in capsys.readouterr().err
 
 
 def test_status_with_a_dead_server(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:

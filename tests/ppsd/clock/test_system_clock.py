@@ -10,6 +10,7 @@ import pytest
 
 from ppsd.clock.system_clock import TAU_S, FreeRunningClock, KernelClock
 from ppsd.discipline.events import Note, Steer
+from refclock.condition import Code
 from refclock.kernel.clocks import STA_UNSYNC, Adjtimex
 from refclock.kernel.host import Host
 from refclock.sample import NS, Instant, Leap
@@ -119,6 +120,9 @@ def test_one_step_when_allowed_and_none_otherwise() -> None:
     assert not kernel.steps
     assert kernel.frequency_ppm == 500
     assert [n.event for n in notes] == ["system clock is far off, slewing"]
+    assert clock.trouble is not None
+    assert clock.trouble.code is Code.CLOCK_SLEWING
+    assert "the kernel allows 500" in clock.trouble.words
 
 
 def test_a_foreign_frequency_is_noticed_and_undone() -> None:
@@ -135,7 +139,8 @@ def test_a_foreign_frequency_is_noticed_and_undone() -> None:
 
 
 def test_nothing_beyond_the_panic_limit_is_corrected() -> None:
-    """An hour off where 1000 s are the limit: neither step nor slew, an error said once, and the kernel is told that it is wrong."""
+    """An hour off where 1000 s are the limit: neither step nor slew, an error said once, and the kernel is told that it is wrong. The
+    trouble stands in the snapshot until the clock is right."""
     kernel = FakeKernel(3600 * NS)
     clock = KernelClock(kernel, NOWHERE)
     told = []
@@ -145,6 +150,12 @@ def test_nothing_beyond_the_panic_limit_is_corrected() -> None:
     assert not kernel.steps
     assert kernel.status[-1][0] is Leap.UNSYNCHRONISED
     assert abs(kernel.frequency_ppm) < 0.1
+    assert clock.trouble is not None
+    assert clock.trouble.code is Code.CLOCK_TOO_FAR_OFF
+    assert "more than clock.panic_s = 1000: it is left alone" in clock.trouble.words
+    notes = clock.apply(steer(kernel, step_above_ns=100_000_000), kernel.run(NS))
+    assert [n.event for n in notes] == ["system clock stepped by us", "system clock caught up"]
+    assert clock.trouble is None
 
 
 def test_a_small_error_is_never_stepped() -> None:
