@@ -27,6 +27,7 @@ from ppsd.config.file import parse
 from ppsd.config.tables import Config
 from ppsd.discipline.engine import Engine
 from ppsd.discipline.events import Pulsed, SourceFound
+from ppsd.discipline.saved import Saved
 from ppsd.snapshot import Snapshot
 from refclock.config import ReceiverSource
 from refclock.devices.modem_lines import OutputLine
@@ -40,7 +41,7 @@ CONFIG = '[clock]\nsteer = "none"\n\n[[source]]  # roof\ntype = "receiver"\nname
 def pair() -> Snapshot:
     """Of a daemon with two receivers: roof has a pulse, lab has none."""
     sources = (ReceiverSource(name="roof", device="/dev/ttyS0", pps="/dev/pps0"), ReceiverSource(name="lab", device="/dev/ttyS1", pps=""))
-    engine = Engine(Config(sources=sources), {}, Instant(0, 0), simulated=False, version="test", pid=0)
+    engine = Engine(Config(sources=sources), Saved(), Instant(0, 0), simulated=False, version="test", pid=0)
     for source in sources:
         engine.handle(SourceFound(SourceId(source.name), source.device, Instant(0, 0)))
     for s in range(5):

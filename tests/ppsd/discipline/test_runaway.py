@@ -39,9 +39,10 @@ def test_a_pull_is_told_once_and_its_end_once() -> None:
     assert began[0][0] < 60
     assert pull.before is not None
     assert pull.before.rate == 0.0
-    assert "+2.0 ppm" in pull.words
+    assert pull.condition is not None
+    assert "+2.0 ppm" in pull.condition.words
     assert pulled(pull, 200, 210, 0.0) == [(0, PullChange.ENDED)]
-    assert pull.words == ""
+    assert pull.condition is None
 
 
 def test_what_another_source_sees_too_is_the_crystal() -> None:
