@@ -74,6 +74,7 @@ class SourceStatus:
     pulse: PulseReport | None = None  # rate, width, jitter and verdict of its pulses; None before the first edge
     timing: str = ""  # survey-in and timing mode of a timing receiver, in words
     cable: str = ""  # who takes off the antenna cable's delay; empty when none is configured
+    bound_terms_ns: Mapping[str, float] = field(default_factory=dict)  # what bound_ns is the sum of (ppsd/discipline/THE_BOUND.md)
 
     def has(self, *codes: Code) -> Condition | None:
         """Its first condition of these; None when it has none."""

@@ -5,7 +5,7 @@ Values only: the estimators make them, selection, timescale and status read them
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from refclock.sample import NS
 
@@ -43,6 +43,11 @@ class Bound:
     def total_ns(self) -> float:
         """Bound at the last sample."""
         return self.bias_ns + self.jump_ns + self.early_ns + self.place_ns + self.lag_ns + self.doubt_ns + self.chance_ns + self.apart_ns
+
+    def shown(self, bound_ns: float) -> dict[str, float]:
+        """The terms (ns, to 0.1 ns) whose sum is ``bound_ns``, a bound some time after the last sample: ``growth`` is what has grown since."""
+        named = {f.name.removesuffix("_ns"): getattr(self, f.name) for f in fields(self) if f.name.endswith("_ns")}
+        return {name: round(ns, 1) for name, ns in (named | {"growth": bound_ns - self.total_ns}).items()}
 
     def after(self, dt: float) -> float:
         """Bound ``dt`` seconds after the last sample, ns."""

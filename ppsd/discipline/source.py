@@ -208,6 +208,7 @@ class Source(ABC):
             offset_ns=channel.last_offset_ns,
             jitter_ns=round(estimate.jitter_ns) if estimate else None,
             bound_ns=round(estimate.bound_ns) if estimate else None,
+            bound_terms_ns=estimate.terms.shown(estimate.bound_ns) if estimate is not None and estimate.terms is not None else {},
             frequency_ppm=-estimate.rate * 1e6 if estimate else None,
             skew_ppm=estimate.skew * 1e6 if estimate else None,
             samples=channel.estimator.accepted,

@@ -264,3 +264,14 @@ def test_the_cable_is_taken_off_once() -> None:
     assert source.status(at(90), "*", "", ()).cable == "antenna cable 5000 ns: the receiver takes it off"
     source.lost("unplugged")
     assert not source.time.cable_told
+
+
+def test_the_bound_is_shown_term_by_term() -> None:
+    """What a source's bound is made of stands in its status: the terms add up to it, and the stated latency of the pulse is one of them."""
+    engine = engine_of(PULSED)
+    drive(engine, "gps0", range(40), 0.2, 0.0)
+    status = engine.snapshot(at(41)).sources[0]
+    assert status.bound_ns is not None
+    assert sum(status.bound_terms_ns.values()) == pytest.approx(status.bound_ns, abs=2)
+    assert status.bound_terms_ns["bias"] == 15_000.0
+    assert status.bound_terms_ns["growth"] > 0
