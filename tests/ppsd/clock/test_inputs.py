@@ -21,6 +21,7 @@ import refclock.devices.pps
 from ppsd.clock.discovery import FILE_NAME
 from ppsd.clock.inputs import Inputs
 from ppsd.config.tables import Config, RunConfig
+from ppsd.discipline import source as discipline
 from ppsd.discipline.engine import Engine
 from ppsd.discipline.events import Event, SourceFound, SourceLost
 from ppsd.discipline.saved import Saved
@@ -91,8 +92,13 @@ class Daemon:
             self.inputs.tick(now)
         self.inputs.work(now)
 
+    def source(self, name: SourceId = GPS0) -> discipline.ReceiverSource:
+        source = self.engine.sources[name]
+        assert isinstance(source, discipline.ReceiverSource)
+        return source
+
     def labels(self, name: SourceId = GPS0) -> int:
-        return self.engine.sources[name].labels
+        return self.source(name).time.labels
 
     def hears(self, name: SourceId = GPS0) -> Callable[[], bool]:
         """Whether it has named a second since now."""
@@ -291,12 +297,12 @@ def test_a_hub_is_reset(machine: Machine, tmp_path: Path, monkeypatch: pytest.Mo
         ppsd.clock.pulses, "open_pulse", lambda path, clock, nudge: PpsThread(str(machine.directory / Path(path).name), clock, nudge)
     )
     daemon = Daemon(machine, tmp_path / "state")
-    source = daemon.engine.sources[GPS0]
+    source = daemon.source()
     machine.plug("ttyUSB0", receiver("minimal"), pulse="pps0")
 
     def pulses_more(than: int) -> bool:
         time.sleep(0.0005)  # the pulse thread is real
-        return source.pulses > than
+        return source.time.pulses > than
 
     daemon.run(15, lambda: pulses_more(2))
     before = open_things()
@@ -306,12 +312,12 @@ def test_a_hub_is_reset(machine: Machine, tmp_path: Path, monkeypatch: pytest.Mo
         daemon.run(60, lambda: not time.sleep(0.0005) and not any(t.name.startswith("pps ") for t in threading.enumerate()))
         daemon.run(0.1)  # what the thread has left is taken
         machine.plug(f"ttyUSB{number}", receiver("minimal"), pulse=f"pps{(i + 1) % 3}")
-        hears, so_far = daemon.hears(), source.pulses
+        hears, so_far = daemon.hears(), source.time.pulses
         took = daemon.run(40, lambda hears=hears, enough=so_far + 2: hears() and pulses_more(enough))  # type: ignore[misc]
         assert took < 30, (i, daemon.what(), daemon.told)
         assert f"pps{(i + 1) % 3}" in source.pulse_path
         assert f"ttyUSB{number}" in daemon.what()
-    assert source.config.pps_over_usb is True  # type: ignore[union-attr]
+    assert source.settings.pps_over_usb is True
     assert open_things() == before
     daemon.close()
     assert threading.active_count() == before[1] - 1
