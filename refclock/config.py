@@ -138,8 +138,9 @@ class PulsedSource(AnySource):
 class ReceiverSource(PulsedSource):
     """A receiver on a serial line. ``device`` "auto": the free one that it is found on; ``pps`` "auto": the pulse of that line's own, else
     the first that is nobody's. ``baud`` 0: find it. ``configure``: set it up, until it loses its power
-    (``refclock.receiver.configurator``); the keys behind it say how. ``cable_delay_ns``: by how much the antenna's cable delays the signal, and so the pulse (5 ns a metre); where the
-    receiver cannot be told it is taken off each pulse here. ``survey_in``, ``fixed_position``: of timing receivers.
+    (``refclock.receiver.configurator``); the keys behind it say how. ``cable_delay_ns``: by how much the antenna's cable delays the signal,
+    and so the pulse (5 ns a metre); where the receiver cannot be told it is taken off each pulse here. ``survey_in``, ``fixed_position``:
+    of timing receivers.
     """
 
     kind: ClassVar[str] = "receiver"
