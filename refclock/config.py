@@ -120,7 +120,7 @@ class PulsedSource(AnySource):
 
     ``pps_over_usb``: whether the pulse's line is polled by USB frames; while that is not known and the stamps look like it, the
     bound allows for a frame. ``pps_bias_us`` is how late the edge may be stamped: an allowance that goes into the bound; None = by how it
-    is stamped (``refclock.control_line``). ``refclock calibrate pps`` measures it. ``message_delay_ms``: when the message's first
+    is stamped (``refclock.devices.modem_lines``). ``refclock calibrate pps`` measures it. ``message_delay_ms``: when the message's first
     byte arrives after the second it names; None = learned. ``pulse_without_fix_s``: how long pulses are believed after the last valid
     second.
     """
@@ -137,9 +137,10 @@ class PulsedSource(AnySource):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceiverSource(PulsedSource):
     """A receiver on a serial line. ``device`` "auto": the free one that it is found on; ``pps`` "auto": the pulse of that line's own, else
-    the first that is nobody's. ``baud`` 0: find it. ``configure``: set it up, until it loses its power (``refclock.configurator``); the keys
-    behind it say how. ``cable_delay_ns``: by how much the antenna's cable delays the signal, and so the pulse (5 ns a metre); where the
-    receiver cannot be told it is taken off each pulse here. ``survey_in``, ``fixed_position``: of timing receivers.
+    the first that is nobody's. ``baud`` 0: find it. ``configure``: set it up, until it loses its power
+    (``refclock.receiver.configurator``); the keys behind it say how. ``cable_delay_ns``: by how much the antenna's cable delays the signal,
+    and so the pulse (5 ns a metre); where the receiver cannot be told it is taken off each pulse here. ``survey_in``, ``fixed_position``:
+    of timing receivers.
     """
 
     kind: ClassVar[str] = "receiver"

@@ -115,3 +115,24 @@ def test_configuration_keys(path: Path) -> None:
             assert match[1] in keys, f"{path.name}: {span}"
         elif path == README and re.fullmatch(r"[a-z]+(_[a-z]+)+", span):
             assert span in keys, f"{path.name}: {span}"
+
+
+def test_code_names_modules_that_are_there() -> None:
+    """A module that a docstring or comment names exists, and so does what is named in it; so do files that are named with their folder."""
+    trees = {"refclock": ROOT, "ppsd": ROOT, "refclock_sim": ROOT / "hw-sim"}
+    missing = []
+    for package, where in trees.items():
+        for path in sorted((where / package).rglob("*.py")):
+            source = path.read_text(encoding="utf-8")
+            for dotted in re.findall(r"``((?:refclock|ppsd|refclock_sim)(?:\.\w+)+)", source):
+                parts = dotted.split(".")
+                home = trees[parts[0]]
+                while parts and (home / parts[0]).is_dir():
+                    home /= parts.pop(0)
+                here = [file for file in home.glob("*.*") if not parts or file.name.split(".")[0] == parts[0]]
+                words = {word for file in here if file.suffix == ".py" for word in re.findall(r"\w+", file.read_text(encoding="utf-8"))}
+                if not here or not words.issuperset(parts[1:]):
+                    missing.append(f"{path.relative_to(ROOT)}: {dotted}")
+            named = re.findall(r"(?<![\w/-])((?:native|tests|hw-sim|image|refclock|ppsd)/[\w/-]+\.(?:py|c|h|md|svg))\b", source)
+            missing += [f"{path.relative_to(ROOT)}: {name}" for name in named if not (ROOT / name).exists()]
+    assert not missing, "\n".join(missing)

@@ -1,9 +1,9 @@
 """Which receiver is whose: sources whose device is "auto" get the receivers that are found, and get them again when they come back.
 
-Flow: ports, search -> **finder** -> (device, speed) -> ``ppsd.inputs``, which opens it. While such a source has no receiver, or a silent
-one, every free candidate is listened to side by side; as soon as all have theirs nothing is held that is not used. What was found is kept
-in the state directory by what stays when the plug is pulled: the name by which udev knows the device, and what the receiver calls itself.
-There it is looked for first, at the speed that it had.
+Flow: ports, scan -> **discovery** -> (device, speed) -> ``ppsd.clock.inputs``, which opens it. While such a source has no receiver, or a
+silent one, every free candidate is listened to side by side; as soon as all have theirs nothing is held that is not used. What was found is
+kept in the state directory by what stays when the plug is pulled: the name by which udev knows the device, and what the receiver calls
+itself. There it is looked for first, at the speed that it had.
 
 Ports that somebody holds are left alone, and so are those that other sources name. Nothing is written to a line that has said nothing
 intelligible. A port on which nothing was found is let go for a while, for somebody else may want it, and opening it resets some boards.

@@ -2,8 +2,8 @@
 
 Where receiver data enters the daemon. The loop sleeps in poll(2) until a device, the control socket, a signal, the step watch or the
 engine's deadline has something; it reads, makes events with the instant of the reading, and carries out what the engine answers. Devices
-and pulses are opened, and opened again, in ``ppsd.inputs``. There is no thread unless there is a pulse device (one each,
-``refclock.pps``) or a slow thermometer.
+and pulses are opened, and opened again, in ``ppsd.clock.inputs``. There is no thread unless there is a pulse device (one each,
+``refclock.devices.pps``) or a slow thermometer.
 
 What moves from run to run: the record in ``run_dir/timescale`` (same boot: the engine resumes from it, so a restart costs no
 synchronisation) and the state file. SIGTERM, SIGINT: state saved, 0, nothing published, so the server goes on with the last record.

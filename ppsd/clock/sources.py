@@ -257,8 +257,8 @@ class Intake:
 
 
 def open_device(source: Source, clock: LocalClock, earliest_s: int, first_baud: int = 0) -> Device:
-    """Open what ``source`` names. ``earliest_s``: no true date is before it (POSIX); ``first_baud``: the speed at which a receiver was heard
-    last, 0: none. OSError says what is missing."""
+    """Open what ``source`` names. ``earliest_s``: no true date is before it (POSIX); ``first_baud``: the speed at which a receiver was
+    heard last, 0: none. OSError says what is missing."""
     if isinstance(source, ReceiverSource):
         return Line(source, clock, earliest_s, first_baud)
     if isinstance(source, GpsdSource):

@@ -2,7 +2,7 @@
 
 ``handle(event) -> effects``. It owns every machine (sources, leap seconds, selection, timescale) and is the one place that knows whether
 we are synchronised. It has no clock, no I/O and no log: time comes in with the event, what is to be done goes out as effects, so the same
-object runs behind devices (``ppsd.run``) and in simulated time (``refclock_sim.world``).
+object runs behind devices (``ppsd.clock.main``) and in simulated time (``refclock_sim.worlds.world``).
 
 Modes: ACQUIRE (no timescale) -> CONVERGE (second known, few samples) -> TRACK (locked) <-> HOLDOVER (no usable source: the bound grows
 until the limit, then ACQUIRE and leap 3).

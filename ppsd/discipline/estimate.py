@@ -45,7 +45,7 @@ class Bound:
         return self.bias_ns + self.jump_ns + self.early_ns + self.place_ns + self.lag_ns + self.doubt_ns + self.chance_ns + self.apart_ns
 
     def shown(self, bound_ns: float) -> dict[str, float]:
-        """The terms (ns, to 0.1 ns) whose sum is ``bound_ns``, a bound some time after the last sample: ``growth`` is what has grown since."""
+        """The terms (ns, to 0.1 ns) whose sum is ``bound_ns``, a bound after the last sample: ``growth`` is what has grown since."""
         named = {f.name.removesuffix("_ns"): getattr(self, f.name) for f in fields(self) if f.name.endswith("_ns")}
         return {name: round(ns, 1) for name, ns in (named | {"growth": bound_ns - self.total_ns}).items()}
 

@@ -1,7 +1,7 @@
 """The complete vocabulary between the engine and the machine: what can happen (Event) and what can be done (Effect).
 
-Every event carries its own Instant; the engine has no clock. A shell (``ppsd.run`` on a machine, ``refclock_sim.world`` in simulated
-time) turns devices into events and carries out effects. Nothing else crosses this line.
+Every event carries its own Instant; the engine has no clock. A shell (``ppsd.clock.main`` on a machine, ``refclock_sim.worlds.world`` in
+simulated time) turns devices into events and carries out effects. Nothing else crosses this line.
 """
 
 from __future__ import annotations

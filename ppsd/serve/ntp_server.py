@@ -1,4 +1,4 @@
-"""The NTP server: the only importer of the C extension ``ppsd._server`` (native/server.h, native/packet.h).
+"""The NTP server: the only importer of the C extension ``ppsd.serve._server`` (native/server.h, native/packet.h).
 
 ``NtpServer`` starts C threads that answer from the timescale record without the GIL; Python only sets them up and reads their counters.
 ``PacketPath`` is the very same decision, ``pkt_respond``, as a function of bytes and instants: what the simulator's world and the property

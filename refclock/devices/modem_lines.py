@@ -50,7 +50,7 @@ PRIORITY: Final = 50
 ENOUGH: Final = 4
 """Changes of a line that are no accident (opening a port raises others): two pulses."""
 MOST: Final = 21
-"""Changes a second; more are no pulse of ours (ten a second, ``refclock.rhythm``) but hum or data."""
+"""Changes a second; more are no pulse of ours (ten a second, ``refclock.timing.pulses``) but hum or data."""
 QUIET_NS: Final = 1_200_000_000
 """A line that has not gone up and down within this has no pulse a second."""
 WAIT_NS: Final = 3 * NS

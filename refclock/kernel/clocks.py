@@ -1,4 +1,4 @@
-"""The machine's clocks, pulses and shared memory: the only importer of the C extension ``refclock._kernel`` (native/*.h).
+"""The machine's clocks, read and steered (native/clock.h).
 
 Pulses and packets are stamped by the kernel on CLOCK_REALTIME, which anybody may step and steer; everything is estimated on
 CLOCK_MONOTONIC_RAW. ``LocalClock`` carries stamps from the one to the other by readings of both clocks at once: before and after the stamp,

@@ -1,9 +1,9 @@
 """What speaks on a serial line, at which speed? Told the bytes, it says when to listen at another speed, and at last what it is.
 
-Flow: bytes + Instant (``ppsd.finder``, ``ppsd.devices``) -> **detect** -> speed to try next, bytes to send, Identification. Pure. Content decides,
-never a USB id: two frames with correct checksums at one speed are a receiver. A speed at which a whole burst makes no sense is left when
-the burst ends, one at which nothing comes is kept for a while; receivers that speak every few seconds are waited for in later, longer
-rounds. Seven data bits need no search: ``seven_bits``.
+Flow: bytes + Instant (``receiver.session``, ``devices.scan``) -> **autobaud** -> speed to try next, bytes to send, Identification. Pure.
+Content decides, never a USB id: two frames with correct checksums at one speed are a receiver. A speed at which a whole burst makes no
+sense is left when the burst ends, one at which nothing comes is kept for a while; receivers that speak every few seconds are waited for in
+later, longer rounds. Seven data bits need no search: ``framing``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The dialogue with a receiver: frames one at a time, each until it is answered, whether they set something or ask for it.
 
-Flow: Items (configure, inquiry) -> **dialogue** <-> the line (refclock.configurator, the ``receiver`` command). Nothing here has a clock: the
-present comes in with each call.
+Flow: Items (configure, readback) -> **commands** <-> the line (configurator, the ``receiver`` command). Nothing here has a clock:
+the present comes in with each call.
 """
 
 from __future__ import annotations

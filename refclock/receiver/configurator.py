@@ -1,7 +1,8 @@
 """Keeps a receiver set up: asks it what it is, configures it, and does so again when it has forgotten.
 
-Flow: ReceiverStream.answers + instant -> **configurator** -> bytes for the line, news for the log. It has no clock and opens nothing. Nothing is
-written to a line that has said nothing intelligible, nor, but for the question, to a receiver that does not say which kind it is.
+Flow: ReceiverStream.answers + instant -> **configurator** -> bytes for the line, news for the log. It has no clock and opens nothing.
+Nothing is written to a line that has said nothing intelligible, nor, but for the question, to a receiver that does not say which kind it
+is.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a receiver should be set to, and the frames that set it.
 
-Flow: identity (MON-VER, PMTK705) + TimingProfile -> **configure**: ``settings`` (what is wanted, in ubx_keys' vocabulary) and ``plan`` (Items for
-refclock.dialogue). Commands: u-blox 8/M8 protocol specification, u-blox F9 and M10 interface descriptions, GlobalTop PMTK command packet
-(220, 314, 386, 397, 414), Quectel L80 and Fastrax IT500 protocol manuals (285, 300, 400).
+Flow: identity (MON-VER, PMTK705) + TimingProfile -> **configure**: ``settings`` (what is wanted, in ubx_settings' vocabulary) and
+``plan`` (Items for commands). Commands: u-blox 8/M8 protocol specification, u-blox F9 and M10 interface descriptions, GlobalTop PMTK
+command packet (220, 314, 386, 397, 414), Quectel L80 and Fastrax IT500 protocol manuals (285, 300, 400).
 
 Of what MediaTek receivers offer besides, SBAS corrections (PMTK301, 313) are left alone: they move a pulse by less than its own jitter.
 """

@@ -1,6 +1,7 @@
 """What a receiver is really set to, beside what is wanted: questions, and their answers in plain words.
 
-Flow: identity + TimingProfile -> ``questions`` -> dialogue -> what was told -> ``findings`` -> ``refclock receiver show``. It changes nothing.
+Flow: identity + TimingProfile -> ``questions`` -> commands -> what was told -> ``findings`` -> ``refclock receiver show``. It changes
+nothing.
 """
 
 from __future__ import annotations
