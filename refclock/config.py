@@ -1,10 +1,6 @@
-"""Configured sources and feeds, and the rules that every table of the file is read by.
+"""Sources and feeds as they are configured: a frozen dataclass for each table, and what each of its keys accepts (``schema.key``).
 
-A table is a frozen dataclass; what each key accepts stands in its field's metadata as a ``Rule``, so the reader (``read_table``), the
-error text and the printed configuration come from one statement. Reading never stops at the first error: problems are collected with
-their lines, and a value that was refused is replaced by the default so that the rest can still be judged.
-
-Flow: TOML text -> ``ppsd.config`` (syntax, lines, cross checks) -> ``read_table`` here -> frozen structs -> the clock process.
+Flow: TOML text -> ``ppsd.config`` (syntax, lines, cross checks) -> ``schema.read_table`` -> **config** -> the clock process.
 """
 
 from __future__ import annotations
@@ -20,6 +16,7 @@ from refclock.schema import key
 EARTH_M: Final = (6_340_000.0, 6_400_000.0)
 """Distances from the Earth's centre at which an antenna may stand: WGS 84's poles (6 356 752 m) less 16 km, its equator plus 22 km."""
 HEIGHT_M: Final = (-1000.0, 20_000.0)
+"""m above the ellipsoid at which an antenna may stand: from below the Dead Sea's shore (-430 m) to above all aircraft."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +46,11 @@ def position(text: str) -> Position | None:
 
 
 SOCKET_PATH_BYTES = 107
-"""Longest AF_UNIX path: sun_path[108] with its NUL (unix(7))."""
+"""Bytes of the longest AF_UNIX path: sun_path[108] with its NUL (unix(7))."""
 BAUDS = (4800, 9600, 19200, 38400, 57600, 115200, 230400, 460800, 921600)
-"""Speeds that receivers are shipped with (receivers' manuals; 0 = look for it)."""
+"""Baud: speeds that receivers are shipped with (receivers' manuals)."""
+BITS_PER_BYTE: Final = 10
+"""Bits that a byte takes on the line, 8N1: start, 8 data, stop."""
 
 
 def plain_name(text: str) -> str | None:
@@ -104,8 +103,8 @@ def run_directory(text: str) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnySource:
-    """What every ``[[source]]`` has. ``prefer``: wins among agreeing sources. ``trust``: only trusted sources decide which time is true, as
-    long as one of them has one. ``noselect``: measured and shown, never used."""
+    """What every ``[[source]]`` has. ``prefer``: it is selected among agreeing sources. ``trust``: while any trusted source gives time,
+    only trusted sources decide which time is true. ``noselect``: it is measured and shown, never used."""
 
     kind: ClassVar[str] = ""
     name: str = key("", "a unique name; default: made from the type", empty=True, check=plain_name)
@@ -118,11 +117,10 @@ class AnySource:
 class PulsedSource(AnySource):
     """Sources whose seconds may be marked by a pulse.
 
-    ``pps_over_usb``: whether the pulse's line is polled by USB frames; while that is not known and the stamps look like it, the
-    bound allows for a frame. ``pps_bias_us`` is how late the edge may be stamped: an allowance that goes into the bound; None = by how it
-    is stamped (``refclock.devices.modem_lines``). ``refclock calibrate pps`` measures it. ``message_delay_ms``: when the message's first
-    byte arrives after the second it names; None = learned. ``pulse_without_fix_s``: how long pulses are believed after the last valid
-    second.
+    ``pps_over_usb``: whether the pulse's line is polled over USB. While that is not known and the stamps look like it, the bound allows for
+    a USB frame. ``pps_bias_us``: by how much an edge may be stamped late, which goes into the bound; None: by how it is stamped
+    (``devices.pps.Stamping``). ``refclock calibrate pps`` measures it. ``message_delay_ms``: from the second to the first byte of the
+    message that names it; None: learned. ``pulse_without_fix_s``: how long pulses are believed after the last valid second.
     """
 
     pps: str = key("", 'a device like "/dev/pps0" or a line like "/dev/ttyS0:dcd"; "" for none', empty=True, check=absolute_path)
@@ -136,11 +134,12 @@ class PulsedSource(AnySource):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceiverSource(PulsedSource):
-    """A receiver on a serial line. ``device`` "auto": the free one that it is found on; ``pps`` "auto": the pulse of that line's own, else
-    the first that is nobody's. ``baud`` 0: find it. ``configure``: set it up, until it loses its power
-    (``refclock.receiver.configurator``); the keys behind it say how. ``cable_delay_ns``: by how much the antenna's cable delays the signal,
-    and so the pulse (5 ns a metre); where the receiver cannot be told it is taken off each pulse here. ``survey_in``, ``fixed_position``:
-    of timing receivers.
+    """A receiver on a serial line.
+
+    ``device`` "auto": the free one on which a receiver is found. ``pps`` "auto": the pulse of that line, else the first that belongs to no
+    other source. ``baud`` 0: find it. ``configure``: set the receiver up and keep it so (``receiver.configurator``); the keys after it say
+    how. ``cable_delay_ns``: by how much the antenna's cable delays the signal, and so the pulse (5 ns a metre); it is subtracted from each
+    pulse here when the receiver cannot do it. ``survey_in``, ``fixed_position``: for timing receivers.
     """
 
     kind: ClassVar[str] = "receiver"
@@ -171,8 +170,8 @@ class GpsdSource(PulsedSource):
 
 
 UNSTATED_BIAS_US = 600_000.0
-"""Allowance for another program's samples while the user has not said better: they may be the arrival of a receiver's messages, 60 to
-500 ms late, and nothing in a sample tells (gpsd 3.22 states 1 µs for samples 165 ms late: tests/peers/test_gpsd_feeds.py)."""
+"""us; allowance for another program's samples while the user states none. They may be the arrival of a receiver's messages, 60 to 500 ms
+late, and nothing in a sample shows that (gpsd 3.22 states 1 us for samples 165 ms late: tests/peers/test_gpsd_feeds.py)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,9 @@
-"""Tables of a configuration file checked against dataclasses: every problem at once, with place, allowed values and a suggestion."""
+"""Tables of a configuration file checked against dataclasses: every problem at once, with place, allowed values and a suggestion.
+
+What a key accepts is in its field's metadata as a ``Rule``, so the reader (``read_table``), the error text and the printed configuration
+come from one statement. Reading never stops at the first error: a value that was refused is replaced by the default, so that the rest can
+be checked as well.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +18,7 @@ T = TypeVar("T")
 Key = tuple[str | int, ...]
 """Where a value stands: ("server", "threads"), ("source", 0, "baud")."""
 TEXT_LENGTH = 4096
-"""Longest text value: PATH_MAX of linux/limits.h."""
+"""Characters of the longest text value: PATH_MAX of linux/limits.h."""
 DATE_YEARS = (1980, 2200)
 """From the first GPS week (1980-01-06) to well before 2**63 ns after 1970 (year 2262)."""
 
@@ -77,7 +82,7 @@ def _shown(value: object) -> str:
 
 
 def suggestion(word: str, known: list[str]) -> str:
-    """'; did you mean X?' when some known word is near (difflib ratio 0.6), else ''."""
+    """The words "; did you mean X?" when a known word is similar (difflib ratio 0.6), else ""."""
     near = difflib.get_close_matches(word[:64].lower(), known, n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
@@ -156,7 +161,7 @@ def read_table(
     """One table as a ``cls``; refused or missing values are reported under their key. None when a required key has no value.
 
     ``also``: keys that the caller reads itself. ``elsewhere``: hint for an unknown key that another table has. ``complete``: False when
-    lines were left out for their syntax, so that a missing key is no news.
+    lines with wrong syntax were left out, so that a missing key is not reported.
     """
     specs: dict[str, Field[Any]] = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
     hints = get_type_hints(cls)

@@ -1,7 +1,9 @@
 """A receiver's serial line: opened exclusively, read without blocking, each read stamped on both clocks (pyserial behind this door).
 
-Flow: tty -> **serial_port** -> (bytes, Instant) -> receiver_line. Works on UARTs, USB serial adapters, USB CDC and pseudo-terminals, also
-through symlinks. Which speed to listen at is not decided here (``receiver.autobaud``).
+It works on UARTs, USB serial adapters, USB CDC and pseudo-terminals, also through symlinks. ``receiver.autobaud`` decides which speed to
+listen at.
+
+Flow: tty -> **serial_port** -> (bytes, Instant) -> receiver_line.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Final
 
 import serial
 
+from refclock.config import BITS_PER_BYTE
 from refclock.devices.ports import SERIAL_PATTERNS, serial_devices
 from refclock.errors import explain
 from refclock.kernel.clocks import LocalClock
@@ -22,17 +25,15 @@ from refclock.kernel.host import Host
 from refclock.sample import NS, Instant
 
 READ_BYTES: Final = 4096
-"""One read: the line discipline's buffer (N_TTY_BUF_SIZE, drivers/tty/n_tty.c)."""
+"""Bytes of one read: the line discipline's buffer (N_TTY_BUF_SIZE, drivers/tty/n_tty.c)."""
 READS: Final = 16
-"""Reads in one call at most, so that no device can hold the caller."""
-BYTE_BITS: Final = 10
-"""8N1: start, 8 data, stop."""
+"""Reads in one call at most, so that a device that floods does not hold the caller."""
 DEFAULT_BAUD: Final = 9600
-"""What a line is opened with when its speed does not matter (pseudo-terminal) or is to be found."""
+"""Baud at which a line is opened when its speed does not matter (pseudo-terminal) or is to be found."""
 
 
 def has_line_speed(path: str) -> bool:
-    """Whether bytes take time on the line at ``path``: not on a receiver's own USB (CDC ACM: drivers/usb/class/cdc-acm.c)."""
+    """Whether the line at ``path`` has a speed: a receiver's own USB has none (CDC ACM: drivers/usb/class/cdc-acm.c)."""
     return not Path(path).resolve().name.startswith("ttyACM")
 
 
@@ -60,10 +61,10 @@ class SerialPort:
     @property
     def byte_ns(self) -> int:
         """Line time of one byte, ns."""
-        return BYTE_BITS * NS // self.baud if self._timed else 0
+        return BITS_PER_BYTE * NS // self.baud if self._timed else 0
 
     def set_baud(self, baud: int) -> None:
-        """Change the speed; what was received before at another is thrown away."""
+        """Change the speed; what was received at the old one and not yet read is thrown away."""
         try:
             self._port.baudrate = baud
             self._port.reset_input_buffer()
@@ -73,7 +74,7 @@ class SerialPort:
         self._tune()
 
     def _tune(self) -> None:
-        """VMIN 1: with pyserial's 0 a line that hung up and one that is silent would read alike (termios(3))."""
+        """Set VMIN to 1: with pyserial's 0 a read of a line that hung up looks like one of a silent line (termios(3))."""
         try:
             attributes = termios.tcgetattr(self._port.fileno())
             attributes[6][termios.VMIN] = 1

@@ -1,9 +1,11 @@
-"""What speaks on a serial line, at which speed? Told the bytes, it says when to listen at another speed, and at last what it is.
+"""Speed and protocol of a serial line, found by listening at one speed after the other, sans-IO.
 
-Flow: bytes + Instant (``receiver.session``, ``devices.scan``) -> **autobaud** -> speed to try next, bytes to send, Identification. Pure.
 Content decides, never a USB id: two frames with correct checksums at one speed are a receiver. A speed at which a whole burst makes no
-sense is left when the burst ends, one at which nothing comes is kept for a while; receivers that speak every few seconds are waited for in
-later, longer rounds. Seven data bits need no search: ``framing``.
+sense is left when the burst ends. One at which nothing comes is kept for a while; later rounds wait longer, for receivers that speak every
+few seconds only. Seven data bits need no search (``framing.SevenBits``).
+
+Flow: bytes + Instant -> **autobaud** -> speed to try next and bytes to send (LineRequest), at last an Identification. ``BaudSearch`` is
+part of the daemon's session; ``Probe`` is a session of its own, for lines of which nothing is known (``devices.scan``).
 """
 
 from __future__ import annotations
@@ -18,24 +20,25 @@ from refclock.protocols.ubx import MON_VER, encode
 from refclock.sample import NS, Instant, ReceiverValue, SecondLabel
 
 SEARCH_BAUDS: Final = (9600, 115200, 38400, 4800, 57600, 230400, 460800, 921600, 19200)
-"""In the order of how often receivers come with them."""
+"""Baud, most usual first."""
 DWELL_NS: Final = 1_200_000_000
-"""A speed is tried this long at first: receivers speak once a second."""
+"""ns that a speed is tried for in the first round: receivers speak once a second."""
 DWELLS: Final = 4
-"""... and after fruitless rounds twice and then four times as long: some speak every 4 s."""
+"""Times DWELL_NS that a speed is tried for at most. Each fruitless round doubles the time: some receivers speak every 4 s."""
 SILENCE_NS: Final = 10 * NS
-"""Without a valid frame for this long a speed once found is doubted (the receiver was reset or replaced)."""
+"""ns without a valid frame after which a speed once found is left: the receiver was reset or replaced."""
 NOISE_ADVICE: Final = "bytes come that are no known protocol at any speed: is it a receiver, are the levels right (TTL, RS-232)?"
 SILENT_ADVICE: Final = "nothing comes: is it powered, and are TX and RX the right way round?"
 ENOUGH_FRAMES: Final = 2
+"""Frames at one speed that show a receiver: a single one may be chance."""
 LISTEN_NS: Final = 1_300_000_000
-"""After the first frames: a receiver of 1 Hz has then said everything that it says."""
+"""ns to go on listening after ENOUGH_FRAMES: a receiver of 1 Hz has then sent each of its messages."""
 JUNK_BYTES: Final = 96
-"""So many bytes of a burst heard from its beginning without a frame: it is another speed. NMEA has a frame every 82 bytes."""
+"""Bytes of a burst without a frame, heard from its beginning, that show another speed: NMEA has a frame every 82 bytes."""
 JUNK_MIDDLE: Final = 400
-"""... of one that was under way when we came: its first message is cut, and NAV-SAT of 32 satellites has 400 bytes."""
+"""The same for a burst that was under way when listening began: its first message is cut, and NAV-SAT of 32 satellites has 400 bytes."""
 BURST_BYTES: Final = 2
-"""A whole burst of as many bytes that ended without a frame: it is another speed. One byte may be a glitch of plugging in."""
+"""Bytes of a whole burst without a frame that show another speed. One byte may be a glitch of plugging in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +50,8 @@ class LineRequest:
 
 
 class BaudSearch:
-    """Which speed to listen at. Pure: told what has come so far, it answers with a speed to switch to, or None. ``first``: tried before the
-    others (where the receiver was last), 0 none."""
+    """Which speed to listen at. ``first``: the speed tried before the others (where the receiver was last), 0: none. ``found``: frames have
+    come at the present speed."""
 
     def __init__(self, mono_ns: int, bauds: Iterable[int] = SEARCH_BAUDS, first: int = 0) -> None:
         self._bauds = tuple(dict.fromkeys((first, *bauds) if first else bauds))
@@ -76,13 +79,14 @@ class BaudSearch:
         return self._since + (SILENCE_NS if self.found else DWELL_NS * self._dwells)
 
     def heard(self, so_far: Tally, mono_ns: int) -> int | None:
-        """``so_far``: since the line was opened, at any speed. To be called with what a read brought, and often while nothing comes."""
+        """The speed to switch to; None: stay. ``so_far``: since the line was opened, at any speed. Call it after each read, and several
+        times a second while nothing comes."""
         before, self._heard = self._heard, so_far
         if so_far.recognised > before.recognised:
             self._since, self.found, self._dwells = mono_ns, True, 1
         if self.found:
             return None if mono_ns < self.deadline_ns else self.leave(mono_ns)
-        if so_far.bits != before.bits:  # the speed is right, and what came until now could not be read yet
+        if so_far.bits != before.bits:  # the speed is right; only the eighth bit made junk of what came until now
             self._listen(mono_ns)
         paused = mono_ns - self._spoke_ns >= BURST_PAUSE_NS
         if so_far.received > before.received:
@@ -96,7 +100,8 @@ class BaudSearch:
         return None if mono_ns < self.deadline_ns else self.leave(mono_ns)
 
     def leave(self, mono_ns: int) -> int:
-        """This speed is not it: the next one. After one that was it, the usual ones: a receiver that was reset is at one of those."""
+        """The next speed, because this one is wrong. After a speed that was right the search begins again with the most usual ones: a
+        receiver that was reset is at one of those."""
         if self.found and self._index:
             self._index = 0
         else:
@@ -110,7 +115,9 @@ class BaudSearch:
 
 @dataclass(frozen=True, slots=True)
 class Identification:
-    """``protocol``: NMEA, UBX, NMEA+UBX, the name of another one, "silent" or "noise". ``baud`` 0: not found. ``utc_s``: the last second
+    """What a line was found to be.
+
+    ``protocol``: NMEA, UBX, NMEA+UBX, the name of another one, "silent" or "noise". ``baud`` 0: not found. ``utc_s``: the last second
     that was named (POSIX), None without. ``advice``: what to do when no time can be taken from it. ``bits``: "7N2", "7E1", "7O1", "" for
     eight data bits."""
 
@@ -129,9 +136,8 @@ class Identification:
 
 
 class Probe:
-    """One line. ``mono_ns``: now; ``not_before_s``: no true date is before it (POSIX); ``first``: as BaudSearch.
-
-    ``ask``: whether to send the question at every speed, or only once something intelligible was heard.
+    """A session that finds out what is on a line. ``mono_ns``: now; ``not_before_s``: no true date is before it (POSIX); ``first``: as
+    BaudSearch. ``ask``: whether to send the question at every speed, or only after something intelligible was heard.
     """
 
     def __init__(self, mono_ns: int, not_before_s: int, *, first: int = 0, ask: bool = True) -> None:
@@ -160,8 +166,8 @@ class Probe:
         return values
 
     def due(self, now_ns: int) -> LineRequest:
-        """Another speed while this one makes no sense, and the question that u-blox receivers answer with model and firmware; others ignore
-        it."""
+        """Another speed while this one makes no sense, and the question (MON-VER) that u-blox receivers answer with model and firmware.
+        Others ignore it."""
         baud = self._next_baud(now_ns)
         asks, self._to_ask = self._to_ask, False
         return LineRequest(baud, encode(*MON_VER) if asks else b"")

@@ -1,7 +1,10 @@
-"""The dialogue with a receiver: frames one at a time, each until it is answered, whether they set something or ask for it.
+"""Commands to a receiver, one frame at a time: each is repeated once, and ends with the receiver's answer or without.
 
-Flow: Items (configure, readback) -> **commands** <-> the line (configurator, the ``receiver`` command). Nothing here has a clock:
-the present comes in with each call.
+An Item sets something or asks for it. u-blox receivers answer settings with ACK-ACK or ACK-NAK (u-blox 8/M8 protocol specification,
+UBX-ACK), MediaTek receivers with PMTK001 (GlobalTop PMTK command packet). Neither carries a number of the command, only its kind.
+
+Flow: Items (configure, readback) -> **commands** -> frames for the line; frames of the receiver -> **commands** -> results (configurator,
+readback).
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from refclock.config import BITS_PER_BYTE
 from refclock.protocols.checksums import nmea_checksum
 from refclock.protocols.framing import Frame, FrameKind
 from refclock.protocols.ubx import encode
@@ -18,13 +22,16 @@ from refclock.receiver.ubx_settings import CFG
 from refclock.sample import NS
 
 ANSWER_NS: Final = NS
-"""How long an answer is waited for on a fast line."""
+"""ns to wait for an answer, plus the time that BACKLOG_BYTES take on the line."""
 BACKLOG_BYTES: Final = 1200
-"""An answer may stand behind so much: an overloaded receiver's buffer ; assumed, a second's burst at 9600 baud and a quarter."""
-BITS_PER_BYTE: Final = 10
+"""Bytes that a receiver may send before an answer, because its output buffer is full. Assumed: 1.25 s of output at 9600 baud."""
 TRIES: Final = 2
+"""Times that a frame is sent before its item ends without an answer."""
 ACK: Final = 0x05
+"""Class of ACK-NAK (id 0) and ACK-ACK (id 1)."""
+_MTK_ACK: Final = 1
 _MTK_DONE: Final = "3"
+"""PMTK001 acknowledges; flag 3: the command was carried out."""
 
 
 class Result(Enum):
@@ -42,9 +49,11 @@ Command = tuple[int, int] | int
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One setting or question. ``frame`` sets it, or asks for the present state, which comes in a message ``reply`` that begins with
-    ``begins`` and has ``least`` bytes; ``edit`` turns that into the frame that sets it, b"" when it is as wanted. ``needs``: the item that
-    must have been done before; ``instead``: another way, taken only when the item of the same name before it was refused.
+    """One setting or question.
+
+    ``frame`` sets it; or, with ``edit``, it asks for the present state. That comes in a message ``reply`` which begins with ``begins`` and
+    has at least ``least`` bytes, and ``edit`` turns it into the frame that sets what is wanted, b"" when nothing need be set. ``needs``:
+    the item that must have been done before. ``instead``: another way to do the same, taken only when the item of that name was refused.
     """
 
     name: str
@@ -59,12 +68,12 @@ class Item:
 
     @property
     def acknowledged(self) -> bool:
-        """Settings are, questions too where they are CFG messages."""
+        """Whether ACK or PMTK001 follows: after every setting, and after questions that are CFG messages."""
         return self.reply is None or (isinstance(self.command, tuple) and self.command[0] == CFG)
 
 
 def pmtk(body: str) -> bytes:
-    """A complete sentence."""
+    """A complete sentence with this body."""
     return f"${body}*{nmea_checksum(body.encode('ascii')):02X}\r\n".encode("ascii")
 
 
@@ -83,10 +92,11 @@ def _as_it_is(_payload: bytes) -> bytes:
 
 
 class CommandQueue:
-    """Goes through items. ``results``: item's name to how it ended, filled as the answers come; ``told``: what was answered to questions.
+    """Sends the frames of items, one after the other. ``results``: how each item ended, by its name, as the answers come; ``told``: the
+    answers to questions. ``baud`` of the line, 0 for USB, says how long an answer may take.
 
-    A frame without an answer is sent once more. Answers carry no number, so behind an item that was sent twice a late first answer is let
-    pass before the next one is sent. ``baud`` of the line, 0 for USB: how long an answer may take.
+    A frame without an answer is sent once more. Answers carry no number: after an item that was sent twice, the next one waits until a late
+    answer to the first try must have come.
     """
 
     def __init__(self, items: Iterable[Item], baud: int = 0) -> None:
@@ -116,7 +126,7 @@ class CommandQueue:
             self._told = payload
             if not item.acknowledged:
                 self._answered(True, now_ns)
-        elif command == 1 and isinstance(self._command, int):
+        elif command == _MTK_ACK and isinstance(self._command, int):
             number, _, flag = payload.decode("ascii", "replace").partition(",")
             if number == str(self._command) and flag:
                 self._answered(flag.split(",")[0] == _MTK_DONE, now_ns)
@@ -124,10 +134,10 @@ class CommandQueue:
             self._answered(command == (ACK, 1), now_ns)
 
     def send(self, now_ns: int) -> bytes:
-        """What to write to the line now; b"" while an answer is awaited and when all is done. Call it after each ``hear`` and once a
-        second."""
+        """What to write to the line now; b"" while an answer is awaited and when all is done. Call it after each ``hear``, and once a
+        second while nothing comes."""
         if self._tries and now_ns >= self._due_ns:
-            if self._told is not None:  # told, though not acknowledged
+            if self._told is not None:  # answered, but not acknowledged
                 self._answered(True, now_ns)
             elif self._tries < TRIES:
                 return self._sent(now_ns)
@@ -165,7 +175,7 @@ class CommandQueue:
         elif not self._asked:
             self._end(Result.DONE)
         elif self._told is not None:
-            self._tries = 0  # and now what becomes of it
+            self._tries = 0  # ``send`` goes on with what ``edit`` makes of it
 
     def _end(self, result: Result) -> None:
         self.results[self._left.pop(0).name] = result
@@ -173,7 +183,7 @@ class CommandQueue:
 
 
 def _spoken(frame: Frame) -> tuple[Command, bytes]:
-    """(which message, what is in it); (0, b"") for what cannot be an answer."""
+    """(message, its payload or fields); (0, b"") when it cannot be an answer."""
     if frame.kind is FrameKind.UBX:
         return (frame.data[0], frame.data[1]), frame.data[2:]
     head, _, rest = frame.data.partition(b",")

@@ -1,8 +1,11 @@
-"""Keeps a receiver set up: asks it what it is, configures it, and does so again when it has forgotten.
+"""Keeps a receiver set up: asks what it is, configures it, and configures it again after it has lost its settings.
 
-Flow: ReceiverStream.answers + instant -> **configurator** -> bytes for the line, news for the log. It has no clock and opens nothing.
-Nothing is written to a line that has said nothing intelligible, nor, but for the question, to a receiver that does not say which kind it
-is.
+ASK (up to ASKED questions) -> CONFIGURE (``commands.CommandQueue``) -> WATCH (does it still send what it was told to send?) -> ASK again
+when it says that it has started, when what it was told to send is missing, or when sentences come that it had switched off. IDLE: a
+receiver for which no settings are known, until the line was silent. Nothing is written to a line that has said nothing intelligible; a
+receiver that does not say what it is gets nothing but the question.
+
+Flow: ReceiverStream + raw time -> **configurator** -> bytes for the line, News for the log.
 """
 
 from __future__ import annotations
@@ -23,22 +26,23 @@ from refclock.sample import NS
 
 QUESTION: Final = encode(*MON_VER) + pmtk("PMTK605")
 ASK_NS: Final = 23 * NS // 10
-"""Between two questions: a receiver that has just been powered needs a second before it listens; no whole number of seconds, or all of them
-would come at the same place in its burst."""
+"""ns between two questions. A receiver that was just powered needs a second before it listens. Not a whole number of seconds, or every
+question would come at the same place in the receiver's burst."""
 ASKED: Final = 3
+"""Questions without an answer before the receiver is left as it is."""
 FORGOT_NS: Final = 10 * NS
-"""The wanted messages have been missing for so long while the line speaks: the receiver has lost its power for a moment."""
+"""ns without the wanted messages, while the line speaks, after which the receiver is configured again: it has lost its power briefly."""
 FORGOT_MAX_NS: Final = 640 * NS
-"""A receiver that does not answer, or does not do what it acknowledges, is told less and less often."""
+"""ns; the longest such wait. It doubles for a receiver that does not answer, or does not do what it acknowledges."""
 CHECK_NS: Final = 60 * NS
-"""MediaTek receivers are asked this often which sentences they send: by themselves they may send the same ones, at another rate."""
+"""ns between two questions to a MediaTek receiver which sentences it sends: after a reset they may be the same, at another rate."""
 BREAK_NS: Final = 5 * NS
-"""A line that was silent for so long may have another receiver now."""
+"""ns of silence after which a line may have another receiver."""
 
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """How a set-up went. ``what`` happened, for the log; ``identity`` as the receiver calls itself; ``results``: each item's."""
+    """How a set-up went. ``what``: in words, for the log; ``identity``: what the receiver calls itself; ``results``: of each item."""
 
     what: str
     identity: str
@@ -71,7 +75,7 @@ class _Step(Enum):
 
 
 class Configurator:
-    """One receiver's. Call ``step`` when something has arrived and once a second."""
+    """Keeps one receiver set up as ``profile`` wants. Call ``step`` when something has arrived, and once a second."""
 
     def __init__(self, profile: TimingProfile) -> None:
         self.profile = profile
@@ -91,7 +95,7 @@ class Configurator:
         self._last: News | None = None
 
     def news(self) -> list[News]:
-        """What there is to tell, once; a repetition of the last is not news."""
+        """What is new since the last call; the same outcome twice in a row is not."""
         told, self._news = self._news, []
         return told
 
@@ -133,7 +137,7 @@ class Configurator:
             if not receiver.watch:
                 self._tell(News("receiver left as it is: it does not say what it is", "", {}))
                 self._step = _Step.IDLE
-            else:  # it did once, and will again when it hears us
+            else:  # it answered earlier, so it will be asked again when its messages are missing
                 self._step, self._since_ns = _Step.WATCH, now_ns
             return b""
         self._asked += 1
@@ -150,7 +154,7 @@ class Configurator:
         self._talk = CommandQueue(plan(identity, self.profile), self.profile.baud)
         self._step, self._begun_ns = _Step.CONFIGURE, now_ns
         if kind is Family.MTK:
-            receiver.watch = b"ZDA"  # not among what it sends by itself
+            receiver.watch = b"ZDA"  # off after a reset
         else:
             receiver.watch = bytes(MESSAGES[output(identity, self.profile).first[0].name])
 
@@ -163,7 +167,7 @@ class Configurator:
             self._tell(News("receiver configured", self._identity, results))
             first = output(self._identity, self.profile).first
             if first and self._talk.results.get(first[0].name) is Result.REFUSED:
-                receiver.watch = b""  # it will never come
+                receiver.watch = b""  # refused, so it never comes
             self._step, self._since_ns = _Step.WATCH if receiver.watch else _Step.IDLE, now_ns
             self._check_ns, self._ended_ns = now_ns + CHECK_NS, now_ns
         return data
@@ -191,7 +195,8 @@ class Configurator:
             self._forgotten(now_ns)
 
     def _speaks_again(self, receiver: ReceiverStream) -> bool:
-        """Sentences that it has acknowledged to be silent come: it lost its power while it was set up, or was set by somebody else."""
+        """Whether sentences come that it acknowledged to have switched off: it lost its power during the set-up, or somebody else set
+        it."""
         done = self._done()
         silent = output(self._identity, self.profile).silent if "sentences" in done else [n[3:] for n in done if n.startswith("no ")]
         return any(receiver.sentences.get(name.encode("ascii"), 0) > self._ended_ns + BREAK_NS for name in silent)
@@ -200,7 +205,8 @@ class Configurator:
         return [name for name, result in self._talk.results.items() if result is Result.DONE]
 
     def _forgotten(self, now_ns: int) -> None:
-        """It said itself that it has started, or that it is set otherwise; ever less often believed when it does so again and again."""
+        """The receiver says that it has started, or sends what it was told not to send: configure it again. Each such event doubles the
+        time during which further ones are ignored; FORGOT_MAX_NS without any resets it."""
         if now_ns < self._calm_ns:
             return
         quiet = now_ns - self._calm_ns > FORGOT_MAX_NS
@@ -215,7 +221,7 @@ class Configurator:
 
 
 def _named(frame: Frame, receiver: ReceiverStream) -> str:
-    """What the receiver calls itself in this answer, "" when it is none to that question."""
+    """What the receiver calls itself in this answer to QUESTION; "" when it is another answer."""
     if frame.kind is FrameKind.NMEA:
         text = frame.data.decode("ascii", "replace")
         return text if text.startswith("PMTK705") and frame.checksum else ""

@@ -1,7 +1,6 @@
-"""What is wanted of a receiver, in the words of its owner: no frame, no key, no maker.
+"""What is wanted of a receiver, in the words of its owner: no frame, no key, no maker. What is left open (None) stays as it is.
 
-Flow: ``[[source]]`` (refclock.config) -> **intent** -> configure (frames), inquiry (wanted against found). What is left open (None) stays
-as the receiver's owner has it.
+Flow: ``[[source]]`` (refclock.config) -> **profile** -> configure (frames), readback (wanted against found).
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ class TimeBase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class PulseProfile:
-    """A pulse once a second. ``rising``: the edge on the second; it and ``cable_delay_ns`` (positive: the cable delays the signal, so the
-    pulse is sent that much earlier): None leaves what the receiver has."""
+    """A pulse once a second. ``rising``: whether the rising edge marks the second. ``cable_delay_ns``: delay of the antenna's cable; the
+    pulse is sent earlier by it. None of either leaves what the receiver has."""
 
     on_lock_only: bool = True
     width_ms: int = 100
@@ -32,9 +31,9 @@ class PulseProfile:
 
 @dataclass(frozen=True, slots=True)
 class PositionProfile:
-    """Time from a known position, of receivers made for it. ``fixed`` None: the receiver surveys it in, for ``survey_s`` at least and until
-    it is known to ``accuracy_m``; a position that its owner has fixed in it is then left alone. ``named_only``: asked only of those whose
-    name says that they are made for it."""
+    """Time from a known position, for receivers made for it. ``fixed`` None: the receiver surveys its position, for ``survey_s`` at least
+    and until it is known to ``accuracy_m``; a position that was fixed in the receiver is then left alone. ``named_only``: only receivers
+    whose name says that they are made for timing are asked."""
 
     survey_s: int = 3600
     accuracy_m: float = 10.0
@@ -44,8 +43,8 @@ class PositionProfile:
 
 @dataclass(frozen=True, slots=True)
 class TimingProfile:
-    """``keep_nmea``: the sentences of a UBX receiver stay, as far as the line carries them; ``pulse`` None, ``stationary`` False and
-    ``timing`` None: left alone; ``save``: beyond the next loss of power; ``baud``: of the line, 0: its own USB, which carries all.
+    """``keep_nmea``: a UBX receiver's sentences stay on, as far as the line carries them. ``pulse`` None, ``stationary`` False, ``timing``
+    None: those settings are left alone. ``save``: settings outlast a loss of power. ``baud``: of the line; 0: the receiver's own USB.
     """
 
     keep_nmea: bool = False
@@ -58,7 +57,7 @@ class TimingProfile:
 
 
 def timing_profile(config: ReceiverSource, baud: int) -> TimingProfile:
-    """What the configuration wants of a receiver on a line of ``baud``; 0: its own USB, which has no line speed."""
+    """What the configuration wants of a receiver on a line of ``baud``; 0: the receiver's own USB, which has no line speed."""
     pulse = PulseProfile(width_ms=config.pulse_width_ms, cable_delay_ns=config.cable_delay_ns) if config.pps else None
     place = position(config.fixed_position) if config.fixed_position else None
     timing = None

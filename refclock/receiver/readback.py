@@ -1,15 +1,18 @@
 """What a receiver is really set to, beside what is wanted: questions, and their answers in plain words.
 
-Flow: identity + TimingProfile -> ``questions`` -> commands -> what was told -> ``findings`` -> ``refclock receiver show``. It changes
-nothing.
+It changes nothing.
+
+Flow: identity + TimingProfile -> ``questions`` -> ``commands.CommandQueue`` -> what was told -> ``findings`` -> ``refclock receiver show``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
-from refclock.protocols.ubx import survey
+from refclock.protocols.ubx import NAV_SVIN, TIM_SVIN, survey
+from refclock.receiver import ubx_settings as ubx
 from refclock.receiver.commands import Item, pmtk, question
 from refclock.receiver.configure import (
     JAMMING_NAME,
@@ -28,66 +31,27 @@ from refclock.receiver.configure import (
     settings,
 )
 from refclock.receiver.profile import TimingProfile
-from refclock.receiver.ubx_settings import (
-    CFG_MSG,
-    CFG_VALGET,
-    DYNMODEL,
-    FIXED,
-    FREE,
-    ITFM,
-    ITFM_ENABLE,
-    MESSAGES,
-    NAV5,
-    NAV_SVIN,
-    OUTPUT_KEYS,
-    RATE,
-    RATE_MEAS,
-    RATE_NAV,
-    RATE_TIMEREF,
-    SURVEY,
-    TIM_SVIN,
-    TMODE,
-    TMODE2,
-    TMODE3,
-    TMODE_ACCURACY,
-    TMODE_HEIGHT,
-    TMODE_LAT,
-    TMODE_LIMIT,
-    TMODE_LON,
-    TMODE_SURVEY_S,
-    TMODE_TYPE,
-    TMODE_X,
-    TMODE_Y,
-    TMODE_Z,
-    TP5,
-    TP_CABLE,
-    TP_ENA,
-    TP_GRID,
-    TP_LEN,
-    TP_LEN_LOCK,
-    TP_PERIOD_LOCK,
-    TP_POLARITY,
-    UART1,
-    USB,
-    Values,
-    value_get,
-    values_told,
-)
 from refclock.sample import Survey
 
-SURVEY_NAME = "survey"
-_LAYOUTS = {RATE_NAME: (RATE,), PULSE_NAME: (TP5,), STILL_NAME: (NAV5,), JAMMING_NAME: (ITFM,), TIMING_NAME: (TMODE2, TMODE3)}
-_KEYS = {
-    RATE_NAME: (RATE_MEAS, RATE_NAV, RATE_TIMEREF),
-    PULSE_NAME: (TP_CABLE, TP_ENA, TP_GRID, TP_LEN, TP_LEN_LOCK, TP_PERIOD_LOCK, TP_POLARITY),
-    STILL_NAME: (DYNMODEL,),
-    JAMMING_NAME: (ITFM_ENABLE,),
+SURVEY_NAME: Final = "survey"
+_LAYOUTS: Final = {
+    RATE_NAME: (ubx.RATE,),
+    PULSE_NAME: (ubx.TP5,),
+    STILL_NAME: (ubx.NAV5,),
+    JAMMING_NAME: (ubx.ITFM,),
+    TIMING_NAME: (ubx.TMODE2, ubx.TMODE3),
+}
+_KEYS: Final = {
+    RATE_NAME: (ubx.RATE_MEAS, ubx.RATE_NAV, ubx.RATE_TIMEREF),
+    PULSE_NAME: (ubx.TP_CABLE, ubx.TP_ENA, ubx.TP_GRID, ubx.TP_LEN, ubx.TP_LEN_LOCK, ubx.TP_PERIOD_LOCK, ubx.TP_POLARITY),
+    STILL_NAME: (ubx.DYNMODEL,),
+    JAMMING_NAME: (ubx.ITFM_ENABLE,),
     TIMING_NAME: (
-        *(TMODE, TMODE_TYPE, TMODE_X, TMODE_Y, TMODE_Z, TMODE_LAT, TMODE_LON, TMODE_HEIGHT),
-        *(TMODE_ACCURACY, TMODE_SURVEY_S, TMODE_LIMIT),
+        *(ubx.TMODE, ubx.TMODE_TYPE, ubx.TMODE_X, ubx.TMODE_Y, ubx.TMODE_Z, ubx.TMODE_LAT, ubx.TMODE_LON, ubx.TMODE_HEIGHT),
+        *(ubx.TMODE_ACCURACY, ubx.TMODE_SURVEY_S, ubx.TMODE_LIMIT),
     ),
 }
-_MODELS = {
+_MODELS: Final = {
     0: "portable",
     2: "stationary",
     3: "pedestrian",
@@ -106,7 +70,7 @@ _MODELS = {
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting. ``wanted`` "": nothing is; ``agrees`` None: it did not tell, and ``found`` says what that means."""
+    """One setting. ``wanted``: "" when nothing is. ``agrees``: None when the receiver did not tell; ``found`` then says what that means."""
 
     name: str
     wanted: str
@@ -115,7 +79,7 @@ class Setting:
 
 
 def questions(identity: str, profile: TimingProfile) -> list[Item]:
-    """What to ask; none of a receiver that is not known."""
+    """What to ask; nothing of a receiver that is not known."""
     kind = family(identity)
     if kind is None:
         return []
@@ -124,39 +88,39 @@ def questions(identity: str, profile: TimingProfile) -> list[Item]:
         return [Item(name, pmtk(f"PMTK{number}"), number, lambda _: b"", reply) for name, number, reply in asked]
     messages = _messages(identity, profile)
     if kind is Family.UBLOX_9:
-        port = UART1 if profile.baud else USB
-        items = [question(name, CFG_VALGET, value_get([OUTPUT_KEYS[name] + port]), b"\1\0", 9) for name in messages]
-        items += [question(name, CFG_VALGET, value_get(keys), b"\1\0", 9) for name, keys in _KEYS.items()]
+        port = ubx.UART1 if profile.baud else ubx.USB
+        items = [question(name, ubx.CFG_VALGET, ubx.value_get([ubx.OUTPUT_KEYS[name] + port]), b"\1\0", 9) for name in messages]
+        items += [question(name, ubx.CFG_VALGET, ubx.value_get(keys), b"\1\0", 9) for name, keys in _KEYS.items()]
         return [*items, question(SURVEY_NAME, NAV_SVIN, least=40)]
-    items = [question(name, CFG_MSG, bytes(MESSAGES[name]), bytes(MESSAGES[name]), 8) for name in messages]
+    items = [question(name, ubx.CFG_MSG, bytes(ubx.MESSAGES[name]), bytes(ubx.MESSAGES[name]), 8) for name in messages]
     for name, layouts in _LAYOUTS.items():
         items += [question(name, layouts[0].command, layouts[0].ask, least=layouts[0].length)]
     return [*items, question(SURVEY_NAME, TIM_SVIN, least=28)]
 
 
 def _messages(identity: str, profile: TimingProfile) -> dict[str, int]:
-    """Message -> every so many seconds, 0: not at all; as wanted."""
+    """Wanted messages and their period in s; 0: switched off."""
     wanted = output(identity, profile)
     sent = {w.name: w.every for w in (*wanted.first, *wanted.more)}
     return sent | {w.name: 0 for w in wanted.out} | dict.fromkeys(wanted.silent, 0)
 
 
 def findings(identity: str, profile: TimingProfile, told: Mapping[str, bytes]) -> list[Setting]:
-    """Answers, by the question's name, beside what is wanted. Nothing that was not asked."""
+    """Answers (``told``: by the question's name) beside what is wanted."""
     kind = family(identity)
     if kind is None:
         return []
     if kind is Family.MTK:
         return _mtk(profile, told)
     keyed = kind is Family.UBLOX_9
-    port = UART1 if profile.baud else USB
+    port = ubx.UART1 if profile.baud else ubx.USB
     out = []
     for name, every in _messages(identity, profile).items():
         payload = told.get(name)
         if payload is None:
             out.append(Setting(name, _every(every), MEANINGS.get(name, "it does not tell, or has it not"), None))
             continue
-        found = next(iter(values_told(payload).values()), 0) if keyed else payload[2 + port]
+        found = next(iter(ubx.values_told(payload).values()), 0) if keyed else payload[2 + port]
         if name in ("NAV-SVIN", "TIM-SVIN") and TIMING_NAME not in told and not found:
             continue
         out.append(Setting(name, _every(every), _every(found), found == every))
@@ -166,7 +130,7 @@ def findings(identity: str, profile: TimingProfile, told: Mapping[str, bytes]) -
         if payload is None:
             out += [Setting(name, _words(name, want), MEANINGS.get(name, "it does not tell"), None)] if want else []
             continue
-        found_values = values_told(payload) if keyed else layouts[0].read(payload)
+        found_values = ubx.values_told(payload) if keyed else layouts[0].read(payload)
         whole = found_values | want if want else {}
         agrees = want is None or satisfied(name, {k: v for k, v in want.items() if k in found_values}, found_values)
         out.append(Setting(name, _words(name, whole) if want else "", _words(name, found_values), agrees))
@@ -210,48 +174,56 @@ def _every(seconds: int) -> str:
     return "off" if not seconds else "every second" if seconds == 1 else f"every {seconds} s"
 
 
-def _words(name: str, values: Values) -> str:
-    match name:
-        case "rate":
-            base = "GPS time" if values.get(RATE_TIMEREF) else "UTC"
-            return f"a fix every {values.get(RATE_MEAS, 0) * values.get(RATE_NAV, 1)} ms, measured on the second of {base}"
-        case "pulse":
-            return _pulse(values)
-        case "stationary":
-            model = values.get(DYNMODEL, -1)
-            return _MODELS.get(model, f"model {model}")
-        case "jamming monitor":
-            return "on" if values.get(ITFM_ENABLE) else "off"
-    return _place(values)
+def _words(name: str, values: ubx.Values) -> str:
+    """The values of a setting for people."""
+    return _WORDS[name](values)
 
 
-def _pulse(values: Values) -> str:
-    if not values.get(TP_ENA):
+def _rate(values: ubx.Values) -> str:
+    base = "GPS time" if values.get(ubx.RATE_TIMEREF) else "UTC"
+    return f"a fix every {values.get(ubx.RATE_MEAS, 0) * values.get(ubx.RATE_NAV, 1)} ms, measured on the second of {base}"
+
+
+def _model(values: ubx.Values) -> str:
+    model = values.get(ubx.DYNMODEL, -1)
+    return _MODELS.get(model, f"model {model}")
+
+
+def _monitor(values: ubx.Values) -> str:
+    return "on" if values.get(ubx.ITFM_ENABLE) else "off"
+
+
+def _pulse(values: ubx.Values) -> str:
+    if not values.get(ubx.TP_ENA):
         return "off"
-    period_us, width_us = values.get(TP_PERIOD_LOCK, 0), values.get(TP_LEN_LOCK, 0)
-    without = "with a fix only" if not values.get(TP_LEN) else f"without a fix too ({values[TP_LEN] / 1000:g} ms)"
+    period_us, width_us = values.get(ubx.TP_PERIOD_LOCK, 0), values.get(ubx.TP_LEN_LOCK, 0)
+    without = "with a fix only" if not values.get(ubx.TP_LEN) else f"without a fix too ({values[ubx.TP_LEN] / 1000:g} ms)"
     words = ["once a second" if period_us == 1_000_000 else f"every {period_us} µs", f"{width_us / 1000:g} ms", without]
-    if TP_POLARITY in values:
-        base = "GNSS time" if values.get(TP_GRID) else "UTC"
-        words.append(f"{'rising' if values[TP_POLARITY] else 'falling'} edge on the second of {base}")
-    if TP_CABLE in values:
-        words.append(f"{values[TP_CABLE]} ns of cable taken off")
+    if ubx.TP_POLARITY in values:
+        base = "GNSS time" if values.get(ubx.TP_GRID) else "UTC"
+        words.append(f"{'rising' if values[ubx.TP_POLARITY] else 'falling'} edge on the second of {base}")
+    if ubx.TP_CABLE in values:
+        words.append(f"{values[ubx.TP_CABLE]} ns of cable taken off")
     return ", ".join(words)
 
 
-def _place(values: Values) -> str:
-    accuracy = f"±{values.get(TMODE_ACCURACY, 0) / 10_000:g} m"
-    match values.get(TMODE):
-        case int(mode) if mode == SURVEY:
-            return f"survey of {values.get(TMODE_SURVEY_S, 0)} s at least, to ±{values.get(TMODE_LIMIT, 0) / 10_000:g} m"
-        case int(mode) if mode == FIXED and values.get(TMODE_TYPE):
-            degrees = f"{values.get(TMODE_LAT, 0) / 1e7:.7f} {values.get(TMODE_LON, 0) / 1e7:.7f}"
-            return f"fixed at {degrees} {values.get(TMODE_HEIGHT, 0) / 100:.2f}, {accuracy}"
-        case int(mode) if mode == FIXED:
-            return "fixed at ecef " + " ".join(f"{values.get(key, 0) / 100:.2f}" for key in (TMODE_X, TMODE_Y, TMODE_Z)) + f", {accuracy}"
-        case int(mode) if mode == FREE:
+def _place(values: ubx.Values) -> str:
+    accuracy = f"±{values.get(ubx.TMODE_ACCURACY, 0) / 10_000:g} m"
+    match values.get(ubx.TMODE):
+        case ubx.SURVEY:
+            return f"survey of {values.get(ubx.TMODE_SURVEY_S, 0)} s at least, to ±{values.get(ubx.TMODE_LIMIT, 0) / 10_000:g} m"
+        case ubx.FIXED if values.get(ubx.TMODE_TYPE):
+            degrees = f"{values.get(ubx.TMODE_LAT, 0) / 1e7:.7f} {values.get(ubx.TMODE_LON, 0) / 1e7:.7f}"
+            return f"fixed at {degrees} {values.get(ubx.TMODE_HEIGHT, 0) / 100:.2f}, {accuracy}"
+        case ubx.FIXED:
+            place = " ".join(f"{values.get(key, 0) / 100:.2f}" for key in (ubx.TMODE_X, ubx.TMODE_Y, ubx.TMODE_Z))
+            return f"fixed at ecef {place}, {accuracy}"
+        case ubx.FREE:
             return "off: position and time from four satellites"
     return "unknown"
+
+
+_WORDS: Final = {RATE_NAME: _rate, PULSE_NAME: _pulse, STILL_NAME: _model, JAMMING_NAME: _monitor, TIMING_NAME: _place}
 
 
 def _survey(state: Survey) -> str:

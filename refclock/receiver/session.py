@@ -1,9 +1,10 @@
 """One receiver's line from opening to closing, sans-IO: bytes are decoded, the speed is looked for, the receiver is set up.
 
-Flow: bytes + Instant -> **session** -> values (to the source that they belong to) and a LineRequest (to whoever holds the port). A session
-opens nothing and has no clock: a port (``refclock.devices.receiver_line``), the simulated world and a test drive the same code. Every
-session has the same verbs, so one loop serves them all: ``feed`` what a read brought, then carry out what ``due`` wants, also when nothing
-came.
+A session opens nothing and has no clock: a port (``devices.receiver_line``), the simulated world and a test drive the same code. Every
+session has the same two verbs, so one loop serves them all: ``feed`` what a read brought, then carry out what ``due`` wants, also when
+nothing came.
+
+Flow: bytes + Instant -> **session** -> values (to the source that they belong to) and a LineRequest (to whoever holds the port).
 """
 
 from __future__ import annotations

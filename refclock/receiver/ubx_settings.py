@@ -1,8 +1,9 @@
 """What u-blox receivers can be set to, in one vocabulary: the keys of u-blox 9 and later, and where older receivers have the same thing.
 
-Flow: configure (wanted: key -> value), inquiry (found: key -> value) <-> **ubx_keys** <-> payloads. Keys and units: u-blox F9 and M10
-interface descriptions, configuration interface; layouts: u-blox 8/M8 protocol specification, a section for each CFG message; both agree
-with pyubx2's tables. Pure; integers little-endian.
+Keys and units: u-blox F9 and M10 interface descriptions, configuration interface; layouts: u-blox 8/M8 protocol specification, a section
+for each CFG message. Both agree with pyubx2's tables. All integers are little-endian.
+
+Flow: configure (wanted: key -> value), readback (found: key -> value) <-> **ubx_settings** <-> payloads.
 """
 
 from __future__ import annotations
@@ -11,7 +12,23 @@ import struct
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
-from refclock.protocols.ubx import NAV_PVT, NAV_SAT, NAV_SOL, NAV_STATUS, NAV_TIMEGPS, NAV_TIMELS, NAV_TIMEUTC, TIM_TP
+from refclock.protocols.ubx import (
+    MON_HW,
+    MON_RF,
+    NAV_EOE,
+    NAV_PVT,
+    NAV_SAT,
+    NAV_SOL,
+    NAV_STATUS,
+    NAV_SVIN,
+    NAV_SVINFO,
+    NAV_TIMEGPS,
+    NAV_TIMELS,
+    NAV_TIMEUTC,
+    SEC_SIG,
+    TIM_SVIN,
+    TIM_TP,
+)
 
 CFG: Final = 0x06
 CFG_MSG: Final = (CFG, 0x01)
@@ -24,13 +41,11 @@ CFG_TMODE2: Final = (CFG, 0x3D)
 CFG_TMODE3: Final = (CFG, 0x71)
 CFG_VALSET: Final = (CFG, 0x8A)
 CFG_VALGET: Final = (CFG, 0x8B)
-NAV_SVIN: Final = (0x01, 0x3B)
-TIM_SVIN: Final = (0x0D, 0x04)
 
 MESSAGES: Final[Mapping[str, tuple[int, int]]] = {
     "NAV-SOL": NAV_SOL, "NAV-PVT": NAV_PVT, "NAV-TIMEGPS": NAV_TIMEGPS, "NAV-TIMEUTC": NAV_TIMEUTC, "NAV-TIMELS": NAV_TIMELS,
-    "NAV-SAT": NAV_SAT, "NAV-SVINFO": (0x01, 0x30), "NAV-STATUS": NAV_STATUS, "NAV-SVIN": NAV_SVIN, "NAV-EOE": (0x01, 0x61),
-    "TIM-TP": TIM_TP, "TIM-SVIN": TIM_SVIN, "MON-HW": (0x0A, 0x09), "MON-RF": (0x0A, 0x38), "SEC-SIG": (0x27, 0x09),
+    "NAV-SAT": NAV_SAT, "NAV-SVINFO": NAV_SVINFO, "NAV-STATUS": NAV_STATUS, "NAV-SVIN": NAV_SVIN, "NAV-EOE": NAV_EOE,
+    "TIM-TP": TIM_TP, "TIM-SVIN": TIM_SVIN, "MON-HW": MON_HW, "MON-RF": MON_RF, "SEC-SIG": SEC_SIG,
     "GGA": (0xF0, 0x00), "GLL": (0xF0, 0x01), "GSA": (0xF0, 0x02), "GSV": (0xF0, 0x03), "RMC": (0xF0, 0x04), "VTG": (0xF0, 0x05),
     "ZDA": (0xF0, 0x08),
 }  # fmt: skip
@@ -43,7 +58,7 @@ OUTPUT_KEYS: Final[Mapping[str, int]] = {
 }  # fmt: skip
 """CFG-MSGOUT-..._I2C; the other ports follow it."""
 UART1, USB = 1, 3
-"""Ports, in the order of both."""
+"""Ports: their place in CFG-MSG's list of rates, and what is added to a key of OUTPUT_KEYS."""
 
 RATE_MEAS, RATE_NAV, RATE_TIMEREF = 0x30210001, 0x30210002, 0x20210003
 DYNMODEL: Final = 0x20110021
@@ -58,9 +73,9 @@ TMODE_X, TMODE_Y, TMODE_Z, TMODE_LAT, TMODE_LON, TMODE_HEIGHT = 0x40030003, 0x40
 TMODE_ACCURACY, TMODE_SURVEY_S, TMODE_LIMIT = 0x4003000F, 0x40030010, 0x40030011
 """Metres: X, Y, Z and height in cm; degrees in 1e-7; accuracy and limit in 0.1 mm."""
 FREE, SURVEY, FIXED = 0, 1, 2
-"""Of TMODE."""
+"""Values of TMODE."""
 STATIONARY: Final = 2
-"""Of DYNMODEL."""
+"""Value of DYNMODEL."""
 
 _SIGNED: Final = frozenset((TP_CABLE, TMODE_X, TMODE_Y, TMODE_Z, TMODE_LAT, TMODE_LON, TMODE_HEIGHT))
 _FORMATS: Final = {1: "B", 2: "B", 3: "H", 4: "I", 5: "Q"}  # size code of a key: one bit (in a byte), 1, 2, 4, 8 bytes
@@ -70,8 +85,8 @@ Values = Mapping[int, int]
 
 # ---- u-blox 9 and later ---------------------------------------------------------------------------------------------------------------
 
-RAM, RAM_AND_KEPT, KEPT = 1, 7, 6
-"""Layers of CFG-VALSET: bit 0 RAM, 1 battery-backed RAM, 2 flash."""
+RAM, ALL_LAYERS, LASTING_LAYERS = 1, 7, 6
+"""Layers of CFG-VALSET: bit 0 RAM, bits 1 (battery-backed RAM) and 2 (flash) outlast a loss of power."""
 
 
 def _size(key: int) -> int:
@@ -90,7 +105,7 @@ def value_get(keys: Iterable[int]) -> bytes:
 
 
 def values_told(payload: bytes) -> dict[int, int]:
-    """Keys and values of an answer to CFG-VALGET; as far as they are whole."""
+    """Keys and values of an answer to CFG-VALGET, up to the first that is cut off."""
     values, at = {}, 4
     while at + 4 < len(payload):
         key = int.from_bytes(payload[at : at + 4], "little")
@@ -133,13 +148,13 @@ class Layout(NamedTuple):
             signed = key in _SIGNED
             raw = int.from_bytes(payload[at : at + size], "little", signed=signed)
             values[key] = ((raw >> shift) & (1 << bits) - 1 if bits else raw) * scale
-        if TMODE_TYPE in values:  # the same bytes are the one or the other
+        if TMODE_TYPE in values:  # the same bytes hold either kind of coordinates
             for key in (TMODE_X, TMODE_Y, TMODE_Z) if values[TMODE_TYPE] else (TMODE_LAT, TMODE_LON, TMODE_HEIGHT):
                 del values[key]
         return values
 
     def write(self, payload: bytes, values: Values) -> bytes:
-        """The payload with those values of ``values`` that it has, all else as it was."""
+        """``payload`` with the ``values`` that this message has; all else as it was."""
         out = bytearray(payload)
         for key, at, size, shift, bits, scale in self.fields:
             if key in values:
