@@ -23,7 +23,7 @@ from ppsd.config.tables import Config
 from ppsd.process.exit_codes import FAILED, GOOD
 from refclock.config import AUTO
 from refclock.devices.ports import Port, PulseNode, control_line, pair, pulses, serial_ports
-from refclock.devices.receiver_line import TICK_NS
+from refclock.devices.receiver_line import SILENT_TICK_NS
 from refclock.devices.scan import Found, Search
 from refclock.kernel.clocks import LocalClock
 from refclock.kernel.host import Host
@@ -48,7 +48,7 @@ def listen(host: Host, ports: Sequence[Port], not_before_s: int, patience_s: flo
     for port in ports:
         search.add(port)
     while len(found) < len(ports):
-        select.select([search], [], [], TICK_NS / NS)
+        select.select([search], [], [], SILENT_TICK_NS / NS)
         found |= {f.port.path: f for f in search.step()}
         if progress is not None and search.listening:
             tried = ", ".join(f"{path} at {baud}" for path, baud in search.listening.items())

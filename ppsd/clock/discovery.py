@@ -21,7 +21,7 @@ from typing import Final
 from ppsd.clock import state
 from refclock.config import AUTO, ReceiverSource, Source
 from refclock.devices.ports import SERIAL_PATTERNS, pair, pulses, serial_devices, serial_ports
-from refclock.devices.receiver_line import TICK_NS
+from refclock.devices.receiver_line import SILENT_TICK_NS
 from refclock.devices.scan import Found, Search
 from refclock.kernel.clocks import LocalClock
 from refclock.kernel.host import Host
@@ -87,7 +87,7 @@ class Finder:
         """When ``step`` is wanted at the latest; None while nothing is missing."""
         if not self._missing:
             return None
-        return min(self._look_ns, self._stepped_ns + TICK_NS) if self._search.listening else self._look_ns
+        return min(self._look_ns, self._stepped_ns + SILENT_TICK_NS) if self._search.listening else self._look_ns
 
     # ---- what a source is told -------------------------------------------------------------------------------------------------------
 

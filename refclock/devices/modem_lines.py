@@ -1,12 +1,17 @@
-"""Pulses on the control lines of serial ports: ``/dev/ttyS0:dcd`` (or cts, dsr, ri) names one.
+"""Modem control lines of serial ports (tty_ioctl(4)): pulses that come in on them, and lines that are moved for a test.
 
-DCD becomes a kernel source (line discipline N_PPS) where the kernel lets us. Otherwise a thread waits for the change and reads the clock in
-C, before the interpreter has a say (native/line.h), with real-time priority where that is permitted: then the stamp is late by the wake-up
-of a thread, 20 to 200 µs on an idle machine and more on a busy one without that priority, and over USB by up to another millisecond of
-polling; adapters that cannot wait (CP210x) are looked at each millisecond. The ``Stamping``s say what the bound allows for that unless the
-configuration states what was measured.
+``/dev/ttyS0:dcd`` (or cts, dsr, ri) names a pulse. DCD becomes a kernel source (line discipline N_PPS) where the kernel permits it.
+Otherwise a thread waits for the change and reads the clock in C, before the interpreter runs (native/line.h), with real-time priority where
+that is permitted. Its stamp is late by the wake-up of a thread: 20 to 200 us on an idle machine, more on a busy one without that priority,
+and over USB by up to another millisecond of polling. Adapters that cannot wait (CP210x) are polled each millisecond. The ``Stamping``s say
+what the bound allows for that, unless the configuration states what was measured.
 
 Which line has a pulse is found by the kernel's own counters of changes (``Changes``): nothing waits, and nothing is polled.
+
+``OutputLine`` is the other direction, for ``refclock calibrate``: a line (rts, dtr, or a pin of a gpiochip) whose edges come back as
+pulses.
+
+Flow: control line -> **modem_lines** -> Edge -> ``ppsd.clock.pulses``.
 """
 
 from __future__ import annotations
@@ -35,36 +40,36 @@ BY_THREAD: Final = Stamping("by a thread that waits for a control line", 200.0)
 BY_THREAD_USB: Final = Stamping("by a thread that waits for a control line over USB", 2000.0)
 BY_DISCIPLINE: Final = Stamping("by the kernel, on a serial port's line", 120.0)
 BY_KERNEL_USB: Final = Stamping("by the kernel, over USB", 1000.0)
-"""Measured by others: 94 µs on a motherboard's DCD whose processor sleeps between, 215 µs behind an FT232H (receivers.md section 0.4); an
-adapter at full speed is asked each millisecond (USB 2.0 section 8.4.3)."""
+"""Published measurements: 94 us late on a motherboard's DCD whose processor sleeps in between, 215 us behind an FT232H. An adapter at full
+speed is polled each millisecond (USB 2.0 section 8.4.3)."""
 N_PPS: Final = 18
 """The line discipline that stamps DCD in the kernel (include/uapi/linux/tty.h)."""
 ATTACH_S: Final = 0.5
-"""udev needs so long to make the new node."""
-LOOK_S: Final = 0.001
-"""Between two looks at a line that cannot be waited for."""
-PATIENCE_S: Final = 0.2
-"""Looks for so long before asking whether to stop."""
-PRIORITY: Final = 50
-"""SCHED_FIFO: that of the kernel's own interrupt threads (sched_set_fifo in kernel/sched), whose work a waiting thread goes on with."""
-ENOUGH: Final = 4
-"""Changes of a line that are no accident (opening a port raises others): two pulses."""
-MOST: Final = 21
-"""Changes a second; more are no pulse of ours (ten a second, ``refclock.timing.pulses``) but hum or data."""
+"""s to wait for udev to make the new node."""
+LINE_POLL_S: Final = 0.001
+"""s between two looks at a line that cannot be waited for."""
+STOP_CHECK_S: Final = 0.2
+"""s of such looks before the thread checks whether it is to stop."""
+THREAD_PRIORITY: Final = 50
+"""Of SCHED_FIFO: that of the kernel's own interrupt threads (sched_set_fifo in kernel/sched), which wake the waiting thread."""
+PULSE_CHANGES: Final = 4
+"""Changes of a line, those of two pulses, that are no accident: opening a port causes a few."""
+MAX_CHANGES_HZ: Final = 21
+"""Changes a second; a line with more carries hum or data, not pulses (at most ten a second, ``timing.pulses``)."""
 QUIET_NS: Final = 1_200_000_000
-"""A line that has not gone up and down within this has no pulse a second."""
-WAIT_NS: Final = 3 * NS
-"""One that has is given so long for ``ENOUGH``."""
+"""ns without a second change after which a line has no pulse a second."""
+DECIDE_NS: Final = 3 * NS
+"""ns that a line with changes is given to reach PULSE_CHANGES."""
 WINDOW_NS: Final = 6 * NS
-"""Changes are counted anew after this."""
+"""ns after which the changes are counted from nothing."""
 COUNTERS: Final = struct.Struct("=4i64x")
 """struct serial_icounter_struct (linux/serial.h): cts, dsr, rng, dcd, and 16 more integers."""
 _CANNOT_WAIT: Final = (errno.ENOTTY, errno.EINVAL, errno.EOPNOTSUPP, 515)
-"""Drivers without TIOCMIWAIT; 515 is the kernel's ENOIOCTLCMD, which some let out."""
+"""Errors of drivers without TIOCMIWAIT; 515 is the kernel's ENOIOCTLCMD, which some return."""
 
 
 class Changes:
-    """The control lines of an open serial port, watched from ``now_ns`` (mono_ns) on for one that has a pulse."""
+    """Which control line of an open serial port has a pulse, by its changes from ``now_ns`` (raw time) on."""
 
     def __init__(self, fd: int, now_ns: int) -> None:
         self._fd = fd
@@ -73,17 +78,17 @@ class Changes:
     def _count(self) -> dict[str, int]:
         try:
             cts, dsr, ri, dcd = COUNTERS.unpack(fcntl.ioctl(self._fd, termios.TIOCGICOUNT, bytes(COUNTERS.size)))
-        except OSError:  # this driver does not count; a line that is gone is told by who reads it
+        except OSError:  # this driver does not count; whoever reads the line finds out when it is gone
             return {}
         return {"dcd": dcd, "cts": cts, "dsr": dsr, "ri": ri}
 
     def pulse(self, now_ns: int) -> str | None:
-        """The line (of ``LINES``) that changes as a pulse does; "": none; None: too soon to tell."""
+        """The line (of ``LINES``) that changes as often as a pulse; "": none; None: too soon to tell."""
         past_s = (now_ns - self._since_ns) / NS
         now = self._count()
         changed = {line: now.get(line, 0) - first for line, first in self._first.items()}
-        found = next((line for line in LINES if past_s >= 1.0 and ENOUGH <= changed.get(line, 0) <= MOST * past_s), None)
-        if found is None and changed and past_s * NS < (WAIT_NS if max(changed.values()) > 1 else QUIET_NS):
+        found = next((line for line in LINES if past_s >= 1.0 and PULSE_CHANGES <= changed.get(line, 0) <= MAX_CHANGES_HZ * past_s), None)
+        if found is None and changed and past_s * NS < (DECIDE_NS if max(changed.values()) > 1 else QUIET_NS):
             return None
         if now_ns - self._since_ns > WINDOW_NS:
             self._first, self._since_ns = now, now_ns
@@ -91,7 +96,7 @@ class Changes:
 
 
 class PulseDevice(Protocol):
-    """What PpsThread and ControlLine have in common."""
+    """An open pulse device. ``error``: why it ended, "" while it works; ``stamping``: how its edges are stamped."""
 
     error: str
     stamping: Stamping
@@ -106,7 +111,7 @@ class PulseDevice(Protocol):
 
 
 def attach(tty: str, host: Host) -> tuple[int, str]:
-    """Make a kernel source of ``tty``'s DCD: (descriptor to keep open, path of the new /dev/ppsN). OSError when it is not permitted."""
+    """Make a kernel source of ``tty``'s DCD: (descriptor to keep open, path of the new /dev/ppsN). OSError: it is not permitted."""
     fd = os.open(tty, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         fcntl.ioctl(fd, termios.TIOCSETD, struct.pack("i", N_PPS))
@@ -126,7 +131,8 @@ def attach(tty: str, host: Host) -> tuple[int, str]:
 
 
 class ControlLine(EdgeQueue):
-    """Changes of one control line of a serial port, stamped by a thread. As PpsThread; ``waits``: False when it has to be looked at.
+    """Changes of one control line of a serial port, stamped by a thread; errors as PpsThread. ``look``: poll the line, do not wait for it.
+    ``waits``: False when it is polled.
 
     A thread that waits for a change that never comes ends with the process: nothing else ends TIOCMIWAIT.
     """
@@ -154,14 +160,14 @@ class ControlLine(EdgeQueue):
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread at the next change of the line at the latest."""
+        """End the thread, at the next change of the line."""
         self._stopping.set()
         self._thread.join(0 if self.waits else JOIN_S)
 
     def _run(self) -> None:
         sequence = 0
-        with contextlib.suppress(OSError):  # not permitted: as it is
-            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))  # 0: this thread (sched_setscheduler(2))
+        with contextlib.suppress(OSError):  # not permitted: the thread keeps its priority
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(THREAD_PRIORITY))  # 0: this thread (sched_setscheduler(2))
         try:
             while not self._stopping.is_set():
                 seen = self._change()
@@ -188,7 +194,7 @@ class ControlLine(EdgeQueue):
                 if e.errno not in _CANNOT_WAIT:
                     raise
                 self.waits = False
-        return look_at_line(self._fd, self._mask, self._level, LOOK_S, PATIENCE_S)
+        return look_at_line(self._fd, self._mask, self._level, LINE_POLL_S, STOP_CHECK_S)
 
 
 class _Attached(PpsThread):
@@ -199,7 +205,7 @@ class _Attached(PpsThread):
         super().__init__(path, clock, wake, kernel_stamping(path, Host()))
 
     def stop(self) -> None:
-        """As PpsThread; the port gets its own line discipline back."""
+        """As PpsThread; then the port gets its own line discipline back."""
         super().stop()
         with contextlib.suppress(OSError):
             fcntl.ioctl(self._tty_fd, termios.TIOCSETD, struct.pack("i", 0))
@@ -207,14 +213,14 @@ class _Attached(PpsThread):
 
 
 def kernel_stamping(path: str, host: Host) -> Stamping:
-    """How a kernel pulse device stamps, by what its driver tells."""
+    """How a kernel pulse device stamps, as its driver's name tells."""
     if over_usb(host, path):
         return BY_KERNEL_USB
     return BY_DISCIPLINE if any(p.tty for p in pulses(host) if p.path == host.target(path)) else BY_KERNEL
 
 
 def open_pulse(path: str, clock: LocalClock, wake: Callable[[], None]) -> PulseDevice:
-    """The pulse that a configuration names, a /dev/ppsN or a control line; OSError as PpsThread."""
+    """Open the pulse that a configuration names, a /dev/ppsN or a control line. OSError as PpsThread."""
     parts = control_line(path)
     if parts is None:
         return PpsThread(path, clock, wake, kernel_stamping(path, Host()))
@@ -230,6 +236,8 @@ def open_pulse(path: str, clock: LocalClock, wake: Callable[[], None]) -> PulseD
     return ControlLine(tty, line, clock, wake)
 
 
+# ---- lines that are moved ------------------------------------------------------------------------------------------------------------
+
 OUTPUTS: Final = {"rts": termios.TIOCM_RTS, "dtr": termios.TIOCM_DTR}
 _REQUEST: Final = struct.Struct("=64I32sQI20s240sII20si")
 """struct gpio_v2_line_request: offsets, consumer, config (flags, num_attrs, padding, attributes), num_lines, buffer, padding, fd."""
@@ -242,7 +250,7 @@ _OUTPUT: Final = 1 << 3
 
 
 class OutputLine:
-    """A line that ``set`` moves; low at first. OSError, with a sentence for people, when it cannot be had."""
+    """A line that ``set`` moves, low at first. OSError: it cannot be opened; ``strerror`` is the sentence for people."""
 
     def __init__(self, path: str) -> None:
         device, _, name = path.rpartition(":")
@@ -265,7 +273,7 @@ class OutputLine:
             raise OSError(e.errno, f"{path}: {os.strerror(e.errno or 0)}{busy}") from e
 
     def _take_pin(self, offset: int) -> None:
-        """Exchange the chip's descriptor for that of one of its pins, as an output."""
+        """Replace the chip's descriptor by that of one of its pins, as an output (linux/gpio.h)."""
         none = [0] * 63
         request = bytearray(_REQUEST.pack(offset, *none, b"refclock calibrate", _OUTPUT, 0, bytes(20), bytes(240), 1, 0, bytes(20), -1))
         fcntl.ioctl(self._fd, _GET_LINE, request)
@@ -273,12 +281,12 @@ class OutputLine:
         self._fd = _REQUEST.unpack(request)[-1]
 
     def set(self, high: bool) -> None:
-        """Move it; the electrical edge is there when this returns, or (USB) soon after."""
+        """Move it; the electrical edge has happened when this returns, or (USB) follows within milliseconds."""
         if self._mask:
             fcntl.ioctl(self._fd, termios.TIOCMBIS if high else termios.TIOCMBIC, struct.pack("i", self._mask))
         else:
             fcntl.ioctl(self._fd, _SET_VALUES, struct.pack("=QQ", int(high), 1))
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close it."""
         os.close(self._fd)

@@ -1,8 +1,10 @@
 """Where receivers and pulses are on this machine: serial devices, pulse devices, and which belong together.
 
-Nothing is opened here. A serial device is a candidate when its name is one that receivers appear under; doubles (serial0 and what it
-points to, by-id links) are one. A pulse device belongs to the tty that its driver names (sysfs ``path``: N_PPS on a serial line); others
-(pps-gpio) are dealt out in order. The kernel's own timer and network cards' clocks are no receiver's pulses.
+Nothing is opened here. A serial device is a candidate when receivers appear under its name; a device and the links to it (serial0, by-id)
+count once. A pulse device belongs to the tty that its driver names (sysfs ``path``: N_PPS on a serial line); others (pps-gpio) are assigned
+in order. The kernel's own timer and the clocks of network cards are no receiver's pulses.
+
+Flow: /dev, /sys -> **ports** -> ``devices.scan``, ``ppsd.clock.discovery``, ``refclock detect``.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ LINES: Final = {"dcd": termios.TIOCM_CAR, "cts": termios.TIOCM_CTS, "dsr": termi
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A serial device. ``identity``: what stays when it is plugged in again under another number (its by-id name, else the path).
-    ``holders``: "gpsd (pid 412)", programs that have it open."""
+    """A serial device. ``identity``: the name that it keeps when it is plugged in again (its by-id name, else the path). ``holders``:
+    "gpsd (pid 412)", programs that have it open."""
 
     path: str
     identity: str
@@ -34,7 +36,7 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class PulseNode:
-    """A pulse device. ``tty``: the serial device whose line it is, "" for a pin. ``refused``: why it is nobody's pulse."""
+    """A pulse device, /dev/ppsN. ``tty``: the serial device whose line it is, "" for a pin. ``refused``: why it is no receiver's pulse."""
 
     path: str
     driver: str
@@ -43,12 +45,12 @@ class PulseNode:
 
 
 def _real_uart(host: Host, name: str) -> bool:
-    """Whether a ttyS has a UART behind it: PCs announce four whether there or not (type 0 is PORT_UNKNOWN, linux/serial.h)."""
+    """Whether a ttyS has a UART behind it: PCs announce four of them in any case (type 0 is PORT_UNKNOWN, linux/serial.h)."""
     return not re.fullmatch(r"ttyS\d+", name) or host.number(f"/sys/class/tty/{name}/type") not in (None, 0)
 
 
 def serial_devices(host: Host) -> dict[str, str]:
-    """Candidates, each device once: what it is without links, and the name that people know."""
+    """Candidates, each device once: its path without links -> the name that people know."""
     found: dict[str, str] = {}
     for pattern in SERIAL_PATTERNS:
         for path in host.names(f"/dev/{pattern}"):
@@ -59,7 +61,7 @@ def serial_devices(host: Host) -> dict[str, str]:
 
 
 def serial_ports(host: Host) -> list[Port]:
-    """Candidates with what they are called for good and who has them."""
+    """Candidates, with their lasting names and the programs that have them open."""
     devices, identities = serial_devices(host), {host.target(link): link for link in host.names("/dev/serial/by-id/*")}
     held = host.open_files(devices)
     return [Port(path, identities.get(target, path), tuple(held.get(target, ()))) for target, path in devices.items()]
@@ -78,7 +80,7 @@ def pulses(host: Host) -> list[PulseNode]:
 
 
 def pair(host: Host, paths: Iterable[str], some: Iterable[PulseNode]) -> dict[str, str]:
-    """The pulse device of each serial device; "" for those that are left without."""
+    """The pulse device of each serial device; "" for those without one."""
     paths, usable = list(paths), [pulse for pulse in some if not pulse.refused]
     found: dict[str, str] = {}
     for path in paths:
@@ -94,7 +96,7 @@ def pair(host: Host, paths: Iterable[str], some: Iterable[PulseNode]) -> dict[st
 
 
 def control_line(path: str) -> tuple[str, str] | None:
-    """``/dev/ttyS0:dcd`` to its parts; None when it names a device."""
+    """``/dev/ttyS0:dcd`` to ("/dev/ttyS0", "dcd"); None when ``path`` names a device."""
     tty, separator, line = path.rpartition(":")
     return (tty, line) if separator and line in LINES else None
 
@@ -110,5 +112,5 @@ def over_usb(host: Host, path: str) -> bool | None:
 
 
 def polled(tty: str) -> bool:
-    """Whether the lines of the serial device ``tty`` (no link) are asked over USB."""
+    """Whether the lines of the serial device ``tty`` (not a link to it) are polled over USB."""
     return "ttyUSB" in tty or "ttyACM" in tty

@@ -1,7 +1,9 @@
-"""Pulses: a thread for each /dev/ppsN that waits in the kernel for edges and carries their stamps to both clocks at once.
+"""Pulses of /dev/ppsN (RFC 2783): a thread for each device waits in the kernel for edges and converts their stamps to both clocks.
 
-Flow: kernel stamp (CLOCK_REALTIME) -> **pps** -> Edge (Instant) -> Pulsed event. The wait blocks outside the GIL; the stamp is converted at
-once, while the readings of the clocks around it are fresh. All threads and the shell share one LocalClock, so that eras agree.
+The wait blocks outside the GIL. A stamp is converted at once, while the readings of the clocks around it are fresh. All threads and the
+main loop share one LocalClock, so that eras agree.
+
+Flow: kernel stamp (CLOCK_REALTIME) -> **pps** -> Edge (Instant) -> ``ppsd.clock.pulses``.
 """
 
 from __future__ import annotations
@@ -20,13 +22,13 @@ from refclock.kernel.pps import PpsDevice, PpsEvent
 from refclock.sample import Edge, EdgeKind
 
 FETCH_S: Final = 1.2
-"""A wait for an edge: longer than the second between two, and the longest that ``stop`` or a device that vanished goes unnoticed."""
+"""s to wait for an edge: longer than the second between two. ``stop`` and the loss of a device are noticed after it at the latest."""
 POLL_S: Final = 0.05
-"""Between two looks at a device that cannot wait: its stamps are the kernel's, so this delays them but does not spoil them."""
-KEPT: Final = 64
-"""Edges kept for a shell that does not fetch them: half a minute of both kinds."""
+"""s between two looks at a device that cannot wait. The stamps are the kernel's, so they come later but are as good."""
+QUEUED_EDGES: Final = 64
+"""Edges kept until the main loop takes them; the oldest go first. Half a minute of both kinds."""
 JOIN_S: Final = 5.0
-"""How long ``stop`` waits: several FETCH_S; a driver that hangs longer is left to end with the process."""
+"""s that ``stop`` waits for the thread, several FETCH_S. A driver that hangs longer ends with the process."""
 SYSFS: Final = Path("/sys/class/pps")
 
 _HINTS: Final = {
@@ -64,17 +66,17 @@ def refusal(path: str, sysfs: Path = SYSFS) -> str:
 
 
 class Stamping(NamedTuple):
-    """How a pulse gets its stamps, in words, and how late (µs) they may be when nobody measured it: goes into the bound."""
+    """How a pulse gets its stamps, in words, and by how much (us) they may be late when nobody measured it; that goes into the bound."""
 
     how: str
     bias_us: float
 
 
 class EdgeQueue:
-    """The last ``KEPT`` edges of a device, between the thread that stamps them and the shell that takes them."""
+    """The last QUEUED_EDGES edges of a device, between the thread that stamps them and the loop that takes them."""
 
     def __init__(self) -> None:
-        self._edges: deque[Edge] = deque(maxlen=KEPT)
+        self._edges: deque[Edge] = deque(maxlen=QUEUED_EDGES)
 
     def put(self, edge: Edge) -> None:
         """Keep an edge."""
@@ -89,14 +91,15 @@ class EdgeQueue:
 
 
 BY_KERNEL: Final = Stamping("by the kernel", 15.0)
-"""The interrupt latency of a Raspberry Pi's pin is 5 to 12 µs, a motherboard's is like it (published satpulse measurements)."""
+"""The interrupt latency of a Raspberry Pi's pin is 5 to 12 us, a motherboard's is like it (published satpulse measurements)."""
 
 
 class PpsThread(EdgeQueue):
     """Edges of ``path`` from now on. ``wake`` is called in the thread after each edge and after a failure; it must not block.
 
-    OSError from the constructor: the device cannot be opened or must not be used; ``strerror`` is the sentence for people. ``error``: the
-    same when the device failed later; then the thread has ended. ``unplaced``: edges whose stamp a step of the clock made useless.
+    OSError from the constructor: the device cannot be opened or must not be used; ``strerror`` is the sentence for people. ``error``: that
+    sentence when the device failed later; then the thread has ended. ``unplaced``: edges that were stamped before a step of the clock, and
+    so could not be converted.
     """
 
     def __init__(self, path: str, clock: LocalClock, wake: Callable[[], None], stamping: Stamping = BY_KERNEL) -> None:
@@ -114,7 +117,7 @@ class PpsThread(EdgeQueue):
         try:
             self._device = PpsDevice(path)
             try:
-                self._last = self._device.fetch(0) or PpsEvent(0, 0, 0, 0)  # edges of before are nobody's
+                self._last = self._device.fetch(0) or PpsEvent(0, 0, 0, 0)  # earlier edges are dropped
             except OSError:
                 self._device.close()
                 raise
@@ -147,7 +150,7 @@ class PpsThread(EdgeQueue):
                 self._stopping.wait(POLL_S)
                 event = self._device.fetch(0)
             if event is None or event == self._last:
-                # A source whose driver went away does not fail here, it only falls silent; its node goes.
+                # A source whose driver went away does not fail, it only falls silent, and its node is removed.
                 if self._node is not None and _node(self.path) != self._node:
                     raise OSError(errno.ENODEV, "the device vanished")
                 continue

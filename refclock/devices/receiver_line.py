@@ -1,7 +1,8 @@
 """A receiver's serial port and the session that drives it: the one loop "read, decode, ask what to write, write".
 
-Flow: port -> bytes -> ``receiver.session`` -> values; speed changes and bytes to write go back to the port. The daemon, the search for
-receivers and the commands that look at one all use it.
+The daemon, the search for receivers, and every command that looks at one use it.
+
+Flow: port -> bytes -> ``receiver.session`` -> values; changes of the speed and bytes to write go back to the port.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from refclock.kernel.clocks import LocalClock
 from refclock.receiver.session import Session
 from refclock.sample import NS, Instant, ReceiverValue
 
-TICK_NS: Final = NS // 5
-"""ns between two looks at a silent line; as long as the pause that ends a burst."""
+SILENT_TICK_NS: Final = NS // 5
+"""ns after which a session is asked again what is due although nothing came; as long as the pause that ends a burst."""
 S = TypeVar("S", bound=Session)
 
 
@@ -67,7 +68,7 @@ class ReceiverLine(Generic[S]):
             self.attend(now)
             if until():
                 break
-            if select.select([self], [], [], TICK_NS / NS)[0]:
+            if select.select([self], [], [], SILENT_TICK_NS / NS)[0]:
                 self.read()
         return True
 

@@ -1,7 +1,9 @@
-"""Lines on which receivers are looked for, side by side: each open port with its probe.
+"""Receivers looked for on several lines at once: each open port with its ``autobaud.Probe``.
 
-Flow: ports -> **search** -> bytes -> detect.Probe -> Found. A port that somebody else holds is not opened. Every open line is read as soon
-as something comes, also while nothing can be made of it, and closed with its verdict. The caller waits for ``fileno``, or a tick at most.
+A port that another program has open is not opened. Every open line is read as soon as something comes, and closed when it is known what is
+on it. The caller waits for ``fileno``, but not longer than SILENT_TICK_NS.
+
+Flow: ports -> **scan** -> Found -> ``ppsd.clock.discovery``, ``refclock detect``.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ from refclock.sample import NS
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A serial device and what is on it. ``pulse``: the device of its pulse, or its control line that has one, or "". ``problem``: why it
-    was not, or could not be, listened to."""
+    """A serial device and what is on it. ``verdict``: None when nobody listened, and ``problem`` says why. ``pulse``: the device of its
+    pulse, or the control line that has one, or "". ``after_s``: s of listening."""
 
     port: Port
     verdict: Identification | None
@@ -45,7 +47,7 @@ class _Candidate:
 
 
 class Search:
-    """``ask``: see Probe. ``clock``: shared with whoever uses the receivers."""
+    """Listens for ``patience_s`` to each port. ``ask``: see Probe. ``clock``: the one that will time the receivers."""
 
     def __init__(self, clock: LocalClock, not_before_s: int, patience_s: float, *, ask: bool) -> None:
         self._clock, self._not_before_s, self._ask = clock, not_before_s, ask
@@ -64,7 +66,7 @@ class Search:
         return {candidate.port.path: candidate.probe.baud for candidate in self._candidates.values()}
 
     def add(self, port: Port, first_baud: int = 0) -> None:
-        """Listen to this one as well, first at that speed; one that cannot be opened is in what ``step`` returns next."""
+        """Listen to ``port`` as well, first at ``first_baud``. One that cannot be opened is among what ``step`` returns next."""
         if port.holders:
             self._early.append(Found(port, None, problem=f"left to {', '.join(port.holders)}"))
             return
@@ -78,7 +80,7 @@ class Search:
         self._epoll.register(candidate.line.fileno(), select.EPOLLIN)
 
     def step(self) -> list[Found]:
-        """Read what has come and let time pass; the lines that are done with."""
+        """Read what has come; the ports about which all is known, which are closed."""
         done, self._early = self._early, []
         ready = {fd for fd, _ in self._epoll.poll(0)}
         for fd, candidate in list(self._candidates.items()):
@@ -98,7 +100,7 @@ class Search:
                     and (pulse := candidate.changes.pulse(now.mono_ns)) is None
                     and now.mono_ns < candidate.until_ns
                 ):
-                    continue  # known; whether it has a pulse will show in a moment
+                    continue  # the receiver is known; whether the line has a pulse is not yet
             except OSError as error:
                 problem = explain(error)
             if candidate.verdict is not None or problem:
@@ -112,7 +114,7 @@ class Search:
         self._candidates.pop(fd).line.close()
 
     def drop(self, path: str) -> None:
-        """Listen to this port no more."""
+        """Stop listening to this port."""
         for fd in [fd for fd, candidate in self._candidates.items() if candidate.port.path == path]:
             self._drop(fd)
 
@@ -122,6 +124,6 @@ class Search:
             self._drop(fd)
 
     def close(self) -> None:
-        """Give it up."""
+        """End the search."""
         self.stop()
         self._epoll.close()
