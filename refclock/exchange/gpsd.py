@@ -1,7 +1,8 @@
 """The connection to gpsd: a TCP client that never blocks, never gives up, and keeps its failures to itself.
 
-Flow: gpsd -> **gpsd_socket** -> (bytes, Instant) -> GpsdStream. The shell waits for ``fileno`` to become readable (while ``connecting``:
-writable) or for ``deadline_ns``, then calls ``pump``.
+Its owner waits until ``fileno`` is readable (while ``connecting``: writable) or ``deadline_ns`` has come, then calls ``pump``.
+
+Flow: gpsd -> **gpsd** -> (bytes, Instant) -> ``protocols.gpsd.GpsdStream``.
 """
 
 from __future__ import annotations
@@ -19,24 +20,25 @@ from refclock.sample import NS, Instant
 
 FIRST_RETRY_NS: Final = NS
 LAST_RETRY_NS: Final = 30 * NS
-"""Wait after a failure, doubled from the first to the last: gpsd is back within a second of its restart, and absent for days."""
+"""ns to wait after a failure, doubled from the first to the last: gpsd may be back within a second, or be absent for days."""
 CONNECT_NS: Final = 10 * NS
-"""A connection not made by then is given up: three SYNs (1, 3, 7 s; tcp(7))."""
+"""ns after which an attempt to connect is given up: three SYNs (at 1, 3 and 7 s; tcp(7))."""
 LOOKUP_S: Final = 0.02
-"""What the hosts file answers comes at once; a resolver is not waited for."""
+"""s to wait for the address of a name: the hosts file answers at once, a resolver is not waited for."""
 READ_BYTES: Final = 65_536
 READS: Final = 4
+"""Reads in one call at most, so that a flood does not hold the caller."""
 KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
-"""A silent peer that is gone (power, cable) is noticed after 25 s (tcp(7))."""
+"""s, s, probes: a peer that is gone (power, cable) is noticed after 25 s (tcp(7))."""
 
 
 _lookups: dict[tuple[str, int], tuple[threading.Thread, list[Any]]] = {}
-"""Look-ups that are under way or not yet fetched; they outlive the connection that began them."""
+"""Look-ups of names that are under way, or whose answers were not fetched yet; they outlive the connection that began them."""
 
 
 def _address(host: str, port: int) -> Any:
-    """The first address of ``host``, as getaddrinfo(3) gives it. Never blocks longer than LOOKUP_S: OSError EBUSY while the resolver is
-    still busy, and what it said when it failed."""
+    """The first address of ``host``, as getaddrinfo(3) gives it. Never blocks longer than LOOKUP_S. OSError: EBUSY while the resolver is
+    busy; else how the look-up failed."""
     try:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)[0]
     except socket.gaierror:
@@ -66,8 +68,8 @@ def _look_up(host: str, port: int, answer: list[Any]) -> None:
 
 
 class GpsdSocket:
-    """gpsd at ``host``:``port``. ``why``: in what state it is, for people; empty while connected. A host that is not an address is looked
-    up beside the loop (``_address``): a try that finds the answer missing fails, a later one finds it."""
+    """gpsd at ``host``:``port``. ``connections``: made so far. ``why``: the state for people; "" while connected. A name is looked up in a
+    thread (``_address``): an attempt that finds no answer yet fails, a later one finds it."""
 
     def __init__(self, host: str, port: int, clock: LocalClock) -> None:
         self.host = host
@@ -77,18 +79,18 @@ class GpsdSocket:
         self.connections = 0
         self.why = f"not yet connected to gpsd at {host}:{port}"
         self.deadline_ns: int | None = clock.now().mono_ns
-        """When (mono_ns) to ``pump`` although nothing is readable; None: not at all."""
+        """Raw time at which to ``pump`` although nothing is readable; None: not at all."""
         self._clock = clock
         self._socket: socket.socket | None = None
         self._retry_ns = FIRST_RETRY_NS
 
     def fileno(self) -> int:
-        """The descriptor to wait on; it changes with each try, and is -1 between two."""
+        """The descriptor to wait on; it changes with each attempt, and is -1 between two."""
         return -1 if self._socket is None else self._socket.fileno()
 
     def pump(self) -> tuple[bytes, Instant]:
-        """Do what can be done now: connect, ask, read. What arrived (b"": nothing) and when the reading of it ended. When ``connections``
-        has grown a new stream begins with these bytes."""
+        """Do what can be done now: connect, ask, read. (What arrived, b"" for nothing; when the read ended.) When ``connections`` has
+        grown, a new stream begins with these bytes."""
         now = self._clock.now()
         if self._socket is None and self.deadline_ns is not None and now.mono_ns >= self.deadline_ns:
             self._begin(now.mono_ns)
@@ -166,7 +168,7 @@ class GpsdSocket:
             chunks.append(chunk)
         at = self._clock.now()
         if chunks:
-            self._retry_ns = FIRST_RETRY_NS  # it spoke: no door that only opens and shuts
+            self._retry_ns = FIRST_RETRY_NS  # it spoke; one that only accepts and closes is tried less and less often
         if failure is not None:
             self._failed(failure, at.mono_ns)
         return b"".join(chunks), at

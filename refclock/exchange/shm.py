@@ -1,4 +1,10 @@
-"""NTP shared memory, both ways: segments that chronyd and ntpd read, and segments that other programs write."""
+"""NTP shared memory, both ways: segments that chronyd and ntpd read, and segments that other programs write (ntpd's refclock_shm.c).
+
+A segment has no lock and no way to wake its reader: the writer counts before and after it writes, and the reader polls (native/shm.h).
+What is read is checked for form only; selection finds out whether it is right. Nothing that is read raises.
+
+Flow: ``ShmIntake`` -> RawSample -> ``ppsd.clock.sources``; sample -> ``ShmFeedWriter`` -> chronyd, ntpd.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from refclock.errors import explain
-from refclock.exchange.samples import EARLIEST_S, LATEST_S, RawSample, SampleReject, _Writer
+from refclock.exchange.samples import EARLIEST_S, LATEST_S, FeedWriter, RawSample, SampleReject
 from refclock.kernel._kernel import ffi, lib
 from refclock.kernel.errors import checked, live
 from refclock.sample import NS, Instant, Leap
@@ -17,8 +23,6 @@ from refclock.sample import NS, Instant, Leap
 if TYPE_CHECKING:
     from refclock.kernel._kernel import Shm
 
-
-# ---- NTP shared memory ---------------------------------------------------------------------------------------------------------------
 
 _SHM_HINTS: Final = {
     errno.ENOENT: "its writer has not created it yet",
@@ -58,7 +62,8 @@ class ShmSegment:
         checked(lib.shm_write(live(self._shm, self._what), self._sample), f"writing {self._what}", _SHM_HINTS)
 
     def read(self) -> ShmSample | Literal[SampleReject.CLASH] | None:
-        """Take the sample; None: there is none. CLASH: it was lost, for the writer wrote at that moment. OSError EPROTO: it is nonsense."""
+        """Take the sample; None: there is none. CLASH: it is lost, because the writer wrote at that moment. OSError EPROTO: it is
+        nonsense."""
         result = lib.shm_read(live(self._shm, self._what), self._sample)
         if result == -errno.EAGAIN:
             return SampleReject.CLASH
@@ -74,13 +79,15 @@ class ShmSegment:
             self._shm = None
 
 
+# ---- samples for other programs ------------------------------------------------------------------------------------------------------
+
 PRECISIONS: Final = (-30, 0)
-"""log2 s of what is written: 1 ns, the unit of the stamps, to 1 s."""
+"""log2 s; the least and the greatest that is written: 1 ns, the unit of the stamps, and 1 s."""
 PRECISION_UNKNOWN: Final = -20
-"""1 us, what gpsd writes for a pulse (gpsd, timehint.c)."""
+"""log2 s; 1 us, what gpsd writes for a pulse (gpsd, timehint.c)."""
 
 
-class ShmFeedWriter(_Writer):
+class ShmFeedWriter(FeedWriter):
     """NTP shared memory segment ``unit``, created when there is none, for chronyd (``refclock SHM unit``) or ntpd (127.127.28.unit)."""
 
     kind = "shm"
@@ -114,15 +121,19 @@ def precision_of(uncertainty_ns: int) -> int:
     return max(PRECISIONS[0], min(PRECISIONS[1], math.ceil(math.log2(uncertainty_ns / NS))))
 
 
+# ---- samples of other programs -------------------------------------------------------------------------------------------------------
+
 SILENT_READS: Final = 10
-"""Reads without a sample after which the segment may have been replaced: two seconds of five looks each."""
+"""Reads without a sample after which the segment is looked for again, for it may have been replaced: 2 s at five reads a second."""
+LEAST_LOG2_S, GREATEST_LOG2_S = -63, 10
+"""log2 s; a precision beyond these is read as the nearer one."""
 
 
 class ShmIntake:
-    """NTP shared memory segment ``unit`` that another program writes. Poll it: it cannot wake anybody.
+    """NTP shared memory segment ``unit`` that another program writes; to be polled.
 
-    It stays attached while samples come; after ``SILENT_READS`` without one it is looked for again, so it may come, go and be made anew.
-    ``why``: the reason when it cannot be read, else empty.
+    It stays attached while samples come. After SILENT_READS without one it is looked for again, so it may be absent, and replaced.
+    ``received`` and ``rejected`` count; ``why``: the reason when it cannot be read, else "".
     """
 
     def __init__(self, unit: int) -> None:
@@ -157,7 +168,7 @@ class ShmIntake:
             self.rejected[SampleReject.RANGE] += 1
             return []
         self.received += 1
-        uncertainty_ns = round(math.ldexp(NS, max(-63, min(10, sample.precision))))
+        uncertainty_ns = round(math.ldexp(NS, max(LEAST_LOG2_S, min(GREATEST_LOG2_S, sample.precision))))
         return [RawSample(sample.receive_ns, sample.clock_ns - sample.receive_ns, sample.leap, False, uncertainty_ns)]
 
     def open(self) -> ShmSegment:
@@ -167,7 +178,7 @@ class ShmIntake:
         return self._segment
 
     def close(self) -> None:
-        """Let the segment go; the next read looks for it again."""
+        """Detach the segment; the next read looks for it again."""
         if self._segment is not None:
             self._segment.close()
             self._segment = None

@@ -1,7 +1,9 @@
-"""Samples from other programs: a socket of our own that takes chrony SOCK datagrams, and NTP shared memory that others write.
+"""chrony's SOCK samples, both ways: datagrams to chronyd's socket, and a socket of our own that takes them from other programs.
 
-Flow: gpsd, satpulse, an NTP client, ... -> **intake** -> RawSample -> (shell: LocalClock and the table of leap seconds) -> Sampled event.
-What arrives is checked for form only; whether it is right is for selection to find out. Nothing that arrives raises.
+One format for both (chrony's refclock_sock.c). What arrives (from gpsd, satpulse, an NTP client, ...) is checked for form only; selection
+finds out whether it is right. Nothing that arrives raises.
+
+Flow: datagram -> ``SockIntake`` -> RawSample -> ``ppsd.clock.sources``; sample -> ``SockFeedWriter`` -> chronyd.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from refclock.errors import explain
-from refclock.exchange.samples import EARLIEST_S, LATEST_S, RawSample, SampleReject, _Writer
+from refclock.exchange.samples import EARLIEST_S, LATEST_S, FeedWriter, RawSample, SampleReject
 from refclock.kernel.unix_socket import bound
 from refclock.sample import NS, Instant, Leap
 
@@ -25,12 +27,15 @@ SOCK_MAGIC: Final = 0x534F434B
 SOCK_64: Final = struct.Struct("=qqdiiii")
 """struct sock_sample of refclock_sock.c with 64-bit time_t: tv_sec, tv_usec, offset (s), pulse, leap, padding, magic."""
 SOCK_32: Final = struct.Struct("=Iidiiii")
-"""The same with 32-bit time_t. Its seconds are read as unsigned: no reference lies before 1970."""
+"""The same with 32-bit time_t. Its seconds are read as unsigned, for no reference lies before 1970."""
 
 
-class SockFeedWriter(_Writer):
+# ---- samples for chronyd -------------------------------------------------------------------------------------------------------------
+
+
+class SockFeedWriter(FeedWriter):
     """Datagrams to the socket that chronyd makes (``refclock SOCK path``). ``wide``: 40-byte samples, for programs with 64-bit time_t;
-    default: what this system's libc has. chrony takes both on 32-bit systems from 4.4 on, before only its own."""
+    default: what this system's libc has. From 4.4 on chrony takes both on 32-bit systems, older versions only their own."""
 
     kind = "sock"
 
@@ -40,8 +45,8 @@ class SockFeedWriter(_Writer):
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 
     def send(self, at: Instant, offset_ns: int, uncertainty_ns: int, leap: Leap) -> None:
-        """One sample: at ``at`` (REALTIME) reference - local was ``offset_ns``. The format has no field for ``uncertainty_ns``; its stamp
-        is cut to us, which only says when: the offset keeps its ns. Failure shows in ``status``."""
+        """One sample: at ``at`` (REALTIME) reference - local was ``offset_ns``. The format has no field for ``uncertainty_ns``. Its stamp
+        is cut to us, which only concerns when the offset was measured: the offset keeps its ns. Failure shows in ``status``."""
         del uncertainty_ns
         seconds, ns = divmod(at.real_ns, NS)
         layout = SOCK_64 if self._wide else SOCK_32
@@ -80,8 +85,10 @@ def _not_sent(path: str, error: OSError) -> tuple[str, str]:
     return "failed", explain(error, f"writing to {path}")
 
 
+# ---- samples of other programs -------------------------------------------------------------------------------------------------------
+
 DATAGRAMS: Final = 64
-"""Read in one call at most, so that a flood cannot hold the caller; the rest stays in the socket's queue."""
+"""Datagrams read in one call at most, so that a flood does not hold the caller; the rest stays in the socket's queue."""
 SOCKET_MODE: Final = 0o660
 """Owner and group may send: who can write here can move the clock."""
 
