@@ -13,8 +13,8 @@ from typing import ClassVar, Final
 
 from refclock.schema import key
 
-EARTH_M: Final = (6_340_000.0, 6_400_000.0)
-"""Distances from the Earth's centre at which an antenna may stand: WGS 84's poles (6 356 752 m) less 16 km, its equator plus 22 km."""
+ANTENNA_RADIUS_M: Final = (6_340_000.0, 6_400_000.0)
+"""m; distances from the Earth's centre at which an antenna may stand: WGS 84's poles (6 356 752 m) less 16 km, its equator plus 22 km."""
 HEIGHT_M: Final = (-1000.0, 20_000.0)
 """m above the ellipsoid at which an antenna may stand: from below the Dead Sea's shore (-430 m) to above all aircraft."""
 
@@ -39,7 +39,7 @@ def position(text: str) -> Position | None:
         return None
     x, y, z = numbers
     if ecef:
-        possible = EARTH_M[0] <= math.hypot(x, y, z) <= EARTH_M[1]
+        possible = ANTENNA_RADIUS_M[0] <= math.hypot(x, y, z) <= ANTENNA_RADIUS_M[1]
     else:
         possible = abs(x) <= 90 and abs(y) <= 180 and HEIGHT_M[0] <= z <= HEIGHT_M[1]
     return Position(ecef, (x, y, z)) if possible else None

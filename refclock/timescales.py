@@ -21,9 +21,9 @@ GPS_EPOCH_S = 315_964_800
 TAI_GPS_S = 19
 """TAI - GPS, constant: GPS time was UTC in 1980, when TAI-UTC was 19 s (IS-GPS-200 section 3.3.4)."""
 ROLLOVER_S = 1024 * WEEK_S
-"""The GPS legacy message counts weeks in 10 bits (IS-GPS-200 section 20.3.3.3.1.1)."""
+"""s after which the week number of the GPS legacy message, 10 bits, begins again (IS-GPS-200 section 20.3.3.3.1.1)."""
 TAI_OFFSET_2017_S = 37
-"""TAI-UTC since 2017-01-01 (IERS Bulletin C 52): used when no table can be read."""
+"""TAI-UTC since 2017-01-01 (IERS Bulletin C 52); used when no table can be read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,14 @@
 """gpsd's JSON stream to labels, sky views and pulses (gpsd-py3 behind this door).
 
-Flow: gpsd_socket -> **gpsd** -> SecondLabel (to trust and pairing), SkyView, GpsdPulse. Sans-IO. The objects are described in
-gpsd_json(5). gpsd names every second several times, as its picture of the cycle grows: the gate lets the first through. A label is stamped
-when its line arrived, so its delay contains gpsd's own; where gpsd told in a TOFF object when the receiver's message arrived, ``arrived``
-has that. A PPS object is a pulse as gpsd saw it: second, stamp of its host's clock, and the receiver's quantisation error.
+The objects are described in gpsd_json(5). gpsd names every second several times, as its picture of the cycle grows: the gate lets the first
+through. A label is stamped when its line arrived, so its delay contains gpsd's own. Where a TOFF object says when the receiver's message
+arrived at gpsd, ``arrived`` has that. A PPS object is a pulse as gpsd saw it: its second, the stamp of its host's clock, and the receiver's
+quantisation error.
 
 gpsd-py3 reads fix and satellites out of the objects. Its connection blocks and knows no PPS objects, and its clock cannot hold second 60:
 stream and time are read here.
+
+Flow: ``exchange.gpsd`` -> **gpsd** -> SecondLabel and SkyView (to ``timing.receiver_time``), GpsdPulse (to ``ppsd.clock.sources``).
 """
 
 from __future__ import annotations
@@ -17,22 +19,21 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import gpsd
 
-from refclock.protocols.labels import FRESH_NS, LabelGate, Reject, named_second, second_of
+from refclock.protocols.labels import STATEMENT_FRESH_NS, LabelGate, Reject, named_second, second_of
+from refclock.protocols.ubx import GNSS
 from refclock.sample import NS, SAWTOOTH_LIMIT_NS, FixMode, Instant, LabelProtocol, Satellite, SecondLabel, SkyView
 from refclock.timescales import civil_s, window
 
 WATCH: Final = b'?WATCH={"enable":true,"json":true,"pps":true};\n'
 """The command that makes gpsd report everything, pulses included (gpsd_json(5))."""
 LINE_BYTES: Final = 65_536
-"""Longer lines are dropped: six times gpsd's own limit for one object (GPS_JSON_RESPONSE_MAX, 10240)."""
-SYSTEMS: Final = {0: "GPS", 1: "SBAS", 2: "Galileo", 3: "BeiDou", 4: "IMES", 5: "QZSS", 6: "GLONASS", 7: "NavIC"}
-"""gnssid of a satellite (gpsd_json(5), which takes it from u-blox)."""
+"""Bytes; a longer line is dropped. Six times gpsd's own limit for one object (GPS_JSON_RESPONSE_MAX, 10240)."""
 LAST_S: Final = 1 << 33
-"""No stamp of gpsd lies beyond (2242; int64 ns end in 2262)."""
+"""POSIX s, in 2242; a stamp of gpsd from then on is nonsense (int64 ns end in 2262)."""
 _TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?Z", re.ASCII)
 
 
@@ -55,11 +56,14 @@ class GpsdPulse:
 
 
 GpsdValue = SecondLabel | SkyView | GpsdPulse
+Stamps = tuple[int, int, int]
+"""POSIX UTC (ns), CLOCK_REALTIME of gpsd's host (ns), precision (log2 s)."""
+T = TypeVar("T", SecondLabel, Stamps)
 
 
 class GpsdStream:
-    """One connection's bytes; a new connection gets a new one. ``not_before_s`` as in labels.window; ``device``: the one of gpsd's
-    receivers to hear, "" for whichever is heard first, until it falls silent.
+    """The bytes of one connection; a new connection needs a new stream. ``not_before_s``: as in ``timescales.window``. ``device``: the one
+    of gpsd's receivers to hear; "": the one heard first, until it falls silent.
 
     ``version`` and ``devices``: what gpsd said of itself; ``sky``: the last view; ``rejected`` counts by reason.
     """
@@ -79,7 +83,7 @@ class GpsdStream:
         self._arrival: tuple[int, int] | None = None  # (UTC named, host's CLOCK_REALTIME when the receiver's message came)
 
     def arrived(self, label: SecondLabel) -> int | None:
-        """CLOCK_REALTIME of gpsd's host when the message with this second arrived; None when gpsd did not tell."""
+        """CLOCK_REALTIME (ns) of gpsd's host when the message with this second arrived there; None when gpsd did not say."""
         arrival = self._arrival
         return arrival[1] if arrival is not None and second_of(label) == named_second(arrival[0]) else None
 
@@ -122,7 +126,7 @@ class GpsdStream:
             case "PPS":
                 return self._pps(found)
             case "TOFF":
-                stamps = self._stamps(found) if "real_sec" in found else None
+                stamps = self._counted(_stamps(found, self.not_before_s)) if "real_sec" in found else None
                 self._arrival = stamps[:2] if stamps is not None else None
             case "VERSION":
                 self.version = _plain(found.get("release"))
@@ -140,7 +144,7 @@ class GpsdStream:
         name = device if isinstance(device, str) else ""
         if self._wanted:
             return name == self._wanted
-        if self._heard is None or self._heard[0] == name or at.mono_ns - self._heard[1] > FRESH_NS:
+        if self._heard is None or self._heard[0] == name or at.mono_ns - self._heard[1] > STATEMENT_FRESH_NS:
             self._heard = (name, at.mono_ns)
             return True
         return False
@@ -160,14 +164,21 @@ class GpsdStream:
         if mode is FixMode.NONE:
             self.rejected[Reject.NO_FIX] += 1
             return values
-        label = self._label(response.time, type(tpv.get("leapseconds")) is int, at)
-        if isinstance(label, Reject):
-            self.rejected[label] += 1
-        elif (reject := self.gate.offer(label)) is None:
-            values.append(label)
-        elif reject is not Reject.REDUNDANT:
-            self.rejected[reject] += 1
+        label = self._counted(self._label(response.time, type(tpv.get("leapseconds")) is int, at))
+        if label is not None:
+            reject = self.gate.offer(label)
+            if reject is None:
+                values.append(label)
+            elif reject is not Reject.REDUNDANT:
+                self.rejected[reject] += 1
         return values
+
+    def _counted(self, outcome: T | Reject) -> T | None:
+        """``outcome``, or None after a Reject was counted."""
+        if isinstance(outcome, Reject):
+            self.rejected[outcome] += 1
+            return None
+        return outcome
 
     def _label(self, text: object, leap_known: bool, at: Instant) -> SecondLabel | Reject:
         """``leap_known``: gpsd tells the leap count only when the receiver did."""
@@ -202,29 +213,27 @@ class GpsdStream:
         return [self.sky]
 
     def _pps(self, pps: dict[str, Any]) -> list[GpsdValue]:
-        stamps = self._stamps(pps)
+        stamps = self._counted(_stamps(pps, self.not_before_s))
         if stamps is None:
             return []
         error_ps = pps.get("qErr", 0)
         known = type(error_ps) is int and abs(error_ps) < SAWTOOTH_LIMIT_NS * 1000
         return [GpsdPulse(*stamps, error_ps / 1000 if known else 0.0)]
 
-    def _stamps(self, found: dict[str, Any]) -> tuple[int, int, int] | None:
-        """(UTC, host clock, log2 precision) of a PPS or TOFF object; None and counted when they cannot be."""
-        fields: list[Any] = [found.get(key) for key in ("real_sec", "real_nsec", "clock_sec", "clock_nsec")]
-        fields.append(found.get("precision", 0))
-        if any(type(f) is not int for f in fields):
-            self.rejected[Reject.BAD_FIELDS] += 1
-            return None
-        real_s, real_nsec, clock_s, clock_nsec, precision = fields
-        if not (0 <= real_nsec < NS and 0 <= clock_nsec < NS and 0 <= clock_s < LAST_S and -32 <= precision <= 0):
-            self.rejected[Reject.BAD_FIELDS] += 1
-            return None
-        placed = window(real_s, self.not_before_s) if 0 <= real_s < LAST_S else None
-        if placed is None:
-            self.rejected[Reject.DATE_WINDOW] += 1
-            return None
-        return placed[0] * NS + real_nsec, clock_s * NS + clock_nsec, precision
+
+def _stamps(found: dict[str, Any], not_before_s: int) -> Stamps | Reject:
+    """The stamps of a PPS or TOFF object."""
+    fields: list[Any] = [found.get(key) for key in ("real_sec", "real_nsec", "clock_sec", "clock_nsec")]
+    fields.append(found.get("precision", 0))
+    if any(type(f) is not int for f in fields):
+        return Reject.BAD_FIELDS
+    real_s, real_nsec, clock_s, clock_nsec, precision = fields
+    if not (0 <= real_nsec < NS and 0 <= clock_nsec < NS and 0 <= clock_s < LAST_S and -32 <= precision <= 0):
+        return Reject.BAD_FIELDS
+    placed = window(real_s, not_before_s) if 0 <= real_s < LAST_S else None
+    if placed is None:
+        return Reject.DATE_WINDOW
+    return placed[0] * NS + real_nsec, clock_s * NS + clock_nsec, precision
 
 
 def _response(tpv: dict[str, Any], sky: dict[str, Any]) -> Any:
@@ -243,7 +252,7 @@ def _plain(text: object) -> str:
 def _satellite(sat: dict[str, Any]) -> Satellite:
     system, number = sat.get("gnssid"), sat.get("svid", sat.get("PRN"))
     return Satellite(
-        SYSTEMS.get(system, "?") if type(system) is int else "GPS",
+        GNSS.get(system, "?") if type(system) is int else "GPS",
         number if type(number) is int else 0,
         _whole(sat.get("el")),
         _whole(sat.get("az")),

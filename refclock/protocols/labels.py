@@ -31,7 +31,7 @@ APART_NS: Final = 3 * NS // 2
 """ns; two kinds of statement that agree differ by less in (named minus arrival) time: a cycle of one second and half a second of jitter."""
 STEPPED_NS: Final = 3 * NS // 4
 """ns; one kind of statement that moved by this in (named minus arrival) time has stepped: jitter stays below, steps are whole seconds."""
-FRESH_NS: Final = 5 * NS
+STATEMENT_FRESH_NS: Final = 5 * NS
 """ns; how long a statement about the fix or the second holds. Receivers repeat it each second, slow ones every 4 s."""
 DISPUTE_NS: Final = 10 * NS
 """ns; a contradiction that was not heard for this long is over."""
@@ -121,7 +121,7 @@ class LabelGate:
             self._place.clear()  # the receiver stepped: what the other kinds said before proves nothing
         elif not agreement and before is not None:
             for other, (other_place, other_at) in self._place.items():
-                if other != kind and now - other_at < FRESH_NS:
+                if other != kind and now - other_at < STATEMENT_FRESH_NS:
                     contradiction |= abs(place - other_place) >= APART_NS
                     agreement = True
         self._place[kind] = (place, now)

@@ -24,7 +24,7 @@ from typing import Final
 import pynmea2
 
 from refclock.protocols.framing import Frame
-from refclock.protocols.labels import FRESH_NS, Decoded, Reject, stamped
+from refclock.protocols.labels import STATEMENT_FRESH_NS, Decoded, Reject, stamped
 from refclock.sample import (
     NS,
     Antenna,
@@ -51,7 +51,7 @@ FIX_MODES: Final = frozenset("ADFREP")
 estimated, precise. Not: N none, M manual, S simulator."""
 FIX_QUALITIES: Final = frozenset("1234569")
 """GGA quality: 0 none, 7 manual, 8 simulator; 9 is NovAtel's SBAS."""
-SYSTEMS: Final = {"1": "GPS", "2": "GLONASS", "3": "Galileo", "4": "BeiDou", "5": "QZSS", "6": "NavIC"}
+GSA_SYSTEMS: Final = {"1": "GPS", "2": "GLONASS", "3": "Galileo", "4": "BeiDou", "5": "QZSS", "6": "NavIC"}
 """GNSS system id, last field of GSA (NMEA 4.11)."""
 TALKERS: Final = {
     "GP": "GPS", "GL": "GLONASS", "GA": "Galileo", "GB": "BeiDou", "BD": "BeiDou", "GQ": "QZSS", "QZ": "QZSS", "GI": "NavIC",
@@ -138,7 +138,7 @@ class NmeaDecoder:
 
     def _fresh_fix(self, mono_ns: int) -> bool:
         """Some sentence states a fix, and none that is as fresh denies it."""
-        fresh = [good for good, when in self._fixes.values() if mono_ns - when < FRESH_NS]
+        fresh = [good for good, when in self._fixes.values() if mono_ns - when < STATEMENT_FRESH_NS]
         return bool(fresh) and all(fresh)
 
     def _mode(self, mono_ns: int) -> FixMode:
@@ -301,7 +301,7 @@ class _Sky:
         self._news = True
         if mode is not None:
             self.mode = mode
-        system = SYSTEMS.get(data[17]) if len(data) > 17 else None
+        system = GSA_SYSTEMS.get(data[17]) if len(data) > 17 else None
         for text in data[2:14]:
             if text:
                 number = number_of(text)

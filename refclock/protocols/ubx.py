@@ -23,7 +23,7 @@ from typing import Final
 
 from refclock.protocols.checksums import ubx_checksum
 from refclock.protocols.framing import Frame
-from refclock.protocols.labels import FRESH_NS, Decoded, Reject, stamped
+from refclock.protocols.labels import STATEMENT_FRESH_NS, Decoded, Reject, stamped
 from refclock.sample import (
     NS,
     SAWTOOTH_LIMIT_NS,
@@ -70,7 +70,8 @@ PS_PER_NS: Final = 1000
 
 _FIXES: Final = {2: FixMode.FIX_2D, 3: FixMode.FIX_3D, 4: FixMode.FIX_3D, 5: FixMode.TIME_ONLY}
 """gpsFix and fixType: 0 none, 1 dead reckoning only, 4 GNSS and dead reckoning combined, 5 time only."""
-_GNSS: Final = {0: "GPS", 1: "SBAS", 2: "Galileo", 3: "BeiDou", 5: "QZSS", 6: "GLONASS", 7: "NavIC"}
+GNSS: Final = {0: "GPS", 1: "SBAS", 2: "Galileo", 3: "BeiDou", 4: "IMES", 5: "QZSS", 6: "GLONASS", 7: "NavIC"}
+"""gnssId of a satellite; gpsd has taken it over (gpsd_json(5))."""
 _NUMBERED: Final = ((1, 32, "GPS", 0), (33, 64, "BeiDou", 27), (65, 96, "GLONASS", 64), (120, 158, "SBAS", 0), (159, 163, "BeiDou", 158))
 """From, to, system, number to subtract: satellite numbers of NAV-SVINFO (u-blox 8 protocol specification, satellite numbering)."""
 _ANTENNA: Final = {2: Antenna.OK, 3: Antenna.SHORT, 4: Antenna.OPEN}
@@ -149,7 +150,7 @@ class UbxDecoder:
 
     def _doubtful(self, accuracy_ns: int, at: Instant) -> bool:
         """No fix is stated, or none is stated at all and the receiver's own estimate is poor."""
-        if self._mode_at is not None and at.mono_ns - self._mode_at < FRESH_NS:
+        if self._mode_at is not None and at.mono_ns - self._mode_at < STATEMENT_FRESH_NS:
             return self._mode is FixMode.NONE
         return accuracy_ns > ACCURATE_NS
 
@@ -177,7 +178,7 @@ class UbxDecoder:
 
     def _timegps(self, payload: bytes, at: Instant) -> SecondLabel | Reject | None:
         tow_ms, sub_ns, week, leap_s, valid, accuracy = _TIMEGPS.unpack_from(payload)
-        if self._utc_at is not None and at.mono_ns - self._utc_at < FRESH_NS:
+        if self._utc_at is not None and at.mono_ns - self._utc_at < STATEMENT_FRESH_NS:
             return None
         if valid & 7 != 7:  # towValid, weekValid, leapSValid
             return Reject.UNRESOLVED
@@ -247,7 +248,7 @@ class UbxDecoder:
         if len(payload) < _LIST_AT + _ROW_BYTES * count:
             return Reject.BAD_FIELDS
         satellites = tuple(row(payload, _LIST_AT + _ROW_BYTES * i) for i in range(count))
-        fresh = self._mode_at is not None and at.mono_ns - self._mode_at < FRESH_NS
+        fresh = self._mode_at is not None and at.mono_ns - self._mode_at < STATEMENT_FRESH_NS
         return SkyView(self._mode if fresh else FixMode.NONE, sum(s.used for s in satellites), satellites, at)
 
     def _mon_ver(self, payload: bytes, _at: Instant) -> None:
@@ -262,7 +263,7 @@ def _sat_row(payload: bytes, begin: int) -> Satellite:
     gnss, number, snr, elevation, azimuth, _residual, flags = _SAT.unpack_from(payload, begin)
     placed = -90 <= elevation <= 90 and flags >> 8 & 7
     return Satellite(
-        _GNSS.get(gnss, str(gnss)), number, elevation if placed else None, azimuth if placed else None, snr or None, bool(flags & 8)
+        GNSS.get(gnss, str(gnss)), number, elevation if placed else None, azimuth if placed else None, snr or None, bool(flags & 8)
     )
 
 
