@@ -122,6 +122,7 @@ class Framer:
         frames: list[Frame] = []
         position = 0
         while True:
+            # What lies before the next possible beginning is junk; line ends between sentences are not.
             sync = _SYNC.search(buffer, position)
             start = sync.start() if sync else len(buffer)
             if start != position:
@@ -137,9 +138,9 @@ class Framer:
                 after = self._sentence(buffer, start, frames)
             else:
                 after = self._ubx(buffer, start, frames) if lead == 0xB5 else self._foreign(buffer, start)
-            if after is None:
+            if after is None:  # a frame may begin here, but bytes are missing
                 break
-            if after == start + 1:
+            if after == start + 1:  # no frame: go on one byte behind
                 self.counts["junk-bytes"] += 1
             position = after
         self._pending = buffer[position:]

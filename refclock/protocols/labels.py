@@ -107,11 +107,14 @@ class LabelGate:
         return None
 
     def _contradicted(self, kind: str, named: int, now: int) -> bool:
-        """Compare with what other kinds of statement said in this burst, and lately; keeps the dispute's state."""
+        """Whether the kinds of statement disagree, as far as this one shows. ``named``: ns of POSIX UTC; ``now``: its arrival, raw ns.
+
+        A dispute begins with a contradiction. It ends after AGREEMENTS agreements, or when it was not heard for DISPUTE_NS.
+        """
         place = named - now
         before = self._place.get(kind)
         contradiction = agreement = False
-        if now - self._burst_start < BURST_NS:
+        if now - self._burst_start < BURST_NS:  # statements of one burst name the same cycle, so they can be compared directly
             for other, other_named in self._burst.items():
                 if other != kind:
                     contradiction |= abs(named - other_named) >= CONTRADICTION_NS
@@ -119,7 +122,7 @@ class LabelGate:
             self._burst[kind] = named
         if before is not None and abs(place - before[0]) >= STEPPED_NS:
             self._place.clear()  # the receiver stepped: what the other kinds said before proves nothing
-        elif not agreement and before is not None:
+        elif not agreement and before is not None:  # nothing else in this burst: compare with what other kinds said lately
             for other, (other_place, other_at) in self._place.items():
                 if other != kind and now - other_at < STATEMENT_FRESH_NS:
                     contradiction |= abs(place - other_place) >= APART_NS
@@ -134,7 +137,7 @@ class LabelGate:
         return self._disputed_at is not None
 
     def _jumped(self, place: int) -> bool:
-        """Whether the date is far from the last one and not yet confirmed."""
+        """Whether the date is far from the last one and not yet confirmed. ``place``: named minus arrival time, ns."""
         if self.last is None:
             return False
         last_place = self.last.utc_ns - self.last.at.mono_ns

@@ -36,7 +36,7 @@ BANNER: Final = ("MOD=", "HW ", "IC=")
 
 class ReceiverStream:
     """``not_before_s``: POSIX second before which no date is believed (``timescales.window``). ``sky``: the last view, None before it.
-    ``labels``: those that passed the gate.
+    ``labels``: how many passed the gate; ``rejected``: statements that gave none, by reason (``labels.Reject``).
     ``watch``: a UBX message's class and id or a sentence's three letters; ``watched_ns``: when (mono_ns) it last came, 0 never;
     ``restarted_ns``: when the receiver last said that it has started; ``sentences``: three letters -> when they last came.
     """
@@ -52,7 +52,7 @@ class ReceiverStream:
         self.watched_ns = 0
         self.restarted_ns = 0
         self.sentences: dict[bytes, int] = {}
-        self._rejected: Counter[str] = Counter()
+        self.rejected: Counter[str] = Counter()
         self._answers: deque[Frame] = deque(maxlen=ANSWERS_MAX)
         self._heard_mono = 0
 
@@ -83,7 +83,7 @@ class ReceiverStream:
                     self.sky = value
                 values.append(value)
             if reject is not None and reject is not Reject.REDUNDANT:
-                self._rejected[reject] += 1
+                self.rejected[reject] += 1
         return values
 
     def take_answers(self) -> list[Frame]:
@@ -91,11 +91,6 @@ class ReceiverStream:
         answers = list(self._answers)
         self._answers.clear()
         return answers
-
-    @property
-    def rejected(self) -> Counter[str]:
-        """Statements that gave no label, by reason (``labels.Reject``)."""
-        return self._rejected
 
     @property
     def protocol(self) -> str:

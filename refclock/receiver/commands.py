@@ -145,12 +145,14 @@ class CommandQueue:
                 self._end(Result.NO_ANSWER)
         while not self._tries and self._left and now_ns >= self._due_ns:
             item = self._left[0]
+            # An alternative is needed only when the first way was refused; an item whose condition was not met is left out.
             if item.instead and self.results.get(item.name) is not Result.REFUSED:
                 self._left.pop(0)
                 continue
             if item.needs and self.results.get(item.needs) is not Result.DONE:
                 self._end(Result.LEFT_OUT)
                 continue
+            # A question that was answered: what has to be set follows from the answer. Else the item's own frame.
             if self._told is not None and item.edit is not None:
                 self.told[item.name] = self._told
                 self._frame, self._asked, self._told = item.edit(self._told), False, None

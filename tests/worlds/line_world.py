@@ -22,12 +22,12 @@ from refclock_sim.worlds.scenario import Fault, OscillatorModel, PulseModel, Rec
 from refclock_sim.worlds.world import RAW_START_NS, World
 
 from ppsd.discipline.events import Effect, Event, Ticked
+from refclock.config import BITS_PER_BYTE
 from refclock.sample import NS
 from refclock.timescales import LeapTable
 
 __all__ = ["UTC", "Fault", "case", "datetime", "done", "gga", "rmc", "s", "timedelta", "zda"]
 NOON = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
-BITS_PER_BYTE = 10
 Say = Callable[[datetime, int], Sequence[tuple[float, bytes]]]
 """``say(utc, k)`` for true second ``k``: (seconds after it at which the first byte comes, bytes) of each message."""
 failed: list[str] = []
