@@ -1,5 +1,4 @@
-"""Configurator against simulated receivers: asked, configured, configured again after a loss of power, and left alone when they are
-plain."""
+"""Configurator against simulated receivers: asked, configured, again after a loss of power, and left alone when they are plain."""
 
 from __future__ import annotations
 
