@@ -21,6 +21,7 @@ from refclock.devices.ports import Port
 from refclock.devices.scan import Found
 from refclock.kernel.host import Host
 from refclock.receiver.autobaud import Identification
+from refclock.sample import Satellite
 
 PATIENCE_S = 30.0
 NOT_BEFORE_S = 1_700_000_000
@@ -139,10 +140,10 @@ def test_the_stream_is_shown_with_reasons(processes: Processes, tmp_path: Path) 
 def test_the_sky() -> None:
     """North is up, the zenith in the middle, unused satellites in brackets, those without a place left out."""
     some = [
-        {"number": 7, "elevation": 90, "azimuth": 0, "used": True},
-        {"number": 12, "elevation": 0, "azimuth": 0, "used": True},
-        {"number": 3, "elevation": 30, "azimuth": 90, "used": False},
-        {"number": 99, "elevation": None, "azimuth": None, "used": False},
+        Satellite("GPS", 7, 90, 0, 40, True),
+        Satellite("GPS", 12, 0, 0, 40, True),
+        Satellite("GPS", 3, 30, 90, 20, False),
+        Satellite("GPS", 99, None, None, None, False),
     ]
     rows = sky(some).splitlines()
     assert "N" in rows[0]
