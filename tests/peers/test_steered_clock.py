@@ -80,7 +80,7 @@ class Rig:
         """Another program runs this with the kernel's clock calls at hand; when it did (raw_s before it)."""
         before: float = self.lines()[-1]["raw_s"]
         done = self.processes.run(
-            ["env", *(f"{k}={v}" for k, v in self.clock.items()), PYTHON, "-c", f"from refclock.kernel import *; {python}"]
+            ["env", *(f"{k}={v}" for k, v in self.clock.items()), PYTHON, "-c", f"from refclock.kernel.clocks import *; {python}"]
         )
         assert done.returncode == 0, done.stderr
         return before
