@@ -1,7 +1,7 @@
-"""``python -m ppsd clock|serve``: the daemon's processes, one each; any other word is a command of ``refclock``.
+"""``python -m ppsd clock|serve``: runs one of the daemon's two processes; any other word is a command of ``refclock``.
 
-``clock`` and ``serve`` are complete by themselves: systemd starts them as units, ``refclock run`` as children, a network simulator
-one by one. Exit codes: ``ppsd.process.exit_codes``.
+Each process runs on its own: systemd starts them as units, ``refclock run`` as children, and a network simulator one at a time. Exit
+codes: ``ppsd.process.exit_codes``.
 """
 # ruff: noqa: PLC0415 (each process imports its own half only: the server's library never enters the clock process)
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def _process(name: str, argv: list[str]) -> int:
-    """The clock or the serve process, until it is told to stop."""
+    """Run the clock or the serve process until a signal; returns the exit code."""
     from ppsd.config.file import load
     from ppsd.process.exit_codes import BAD_CONFIG, USAGE, complain, io_failure
     from ppsd.process.lifecycle import die_with_parent
@@ -51,7 +51,7 @@ def _process(name: str, argv: list[str]) -> int:
 
 
 def main(argv: list[str]) -> int:
-    """Dispatch on the first word."""
+    """Run the process or command that the first word names; returns the exit code."""
     if argv[:1] in (["clock"], ["serve"]):
         return _process(argv[0], argv[1:])
     from ppsd.cli.main import main as command

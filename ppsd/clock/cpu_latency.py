@@ -1,11 +1,12 @@
-"""How fast the processors must wake while the clock process runs: ``[clock] cpu_latency_us``.
+"""A limit on the processors' wake-up latency while the clock process runs: ``[clock] cpu_latency_us``.
 
-A processor that sleeps deeply wakes late, and the pulse's interrupt is stamped by as much later: 94 µs against 29 on a motherboard's DCD
-line, 215 against 20 behind a fast USB adapter (published satpulse measurements). /dev/cpu_dma_latency takes a number of microseconds from
-whoever holds it open and lets no processor sleep deeper than that; closing it lets them sleep again (Linux, admin-guide/pm/cpuidle.rst).
+A processor in a deep idle state wakes late and stamps the pulse's interrupt late: by 94 µs instead of 29 on a motherboard's DCD line, by
+215 instead of 20 behind a fast USB adapter (published satpulse measurements). A process opens /dev/cpu_dma_latency and writes the longest
+latency that it accepts, in microseconds. The kernel then avoids deeper idle states until the process closes the file (Linux,
+admin-guide/pm/cpuidle.rst).
 
-Not set by default: 0 keeps every processor awake, which costs a laptop or a server several watts, and a Raspberry Pi, whose cores have no
-deep sleep, gains nothing. Worth it on a PC whose pulse comes over a serial port or USB; ``refclock calibrate pps`` shows by how much.
+The limit is off by default. 0 keeps every processor awake, which costs a laptop or a server several watts. A Raspberry Pi gains nothing:
+its cores have no deep idle state. A PC whose pulse arrives over a serial port or USB gains; ``refclock calibrate pps`` shows how much.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ DEVICE: Final = Path("/dev/cpu_dma_latency")
 
 
 def hold(latency_us: int | None, until: contextlib.ExitStack, device: Path = DEVICE) -> str:
-    """Demand it until ``until`` closes; what failed and what to do about it, "" when nothing did or nothing was asked for."""
+    """Hold the latency at or below ``latency_us`` until ``until`` closes. None: no limit. Returns what failed and the remedy, or ""."""
     if latency_us is None:
         return ""
     try:
         fd = os.open(device, os.O_WRONLY | os.O_CLOEXEC)
     except OSError as error:
         return (
-            f"{device}: {error.strerror}: processors sleep as deeply as they like and stamp pulses late; "
-            f'give this user access by the udev line KERNEL=="{device.name}", GROUP="dialout", MODE="0660", or take cpu_latency_us out'
+            f"{device}: {error.strerror}: processors may enter deep idle states and stamp pulses late; "
+            f'give this user access with the udev rule KERNEL=="{device.name}", GROUP="dialout", MODE="0660", or remove cpu_latency_us'
         )
     until.callback(os.close, fd)
     os.write(fd, struct.pack("=i", latency_us))

@@ -1,12 +1,13 @@
-"""Which receiver is whose: sources whose device is "auto" get the receivers that are found, and get them again when they come back.
+"""Finding receivers: each source whose device is "auto" gets a serial port on which a receiver speaks.
 
-Flow: ports, scan -> **discovery** -> (device, speed) -> ``ppsd.clock.inputs``, which opens it. While such a source has no receiver, or a
-silent one, every free candidate is listened to side by side; as soon as all have theirs nothing is held that is not used. What was found is
-kept in the state directory by what stays when the plug is pulled: the name by which udev knows the device, and what the receiver calls
-itself. There it is looked for first, at the speed that it had.
+Flow: ``refclock.devices.ports``, ``refclock.devices.scan`` -> **discovery** -> (device, speed) -> ``ppsd.clock.inputs``, which opens it.
+While such a source has no receiver, or a silent one, all free ports are listened to in parallel. As soon as every source has its receiver,
+the other ports are closed. The result is saved in the state directory under two names that survive unplugging: udev's name for the device,
+and the receiver's own identity. The next search starts at the saved device and speed.
 
-Ports that somebody holds are left alone, and so are those that other sources name. Nothing is written to a line that has said nothing
-intelligible. A port on which nothing was found is let go for a while, for somebody else may want it, and opening it resets some boards.
+A port that another process holds is left alone, and so is a port that another source names. Nothing is written to a line before it has
+sent something intelligible. A port without a receiver is closed and rests for a while: another program may want it, and opening it resets
+some boards.
 """
 
 from __future__ import annotations
@@ -29,20 +30,22 @@ from refclock.sample import NS, SourceId
 
 FILE_NAME: Final = "receivers.json"
 LOOK_NS: Final = 2 * NS
-"""Between two looks at which devices there are: a receiver that is plugged in is noticed within that."""
+"""Nanoseconds between two listings of the devices: a receiver that is plugged in is noticed within this time."""
 PATIENCE_S: Final = 40.0
-"""A port is listened to for so long at first: all speeds at the short and at the longer dwell, and receivers that take 20 s to speak."""
+"""Seconds for which a port is listened to at first: enough for all speeds at the short and at the longer dwell, and for receivers that
+take 20 s to speak."""
 REST_NS: Final = (10 * NS, 30 * NS, 90 * NS, 270 * NS)
-"""Before the n-th time that a port on which nothing was found is tried again; the last one repeats."""
+"""Nanoseconds of rest before the n-th new attempt at a USB port without a receiver; the last value repeats."""
 HELD_NS: Final = 10 * NS
-"""Before a port that was held or could not be opened, or a UART, which nothing resets, is tried again."""
+"""Nanoseconds of rest for a port that was held or could not be opened, and for a UART: opening a UART resets no board."""
 DEFAULT: Final = ReceiverSource(name="gps0")
-"""What is looked for when no source is configured: a receiver, wherever it is. Once it is found no other port is held."""
+"""The source when none is configured: one receiver on any port."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a receiver was. ``identity``: of the device (``ports.Port``), ``said``: what the receiver calls itself, "" when it does not."""
+    """Where a receiver was. ``identity``: the device's lasting name (``refclock.devices.ports.Port``). ``said``: the receiver's own
+    identity, "" when it sent none. ``baud``: 0 when unknown."""
 
     path: str
     identity: str
@@ -52,7 +55,7 @@ class Place:
 
 @dataclass(slots=True)
 class _Rest:
-    """A port that is left alone until ``until_ns``, and why; ``times`` in a row."""
+    """A port that is left alone until ``until_ns`` (raw), and why. ``times``: how many rests in a row came before."""
 
     until_ns: int
     times: int
@@ -60,7 +63,8 @@ class _Rest:
 
 
 class Finder:
-    """``directory``: where what was found is kept. ``complaint``: what is wrong with that, "" when nothing is."""
+    """Assigns receivers to the sources whose device is "auto". ``directory``: where the places are saved. ``complaint``: why they could
+    not be loaded or saved, "" when they could."""
 
     def __init__(self, sources: Collection[Source], clock: LocalClock, host: Host, not_before_s: int, directory: Path) -> None:
         receivers = [source for source in sources if isinstance(source, ReceiverSource)]
@@ -72,27 +76,27 @@ class Finder:
         self._places, complaint = _load(directory, self._wanted)
         self.complaint = complaint or ""
         self._given: dict[SourceId, str] = {}
-        """Device of each source that was told where its receiver is, without links."""
+        """The device that each source has been given, with symbolic links resolved."""
         self._rest: dict[str, _Rest] = {}
         self._missing: set[SourceId] = set()
         self._look_ns = self._stepped_ns = 0
         self._spare: dict[str, Found] = {}
 
     def fileno(self) -> int:
-        """Readable when a line that is listened to has something."""
+        """The descriptor to wait on: readable when a line under search has bytes."""
         return self._search.fileno()
 
     @property
     def due_ns(self) -> int | None:
-        """When ``step`` is wanted at the latest; None while nothing is missing."""
+        """The latest raw instant for the next ``step``; None while no receiver is missing."""
         if not self._missing:
             return None
         return min(self._look_ns, self._stepped_ns + SILENT_TICK_NS) if self._search.listening else self._look_ns
 
-    # ---- what a source is told -------------------------------------------------------------------------------------------------------
+    # ---- what a source gets ----------------------------------------------------------------------------------------------------------
 
     def place(self, source: ReceiverSource) -> tuple[ReceiverSource, int]:
-        """The source with its device, and the speed to try first (0: none). OSError: it has none yet, and why."""
+        """The source with its device filled in, and the speed to try first (0: none). OSError: no receiver yet, and why."""
         if source.device != AUTO:
             return source, 0
         name = SourceId(source.name)
@@ -117,15 +121,15 @@ class Finder:
         return next((path for path in (place.identity, place.path) if self._host.target(path) in devices), None)
 
     def _taken(self, name: SourceId) -> set[str]:
-        """Devices that are others'."""
+        """Devices that belong to sources other than ``name``."""
         return {target for other, target in self._given.items() if other != name} | {self._host.target(path) for path in self._named}
 
     def pulse(self, device: str, in_use: Collection[str]) -> str:
-        """The pulse to open for the receiver at ``device``; "" when there is none now. ``in_use``: those of other sources."""
+        """The pulse device that belongs to the receiver at ``device``; "" when there is none now. ``in_use``: pulses of other sources."""
         return pair(self._host, [device], [p for p in pulses(self._host) if p.path not in in_use])[device]
 
     def settled(self, name: SourceId, baud: int, said: str) -> None:
-        """The receiver of ``name`` speaks at ``baud``: remember that."""
+        """Remember that the receiver of ``name`` speaks at ``baud`` and calls itself ``said``."""
         place = self._places.get(name)
         if place is not None and name in self._given:
             self._keep(name, replace(place, baud=baud, said=said or place.said))
@@ -136,14 +140,14 @@ class Finder:
             saved = {str(n): asdict(p) for n, p in self._places.items()}
             self.complaint = state.save(self._directory, saved, FILE_NAME) or ""
 
-    # ---- looking ---------------------------------------------------------------------------------------------------------------------
+    # ---- searching -------------------------------------------------------------------------------------------------------------------
 
     def step(self, lacking: Collection[SourceId]) -> list[SourceId]:
-        """Look on. ``lacking``: sources without a receiver, or with a silent one. Those for which one was found now: open them again."""
+        """Continue the search. ``lacking``: sources without a receiver, or with a silent one. Returns those that have one now."""
         self._stepped_ns = now_ns = self._clock.now().mono_ns
         before, self._missing = self._missing, set(lacking) & set(self._wanted)
         if self._missing and not before and any(name in self._places for name in self._missing):
-            self._look_ns = now_ns + LOOK_NS  # it is tried where it was; it may only have been unplugged for a moment
+            self._look_ns = now_ns + LOOK_NS  # its old place is tried first: the receiver may only have been unplugged for a moment
         if not self._missing:
             self._search.stop()
             self._spare.clear()
@@ -156,37 +160,47 @@ class Finder:
         return self._deal()
 
     def _look(self, now_ns: int) -> None:
-        """Listen to what is new, or has rested."""
+        """Start to listen on ports that are new, or whose rest is over."""
         devices = serial_devices(self._host)
-        for target in [target for target in self._rest if target not in devices]:  # unplugged: what comes back is something new
+        for target in [target for target in self._rest if target not in devices]:  # unplugged: a device that returns is new
             del self._rest[target]
         listening = {self._host.target(path) for path in self._search.listening}
         taken = self._taken(SourceId("")) | listening | {self._host.target(path) for path in self._spare}
-        tired = {target for target, rest in self._rest.items() if now_ns < rest.until_ns}
-        if not set(devices) - taken - tired:
+        resting = {target for target, rest in self._rest.items() if now_ns < rest.until_ns}
+        if not set(devices) - taken - resting:
             return
         for port in serial_ports(self._host):
             target = self._host.target(port.path)
-            if target in taken or target in tired:
+            if target in taken or target in resting:
                 continue
             known = next((p for p in self._places.values() if port.identity == p.identity), None)
             self._search.add(port, known.baud if known else 0)
 
     def _judge(self, found: Found, now_ns: int) -> None:
+        """Keep a port with a usable receiver for ``_deal``; put any other to rest."""
         if found.verdict is not None and found.verdict.usable:
             self._spare[found.port.path] = found
             return
         target = self._host.target(found.port.path)
-        v = found.verdict
-        why = found.problem if v is None else v.advice if v.protocol not in ("silent", "noise") else f"{v.protocol}, {v.advice}"
+        verdict = found.verdict
+        if verdict is None:
+            why = found.problem
+        elif verdict.protocol in ("silent", "noise"):
+            why = f"{verdict.protocol}, {verdict.advice}"
+        else:
+            why = verdict.advice
+        if not why.startswith(found.port.path):
+            why = f"{found.port.path}: {why}"
         before = self._rest.get(target)
         times = before.times + 1 if before else 0
-        plugged = v is not None and ("USB" in found.port.path or "ACM" in found.port.path)
-        pause = REST_NS[min(times, len(REST_NS) - 1)] if plugged else HELD_NS
-        self._rest[target] = _Rest(now_ns + pause, times, why if why.startswith(found.port.path) else f"{found.port.path}: {why}")
+        on_usb = "USB" in found.port.path or "ACM" in found.port.path
+        opened = verdict is not None
+        pause_ns = REST_NS[min(times, len(REST_NS) - 1)] if opened and on_usb else HELD_NS
+        self._rest[target] = _Rest(now_ns + pause_ns, times, why)
 
     def _deal(self) -> list[SourceId]:
-        """Give what was found to those that miss one: to whom it belonged, by device, by name; else to the first that never had any."""
+        """Assign each receiver found to a source that lacks one: to its former owner by device, then by the receiver's identity; else to
+        the first source that never had a receiver; else to the first that lacks one."""
         dealt: list[SourceId] = []
         for path, found in list(self._spare.items()):
             assert found.verdict is not None
@@ -206,7 +220,7 @@ class Finder:
         return dealt
 
     def words(self, name: SourceId) -> str:
-        """Why ``name`` has no receiver, for people; told in full of the first such source only."""
+        """Why ``name`` has no receiver, in a sentence. Only the first source without one gets the full reason; the others refer to it."""
         first = next((other for other in self._wanted if other in self._missing), name)
         if first != name:
             return f"no receiver found for it yet, nor for {first}"
@@ -219,12 +233,12 @@ class Finder:
         return f"no receiver found yet: {'; '.join(told) or 'there is no other serial device'}"
 
     def close(self) -> None:
-        """Let everything go."""
+        """End the search and close its ports."""
         self._search.close()
 
 
 def _load(directory: Path, wanted: Collection[SourceId]) -> tuple[dict[SourceId, Place], str | None]:
-    """What an earlier run kept of these sources; and what is wrong with it, None when nothing is."""
+    """The places that an earlier run saved for these sources, and why the file could not be read (None: it could)."""
     saved, complaint = state.load(directory, FILE_NAME)
     return {name: place for name in wanted if (place := _read(saved.get(name))) is not None}, complaint
 

@@ -1,9 +1,9 @@
-"""Everything that is open to be read: the device and the pulse of each source, tried again while they are missing, and found again.
+"""The open devices of all sources: opens them, reads them, and opens them again after a loss.
 
-Flow: config, finder -> **inputs** -> devices, control_line (opened) -> events -> engine. What is missing is opened again with growing
-pauses (``devices.Retry``) and reported on change only. A source that is to be found is opened where the finder says; a pulse that is to be
-found, when its receiver is there. Everything that is open is read as soon as it has something, whether it is believed or not: an adapter
-whose bytes nobody takes loses pulses as well (FT232R).
+Flow: configuration, ``discovery`` -> **inputs** -> ``sources``, ``pulses`` (open devices) -> events -> engine. A missing device is tried
+again with growing pauses (``pulses.Retry``), and its state is reported only when it changes. A receiver whose device is "auto" is opened
+where ``discovery`` found it. A pulse that is "auto" is opened once its receiver is open. Every open device is read as soon as it has data,
+whether its source is trusted or not: a USB adapter whose bytes nobody reads loses pulses as well (FT232R).
 """
 
 from __future__ import annotations
@@ -26,41 +26,42 @@ from refclock.kernel.host import Host
 from refclock.sample import NS, Instant, SourceId
 
 POLL_NS: Final = NS // 5
-"""Between two looks at shared memory: its writers leave a sample a second, and the stamp in it is theirs."""
+"""Nanoseconds between two readings of shared memory. Its writers leave one sample a second and stamp it themselves."""
 QUIET_NS: Final = 12 * NS
-"""Nothing intelligible for so long: a receiver that is to be found is looked for elsewhere too. All speeds have been tried by then."""
+"""Nanoseconds without an intelligible frame, after which an "auto" receiver is searched for on other ports too. All speeds have been
+tried by then."""
 MUTE_NS: Final = 3 * NS
-"""... and for so long where it was remembered to be, but has not spoken yet: the device's number may be another's now."""
+"""The same for a receiver that has not spoken since its port was opened: the device's number may now belong to another device."""
 PULSE_WAIT_NS: Final = 2 * NS
-"""A pulse that is to be found is looked for so long after its line: plugged in together, its own device comes a moment later."""
+"""Nanoseconds from the opening of the line to the search for its "auto" pulse: the pulse's device appears a moment after the line's."""
 
 
 class Loop(Protocol):
-    """What inputs need of the loop that waits for them."""
+    """The poll loop, as the inputs need it."""
 
     def listen(self, fd: int, reader: Callable[[], None]) -> None:
         """Call ``reader`` whenever ``fd`` is readable."""
         ...
 
     def forget(self, fd: int) -> None:
-        """``fd`` is about to be closed."""
+        """Stop waiting for ``fd``, which is about to be closed."""
         ...
 
     def handle(self, event: Event) -> None:
-        """Something has happened."""
+        """Hand an event to the engine."""
         ...
 
     def tell(self, what: str, why: str) -> None:
-        """``what`` has a trouble; "": it has none any more."""
+        """Report why ``what`` fails; ``why`` "": it works again."""
         ...
 
     def nudge(self) -> None:
-        """End the loop's wait; called by threads."""
+        """End the loop's wait; may be called by any thread."""
         ...
 
 
 class Inputs:
-    """See the module's text. ``earliest_s``: no true date is before it (POSIX)."""
+    """The devices of every source, and the search for those that are "auto". ``earliest_s``: POSIX second before any true date."""
 
     def __init__(self, config: Config, clock: LocalClock, earliest_s: int, loop: Loop, host: Host) -> None:
         self._sources = {SourceId(source.name): source for source in config.sources}
@@ -77,7 +78,7 @@ class Inputs:
             loop.listen(self._finder.fileno(), self._look)
 
     def due_ns(self) -> list[int]:
-        """When something of this is wanted."""
+        """Raw instants at which ``work`` has something to do."""
         times = [r.due_ns for name, r in self._retries.items() if name not in self._devices]
         times += self._pulses.due_ns()
         if any(device.fileno() < 0 for device in self._devices.values()):
@@ -86,7 +87,7 @@ class Inputs:
         return times if looks is None else [*times, looks]
 
     def tick(self, now: Instant) -> None:
-        """Once a second."""
+        """Do what is due once a second: the devices' own upkeep, and the search."""
         for name, device in list(self._devices.items()):
             try:
                 reports = device.tick(now)
@@ -99,7 +100,7 @@ class Inputs:
         self._look()
 
     def work(self, now: Instant) -> None:
-        """Open what is missing and due, take the pulses, read what cannot wake us."""
+        """Open missing devices that are due, collect the pulses, and read devices that have no descriptor to wait on."""
         looks = self._finder.due_ns
         if looks is not None and now.mono_ns >= looks:
             self._look()
@@ -114,7 +115,7 @@ class Inputs:
                 self._read(name)
 
     def close(self, for_good: bool) -> None:
-        """Let everything go. ``for_good``: the process's end takes the pulse threads along."""
+        """Close everything. ``for_good``: the process is about to end, and its end stops the pulse threads."""
         if not for_good:
             self._pulses.stop()
         for device in self._devices.values():
@@ -139,7 +140,7 @@ class Inputs:
         self._found(name)
 
     def _read(self, name: SourceId) -> None:
-        """What a device has for us."""
+        """Read a device and hand its reports to the engine."""
         try:
             arrived = self._devices[name].read()
         except OSError as error:
@@ -152,7 +153,7 @@ class Inputs:
             self._loop.handle(event)
 
     def _found(self, name: SourceId) -> None:
-        """Tell what the device is, when that has changed."""
+        """Report the device's description when it has changed."""
         what = self._devices[name].what
         if what and what != self._named.get(name, ""):
             self._loop.handle(events.SourceFound(name, what, self._clock.now()))
@@ -170,28 +171,32 @@ class Inputs:
         if self._retries[name].failed(now.mono_ns, why) or (device is not None and device.what):
             self._loop.handle(events.SourceLost(name, why, now))
 
-    # ---- receivers that are to be found ----------------------------------------------------------------------------------------------
+    # ---- receivers and pulses that are "auto" ----------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        """Look for receivers that are missing, and remember those that are not."""
+        """Search for the receivers that are missing, and remember where the others are."""
         now_ns = self._clock.now().mono_ns
         lacking = []
         for name, source in self._sources.items():
             device = self._devices.get(name)
             if not isinstance(source, ReceiverSource) or source.device != AUTO:
                 continue
-            if not isinstance(device, Line) or now_ns - device.heard_ns > (QUIET_NS if device.heard_ns > device.opened_ns else MUTE_NS):
+            if not isinstance(device, Line):
+                lacking.append(name)
+                continue
+            has_spoken = device.heard_ns > device.opened_ns
+            if now_ns - device.heard_ns > (QUIET_NS if has_spoken else MUTE_NS):
                 lacking.append(name)
             elif device.speaks:
                 self._finder.settled(name, device.baud, device.identity)
         for name in self._finder.step(lacking):
             if name in self._devices:
-                self._lost(name, "nothing intelligible comes from there any more, and a receiver was found elsewhere")
+                self._lost(name, "it sends nothing intelligible any more, and a receiver was found on another port")
             self._retries[name].due_ns = 0
         self._loop.tell("receivers' state", self._finder.complaint)
 
     def _pulse_path(self, source: PulsedSource) -> str:
-        """Where the pulse of ``source`` is now; "" when it is not there, or its receiver is not."""
+        """The path of the pulse of ``source``; "" while it, or the receiver that it belongs to, is missing."""
         line = self._devices.get(SourceId(source.name))
         if source.pps != AUTO:
             return source.pps

@@ -1,15 +1,18 @@
-"""The shell of the clock process: devices to events, effects to devices, in one poll loop around the engine.
+"""The clock process: one poll loop around the engine, which turns device input into events and effects into actions.
 
-Where receiver data enters the daemon. The loop sleeps in poll(2) until a device, the control socket, a signal, the step watch or the
-engine's deadline has something; it reads, makes events with the instant of the reading, and carries out what the engine answers. Devices
-and pulses are opened, and opened again, in ``ppsd.clock.inputs``. There is no thread unless there is a pulse device (one each,
-``refclock.devices.pps``) or a slow thermometer.
+Receiver data enters the daemon here. The loop sleeps in poll(2) until a device, the control socket, a signal or the step watch is ready, or
+until the engine's deadline. It reads the device, stamps the event with the instant of the reading, hands it to the engine and carries out
+the effects. ``ppsd.clock.inputs`` opens the devices and pulses. The process has no thread, except one for each pulse device
+(``refclock.devices.pps``) and one for a slow thermometer.
 
-What moves from run to run: the record in ``run_dir/timescale`` (same boot: the engine resumes from it, so a restart costs no
-synchronisation) and the state file. SIGTERM, SIGINT: state saved, 0, nothing published, so the server goes on with the last record.
-SIGHUP: the configuration is read again; a bad one is refused and the old one stays, another one closes everything and starts anew inside
-the process from the record in force. A suspended machine stops CLOCK_MONOTONIC_RAW: when BOOTTIME ran ahead of MONOTONIC nothing that was
-known holds any more, an unsynchronised record is published and everything starts anew without it.
+Two things pass from one run to the next. The record in ``run_dir/timescale`` is valid within one boot: the engine resumes from it, so a
+restart keeps the synchronisation. The state file survives a reboot.
+
+SIGTERM, SIGINT: the state is saved and the exit code is 0. Nothing is published, so the server goes on with the last record.
+SIGHUP: the configuration is read again. A bad one is refused and the old one stays. A changed one restarts everything inside the process,
+from the record in force.
+Suspend: CLOCK_MONOTONIC_RAW stops while the machine is suspended, which shows as CLOCK_BOOTTIME running ahead of CLOCK_MONOTONIC. The
+timescale is then void: an unsynchronised record is published, and everything restarts without the old one.
 """
 
 from __future__ import annotations
@@ -59,13 +62,14 @@ from refclock.schema import ConfigError
 from refclock.timescales import DAY_S, parse_leap_seconds_list
 
 SUSPENDED_NS: Final = 100_000_000
-"""BOOTTIME - MONOTONIC that grows by more: the machine slept. Readings of the two are microseconds apart; no suspend is so short."""
+"""Nanoseconds; a larger growth of BOOTTIME - MONOTONIC means that the machine was suspended. The two are read microseconds apart, and every
+suspend is longer."""
 LEAP_FILE_LIMIT: Final = 1 << 20
-"""Octets of leap-seconds.list: the real one has 5 kB (tzdata 2024b)."""
+"""Octets read of leap-seconds.list; the real file has 5 kB (tzdata 2024b)."""
 NO_SOCKETS: Final = frozenset({errno.EINVAL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT})
-"""What socket(2) says where the family does not exist."""
+"""Errors of socket(2) where the address family does not exist."""
 STATUS_NS: Final = 10 * NS
-"""Between two status lines for systemctl status."""
+"""Nanoseconds between two updates of the line that ``systemctl status`` shows."""
 
 
 TOLD: Final[Mapping[str, Code]] = {
@@ -75,7 +79,7 @@ TOLD: Final[Mapping[str, Code]] = {
     "receivers' state": Code.STATE_NOT_SAVED,
     "cpu_latency_us": Code.CPU_LATENCY_REFUSED,
 }
-"""What ``tell`` is told of, as conditions."""
+"""Subjects of ``tell`` that become conditions of the snapshot."""
 
 
 class End(Enum):
@@ -87,9 +91,9 @@ class End(Enum):
 
 
 class ClockProcess:
-    """One run under one configuration: owns everything that is open. ``resume``: the record to go on from, of this boot.
+    """One run under one configuration; owns every open device. ``resume``: a record of this boot to continue from.
 
-    OSError from the constructor: another clock process lives in ``run_dir``, the record cannot be made, the clock may not be steered.
+    OSError from the constructor: another clock process runs in ``run_dir``, the record cannot be created, or the clock may not be steered.
     """
 
     def __init__(self, config: Config, run_dir: Path, simulated: bool, resume: Record | None, signals: Signals) -> None:
@@ -104,7 +108,7 @@ class ClockProcess:
             control = self._open_control(run_dir)
             self._writer = TimescaleWriter(run_dir / "timescale")
             self._closers.callback(self._writer.close)
-            # Shared memory is looked at five times a second, and every look notices a step: nothing needs to wake us.
+            # With shared memory the loop runs five times a second and notices a step each time; it needs no watch to wake it.
             self._watch = None if any(isinstance(s, ShmSource) for s in config.sources) else StepWatch()
             if self._watch is not None:
                 self._closers.callback(self._watch.close)
@@ -132,7 +136,7 @@ class ClockProcess:
             config, saved, now, simulated=simulated, version=version(), pid=os.getpid(), resume=resume, battery_s=battery_s
         )
         self.published = resume
-        if self._engine.timescale.estimate is None:  # whatever an earlier run left is not what we say
+        if self._engine.timescale.estimate is None:  # replace the record that an earlier run left
             self._carry_out(Publish(self._engine.timescale.record(*self._engine.leaps.schedule(0))))
         else:
             self._log.info("resumed", bound_ns=round(self._engine.timescale.bound_ns(now.mono_ns)))
@@ -145,7 +149,7 @@ class ClockProcess:
         self._inputs = Inputs(config, self._clock, self._engine.earliest_s, self, Host())
 
     def _open_control(self, run_dir: Path) -> ControlServer | None:
-        """None where there are no unix sockets at all (a clock simulator in front of libc): then nobody can ask."""
+        """The control socket; None where unix sockets do not exist, as under a clock simulator that replaces libc."""
         try:
             control = ControlServer(run_dir / "clock.sock", self._answer)
         except OSError as error:
@@ -157,7 +161,7 @@ class ClockProcess:
         return control
 
     def run(self, until_ns: int | None) -> End:
-        """Until a signal, a suspend, or the raw instant ``until_ns``."""
+        """Run until a signal, a suspend, or the raw instant ``until_ns``; returns why it ended."""
         while True:
             now = self._clock.now()
             if self._signals.stop or (until_ns is not None and now.mono_ns >= until_ns):
@@ -167,31 +171,35 @@ class ClockProcess:
             if now.mono_ns >= self._chores_ns:
                 self._chores_ns = now.mono_ns + NS
                 if _slept_ns() - self._slept_ns > SUSPENDED_NS:
-                    self._log.warning("the machine slept, time starts anew", slept_s=(_slept_ns() - self._slept_ns) / NS)
+                    self._log.warning(
+                        "the machine was suspended, synchronisation restarts", suspended_s=(_slept_ns() - self._slept_ns) / NS
+                    )
                     return End.SUSPENDED
                 self._chores(now)
             self._inputs.work(now)
             deadline = self._engine.deadline()
             if deadline is not None and now.mono_ns >= deadline:
-                alien = self.config.feeds or self._engine.simulated  # who is fed may follow us; simulated time is of another world
-                self.handle(events.Ticked(self._clock.now(), None if alien else self._steering.kept_error_ns()))
+                # Another program's claim about the system clock is no independent witness while we feed that program,
+                # and it says nothing about simulated time.
+                witness = not (self.config.feeds or self._engine.simulated)
+                self.handle(events.Ticked(self._clock.now(), self._steering.kept_error_ns() if witness else None))
             for fd, _ in self._poll.poll(self._pause_ms(until_ns)):
-                if fd in self._readers:  # not closed by one before it
+                if fd in self._readers:  # an earlier reader of this turn may have closed it
                     self._readers[fd]()
 
     def save(self) -> None:
-        """Write what the next start wants to know."""
+        """Save the state for the next start."""
         learned = self._engine.state()
         if learned != Saved():
             self.tell("state", state.save(Path(self.config.run.state), learned.to_json()))
 
     def refuse(self, error: ConfigError) -> None:
-        """Say why a new configuration is not taken."""
+        """Log why a new configuration is refused."""
         for problem in error.problems:
             self._log.error("configuration refused, the old one stays", problem=str(problem))
 
     def close(self, for_good: bool) -> None:
-        """Let everything go; the published record stays. ``for_good``: the process's end takes the pulse threads along."""
+        """Close everything; the published record stays. ``for_good``: the process is about to end, and its end stops the pulse threads."""
         self._inputs.close(for_good)
         for feed in self._feeds:
             feed.close()
@@ -205,19 +213,19 @@ class ClockProcess:
         self._poll.register(fd, select.POLLIN)
 
     def forget(self, fd: int) -> None:
-        """``fd`` is about to be closed."""
+        """Stop waiting for ``fd``, which is about to be closed."""
         self._poll.unregister(fd)
         del self._readers[fd]
 
     def _pause_ms(self, until_ns: int | None) -> int:
-        """Until something is due, rounded up: a millisecond late is nothing, a millisecond early is a turn for nothing."""
+        """Milliseconds until the next deadline, rounded up: a wake-up before it would find nothing to do."""
         times = [self._chores_ns]
         times += [t for t in (until_ns, self._engine.deadline()) if t is not None]
         times += self._inputs.due_ns()
         return max(0, -((self._clock.now().mono_ns - min(times)) // 1_000_000))
 
     def _chores(self, now: Instant) -> None:
-        """Once a second."""
+        """Do what is due once a second."""
         self._steering.expire(now)
         self._inputs.tick(now)
         reading = self._thermometer.read(now)
@@ -233,14 +241,14 @@ class ClockProcess:
                 notify(f"READY=1\nSTATUS={top_line(self._engine.snapshot(now))}")
 
     def _woken(self) -> None:
-        """A signal, or a pulse that its thread took."""
-        if not self._signals.drain():  # called readable without reason, and would be for ever: a simulator in front of libc
+        """A signal came, or a pulse thread has an edge."""
+        if not self._signals.drain():  # under a clock simulator that replaces libc the pipe always polls readable
             self._poll.unregister(self._signals.wake)
             del self._readers[self._signals.wake]
             self._signals.let_go()
 
     def _stepped(self) -> None:
-        """Somebody set the clock, a leap second was applied or the machine woke up: look at once."""
+        """The clock was set, a leap second was applied, or the machine woke up: look at once."""
         if self._watch is not None and self._watch.stepped():
             self._chores_ns = 0
             self._notice_step(self._clock.now())
@@ -266,7 +274,7 @@ class ClockProcess:
     # ---- events in, effects out ------------------------------------------------------------------------------------------------------
 
     def handle(self, event: Event) -> None:
-        """Tell the engine, and do what it wants."""
+        """Hand ``event`` to the engine and carry out its effects."""
         self._notice_step(event.at)
         for effect in self._engine.handle(event):
             self._carry_out(effect)
@@ -294,18 +302,18 @@ class ClockProcess:
             self.tell("steering", explain(error))
             return
         self.tell("steering", "")
-        self._era = self._clock.now().era  # a step of our own is no news to the engine
+        self._era = self._clock.now().era  # the engine ordered this step, so it is no event
         for note in notes:
             self._carry_out(note)
 
     def tell(self, what: str, why: str | None) -> None:
-        """Log trouble with ``what`` when it changes, and its end."""
+        """Log why ``what`` fails whenever the reason changes, and when it works again (``why`` empty)."""
         why = why or ""
         if why != self._told.get(what, ""):
             if why:
                 self._log.warning(f"{what}: {why}")
             else:
-                self._log.info(f"{what}: well again")
+                self._log.info(f"{what}: works again")
             self._told[what] = why
 
     def _answer(self, line: str) -> str:
@@ -314,13 +322,13 @@ class ClockProcess:
         return json.dumps(self.snapshot().to_json(), separators=(",", ":"))
 
     def snapshot(self) -> Snapshot:
-        """The engine's, with what only this process knows."""
+        """The engine's snapshot, with the feeds and the conditions of this process."""
         engine = self._engine.snapshot(self._clock.now())
         feeds = tuple(feed.status() for feed in self._feeds)
         return replace(engine, feeds=feeds, conditions=(*engine.conditions, *self._conditions()))
 
     def _conditions(self) -> Iterator[Condition]:
-        """What is the matter with the machine around the engine."""
+        """Conditions of the machine around the engine: steering, files, pulse devices, feeds."""
         if self._steering.trouble is not None:
             yield self._steering.trouble
         for what, why in self._told.items():
@@ -336,15 +344,15 @@ class ClockProcess:
 
 
 def _slept_ns() -> int:
-    """How long the machine has been suspended since it booted."""
+    """Nanoseconds for which the machine has been suspended since it booted."""
     try:
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-    except OSError:  # no such clock (a simulator in front of libc): it is never suspended either
+    except OSError:  # a clock simulator that replaces libc lacks this clock, and never suspends
         return 0
 
 
 def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | None) -> int:
-    """Run until told to stop, or for ``duration_s``; 0. ``simulated``: everything served is marked so.
+    """Run until a signal, or for ``duration_s``; returns 0. ``simulated``: marks the served time as simulated.
 
     OSError: see ClockProcess. ``run_dir`` stays the same through a reload.
     """

@@ -1,6 +1,6 @@
-"""Pulse devices, opened when they are there, and their edges as events; opened again after they were lost.
+"""Pulse devices: opens them, opens them again after a loss, and turns their edges into events.
 
-Flow: /dev/ppsN, control lines (``refclock.devices``) -> **pulses** -> PulseFound, Pulsed -> engine.
+Flow: /dev/ppsN, modem control lines (``refclock.devices``) -> **pulses** -> PulseFound, Pulsed -> engine.
 """
 
 from __future__ import annotations
@@ -19,32 +19,33 @@ from refclock.kernel.host import Host
 from refclock.sample import NS, SourceId
 
 PAUSES_NS: Final = (1 * NS, 2 * NS, 5 * NS)
-"""Before the n-th attempt in a row to open a device; the last one repeats. A plugged-in receiver is noticed within five seconds."""
+"""Nanoseconds before the n-th new attempt to open a device; the last value repeats. A device that is plugged in is opened within five
+seconds."""
 
 
 @dataclass(slots=True)
 class Retry:
-    """When to try again, and what was said of it last."""
+    """When to try a device again (raw), and why the last attempt failed."""
 
     due_ns: int = 0
     failures: int = 0
     why: str = ""
 
     def failed(self, now_ns: int, why: str) -> bool:
-        """Put it off; whether ``why`` is news."""
+        """Set the time of the next attempt. Returns whether ``why`` differs from the last reason."""
         self.due_ns = now_ns + PAUSES_NS[min(self.failures, len(PAUSES_NS) - 1)]
         self.failures += 1
         news, self.why = why != self.why, why
         return news
 
     def worked(self) -> None:
-        """Start from the shortest pause again."""
+        """Forget the failures: the next pause is the shortest."""
         self.failures, self.why = 0, ""
 
 
 class PulseInputs:
-    """The pulse devices of all sources: opened when they are there and due, and their edges as events. ``tell``: (what, trouble or "") for
-    people, on change. ``where``: the path of a source's pulse as configured, "" when it is not there now."""
+    """The pulse devices of all sources. ``tell``: takes a subject and why it fails, or "" when it works. ``where``: returns the path of a
+    source's pulse, "" while there is none."""
 
     def __init__(
         self,
@@ -64,15 +65,15 @@ class PulseInputs:
 
     @property
     def in_use(self) -> set[str]:
-        """The paths of those that are open."""
+        """The paths of the open devices."""
         return {path for name, path in self._paths.items() if name in self._open}
 
     def due_ns(self) -> list[int]:
-        """Raw instants at which those that are missing want to be tried."""
+        """Raw instants of the next attempts to open missing devices."""
         return [retry.due_ns for name, retry in self._retries.items() if name not in self._open]
 
     def open_due(self, now_ns: int) -> list[Event]:
-        """Open what is missing and due."""
+        """Open the missing devices that are due; an event for each one opened."""
         found: list[Event] = []
         for name, source in self._sources.items():
             if name in self._open or now_ns < self._retries[name].due_ns:
@@ -93,7 +94,7 @@ class PulseInputs:
         return found
 
     def take(self) -> list[Event]:
-        """The edges since the last call; a device that failed is given up."""
+        """The edges since the last call. A device that failed is dropped, to be opened again later."""
         events: list[Event] = []
         for name, device in list(self._open.items()):
             for edge in device.take():
@@ -109,6 +110,6 @@ class PulseInputs:
         self._tell(f"pulse of {name}", why)
 
     def stop(self) -> None:
-        """Give them all up."""
+        """Stop every device."""
         for device in self._open.values():
             device.stop()

@@ -1,7 +1,7 @@
-"""Sources as open devices: what each kind reads, turned into events.
+"""Open sources: one class for each kind of source, which turns what it reads into events.
 
-Flow: receiver lines, gpsd, SOCK and SHM (``refclock``) -> **sources** -> Reported, LineSeen, Pulsed, Sampled -> engine. ``inputs`` opens a
-device, waits for its descriptor and closes it when it fails; a device never tries again by itself.
+Flow: serial lines, gpsd, SOCK and SHM (``refclock``) -> **sources** -> Reported, LineSeen, Configured, Pulsed, Sampled -> engine.
+``inputs`` opens a source, waits for its descriptor, closes it when it fails and opens it again. A source never retries by itself.
 """
 
 from __future__ import annotations
@@ -28,39 +28,39 @@ from refclock.sample import NS, Edge, EdgeKind, ForeignSample, Instant, Leap, Li
 
 
 def open_feed(feed: config.Feed) -> SockFeedWriter | ShmFeedWriter:
-    """The writer for one ``[[feed]]``; its peer need not be there."""
+    """The writer for one ``[[feed]]``. The program that reads the feed need not be running."""
     if isinstance(feed, config.SockFeed):
         return SockFeedWriter(feed.path, feed.name)
     return ShmFeedWriter(feed.unit, feed.name)
 
 
 class Device(Protocol):
-    """An open source. Each method raises OSError when it is lost."""
+    """An open source. Each method raises OSError when the source is lost."""
 
     @property
     def what(self) -> str:
-        """Its name for people, "" while it is not known to be there."""
+        """A description for people; "" until the source has answered."""
         ...
 
     def fileno(self) -> int:
-        """The descriptor to wait on, the same for life; -1 when there is none and ``read`` must be called now and then."""
+        """The descriptor to wait on; it never changes. -1: there is none, and ``read`` must be called at intervals."""
         ...
 
     def read(self) -> list[Report]:
-        """What has arrived, in order; never blocks."""
+        """The reports that have arrived, in order. Never blocks."""
         ...
 
     def tick(self, now: Instant) -> list[Report]:
-        """Called about once a second; what there is to report besides."""
+        """Called about once a second; any further reports."""
         ...
 
     def close(self) -> None:
-        """Give it up."""
+        """Close the source."""
         ...
 
 
 class Line:
-    """A receiver's serial line and its session. ``device``: its path; ``opened_ns``: when (raw)."""
+    """A receiver's serial line and its session. ``device``: the line's path. ``opened_ns``: when it was opened (raw)."""
 
     def __init__(self, config: ReceiverSource, clock: LocalClock, earliest_s: int, first_baud: int = 0) -> None:
         self._id = SourceId(config.name)
@@ -83,7 +83,7 @@ class Line:
 
     @property
     def what(self) -> str:
-        """The device, and the speed once it is found."""
+        """The device's path, with the speed once it has been found."""
         if not self._searched:
             return f"{self._name}, {self._session.bits}" if self._session.bits else self._name
         how = f" at {self.baud} baud {self._session.bits}".rstrip()
@@ -91,26 +91,26 @@ class Line:
 
     @property
     def baud(self) -> int:
-        """The speed as set now."""
+        """The line's present speed."""
         return self._line.baud
 
     @property
     def speaks(self) -> bool:
-        """Whether something intelligible has come at the present speed."""
+        """Whether an intelligible frame has arrived at the present speed."""
         return self._session.speaks
 
     @property
     def heard_ns(self) -> int:
-        """Raw time of the last intelligible frame, or of the opening."""
+        """Raw instant of the last intelligible frame; before the first frame, of the opening."""
         return self._session.heard_ns
 
     @property
     def identity(self) -> str:
-        """What the receiver calls itself, "" when it did not say."""
+        """The receiver's own identity; "" when it has sent none."""
         return self._session.stream.identity
 
     def own_pulse(self, now_ns: int) -> str:
-        """The control line of this port that has a pulse; "" while none is known to have one."""
+        """The modem control line of this port that carries a pulse, as "path:LINE"; "" while none is known to."""
         line = self._changes.pulse(now_ns)
         return f"{self.device}:{line}" if line else ""
 
@@ -119,13 +119,13 @@ class Line:
         return self._line.fileno()
 
     def read(self) -> list[Report]:
-        """What the line brought."""
+        """The values decoded from the bytes that arrived, and news of the receiver's configuration."""
         data, values, at = self._line.read()
         events: list[Report] = [Reported(self._id, tuple(values), at, self._line.byte_ns)] if data else []
         return events + self._news(at)
 
     def tick(self, now: Instant) -> list[Report]:
-        """Go on looking for the speed and after the receiver; what the line has shown, when that has changed."""
+        """Continue the search for the speed and the receiver's configuration; report the line's status when it has changed."""
         self._line.attend(now)
         events = self._news(now)
         seen = self._session.status()
@@ -143,12 +143,12 @@ class Line:
 
 
 LOCAL_HOSTS: Final = ("localhost", "::1")
-"""And 127.0.0.0/8: there gpsd stamps with our own clock."""
+"""Names of this host, besides 127.0.0.0/8. A gpsd on this host stamps with our own clock."""
 
 
 class GpsdLine:
-    """gpsd's reports. Where ``pps`` names the pulse's own device its stamps are taken from there; otherwise, from a gpsd on this host, its
-    PPS objects are the pulses, with an allowance for their way (``source.GPSD_PULSE_NS``). ``what`` says which of the two."""
+    """A connection to gpsd. If ``pps`` names a pulse device, the pulses come from that device. Otherwise the PPS objects of a gpsd on this
+    host are the pulses, with an allowance for their delay (``refclock.timing.receiver_time.GPSD_PULSE_NS``). ``what`` says which."""
 
     def __init__(self, config: GpsdSource, clock: LocalClock, earliest_s: int) -> None:
         self._id = SourceId(config.name)
@@ -164,15 +164,15 @@ class GpsdLine:
         self.read()
 
     def fileno(self) -> int:
-        """The connection's descriptor. While it is being made only an error makes it readable; then ``tick`` finds it done."""
+        """The connection's descriptor. While the connection is being made, only a failure makes it readable; ``tick`` notices success."""
         return self._socket.fileno()
 
     def read(self) -> list[Report]:
-        """What gpsd reported."""
+        """What gpsd has reported."""
         data, at = self._socket.pump()
         if self._socket.connected:
-            way = " with the pulses that it reports" if self._sequence else ", messages only"
-            self.what = self._name + ("" if self._own_pulse else way)
+            pulses = " with the pulses that it reports" if self._sequence else ", messages only"
+            self.what = self._name + ("" if self._own_pulse else pulses)
         events: list[Report] = []
         for value in self._stream.feed(data, at):
             if isinstance(value, SecondLabel):
@@ -189,13 +189,13 @@ class GpsdLine:
         return events
 
     def _stamped(self, label: SecondLabel) -> SecondLabel:
-        """The label with the arrival of the receiver's message, when gpsd told it and shares our clock."""
+        """The label, stamped with the arrival of the receiver's message if gpsd reported it and shares our clock."""
         real_ns = self._stream.arrived(label) if self._local else None
         came = self._clock.instant_of(real_ns) if real_ns is not None else None
         return replace(label, at=came) if came is not None and 0 <= label.at.mono_ns - came.mono_ns < NS else label
 
     def _edge(self, pulse: GpsdPulse, at: Instant) -> Edge | None:
-        """The pulse as an edge: gpsd has chosen which, and tells it within the second."""
+        """The pulse as an edge; None when the report is a second late or more, or its stamp lies before a step. gpsd chose the edge."""
         seen = self._clock.instant_of(pulse.clock_ns)
         if seen is None or not 0 <= at.mono_ns - seen.mono_ns < NS:
             return None
@@ -203,18 +203,18 @@ class GpsdLine:
         return Edge(seen.shifted(round(pulse.early_ns)), EdgeKind.ASSERT, self._sequence, round(NS * 2.0**pulse.precision))
 
     def tick(self, now: Instant) -> list[Report]:
-        """Notice that the connection was made, or never will be."""
+        """Notice that the connection was made, or that it failed."""
         del now
         return self.read() if self._socket.connecting else []
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._socket.close()
 
 
 class Intake:
-    """Samples of other programs (SOCK, SHM). A sample whose stamp lies before a step or too far back, or which its writer does not believe
-    itself, gives none."""
+    """Samples of other programs (SOCK, SHM). A sample is ignored if its stamp lies before a step or too far back, or if its writer marks it
+    as unsynchronised."""
 
     def __init__(self, config: SockSource | ShmSource, clock: LocalClock) -> None:
         self._id = SourceId(config.name)
@@ -225,7 +225,7 @@ class Intake:
             self.what = f"samples on {config.path}"
         else:
             self._intake = ShmIntake(config.unit)
-            self._intake.open()  # its writer must have made it
+            self._intake.open()  # the writer must have created it
             self.what = f"shared memory unit {config.unit}"
 
     def fileno(self) -> int:
@@ -233,7 +233,7 @@ class Intake:
         return self._intake.fileno() if isinstance(self._intake, SockIntake) else -1
 
     def read(self) -> list[Report]:
-        """What has arrived."""
+        """The samples that have arrived."""
         raws = self._intake.read()
         if isinstance(self._intake, ShmIntake) and self._intake.why:
             raise OSError(errno.ENODEV, self._intake.why)
@@ -247,18 +247,18 @@ class Intake:
         return ForeignSample(at, raw.offset_ns, raw.uncertainty_ns, raw.leap, raw.pulse)
 
     def tick(self, now: Instant) -> list[Report]:
-        """Nothing to do."""
+        """Do nothing."""
         del now
         return []
 
     def close(self) -> None:
-        """Give it up."""
+        """Close the socket or the shared memory."""
         self._intake.close()
 
 
 def open_device(source: Source, clock: LocalClock, earliest_s: int, first_baud: int = 0) -> Device:
-    """Open what ``source`` names. ``earliest_s``: no true date is before it (POSIX); ``first_baud``: the speed at which a receiver was
-    heard last, 0: none. OSError says what is missing."""
+    """Open ``source``. ``earliest_s``: POSIX second before any true date. ``first_baud``: the speed at which the receiver last spoke, 0
+    when unknown. OSError says what is missing."""
     if isinstance(source, ReceiverSource):
         return Line(source, clock, earliest_s, first_baud)
     if isinstance(source, GpsdSource):

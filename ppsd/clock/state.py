@@ -1,8 +1,8 @@
-"""What the next start wants to know (frequency, message delays, temperature; where receivers were), kept in small JSON files; the record
-that was left published.
+"""State that survives a restart: small JSON files in the state directory, and the record that the last run published.
 
-A power cut leaves either the old or the new state, never half of one (``ppsd.config.edit.replace_file``). Nothing here raises: a full disk
-must not stop the clock, and a damaged file is only worth the defaults, so both are reported as a reason for the log.
+The files hold the frequency, message delays, the temperature model and the places of receivers. A power cut leaves the old file or the new
+one, never half of one (``ppsd.config.edit.replace_file``). Nothing here raises. A full disk must not stop the clock, and a damaged file is
+replaced by the defaults; both are returned as a reason for the log.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from refclock.record import Record
 
 FILE_NAME = "state.json"
 LIMIT_BYTES = 1 << 16
-"""Largest file believed: a source takes about a kilobyte."""
+"""Octets; a larger file is ignored. A source takes about a kilobyte."""
 
 
 def load(directory: Path, name: str = FILE_NAME) -> tuple[Mapping[str, object], str | None]:
-    """The JSON object that was saved and None, or {} and why there is none. A file that does not exist yet is no reason to complain. What
-    is in the object is for its reader to judge."""
+    """The saved JSON object and None, or {} and why it could not be read. A missing file gives ({}, None). The caller checks the object's
+    content."""
     path = directory / name
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -48,7 +48,7 @@ def load(directory: Path, name: str = FILE_NAME) -> tuple[Mapping[str, object], 
 
 
 def save(directory: Path, state: Mapping[str, object], name: str = FILE_NAME) -> str | None:
-    """Make ``state``, a JSON object, the saved one (mode 0600). None, or why it was not possible: the old file then stands."""
+    """Save ``state`` as a JSON object with mode 0600. Returns None, or why it could not be saved; the old file is then unchanged."""
     path = directory / name
     try:
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -59,10 +59,10 @@ def save(directory: Path, state: Mapping[str, object], name: str = FILE_NAME) ->
 
 
 def left_record(path: Path) -> Record | None:
-    """The record that an earlier run of this boot left at ``path``; None when there is none that can be read."""
+    """The record that an earlier run of this boot published at ``path``; None when there is none."""
     try:
         reader = TimescaleReader(path)
-    except OSError:  # absent, of an earlier boot, or no record: the writer sorts that out
+    except OSError:  # absent, of an earlier boot, or not a record: the writer replaces it
         return None
     record = reader.record()
     reader.close()

@@ -1,14 +1,14 @@
-"""The only place that moves CLOCK_REALTIME, on the effect Steer.
+"""Steering of the system clock: the only module that moves CLOCK_REALTIME, on the effect Steer.
 
-The timescale says what REALTIME should read (``Steer``: an affine map from CLOCK_MONOTONIC_RAW to UTC). Once a second the clock is
-compared with it; its frequency is then set to the map's rate plus a share of the phase error, so that the error decays with the time
-constant ``TAU_S``. Signs: phase error = UTC - REALTIME (positive: the clock is behind); correction_ppm positive = REALTIME is made to run
-faster than RAW, as in adjtimex(2); the map's ``rate`` = d(UTC)/d(raw) - 1 has the same sign. What REALTIME does by itself at correction 0
-(another program's leftover tick, rounding of the clocksource) is measured from its own readings and taken off.
+Steer says what REALTIME should read: it is an affine map from CLOCK_MONOTONIC_RAW to UTC. Once a second REALTIME is compared with the map.
+Its frequency is set to the map's rate plus a share of the phase error, so that the error decays with the time constant ``TAU_S``.
 
-Nothing served depends on this: a clock that follows badly changes what local programs see, not what clients get. When no Steer comes
-the share for the phase ends after ``PHASE_LIFE_NS`` (and at the process's end); after SIGKILL it stays until the next start, at most what
-the last phase error called for.
+Signs: phase error = UTC - REALTIME (positive: the clock is behind). A positive correction_ppm makes REALTIME run faster than RAW, as in
+adjtimex(2). The map's ``rate`` = d(UTC)/d(raw) - 1 has the same sign. REALTIME may differ from RAW even at correction 0, for example by a
+tick that another program set, or by rounding of the clocksource. This own rate is measured from readings of both clocks and subtracted.
+
+Served time does not depend on this module. A clock that follows badly affects local programs, not NTP clients. Without a new Steer the
+phase correction ends after ``PHASE_LIFE_NS``, and when the process ends. After SIGKILL it stays in force until the next start.
 """
 
 from __future__ import annotations
@@ -23,21 +23,22 @@ from refclock.kernel.host import Host, rivals
 from refclock.sample import MAX_FREQUENCY_PPM, NS, Instant, Leap
 
 FAR_NS: Final = 100_000_000
-"""Slewing so much takes minutes: worth telling."""
+"""Nanoseconds; a larger phase error is reported, for slewing it away takes minutes."""
 TAU_S: Final = 2.5
-"""Time constant of the phase. Measured in a simulator that lends the daemon libc, on a TCXO in a warming and cooling room and on a quiet Pi
-crystal: the clock follows the estimate 2 % better than with 4 s, and its frequency is as quiet as chronyd's at poll 4 (25 ppb; 20 ppb with
-4 s, 29 ppb with 2 s). The loop (gain 0.4 a second) is far from oscillating."""
+"""Seconds; time constant with which a phase error decays. Measured in a clock simulator that replaces libc, with a TCXO in a room that
+warms and cools and with a quiet Pi crystal: the clock follows the estimate 2 % better than with 4 s. Its frequency noise equals chronyd's
+at poll 4 (25 ppb; 20 ppb with 4 s, 29 ppb with 2 s). The loop gain of 0.4 a second is far from oscillation."""
 PHASE_LIFE_NS: Final = 2 * NS
-"""Two missed Steers."""
+"""Nanoseconds from the last Steer to the end of its phase correction: two missed Steers."""
 OWN_RATE_GAIN: Final = 0.125
-"""Of the measured own rate: a reading of two clocks is good to some 50 ns (measured order), over 1 s that is 0.05 ppm, averaged to 0.01."""
+"""Weight of a new measurement of the own rate. Two clock readings agree to about 50 ns (order measured), which is 0.05 ppm over 1 s;
+averaging brings it to about 0.01 ppm."""
 FOREIGN_PPM: Final = 1e-3
-"""A correction that differs more from what we set was set by somebody else (the kernel keeps 2^-16 ppm: adjtimex(2))."""
+"""ppm; a correction that differs more from ours was set by another program (the kernel's resolution is 2^-16 ppm: adjtimex(2))."""
 
 
 class ClockControl(Protocol):
-    """What is needed of ``refclock.kernel`` (the module itself is one)."""
+    """The calls that steering needs; the module ``refclock.kernel.clocks`` provides them."""
 
     def read_adjtimex(self) -> Adjtimex: ...
     def adjust_frequency(self, ppm: float) -> None: ...
@@ -46,21 +47,21 @@ class ClockControl(Protocol):
 
 
 class Clock(Protocol):
-    """What carries out Steer. ``trouble``: why the clock could not follow the last one at once; None when it could."""
+    """Carries out Steer. ``trouble``: why the clock could not follow the last Steer at once; None when it could."""
 
     @property
     def trouble(self) -> Condition | None: ...
 
     def apply(self, steer: Steer, now: Instant) -> list[Note]:
-        """Follow ``steer``; ``now``: read just before the call."""
+        """Follow ``steer``. ``now``: the clocks, read just before the call."""
         ...
 
     def expire(self, now: Instant) -> None:
-        """Called about once a second: end corrections that nobody renewed."""
+        """Called about once a second: end a phase correction that no Steer has renewed."""
         ...
 
     def kept_error_ns(self) -> int | None:
-        """Within what another program keeps the clock, as the kernel tells; None when nobody else does."""
+        """The error bound within which another program keeps the clock, as the kernel reports it; None when no other program does."""
         ...
 
     def close(self) -> None:
@@ -69,7 +70,7 @@ class Clock(Protocol):
 
 
 class FreeRunningClock:
-    """Never steers (steer = "none"): needs no privilege and disturbs no other program."""
+    """A clock that is never steered (steer = "none"): it needs no privilege and disturbs no other program."""
 
     trouble = None
 
@@ -77,16 +78,16 @@ class FreeRunningClock:
         self._control = control
 
     def apply(self, steer: Steer, now: Instant) -> list[Note]:
-        """Nothing."""
+        """Do nothing."""
         del steer, now
         return []
 
     def expire(self, now: Instant) -> None:
-        """Nothing."""
+        """Do nothing."""
         del now
 
     def kept_error_ns(self) -> int | None:
-        """The kernel's maximum error while it calls the clock synchronised; zero is nobody's claim."""
+        """The kernel's maximum error while the kernel calls the clock synchronised. Zero means that no program has set it."""
         try:
             state = self._control.read_adjtimex()
         except OSError:
@@ -94,14 +95,14 @@ class FreeRunningClock:
         return None if state.status & STA_UNSYNC else state.max_error_ns or None
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class KernelClock:
-    """CLOCK_REALTIME follows the timescale. Steps only where ``step_above_ns`` allows it; everything else is slewed, at most 500 ppm.
+    """CLOCK_REALTIME as a follower of the timescale. It is stepped only above ``step_above_ns`` and slewed otherwise, by at most 500 ppm.
 
-    OSError from the constructor: EBUSY when another program disciplines the clock, EPERM without CAP_SYS_TIME. From ``apply``: what the
-    kernel refused.
+    OSError from the constructor: EBUSY when another program disciplines the clock, EPERM without CAP_SYS_TIME. OSError from ``apply``: the
+    kernel refused a call.
     """
 
     def __init__(self, control: ClockControl, host: Host) -> None:
@@ -114,8 +115,8 @@ class KernelClock:
             )
         self._control = control
         self.frequency_ppm = control.read_adjtimex().frequency_ppm
-        """The correction in force."""
-        control.adjust_frequency(self.frequency_ppm)  # changes nothing; says at once whether we may
+        """The correction in force, in ppm."""
+        control.adjust_frequency(self.frequency_ppm)  # changes nothing; fails at once without permission
         self._phase_ppm = 0.0
         self._phase_until_ns = 0
         self._own_ppm: float | None = None
@@ -125,13 +126,13 @@ class KernelClock:
         self.trouble: Condition | None = None
 
     def apply(self, steer: Steer, now: Instant) -> list[Note]:
-        """See the module's text."""
+        """Compare the clock with the map and set its frequency, or step it; see the module's head. Returns what is worth a log line."""
         notes: list[Note] = []
         found_ppm = self._control.read_adjtimex().frequency_ppm
         if abs(found_ppm - self.frequency_ppm) > FOREIGN_PPM:
             by_ppm = round(found_ppm - self.frequency_ppm, 3)
             notes.append(Note("system clock's frequency was changed by somebody else", "warning", {"by_ppm": by_ppm}))
-            self._before = None  # what it did since we looked last says nothing of what it does by itself
+            self._before = None  # the change spoils the measurement of the clock's own rate
         self._measure(now)
         since = now.mono_ns - steer.raw_ns
         error_ns = steer.utc_ns + since + round(since * steer.rate) - now.real_ns
@@ -156,7 +157,7 @@ class KernelClock:
         self._set(max(-MAX_FREQUENCY_PPM, min(MAX_FREQUENCY_PPM, wanted)))
         self._phase_ppm = self.frequency_ppm - max(-MAX_FREQUENCY_PPM, min(MAX_FREQUENCY_PPM, rate_ppm))
         self._phase_until_ns = now.mono_ns + PHASE_LIFE_NS
-        # The kernel's errors are those of REALTIME: the timescale's and how far we are from it.
+        # The kernel's error fields are those of REALTIME: the timescale's errors plus the phase error.
         est_ns, max_ns = steer.est_error_ns + abs(error_ns), steer.max_error_ns + abs(error_ns)
         self._control.set_status(steer.leap, est_ns, max_ns, steer.tai_offset_s)
         self._leap, self._leap_wait_until_ns = steer.leap, 0
@@ -180,11 +181,11 @@ class KernelClock:
             self.close()
 
     def kept_error_ns(self) -> int | None:
-        """None: it is we who keep it."""
+        """None: no other program keeps the clock while we steer it."""
         return None
 
     def close(self) -> None:
-        """Keep the rate, end the phase correction."""
+        """End the phase correction and keep the rate."""
         if self._phase_ppm:
             self._set(self.frequency_ppm - self._phase_ppm)
             self._phase_ppm = 0.0
@@ -195,7 +196,7 @@ class KernelClock:
         self.frequency_ppm = ppm
 
     def _measure(self, now: Instant) -> None:
-        """Learn what REALTIME does at correction 0, from two readings between which the correction was constant."""
+        """Measure the rate of REALTIME at correction 0, from two readings between which the correction was constant."""
         before, self._before = self._before, now
         if before is None or before.era != now.era:
             return
@@ -206,7 +207,7 @@ class KernelClock:
         self._own_ppm = own if self._own_ppm is None else self._own_ppm + OWN_RATE_GAIN * (own - self._own_ppm)
 
     def _leaping(self, steer: Steer, error_ns: int, now: Instant) -> bool:
-        """Whether the announced second has just passed and the kernel, which steps at its next tick, has not taken it yet."""
+        """Whether an announced leap second has just passed in UTC while the kernel has not applied it yet: it does so at its next tick."""
         if self._leap is Leap.NORMAL or steer.leap is not Leap.NORMAL or abs(abs(error_ns) - NS) > FAR_NS:
             return False
         if not self._leap_wait_until_ns:

@@ -1,10 +1,11 @@
 """The thermometer nearest to the crystal, read once a second.
 
-Files that hold a temperature: millidegrees as one number (thermal_zone*/temp, hwmon*/temp*_input, ``temperature`` of a w1 device) or the
-lines of ``w1_slave``, whose last word is t=millidegrees (kernel: Documentation/driver-api/thermal/sysfs-api.rst,
-hwmon/sysfs-interface.rst, w1/slaves/w1_therm.rst). A probe on a 1-wire bus converts while it is read, 0.75 s (DS18B20 data sheet), so a
-thread of its own waits for that; the others answer at once. Layer 3: failure is an OSError whose text says what to do, turned into
-``TemperatureLost`` on change.
+Flow: sysfs -> **thermometer** -> TemperatureRead, TemperatureLost -> engine. A thermometer is a file. It holds either one number in
+millidegrees Celsius (thermal_zone*/temp, hwmon*/temp*_input, ``temperature`` of a w1 device) or the lines of ``w1_slave``, whose last word
+is t=millidegrees (kernel: Documentation/driver-api/thermal/sysfs-api.rst, hwmon/sysfs-interface.rst, w1/slaves/w1_therm.rst).
+
+A probe on a 1-wire bus converts while it is read, which takes 0.75 s (DS18B20 data sheet); a thread waits for it. The other files answer at
+once. A failure is an OSError whose text names the remedy. It becomes ``TemperatureLost`` when the text changes.
 """
 
 from __future__ import annotations
@@ -18,17 +19,19 @@ from refclock.kernel.host import Host
 from refclock.sample import Instant
 
 PROCESSOR: Final = "/sys/class/thermal/thermal_zone0/temp"
-"""A single-board computer's only zone: on the processor, centimetres from the crystal."""
+"""The only thermal zone of a single-board computer: on the processor, centimetres from the crystal."""
 PLAUSIBLE: Final = (-60.0, 150.0)
-"""°C that electronics may have."""
+"""°C; a reading outside this range is refused, for no working board is that cold or hot."""
 ONE_WIRE: Final = "w1_bus_master"
-"""In the real path of what hangs on such a bus."""
+"""Part of the resolved path of every probe on a 1-wire bus."""
 LIMIT_BYTES: Final = 256
+"""Octets read of a thermometer's file."""
 PAUSE_S: Final = 1.0
+"""Seconds between two conversions of a 1-wire probe."""
 
 
 def celsius(path: Path) -> float:
-    """What the file says. OSError with what is wrong."""
+    """The temperature in the file at ``path``. OSError says what is wrong and names the remedy."""
     try:
         with path.open("rb") as stream:
             text = stream.read(LIMIT_BYTES).decode("ascii", "replace")
@@ -47,7 +50,7 @@ def celsius(path: Path) -> float:
 
 
 class Thermometer:
-    """``choice``: as clock.temperature. Without one ("off", or "auto" and there is none) nothing is ever read."""
+    """``choice``: the value of clock.temperature. "off", or "auto" on a machine without the default zone: nothing is ever read."""
 
     def __init__(self, choice: str, host: Host) -> None:
         name = PROCESSOR if choice == "auto" else choice
@@ -63,7 +66,7 @@ class Thermometer:
             self._thread.start()
 
     def read(self, now: Instant) -> TemperatureRead | TemperatureLost | None:
-        """What it says at ``now``; None when there is nothing new."""
+        """The reading at ``now``, or its loss; None when there is nothing new."""
         if self._path is None:
             return None
         latest = self._latest if self._thread is not None else _look(self._path)
@@ -80,7 +83,7 @@ class Thermometer:
             self._latest = _look(path)
 
     def close(self) -> None:
-        """Let the thread end after its present conversion."""
+        """End the thread after its present conversion."""
         self._stop.set()
 
 

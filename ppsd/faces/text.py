@@ -1,8 +1,8 @@
-"""What ``refclock status``, ``sources`` and ``tracking`` print, from a Snapshot.
+"""The output of ``refclock status``, ``sources`` and ``tracking``, from a Snapshot.
 
-``sources`` and ``tracking`` have chronyc's columns, labels, units and signs, so that eyes and scripts trained on it need not change. The
-signs differ from ours in two places: chronyc prints offsets as local - reference (positive: the local clock is ahead of the source).
-Formats: chrony's documentation chronyc(1), reports "sources" and "tracking"; widths as its output shows them. Pure.
+``sources`` and ``tracking`` have chronyc's columns, labels, units and signs, so that people and scripts that know chronyc can read them.
+chronyc prints offsets as local - reference (positive: the local clock is ahead of the source), the opposite of this code's sign.
+Source of the formats: chronyc(1), reports "sources" and "tracking"; the column widths are those of its output.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ppsd.snapshot import ServerReport, Snapshot, SourceStatus, Verdict
 
 
 def plain_ns(ns: float) -> str:
-    """An error in the unit people read: 85 ns, 1.2 µs, 17 ms, 3.1 s."""
+    """A time in the unit that suits its size: 85 ns, 1.2 µs, 17 ms, 3.1 s."""
     for limit, unit, scale in ((1e3, "ns", 1.0), (1e6, "µs", 1e3), (1e9, "ms", 1e6)):
         if abs(ns) < limit:
             value = ns / scale
@@ -23,7 +23,7 @@ def plain_ns(ns: float) -> str:
 
 
 def plain_duration(s: float) -> str:
-    """45 s, 12 m, 2 h 10 m, 12 d."""
+    """A duration in one or two units: 45 s, 12 m, 2 h 10 m, 12 d."""
     if s < 120:
         return f"{s:.0f} s"
     if s < 7200:
@@ -34,7 +34,7 @@ def plain_duration(s: float) -> str:
 
 
 def top_line(clock: Snapshot) -> str:
-    """The one sentence: what we are locked to, within what, leap, satellites, uptime."""
+    """The summary in one line: state and source, error bound, leap second, satellites, uptime."""
     selected, words = clock.selected, list[str]()
     if clock.verdict is Verdict.LOCKED and selected is not None:
         words.append(f"LOCKED to {selected.what}")
@@ -68,7 +68,7 @@ _LEAP = {"normal": "Normal", "insert": "Insert second", "delete": "Delete second
 
 
 def _interval(s: float | None) -> str:
-    """chronyc's four columns of age: seconds below 1200, then m, h, d, y; - when unknown."""
+    """An age as chronyc prints it, in four columns: seconds below 1200, then m, h, d, y; - when unknown."""
     if s is None:
         return "   -"
     for limit, unit, scale in ((1200, "", 1), (36_000, "m", 60), (345_600, "h", 3600), (1000 * 86_400, "d", 86_400)):
@@ -78,7 +78,7 @@ def _interval(s: float | None) -> str:
 
 
 def _amount(s: float, signed: bool) -> str:
-    """chronyc's time with a unit: four digits (five with a sign) and ns, us, ms, s, m, h, d, y."""
+    """A time as chronyc prints it: four digits (with a sign, five columns) and one of ns, us, ms, s, m, h, d, y."""
     sign, width = ("+", 5) if signed else ("", 4)
     value = s if signed else abs(s)
     for limit, unit, scale in ((9999.5e-9, "ns", 1e-9), (9999.5e-6, "us", 1e-6), (9999.5e-3, "ms", 1e-3)):
@@ -93,7 +93,7 @@ def _amount(s: float, signed: bool) -> str:
 
 
 def sources(clock: Snapshot) -> str:
-    """The table of ``chronyc sources``; sources here are reference clocks, mode #."""
+    """The table of ``chronyc sources``. Every source is a reference clock, mode #."""
     lines = ["MS Name/IP address         Stratum Poll Reach LastRx Last sample               ", "=" * 79]
     for s in clock.sources:
         offset = (0 - (s.offset_ns or 0)) / 1e9
@@ -104,7 +104,7 @@ def sources(clock: Snapshot) -> str:
 
 
 def sources_in_words(clock: Snapshot) -> list[str]:
-    """One sentence for each source: what it is, how it stands, why. Below it a line for each thing that is the matter with it."""
+    """One sentence for each source: what it is, its state, and why. Below it one line for each further detail."""
     lines = []
     for s in clock.sources:
         words = [f"{s.tally} {s.name}: {s.what}", _TALLY.get(s.tally, s.tally) if s.present else "absent"]
@@ -128,7 +128,7 @@ def sources_in_words(clock: Snapshot) -> list[str]:
 
 
 def _details(s: SourceStatus) -> list[str]:
-    """What else is worth knowing of a source; some of it may be empty or said twice."""
+    """Further details of a source. Lines may be empty or repeated; the caller removes those."""
     told = [s.timing, s.cable, *s.health]
     if s.pulse is not None:
         allowed = f"stamps up to {s.bias_us:.4g} µs late allowed for ({s.bias_how or 'as usual'})" if s.bias_us is not None else ""
@@ -137,7 +137,7 @@ def _details(s: SourceStatus) -> list[str]:
 
 
 def tracking(clock: Snapshot) -> str:
-    """The lines of ``chronyc tracking``. Root dispersion is our bound: it contains all that the root distance would."""
+    """The lines of ``chronyc tracking``. Root dispersion is the whole error bound, so root delay is zero."""
     synchronised = clock.stratum > 0 and clock.leap != "unsynchronised"
     selected = clock.selected
     refid = clock.refid.encode("ascii", "replace")[:4].ljust(4, b"\0").hex().upper() if synchronised else "00000000"
@@ -169,7 +169,7 @@ def tracking(clock: Snapshot) -> str:
 
 
 def _parse_utc(text: str) -> datetime:
-    """ISO 8601 with up to nine decimals; the decimals are of no use here."""
+    """ISO 8601 with up to nine decimals to whole seconds. A leap second reads as second 59."""
     try:
         return datetime.fromisoformat(text[:19])
     except ValueError:  # 23:59:60
@@ -181,7 +181,7 @@ _ACTIONS = {"reply": "answered", "nak": "refused (crypto-NAK)", "kod": "told off
 
 
 def server_line(server: ServerReport | str) -> str:
-    """The NTP server in one line: what became of the requests and what it is defending itself against, or why there is none."""
+    """The NTP server in one line: requests by outcome, and defences in force. ``server`` as text: why there is no report."""
     if isinstance(server, str):
         return f"server: {server}"
     words = list[str]()
@@ -201,7 +201,7 @@ def server_line(server: ServerReport | str) -> str:
 
 
 def status(clock: Snapshot, server: ServerReport | str) -> str:
-    """The top line, the stages on the way to being locked, sources in words, what else is the matter, server counters."""
+    """The summary line, the stages of synchronisation, the sources in words, further conditions, and the server's line."""
     stages = "  ".join(f"[{'x' if done else ' '}] {name}" for name, done in clock.stages)
     lines = [top_line(clock), "", stages]
     lines += ["", *(sources_in_words(clock) or ["no source"])]
@@ -213,11 +213,12 @@ def status(clock: Snapshot, server: ServerReport | str) -> str:
 
 
 def _system_clock(clock: Snapshot) -> str:
+    """Whether the system clock is steered, and how far it is from the timescale."""
     how, offset = "steered" if clock.steering == "kernel" else "left alone", clock.system_offset_ns
     if offset is None:
         return how
-    much = plain_ns(abs(offset)) if abs(offset) < 1e11 else plain_duration(abs(offset) / 1e9)
-    return f"{how}, {much} {'behind' if offset >= 0 else 'ahead'}"
+    distance = plain_ns(abs(offset)) if abs(offset) < 1e11 else plain_duration(abs(offset) / 1e9)
+    return f"{how}, {distance} {'behind' if offset >= 0 else 'ahead'}"
 
 
 def status_json(clock: Snapshot, server: ServerReport | str) -> str:

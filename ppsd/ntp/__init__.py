@@ -1,1 +1,1 @@
-"""NTP's packets as values. Pure."""
+"""NTP packets as values. Pure."""

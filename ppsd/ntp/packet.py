@@ -1,7 +1,7 @@
-"""NTP packets on the Python side: the 48-octet header, its fixed-point formats, and what a client may believe of a reply.
+"""NTP packets in Python: the codec of the 48-octet header, and a client's checks of a reply.
 
-The server's packets are made in C (native/packet.c); this codec is for the query client, upstream associations and tests. Pure: stamps
-come in as arguments. Layout and formats: RFC 5905 sections 6 and 7.3; kiss codes section 7.4; checks of a reply section 8.
+The server's replies are built in C (native/packet.c); this codec is for the query client and for tests. Timestamps come in as arguments.
+Sources: RFC 5905 sections 6 and 7.3 (layout and formats), 7.4 (kiss codes) and 8 (checks of a reply).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_STRATUM = 16
 
 
 class Reason(Enum):
-    """Why a reply is not used; the value is for people."""
+    """Why a reply is rejected; the value is the text for people."""
 
     SHORT = "shorter than an NTP header"
     MODE = "not a server's reply"
@@ -54,7 +54,7 @@ class Header:
     transmit: int = 0
 
     def pack(self) -> bytes:
-        """The 48 octets; raises struct.error when a field does not fit (our own mistake)."""
+        """The 48 octets. struct.error: a field does not fit, which is a mistake of the caller."""
         first = self.leap << 6 | self.version << 3 | self.mode
         return HEADER.pack(
             first, self.stratum, self.poll, self.precision, self.root_delay, self.root_dispersion, self.refid,
@@ -81,7 +81,8 @@ def parse(data: bytes) -> Header | None:
 
 
 def refid_text(refid: int, stratum: int) -> str:
-    """ASCII at stratum 0 (kiss code) and 1 (source); a dotted quad, IPv4 address or hash of IPv6, above (RFC 5905 figures 12 and 13)."""
+    """The reference ID as text. At stratum 0 (kiss code) and 1 (source) it is ASCII. Above, it is an IPv4 address or a hash of an IPv6
+    address, written as a dotted quad (RFC 5905 figures 12 and 13)."""
     octets = refid.to_bytes(4, "big")
     if stratum > 1:
         return ".".join(str(o) for o in octets)
@@ -90,7 +91,8 @@ def refid_text(refid: int, stratum: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One request and its reply. ``offset_ns``: server minus local (positive: we are behind); ``delay_ns``: time on the way."""
+    """One request and its reply. ``offset_ns``: server - local (positive: the local clock is behind). ``delay_ns``: round trip, without the
+    server's processing. ``local_utc_ns``: local UTC when the request left."""
 
     header: Header
     offset_ns: int
@@ -99,16 +101,16 @@ class Exchange:
 
     @property
     def root_distance_ns(self) -> int:
-        """How far from true time the server's answer may be, by its own word and the path: |true - (local + offset)| stays below it."""
+        """A bound on |true time - (local + offset)|, from the server's root delay and dispersion and the delay of this exchange."""
         return self.header.root_dispersion_ns + (self.header.root_delay_ns + self.delay_ns + 1) // 2
 
 
 def judge(request_transmit: int, data: bytes, sent_utc_ns: int, received_utc_ns: int) -> Exchange | Reason:
-    """What a datagram tells about the server, or why it tells nothing.
+    """The exchange that a datagram completes, or why it is rejected.
 
-    ``sent_utc_ns``, ``received_utc_ns``: the local clock around the exchange (T1 and T4, RFC 5905 section 8). The request's transmit
-    field was a random number, not T1: it only proves that the reply answers it. A reply that says stratum 0 or leap 3 is judged
-    KISS or UNSYNCHRONISED only after its origin matched, so nobody off the path can send a kiss (CVE-2015-7704).
+    ``sent_utc_ns``, ``received_utc_ns``: local UTC before and after the exchange (T1 and T4, RFC 5905 section 8).
+    ``request_transmit``: the request's transmit field, a random number instead of T1; an equal origin proves that the reply answers this
+    request. The origin is checked before stratum and leap, so an off-path attacker cannot send a kiss (CVE-2015-7704).
     """
     header = parse(data)
     if header is None:
@@ -136,4 +138,5 @@ def judge(request_transmit: int, data: bytes, sent_utc_ns: int, received_utc_ns:
 
 
 KISSES = frozenset({"DENY", "RSTR", "RATE"})
-"""Kiss codes by which a server sends a client away (RFC 5905 section 7.4); the others (INIT, STEP) only say that it has no time."""
+"""Kiss codes with which a server refuses a client (RFC 5905 section 7.4). The others, as INIT and STEP, only say that it is not
+synchronised."""

@@ -1,9 +1,10 @@
-"""The control socket: a unix stream socket in the run directory on which a process tells how it is.
+"""The control socket: a unix stream socket in the run directory, on which a process answers questions about its state.
 
-One line in (a verb, UTF-8, at most ``LINE_BYTES``), one line of JSON out, as often as the client likes. The server side is one object
-that a select loop drives: its descriptor is an epoll instance holding the listener and all clients, readable when any of them needs
-attention. It never blocks: replies that a client does not take wait in a bounded buffer, nothing more is read from it until they are
-gone, and when the table of clients is full the oldest is dropped. Who may ask is decided by the socket's mode and its directory.
+A request is one line: a verb in UTF-8 of at most ``LINE_BYTES`` octets. The reply is one line of JSON. A client may send any number of
+requests on one connection. The server is one object for the process's poll loop: its descriptor is an epoll instance that holds the
+listener and all clients. The server never blocks. A reply that a client does not read waits in a buffer, and the client's next request is
+not read until the buffer is empty. When the table of clients is full, the oldest client is dropped. The permissions of the socket and of
+its directory decide who may ask.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from typing import Any
 from refclock.kernel.unix_socket import bound
 
 CLIENTS = 8
-"""Connections kept: the dashboard, metrics and some shells."""
+"""Connections; the oldest is dropped for one more. Enough for the dashboard, metrics and some shells."""
 LINE_BYTES = 256
-"""Longest request."""
+"""Octets; a client that sends a longer request is dropped."""
 REPLY_BYTES = 1 << 20
-"""Longest reply a client accepts: a snapshot is a few kB."""
+"""Octets; a client refuses a longer reply. A snapshot has a few kB."""
 
 
 @dataclass(slots=True)
@@ -55,11 +56,11 @@ class ControlServer:
         self._epoll.register(self._listener, select.EPOLLIN)
 
     def fileno(self) -> int:
-        """Descriptor for the caller's select: readable when ``handle_ready`` has work."""
+        """The descriptor to poll: readable when ``handle_ready`` has work."""
         return self._epoll.fileno()
 
     def handle_ready(self) -> None:
-        """Serve whoever is ready, without waiting."""
+        """Serve every client that is ready; never waits."""
         for fd, _ in self._epoll.poll(0):
             if fd == self._listener.fileno():
                 self._accept()
@@ -77,7 +78,7 @@ class ControlServer:
     def _accept(self) -> None:
         try:
             sock, _ = self._listener.accept()
-        except OSError:  # gone again; or out of descriptors, and then the oldest client gives way
+        except OSError:  # the client has gone; or descriptors ran out, and then the oldest client is dropped
             if self._clients:
                 self._drop(next(iter(self._clients.values())))
             return
@@ -120,7 +121,7 @@ class ControlServer:
 
 
 def alive(path: Path, timeout_s: float = 0.2) -> bool:
-    """Whether a process listens on the socket at ``path`` (also one that this user may not talk to)."""
+    """Whether a process listens on the socket at ``path``; True also when this user may not connect to it."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(timeout_s)
         try:
@@ -133,7 +134,7 @@ def alive(path: Path, timeout_s: float = 0.2) -> bool:
 
 
 def ask(path: Path, verb: str, timeout_s: float = 1.0) -> dict[str, Any]:
-    """Send one verb, return the decoded reply. OSError for everything that can fail: nobody there, no time, no sense, refused verb."""
+    """Send one verb and return the decoded reply. OSError: nobody listens, no reply in time, a malformed reply, or an unknown verb."""
     deadline = time.monotonic() + timeout_s
     reply = bytearray()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:

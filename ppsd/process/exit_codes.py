@@ -1,6 +1,6 @@
-"""Exit codes of every command and process, and how an error that ends one is told.
+"""Exit codes of every command and process, and the message of an error that ends one.
 
-They follow sysexits.h, so that systemd can tell what is worth a restart.
+Codes from 64 to 78 are those of sysexits(3), so that systemd can tell which failures are worth a restart.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 GOOD: Final = 0
 FAILED: Final = 1
-"""What was asked for was not found, or not done, or the answer is no."""
+"""The command found nothing, did not succeed, or answers no."""
 DEGRADED: Final = 1
-"""``status``: in holdover; ``doctor``: something to look at."""
+"""``status``: in holdover. ``doctor``: at least one warning."""
 BAD: Final = 2
-"""``status``: no time is served; ``doctor``: something is wrong."""
+"""``status``: no time is served. ``doctor``: at least one failure."""
 NO_DAEMON: Final = 3
 USAGE: Final = 64
 BAD_DATA: Final = 65
@@ -27,11 +27,11 @@ IO_ERROR: Final = 74
 NO_PERMISSION: Final = 77
 BAD_CONFIG: Final = 78
 INTERRUPTED: Final = 130
-"""As shells report SIGINT."""
+"""Ended by SIGINT, in the shell's convention: 128 + the signal's number."""
 
 
 class Refused(Exception):
-    """A command cannot go on: the sentence for people, and the exit code."""
+    """A command cannot continue. ``why``: a sentence for people. ``code``: the exit code."""
 
     def __init__(self, code: int, why: str) -> None:
         super().__init__(why)
@@ -39,13 +39,13 @@ class Refused(Exception):
 
 
 def complain(error: ConfigError) -> int:
-    """Print every problem of a configuration; the exit code."""
+    """Print every problem of a configuration; returns the exit code."""
     for problem in error.problems:
         print(problem, file=sys.stderr)
     return BAD_CONFIG
 
 
 def io_failure(error: OSError) -> int:
-    """Print what failed and what to do about it; the exit code."""
+    """Print what failed and the remedy; returns the exit code."""
     print(f"refclock: {explain(error)}", file=sys.stderr)
     return NO_PERMISSION if isinstance(error, PermissionError) else IO_ERROR

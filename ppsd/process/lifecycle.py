@@ -1,6 +1,6 @@
-"""A process from its start to its end: the parent it dies with, what it tells systemd, and the signals that its poll loop waits for.
+"""The life of a process: end with the parent, report to systemd, and wake the poll loop on signals.
 
-The same for the clock and the serve process, and for the simulator that runs beside them.
+The clock process, the serve process and the simulator use it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import socket
 from types import FrameType
 
 PARENT_FD = "REFCLOCK_PARENT_FD"
-"""Environment variable that hands a child its end of the pipe."""
+"""Environment variable with the descriptor of the child's end of the supervisor's pipe."""
 
 
 def notify(state: str) -> bool:
-    """Tell systemd (sd_notify(3): "READY=1", "WATCHDOG=1", "STATUS=..."); False when nobody listens. Never waits, never raises."""
+    """Report to systemd: "READY=1", "WATCHDOG=1", "STATUS=..." (sd_notify(3)). False when nobody listens. Never waits, never raises."""
     name = os.environ.get("NOTIFY_SOCKET", "")
     if not name.startswith(("/", "@")):
         return False
@@ -33,8 +33,8 @@ def notify(state: str) -> bool:
 
 
 def die_with_parent() -> None:
-    """In a supervisor's child: ask for SIGTERM when the supervisor's end of the pipe closes (O_ASYNC, F_SETSIG: fcntl(2)); end at once when
-    it has closed. A process that no supervisor started lives on."""
+    """In a supervisor's child, request SIGTERM for when the supervisor's end of the pipe closes (O_ASYNC, F_SETSIG: fcntl(2)). Exit at
+    once if it is closed already. Do nothing in a process that no supervisor started."""
     text = os.environ.pop(PARENT_FD, "")
     if not text.isdigit():
         return
@@ -51,7 +51,7 @@ STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Signals:
-    """Which signals came, and a descriptor that tells. SIGHUP only sets ``reload``."""
+    """The signals received, and a descriptor that wakes the poll loop. SIGTERM and SIGINT set ``stop``, SIGHUP sets ``reload``."""
 
     def __init__(self) -> None:
         self.stop = False
@@ -66,18 +66,18 @@ class Signals:
         self.stop = self.stop or number != signal.SIGHUP
 
     def nudge(self) -> None:
-        """Wake the loop (any thread)."""
-        with contextlib.suppress(BlockingIOError):  # full: it will wake anyway
+        """Wake the loop; may be called by any thread."""
+        with contextlib.suppress(BlockingIOError):  # the pipe is full: the loop will wake anyway
             os.write(self._write, b"\0")
 
     def drain(self) -> bool:
-        """Take note of the wake-ups so far; False when there were none, though the descriptor was called readable."""
+        """Read the wake-ups so far. False: there were none, although the descriptor polled readable."""
         try:
             return bool(os.read(self.wake, 4096))
         except BlockingIOError:
             return False
 
     def let_go(self) -> None:
-        """SIGTERM and SIGINT end the process by themselves from now on."""
+        """Restore the default action of SIGTERM and SIGINT: they end the process at once."""
         for number in STOPS:
             signal.signal(number, signal.SIG_DFL)

@@ -1,8 +1,8 @@
 """The log: one line per event on standard error, as text (``key=value``) or JSON, stamped in UTC.
 
-The only importer of structlog. A log line must never hold up the clock or the server: before each write the sink is asked whether it
-has room, and a line that does not fit is dropped and counted; the count is told in the first line that fits again. A pipe that polls
-writable takes PIPE_BUF (4096) octets at once (pipe(7)), so lines are cut there.
+The only importer of structlog. Logging must never block the clock or the server. Before each write the sink polls standard error; a line
+that cannot be written is dropped and counted, and the next line that can be written is preceded by the count. A pipe that polls writable
+accepts PIPE_BUF (4096) octets at once (pipe(7)), so longer lines are cut.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import structlog
 from structlog.typing import FilteringBoundLogger, WrappedLogger
 
 LINE_BYTES = 4096
-"""PIPE_BUF of linux/limits.h: written whole or not at all."""
+"""Octets; a longer line is cut. PIPE_BUF of linux/limits.h: a pipe takes a write up to this size whole or not at all."""
 
 
 class Sink:
-    """Standard error as something that may be full. ``dropped`` counts the lines lost so far."""
+    """A descriptor that may be full, written without blocking. ``dropped``: lines lost so far."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -34,7 +34,7 @@ class Sink:
         try:
             ready = self._poll.poll(0)
             return bool(ready) and bool(ready[0][1] & select.POLLOUT) and os.write(self.fd, data) == len(data)
-        except OSError:  # the reader has gone, the disk is full
+        except OSError:  # the reader has gone, or the disk is full
             return False
 
     def msg(self, message: str) -> None:
@@ -49,7 +49,8 @@ class Sink:
 
 
 def open_log(form: str = "text", level: str = "info", program: str = "refclock", fd: int | None = None) -> FilteringBoundLogger:
-    """A logger (debug, info, warning, error): ``log.info("event", key=value)``. ``form``: text or json. ``fd``: default standard error."""
+    """A logger with the methods debug, info, warning, error: ``log.info("event", key=value)``. ``form``: text or json. ``fd``: where to
+    write; None means standard error."""
     sink = Sink(sys.stderr.fileno() if fd is None else fd)
     renderer: structlog.typing.Processor
     if form == "json":

@@ -1,13 +1,16 @@
 """The serve process: NTP on the network, from the record that the clock process publishes.
 
-It only sets up the C threads (``ppsd.serve.ntp_server``) and then sleeps: its one loop wakes for a question on ``serve.sock``, a signal,
-or the watchdog. It needs no device and no privilege once the port is bound; the sockets may also be handed over by systemd (LISTEN_FDS,
-sd_listen_fds(3)), and then ``server.listen`` is not looked at. Nothing here talks to the clock process: it may die, come back or never
-have been there, and the threads go on with the last record, whose bound grows by its own rule, or say LI 3.
+Flow: record (mmap) -> C threads (``ppsd.serve.ntp_server``) -> NTP clients. Python starts the threads and then sleeps. Its one loop wakes
+for a request on ``serve.sock``, a signal, a broadcast or the watchdog. The process needs no device, and no privilege once the port is
+bound. systemd may also hand over the sockets (LISTEN_FDS, sd_listen_fds(3)); ``server.listen`` is then ignored.
 
-SIGTERM, SIGINT: end, 0. SIGHUP: the configuration and the key file are read again; bad ones are refused and the old ones stay. Rules,
-limits and keys are replaced while serving, without losing a request; only other addresses, threads, interface or table size make the
-sockets anew (requests that wait in their queues are lost then, and NTP clients ask again).
+The serve process does not talk to the clock process. While the clock process is absent, the threads answer from the last record, whose
+bound grows by its own rule. Without a record they answer with leap indicator 3.
+
+SIGTERM, SIGINT: the process ends with exit code 0.
+SIGHUP: the configuration and the key file are read again; bad ones are refused and the old ones stay. Rules, limits and keys are replaced
+without losing a request. Only a change of addresses, threads, interface, table size or log needs new sockets. Requests that wait in the
+old sockets' queues are then lost, and NTP clients ask again.
 """
 
 from __future__ import annotations
@@ -36,15 +39,15 @@ from refclock.schema import ConfigError
 FIRST_FD = 3
 """SD_LISTEN_FDS_START (sd_listen_fds(3))."""
 THREADS = 4
-"""Threads unless configured: a Pi has as many cores, and one alone answers some 300 000 requests/s."""
+"""Most threads unless configured: a Pi has four cores, and one thread answers about 300 000 requests/s."""
 CLIENTS_TOLD = 4000
-"""Clients in one answer: some 200 octets each, and an answer is at most 1 MB (ppsd.process.control)."""
+"""Most clients in one reply. Each takes about 200 octets, and a reply has at most 1 MB (``ppsd.process.control``)."""
 BEAT_S = 10.0
-"""Between two beats of the watchdog: the unit's WatchdogSec is at least three times that."""
+"""Seconds between two watchdog messages to systemd; the unit's WatchdogSec is at least three times as long."""
 
 
 def inherited_sockets() -> list[int]:
-    """The UDP sockets that systemd handed to this very process; the variables are taken away so that no child believes them."""
+    """The UDP sockets that systemd handed to this process. The variables are removed, so that no child takes them for its own."""
     pid, count = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
     os.environ.pop("LISTEN_FDNAMES", None)
     if pid != str(os.getpid()) or not count.isdigit():
@@ -56,7 +59,7 @@ def inherited_sockets() -> list[int]:
 
 
 def rules_of(config: Config, keys: tuple[SymmetricKey, ...]) -> ServerRules:
-    """What the server threads go by."""
+    """The rules for the server threads, from the configuration and its keys."""
     limits = config.limits
     return ServerRules(
         ranges=config.access.rules().ranges(),
@@ -73,7 +76,8 @@ def rules_of(config: Config, keys: tuple[SymmetricKey, ...]) -> ServerRules:
 
 
 def socket_part(server: ServerConfig) -> ServerConfig:
-    """What needs new sockets when it changes; the rest as if it were default."""
+    """``server`` with every key that can change without new sockets set to its default. Two configurations whose results differ need
+    new sockets."""
     plain = ServerConfig()
     return replace(
         server,
@@ -87,7 +91,7 @@ def socket_part(server: ServerConfig) -> ServerConfig:
 
 
 def open_server(config: Config, rules: ServerRules, run_dir: Path, fds: list[int]) -> NtpServer:
-    """The server of ``config``, listening but not started. OSError: which address, why, who has it, what to do."""
+    """The server of ``config``, bound but not started. OSError names the address, the reason, the program that holds it and the remedy."""
     own = config.server
     addresses = [] if fds else [a for text in own.listen if (a := parse_endpoint(text)) is not None]
     threads = own.threads or min(len(os.sched_getaffinity(0)), THREADS)
@@ -103,7 +107,7 @@ def open_server(config: Config, rules: ServerRules, run_dir: Path, fds: list[int
 
 
 class Serve:
-    """One run of the server on one set of sockets. OSError: no address, no control socket."""
+    """One run of the server on one set of sockets. OSError: an address or the control socket could not be bound."""
 
     def __init__(self, config: Config, keys: tuple[SymmetricKey, ...], run_dir: Path, fds: list[int], started_s: float) -> None:
         self._started_s = started_s
@@ -124,7 +128,7 @@ class Serve:
         notify(f"READY=1\nSTATUS=serving NTP on {', '.join(self.addresses)}")
 
     def configure(self, config: Config, keys: tuple[SymmetricKey, ...]) -> None:
-        """Other rules, limits and keys from now on."""
+        """Put new rules, limits and keys in force."""
         self._server.configure(rules_of(config, keys))
         self.config, self.keys = config, keys
         self._broadcast_s = 0.0
@@ -154,7 +158,7 @@ class Serve:
         return json.dumps(report.to_json())
 
     def _broadcast(self) -> None:
-        """Send the broadcasts when their time has come; failures are told when they change."""
+        """Send the broadcasts when they are due; log a failure when it changes."""
         own, now_s = self.config.server, time.monotonic()
         if not own.broadcast or now_s < self._broadcast_s:
             return
@@ -172,7 +176,7 @@ class Serve:
         self._broadcast_failed = failed
 
     def wait(self, signals: Signals, until_s: float | None) -> None:
-        """Answer questions until a signal came or ``until_s`` (time.monotonic) has come."""
+        """Answer requests until a signal arrives, or until ``until_s`` (time.monotonic)."""
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(signals.wake, select.POLLIN)
@@ -190,15 +194,15 @@ class Serve:
                 return
 
     def close(self) -> None:
-        """Give up addresses and socket."""
+        """Close the server's sockets and the control socket."""
         self._control.close()
         self._server.close()
 
 
 def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | None) -> int:
-    """Serve until told to stop, or for ``duration_s``; 0, or 78: a bad key file. OSError: no address, no control socket.
+    """Serve until a signal, or for ``duration_s``. Returns 0, or 78 for a bad key file. OSError: see Serve.
 
-    ``simulated`` changes nothing here: a simulated record says so itself.
+    ``simulated`` has no effect: a simulated record is marked as such.
     """
     del simulated
     started_s = time.monotonic()
@@ -224,11 +228,11 @@ def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | Non
 
 
 def _reload(serve: Serve, run_dir: Path, fds: list[int], started_s: float) -> Serve:
-    """The server under the configuration as it is now on disk, or as it was when that is bad."""
+    """The server under the configuration now on disk, or under the old one if the new one is bad."""
     old, old_keys = serve.config, serve.keys
     try:
         renewed = load(Path(old.file) if old.file else None)
-        keys = read_keys(renewed)  # refused before anything is given up
+        keys = read_keys(renewed)  # a bad key file is refused before any socket is closed
         if (socket_part(renewed.server), renewed.log) == (socket_part(old.server), old.log):
             serve.configure(renewed, keys)
             return serve

@@ -1,8 +1,8 @@
 """The NTP server: the only importer of the C extension ``ppsd.serve._server`` (native/server.h, native/packet.h).
 
-``NtpServer`` starts C threads that answer from the timescale record without the GIL; Python only sets them up and reads their counters.
-``PacketPath`` is the very same decision, ``pkt_respond``, as a function of bytes and instants: what the simulator's world and the property
-tests run is what the network gets.
+``NtpServer`` starts C threads that answer from the timescale record without the GIL. Python sets them up and reads their counters.
+``PacketPath`` calls the same C function, ``pkt_respond``, on bytes and instants. The simulator and the property tests therefore run the
+code that answers the network.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ _OWN_COUNTS: Final = (
     "let_through",
     "receive_buffer",
 )
-"""The rest of struct srv_counts."""
+"""The counters of struct srv_counts (native/server.h) besides ``packets``."""
 _COPY: Final = 4096
-"""Clients copied at once (64 bytes each)."""
+"""Clients copied by one call; each takes 64 octets."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerRules:
-    """struct srv_rules (native/server.h): who is answered, and how. ``ranges`` as of ``AccessList.ranges``; rates per second."""
+    """struct srv_rules (native/server.h): who is answered, and how. ``ranges``: from ``AccessList.ranges``. Rates are per second."""
 
     ranges: tuple[tuple[int, int], ...]
     keys: tuple[SymmetricKey, ...] = ()
@@ -74,8 +74,8 @@ class ServerRules:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """One client as the table has it. ``address``: an address, or the /64 that it stands for. ``interval_s``: between requests, averaged;
-    None before the second one. Times ago in seconds."""
+    """One client of the server's table. ``address``: an address, or the /64 network that the entry stands for. ``interval_s``: mean
+    interval between requests, None before the second one. ``last_s``, ``first_s``: seconds since the last and the first request."""
 
     address: str
     packets: int
@@ -109,7 +109,8 @@ def _ranges(ranges: Sequence[tuple[int, int]]) -> AclRangeArray:
 
 
 def _key_set(keys: Sequence[SymmetricKey]) -> MacKeys:
-    """The caller's, to be handed over or destroyed. Ids ascend and secrets fit their kind (ppsd.config.keys)."""
+    """The keys as a C object, which the caller must hand over or destroy. ``keys``: sorted by number, each secret of the length that its
+    kind needs (``ppsd.config.keys`` checks both)."""
     cell = ffi.new("struct mac_keys **")
     checked(lib.mac_create(len(keys), cell), "making room for keys", _HINTS)
     spec = ffi.new("struct mac_spec *")
@@ -125,7 +126,7 @@ def _key_set(keys: Sequence[SymmetricKey]) -> MacKeys:
 
 
 class PacketPath:
-    """``pkt_respond`` on one record at a time, about 2 us a call. Not for several threads at once."""
+    """``pkt_respond`` on one record, about 2 µs a call. Not safe for concurrent use by several threads."""
 
     def __init__(self, record: Record) -> None:
         self._context = ffi.new("struct pkt_context *")
@@ -140,7 +141,8 @@ class PacketPath:
         fill(self._context.record, record)
 
     def respond(self, request: bytes, rx_raw_ns: int, tx_raw_ns: int, source_port: int = 1024) -> tuple[bytes, str, str]:
-        """(reply, action, reason) for a request that arrived and leaves at these raw instants; an empty reply is silence."""
+        """(reply, action, reason) for a request that arrives at ``rx_raw_ns`` and whose reply leaves at ``tx_raw_ns``. An empty reply: none
+        is sent."""
         context, outcome = self._context, self._outcome
         context.rx_raw_ns = rx_raw_ns
         context.tx_raw_ns = tx_raw_ns
@@ -155,11 +157,11 @@ def respond(request: bytes, record: Record, rx_raw_ns: int, tx_raw_ns: int, sour
 
 
 class NtpServer:
-    """NTP on UDP at ``addresses`` (numeric host, port; port 0 picks one) and on the bound sockets ``fds`` (socket activation; the caller
-    keeps them). IPv4 and IPv6 are separate: give both. The record at ``timescale_path`` may appear later; until then replies say LI 3.
-    ``table_bytes``: memory for the clients. ``interface``: serve only that one.
+    """The NTP server threads and their sockets. ``addresses``: (numeric host, port); port 0 picks a free one; IPv4 and IPv6 need one entry
+    each. ``fds``: bound UDP sockets of socket activation; the caller keeps them open. ``timescale_path``: the record; until it exists,
+    replies carry leap indicator 3. ``table_bytes``: memory for the table of clients. ``interface``: the only interface served, "" for all.
 
-    Raises OSError when an address cannot be had, with the address and what to do.
+    OSError: an address cannot be bound; the text names it and the remedy.
     """
 
     def __init__(
@@ -203,7 +205,7 @@ class NtpServer:
         return tuple(bound)
 
     def configure(self, rules: ServerRules) -> None:
-        """Put rules in force, also while serving: no request is lost. OSError (EINVAL) when they make no sense; the old ones stay."""
+        """Put rules in force, also while serving; no request is lost. OSError (EINVAL): they contradict each other; the old ones stay."""
         own = ffi.new("struct srv_rules *")
         ranges = _ranges(rules.ranges)
         own.ranges, own.range_count = ranges, len(rules.ranges)
@@ -215,7 +217,7 @@ class NtpServer:
         checked(lib.srv_configure(self._srv, own), "putting the rules in force", _HINTS)
 
     def clients(self) -> list[Client]:
-        """Everybody in the table, the latest first; a copy made while serving, about 1 us a client."""
+        """A copy of the table of clients, most recent first. Takes about 1 µs a client; serving goes on meanwhile."""
         place, some, found = ffi.new("size_t *"), ffi.new("struct cli_client[]", _COPY), list[Client]()
         while copied := lib.srv_clients(self._srv, place, some, _COPY):
             now_ns = lib.srv_now()
@@ -223,7 +225,8 @@ class NtpServer:
         return sorted(found, key=lambda client: client.last_s)
 
     def broadcast(self, host: str, port: int, key_id: int, poll: int) -> bool:
-        """Send one broadcast with that key; False when there is no time to send. OSError: the network, or no such key."""
+        """Send one broadcast, authenticated with key ``key_id``; ``poll`` in log2 s. False: not synchronised, nothing was sent. OSError:
+        the network failed, or there is no such key."""
         result = lib.srv_broadcast(self._srv, host.encode(), port, key_id, poll)
         if result == -errno.EAGAIN:
             return False
@@ -235,18 +238,18 @@ class NtpServer:
         checked(lib.srv_start(self._srv), "starting the NTP server threads", _HINTS)
 
     def stop(self) -> None:
-        """Stop answering; the addresses stay ours and requests queue there. ``start`` goes on."""
+        """Stop answering. The sockets stay bound and queue requests; ``start`` resumes."""
         lib.srv_stop(self._srv)
 
     def close(self) -> None:
-        """Stop for good and give the addresses up."""
+        """Stop the threads and close the sockets."""
         if self._handle is not None:
             lib.srv_destroy(self._handle)
             self._handle = None
 
     def counters(self) -> dict[str, dict[str, int]]:
-        """Packets by action and reason since construction, zeros left out; each packet is in exactly one. ``"server"`` holds what is no
-        packet: the rest of struct srv_counts (native/server.h)."""
+        """Packets since construction by action and reason, without zeros; each packet counts once. ``"server"``: the other counters of
+        struct srv_counts (native/server.h)."""
         counts = ffi.new("struct srv_counts *")
         lib.srv_count(self._srv, counts)
         by_action = {

@@ -1,7 +1,7 @@
-"""Network interfaces: what time stamps their drivers can give (ethtool(8) -T).
+"""Packet timestamps that the driver of each network interface supports, as ethtool(8) -T shows them.
 
-Arrivals are stamped by the kernel on every interface, departures (for interleaved mode) where the driver calls for it. Stamps by the
-network card itself are told of, not used: they are on the card's own clock, and no process that faces the network has a device.
+The kernel stamps arrivals on every interface. It stamps departures, which interleaved mode needs, only where the driver supports it.
+Hardware timestamps are reported but not used: they are on the card's own clock, and a process that faces the network opens no device.
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ _TX_HARDWARE, _TX_SOFTWARE, _RX_HARDWARE, _RX_SOFTWARE = 1, 2, 4, 8
 
 
 def _word(flags: int, software: int, hardware: int) -> str:
-    return ("kernel (card could)" if flags & hardware else "kernel") if flags & software else "none"
+    """Who stamps, from SOF_TIMESTAMPING ``flags``; "card could": the card supports it too."""
+    if not flags & software:
+        return "none"
+    return "kernel (card could)" if flags & hardware else "kernel"
 
 
 def _ask(asker: socket.socket, name: str) -> tuple[int, int] | None:
-    """(SOF_TIMESTAMPING flags, index of the card's clock or -1); None when the driver does not answer."""
+    """(SOF_TIMESTAMPING flags, index of the card's clock or -1) of interface ``name``; None when its driver does not answer."""
     info = array("B", _TS_INFO.pack(GET_TS_INFO, *[0] * 10))
     request = struct.pack("16sP16x", name.encode(), info.buffer_info()[0])  # struct ifreq: name, ifr_data
     try:
@@ -39,7 +42,7 @@ def _ask(asker: socket.socket, name: str) -> tuple[int, int] | None:
 
 
 def stamping() -> list[Stamping]:
-    """Every interface of this network namespace; those whose driver does not answer are left out."""
+    """The timestamps of every interface in this network namespace, except those whose driver does not answer."""
     found: list[Stamping] = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
         for _, name in socket.if_nameindex():
