@@ -1,4 +1,4 @@
-"""Sources and feeds as they are configured: a frozen dataclass for each table, and what each of its keys accepts (``schema.key``).
+"""Configuration of sources and feeds: a frozen dataclass for each table, with a rule for each key (``schema.key``).
 
 Flow: TOML text -> ``ppsd.config`` (syntax, lines, cross checks) -> ``schema.read_table`` -> **config** -> the clock process.
 """
@@ -59,21 +59,21 @@ def plain_name(text: str) -> str | None:
 
 
 def absolute_path(text: str) -> str | None:
-    """Complaint about a file name that depends on where the program was started."""
+    """Complaint about a relative path: its meaning would depend on the working directory."""
     return None if text.startswith("/") else "must be an absolute path (begin with /)"
 
 
 AUTO = "auto"
-"""A device or pulse that is to be found."""
+"""The program finds the device or pulse itself."""
 
 
 def path_or_auto(text: str) -> str | None:
-    """Complaint about what is neither a path nor left to be found."""
+    """Complaint about a text that is neither an absolute path nor "auto"."""
     return None if text == AUTO else absolute_path(text)
 
 
 def thermometer(text: str) -> str | None:
-    """Complaint about what is neither a file nor one of the two words."""
+    """Complaint about a text that is neither an absolute path nor "auto" nor "off"."""
     return None if text in ("auto", "off") or text.startswith("/") else 'must be "auto", "off" or an absolute path (begin with /)'
 
 
@@ -103,8 +103,8 @@ def run_directory(text: str) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnySource:
-    """What every ``[[source]]`` has. ``prefer``: it is selected among agreeing sources. ``trust``: while any trusted source gives time,
-    only trusted sources decide which time is true. ``noselect``: it is measured and shown, never used."""
+    """Keys of every ``[[source]]``. ``prefer``: it is selected first among agreeing sources. ``trust``: while any trusted source gives
+    time, only trusted sources decide which time is true. ``noselect``: it is measured and shown, never used."""
 
     kind: ClassVar[str] = ""
     name: str = key("", "a unique name; default: made from the type", empty=True, check=plain_name)
@@ -115,10 +115,10 @@ class AnySource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PulsedSource(AnySource):
-    """Sources whose seconds may be marked by a pulse.
+    """Keys of sources that may have a pulse.
 
-    ``pps_over_usb``: whether the pulse's line is polled over USB. While that is not known and the stamps look like it, the bound allows for
-    a USB frame. ``pps_bias_us``: by how much an edge may be stamped late, which goes into the bound; None: by how it is stamped
+    ``pps_over_usb``: whether the pulse's line is polled over USB. None: unknown; the bound allows for a USB frame when the stamps look
+    polled. ``pps_bias_us``: the most by which an edge may be stamped late, part of the bound; None: the figure for the way of stamping
     (``devices.pps.Stamping``). ``refclock calibrate pps`` measures it. ``message_delay_ms``: from the second to the first byte of the
     message that names it; None: learned. ``pulse_without_fix_s``: how long pulses are believed after the last valid second.
     """
@@ -136,10 +136,10 @@ class PulsedSource(AnySource):
 class ReceiverSource(PulsedSource):
     """A receiver on a serial line.
 
-    ``device`` "auto": the free one on which a receiver is found. ``pps`` "auto": the pulse of that line, else the first that belongs to no
-    other source. ``baud`` 0: find it. ``configure``: set the receiver up and keep it so (``receiver.configurator``); the keys after it say
-    how. ``cable_delay_ns``: by how much the antenna's cable delays the signal, and so the pulse (5 ns a metre); it is subtracted from each
-    pulse here when the receiver cannot do it. ``survey_in``, ``fixed_position``: for timing receivers.
+    ``device`` "auto": the first free line on which a receiver is found. ``pps`` "auto": the pulse of that line, else the first that belongs
+    to no other source. ``baud`` 0: find it. ``configure``: set the receiver up and keep it configured (``receiver.configurator``) by the
+    keys that follow. ``cable_delay_ns``: delay of the signal in the antenna's cable, and so of the pulse (5 ns a metre). It is subtracted
+    here when the receiver cannot do it. ``survey_in``, ``fixed_position``: for timing receivers.
     """
 
     kind: ClassVar[str] = "receiver"
@@ -170,8 +170,8 @@ class GpsdSource(PulsedSource):
 
 
 UNSTATED_BIAS_US = 600_000.0
-"""us; allowance for another program's samples while the user states none. They may be the arrival of a receiver's messages, 60 to 500 ms
-late, and nothing in a sample shows that (gpsd 3.22 states 1 us for samples 165 ms late: tests/peers/test_gpsd_feeds.py)."""
+"""us; allowance for another program's samples while the user states none. Such samples may be arrival times of messages, 60 to 500 ms late,
+and nothing in a sample shows it (gpsd 3.22 states 1 us for samples 165 ms late: tests/peers/test_gpsd_feeds.py)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +185,7 @@ class ShmSource(AnySource):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SockSource(AnySource):
-    """A datagram socket that other programs send chrony SOCK samples to. ``bias_us``: allowance that goes into the bound."""
+    """A datagram socket to which other programs send chrony SOCK samples. ``bias_us``: allowance that goes into the bound."""
 
     kind: ClassVar[str] = "sock"
     path: str = key(MISSING, "where to make the socket", check=socket_path)
@@ -194,7 +194,7 @@ class SockSource(AnySource):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SockFeed:
-    """Samples for chronyd, which makes the socket at ``path`` (``refclock SOCK path``)."""
+    """Samples for chronyd, which makes the socket at ``path`` (chrony.conf: ``refclock SOCK path``)."""
 
     kind: ClassVar[str] = "sock"
     path: str = key(MISSING, "the socket that chronyd makes", check=socket_path)

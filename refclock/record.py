@@ -1,6 +1,6 @@
-"""The timescale record as values: what the clock process publishes, and what a reader makes of it at an instant (native/record.h).
+"""The timescale record as values: what the clock process publishes, and its reading at one instant (native/record.h).
 
-A record is an affine map from CLOCK_MONOTONIC_RAW to TAI with an error bound that grows by itself. The clock process publishes one,
+A record is an affine map from CLOCK_MONOTONIC_RAW to TAI with an error bound that grows with time. The clock process publishes it,
 ``refclock.kernel.timescale`` keeps it in a file that every process of this machine may read, and the server answers from it. Pure.
 """
 
@@ -14,9 +14,9 @@ from refclock.sample import Leap
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """struct rec_params: its fields by their names, in their order (native/record.h has signs and units).
+    """The fields of struct rec_params, same names and order (native/record.h has signs and units).
 
-    ``stratum`` 0: never synchronised. ``simulated``: it comes from no real receiver.
+    ``stratum`` 0: never synchronised. ``simulated``: it comes from a simulated receiver.
     """
 
     raw_ns: int
@@ -54,9 +54,9 @@ def record_of(struct: object) -> Record:
 
 @dataclass(frozen=True, slots=True)
 class TimescaleReading:
-    """struct rec_reading: a record at one instant.
+    """struct rec_reading: a record evaluated at one instant.
 
-    ``bound_ns`` is rounded up. ``reference_utc_ns`` 0: never. Unsynchronised: ``stratum`` 0 and ``leap`` UNSYNCHRONISED.
+    ``bound_ns`` is rounded up. ``reference_utc_ns`` 0: never set. Unsynchronised: ``stratum`` 0 and ``leap`` UNSYNCHRONISED.
     """
 
     utc_ns: int

@@ -1,6 +1,6 @@
 """Robust statistics: medians, and lines through outliers.
 
-Lends its line fit to the estimator and to the rhythm of pulses. Pure.
+The estimator and the rhythm of pulses use the line fit. Pure.
 """
 
 from __future__ import annotations

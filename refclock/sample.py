@@ -1,10 +1,10 @@
-"""The values that flow: instants, pulse edges, second labels, samples.
+"""The values that pass between modules: instants, pulse edges, second labels, samples.
 
 Signs and units, stated once for the whole project:
 
 * **offset = reference - local** (positive: the local clock is behind), as in chrony's SOCK samples and RFC 5905.
 * ``*_ns`` are integers, nanoseconds. Absolute time is never a float.
-* ``real_ns`` counts CLOCK_REALTIME (POSIX: no leap seconds, stepped and steered by anybody).
+* ``real_ns`` counts CLOCK_REALTIME (POSIX: no leap seconds, any privileged program may step or steer it).
 * ``mono_ns`` counts CLOCK_MONOTONIC_RAW: the oscillator itself. Nothing steers or steps it, so everything is estimated on it.
 * ``utc_ns`` counts POSIX UTC (23:59:60 has the number of the 23:59:59 before it); ``tai_ns`` = UTC + (TAI-UTC), continuous.
 """
@@ -18,7 +18,7 @@ from typing import Final, NewType
 
 NS = 1_000_000_000
 MAX_FREQUENCY_PPM: Final = 500.0
-"""ppm: the largest frequency error of an oscillator that the kernel corrects, MAXFREQ of linux/timex.h. No working crystal comes near."""
+"""ppm; the largest frequency error of an oscillator that the kernel corrects: MAXFREQ of linux/timex.h. No working crystal comes near."""
 
 SourceId = NewType("SourceId", str)
 
@@ -31,7 +31,7 @@ class EraMismatch(ValueError):
 class Instant:
     """One moment read on both local clocks at once.
 
-    ``era`` counts the steps of CLOCK_REALTIME seen so far: ``real_ns`` of two eras cannot be compared, ``mono_ns`` always can.
+    ``era`` counts the steps of CLOCK_REALTIME seen so far. ``real_ns`` can be compared within one era, ``mono_ns`` always.
     """
 
     real_ns: int
@@ -45,12 +45,12 @@ class Instant:
         return self.real_ns - other.real_ns
 
     def shifted(self, delta_ns: int) -> Instant:
-        """The same clocks ``delta_ns`` later (negative: earlier); for spans so short that their rates agree."""
+        """The same clocks ``delta_ns`` later (negative: earlier). Valid for short spans, over which their rates agree."""
         return Instant(self.real_ns + delta_ns, self.mono_ns + delta_ns, self.era)
 
 
 class EdgeKind(Enum):
-    """Which way the pulse line went (RFC 2783: assert is the rising edge)."""
+    """Direction of the pulse line's change (RFC 2783: assert is the rising edge)."""
 
     ASSERT = "assert"
     CLEAR = "clear"
@@ -76,7 +76,7 @@ class Leap(IntEnum):
 
 
 class FixMode(IntEnum):
-    """What the receiver says of its own solution."""
+    """The kind of solution that the receiver reports."""
 
     NONE = 1
     FIX_2D = 2
@@ -85,7 +85,7 @@ class FixMode(IntEnum):
 
 
 class LabelProtocol(StrEnum):
-    """In which protocol a second was named; the value is what people read."""
+    """The protocol in which a second was named; the value is shown to users."""
 
     NMEA = "NMEA"
     UBX = "UBX"
@@ -94,14 +94,14 @@ class LabelProtocol(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SecondLabel:
-    """A receiver's statement "it is now UTC so-and-so", already checked for fix, syntax and date window.
+    """A receiver's statement of UTC, checked for fix, syntax and date window.
 
-    ``sentence``: the sentence or message that said it ("RMC", "NAV-PVT", "TPV"), in ``protocol``.
-    ``utc_ns`` is the instant the sentence names (fraction kept; whole seconds for nearly every receiver).
-    ``second_60``: the sentence said 23:59:60; ``utc_ns`` then has the number of 23:59:59 (POSIX).
-    ``at`` is when the first byte of the first sentence of that cycle arrived: always after the true instant by the message delay.
-    ``leap_known``: the receiver itself says that its UTC includes the current leap count (UBX only).
-    ``weeks_repaired``: multiples of 1024 weeks that the date window added to what the receiver said.
+    ``sentence``: the sentence or message that stated it ("RMC", "NAV-PVT", "TPV"), in ``protocol``.
+    ``utc_ns``: the instant that it names, fraction included; nearly every receiver names whole seconds.
+    ``second_60``: the sentence named 23:59:60; ``utc_ns`` then has the number of 23:59:59 (POSIX).
+    ``at``: arrival of the first byte of the cycle's first sentence, later than the true instant by the message delay.
+    ``leap_known``: the receiver states that its UTC includes the current leap count (UBX only).
+    ``weeks_repaired``: multiples of 1024 weeks that the date window added to the receiver's date.
     """
 
     utc_ns: int
@@ -128,15 +128,15 @@ class LeapNotice:
 
 
 SAWTOOTH_LIMIT_NS: Final = 1000.0
-"""ns; a larger quantisation error is nonsense: the slowest u-blox time base has a period of 48 ns."""
+"""ns; a larger quantisation error is impossible and ignored: the slowest u-blox time base has a period of 48 ns."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sawtooth:
     """Quantisation error of the *next* pulse (UBX-TIM-TP qErr).
 
-    The pulse leaves the receiver ``error_ns`` **after** the true second when positive (subtract it from the measured edge).
-    ``utc_ns``: the second of that pulse, or None when it is given on another time scale.
+    ``error_ns`` positive: the pulse leaves the receiver **after** the true second, so it is subtracted from the measured edge.
+    ``utc_ns``: the second of that pulse, None when the receiver states it on another time scale.
     """
 
     error_ns: float
@@ -146,7 +146,7 @@ class Sawtooth:
 
 @dataclass(frozen=True, slots=True)
 class Satellite:
-    """One satellite in view; ``elevation`` and ``azimuth`` degrees, ``snr`` dB-Hz; None when the receiver leaves it empty."""
+    """One satellite in view; ``elevation`` and ``azimuth`` in degrees, ``snr`` in dB-Hz; None when not reported."""
 
     gnss: str
     number: int
@@ -158,7 +158,7 @@ class Satellite:
 
 @dataclass(frozen=True, slots=True)
 class SkyView:
-    """Fix and satellites as of the last complete report."""
+    """Fix and satellites of the last complete report."""
 
     mode: FixMode
     used: int
@@ -167,7 +167,7 @@ class SkyView:
 
 
 class Antenna(Enum):
-    """What the receiver's supervisor says of its antenna."""
+    """State of the antenna as the receiver's supervisor reports it."""
 
     UNKNOWN = "unknown"
     OK = "ok"
@@ -177,8 +177,8 @@ class Antenna(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """A timing receiver looking for its own place. ``active``: it still does; ``valid``: it has found it; ``accuracy_m`` so far, 0 = not
-    stated; ``ecef_m``: the mean so far, or what was found."""
+    """A timing receiver's survey of its own position. ``active``: still running; ``valid``: finished with a position; ``accuracy_m``
+    reached, 0 when not stated; ``ecef_m``: mean position, x, y, z."""
 
     active: bool
     valid: bool
@@ -189,10 +189,10 @@ class Survey:
 
 @dataclass(frozen=True, slots=True)
 class HealthReport:
-    """What one message says of the receiver's health; None where it says nothing.
+    """The receiver's health as one message reports it; None where the message says nothing.
 
     ``jamming``, ``spoofing``: 0 unknown, 1 none, 2 warning or indicated, 3 critical or certain (u-blox's scale). ``position``: latitude
-    and longitude in degrees; ``accuracy_m`` of it.
+    and longitude in degrees. ``accuracy_m``: the position's accuracy.
     """
 
     at: Instant
@@ -205,16 +205,16 @@ class HealthReport:
 
 
 ReceiverValue = SecondLabel | LeapNotice | Sawtooth | SkyView | HealthReport
-"""What a receiver's bytes say."""
+"""What a receiver's bytes are decoded to."""
 
 
 @dataclass(frozen=True, slots=True)
 class LineStatus:
-    """What a receiver's line has shown so far.
+    """What was learned of a receiver's line since it was opened.
 
-    ``protocol``: "NMEA", "UBX", "NMEA+UBX", another one's name; ``identity``: what the receiver calls itself; ``advice``: what to do about
-    a receiver whose protocol gives no time here; each "" when there is none. ``rejected``: statements that gave no label, and
-    sentences or messages that arrived broken, by reason. ``junk_bytes``: octets that belong to no sentence or message.
+    ``protocol``: "NMEA", "UBX", "NMEA+UBX" or the name of a foreign one. ``identity``: model and firmware as the receiver states them.
+    ``advice``: what to do about a protocol that gives no time here. Each is "" when unknown. ``rejected``: counts by reason of valid
+    messages that gave no label and of broken ones. ``junk_bytes``: bytes outside any sentence or message.
     """
 
     protocol: str = ""
@@ -228,8 +228,8 @@ class LineStatus:
 class Sample:
     """One measurement: at local instant ``at`` the true time was ``tai_ns``.
 
-    ``uncertainty_ns``: what the source says of this one sample's random error (1 sigma), 0 = unknown.
-    ``bias_ns``: how far samples of this kind may be off systematically, either way.
+    ``uncertainty_ns``: random error of this sample (1 sigma) as the source states it, 0 when unknown.
+    ``bias_ns``: largest systematic error of samples of this kind, either sign.
     """
 
     at: Instant
@@ -242,8 +242,8 @@ class Sample:
 class ForeignSample:
     """One measurement that another program made: at ``at`` reference - REALTIME was ``offset_ns``.
 
-    ``pulse``: the offset is known modulo one second only (chrony SOCK). ``uncertainty_ns``: what its writer says of it, 0 = nothing.
-    ``leap``: the leap second that it announces; NORMAL when it has no opinion.
+    ``pulse``: the offset is known modulo one second only (chrony SOCK). ``uncertainty_ns``: error stated by its writer, 0 when none is.
+    ``leap``: the leap second that it announces; NORMAL when it announces none.
     """
 
     at: Instant
@@ -255,11 +255,11 @@ class ForeignSample:
 
 @dataclass(frozen=True, slots=True)
 class PulseReport:
-    """What a source's pulses are worth.
+    """Statistics and quality of a source's pulses.
 
-    ``edge``: the one that marks seconds, "" while unknown. ``jitter_us``: nine of ten gaps are that near to the middle one. ``good``: what
-    timing wants. ``words``: all of it in one sentence. ``doubts``: what is wrong, a sentence each. ``changed``: the last change of the
-    rate.
+    ``edge``: the one that marks seconds, "" while unknown. ``jitter_us``: nine of ten intervals lie this close to the median. ``good``:
+    the pulses are fit for timing. ``words``: the report in one sentence. ``doubts``: what is wrong, a sentence each. ``changed``: the last
+    change of the rate.
     """
 
     rate_hz: float | None
@@ -277,11 +277,11 @@ class PulseReport:
 
 @dataclass(frozen=True, slots=True)
 class FeedStatus:
-    """How a program that is fed takes our samples.
+    """State of a feed of samples to another program.
 
-    ``kind``: sock or shm; ``target``: path or unit. ``state``: waiting (there was nothing to send yet), sending, absent (nobody takes it),
-    refused (we may not), stalled (its queue is full), failed. ``sent`` and ``lost`` count samples. ``why``: what is the matter and what to
-    do, "" while sending.
+    ``kind``: sock or shm; ``target``: path or unit. ``state``: waiting (nothing to send yet), sending, absent (no program receives),
+    refused (no permission), stalled (its queue is full), failed. ``sent`` and ``lost`` count samples. ``why``: cause and remedy, "" while
+    sending.
     """
 
     name: str

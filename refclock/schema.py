@@ -1,8 +1,7 @@
 """Tables of a configuration file checked against dataclasses: every problem at once, with place, allowed values and a suggestion.
 
-What a key accepts is in its field's metadata as a ``Rule``, so the reader (``read_table``), the error text and the printed configuration
-come from one statement. Reading never stops at the first error: a value that was refused is replaced by the default, so that the rest can
-be checked as well.
+A ``Rule`` in the metadata of each field says what its key accepts. The reader (``read_table``), the error text and the printed
+configuration all use it. Reading does not stop at an error: the default replaces a refused value, and the rest is checked as well.
 """
 
 from __future__ import annotations
@@ -16,16 +15,16 @@ from typing import Any, TypeVar, get_type_hints
 
 T = TypeVar("T")
 Key = tuple[str | int, ...]
-"""Where a value stands: ("server", "threads"), ("source", 0, "baud")."""
+"""Path of a value in the file: ("server", "threads"), ("source", 0, "baud")."""
 TEXT_LENGTH = 4096
 """Characters of the longest text value: PATH_MAX of linux/limits.h."""
 DATE_YEARS = (1980, 2200)
-"""From the first GPS week (1980-01-06) to well before 2**63 ns after 1970 (year 2262)."""
+"""Years that a date may have: from the first GPS week (1980-01-06) to well before 2**63 ns after 1970 (year 2262)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with a configuration. ``line`` counts from 1; 0 when it concerns the whole file. ``key`` as the user writes it."""
+    """One error in a configuration. ``line`` counts from 1; 0 when the error concerns the whole file. ``key``: as the user writes it."""
 
     file: str
     line: int
@@ -38,7 +37,7 @@ class Problem:
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used; ``problems`` has everything that is wrong with it, in the order of the file."""
+    """A configuration that cannot be used; ``problems`` lists every error in the order of the file."""
 
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__("\n".join(str(p) for p in problems))
@@ -47,7 +46,7 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a key accepts: one of ``choices``, a number in [low, high], or what ``check`` (value -> complaint or None) lets through."""
+    """What a key accepts: one of ``choices``, a number in [low, high], or a text that ``check`` (value -> complaint or None) accepts."""
 
     what: str
     choices: tuple[str | int, ...] = ()
@@ -74,7 +73,7 @@ def key(default: Any, what: str, **rule: Any) -> Any:
 
 
 def _shown(value: object) -> str:
-    """A value as TOML writes it, cut to a readable length (Python refuses to print integers of thousands of digits)."""
+    """A value as TOML writes it, cut to 60 characters. Python refuses to print integers of thousands of digits."""
     if isinstance(value, int) and abs(value) >= 1 << 63:
         return "a huge number"
     text = str(value).lower() if isinstance(value, bool) else f'"{value}"' if isinstance(value, str) else str(value)
@@ -82,7 +81,7 @@ def _shown(value: object) -> str:
 
 
 def suggestion(word: str, known: list[str]) -> str:
-    """The words "; did you mean X?" when a known word is similar (difflib ratio 0.6), else ""."""
+    """ "; did you mean X?" when a known word is similar (difflib ratio 0.6), else ""."""
     near = difflib.get_close_matches(word[:64].lower(), known, n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
@@ -158,10 +157,10 @@ def read_table(
     elsewhere: Callable[[str], str] = lambda _: "",
     complete: bool = True,
 ) -> T | None:
-    """One table as a ``cls``; refused or missing values are reported under their key. None when a required key has no value.
+    """Read one table as a ``cls``; report refused and missing values under their keys. None when a required key has no value.
 
     ``also``: keys that the caller reads itself. ``elsewhere``: hint for an unknown key that another table has. ``complete``: False when
-    lines with wrong syntax were left out, so that a missing key is not reported.
+    lines with wrong syntax were left out; a missing key is then not reported.
     """
     specs: dict[str, Field[Any]] = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
     hints = get_type_hints(cls)

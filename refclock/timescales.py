@@ -1,7 +1,7 @@
 """Time scales in integer nanoseconds: POSIX UTC, TAI, the NTP era, GPS weeks, and the table of leap seconds.
 
-TAI here counts SI seconds with TAI = UTC + (TAI-UTC), zero at the POSIX epoch label: it is continuous through leap seconds, so
-everything between receiver and server is computed on it, and UTC appears only at the two ends.
+TAI here counts SI seconds since the label 1970-01-01 00:00:00 TAI: TAI = UTC + (TAI-UTC). It is continuous through leap seconds, so all
+computation between receiver and server uses it. UTC appears only at the two ends. Pure.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class LeapTable:
         return self.offsets_s[max(0, bisect_right(self.starts_s, utc_s) - 1)]
 
     def utc_to_tai_ns(self, utc_ns: int, second_60: bool = False) -> int:
-        """POSIX UTC to TAI. ``second_60`` tells 23:59:60 from the 23:59:59 that has the same number."""
+        """POSIX UTC to TAI. ``second_60``: the instant is 23:59:60, which has the same number as 23:59:59."""
         return utc_ns + (self.tai_offset_s(utc_ns // NS) + second_60) * NS
 
     def leap_tai_ns(self, i: int) -> int:
@@ -61,7 +61,7 @@ class LeapTable:
         return self.starts_s[i], self.offsets_s[i] - self.offsets_s[i - 1]
 
     def with_leap(self, at_utc_s: int, step_s: int) -> LeapTable:
-        """This table with one more leap second at its end (announced by receivers before the file knows it)."""
+        """This table with one more leap second at its end (announced by receivers before the file has it)."""
         if at_utc_s <= self.starts_s[-1]:
             return self
         return LeapTable((*self.starts_s, at_utc_s), (*self.offsets_s, self.offsets_s[-1] + step_s), self.expires_s)
@@ -91,7 +91,7 @@ def parse_leap_seconds_list(text: str) -> LeapTable | None:
 
 
 def civil_s(year: int, month: int, day: int) -> int | None:
-    """POSIX second of that midnight; None when there is no such date."""
+    """POSIX second at which the date begins; None when there is no such date."""
     try:
         return (date(year, month, day).toordinal() - 719_163) * DAY_S  # ordinal of 1970-01-01
     except ValueError:

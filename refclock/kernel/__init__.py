@@ -1,1 +1,1 @@
-"""What the kernel gives: clocks, pulses, the timescale record, facts about the machine."""
+"""The kernel's services: clocks, pulses, the timescale record, facts about the machine."""

@@ -1,11 +1,10 @@
-"""The machine's clocks, read and steered (native/clock.h).
+"""Reads and steers the machine's clocks (native/clock.h).
 
-Pulses and packets are stamped by the kernel on CLOCK_REALTIME, which anybody may step and steer; everything is estimated on
-CLOCK_MONOTONIC_RAW. ``LocalClock`` carries stamps from the one to the other by readings of both clocks at once: before and after the stamp,
-interpolated. A step of REALTIME shows as a change of REALTIME - MONOTONIC, which slewing never changes; it starts a new era, and a stamp
-from across it is given up.
+The kernel stamps pulses and packets on CLOCK_REALTIME, which any privileged program may step or steer. Estimation uses CLOCK_MONOTONIC_RAW.
+``LocalClock`` converts stamps from the one to the other: it reads both clocks before and after the stamp and interpolates. A step of
+REALTIME changes REALTIME - MONOTONIC; slewing does not. A step starts a new era, and a stamp from before it is not converted.
 
-Errors are OSError with what failed and what to do; the callers turn them into events.
+Errors are OSError with cause and remedy; the callers turn them into events.
 """
 
 from __future__ import annotations
@@ -26,13 +25,14 @@ if TYPE_CHECKING:
     from refclock.kernel._kernel import ClkReading
 
 STEP_NS: Final = 50_000
-"""REALTIME - MONOTONIC that changes by more is a step. The kernel moves both at one rate, so this only has to exceed the reading error
-(which is added: readings may be interrupted); a step below it spoils no more than the one stamp taken across it, and by less than this."""
+"""ns; a larger change of REALTIME - MONOTONIC is a step. The kernel runs both at one rate, so only the reading error has to be exceeded;
+the uncertainty of the two readings is added. A smaller step spoils the one stamp that is taken across it, by less than this."""
 STAMP_AGE_NS: Final = 10 * NS
-"""Older stamps are not converted: they waited somewhere, and nobody wants them any more."""
+"""ns; older stamps are not converted: they waited in a queue and are of no use."""
 READING_GAP_NS: Final = 20_000_000
-"""Readings kept for interpolation are at least this far apart: 512 of them span more than STAMP_AGE_NS."""
+"""ns between readings that are kept for interpolation, at least."""
 READINGS: Final = 512
+"""Readings kept: at READING_GAP_NS they span more than STAMP_AGE_NS."""
 
 
 # ---- clocks -----------------------------------------------------------------------------------------------------------------------
@@ -70,9 +70,9 @@ class LocalClock:
         self.era = 0
         """Steps of REALTIME seen."""
         self.last_step_ns = 0
-        """What the last of them was; positive: moved forward."""
+        """ns of the last step; positive: REALTIME moved forward."""
         self.uncertainty_ns = self._latest.uncertainty_ns
-        """Half width of the worse reading behind the last Instant handed out."""
+        """ns; half width of the worse reading behind the last Instant that was returned."""
 
     def now(self) -> Instant:
         """This instant."""
@@ -82,7 +82,7 @@ class LocalClock:
             return Instant(reading.real_ns, reading.raw_ns, self.era)
 
     def placed(self, reading: Reading) -> Instant | None:
-        """The instant of a reading that was made a moment ago elsewhere (any thread); None when REALTIME was stepped since."""
+        """The instant of a recent reading by any thread; None when REALTIME was stepped since."""
         with self._lock:
             now = self._look()
             step = (now.real_ns - now.mono_ns) - (reading.real_ns - reading.mono_ns)
@@ -90,8 +90,8 @@ class LocalClock:
             return Instant(reading.real_ns, reading.raw_ns, self.era) if same else None
 
     def instant_of(self, real_ns: int) -> Instant | None:
-        """The instant at which the kernel stamped ``real_ns`` (REALTIME, at most 10 s ago). None when it lies before a step or the first
-        reading, in the future, or too far back. A stamp from before a backward step must be converted before REALTIME passes it again."""
+        """The instant at which the kernel stamped ``real_ns`` (REALTIME, at most 10 s ago). None when the stamp lies before a step or the
+        first reading, in the future, or too far back. Convert a stamp from before a backward step before REALTIME reaches it again."""
         with self._lock:
             after = self._look()
             if not 0 <= after.real_ns - real_ns <= STAMP_AGE_NS:
@@ -122,7 +122,7 @@ class LocalClock:
 
 
 class StepWatch:
-    """Readable (select, asyncio) when somebody set CLOCK_REALTIME, a leap second was applied or the machine woke up."""
+    """A descriptor that is readable once CLOCK_REALTIME was set, a leap second was applied or the machine woke up (timerfd_create(2))."""
 
     def __init__(self) -> None:
         fd = ffi.new("int *")
@@ -134,7 +134,7 @@ class StepWatch:
         return self._fd
 
     def stepped(self) -> bool:
-        """Whether that happened since the last call; never blocks."""
+        """Whether any of these happened since the last call; never blocks."""
         return checked(lib.clk_watch_stepped(self._fd), "watching the system clock for steps") == 1
 
     def close(self) -> None:
@@ -154,7 +154,7 @@ _CONTROL_HINTS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Adjtimex:
-    """The kernel's clock. ``frequency_ppm`` positive: made to run faster. ``status``: STA_*, ``state``: TIME_* of adjtimex(2)."""
+    """State of the kernel's clock. ``frequency_ppm`` positive: made to run faster. ``status``: STA_*, ``state``: TIME_* (adjtimex(2))."""
 
     frequency_ppm: float
     offset_ns: int
@@ -167,14 +167,14 @@ class Adjtimex:
 
 
 def read_adjtimex() -> Adjtimex:
-    """The kernel's clock as it stands; changes nothing."""
+    """Read the state of the kernel's clock; change nothing."""
     c = ffi.new("struct clk_state *")
     checked(lib.clk_state(c), "reading the kernel clock")
     return Adjtimex(c.frequency_ppm, c.offset_ns, c.max_error_ns, c.est_error_ns, c.tai_offset_s, c.status, c.state, Leap(c.leap))
 
 
 def adjust_frequency(ppm: float) -> None:
-    """Make CLOCK_REALTIME (and MONOTONIC) run ``ppm`` faster than the oscillator says; |ppm| <= 500."""
+    """Make CLOCK_REALTIME (and MONOTONIC) run ``ppm`` faster than the oscillator; |ppm| <= 500."""
     checked(lib.clk_set_frequency(ppm), f"setting the clock's frequency to {ppm:+.3f} ppm", _CONTROL_HINTS)
 
 
@@ -184,10 +184,10 @@ def step(offset_ns: int) -> None:
 
 
 def set_status(leap: Leap, est_error_ns: int, max_error_ns: int, tai_offset_s: int | None = None) -> None:
-    """Tell the kernel the leap state, the errors (rounded up to us) and, when given, TAI-UTC. Ends every loop of the kernel's own."""
+    """Tell the kernel the leap state, the errors (rounded up to us) and, when given, TAI-UTC. Switches the kernel's own PLL and FLL off."""
     tai = -1 if tai_offset_s is None else tai_offset_s
     checked(lib.clk_report(leap.value, est_error_ns, max_error_ns, tai), "reporting to the kernel clock", _CONTROL_HINTS)
 
 
 STA_UNSYNC: Final = 0x40
-"""sys/timex.h."""
+"""Status bit of adjtimex(2): the clock is not synchronised (sys/timex.h)."""

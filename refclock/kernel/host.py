@@ -1,6 +1,6 @@
-"""What the machine says of itself: processes, files under /sys, who holds a device. Read only; tests build a root of their own.
+"""Facts about the machine: processes, files under /proc and /sys, who holds a device. Read only; tests pass a root of their own.
 
-Nothing here raises for what is missing or not ours to see: a question that has no answer is answered with None or nothing.
+Nothing here raises when a file is missing or not readable: the answer is then None or empty.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from refclock.sample import Leap
 
 
 class Host:
-    """The machine below ``root``; paths are given as on the machine ("/proc/cmdline")."""
+    """The machine whose files are below ``root``; paths are those of the machine ("/proc/cmdline")."""
 
     def __init__(self, root: Path = Path("/")) -> None:
         self.root = root
@@ -47,7 +47,7 @@ class Host:
             return []
 
     def target(self, name: str) -> str:
-        """What a chain of links ends at, as a path of the machine; ``name`` itself when it is no link."""
+        """The end of a chain of at most eight links, as a path of the machine; ``name`` itself when it is no link."""
         path = self.path(name)
         for _ in range(8):
             try:
@@ -61,20 +61,20 @@ class Host:
             return str(path)
 
     def battery_clock_s(self) -> int | None:
-        """POSIX second by the first RTC (Linux ABI, sysfs-class-rtc since_epoch); None without one."""
+        """POSIX second of the first RTC (Linux ABI, sysfs-class-rtc since_epoch); None without one."""
         return self.number("/sys/class/rtc/rtc0/since_epoch")
 
     def processes(self) -> Iterator[tuple[int, str]]:
-        """(pid, name) of every process to be seen; the name has at most 15 characters (proc(5), comm)."""
+        """(pid, name) of every visible process; the name has at most 15 characters (proc(5), comm)."""
         for entry in self.names("/proc/[0-9]*"):
             name = self.text(f"{entry}/comm")
             if name:
                 yield int(entry.rpartition("/")[2]), name
 
     def open_files(self, wanted: Collection[str]) -> dict[str, list[str]]:
-        """Who has each of these open ("gpsd (pid 412)"), by one pass over all processes; of other users' only root can see it.
+        """Who has each of these files open ("gpsd (pid 412)"), by one pass over all processes. Only root sees other users' files.
 
-        Wanted are names as /proc/*/fd shows them (proc(5)): devices without links on the way, "socket:[4711]".
+        ``wanted``: names as /proc/*/fd shows them (proc(5)): devices with links resolved, "socket:[4711]".
         """
         found: dict[str, list[str]] = {}
         for pid, name in self.processes() if wanted else ():
@@ -94,7 +94,7 @@ class Host:
         return self.open_files({target}).get(target, [])
 
     def port_holders(self, addresses: Iterable[tuple[str, int]]) -> list[str]:
-        """Who has these UDP addresses; nothing when it is not to be seen (another user's, another network namespace)."""
+        """Who is bound to these UDP addresses; empty when that is not visible (another user's, another network namespace)."""
         ports = {(":" in address, port) for address, port in addresses}
         inodes: set[str] = set()
         for v6 in (False, True):
@@ -106,7 +106,7 @@ class Host:
 
 
 def battery_witness_s(host: Host, kernel: Adjtimex) -> int | None:
-    """POSIX second by the battery clock, a witness of the date while nobody keeps the system clock; None when it is kept, or without."""
+    """POSIX second of the battery clock, as evidence of the date while the system clock is unsynchronised; else None, as without one."""
     return host.battery_clock_s() if kernel.leap is Leap.UNSYNCHRONISED else None
 
 
@@ -125,23 +125,23 @@ class Rival(NamedTuple):
 
 
 Options = Mapping[str, Sequence[str]]
-"""The options of a command line by their letters, each with its values."""
+"""The options of a command line: letter -> its values; "" -> long options and arguments."""
 
 
 def _chronyd(host: Host, options: Options) -> bool:
-    """Unless told to leave the clock alone (-x) or to measure only (-Q): chronyd(8)."""
+    """Steers unless told to leave the clock alone (-x) or to measure only (-Q): chronyd(8)."""
     del host
     return not options.keys() & {"x", "Q"}
 
 
 def _busybox(host: Host, options: Options) -> bool:
-    """Its ntpd, unless it only asks (-w)."""
+    """Its ntpd steers, unless it only measures (-w)."""
     del host
     return "ntpd" in options[""] and "w" not in options
 
 
 def _phc2sys(host: Host, options: Options) -> bool:
-    """When CLOCK_REALTIME is the sink (-c, the default; with -a only by -r) and a servo follows: phc2sys(8)."""
+    """Steers when CLOCK_REALTIME is the sink (-c, the default; with -a only by -r) and a servo follows: phc2sys(8)."""
     del host
     if set(options.get("E", ())) & {"ntpshm", "refclock_sock"}:  # hands samples to another program
         return False
@@ -149,7 +149,7 @@ def _phc2sys(host: Host, options: Options) -> bool:
 
 
 def _ptp4l(host: Host, options: Options) -> bool:
-    """With software time stamping only; with the network card's it steers the card's clock: ptp4l(8)."""
+    """Steers with software time stamping only; with hardware time stamping it steers the network card's clock: ptp4l(8)."""
     if "S" in options or "--time_stamping=software" in options[""]:
         return True
     lines = (line for file in options.get("f", ()) for line in (host.text(file) or "").splitlines())
@@ -162,7 +162,7 @@ def _always(host: Host, options: Options) -> bool:
 
 
 class _Program(NamedTuple):
-    """``taking``: the letters of its options that take a value."""
+    """A program that may steer: its systemd ``unit``, whether it ``steers`` with given options, ``taking``: letters that take a value."""
 
     unit: str
     steers: Callable[[Host, Options], bool] = _always
@@ -187,9 +187,9 @@ _PROGRAMS: Final = {
 
 
 def rivals(host: Host) -> list[Rival]:
-    """Who else sets the system clock of ``host``.
+    """The other processes that set the system clock of ``host``.
 
-    A preloaded library may lend a program a clock of its own (a clock simulator does): a program that has one is no rival, and has none.
+    A preloaded library may give a program a simulated clock. A process with one is no rival, and this process has none when it has one.
     """
     if _preloaded(host, "self"):
         return []
@@ -205,7 +205,7 @@ def rivals(host: Host) -> list[Rival]:
 
 
 def _options(words: Iterable[str], taking: str) -> Options:
-    """What getopt(3) would make of ``words``; ``taking``: letters that take a value. Under "": long options and words that are none."""
+    """Parse ``words`` as getopt(3) does; ``taking``: letters that take a value."""
     found: dict[str, list[str]] = {"": []}
     rest = iter(words)
     for word in rest:
@@ -221,5 +221,5 @@ def _options(words: Iterable[str], taking: str) -> Options:
 
 
 def _preloaded(host: Host, process: str) -> bool:
-    """Whether a process was started with LD_PRELOAD (ld.so(8)); False when that is not ours to see."""
+    """Whether a process was started with LD_PRELOAD (ld.so(8)); False when its environment is not readable."""
     return any(word.startswith("LD_PRELOAD=") for word in (host.text(f"/proc/{process}/environ") or "").split("\0"))

@@ -28,7 +28,7 @@ _PPS_HINTS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class PpsEvent:
-    """The last edges of a pulse line: kernel sequence numbers (modulo 2^32; 0 = never seen) and CLOCK_REALTIME stamps."""
+    """The last edges of a pulse line: kernel sequence numbers (modulo 2^32; 0: none yet) and CLOCK_REALTIME stamps."""
 
     assert_sequence: int
     assert_real_ns: int
@@ -37,7 +37,7 @@ class PpsEvent:
 
 
 class PpsDevice:
-    """A kernel PPS source, /dev/ppsN. Opening it captures every edge that it can; without privilege, what it already captures."""
+    """A kernel PPS source, /dev/ppsN. Opening it switches on every edge that it can capture; without privilege nothing changes."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
@@ -64,8 +64,8 @@ class PpsDevice:
         self.captures_clear = bool(mode[0] & lib.PPS_MODE_CLEAR)
 
     def fetch(self, timeout_s: float | None) -> PpsEvent | None:
-        """The last edges, after waiting for a new one of either kind (None: for ever; 0: as they are). None on timeout or signal.
-        A clear edge ends the wait too: compare the sequence numbers."""
+        """Wait for an edge of either kind and return the last ones; None on timeout or signal. ``timeout_s`` None: wait for ever; 0: do not
+        wait. The sequence numbers tell which edge is new."""
         event = ffi.new("struct pps_event *")
         timeout_ns = -1 if timeout_s is None else max(0, round(timeout_s * NS))
         result = lib.pps_fetch(self._fd, timeout_ns, event)
@@ -75,7 +75,7 @@ class PpsDevice:
         return PpsEvent(event.assert_sequence, event.assert_ns, event.clear_sequence, event.clear_ns)
 
     def close(self) -> None:
-        """Close it; not while another thread is in ``fetch``."""
+        """Close the device; not while another thread is in ``fetch``."""
         if self._fd >= 0:
             lib.pps_close(self._fd)
             self._fd = -1
@@ -91,20 +91,20 @@ class PpsDevice:
 
 
 def line_level(fd: int, mask: int) -> bool:
-    """Whether a control line (TIOCM_*) of the serial port ``fd`` is on. OSError ENOTTY: it has none."""
+    """Whether a control line (TIOCM_*) of the serial port ``fd`` is on. OSError ENOTTY: the port has no control lines."""
     return checked(lib.lin_level(fd, mask), "reading control lines") == 1
 
 
 def wait_for_line(fd: int, mask: int) -> tuple[Reading, bool] | None:
-    """The clocks right after the line changed, and its level then; None on a signal. Waits for ever, outside the GIL, and reads the clocks
-    before it has it again. OSError EINVAL, ENOTTY, EOPNOTSUPP or 515: this driver cannot wait."""
+    """Wait for the line to change; the clocks right after it, and the new level. None on a signal. Waits for ever without the GIL, and
+    reads the clocks before it takes the GIL again. OSError EINVAL, ENOTTY, EOPNOTSUPP or 515 (ENOIOCTLCMD): the driver cannot wait."""
     c = ffi.new("struct clk_reading *")
     result = lib.lin_wait(fd, mask, c)
     return None if result == -errno.EINTR else (reading_of(c), checked(result, "waiting for control lines") == 1)
 
 
 def look_at_line(fd: int, mask: int, level: bool, every_s: float, timeout_s: float) -> tuple[Reading, bool] | None:
-    """As ``wait_for_line`` for drivers that cannot: looks each ``every_s`` until the line is not at ``level``; None after ``timeout_s``."""
+    """As ``wait_for_line``, by polling: reads the line each ``every_s`` until it is not at ``level``; None after ``timeout_s``."""
     c = ffi.new("struct clk_reading *")
     result = lib.lin_look(fd, mask, int(level), round(every_s * NS), round(timeout_s * NS), c)
     return None if result in (-errno.ETIMEDOUT, -errno.EINTR) else (reading_of(c), checked(result, "looking at control lines") == 1)

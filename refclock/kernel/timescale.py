@@ -37,14 +37,14 @@ class _TimescaleFile:
         self._params = ffi.new("struct rec_params *")
 
     def close(self) -> None:
-        """Unmap it; a writer's last record stays in force."""
+        """Unmap the file; a writer's last record stays in force."""
         if self._rec is not None:
             lib.rec_close(self._rec)
             self._rec = None
 
 
 class TimescaleWriter(_TimescaleFile):
-    """The record file, created when absent and replaced when it is of an earlier boot or another version. One writer only."""
+    """The record file as its one writer has it. Created when absent; replaced when it is of an earlier boot or another version."""
 
     def __init__(self, path: str | Path) -> None:
         super().__init__(path, writable=True)
@@ -63,11 +63,11 @@ class TimescaleReader(_TimescaleFile):
         self._reading = ffi.new("struct rec_reading *")
 
     def read(self) -> TimescaleReading | None:
-        """What time it is now, None before the first publication."""
+        """The record in force evaluated now; None before the first publication."""
         return self.at(lib.clk_raw_ns())
 
     def at(self, raw_ns: int) -> TimescaleReading | None:
-        """The record in force evaluated at ``raw_ns``, None before the first."""
+        """The record in force evaluated at ``raw_ns``; None before the first publication."""
         r = self._reading
         if not self._read():
             return None
@@ -76,7 +76,7 @@ class TimescaleReader(_TimescaleFile):
         return TimescaleReading(*times, r.refid, r.precision, r.stratum, Leap(r.leap), bool(r.simulated))
 
     def record(self) -> Record | None:
-        """The record in force as it was published, None before the first."""
+        """The record in force as it was published; None before the first publication."""
         return record_of(self._params) if self._read() else None
 
     def _read(self) -> bool:

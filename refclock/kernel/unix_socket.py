@@ -1,7 +1,7 @@
-"""A unix socket under a name in the file system: how a process takes the name, and whose names it leaves alone.
+"""Binds a unix socket to a path, and replaces a stale socket there.
 
-bind(2) refuses a name that exists, and a process that dies leaves its name behind. So the name is first asked whether anybody listens: only
-"connection refused" proves that nobody does. The sample sockets (``sock``) and the control sockets of ``ppsd`` are opened here.
+bind(2) refuses a path that exists, and a process that dies leaves its socket behind. So a connection to the path is tried first: only
+"connection refused" proves that no process listens. The sample sockets (``sock``) and the control sockets of ``ppsd`` are opened here.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ _BIND_HINTS: Final = {errno.ENOENT: "create its directory", errno.EACCES: "give 
 def bound(path: Path, kind: socket.SocketKind, mode: int) -> socket.socket:
     """A non-blocking socket of ``kind`` bound to ``path``, with the permission bits ``mode`` whatever the umask is.
 
-    A socket that nobody listens on is replaced. OSError: EADDRINUSE another program listens there, EEXIST the path is something else (both
-    are left alone), and what bind(2) says.
+    A socket without a listener is replaced. OSError: EADDRINUSE when another program listens there, EEXIST when the path is no socket (both
+    are left alone), and the errors of bind(2).
     """
     _remove_stale(path)
     sock = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
-        os.fchmod(sock.fileno(), mode)  # bind makes the file with this mode less the umask (net/unix/af_unix.c): it is never open to more
+        os.fchmod(
+            sock.fileno(), mode
+        )  # bind makes the file with this mode less the umask (net/unix/af_unix.c): no other user can connect in between
         sock.bind(str(path))
         path.chmod(mode)
     except OSError as error:
@@ -37,7 +39,7 @@ def bound(path: Path, kind: socket.SocketKind, mode: int) -> socket.socket:
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove a socket that nobody listens on, and nothing else."""
+    """Remove a socket without a listener, and nothing else."""
     try:
         found = path.lstat().st_mode
     except FileNotFoundError:
@@ -45,7 +47,7 @@ def _remove_stale(path: Path) -> None:
     if not stat.S_ISSOCK(found):
         raise FileExistsError(errno.EEXIST, "is not a socket, so it is left alone; remove it or choose another path", str(path))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as probe:
-        # A stream listener answers EPROTOTYPE, one that we may not talk to EACCES: both are alive.
+        # A stream listener answers EPROTOTYPE, one without permission for us EACCES: both are alive.
         result = probe.connect_ex(str(path))
     if result == errno.ECONNREFUSED:
         path.unlink(missing_ok=True)

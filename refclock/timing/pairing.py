@@ -1,27 +1,35 @@
-"""Which second does this pulse mark? Edge + label + present bound -> Sample.
+"""Numbers the pulses of one receiver: finds which second each pulse marks.
 
-A pulse says exactly *when* a second begins, a label says roughly *which*. Pairing has no memory of being synchronised: each call is
-given the present timescale as a value, and
+    edge + label + present timescale -> Sample
 
-* with a bound below 0.1 s the pulse is rounded to the nearest second of that timescale; labels only check it;
-* otherwise ``AGREEING`` consecutive labels must put the pulses before them on the same seconds.
+A pulse says exactly *when* a second begins. A label says roughly *which* second it is. The present timescale comes in with each call; this
+module has no memory of being synchronised.
 
-A label arrives some time after the second that it names. With only pulse and label that delay is known modulo one second: 0.5 s after a
-pulse may be 0.5 s before the next, 0.8 s after it a receiver that speaks 0.2 s early. So only -0.05..+0.35 s is clear by itself. Beyond, a
-second opinion must name the same pulse: the delay stated or learned before (then it is read within half a second of that), TIM-TP, which
-names the *next* pulse, or a system clock whose seconds begin with the pulses. Otherwise nothing is named, and the reason says what would
-help. The learned delay turns labels into (coarse) samples of their own.
+* When the timescale's bound is below 0.1 s, the pulse is rounded to the nearest second of the timescale. Labels only check it.
+* Otherwise ``AGREEING`` consecutive labels must name the same seconds for the pulses before them.
 
-Pulses that come n times a second leave the delay known modulo 1/n only, so no delay is clear by itself there: the one that marks the
-second is found by a delay that was stated, or learned before with less doubt than a third of the period, by a timescale with a bound below
-a tenth of it, or by a system clock that another program keeps to a third of it, as the kernel says. Neither TIM-TP (any of n pulses may
-be its next) nor any other system clock (one in three is in phase by chance, and then wrong by a pulse) tells. Of pulses that come every
-few seconds each marks one; the seconds between are counted.
+Message delay. A label arrives some time after the second that it names. Pulse and label alone give that delay modulo one second: a label
+0.8 s after a pulse may also be 0.2 s early for the next one. Only -0.05 to +0.35 s is unambiguous. Any other delay needs a second opinion
+that names the same pulse:
 
-A pulse of which the trailing edge is taken is late by its width, mostly 100 or 200 ms. It gives itself away when the message comes before
-it, and when it lies off the seconds of a system clock that is kept so, or of the timescale: then it is refused unless another source serves
-(then selection judges).
-All times inside are TAI against CLOCK_MONOTONIC_RAW, so leap seconds and clock steps do not exist here.
+* the delay that was stated or learned earlier; the label may then lie within 0.35 s of it;
+* UBX TIM-TP, which names the *next* pulse;
+* a system clock whose seconds begin with the pulses.
+
+Without one the pulse is not numbered, and the reason says what would help. The learned delay makes labels (coarse) samples of their own.
+
+Several pulses a second. With n pulses a second the delay is known modulo 1/n s only, so no delay is unambiguous. The pulse that marks the
+second is found by a delay that is known to a third of the period, by a timescale with a bound below a tenth of the period, or by a system
+clock that another program keeps to a third of the period, as the kernel reports. TIM-TP does not help: any of n pulses may be its next one.
+Other system clocks do not help: one in three is in phase by chance. When pulses come every few seconds, each marks a second, and the
+seconds between them are counted.
+
+Trailing edges. A trailing edge is late by the pulse's width, mostly 100 or 200 ms. It is recognised in two ways: the message comes before
+it, or it lies off the seconds of the timescale or of a system clock that another program keeps. It is refused, with one exception: off a
+timescale that comes from another source it passes, and selection judges it.
+
+Flow: ``receiver_time`` (trusted labels, edges of a rhythm) -> **pairing** -> samples. Times are TAI against CLOCK_MONOTONIC_RAW, so leap
+seconds and clock steps do not occur here. Pure.
 """
 
 from __future__ import annotations
@@ -35,37 +43,41 @@ from refclock.sample import NS, Edge, Instant, Sample
 from refclock.timescales import DAY_S
 
 ROUNDING_BOUND_NS = 100_000_000
-"""Below this bound a pulse is rounded to the timescale's nearest second: a fifth of the half second at which rounding fails."""
+"""ns; below this bound a pulse is rounded to the timescale's nearest second. Rounding fails at five times as much, half a second."""
 AMBIGUOUS_NS = 350_000_000
-"""A message delay beyond this, early or late, does not tell this pulse from the next (0.15 s of margin for jitter)."""
+"""ns; a message delay beyond this, early or late, is ambiguous: half a second less 0.15 s for jitter."""
 EARLY_NS = 50_000_000
-"""A label may come this much before its pulse without a second opinion: USB polling and the jitter of a receiver that speaks at once."""
+"""ns by which a label may come before its pulse without a second opinion: USB polling, and jitter of a receiver with no message delay."""
 LATEST_NS = NS - EARLY_NS
+"""ns; the longest message delay that a system clock may confirm."""
 OPINION_NS = 100_000_000
-"""A clock whose seconds begin within this of the pulses has an opinion on which second it is (by chance: one in five, and then it still
-has to name the same second)."""
+"""ns; a system clock whose seconds begin within this of the pulses has an opinion on the second. One wrong clock in five does so by chance;
+its second must agree as well."""
 ANNOUNCED_NS = 1_050_000_000
-"""TIM-TP comes within the second before the pulse that it names."""
+"""ns; TIM-TP comes at most this long before the pulse that it names: within the second before it, and 50 ms for jitter."""
 AGREEING = 5
-"""Labels that must agree, one after the other: a receiver's odd second or a torn burst never makes five."""
+"""Consecutive labels that must agree: a single wrong second or a torn burst of messages never makes five."""
 FIX_TIMEOUT_NS = 10 * NS
-"""Pulses go on being believed this long after the last valid label: receivers keep pulsing, ever less exactly, without a fix."""
-DISAGREEING_FRESH = 10
-DISAGREEING_PROVEN = 300
-"""Labels in a row that must contradict the timescale by a whole second before it is given up: few when it was named a short time ago,
-five minutes when labels had confirmed it for longer than ``PROVEN`` (then late labels are likelier than a wrong timescale)."""
+"""ns; pulses are believed this long after the last valid label. Without a fix, receivers go on pulsing with a growing error."""
 PROVEN = 60
+"""Labels; a timescale that this many labels have confirmed is proven."""
+DISAGREEING_FRESH = 10
+"""Consecutive labels; a timescale that is not proven is given up when this many contradict it by a whole second."""
+DISAGREEING_PROVEN = 300
+"""The same for a proven timescale: five minutes, because late labels are then likelier than a wrong timescale."""
 TAKING_UP = obstacle(Code.TAKING_UP_PULSES, "taking up its pulses")
 WRONG_EDGE_NS = 25_000_000
-"""A pulse that far off the served second (and its bound) does not mark it: pulses are 100 or 200 ms wide, late stamps at most 20 ms."""
+"""ns; a pulse farther than this and the bound from the served second does not mark it. Pulses are 100 or 200 ms wide; stamps are at most
+20 ms late."""
 OFF_CLOCK_NS = 50_000_000
-"""The same of another program's clock, whose word for its error may leave out what the network adds."""
+"""ns; the same for a system clock that another program keeps. Its stated error may leave out the asymmetry of the network."""
 SPEAKS_AT_ONCE_NS = 5_000_000
-"""A label may seem this much earlier than a pulse of which one edge is all we see: USB polls each ms, drivers add some."""
+"""ns by which a label may come before a pulse of which only one edge is captured: USB polls once a ms, and drivers add delay."""
 KEPT_CLOCK_NS = 25_000_000
-"""A system clock kept within this tells a trailing edge, 100 ms late, from a leading one."""
+"""ns; a system clock kept within this distinguishes a trailing edge, 100 ms late, from a leading one."""
 PHASE = 0.35
-"""Share of a fast rhythm's period that a label may lie off its stated delay: as AMBIGUOUS_NS in one second."""
+"""Share of the period by which a label may deviate from its known delay when several pulses come a second: as AMBIGUOUS_NS of one
+second."""
 OTHER_EDGE = "have both edges captured (pps-gpio: capture_clear=on), or the other one (assert_falling_edge=on)"
 DELAYS = 32
 """Message delays kept for the median."""
@@ -73,7 +85,7 @@ DELAYS = 32
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """The timescale as pairing needs it: what TAI was at a raw instant, and within what."""
+    """The timescale as pairing needs it: at raw ``mono_ns`` TAI was ``tai_ns`` within ``bound_ns``; ``rate`` = d(TAI)/d(raw) - 1."""
 
     mono_ns: int
     tai_ns: int
@@ -87,15 +99,19 @@ class Present:
 
 @dataclass(frozen=True, slots=True)
 class Numbered:
-    """What came of a label: the pulses that it numbers, oldest first, and itself as a coarse sample; None when it is not even that."""
+    """The result of a label: the pulses that it numbers, oldest first, and the label itself as a coarse sample, None when it makes none."""
 
     pulses: list[Sample]
     label: Sample | None
 
 
 class Pairing:
-    """One receiver's pulses and labels. ``period_ns``: the pulses' rhythm; ``alone``: one kind of edge is all that reaches us; ``off_ns``:
-    how far after the served second the last pulse came, 0 while that is nothing."""
+    """One receiver's pulses and labels.
+
+    ``delay_ns``: message delay that was stated or learned earlier, None without one; ``delay_uncertainty_ns``: its uncertainty.
+    ``period_ns``: period of the pulses. ``alone``: only one kind of edge is captured. ``off_ns``: how far after the served
+    second the last pulse came; 0 when it is close enough to mark it.
+    """
 
     def __init__(self, delay_ns: int | None, delay_uncertainty_ns: int, fix_timeout_ns: int = FIX_TIMEOUT_NS) -> None:
         self.stated_delay_ns = delay_ns
@@ -103,14 +119,14 @@ class Pairing:
         self.fix_timeout_ns = fix_timeout_ns
         self.refused: Counter[str] = Counter()
         self.condition = obstacle(Code.WAITING_FOR_SECOND, "waiting for the receiver's first valid second")
-        """Why no pulse was numbered lately, or how far the numbering is."""
+        """Why the last pulse was not numbered, or the progress of the numbering."""
         self.period_ns = NS
         self.alone = False
         self.off_ns = 0
         self._edges: deque[Edge] = deque(maxlen=AGREEING + 3)
         self._delays: deque[float] = deque(maxlen=DELAYS)
         self._naming: deque[int] = deque(maxlen=AGREEING)
-        self._announced: tuple[int, int] | None = None  # (TAI of the next pulse, when that was said)
+        self._announced: tuple[int, int] | None = None  # (TAI of the next pulse, raw arrival of the announcement)
         self._numbered: tuple[int, int] | None = None  # (TAI minus raw by that announcement, raw of its pulse)
         self._last_label_mono: int | None = None
         self._confirmed = 0
@@ -124,7 +140,7 @@ class Pairing:
         return min(ROUNDING_BOUND_NS, self.period_ns // 10)
 
     def rhythm(self, period_ns: int, alone: bool) -> None:
-        """How the pulses come; another rhythm is numbered from the start."""
+        """Period of the pulses, and whether only one kind of edge is captured. Another period starts the numbering again."""
         self.alone = alone
         if period_ns != self.period_ns:
             self.period_ns = period_ns
@@ -150,9 +166,9 @@ class Pairing:
     ) -> Numbered | Condition:
         """A trusted label.
 
-        ``tai_ns`` is what the label says, ``at`` its first byte; ``clock_ns``: TAI by the system clock minus raw; ``calibrates``: the
-        present timescale was not made from these very labels, so the delay can be measured by it; ``kept_ns``: within what the system
-        clock is kept by another program, None when nobody does.
+        ``tai_ns``: the second that it names. ``at``: arrival of its first byte. ``clock_ns``: TAI by the system clock minus raw.
+        ``calibrates``: the timescale does not come from these labels, so the delay can be measured against it. ``kept_ns``: the error
+        within which another program keeps the system clock, None when none does.
         """
         self._last_label_mono = at.mono_ns
         numbered: list[Sample] = []
@@ -176,37 +192,37 @@ class Pairing:
             named = self._name(tai_ns, at, clock_ns, kept_ns)
             if isinstance(named, Condition):
                 if named.code is Code.AMBIGUOUS_DELAY:
-                    return named  # not even as a coarse sample: it may be off by what the delay is taken for
+                    return named  # no coarse sample either: its delay may be wrong by a whole second
             else:
                 numbered = named
         delay, uncertainty = self.delay_ns()
         return Numbered(numbered, Sample(at.shifted(-round(delay)), tai_ns, round(uncertainty), bias_ns=float(round(uncertainty))))
 
     def refuse(self, code: Code, words: str) -> Condition:
-        """Count a refusal and remember it as the reason that is told."""
+        """Count a refusal and make it the reason that is shown."""
         self.refused[code] += 1
         self.condition = obstacle(code, words)
         return self.condition
 
     def confirms(self, tai_ns: int, at: Instant, present: Present) -> bool:
-        """Whether a label names the timescale's second (it came -0.35 to 0.82 s after it); False too when the bound is too large to say."""
+        """Whether a label names the timescale's second: it came -0.35 to 0.82 s after it. False when the bound is too large to decide."""
         return present.bound_ns < ROUNDING_BOUND_NS and -AMBIGUOUS_NS <= present.tai_at(at.mono_ns) - tai_ns <= NS - AMBIGUOUS_NS // 2
 
     @property
     def contradicts(self) -> bool:
-        """Labels have contradicted the timescale, or pulses come too early for it, for so long that it must be named anew."""
+        """Whether the numbering must start again: too many labels contradicted the timescale, or too many pulses came early."""
         limit = DISAGREEING_PROVEN if self._confirmed >= PROVEN else DISAGREEING_FRESH
         return max(self._contradicted, self._early_pulses) >= limit
 
     def _name(self, tai_ns: int, at: Instant, clock_ns: int | None, kept_ns: int | None) -> list[Sample] | Condition:
-        """Try to number the pulses seen so far; empty until enough labels agree."""
+        """Number the pulses seen so far with the help of a label; empty until enough labels agree."""
         edge = min(self._edges, key=lambda e: abs(at.mono_ns - e.at.mono_ns))
         gap = at.mono_ns - edge.at.mono_ns
         if abs(gap) > max(NS, self.period_ns):
             self._naming.clear()
             return self.refuse(Code.NO_PULSE_NEAR_LABEL, "labels arrive but no pulse with them")
-        pulse = edge.at.mono_ns + (gap // NS * NS if self.period_ns > NS else 0)  # where a pulse a second would be
-        apparent = tai_ns - (at.mono_ns - pulse)  # what the pulse would mark if the label came without delay
+        pulse = edge.at.mono_ns + (gap // NS * NS if self.period_ns > NS else 0)  # the last second before the label, counted from the pulse
+        apparent = tai_ns - (at.mono_ns - pulse)  # TAI of the pulse if the label had no delay
         opinion = None if clock_ns is None else pulse + clock_ns
         if self.period_ns < NS:
             second = self._one_of_many(tai_ns, at.mono_ns - pulse, opinion if kept_ns is not None and self._tells(kept_ns) else None)
@@ -214,7 +230,7 @@ class Pairing:
             second = self._second(apparent, pulse, opinion)
             if opinion is not None and kept_ns is not None and kept_ns < KEPT_CLOCK_NS:
                 off = self._off_clock(opinion, kept_ns)
-                # An ambiguous delay stays the reason: the label is then no coarse sample either.
+                # An ambiguous delay stays the reason, because the label then makes no coarse sample either.
                 second = off if off is not None and not isinstance(second, Condition) else second
         if isinstance(second, Condition):
             self._naming.clear()
@@ -238,24 +254,27 @@ class Pairing:
         return samples
 
     def _tells(self, error_ns: float) -> bool:
-        """Whether something known to ``error_ns`` tells one of several pulses in a second from the next."""
+        """Whether a time or delay known within ``error_ns`` distinguishes one of several pulses a second from the next."""
         return error_ns <= PHASE * self.period_ns
 
     def _off_clock(self, opinion: int, kept_ns: int) -> Condition | None:
-        """The refusal of a pulse whose TAI is ``opinion`` by a well kept system clock and lies off that clock's seconds; else None."""
+        """Refuse a pulse that lies off the seconds of a system clock kept within ``kept_ns``; None when it does not.
+
+        ``opinion``: the pulse's TAI by that clock.
+        """
         off = opinion - _nearest(opinion)
         if abs(off) <= OFF_CLOCK_NS + kept_ns:
             return None
         return self.refuse(
             Code.OFF_CLOCK,
             f"its pulses come {abs(off) / 1e6:.0f} ms {'after' if off > 0 else 'before'} the seconds of the system clock, which another "
-            f"program keeps within {kept_ns / 1e6:.0f} ms: by all appearance a trailing edge; {OTHER_EDGE}; or that clock is wrong: stop "
+            f"program keeps within {kept_ns / 1e6:.0f} ms: probably a trailing edge; {OTHER_EDGE}; or that clock is wrong: stop "
             "what keeps it",
         )
 
     def _second(self, apparent: int, pulse: int, opinion: int | None) -> int | Condition:
-        """TAI second that the pulse at raw ``pulse`` marks, or why that cannot be told. ``apparent``: the pulse's TAI if the label had no
-        delay, ``opinion``: by the system clock."""
+        """TAI second that the pulse at raw ``pulse`` marks, or why that is ambiguous. ``apparent``: the pulse's TAI if the label had no
+        delay. ``opinion``: the pulse's TAI by the system clock."""
         if self.stated_delay_ns is not None:
             second = _nearest(apparent + self.stated_delay_ns)
             if abs(second - apparent - self.stated_delay_ns) <= AMBIGUOUS_NS:
@@ -264,8 +283,8 @@ class Pairing:
         if self.alone and -EARLY_NS <= second - apparent < -SPEAKS_AT_ONCE_NS:
             return self.refuse(
                 Code.PULSE_AFTER_MESSAGE,
-                f"its messages come {(apparent - second) / 1e6:.0f} ms before the pulse, of which one edge is all that reaches us: by all "
-                f"appearance the trailing edge; {OTHER_EDGE}; a receiver that does speak before its pulse: message_delay_ms = "
+                f"its messages come {(apparent - second) / 1e6:.0f} ms before the pulse, and only one edge is captured: probably the "
+                f"trailing edge; {OTHER_EDGE}; for a receiver that sends before its pulse: message_delay_ms = "
                 f"{(second - apparent) / 1e6:.0f}",
             )
         if -EARLY_NS <= second - apparent <= AMBIGUOUS_NS:
@@ -286,8 +305,8 @@ class Pairing:
         )
 
     def _one_of_many(self, tai_ns: int, since_pulse: int, opinion: int | None) -> int | Condition:
-        """Of several pulses a second: TAI of the one ``since_pulse`` before the label, not always a whole second, or why that cannot be
-        told. ``opinion``: the pulse's TAI by a system clock that tells."""
+        """TAI of the pulse ``since_pulse`` ns before the label when several come a second, or why it is ambiguous. It need not be a whole
+        second. ``opinion``: the pulse's TAI by a system clock that is good enough to distinguish the pulses; None without one."""
         period = self.period_ns
         delay, unsure = self._known_delay()
         if opinion is not None and (delay is None or not self._tells(unsure)):
@@ -313,7 +332,7 @@ class Pairing:
         return tai_ns - turns * period
 
     def _known_delay(self) -> tuple[int | None, float]:
-        """(message delay measured here, or stated, or saved; None if neither, its doubt in ns; 0 where it was stated without)."""
+        """(message delay, its uncertainty), ns: measured, else stated or saved; None without any. Uncertainty 0: none was stated."""
         if len(self._delays) >= AGREEING:
             delay, unsure = self.delay_ns()
             return round(delay), unsure
@@ -321,17 +340,17 @@ class Pairing:
         return self.stated_delay_ns, 0 if unsure == DEFAULT_DELAY_UNCERTAINTY_NS else unsure
 
     def delay_ns(self) -> tuple[float, float]:
-        """(message delay, its uncertainty): learned from pulses when there are any, assumed otherwise."""
+        """(message delay, its uncertainty), ns: measured when enough labels were compared, else stated or assumed."""
         if len(self._delays) >= AGREEING:
             return median(self._delays), 2 * spread(self._delays)
         return DEFAULT_DELAY_NS if self.stated_delay_ns is None else self.stated_delay_ns, self.assumed_uncertainty_ns
 
     def assume_nothing(self) -> None:
-        """A delay learned before does not belong to this receiver or line speed."""
+        """Forget the earlier delay: it belongs to another receiver or line speed."""
         self.stated_delay_ns, self.assumed_uncertainty_ns = None, DEFAULT_DELAY_UNCERTAINTY_NS
 
     def delay_words(self, what: str) -> str:
-        """For people: "NMEA arrives 143 ms ± 4 after the pulse"; "" while it is not measured."""
+        """The measured delay in words: "NMEA arrives 143 ms ± 4 after the pulse"; "" while it is not measured."""
         if not self.delay_learned:
             return ""
         delay, uncertainty = (value / 1e6 for value in self.delay_ns())
@@ -340,15 +359,15 @@ class Pairing:
 
     @property
     def delay_learned(self) -> bool:
-        """Whether ``delay_ns`` was measured against pulses."""
+        """Whether ``delay_ns`` was measured."""
         return len(self._delays) >= AGREEING
 
     # ---- pulses ------------------------------------------------------------------------------------------------------------------
 
     def edge(self, edge: Edge, present: Present | None, rivalled: bool = False) -> Sample | None:
-        """A pulse: its Sample when the timescale can number it, None while labels must (it is kept for them) or when it is refused.
+        """A pulse: its Sample when the timescale numbers it. None when it is refused, or kept until labels number it.
 
-        ``rivalled``: the timescale is another source's, so that a pulse off its seconds is an opinion that selection has to judge.
+        ``rivalled``: the timescale comes from another source. A pulse off its seconds then passes, and selection judges it.
         """
         self._seen_pulse = True
         if self._announced is not None:
@@ -360,7 +379,7 @@ class Pairing:
             self._edges.append(edge)
             return None
         if self._last_label_mono is None:
-            self._last_label_mono = edge.at.mono_ns  # a timescale taken over from an earlier run: labels must come soon
+            self._last_label_mono = edge.at.mono_ns  # the timescale comes from an earlier run: labels must come within the timeout
         if edge.at.mono_ns - self._last_label_mono > self.fix_timeout_ns:
             self.refuse(Code.PULSES_WITHOUT_FIX, "pulses without a valid fix are not believed")
             return None
@@ -376,19 +395,19 @@ class Pairing:
         return self._rounded(edge, tai_ns)
 
     def off_second(self) -> Condition | None:
-        """How the pulses lie against the served seconds, and what that may be; None while they are where they should be."""
+        """How far the pulses lie off the served seconds, and the likely cause; None when they mark them."""
         if not self.off_ns:
             return None
         much = f"its pulses come {abs(self.off_ns) / 1e6:.0f} ms"
         if self.off_ns < 0:
             words = f"{much} before the served seconds: those may be made of a pulse's trailing edge; given up if that goes on"
         else:
-            words = f'{much} after the served seconds: by all appearance the trailing edge of a pulse that wide; set edge = "auto", '
+            words = f'{much} after the served seconds: probably the trailing edge of a pulse of that width; set edge = "auto", '
             words += OTHER_EDGE
         return Condition(Code.OFF_SECOND, words)
 
     def doubt(self) -> Condition | None:
-        """What speaks against the pulses as they are numbered: off the served seconds, or after their messages; None for nothing."""
+        """What contradicts the numbering: pulses off the served seconds, or messages before their pulses; None when nothing does."""
         delay = self.delay_ns()[0] if self.delay_learned else 0.0
         if self.off_ns or delay >= -SPEAKS_AT_ONCE_NS or (self.stated_delay_ns or 0) < 0:
             return self.off_second()
@@ -399,14 +418,14 @@ class Pairing:
         )
 
     def _rounded(self, edge: Edge, tai_ns: int) -> Sample | None:
-        """The pulse on its nearest second, None when it is another of several in the second, or too far off to be any."""
+        """The pulse as a sample of its nearest second; None when it marks none, as most of several pulses a second do."""
         second = _nearest(tai_ns)
         if abs(tai_ns - second) > 0.4 * min(self.period_ns, NS):
             return None
         return Sample(edge.at, second, edge.uncertainty_ns)
 
     def lost(self) -> None:
-        """The receiver is gone: what was half learned is forgotten, the delay is kept."""
+        """The receiver is gone: forget an unfinished numbering, keep the measured delay."""
         self._edges.clear()
         self._naming.clear()
         self._announced = self._numbered = None
@@ -414,9 +433,9 @@ class Pairing:
 
 
 DEFAULT_DELAY_NS = 250_000_000
-"""Message delay taken without a pulse to measure it: middle of what receivers do (60 ms u-blox F10 .. 500 ms MTK3339: receivers.md (c))."""
+"""ns; message delay assumed while none is known: between 60 ms (u-blox F10) and 500 ms (MTK3339), measured on receivers of these makes."""
 DEFAULT_DELAY_UNCERTAINTY_NS = 300_000_000
-"""Half width that covers all of them."""
+"""ns; half width about it that covers all of them."""
 
 
 def _nearest(tai_ns: int) -> int:

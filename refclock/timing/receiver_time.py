@@ -1,11 +1,11 @@
-"""Labels and pulse edges of one receiver to samples: "at this instant of the oscillator it was so many ns TAI".
+"""Makes samples from the labels and pulse edges of one receiver. A sample gives the TAI of an instant of the oscillator.
 
     label -> date possible? -> trusted? -> receiver well? ┐
     edge -> pulse of a rhythm? ---------> receiver well? -┴-> pairing -> Sample
 
-Flow: ``receiver.session`` or gpsd (values), pulse devices (edges) -> **receiver_time** -> samples, to whoever estimates: the daemon
-(``ppsd.discipline.source``), or a program that hands them to chronyd. What is known besides this receiver comes in with each call
-(``Context``); a leap second that its labels state goes out with the result. Pure.
+Flow: ``receiver.session`` or gpsd (values), pulse devices (edges) -> **receiver_time** -> samples, for the daemon
+(``ppsd.discipline.source``) or for a program that passes them to chronyd. The state of the rest of the system comes in with each call
+(``Context``). A leap second that the labels state is part of the result. Pure.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from refclock.timing.pulses import Rhythm
 from refclock.timing.trust import Belief, SecondTrust, floor_s, impossible
 
 SAWTOOTH_NS = 1500 * 1_000_000
-"""ns; a quantisation error (TIM-TP) that is older belongs to an earlier pulse."""
+"""ns; an older quantisation error (TIM-TP) belongs to an earlier pulse and is ignored."""
 FRESH_NS = 3 * NS
 """ns without a pulse before a source of one pulse a second counts as silent."""
 PULSE_BIAS_US = 15.0
@@ -49,11 +49,11 @@ GPSD_PULSE_NS = 100_000.0
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What is known besides this receiver when something of it arrives.
+    """The state of the rest of the system when a value or an edge of this receiver arrives.
 
     ``table``: leap seconds in force. ``present``: the served timescale, None without one. ``own_labels``: the timescale was made from this
     receiver's labels, so it cannot measure their delay. ``rivalled``: it was made from another source, so selection judges pulses off its
-    seconds. ``kept_error_ns``: within what another program keeps the system clock; None when none does.
+    seconds. ``kept_error_ns``: error within which another program keeps the system clock; None when none does.
     """
 
     table: LeapTable = field(default_factory=LeapTable)
@@ -111,7 +111,7 @@ class ReceiverTime:
         self.rhythm = Rhythm(None if config.edge == "auto" else EdgeKind(config.edge))
         self.labels = self.pulses = 0
         self.place_ns = self.label_mono_ns = 0
-        """The last label: what it named minus when it came (ns), and when it came."""
+        """The last label: POSIX time that it named minus raw arrival (ns), and raw arrival."""
         self.named_s = not_before_s
         """POSIX second that the last label named."""
         self.waiting_since_ns: int | None = None
@@ -129,7 +129,7 @@ class ReceiverTime:
         self.forget()
 
     def forget(self) -> None:
-        """Number seconds from nothing: the second was wrong."""
+        """Start the numbering again, because the second was wrong."""
         config, learned = self.config, self._learned
         stated = config.message_delay_ms
         delay = stated if stated is not None else learned.delay_ms if learned is not None else None
@@ -147,14 +147,14 @@ class ReceiverTime:
             self.pairing.rhythm(self.rhythm.period_ns, self.rhythm.alone)
 
     def lost(self) -> None:
-        """The device is gone: a half-finished numbering goes with it; what was learned stays."""
+        """The device is gone: forget an unfinished numbering, keep what was learned."""
         self.cable_told = False
         self.health = Health()
         self.sky = None
         self.pairing.lost()
 
     def stamped_by(self, how: str, bias_us: float) -> None:
-        """Pulses are stamped ``how`` (for people), up to ``bias_us`` late; a latency that the configuration states takes precedence."""
+        """How pulses are stamped, in words, and the latency to allow, us. A latency stated in the configuration takes precedence."""
         stated = self.config.pps_bias_us
         self.bias_ns = (bias_us if stated is None else stated) * 1e3
         self.bias_how = how if stated is None else "as configured"
@@ -162,7 +162,7 @@ class ReceiverTime:
     # ---- what arrives ------------------------------------------------------------------------------------------------------------
 
     def take(self, value: ReceiverValue, byte_ns: int, context: Context) -> Outcome:
-        """Whatever the receiver said. ``byte_ns``: line time of a byte, 0: unknown."""
+        """One decoded value of the receiver. ``byte_ns``: line time of a byte, 0 when unknown."""
         match value:
             case SecondLabel():
                 return self.label(value, byte_ns, context)
@@ -182,7 +182,7 @@ class ReceiverTime:
         return Outcome()
 
     def label(self, label: SecondLabel, byte_ns: int, context: Context) -> Outcome:
-        """A valid label. One that is not trusted yet goes no further."""
+        """A valid label. It numbers pulses only while labels are trusted."""
         self.labels += 1
         self._byte_ns = byte_ns
         self.place_ns, self.label_mono_ns = label.utc_ns - label.at.mono_ns, label.at.mono_ns
@@ -202,7 +202,7 @@ class ReceiverTime:
         if self.health.blocked(label.at.mono_ns):
             self.pairing.refused[Code.DOUBTFUL_RECEIVER] += 1
             return Outcome(notice=notice, trust_changed=changed)
-        if self._delay_unchecked:  # learned in an earlier run: for this line?
+        if self._delay_unchecked:  # learned in an earlier run, perhaps at another line speed
             self._delay_unchecked = False
             if self._learned is None or self._learned.byte_ns != byte_ns:
                 self.pairing.assume_nothing()
@@ -222,8 +222,8 @@ class ReceiverTime:
         return Outcome(pulses, out.label, notice, changed)
 
     def pulse(self, edge: Edge, context: Context) -> list[Sample]:
-        """An edge. The samples of the pulses that became known by it and that the timescale numbers, oldest first; pulses that labels must
-        number come out of ``label``."""
+        """An edge. Returns samples of the pulses that it completes and that the timescale numbers, oldest first. ``label`` returns the
+        pulses that labels number."""
         if not self.has_pulse:  # gpsd reports pulses although none was configured
             self.has_pulse, self._reported_ns = True, GPSD_PULSE_NS + edge.uncertainty_ns
         pulses = self.rhythm.accept(edge)
@@ -249,7 +249,7 @@ class ReceiverTime:
         return None if sample is None else Sample(sample.at, sample.tai_ns, sample.uncertainty_ns, self.pulse_bias_ns)
 
     def _corrected(self, at: Instant) -> Instant:
-        """When the pulse would have come without its quantisation error and without the antenna's cable."""
+        """The edge corrected for the pulse's quantisation error and for the delay of the antenna's cable."""
         saw, self._sawtooth = self._sawtooth, None
         if saw is not None and at.mono_ns - saw.at.mono_ns < SAWTOOTH_NS:
             at = at.shifted(-round(saw.error_ns) if self.rhythm.period_ns == NS else 0)
@@ -265,7 +265,7 @@ class ReceiverTime:
 
     @property
     def pulse_bias_ns(self) -> float:
-        """Systematic error allowed for a pulse: its stamping, its way through gpsd, a fix without height."""
+        """Systematic error allowed for a pulse: its stamping, its way through gpsd, a fix without height; ns."""
         return self.bias_ns + self._reported_ns + self.health.extra_ns
 
     @property
@@ -275,12 +275,12 @@ class ReceiverTime:
 
     @property
     def fresh_ns(self) -> int:
-        """How long a pulse counts: three seconds, or half a period beyond the next but one."""
+        """ns for which the last pulse counts: three seconds, or two and a half periods if longer."""
         return max(FRESH_NS, 5 * self.rhythm.period_ns // 2)
 
     @property
     def contradicts(self) -> bool:
-        """Its labels have said for long that the numbering is wrong."""
+        """Whether its labels have contradicted the numbering for long enough to give it up."""
         return self.pairing.contradicts
 
     @property
@@ -295,12 +295,12 @@ class ReceiverTime:
 
     @property
     def cable_words(self) -> str:
-        """Who takes the cable's delay off, the receiver or we; "" when none is configured."""
+        """Which side subtracts the cable's delay, the receiver or this program; "" when none is configured."""
         who = "the receiver takes it off" if self.cable_told else "taken off here, for the receiver was not told"
         return f"antenna cable {self._cable_ns} ns: {who}" if self._cable_ns else ""
 
     def report(self) -> PulseReport | None:
-        """What the pulses are worth; None before the first edge."""
+        """Statistics and quality of the pulses; None before the first edge."""
         return self.rhythm.report(self._doubts())
 
     def _doubts(self) -> list[Condition]:
@@ -308,7 +308,7 @@ class ReceiverTime:
         return [] if doubt is None else [doubt]
 
     def pulse_news(self) -> str:
-        """What the log should say of the pulses, once: another rate, another doubt about which edge or second they are; "" for nothing."""
+        """A change to log, once: of the rate, or of a doubt about the edge or the second that the pulses mark; "" when nothing changed."""
         off = (self.pairing.off_ns > 0) - (self.pairing.off_ns < 0)
         contradiction = self.rhythm.contradiction()
         now = (self.rhythm.changed, contradiction is not None, off)
@@ -326,16 +326,16 @@ class ReceiverTime:
         return LearnedDelay(delay / 1e6, max(spread / 1e6, 5.0), self._byte_ns)
 
     def conditions(self, now_mono_ns: int) -> list[Condition]:
-        """What is the matter with it, whether it is used or not."""
+        """All that is wrong with the receiver, whether it is used or not."""
         return [*self.health.conditions(now_mono_ns), *self.rhythm.conditions(), *self._doubts()]
 
     def obstacle(self, now_mono_ns: int, advice: str) -> Condition:
-        """Why it gives no time, or how far it is. ``advice``: what to do about a receiver whose protocol is not understood; "" for none. A
-        question is asked only when those before it are out of the way: they stand in the order of ``Code``."""
+        """Why the receiver gives no time, or how far its start has progressed. ``advice``: what to do about a protocol that is not
+        understood; "" for none. Causes are tested in the order of ``Code``, and the first is returned."""
         return self._no_second(now_mono_ns, advice) or self._no_pulse(now_mono_ns) or self.pairing.condition
 
     def _no_second(self, now_mono_ns: int, advice: str) -> Condition | None:
-        """Why it names no second that may be used; None when it does."""
+        """Why the receiver names no usable second; None when it does."""
         if not self.labels and advice:
             return obstacle(Code.FOREIGN_PROTOCOL, advice)
         if not self.labels and self.sky is not None and self.sky.mode is not FixMode.NONE and not self.belief.held_s:
@@ -353,7 +353,7 @@ class ReceiverTime:
         return self.belief.doubt
 
     def _no_pulse(self, now_mono_ns: int) -> Condition | None:
-        """Why it has no pulses that could be numbered; None when it has."""
+        """Why the receiver has no pulses to number; None when it has."""
         if not self.has_pulse:
             return obstacle(Code.TIMING_MESSAGES, "timing its messages")
         if (refusal := self.rhythm.refusal()) is not None:

@@ -159,7 +159,7 @@ def test_pulses_every_few_seconds_mark_theirs(every: int, phase: int, delay_s: f
 
 
 def test_message_before_a_lone_edge_is_refused() -> None:
-    """Of a pulse only one edge reaches us, and messages come 40 ms before it: by all appearance its end; a stated delay overrules."""
+    """One edge is captured, and messages come 40 ms before it: probably the trailing edge; a stated delay overrules."""
     for alone, stated, named in ((True, None, False), (False, None, True), (True, -40_000_000, True)):
         pairing = Pairing(stated, DEFAULT_DELAY_UNCERTAINTY_NS)
         pairing.rhythm(NS, alone)
