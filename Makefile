@@ -8,7 +8,7 @@ PEERS  := chrony gpsd gpsd-clients pps-tools ntpsec-ntpdig ntpsec-ntpdate iprout
 # What the two commands need from the system: a C compiler, Python with venv and headers, nettle (symmetric keys).
 BUILD  := gcc make python3 python3-venv python3-dev nettle-dev tzdata
 
-.PHONY: run test test-fast check digest bench bench-server bench-clock bench-temperature bench-beside sim fuzz clean setup peers
+.PHONY: run test test-fast check digest bench bench-server bench-clock bench-cost bench-temperature bench-beside sim fuzz clean setup peers
 
 setup: $(STAMP)
 
@@ -54,6 +54,10 @@ bench-server: setup peers
 
 bench-clock: setup
 	$(PY) tests/bench/clock.py $(SEEDS) --keep
+
+# What a sample and a second of messages cost, beside another checkout: make bench-cost AGAINST=DIRECTORY
+bench-cost: setup
+	$(PY) tests/bench/cost.py $(if $(AGAINST),--against $(AGAINST))
 
 bench-temperature: setup
 	$(PY) tests/bench/temperature.py $(SEEDS) --keep
