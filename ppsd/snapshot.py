@@ -8,7 +8,7 @@ alerts and the chronyc and ntpq faces. They ask a condition for its code, never 
 from __future__ import annotations
 
 import types
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from typing import Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -140,12 +140,6 @@ class Snapshot:
     def has(self, *codes: Code) -> Condition | None:
         """The first of these among the daemon's own conditions; None when it has none."""
         return _first(self.conditions, codes)
-
-    def all_conditions(self) -> Iterator[Condition]:
-        """The daemon's own, then each source's."""
-        yield from self.conditions
-        for source in self.sources:
-            yield from source.conditions
 
     def to_json(self) -> dict[str, Any]:
         """For json.dumps. Keys are the fields' names; each source also has ``health``, in sentences."""
