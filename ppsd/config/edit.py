@@ -1,8 +1,8 @@
-"""Files on disk replaced whole or not at all, and changes to the configuration that keep what else is in it.
+"""Atomic replacement of files, and edits of the configuration that keep the rest of its text.
 
-The new content goes to a file beside the old one, is forced to the disk, and takes the old one's place by rename(2). A power cut or a full
-disk leaves the old file or the new one, never half of one. ``edit`` is the one way by which a command changes the configuration;
-``replace_file`` is also how the clock process saves its state.
+The new content is written to a file beside the old one, synchronised to disk, and moved into place with rename(2). A power cut or a full
+disk leaves the old file or the new one, never half of one. Every command that changes the configuration uses ``edit``. The clock process
+saves its state with ``replace_file``.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from ppsd.config.toml_text import locate
 
 
 def replace_file(path: Path, data: bytes, mode: int | None = None) -> None:
-    """Make ``data`` the content of ``path``. OSError: the old file stands as it was, and nothing is left beside it.
+    """Replace the content of ``path`` by ``data``. OSError: the old file is unchanged, and no temporary file is left.
 
-    ``mode`` None: somebody's file. It keeps its mode and its owner, and a link is followed to the file that it points to. Otherwise it is a
-    file of our own with these permission bits, and it takes the place of a link.
+    ``mode`` None: a user's file. It keeps its mode and owner, and a symbolic link is followed. Otherwise: a file of the daemon, created
+    with these permission bits; it replaces a symbolic link.
     """
     if mode is not None:
         _put(path, data, None, mode)
@@ -35,10 +35,10 @@ def _real(path: Path) -> Path:
 
 
 def _put(path: Path, data: bytes, like: os.stat_result | None, mode: int | None = None) -> None:
-    """``like``: whose mode and owner the file gets. Without it: ``mode``, or what the umask leaves."""
+    """Write and rename. ``like``: the file takes this mode and owner. None: it takes ``mode``, or by default 0666 less the umask."""
     partial = path.with_name(f".{path.name}.new")
     try:
-        partial.unlink(missing_ok=True)  # of a run that was killed
+        partial.unlink(missing_ok=True)  # left by a run that was killed
         access = 0o600 if like is not None or mode is not None else 0o666
         fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, access)
         with os.fdopen(fd, "wb") as stream:
@@ -57,7 +57,7 @@ def _put(path: Path, data: bytes, like: os.stat_result | None, mode: int | None 
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
-    with contextlib.suppress(OSError):  # the rename itself; not every file system can
+    with contextlib.suppress(OSError):  # makes the rename durable; not every file system supports it
         directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(directory)
@@ -66,9 +66,9 @@ def _put(path: Path, data: bytes, like: os.stat_result | None, mode: int | None 
 
 
 def edit(path: Path, change: Callable[[str], str]) -> Path | None:
-    """Change the text of the configuration ("" when there is no file yet). Returns where the text before is kept; None: there was none.
+    """Apply ``change`` to the text of the configuration ("" if there is no file). Returns the path of the backup; None: nothing to back up.
 
-    ConfigError: what would come out is no good configuration. OSError: it cannot be written. Either leaves the file as it was.
+    ConfigError: the result is not a valid configuration. OSError: it cannot be written. Both leave the file unchanged.
     """
     before = path.read_text(encoding="utf-8") if path.exists() else ""
     after = change(before)
@@ -84,12 +84,12 @@ def edit(path: Path, change: Callable[[str], str]) -> Path | None:
 
 
 def with_bias(text: str, index: int, value: int) -> str:
-    """A configuration's ``text`` with ``pps_bias_us`` (µs) of its ``index``-th source set."""
+    """The configuration ``text`` with ``pps_bias_us`` (µs) of source number ``index`` (from 0) set to ``value``."""
     lines, at = text.split("\n"), locate(text)
-    told = f"pps_bias_us = {value}  # measured by refclock calibrate pps"
-    stands = at.get(("source", index, "pps_bias_us"))
-    if stands is not None:
-        lines[stands - 1] = re.sub(r"^(\s*)pps_bias_us\b.*", rf"\g<1>{told}", lines[stands - 1])
+    setting = f"pps_bias_us = {value}  # measured by refclock calibrate pps"
+    number = at.get(("source", index, "pps_bias_us"))
+    if number is not None:
+        lines[number - 1] = re.sub(r"^(\s*)pps_bias_us\b.*", rf"\g<1>{setting}", lines[number - 1])
     else:
-        lines.insert(at["source", index], told)
+        lines.insert(at["source", index], setting)
     return "\n".join(lines)

@@ -1,8 +1,9 @@
-"""The configuration file: TOML text to one frozen Config, with every mistake reported at once, by line.
+"""The configuration file: TOML text to one frozen Config; all mistakes are reported at once, each with its line.
 
-Every key is optional. Rules for values live in the fields (``refclock.schema.Rule``); this module adds what needs the whole file: syntax
-errors past the first, the line of each key, names, duplicates and contradictions. A file is at most 1 MB, UTF-8 (a byte order mark is
-tolerated). ``as_toml`` writes a Config that reads back equal: what ``config show`` prints and ``run --sim`` hands to its children.
+Every key is optional. The fields of the tables hold the rules for single values (``refclock.schema.Rule``). This module checks what needs
+the whole file: syntax errors after the first, the line of each key, names, duplicates and contradictions. A file has at most 1 MB of UTF-8;
+a byte order mark is accepted. ``as_toml`` writes a Config that reads back equal; ``config show`` prints it, and ``run --sim`` hands it to
+its children.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ from refclock.schema import ConfigError, Key, Problem, read_table, suggestion
 
 DEFAULT_FILE = "/etc/refclock/refclock.toml"
 LIMIT_BYTES = 1 << 20
-"""Largest file read: thousands of times what anybody writes by hand."""
+"""Octets; a larger file is refused. Files written by hand have a few kB."""
 SYNTAX_ERRORS = 20
-"""Give up after as many syntax errors: it is probably not TOML."""
+"""Syntax errors after which reading stops: the file is probably not TOML."""
 KEY_DEPTH = 64
-"""Most dots of one line's keys and numbers: tomllib needs time in the square of a key's parts (0.6 s for 8000; measured on x86-64)."""
+"""Dots outside strings in one line; a line with more is refused. tomllib's time grows with the square of a key's parts (0.6 s for 8000;
+measured on x86-64)."""
 ELEMENTS = 64
-"""Most sources, and most feeds: more than any machine has ports for."""
+"""Sources, and feeds, that one file may have: more than any machine has ports for."""
 _NAME_PREFIX = {"receiver": "gps", "gpsd": "gpsd", "shm": "shm", "sock": "sock"}
 
 _NO_KEY = re.compile(r""""(?:[^"\\\n]|\\.)*"|'[^'\n]*'|\#.*""")
@@ -40,11 +42,12 @@ _NO_KEY = re.compile(r""""(?:[^"\\\n]|\\.)*"|'[^'\n]*'|\#.*""")
 
 
 def _syntax(text: str, file: str) -> tuple[dict[str, Any], str, list[Problem]]:
-    """Parse; each faulty line is reported and left out (a faulty header with its whole table) and the rest is tried again."""
+    """Parse ``text``. A faulty line is reported and removed, a faulty header with its whole table, and the rest is parsed again. Returns
+    the decoded file, the text that it was decoded from, and the problems."""
     problems: list[Problem] = []
     for number, line in enumerate(_NO_KEY.sub("", text).split("\n"), 1):
         if line.count(".") > KEY_DEPTH:
-            return {}, "", [Problem(file, number, "", "a key of too many parts")]
+            return {}, "", [Problem(file, number, "", "the key has too many parts")]
     while True:
         try:
             return tomllib.loads(text), text, problems
@@ -69,7 +72,7 @@ def _syntax(text: str, file: str) -> tuple[dict[str, Any], str, list[Problem]]:
 
 
 def _elsewhere(here: str) -> Callable[[str], str]:
-    """Hint for a key that stands in the wrong table."""
+    """Makes hints for unknown keys of table ``here``: the table that has the key."""
 
     def hint(name: str) -> str:
         for table, cls in (*TABLES.items(), *(("[source]", c) for c in SOURCES.values())):
@@ -82,7 +85,7 @@ def _elsewhere(here: str) -> Callable[[str], str]:
 
 
 class _Reader:
-    """One pass over the decoded file."""
+    """Turns the decoded file into tables, and collects problems. ``complete``: no faulty line was removed, so a missing key is an error."""
 
     def __init__(self, file: str, lines: Mapping[Key, int], problems: list[Problem]) -> None:
         self.file, self.lines, self.problems = file, lines, problems
@@ -99,14 +102,14 @@ class _Reader:
         return read_table(cls, value, (name,), self.report, elsewhere=_elsewhere(name), complete=self.complete)
 
     def array(self, name: str, kinds: Mapping[str, type[Any]], raw: Mapping[str, Any], default: str | None) -> list[tuple[Key, Any]]:
-        """The elements of ``[[name]]`` that could be read, each with its place."""
+        """The valid elements of ``[[name]]``, each with its key. ``default``: the type if an element has none; None: it must have one."""
         found: list[tuple[Key, Any]] = []
         value = raw.get(name, [])
         if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
             self.report((name,), f"expected tables, each written [[{name}]]")
             return found
         if len(value) > ELEMENTS:
-            self.report((name, ELEMENTS), f"more than {ELEMENTS} of them")
+            self.report((name, ELEMENTS), f"more than {ELEMENTS} [[{name}]] tables")
         allowed = "allowed: " + ", ".join(f'"{k}"' for k in kinds)
         for i, table in enumerate(value[:ELEMENTS]):
             at: Key = (name, i)
@@ -125,7 +128,7 @@ class _Reader:
         return found
 
     def named(self, items: list[tuple[Key, Any]], prefix: Mapping[str, str]) -> list[Any]:
-        """Names checked for uniqueness; missing ones made: gps0, gps1, shm0."""
+        """The items with unique names: duplicates are reported, missing names are generated (gps0, gps1, shm0)."""
         taken: dict[str, Key] = {}
         for at, item in items:
             if item.name in taken:
@@ -143,16 +146,16 @@ class _Reader:
         return result
 
     def unique(self, items: Iterable[tuple[Key, str, object]]) -> None:
-        """No two places may name the same machine's thing (what it is, which one)."""
+        """Report every resource that two keys name. Items: (key, kind of resource, which one)."""
         seen: dict[tuple[str, object], Key] = {}
         for at, what, which in items:
             first = seen.setdefault((what, which), at)
             if first != at:
-                self.report(at, f"{what} {which} is used already on line {line_of(self.lines, first)}")
+                self.report(at, f"{what} {which} is already used on line {line_of(self.lines, first)}")
 
 
 def _resources(items: Iterable[tuple[Key, Source | Feed]]) -> Iterator[tuple[Key, str, object]]:
-    """What each source and feed occupies, alone."""
+    """The resources of which each source and feed needs exclusive use, as ``unique`` takes them."""
     for at, item in items:
         match item:
             case ReceiverSource() if item.device.startswith("/"):
@@ -168,7 +171,7 @@ def _resources(items: Iterable[tuple[Key, Source | Feed]]) -> Iterator[tuple[Key
 
 
 def _judge_server(tables: Mapping[str, Any], reader: _Reader) -> None:
-    """Contradictions between the server's tables."""
+    """Report contradictions between the tables server, access and keys."""
     server, access = tables["server"], tables["access"]
     public = [prefix for prefix in (*access.allow, *access.authenticated) if prefix_complaint(prefix) is None and not is_private(prefix)]
     if server.leap_smear and not server.smear_public and (public or server.symmetric):
@@ -180,7 +183,7 @@ def _judge_server(tables: Mapping[str, Any], reader: _Reader) -> None:
 
 
 def parse(text: str, file: str = "configuration") -> Config:
-    """TOML text to a Config; raises ConfigError, and nothing else, with all that is wrong."""
+    """TOML text to a Config. ConfigError, the only exception, holds every problem."""
     raw, text, problems = _syntax(text.removeprefix("\ufeff").replace("\r\n", "\n"), file)
     reader = _Reader(file, locate(text), problems)
     known = [*TABLES, "source", "feed"]
@@ -202,7 +205,7 @@ def parse(text: str, file: str = "configuration") -> Config:
 
 
 def read(path: Path) -> Config:
-    """The file at ``path`` as a Config; ConfigError also when it cannot be read. Reads at most ``LIMIT_BYTES``."""
+    """The file at ``path`` as a Config. ConfigError: the file is invalid, cannot be read, or exceeds ``LIMIT_BYTES``."""
     file = str(path)
 
     def refused(what: str) -> ConfigError:
@@ -227,7 +230,7 @@ def read(path: Path) -> Config:
 
 
 def parse_bytes(data: bytes, file: str) -> Config:
-    """UTF-8 bytes to a Config; ConfigError names the line of the first byte that is not UTF-8."""
+    """UTF-8 bytes to a Config. ConfigError: as ``parse``, or the line of the first byte that is not UTF-8."""
     try:
         return parse(data.decode("utf-8"), file)
     except UnicodeDecodeError as error:
@@ -236,7 +239,7 @@ def parse_bytes(data: bytes, file: str) -> Config:
 
 
 def load(path: Path | None) -> Config:
-    """The file named by the user, or else the default file when there is one, or else the defaults."""
+    """The file at ``path``; for None, the default file if it exists, else the defaults."""
     if path is None:
         path = Path(DEFAULT_FILE)
         if not path.exists():
@@ -258,7 +261,7 @@ def _value(value: object) -> str:
 
 
 def as_toml(config: Config) -> str:
-    """The whole configuration, defaults included, as TOML that reads back equal. Keys without a value are comments."""
+    """The configuration, defaults included, as TOML that reads back equal. Keys without a value become comments."""
     blocks = [(f"[{name}]", getattr(config, name), "") for name in TABLES]
     blocks += [("[[source]]", item, item.kind) for item in config.sources] + [("[[feed]]", item, item.kind) for item in config.feeds]
     out = []

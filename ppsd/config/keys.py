@@ -1,8 +1,8 @@
-"""Symmetric keys: the key files of chrony (chrony.keys(5)) and of ntp and ntpsec (ntp.keys(5)), read as one format.
+"""Symmetric keys: one reader for the key files of chrony (chrony.keys(5)) and of ntp and ntpsec (ntp.keys(5)).
 
-A line is ``ID [TYPE] KEY [ADDRESSES]``, comments begin with ``#``, ``%``, ``;`` or ``!``. TYPE defaults to MD5 (chrony). KEY is ``HEX:...``
-or ``ASCII:...``; without a prefix it is hexadecimal when longer than 20 characters (ntp) and text otherwise. ADDRESSES (ntp) are the comma
-separated addresses or prefixes from which the key is accepted. The text never appears in a message: it is secret.
+A line is ``ID [TYPE] KEY [ADDRESSES]``. Comments begin with ``#``, ``%``, ``;`` or ``!``. TYPE defaults to MD5 (chrony). KEY is ``HEX:...``
+or ``ASCII:...``; without a prefix, a KEY longer than 20 characters is hexadecimal (ntp) and a shorter one is text. ADDRESSES (ntp) is a
+comma-separated list of the addresses and prefixes from which the key is accepted. No message contains a KEY: it is secret.
 """
 
 from __future__ import annotations
@@ -20,22 +20,24 @@ from refclock.errors import explain
 from refclock.schema import ConfigError, Problem
 
 KINDS = ("MD5", "SHA1", "SHA256", "AES128", "AES256")
-"""In the order of enum mac_type (native/mac.h)."""
+"""Key types, in the order of enum mac_type (native/mac.h)."""
 WEAK = ("MD5", "SHA1")
-"""RFC 8573 section 2 deprecates MD5; SHA-1 is no better a MAC when keyed by mere concatenation."""
+"""Types refused unless ``keys.weak`` is set. RFC 8573 section 2 deprecates MD5; SHA-1 keyed by concatenation is no better."""
 SECRET_BYTES = {"AES128": 16, "AES256": 32}
+"""Octets of a secret, for types that fix its length."""
 ALIASES = {"M": "MD5", "SHA": "SHA1", "AES": "AES128"} | {
     f"AES{dash}{bits}{end}": f"AES{bits}" for dash in ("", "-") for bits in (128, 256) for end in ("", "CMAC", "-CMAC")
 }
-"""How the peers name the same things (chrony.keys(5), ntp.keys(5), ntpsec's ntpkeygen)."""
+"""Other names of the types (chrony.keys(5), ntp.keys(5), ntpsec's ntpkeygen)."""
 FOREIGN = re.compile(r"(SHA(224|384|512)|SHA3-\d+|TIGER|WHIRLPOOL|RIPEMD160|RMD160|MDC2|BLAKE2[BS]\d*|CMAC|DES|[SNA])\Z")
+"""Types that other programs know and this server does not support."""
 TEXT_LENGTH = 20
-"""Longest KEY that ntp takes for text."""
+"""Characters; ntp reads a longer KEY as hexadecimal."""
 
 
 @dataclass(frozen=True, slots=True)
 class SymmetricKey:
-    """``prefixes``: where it is accepted from; none = from anywhere."""
+    """One key. ``prefixes``: the networks from which it is accepted; none: any."""
 
     key_id: int
     kind: str
@@ -43,25 +45,29 @@ class SymmetricKey:
     prefixes: tuple[str, ...] = ()
 
     def ranges(self) -> tuple[tuple[int, int], ...]:
-        """``prefixes`` for native/access.h; empty = from anywhere."""
+        """``prefixes`` as ranges for native/access.h; empty: any address."""
         return AccessList(Rule(prefix, "allow") for prefix in self.prefixes).ranges() if self.prefixes else ()
 
 
 def _secret(text: str) -> bytes | None:
+    """The octets that KEY stands for; None when it is not valid hexadecimal."""
     prefix, colon, rest = text.partition(":")
     if colon and prefix.upper() == "ASCII":
         return rest.encode()
-    hexadecimal = rest if colon and prefix.upper() == "HEX" else text if len(text) > TEXT_LENGTH else None
-    if hexadecimal is None:
+    if colon and prefix.upper() == "HEX":
+        digits = rest
+    elif len(text) > TEXT_LENGTH:
+        digits = text
+    else:
         return text.encode()
     try:
-        return bytes.fromhex(hexadecimal)
+        return bytes.fromhex(digits)
     except ValueError:
         return None
 
 
 def _read(words: list[str]) -> SymmetricKey | str:
-    """A key, or what is wrong."""
+    """The key that the words of a line stand for, or what is wrong with it."""
     if not re.fullmatch(r"[0-9]{1,10}", words[0]) or not 0 < int(words[0]) < 1 << 32:
         return "a key begins with its number, 1 to 4294967295"
     kind, rest = "MD5", words[1:]
@@ -82,7 +88,9 @@ def _read(words: list[str]) -> SymmetricKey | str:
             return f"key {words[0]}: {prefix} {complaint}"
     secret = _secret(rest[0])
     if not secret:
-        return f"key {words[0]}: its secret is no hexadecimal number of whole bytes (text longer than {TEXT_LENGTH} needs ASCII: before it)"
+        return (
+            f"key {words[0]}: its secret is not a hexadecimal number of whole bytes (text longer than {TEXT_LENGTH} needs ASCII: before it)"
+        )
     needed = SECRET_BYTES.get(kind, len(secret))
     if len(secret) != needed:
         return f"key {words[0]}: a secret of {kind} has {needed} bytes ({2 * needed} digits after HEX:), this one has {len(secret)}"
@@ -90,7 +98,7 @@ def _read(words: list[str]) -> SymmetricKey | str:
 
 
 def parse_keys(text: str, allow_weak: bool) -> tuple[tuple[SymmetricKey, ...], list[tuple[int, str]]]:
-    """The keys by number, and (line, what is wrong) of every line that is none. MD5 and SHA1 are wrong unless ``allow_weak``."""
+    """The keys sorted by number, and (line, problem) of every faulty line. MD5 and SHA1 are problems unless ``allow_weak``."""
     keys: dict[int, SymmetricKey] = {}
     problems: list[tuple[int, str]] = []
     for line, words in _lines(text):
@@ -98,7 +106,7 @@ def parse_keys(text: str, allow_weak: bool) -> tuple[tuple[SymmetricKey, ...], l
         if isinstance(key, str):
             problems.append((line, key))
         elif key.key_id in keys:
-            problems.append((line, f"key {key.key_id} is there already"))
+            problems.append((line, f"key {key.key_id} is defined twice"))
         elif key.kind in WEAK and not allow_weak:
             what = f"key {key.key_id} is of type {key.kind}, which is weak; use AES128, or allow it with keys.weak = true"
             problems.append((line, what))
@@ -108,6 +116,7 @@ def parse_keys(text: str, allow_weak: bool) -> tuple[tuple[SymmetricKey, ...], l
 
 
 def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
+    """(line number, words) of each line that is not empty or a comment."""
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split()
         if words and words[0][0] not in "#%;!":
@@ -116,14 +125,14 @@ def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def read_keys(config: Config) -> tuple[SymmetricKey, ...]:
-    """The keys of ``keys.file``. ConfigError: what is wrong with it, by line; it is a secret, so others must not be able to read it."""
+    """The keys of ``keys.file``. ConfigError: faulty lines, an unreadable file, or one that every user may read: the keys are secret."""
     path = config.keys.file
     if not path:
         return ()
     try:
         with Path(path).open(encoding="utf-8", errors="replace") as stream:
             if os.fstat(stream.fileno()).st_mode & (stat.S_IROTH | stat.S_IWOTH):
-                raise ConfigError([Problem(path, 0, "", f"everybody may read these secrets; run: chmod 640 {path}")])
+                raise ConfigError([Problem(path, 0, "", f"every user may read or change these keys; run: chmod 640 {path}")])
             keys, problems = parse_keys(stream.read(1 << 20), config.keys.weak)
     except OSError as error:
         raise ConfigError([Problem(path, 0, "", explain(error, "the key file cannot be read"))]) from error

@@ -1,4 +1,4 @@
-"""The tables of refclock.toml, but for sources and feeds (refclock.config): keys, ranges, defaults."""
+"""The tables of refclock.toml: keys, ranges and defaults. ``refclock.config`` has those of sources and feeds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from refclock.schema import key
 
 
 def parse_endpoint(text: str) -> tuple[str, int] | None:
-    """``IPv4:PORT`` or ``[IPv6]:PORT`` to (address, port); None when it is neither or the port is not 1..65535."""
+    """``IPv4:PORT`` or ``[IPv6]:PORT`` to (address, port); None when it is neither, or the port is not in 1..65535."""
     match = re.fullmatch(r"(?:\[([^\[\]\s]+)\]|([0-9.]+)):([0-9]{1,5})", text, re.ASCII)
     if match is None or not 1 <= int(match[3]) <= 65535:
         return None
@@ -32,15 +32,18 @@ def _endpoint(text: str) -> str | None:
 
 
 def _interface(text: str) -> str | None:
-    return None if re.fullmatch(r"[^\s/:]{1,15}", text) else "is no interface name; they are listed by: ip link"
+    return None if re.fullmatch(r"[^\s/:]{1,15}", text) else "is not an interface name; ip link lists them"
 
 
 @dataclass(frozen=True, slots=True)
 class ClockConfig:
-    """``steer``: whether CLOCK_REALTIME is disciplined. ``step``: when it may be stepped ("start": by the first corrections of a boot and
-    after somebody else's step). ``panic_s``: once it was right in this boot, a larger error is a mistake, not drift, and left alone (as in
-    ntpd). ``holdover_limit_s``: longest holdover. ``max_bound_ms``: beyond it leap 3. ``cpu_latency_us``: see ppsd/clock/cpu_latency.py.
-    ``temperature``: the thermometer nearest to the crystal, followed only while that helps."""
+    """The time and the system clock.
+
+    ``steer``: what sets CLOCK_REALTIME; "none": this daemon leaves it alone. ``step``: when it may be stepped; "start": with the first
+    corrections of a boot, and after another program's step. ``panic_s``: once the clock was right in this boot, a larger error is taken for
+    a mistake, not for drift, and the clock is left alone (as in ntpd). ``holdover_limit_s``: longest holdover. ``max_bound_ms``: a larger
+    error bound is served as leap indicator 3. ``temperature``: the thermometer nearest to the crystal; readings are used only while they
+    improve the estimate. ``cpu_latency_us``: see ``ppsd.clock.cpu_latency``. ``not_before``: no true date is before it."""
 
     steer: str = key("none", "who sets the system clock", choices=("none", "kernel"))
     step: str = key("start", "when the system clock may be stepped", choices=("start", "always", "never"))
@@ -48,14 +51,18 @@ class ClockConfig:
     holdover_limit_s: float = key(86400.0, "seconds", low=0, high=31_536_000)
     max_bound_ms: float = key(1000.0, "milliseconds", low=0.001, high=16_000)
     temperature: str = key("auto", '"auto", "off" or a thermometer\'s file', check=thermometer)
-    cpu_latency_us: int | None = key(None, "microseconds in which a processor must wake; not set: as the system likes", low=0, high=10_000)
+    cpu_latency_us: int | None = key(None, "longest wake-up latency of a processor in microseconds; not set: no limit", low=0, high=10_000)
     not_before: date = key(date.fromisoformat(BUILD_DATE), "a date like 2026-11-21, without quotes")  # noqa: RUF009 (key() makes a field)
 
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """The NTP server. ``threads`` None: one per core, at most 4. ``interface``: only that one ("" = all). ``symmetric``: answer mode 1,
-    authenticated only. ``broadcast``: addresses to which the time is sent every 2**``broadcast_poll`` s with key ``broadcast_key``."""
+    """The NTP server.
+
+    ``threads`` None: one per core, at most 4. ``interface``: the only interface served; "": all. ``client_table_mib``: memory for the table
+    of clients. ``symmetric``: answer symmetric active requests (mode 1) that are authenticated. ``leap_smear``: spread a leap second over
+    24 h instead of announcing it. ``smear_public``: confirms a smear although clients may also ask servers that do not smear.
+    ``broadcast``: addresses to which the time is sent every 2**``broadcast_poll`` s, authenticated with key ``broadcast_key``."""
 
     enabled: bool = key(True, "true or false")
     listen: tuple[str, ...] = key(("0.0.0.0:123", "[::]:123"), 'a list like ["0.0.0.0:123", "[::]:123"]', check=_endpoint)
@@ -72,36 +79,38 @@ class ServerConfig:
 
 @dataclass(frozen=True, slots=True)
 class AccessConfig:
-    """Who may ask; the longest prefix decides, none means denied. ``authenticated``: only with a key. ``ignore``: silence.
-    ``denied``: whether those are told (KoD DENY, now and then) or met with silence."""
+    """Who may ask. The longest prefix decides; an address without one is denied. ``authenticated``: answered only with a valid key.
+    ``ignore``: never answered. ``denied``: the reply to denied clients: a rate-limited KoD DENY, or none."""
 
     allow: tuple[str, ...] = key(PRIVATE, 'a list like ["192.168.0.0/16", "2001:db8::/32"]', check=prefix_complaint)
     authenticated: tuple[str, ...] = key((), 'a list like ["203.0.113.0/24"]', check=prefix_complaint)
     deny: tuple[str, ...] = key((), 'a list like ["192.168.9.0/24"]', check=prefix_complaint)
     ignore: tuple[str, ...] = key((), 'a list like ["192.168.9.7"]', check=prefix_complaint)
-    denied: str = key("kod", "what the denied are told", choices=("kod", "silence"))
+    denied: str = key("kod", "the reply to denied clients", choices=("kod", "silence"))
 
     def rules(self) -> AccessList:
-        """Made ready."""
+        """The rules of this table, ready to decide."""
         return AccessList.of({action: getattr(self, action) for action in ("allow", "authenticated", "deny", "ignore")})
 
 
 @dataclass(frozen=True, slots=True)
 class LimitsConfig:
-    """How much one client may ask: ``rate`` requests/s for ever (0: no limit), ``burst`` at once; one of ``leak`` beyond it is answered all
-    the same (0: none), for a flood in somebody's name must not starve him. ``kod_rate``: kisses-o'-death/s, in all. ``cpu_limit``: share
-    of a core per thread above which unknown clients are turned away before known ones."""
+    """How much one client may ask.
+
+    ``rate``: sustained requests/s; 0: no limit. ``burst``: requests at once. ``leak``: of the requests above the limit, one in ``leak`` is
+    answered; 0: none. A client whose address a flood forges is thus still served. ``kod_rate``: kiss-o'-death packets/s to all clients.
+    ``cpu_limit``: share of a core per thread above which unknown clients are dropped before known ones."""
 
     rate: float = key(8.0, "requests a second", low=0, high=1e9)
     burst: int = key(32, "requests", low=1, high=1_000_000_000)
-    leak: int = key(16, "one of so many", low=0, high=1_000_000)
+    leak: int = key(16, "one in this many requests", low=0, high=1_000_000)
     kod_rate: float = key(4.0, "a second", low=0, high=1e6)
     cpu_limit: float = key(1.0, "a share", low=0.01, high=1)
 
 
 @dataclass(frozen=True, slots=True)
 class KeysConfig:
-    """Symmetric keys in chrony's or ntp's format. ``weak``: MD5 and SHA1 too."""
+    """Symmetric keys, in the format of chrony or ntp. ``weak``: accept the types MD5 and SHA1."""
 
     file: str = key("", 'an absolute path, or "" for no keys', empty=True, check=absolute_path)
     weak: bool = key(False, "true or false")
@@ -109,7 +118,7 @@ class KeysConfig:
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """``directory``: sockets and the timescale record. ``state``: what survives a restart."""
+    """Directories. ``directory``: control sockets and the timescale record. ``state``: files that survive a reboot."""
 
     directory: str = key("/run/refclock", "an absolute path", check=run_directory)
     state: str = key("/var/lib/refclock", "an absolute path", check=absolute_path)
@@ -134,12 +143,13 @@ SIMULATED: Final = (
     *("ublox8", "ublox8-nmea", "ublox9", "ublox8-timing", "timing", "watched"),
     *("casic", "nmea", "minimal", "slow", "mtk"),
 )
-"""The receivers that the simulator knows."""
+"""Receivers that the simulator can play."""
 
 
 @dataclass(frozen=True, slots=True)
 class SimulationConfig:
-    """``run --sim`` only. ``pulse``: whether the receiver gives one. ``offset_s``: true time minus this machine's clock at the start."""
+    """The simulation of ``run --sim``. ``pulse``: whether the receiver has a pulse output. ``offset_s``: true time minus this machine's
+    clock at the start."""
 
     receiver: str = key("ublox8", "the simulated receiver", choices=SIMULATED)
     baud: int = key(9600, "the simulated line's speed", low=4800, high=921600)
@@ -150,7 +160,7 @@ class SimulationConfig:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The whole file. ``file`` names where it came from ("" = defaults) and does not count in comparisons."""
+    """The whole configuration. ``file``: the path that it was read from, "" for the defaults; comparisons ignore it."""
 
     clock: ClockConfig = field(default_factory=ClockConfig)
     server: ServerConfig = field(default_factory=ServerConfig)

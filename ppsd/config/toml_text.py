@@ -1,4 +1,4 @@
-"""Where in a TOML text each table and key stands: what tomllib does not tell and error messages need."""
+"""The line of each table and key in a TOML text. Error messages need it, and tomllib does not report it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TOKEN = re.compile(
 
 
 def _statements(text: str) -> Iterator[tuple[int, list[str]]]:
-    """(line, tokens before the value) of each header or assignment of a valid TOML text; headers keep their brackets."""
+    """(line, tokens before the value) of each header and assignment of a valid TOML text. A header's tokens include its brackets."""
     line, first, depth, tokens, in_value = 1, 1, 0, list[str](), False
     for match in _TOKEN.finditer(text + "\n"):
         what, token = match.lastgroup, match[0]
@@ -35,13 +35,13 @@ def _statements(text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _parts(tokens: Iterable[str]) -> Key:
-    """Key parts of a (dotted, quoted) key."""
+    """The parts of a key, which may be dotted or quoted."""
     parts: list[str | int] = []
     for token in tokens:
         if token[0] == '"':
             try:
                 parts.append(str(json.loads(token)))
-            except ValueError:  # escapes that TOML has and JSON has not: \UXXXXXXXX
+            except ValueError:  # an escape of TOML that JSON lacks: \UXXXXXXXX
                 parts.append(token)
         elif token not in (".", "[", "]"):
             parts.append(token.strip("'"))
@@ -49,7 +49,7 @@ def _parts(tokens: Iterable[str]) -> Key:
 
 
 def locate(text: str) -> dict[Key, int]:
-    """Line (from 1) of every table, array element and key of a TOML text; keys of inline tables stand on their statement's line."""
+    """The line, from 1, of every table, array element and key of a TOML text. A key inside an inline table has its statement's line."""
     lines: dict[Key, int] = {}
     counts: dict[Key, int] = {}
     at: Key = ()
@@ -69,12 +69,12 @@ def locate(text: str) -> dict[Key, int]:
 
 
 def line_of(lines: Mapping[Key, int], at: Key) -> int:
-    """Line of a key, or of the nearest thing that contains it."""
+    """The line of a key, or of the innermost table that contains it; 0 when there is none."""
     while at and at not in lines:
         at = at[:-1]
     return lines.get(at, 0)
 
 
 def written(at: Key) -> str:
-    """A key as people write it: server.threads, source[1].baud."""
+    """A key in dotted notation: server.threads, source[1].baud."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in at).lstrip(".")

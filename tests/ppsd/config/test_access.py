@@ -73,7 +73,7 @@ def test_what_is_no_prefix_is_explained() -> None:
     assert 'did you mean "192.168.1.0/24"' in (prefix_complaint("192.168.1.7/24") or "")
     assert "write it like" in (prefix_complaint("my-lan") or "")
     assert address_number("fe80::1%eth0") == address_number("fe80::1")
-    with pytest.raises(ValueError, match="no access rule"):
+    with pytest.raises(ValueError, match="not an access rule"):
         AccessList([Rule("10.0.0.0/8", "admit")])
 
 

@@ -61,7 +61,7 @@ def test_weak_keys_need_a_word() -> None:
         ("1 SHA512 secret", "not supported"),
         ("1 NONSENSE secret", "not known"),
         ("1 AES128 HEX:00", "has 16 bytes (32 digits after HEX:), this one has 1"),
-        ("1 MD5 HEX:0g", "no hexadecimal"),
+        ("1 MD5 HEX:0g", "not a hexadecimal"),
         ("1 MD5 this-is-text-of-more-than-20", "ASCII:"),
         ("1 MD5 secret 192.168.1.7/24", "did you mean"),
         ("1 MD5 secret 192.168.1.7 more", "too many words"),
@@ -80,7 +80,7 @@ def test_a_number_twice() -> None:
     """The first stays, the second is reported."""
     keys, problems = parse_keys("1 SHA256 a\n1 SHA256 b", allow_weak=False)
     assert keys == (SymmetricKey(1, "SHA256", b"a"),)
-    assert problems == [(2, "key 1 is there already")]
+    assert problems == [(2, "key 1 is defined twice")]
 
 
 def test_a_key_does_not_print_its_secret() -> None:
