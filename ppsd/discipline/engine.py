@@ -1,11 +1,13 @@
-"""The engine: the whole daemon minus the machine.
+"""The engine of the clock process: takes events, decides, and returns effects.
 
-``handle(event) -> effects``. It owns every machine (sources, leap seconds, selection, timescale) and is the one place that knows whether
-we are synchronised. It has no clock, no I/O and no log: time comes in with the event, what is to be done goes out as effects, so the same
-object runs behind devices (``ppsd.clock.main``) and in simulated time (``refclock_sim.worlds.world``).
+    event -> source -> sample -> estimate -> selection -> timescale -> effects (publish, steer, feed, persist, log)
 
-Modes: ACQUIRE (no timescale) -> CONVERGE (second known, few samples) -> TRACK (locked) <-> HOLDOVER (no usable source: the bound grows
-until the limit, then ACQUIRE and leap 3).
+``Engine.handle(event)`` returns the effects. The engine owns the sources, the leap seconds, the selection and the timescale, and it alone
+decides whether the daemon is synchronised. It has no clock, no I/O and no log: each event carries its time. So the same object runs on
+devices (``ppsd.clock.main``) and in simulated time (``refclock_sim.worlds.world``). Pure.
+
+Modes: ACQUIRE (no timescale) -> CONVERGE (second known, few samples) -> TRACK (locked) <-> HOLDOVER (no usable source). In HOLDOVER the
+bound grows; at its limit the mode is ACQUIRE again, and the server answers with leap indicator 3, unsynchronised.
 """
 
 from __future__ import annotations
@@ -54,21 +56,23 @@ from refclock.timing.pairing import Present
 from refclock.timing.receiver_time import Context
 
 TICK_NS = NS
+"""ns between two ticks, and the longest time between two decisions."""
 LOCK_SAMPLES = 8
-"""Accepted samples of the selected source before TRACK: the seed's five and three that confirmed it."""
+"""Accepted samples of the selected source before TRACK: five make the first state, three confirm it."""
 PERSIST_FIRST_NS, PERSIST_NS = 300 * NS, 3600 * NS
+"""ns from the start to the first saving of the state, and between later ones."""
 WORSE = 2.0
-"""A source that comes while we hold over is taken up unless its bound is this much worse than what we still have."""
+"""Factor; in holdover a source is selected unless its bound exceeds the timescale's by more."""
 RESUME_BOUND_NS = 100_000_000
-"""A record left by an earlier run is resumed below this bound: pulses can still be rounded by it."""
+"""ns; a record of an earlier run is resumed below this bound: it can still number pulses."""
 LEAP_TAKEN_NS = NS // 10
-"""A step of the system clock is the leap second when it differs from one second by less."""
+"""ns; a step of the system clock that differs from the due leap second by less is that leap second."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Served:
-    """Of whom the timescale is made. ``by_labels``: of its messages alone. ``held``: nobody feeds it now; ``disputed``: because the sources
-    contradict each other."""
+    """The source that the timescale comes from. ``by_labels``: from its messages alone. ``held``: the timescale is in holdover.
+    ``disputed``: the holdover began because the sources contradict each other."""
 
     source: SourceId | None = None
     by_labels: bool = False
@@ -77,8 +81,11 @@ class _Served:
 
 
 class Engine:
-    """``state``: what the last run persisted. ``resume``: the record that it left published, from the same boot. ``battery_s``: POSIX
-    second that the battery clock shows at ``at``, None without one or when the system clock is kept."""
+    """The engine; see the module.
+
+    ``state``: saved by the last run. ``resume``: the record that it left published in this boot. ``battery_s``: POSIX second of the battery
+    clock at ``at``; None without one, or when another program keeps the system clock.
+    """
 
     def __init__(
         self,
@@ -110,7 +117,7 @@ class Engine:
                 self.sources[receiver.id] = receiver
         receivers = self._receivers()
         self.earliest_s = max((r.time.earliest_s for r in receivers), default=self.not_before_s)
-        """POSIX second before which no true date lies: of the release, or what an earlier run knew."""
+        """POSIX second before which no true date lies: the release's, or the last that an earlier run knew."""
         self._served = _Served()
         self._kept_error_ns: int | None = None
         self.selected: SourceId | None = None
@@ -121,7 +128,7 @@ class Engine:
         self._decided_at = at.mono_ns
         self._steering = Steering(config.clock, synchronised=resume is not None and resume.stratum > 0)
         self._steps = 0
-        self._contradicting: set[SourceId] = set()  # whose labels name other seconds than the ones served from others
+        self._contradicting: set[SourceId] = set()  # whose labels contradict the seconds served from other sources
         resumed = resume is not None and self.timescale.resume(resume, at.mono_ns)
         if resumed and self.timescale.bound_ns(at.mono_ns) < RESUME_BOUND_NS:
             self.mode = Mode.HOLDOVER
@@ -190,7 +197,7 @@ class Engine:
             return
         self._steps += 1
         self._steering.anew()
-        self._deadline = min(self._deadline, event.at.mono_ns)  # put right at once
+        self._deadline = min(self._deadline, event.at.mono_ns)  # corrected at once
         out.append(Note("system clock stepped", "warning", {"by_s": event.by_ns / NS, "served_time": "not affected"}))
 
     def _receiver(self, name: SourceId) -> ReceiverSource:
@@ -199,7 +206,7 @@ class Engine:
         return source
 
     def _context(self, receiver: ReceiverSource, present: Present | None) -> Context:
-        """What is known besides ``receiver``."""
+        """The state of the rest of the system, as ``receiver`` needs it."""
         served = self._served
         own_labels = served.by_labels and served.source == receiver.id
         rivalled = served.disputed if served.held else served.source not in (None, receiver.id)
@@ -208,7 +215,7 @@ class Engine:
     def _reported(self, event: Reported, present: Present | None, out: list[Effect]) -> None:
         receiver = self._receiver(event.source)
         came = receiver.reported(event.values, event.byte_ns, self.leaps, self._context(receiver, present))
-        if came.leaps_changed and self.timescale.estimate is not None:  # 23:59:60 is being stated now
+        if came.leaps_changed and self.timescale.estimate is not None:  # a label may state 23:59:60 now
             out.append(self._record(event.at))
         self._after_labels(receiver, came, event.at, out)
 
@@ -250,7 +257,7 @@ class Engine:
             self._after_sample(source, came.samples[-1], at, out)
 
     def _relearn(self, at: Instant, out: list[Effect]) -> None:
-        """The second was wrong: better no time than a wrong one."""
+        """The second was wrong: stop serving time and number the seconds again."""
         for source in self.sources.values():
             source.forget()
         self.timescale.drop()
@@ -304,7 +311,7 @@ class Engine:
         out.append(self._record(at))
 
     def _without_pulled(self, candidates: list[Candidate], at: Instant, out: list[Effect]) -> list[Candidate]:
-        """Leave out who drags the time away; when it was served, go back to what was known before that."""
+        """Leave out sources whose time runs away. When one of them was served, return to the estimate from before that."""
         for c in candidates:
             pull, others = self.sources[c.source].pull, [o.estimate for o in candidates if o is not c]
             change = pull.judge(c.estimate, others, steady=c.refid != LABEL_REFID)
@@ -319,13 +326,13 @@ class Engine:
         return [c for c in candidates if self.sources[c.source].pull.before is None]
 
     def _hold(self, at: Instant, out: list[Effect]) -> None:
-        """No source to believe: run on by the map, as long as the limits allow."""
+        """No usable source: extrapolate the timescale while its bound is within the limits."""
         if self.timescale.estimate is None:
             return
         self._served = replace(self._served, held=True, disputed=bool(self.choice.falsetickers))
         if at.mono_ns >= self.timescale.valid_until_ns:
             self.timescale.drop()
-            for source in self.sources.values():  # there is nothing left that would speak against it
+            for source in self.sources.values():  # no timescale is left to compare it with
                 source.pull.acquit()
             self._enter(Mode.ACQUIRE, at, out)
             out.append(self._record(at))
@@ -343,7 +350,7 @@ class Engine:
             self.mode = mode
 
     def _tick(self, at: Instant, out: list[Effect]) -> None:
-        """Once a second: notice what did not happen, steer, save."""
+        """Once a second: decide when no sample came, steer, save."""
         self._deadline = at.mono_ns + TICK_NS
         if at.mono_ns - self._decided_at >= TICK_NS:
             self._decide(at, out)
@@ -360,7 +367,7 @@ class Engine:
 
     def _record(self, at: Instant) -> Publish:
         tai_ns = self.timescale.tai_at(at.mono_ns) if self.timescale.estimate is not None else self._system_tai(at)
-        # as of a day ago: a leap second that was goes on standing in the record, for it is smeared until noon after it
+        # as of a day ago: a past leap second stays in the record, because the smear lasts until noon after it
         return Publish(self.timescale.record(*self.leaps.schedule(tai_ns - DAY_S * NS)))
 
     def _system_tai(self, at: Instant) -> int:
@@ -369,7 +376,7 @@ class Engine:
     # ---- what is told ------------------------------------------------------------------------------------------------------------
 
     def state(self) -> Saved:
-        """What the next start wants to know; ``Saved()`` while nothing was learned."""
+        """The state to save for the next start; ``Saved()`` while nothing was learned."""
         e = self.timescale.estimate if self.mode is Mode.TRACK else None
         learned = {str(source.id): state for source in self.sources.values() if (state := source.state()) != SavedSource()}
         return Saved(
@@ -380,7 +387,7 @@ class Engine:
         )
 
     def snapshot(self, at: Instant) -> Snapshot:
-        """Everything that people and programs may want to see, as of ``at``."""
+        """The state of the daemon at ``at``, for users and programs."""
         standing = report.Standing(
             version=self.version,
             pid=self.pid,

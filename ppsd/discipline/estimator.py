@@ -27,9 +27,9 @@ from refclock.sample import NS
 
 
 class Estimator:
-    """See the module's text. ``floor_ns``: no noise scale is believed below it; ``bias_ns``: stated systematic allowance of the source;
-    ``rate``: d(TAI)/d(raw) - 1 as an earlier run knew it, to ``rate_sigma``; ``polled``: the samples may come off a polled line;
-    ``centred``: the bias was stated of the **mean** of the samples, so the second is that near to it; else it may be anywhere in the noise.
+    """See the module. ``floor_ns``: smallest noise scale. ``bias_ns``: stated systematic allowance of the source. ``rate``: d(TAI)/d(raw)
+    - 1 from an earlier run, with sigma ``rate_sigma``. ``polled``: the samples may come from a polled line. ``centred``: the stated bias is
+    that of the **mean** of the samples, so the second lies within it of the mean; else the second may lie anywhere in the noise.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Estimator:
         self._track: Track | None = None
 
     def twin(self) -> Self:
-        """An estimator in the same state that goes on by itself."""
+        """An independent copy."""
         twin = copy(self)
         twin._continuous, twin._polled, twin._wander = self._continuous.twin(), self._polled.twin(), self._wander.twin()
         twin._track = None if self._track is None else self._track.twin()

@@ -1,7 +1,7 @@
-"""The complete vocabulary between the engine and the machine: what can happen (Event) and what can be done (Effect).
+"""The interface of the engine: events, which go in, and effects, which come out.
 
-Every event carries its own Instant; the engine has no clock. A shell (``ppsd.clock.main`` on a machine, ``refclock_sim.worlds.world`` in
-simulated time) turns devices into events and carries out effects. Nothing else crosses this line.
+Every event carries its own Instant, because the engine has no clock. ``ppsd.clock.main`` on a machine and ``refclock_sim.worlds.world`` in
+simulated time make events from their devices and carry out the effects. Nothing else passes between them and the engine.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from refclock.timescales import LeapTable
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """What a receiver said, decoded, in order; empty when bytes came that say nothing.
+    """Decoded values of a receiver, in order; empty when bytes came without any.
 
-    ``at``: when the read ended that brought it; ``byte_ns``: line time of a byte (0: unknown, as over USB or from gpsd).
+    ``at``: end of the read that brought them. ``byte_ns``: line time of a byte, 0 when unknown (USB, gpsd).
     """
 
     source: SourceId
@@ -32,7 +32,7 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class LineSeen:
-    """What the receiver's line has shown so far, when that has changed."""
+    """The state of a receiver's line has changed."""
 
     source: SourceId
     line: LineStatus
@@ -41,7 +41,7 @@ class LineSeen:
 
 @dataclass(frozen=True, slots=True)
 class Pulsed:
-    """An edge of the pulse that belongs to this source; ``at`` is when we learned of it (just after ``edge.at``)."""
+    """An edge of this source's pulse. ``at``: when it was read, just after ``edge.at``."""
 
     source: SourceId
     edge: Edge
@@ -59,7 +59,7 @@ class Sampled:
 
 @dataclass(frozen=True, slots=True)
 class SourceFound:
-    """A device was opened. ``what`` names it for people."""
+    """A device was opened. ``what``: its name for users."""
 
     source: SourceId
     what: str
@@ -68,8 +68,8 @@ class SourceFound:
 
 @dataclass(frozen=True, slots=True)
 class PulseFound:
-    """The pulse device at ``path`` is open. ``over_usb``: whether its line is polled (None: unknown). ``bias_us``: how late it may stamp an
-    edge, by ``how`` it does (for people)."""
+    """The pulse device at ``path`` is open. ``over_usb``: whether its line is polled, None when unknown. ``bias_us``: the most by which it
+    stamps an edge late. ``how``: the way of stamping, in words."""
 
     source: SourceId
     path: str
@@ -81,7 +81,7 @@ class PulseFound:
 
 @dataclass(frozen=True, slots=True)
 class SourceLost:
-    """A device failed or vanished; ``why`` says what and what to do."""
+    """A device failed or vanished. ``why``: cause and remedy."""
 
     source: SourceId
     why: str
@@ -90,8 +90,8 @@ class SourceLost:
 
 @dataclass(frozen=True, slots=True)
 class Configured:
-    """A receiver was set up, or not. ``what`` happened; ``complete``: it answered to everything; ``results``: names of the items by result;
-    ``pulse_set``: its pulse is as wanted, the cable's delay included."""
+    """Outcome of setting a receiver up. ``what``: the outcome in words. ``complete``: every item was answered. ``results``: names of
+    the items by result. ``pulse_set``: the pulse is set as configured, the cable's delay included."""
 
     source: SourceId
     what: str
@@ -104,7 +104,7 @@ class Configured:
 
 @dataclass(frozen=True, slots=True)
 class ClockStepped:
-    """Somebody stepped CLOCK_REALTIME; ``at`` is the first instant of the new era. ``by_ns``: positive = moved forward."""
+    """CLOCK_REALTIME was stepped by another program. ``at``: first instant of the new era. ``by_ns`` positive: moved forward."""
 
     by_ns: int
     at: Instant
@@ -112,7 +112,7 @@ class ClockStepped:
 
 @dataclass(frozen=True, slots=True)
 class LeapFileRead:
-    """leap-seconds.list was (re-)read."""
+    """leap-seconds.list was read, or read again after a change."""
 
     table: LeapTable
     path: str
@@ -121,7 +121,7 @@ class LeapFileRead:
 
 @dataclass(frozen=True, slots=True)
 class TemperatureRead:
-    """The thermometer ``sensor`` says ``celsius``."""
+    """A reading of the thermometer ``sensor``, degrees Celsius."""
 
     sensor: str
     celsius: float
@@ -130,7 +130,7 @@ class TemperatureRead:
 
 @dataclass(frozen=True, slots=True)
 class TemperatureLost:
-    """The thermometer cannot be read; ``why`` says what and what to do."""
+    """The thermometer cannot be read. ``why``: cause and remedy."""
 
     why: str
     at: Instant
@@ -138,8 +138,8 @@ class TemperatureLost:
 
 @dataclass(frozen=True, slots=True)
 class Ticked:
-    """Time passed (the engine's deadline came). ``kept_error_ns``: within what another program keeps the system clock, as the kernel
-    tells; None when nobody does, or when we do, or when it may follow us."""
+    """The engine's deadline has passed. ``kept_error_ns``: error within which another program keeps the system clock, as the kernel
+    reports; None when none does, when this daemon steers the clock, or when that program may follow this daemon."""
 
     at: Instant
     kept_error_ns: int | None = None
@@ -162,8 +162,8 @@ class Publish:
 class Steer:
     """Bring CLOCK_REALTIME onto the timescale: at raw ``raw_ns`` it should have read ``utc_ns``, running at ``rate`` = d(UTC)/d(raw) - 1.
 
-    The clock decides how (frequency or slew, a step when REALTIME is off by more than ``step_above_ns``, never when that is None); ``leap``
-    and the errors are what the kernel should tell others. An error beyond ``panic_ns`` (None: no limit) is left as it is and reported.
+    The system clock is slewed, or stepped when it is off by more than ``step_above_ns`` (None: never). ``leap``, ``tai_offset_s`` and the
+    errors are reported to the kernel. An error beyond ``panic_ns`` (None: no limit) is not corrected but logged.
     """
 
     raw_ns: int
@@ -179,7 +179,7 @@ class Steer:
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """One sample for the programs that we feed: at ``at`` (REALTIME) reference minus local was ``offset_ns``."""
+    """One sample for the configured feeds: at ``at`` reference - REALTIME was ``offset_ns``."""
 
     at: Instant
     offset_ns: int
@@ -189,14 +189,14 @@ class Feed:
 
 @dataclass(frozen=True, slots=True)
 class Persist:
-    """Save what the next start wants to know."""
+    """Save ``state`` for the next start."""
 
     state: Saved
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What happened, for the log. ``level`` is one of debug, info, warning, error."""
+    """An entry of the log. ``level``: debug, info, warning or error."""
 
     event: str
     level: str

@@ -120,8 +120,8 @@ class Noise:
             self._look()
 
     def feed(self, innovation_ns: float, pxx: float) -> float:
-        """What a filter with prediction variance ``pxx`` is fed with. Its clip is as wide as the innovations that such a filter has; the
-        less of them is noise, the less of the noise's shape is corrected for."""
+        """The limited innovation for a filter with prediction variance ``pxx``. The clip scales with that filter's innovations. The
+        correction for the noise's shape shrinks with the share of noise in them."""
         s2 = self.scale_ns**2
         wide = math.sqrt(pxx + s2)
         noisy = s2 / (pxx + s2)

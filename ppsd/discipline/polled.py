@@ -1,12 +1,12 @@
-"""Phase and frequency from stamps of a polled line, and whether a line is one.
+"""Recognises a polled line, and estimates phase and frequency from its stamps.
 
 Theory. A modem line read over USB is seen at the next frame of the host controller, whose frames (1 ms at full speed, 125 us at high speed;
 USB 2.0 section 8.4.3) tick on the host's own crystal. The stamps then lie on a grid of raw time: they stand still while the true second
-drifts past, then jump by a frame. A filter that takes them for noisy samples follows the sawtooth. What such a stamp really says is that
-the second lies somewhere in the frame; where it lies is told by the jumps.
+drifts past, then jump by a frame. A filter that takes them for noisy samples follows the sawtooth. A stamp says only that the second lies
+somewhere in the frame; the jumps show where.
 
-A grid is believed when ``SEEN`` stamps share one phase and some of them lie a frame apart. Stamps that share a phase and have not jumped
-yet may be polled, or the crystal may be that good: until they have moved, or ``DOUBTED_S`` have passed, the frame stays in the bound.
+A grid is recognised when ``SEEN`` stamps share one phase and some of them lie a frame apart. Stamps that share a phase without a jump may
+come from a polled line or from a very accurate crystal. Until they jump, or ``DOUBTED_S`` have passed, the frame stays in the bound.
 
 The stamps so far are kept. Once a grid is known, the straight lines that pass through all their frames make the first state. Pure.
 ``mono_ns`` is raw; t in seconds since the estimator's first sample, z in ns as in ``kalman``.
@@ -26,41 +26,41 @@ from refclock.robust import robust_line
 from refclock.sample import MAX_FREQUENCY_PPM, NS
 
 FRAMES_NS: Final = (1_000_000, 125_000)
-"""USB full and high speed."""
+"""ns; frames of USB at full and at high speed."""
 FRAME_JITTER_NS: Final = 25_000.0
-"""Blur of a frame's edges by transfer and driver (hw-sim: 20 us; of measured order)."""
+"""ns; jitter of a frame's edges by transfer and driver (20 us in hw-sim, the order that was measured)."""
 FRAME_EDGE: Final = 3.5
-"""Jitters by which a frame's edge may be passed: once in 4000 samples."""
+"""Jitters by which a sample may lie beyond a frame's edge: once in 4000 samples."""
 FRAME_GATE: Final = 6.0
 """Sigmas beyond the half frame at which a sample is an outlier."""
 BLUR: Final = 0.04
-"""Part of a frame on either side within which stamps of one phase lie: the time stamp's own interrupt latency, 5 us of 125."""
+"""Share of a frame by which stamps of one phase may differ either way: interrupt latency, 5 us of 125."""
 SEEN: Final = 24
 """Stamps of one phase that make a grid: stamps of continuous noise as wide as a frame pass that for one in (2 BLUR)^23 = 1e-25."""
 JUMPS_SEEN: Final = 2
 """Jumps by a frame or more that make a grid. A single one may be an outlier."""
 LOST: Final = 8
-"""Stamps off the grid, less those on it since, that give it up: outliers come one by one or in bursts, and on the grid."""
+"""Stamps off the grid, less those on it since, after which the grid is given up. Outliers of a polled line lie on the grid."""
 HISTORY: Final = 512
-"""Samples kept to start from once a grid is known: ten beats of a crystal 20 ppm off."""
+"""Samples kept for the first state once a grid is known: ten frames' drift of a crystal 20 ppm off."""
 REFIT: Final = 32
-"""Samples after which what a known grid leaves possible is looked at anew, until the history is full."""
+"""Samples after which the lines that fit a known grid are determined again, until the history is full."""
 ROBUST_POINTS: Final = 32
-"""Samples of the history that the line through punctual and late ones is made from: its cost goes with the square."""
+"""Samples of the history for the robust line: its cost grows with the square of their number."""
 HALVINGS: Final = 40
-"""Steps of a search over the slope: 2^-40 of 1000 ppm is nothing."""
+"""Steps of a search over the slope: to 2^-40 of 1000 ppm."""
 DOUBT: Final = 0.7
-"""Part of a frame by which the phase may be off while nothing shows one: half of it, and what jitter (20 us) and a crystal (50 ppm, for
-some seconds) add before a sample is refused."""
+"""Share of a frame; error of the phase while it is not known whether the line is polled: half a frame, and what jitter (20 us) and the
+crystal (50 ppm for some seconds) add before a sample is refused."""
 DOUBTED_S: Final = 1000.0
-"""After this without a jump there is no grid: a crystal 1 ppm off passes a frame of 1 ms in 1000 s."""
+"""s without a jump after which the line is not polled: a crystal 1 ppm off drifts through a frame of 1 ms in 1000 s."""
 COVER: Final = 5.3
 """Sigmas of phase in the bound: a day has some 10 000 independent errors, and P is an estimate itself."""
 
 
 class Grid:
-    """Phases of the stamps against frames of ``frame_ns``. ``possible``: every stamp so far could lie on the grid. ``away``: stamps off it,
-    of late."""
+    """Phases of the stamps against frames of ``frame_ns``. ``possible``: every stamp so far could lie on the grid. ``away``: stamps off
+    the grid, less those on it since."""
 
     def __init__(self, frame_ns: int) -> None:
         self.frame_ns = frame_ns

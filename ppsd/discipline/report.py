@@ -1,9 +1,10 @@
-"""What is told of the engine: a Snapshot of how it stands, with the conditions of the daemon and of each source.
+"""Makes the Snapshot of the engine's state, with the conditions of the daemon and of each source.
 
-Flow: engine (``Standing``) -> **report** -> Snapshot, to the control socket, status line and simulator. Nothing is decided here.
+Flow: engine (``Standing``) -> **report** -> Snapshot, to the control socket, status line and simulator. Nothing is decided here. Pure.
 
-The reason why the clock is not locked is the first condition that blocks: the daemon's own before those of the sources, in the order of the
-configuration; within each in the order of ``Code``. A locked clock has a reason only of its own, such as being served from messages.
+The reason why the clock is not locked is the first blocking condition: those of the daemon come first, then those of the sources in the
+order of the configuration, each in the order of ``Code``. For a locked clock only the daemon's own conditions count, such as being served
+from messages.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ LEAP_WORDS: Final = {Leap.NORMAL: "normal", Leap.INSERT: "insert", Leap.DELETE: 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How the engine stands. ``started``: when it began; ``steering``: clock.steer; ``clock_steps``: foreign steps of the system clock."""
+    """State of the engine. ``started``: its start; ``steering``: clock.steer; ``clock_steps``: steps of the system clock by others."""
 
     version: str
     pid: int
@@ -50,7 +51,7 @@ class Standing:
 
     @property
     def by_messages(self) -> SourceId | None:
-        """The chosen source when it is served from its messages although it has a pulse."""
+        """The selected source when it is served from its messages although it has a pulse; else None."""
         best = self.choice.selected
         if best is None or best.refid != LABEL_REFID:
             return None
@@ -59,7 +60,7 @@ class Standing:
 
 
 def snapshot(standing: Standing, at: Instant) -> Snapshot:
-    """Everything that people and programs may want to see, as of ``at``."""
+    """The state of the daemon at ``at``, for users and programs."""
     s, now = standing, at.mono_ns
     scale = s.timescale if s.timescale.present(now) is not None else None
     e = scale.estimate if scale is not None else None

@@ -1,9 +1,11 @@
-"""Which source to believe: agreement by bounds.
+"""Selects the source to serve, by agreement of intervals.
 
-Each source states an interval (its TAI now, plus and minus its bound). The largest group whose intervals share a point is the group of
-truechimers (Marzullo's algorithm, RFC 5905 section 11.2.1); it must be a majority. Of two that contradict each other neither wins.
-Sources with ``trust`` vote among themselves when there are any; the others are then only measured against them (chrony.conf(5), trust).
-Within the group the tightest bound is served, with some reluctance to change, and ``prefer`` goes first.
+Each source claims an interval: its TAI now, plus and minus its bound. The largest group whose intervals share a point are the truechimers
+(Marzullo's algorithm, RFC 5905 section 11.2.1). The group must be a majority, so of two sources that contradict each other neither wins.
+When there are sources with ``trust``, only they vote, and the others are compared with the result (chrony.conf(5), trust). Within the group
+a source with ``prefer`` is selected first, then the smallest bound, with hysteresis.
+
+Flow: candidates of all sources at one instant -> **selection** -> Choice, to the engine. Pure.
 """
 
 from __future__ import annotations
@@ -16,12 +18,12 @@ from ppsd.discipline.estimate import Estimate
 from refclock.sample import NS, SourceId
 
 RELUCTANCE = 0.7
-"""A rival must have a bound this much tighter than the selected source."""
+"""Factor; another source replaces the selected one when its bound is smaller than this share of the selected one's."""
 
 APART_NS: Final = 800_000_000
-"""Labels of receivers that name the same second arrive 0 to 0.65 s after it (MT3339: 0.5, SiRF: 0.6); another second is a whole one off."""
+"""ns; labels that differ by more name different seconds. Labels of one second arrive 0 to 0.65 s after it (MT3339: 0.5, SiRF: 0.6)."""
 CLOSE: Final = 0.25
-"""Claims nearer to each other than this part of the sum of their bounds are close: independent errors of a sixth of each bound."""
+"""Share of the sum of the bounds; claims that lie closer together are close. Independent errors are a sixth of each bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """``selected`` is None when nobody won; ``falsetickers``: source -> by how much (ns) it lies outside."""
+    """``selected``: None when no group is a majority. ``falsetickers``: source -> distance (ns) by which it lies outside."""
 
     selected: Candidate | None
     agreeing: frozenset[SourceId]
@@ -46,7 +48,7 @@ class Choice:
 
 
 def select(candidates: Sequence[Candidate], current: SourceId | None) -> Choice:
-    """Judge ``candidates`` (at most one a source, all estimated at the same instant)."""
+    """Select among ``candidates``: at most one a source, all estimated at the same instant. ``current``: the selected source."""
     if not candidates:
         return Choice(None, frozenset(), {})
     voters = [c for c in candidates if c.trust] or candidates
@@ -75,8 +77,10 @@ def select(candidates: Sequence[Candidate], current: SourceId | None) -> Choice:
 
 
 def outvoted(places: Mapping[SourceId, int]) -> dict[SourceId, int]:
-    """Receivers whose labels name other seconds than most do, and by how much (ns). ``places``: named UTC minus raw arrival of each. It is
-    asked before the second is known, when a pulse would be given the second of whoever spoke first; of two that disagree both are."""
+    """Receivers whose labels are outvoted, with their difference (ns). ``places``: named UTC minus raw arrival of each label.
+
+    Used before the second is known, so that the first receiver to speak does not decide alone. Of two that disagree both are outvoted.
+    """
     odd = {}
     for name, place in places.items():
         apart = [place - other for other in places.values() if abs(place - other) >= APART_NS]
@@ -94,8 +98,9 @@ def _high(c: Candidate) -> float:
 
 
 def _largest_group(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The most intervals that share a point; a shared point can always be some interval's low end. Of equally large groups one whose claims
-    lie close (of three in a chain the odd one is that farther from the middle one), then the tighter sum of bounds."""
+    """The largest group of intervals that share a point; if any point is shared, the low end of one of them is. Of equally large groups one
+    whose claims lie close wins, then the one with the smaller sum of bounds. In a chain of three, the outer one farther from the middle
+    one is then left out."""
     groups = ([c for c in candidates if _low(c) <= _low(point) <= _high(c)] for point in candidates)
     return max(groups, key=_standing)
 
@@ -106,4 +111,4 @@ def _standing(group: Sequence[Candidate]) -> tuple[int, bool, float]:
 
 
 FRESH_NS = 3 * NS
-"""A source whose last accepted sample is older takes no part (three pulses)."""
+"""ns; a source whose last accepted pulse is older makes no candidate: three pulses."""

@@ -1,9 +1,9 @@
-"""Sources of time on the way to an estimate: samples in, a candidate for selection out.
+"""Sources of time: they turn samples into a candidate for selection.
 
-Two kinds. A ReceiverSource has a receiver's labels and pulses (``refclock.timing.receiver_time`` makes samples of them) and two channels,
-each with its own estimator: ``pulse`` and ``label``. The pulse channel speaks for the source while it is fresh; the label channel speaks
-when there is no pulse, or when no pulse could be numbered for ``PULSE_PATIENCE_NS``. A SampleSource has the finished samples of another
-program (SOCK, SHM) and one channel.
+There are two kinds. A ReceiverSource has one receiver, whose labels and pulses ``refclock.timing.receiver_time`` turns into samples. It has
+two channels, ``pulse`` and ``label``, each with its own estimator. The pulse channel makes the candidate while it is fresh. The label
+channel makes it when there is no pulse, or when no pulse was numbered for ``PULSE_PATIENCE_NS``. A SampleSource has the finished samples
+of another program (SOCK, SHM) and one channel.
 
     values -> ReceiverTime -> Sample ┐
     edge ---> ReceiverTime -> Sample ┴-> Channel (Estimator) -> Candidate -> selection
@@ -40,13 +40,14 @@ from refclock.timing.pairing import Present
 from refclock.timing.receiver_time import Context, ReceiverTime
 
 COARSEST_GRAIN_NS, CUT_STAMPS = 1_000, 4
-"""Programs with a struct timeval stamp whole microseconds: four stamps on such a grid are no chance (1e-9).
-Half a grain of bias then: a crystal near a whole number of ppm has stamps that stand still for minutes."""
+"""ns, and stamps; this many stamps on a common grid show the resolution of their program. A struct timeval has whole microseconds, and four
+stamps lie on that grid by chance once in 1e9. Half a grain is then added to the bias, because rounding errors of successive stamps do not
+average out: with a crystal near a whole number of ppm they stay the same for minutes."""
 
 
 @dataclass(slots=True)
 class Channel:
-    """An estimator and what people want to see of it. ``claims``: what the source claims is made by it: the estimator, or one around it."""
+    """An estimator with its statistics. ``claims``: the estimator that makes the claim; it may compensate temperature."""
 
     estimator: Estimator
     claims: Estimator | CompensatedEstimator
@@ -60,7 +61,7 @@ class Channel:
     _stamps: int = 0
 
     def add(self, sample: Sample, present: Present | None) -> bool:
-        """One sample; ``present``: what we served then. Whether the estimator used it."""
+        """Take one sample; ``present``: the timescale served at that time. Returns whether the estimator used the sample."""
         self.estimator.bias_ns = sample.bias_ns
         self.tick(sample.at.mono_ns)
         if present is not None:
@@ -72,14 +73,14 @@ class Channel:
         return used
 
     def tick(self, mono_ns: int) -> None:
-        """Shift the reach register once a second, or as often as pulses come."""
+        """Shift the reach register once a second, or once a period when pulses are slower."""
         if mono_ns - self.reach_mono_ns >= self.every_ns * 3 // 4:
             missed = min(8, max(1, round((mono_ns - self.reach_mono_ns) / self.every_ns))) if self.reach_mono_ns else 1
             self.reach = (self.reach << missed) & 0xFF
             self.reach_mono_ns = mono_ns
 
     def grain(self, real_ns: int) -> int:
-        """The grain of which the stamps of another program are whole multiples, this one included (ns); its estimator is told."""
+        """ns; the resolution of another program's stamps, ``real_ns`` included. The estimator gets it as well."""
         self._stamps += 1
         if self._first_real_ns is None:
             self._first_real_ns = real_ns
@@ -90,28 +91,30 @@ class Channel:
         return grain_ns
 
     def fresh(self, now_ns: int, limit_ns: int) -> bool:
-        """Whether there is an estimate, and a sample in it that is younger than ``limit_ns``."""
+        """Whether there is an estimate with a used sample younger than ``limit_ns``."""
         return self.estimator.ready and now_ns - self.last_mono_ns < limit_ns
 
 
 PULSE_FLOOR_NS = 50.0
-"""ns of random error below which no pulse through an interrupt is trusted: one reading of the clocks (half of timescale.PRECISION)."""
+"""ns; smallest random error assumed for a pulse: one reading of the clocks (half of timescale.PRECISION)."""
 LABEL_FLOOR_NS = 1e6
-"""ns; no serial message is better known: a byte at 9600 baud takes 1.04 ms."""
+"""ns; smallest random error assumed for a message: a byte at 9600 baud takes 1.04 ms."""
 LABEL_FRESH_NS = 10 * NS
+"""ns; a source whose last label, or finished sample, is older makes no candidate."""
 PULSE_PATIENCE_NS = 30 * NS
-"""ns without a numbered pulse before the labels of a source that has one are served."""
+"""ns without a numbered pulse before a source with a pulse is served from its labels."""
 STATE_RATE_SIGMA = 5e-7
-"""A crystal comes back within 0.5 ppm after a restart at another temperature (a Pi warms up by 1 ppm: noise scenario b-ramp)."""
+"""Standard deviation of the saved frequency, 0.5 ppm: the temperature may differ after a restart (noise scenario b-ramp: a Raspberry Pi
+warms up by 1 ppm)."""
 PULSE_REFID, LABEL_REFID = "PPS", "GPS"
 """Served reference identifiers (RFC 5905 figure 12): numbered by its pulse, or by its messages alone."""
 PULSE_NAMED_NS = 100_000_000
-"""A bound below this names the second of a sample that is known modulo a second, as it does for pulses (``timing.pairing``)."""
+"""ns; a timescale with a smaller bound numbers samples that are known modulo one second, as it does pulses (``timing.pairing``)."""
 FIX_WORDS = {FixMode.NONE: "none", FixMode.FIX_2D: "2D", FixMode.FIX_3D: "3D", FixMode.TIME_ONLY: "time-only"}
 
 
 class Source(ABC):
-    """What both kinds share. ``saved``: what an earlier run learned; ``compensation``: for the crystal's temperature."""
+    """What both kinds share. ``saved``: learned by an earlier run. ``compensation``: of the crystal's temperature, None without."""
 
     def __init__(self, settings: config.Source, saved: Saved, compensation: Compensation | None) -> None:
         self.id = SourceId(settings.name)
@@ -125,11 +128,11 @@ class Source(ABC):
         self._compensation = compensation
 
     def found(self, what: str) -> None:
-        """The device is there."""
+        """The device was opened."""
         self.present, self.what, self.lost_why = True, what, ""
 
     def lost(self, why: str) -> None:
-        """The device is gone; what was learned stays."""
+        """The device is gone; keep what was learned."""
         self.present, self.lost_why = False, why
 
     @property
@@ -140,18 +143,18 @@ class Source(ABC):
     @property
     @abstractmethod
     def second_known(self) -> bool:
-        """Whether it says which second it is."""
+        """Whether it names the second."""
 
     @abstractmethod
     def forget(self) -> None:
-        """Start from nothing: the second was wrong."""
+        """Start again, because the second was wrong."""
 
     @abstractmethod
     def candidate(self, now_ns: int) -> Candidate | None:
-        """This source's claim at raw time ``now_ns``; None while it has none that is fresh."""
+        """This source's claim at raw time ``now_ns``; None without a fresh one."""
 
     def obstacle(self, now_ns: int) -> Condition:
-        """Why it gives no time, or none by its pulses."""
+        """Why it gives no time, or no time from its pulses."""
         if not self.present:
             return obstacle(Code.DEVICE_ABSENT, self.lost_why)
         if self.pull.condition is not None:
@@ -162,28 +165,28 @@ class Source(ABC):
 
     @abstractmethod
     def _obstacle(self, now_ns: int) -> Condition:
-        """The same of a source that is there and may be used."""
+        """The same for a source that is open and may be selected."""
 
     def conditions(self, now_ns: int, why: Condition | None) -> tuple[Condition, ...]:
-        """What is the matter with it, the reason first; ``why``: what keeps it from being used, None while it is."""
+        """All that is wrong with it. ``why``, what keeps it from being used, comes first; None while it is used."""
         found = (why, self.pull.condition, *self._conditions(now_ns))
         return ordered((c for c in found if c is not None), self.id)
 
     def _conditions(self, now_ns: int) -> list[Condition]:
-        """What else is the matter."""
+        """Further conditions of this kind of source."""
         del now_ns
         return []
 
     @abstractmethod
     def state(self) -> SavedSource:
-        """What the next start wants to know."""
+        """The state to save for the next start."""
 
     @abstractmethod
     def status(self, now: Instant, tally: str, why: str, conditions: tuple[Condition, ...]) -> SourceStatus:
-        """For people."""
+        """The source's status, for users."""
 
     def _claim(self, channel: Channel, refid: str, now_ns: int) -> Candidate:
-        """What ``channel`` claims now."""
+        """The claim of ``channel`` now."""
         claim, s = channel.claims.estimate(now_ns), self.settings
         return Candidate(self.id, claim, channel.last_mono_ns, refid, s.prefer, s.trust)
 
@@ -192,7 +195,7 @@ class Source(ABC):
         return Channel(estimator, estimator if self._compensation is None else self._compensation.around(estimator))
 
     def _channel_status(self, channel: Channel, now: Instant, tally: str, why: str, conditions: tuple[Condition, ...]) -> SourceStatus:
-        """The status that every channel gives."""
+        """The part of the status that comes from the channel."""
         channel.tick(now.mono_ns)
         estimate = channel.estimator.estimate(now.mono_ns) if channel.estimator.ready else None
         used = channel.last_mono_ns > -(1 << 61)
@@ -226,8 +229,8 @@ class Source(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What came of what a receiver said: the samples that became known, oldest first; whether trust in its labels has turned; whether the
-    table of leap seconds has changed."""
+    """The result of a receiver's values: new samples, oldest first; whether its labels became trusted or untrusted; whether the table of
+    leap seconds changed."""
 
     samples: list[Sample]
     trust_changed: bool
@@ -235,8 +238,8 @@ class Progress:
 
 
 class ReceiverSource(Source):
-    """A receiver, on a line of its own or behind gpsd. ``not_before_s``: no true date is before it (POSIX). ``battery_ns``: the battery
-    clock (POSIX ns) minus raw time; None without one, or when the system clock is kept."""
+    """A receiver on its own line or behind gpsd. ``not_before_s``: no true date is before it (POSIX). ``battery_ns``: the battery clock
+    (POSIX ns) minus raw time; None without one, or when another program keeps the system clock."""
 
     def __init__(
         self,
@@ -272,7 +275,7 @@ class ReceiverSource(Source):
         )
 
     def forget(self) -> None:
-        """Start from nothing: estimators and numbering."""
+        """Start estimators and numbering again."""
         self.time.forget()
         self._make_channels()
         self.pull = Pull()
@@ -280,7 +283,7 @@ class ReceiverSource(Source):
     # ---- what arrives ------------------------------------------------------------------------------------------------------------
 
     def reported(self, values: Sequence[ReceiverValue], byte_ns: int, leaps: LeapKeeper, context: Context) -> Progress:
-        """What the receiver said, in order; ``leaps`` hears of leap seconds."""
+        """Take the receiver's values in order; ``leaps`` takes their leap seconds."""
         out: list[Sample] = []
         leaps_changed = trust_changed = False
         for value in values:
@@ -299,7 +302,7 @@ class ReceiverSource(Source):
         return Progress(out, trust_changed, leaps_changed)
 
     def pulsed(self, edge: Edge, context: Context) -> Sample | None:
-        """An edge of the pulse; the last sample that came of it and was used."""
+        """Take an edge of the pulse. Returns the last sample that it completed and that was used."""
         samples = self.time.pulse(edge, context)
         if self.time.rhythm.period_ns:
             self.pulse.every_ns = max(NS, self.time.rhythm.period_ns)
@@ -309,7 +312,7 @@ class ReceiverSource(Source):
         return used[-1] if used else None
 
     def pulse_found(self, path: str, over_usb: bool | None, bias_us: float, how: str) -> None:
-        """Its pulse is there, is stamped so, and may be that late. What was learned of another kind of line is worth nothing."""
+        """The pulse device at ``path`` is open; arguments as in ``PulseFound``. Another kind of line starts with a new estimator."""
         self.time.has_pulse, self.pulse_path = True, path
         self.time.stamped_by(how, bias_us)
         if over_usb != self.settings.pps_over_usb:
@@ -317,7 +320,7 @@ class ReceiverSource(Source):
             self.pulse = self._pulse_channel()
 
     def lost(self, why: str) -> None:
-        """The device is gone: a half-finished numbering goes with it; what was learned stays."""
+        """The device is gone: forget an unfinished numbering, keep what was learned."""
         super().lost(why)
         self.line = LineStatus()
         self.time.lost()
@@ -335,7 +338,7 @@ class ReceiverSource(Source):
         return self.time.belief.trusted
 
     def candidate(self, now_ns: int) -> Candidate | None:
-        """This source's claim now; None while it has none that is fresh."""
+        """This source's claim now; None without a fresh one."""
         if self.pulse.fresh(now_ns, max(FRESH_NS, self.time.fresh_ns)):
             return self._claim(self.pulse, PULSE_REFID, now_ns)
         patience_ns = max(self.time.waiting_since_ns or 0, self.pulse.last_mono_ns) + PULSE_PATIENCE_NS
@@ -350,11 +353,11 @@ class ReceiverSource(Source):
         return self.time.conditions(now_ns)
 
     def state(self) -> SavedSource:
-        """What the next start wants to know."""
+        """The state to save for the next start."""
         return SavedSource(self.pulse.estimator.learned(), self.label.estimator.learned(), self.time.learned_delay())
 
     def status(self, now: Instant, tally: str, why: str, conditions: tuple[Condition, ...]) -> SourceStatus:
-        """For people."""
+        """The source's status, for users."""
         time = self.time
         channel = self.pulse if self.pulse.estimator.ready or time.has_pulse else self.label
         status = self._channel_status(channel, now, tally, why, conditions)
@@ -397,13 +400,13 @@ class SampleSource(Source):
         self.channel = self._channel(Estimator(PULSE_FLOOR_NS, bias_ns, rate, STATE_RATE_SIGMA, centred=True, polled=True, learned=learned))
 
     def forget(self) -> None:
-        """Start from nothing."""
+        """Start the estimator again."""
         self._make_channel()
         self.pull = Pull()
 
     def sampled(self, sample: ForeignSample, leaps: LeapKeeper, named_by: Present | None, present: Present | None) -> Sample | None:
-        """A sample of the other program as one of ours, when it was used. ``named_by``: the timescale at its stamp, which names the second
-        of a sample that is known modulo a second; ``present``: the timescale now."""
+        """Take a sample of the other program. Returns it as a Sample when it was used. ``named_by``: the timescale at its stamp, which
+        names the second of a sample that is known modulo one second. ``present``: the timescale now."""
         tai_ns = leaps.table.utc_to_tai_ns(sample.at.real_ns + sample.offset_ns)
         if sample.pulse:
             if named_by is None or named_by.bound_ns > PULSE_NAMED_NS:
@@ -422,16 +425,16 @@ class SampleSource(Source):
 
     @property
     def second_known(self) -> bool:
-        """Finished samples name their seconds."""
+        """True once there is an estimate: finished samples name their seconds."""
         return self.ready
 
     @property
     def allowance_ns(self) -> float:
-        """Systematic error that its bound allows for, ns."""
+        """ns; systematic error that the bound allows for."""
         return self.channel.estimator.bias_ns
 
     def candidate(self, now_ns: int) -> Candidate | None:
-        """This source's claim now; None while it has none that is fresh."""
+        """This source's claim now; None without a fresh one."""
         if not self.channel.fresh(now_ns, LABEL_FRESH_NS):
             return None
         return self._claim(self.channel, "SHM" if isinstance(self.settings, config.ShmSource) else "SOCK", now_ns)
@@ -441,9 +444,9 @@ class SampleSource(Source):
         return obstacle(Code.WAITING_FOR_SAMPLES, "gathering samples" if self.samples else "waiting for samples")
 
     def state(self) -> SavedSource:
-        """What the next start wants to know."""
+        """The state to save for the next start."""
         return SavedSource(pulse=self.channel.estimator.learned())
 
     def status(self, now: Instant, tally: str, why: str, conditions: tuple[Condition, ...]) -> SourceStatus:
-        """For people."""
+        """The source's status, for users."""
         return replace(self._channel_status(self.channel, now, tally, why, conditions), pulses=self.samples)

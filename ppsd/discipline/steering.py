@@ -1,7 +1,7 @@
-"""What is asked of the system clock: when it may be stepped, how far it may be corrected, what the kernel is to tell others.
+"""Decides each correction of the system clock: whether it may be stepped, how far it may be corrected, what is reported to the kernel.
 
-Flow: the engine asks once a second and after steps; effect ``Steer`` -> ``ppsd/clock/system_clock.py``. Steering is an output: nothing
-served depends on it. Pure.
+Flow: engine, once a second and after steps -> **steering** -> effect ``Steer`` -> ``ppsd/clock/system_clock.py``. The served time does not
+depend on it. Pure.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from ppsd.discipline.timescale import Timescale
 from refclock.sample import NS
 
 FIRST_STEP_NS = 100_000
-"""First corrections of a boot are steps when larger: slewing it away would take 20 s."""
+"""ns; a larger first correction of a boot is a step: slewing would take more than 20 s."""
 LATER_STEP_NS = 100_000_000
-"""Later corrections (after a restart, or when configured) are steps when larger: slewing takes 200 s; chrony.conf(5) has 0.1 to 1 s."""
+"""ns; a larger later correction (after a restart, or when configured) is a step: slewing takes 200 s; chrony.conf(5) has 0.1 to 1 s."""
 FIRST_ENDS_NS = 1_000_000
-"""Bound of the timescale below which a correction is the last of the first ones: messages come before pulses, and after them the clock may
-still be off by 0.3 s."""
+"""ns; the first corrections end when the timescale's bound is smaller. Messages are served before pulses, and the clock may still be off by
+0.3 s after them."""
 
 
 class Steering:
-    """Decides on each correction. ``synchronised``: an earlier run of this boot had the clock right."""
+    """Decides each correction. ``synchronised``: an earlier run of this boot synchronised the clock."""
 
     def __init__(self, config: ClockConfig, synchronised: bool) -> None:
         self._config = config
@@ -30,15 +30,15 @@ class Steering:
         self._step_above_ns: int | None = LATER_STEP_NS if synchronised else FIRST_STEP_NS
 
     def anew(self) -> None:
-        """Somebody else stepped the clock, or the second is to be named anew: the next correction is a first one again."""
+        """Another program stepped the clock, or the second was wrong: treat the next correction as a first one."""
         self._step_above_ns = FIRST_STEP_NS
 
     def steer(self, mono_ns: int, timescale: Timescale, leaps: LeapKeeper, allowance_ns: float) -> Steer:
         """The correction at raw ``mono_ns``; ``timescale`` has an estimate.
 
-        An error within the bound is never stepped away: it may be our own. ``allowance_ns``, the part of the bound that allows for the
-        program whose samples are followed, does not count. No later sample tells more about it, so the clock would only be led to the same
-        place more slowly.
+        An error within the bound is never stepped: it may be the timescale's own. ``allowance_ns``, the part of the bound that allows for
+        the systematic error of another program's samples, is left out. No later sample reduces that error, so slewing would only reach the
+        same offset more slowly.
         """
         tai_ns = timescale.tai_at(mono_ns)
         estimate = timescale.estimate

@@ -1,8 +1,8 @@
-"""What both estimators work on: the crystal's state from one start to the next, and what they tell of it.
+"""The state of the filters, shared by the two line estimators, and the protocol that both follow.
 
-There are two kinds of line. Continuous noise is filtered (``continuous``); stamps of a polled line only say in which frame the second lies
-(``polled``). The crystal is the same, so one track serves both: when a grid is recognised or lost, the other one goes on where this one
-stopped. ``Estimator`` chooses. Pure; seconds since the estimator's first sample, phases in ns.
+There are two kinds of line. Samples with continuous noise are filtered (``continuous``). Stamps of a polled line only say in which frame
+the second lies (``polled``). The crystal is the same, so both work on one track: when a grid is recognised or lost, the other estimator
+continues from the present state. ``Estimator`` chooses between them. Pure. Times are seconds since the estimator's first sample, phases ns.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from typing import Protocol, Self
 from ppsd.discipline.kalman import Bank, Mixture
 
 SEED_SAMPLES = 5
-"""Samples that a state is made from at first. In the bound they fade as others confirm them."""
+"""Samples that make the first state. Their share of the bound shrinks as later samples confirm it."""
 EARLY_RANGES = 4.0
-"""Ranges of the residuals that a state was made from that its bound allows for at first: by luck five of them lie within a fifth of what
-their noise is (seen with Laplace noise)."""
+"""Factor on the range of the first residuals; the product is in the bound at first. Five residuals may by chance lie within a fifth of
+their true range (seen with Laplace noise)."""
 RUN = 20
-"""Refused samples in a row on one line that make it the new truth."""
+"""Consecutive refused samples; when they lie on one line, they replace the state."""
 ASTRAY_HOLD_S = 50.0
-"""In so many seconds a clear distance between mixture and scout fades out of the bound: when it vanishes because the mixture has gone to
-the scout, the scout may have been the one that was wrong (a run of the rarer of two latencies)."""
+"""s over which a clear distance between mixture and scout fades out of the bound. The distance may vanish because the mixture moved to the
+scout. The scout may then be wrong: it may have followed a run of the rarer of two latencies."""
 COVER_RATE = 3.3
-"""Sigmas of frequency and wander in the growth of a bound: a holdover is one draw in a thousand, not one of a day's 10 000."""
+"""Sigmas of frequency and wander in the growth of the bound: exceeded in one holdover of a thousand."""
 UNIFORM = 0.29
-"""Standard deviation of a uniform distribution over its width: 1/sqrt(12)."""
+"""Standard deviation of a uniform distribution of width 1: 1/sqrt(12)."""
 
 
 class Track:
-    """The filters since a state was made at ``t``. ``range_ns``: of the residuals of the ``made_of`` samples that it was made from.
-    ``frame_ns``: they were frames of a polled line; 0: they were not."""
+    """The filters from the making of a state at ``t`` on. ``made_of``: number of samples that made it; ``range_ns``: range of their
+    residuals. ``frame_ns``: frame of the polled line that they came from, 0 for none."""
 
     def __init__(self, bank: Bank, t: float, range_ns: float, made_of: int, frame_ns: int = 0) -> None:
         self.bank = bank
@@ -44,31 +44,31 @@ class Track:
         self.frame_ns = frame_ns
         self.since = 0  # samples used since the start
         self.outliers: list[tuple[float, float]] = []  # (t, z) of samples refused in a row
-        self.recent: deque[tuple[float, float]] = deque(maxlen=RUN)  # (t, z) that it was made from, and since
+        self.recent: deque[tuple[float, float]] = deque(maxlen=RUN)  # (t, z) that made the state, and later ones
         self.astray = (0.0, t)  # the last clear distance from the scout (ns), and when
-        self.sigma_ns = 0.0  # of the phase, shrinking no faster than it should
+        self.sigma_ns = 0.0  # of the phase; it shrinks no faster than over ASTRAY_HOLD_S
 
     def twin(self) -> Self:
-        """A track in the same state that goes on by itself."""
+        """An independent copy."""
         twin = copy(self)
         twin.bank, twin.outliers, twin.recent = self.bank.twin(), self.outliers.copy(), self.recent.copy()
         return twin
 
     @property
     def samples(self) -> int:
-        """Samples that its statistics rest on."""
+        """Samples behind the state: those that made it and those used since."""
         return SEED_SAMPLES + self.since
 
     def lag_held(self, t: float) -> float:
-        """What is left at ``t`` of the last clear distance between mixture and scout (ns)."""
+        """ns; the last clear distance between mixture and scout as faded at ``t``."""
         distance, since = self.astray
         return distance * max(0.0, 1.0 - (t - since) / ASTRAY_HOLD_S)
 
 
 @dataclass(frozen=True, slots=True)
 class Posterior:
-    """The state after the last sample and the terms of its bound that depend on the kind of line: ``sigma_ns`` of the phase and how many
-    ``sigmas`` of it chance needs; ``place_ns`` and ``lag_ns`` as in ``Bound``."""
+    """The state after the last sample, with the terms of the bound that depend on the kind of line. ``sigma_ns``: of the phase; ``sigmas``:
+    factor on it in the bound; ``place_ns`` and ``lag_ns``: as in ``Bound``."""
 
     mixture: Mixture
     sigma_ns: float
@@ -78,18 +78,18 @@ class Posterior:
 
 
 class LineEstimator(Protocol):
-    """How the samples of one kind of line are read. All methods work on the track they are given."""
+    """Estimation from the samples of one kind of line. All methods work on the track they are given."""
 
     def survives(self, track: Track, dt: float, stray: float) -> bool:
-        """``dt`` seconds without samples have passed, and the crystal may have strayed by ``stray`` (ns/s per sqrt(s)). False when one
-        sample must not decide where the second is now, and the state is to be made anew."""
+        """Predict over a gap of ``dt`` seconds; the crystal may have strayed by ``stray`` (ns/s per sqrt(s)). False: the phase is too
+        uncertain for a single sample to correct, and a new state must be made."""
 
     def take(self, track: Track, t: float, z: float, dt: float) -> Track | None:
-        """A sample of x at ``t``, ``dt`` seconds after the last one; the track is already predicted. Returns the track that goes on,
-        another one when the state was made anew. None: it is an outlier."""
+        """A sample of x at ``t``, ``dt`` seconds after the last one; the track is already predicted. Returns the track to continue with:
+        a new one when the state was made anew, None when the sample is an outlier."""
 
     def replacement(self, track: Track, t: float) -> Track | None:
-        """``RUN`` samples in a row were refused, the last one at ``t``: the state that they make, or None when they make none."""
+        """The state that ``RUN`` consecutive refused samples make, the last one at ``t``; None when they make none."""
 
     def posterior(self, track: Track, t: float) -> Posterior:
-        """What is known at ``t``, not before the last sample."""
+        """State and terms of the bound at ``t``, which is not before the last sample."""
