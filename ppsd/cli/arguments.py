@@ -1,6 +1,6 @@
-"""The parser of ``refclock``'s command line, made from a table of commands. Nothing is carried out here.
+"""Makes the parser of ``refclock``'s command line from a table of commands.
 
-Exit codes of a wrong command line are those of sysexits.h, as everywhere.
+A wrong command line ends with the exit code of sysexits.h. The commands themselves are in the modules that the table names.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 from ppsd.process.exit_codes import USAGE
 
 MOST: Final = 2000
-"""Largest count: as many clients fit into one reply of the control socket (some 300 bytes each of 1 MiB)."""
+"""Largest count in an argument: one reply of the control socket, 1 MiB, holds this many clients of some 300 bytes."""
 
 
 class Option(NamedTuple):
@@ -31,7 +31,7 @@ def option(*names: str, **settings: Any) -> Option:
 
 
 class Command(NamedTuple):
-    """A subcommand. ``module``: of ``ppsd.cli``; its ``run(args) -> int`` carries the command out and returns the exit code."""
+    """A subcommand. ``module``: in ``ppsd.cli``; its ``run(args) -> int`` executes the command and returns the exit code."""
 
     name: str
     module: str
@@ -41,7 +41,7 @@ class Command(NamedTuple):
 
 
 def seconds(text: str) -> float:
-    """An argument that is a time."""
+    """Convert an argument that is a duration in seconds."""
     with contextlib.suppress(ValueError):
         if 0 < (value := float(text)) < 1e9:
             return value
@@ -49,7 +49,7 @@ def seconds(text: str) -> float:
 
 
 def count(text: str) -> int:
-    """An argument that is a number of things."""
+    """Convert an argument that is a count."""
     with contextlib.suppress(ValueError):
         if 1 <= (value := int(text)) <= MOST:
             return value

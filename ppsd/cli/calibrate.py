@@ -1,12 +1,12 @@
-"""``refclock calibrate pps``: how late are the pulse's stamps? Measured where it can be.
+"""``refclock calibrate pps``: measures how late pulses are stamped.
 
-* **Against another source** of the running daemon: both are compared with the served time second by second, so what is left is how much
-  later the one's seconds come than the other's. It is worth as much as the other is good: its bound is part of the answer.
-* **By an echo**: an output line wired to the pulse's input is set at instants that we read from the clock; the stamp that comes back is as
-  late as the receiver's pulses are, except that the receiver's own error (cable, quantisation) is not in it. The time of the system call
-  that sets the line counts as lateness, so the figure is rather too large than too small.
+* **Against another source** of the running daemon. Both are compared with the served time, second by second. The difference of their
+  offsets is the lateness. The other source's bound limits the accuracy and is part of the result.
+* **By an echo**. An output line is wired to the pulse's input and set at known instants. The stamp of the edge is as late as those of the
+  receiver's pulses; the receiver's own errors (cable, quantisation) are not in it. The system call that sets the line takes part of the
+  time, so the result errs on the large side.
 
-The answer is an allowance, ``pps_bias_us``: it goes into the promised bound, and is not subtracted.
+The result is an allowance, ``pps_bias_us``. It is added to the bound and not subtracted from the stamps.
 """
 
 from __future__ import annotations
@@ -37,17 +37,19 @@ from refclock.kernel.clocks import LocalClock
 from refclock.robust import median, spread
 
 ECHO_WAIT_S: Final = 0.5
-"""A stamp that is later than this is none."""
+"""s to wait for an echo; a later stamp counts as lost."""
 PAUSE_S: Final = 0.1
-"""Between two edges at least: processors fall asleep again within milliseconds. Up to twice that, so that nothing beats with a poll."""
+"""s between two edges, at least: processors go idle again within milliseconds. Up to twice this, varying, so that no poll beats with it."""
 GOLDEN: Final = 0.618034
-"""Multiples of it fill an interval evenly (Weyl)."""
+"""Multiples of it modulo 1 fill the interval evenly (Weyl)."""
 WARM_UP: Final = 4
+"""Edges of an echo that are not counted: caches are cold."""
 ENOUGH: Final = 20
-"""Measurements below which nothing is claimed."""
+"""Measurements; with fewer there is no result."""
 CHANCE: Final = 4.0
-"""Standard errors of a median allowed for; a median has 1.25 times the error of a mean."""
+"""Standard errors of a median in the uncertainty; a median has 1.25 times the standard error of a mean."""
 POLL_S: Final = 0.5
+"""s between two snapshots of the daemon: sources give one sample a second."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -62,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         raise Refused(USAGE, f"refclock calibrate pps: {why}")
     directory = run_directory(args.run_dir)
     if not args.echo:
-        clock_snapshot(directory)  # refused at once where there is no daemon
+        clock_snapshot(directory)  # refuse at once without a daemon
 
     def measure() -> Bias:
         if args.echo:
@@ -75,8 +77,8 @@ def run(args: argparse.Namespace) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Bias:
-    """How late stamps are: ``late_us`` ± ``uncertainty_us`` (chance), good to ``known_us`` (what it was measured by). ``pps_bias_us``: the
-    allowance that covers all of it, whole microseconds."""
+    """The lateness of stamps: ``late_us`` ± ``uncertainty_us`` (random), ± ``known_us`` (bound of the reference). ``pps_bias_us``: the
+    allowance that covers all three, whole microseconds."""
 
     source: str
     how: str
@@ -96,11 +98,11 @@ class Bias:
 
 
 class CannotTell(ValueError):
-    """Nothing can be measured; the text says why and what would help."""
+    """There is no result; the text gives cause and remedy."""
 
 
 def judged(source: str, how: str, late_ns: list[float], lost: int, known_us: float) -> Bias:
-    """The figures of many measured latenesses."""
+    """The result of single latenesses (ns)."""
     if len(late_ns) < ENOUGH:
         raise CannotTell(f"only {len(late_ns)} measurements, {lost} without answer: at least {ENOUGH} are needed")
     ordered = sorted(late_ns)
@@ -115,7 +117,7 @@ def judged(source: str, how: str, late_ns: list[float], lost: int, known_us: flo
 
 
 def versus(look: Callable[[], Snapshot], pause: Callable[[float], None], wanted: str, against: str, seconds: float) -> Bias:
-    """Compare two sources of the running daemon for ``seconds``. ``wanted``, ``against``: names, "" for the only one that can be meant."""
+    """Compare two sources of the running daemon for ``seconds``. ``wanted``, ``against``: names, "" for the only candidate."""
     first = {s.name: s for s in look().sources}
     wanted = _chosen(wanted, [n for n, s in first.items() if s.pulse is not None], first, "--source", "a source with a pulse")
     against = _chosen(against, [n for n in first if n != wanted], first, "--against", "another source to compare it with")
@@ -142,7 +144,7 @@ def versus(look: Callable[[], Snapshot], pause: Callable[[float], None], wanted:
     if bound_ns is None:
         raise CannotTell(f"{against} does not say how good it is yet; try again in a minute")
     reference = median(offsets[against])
-    late = [reference - offset for offset in offsets[wanted]]  # a stamp that is late puts the second too early
+    late = [reference - offset for offset in offsets[wanted]]  # a late stamp makes the offset too small
     known_us = (bound_ns + CHANCE * 1.25 * spread(offsets[against]) / math.sqrt(len(offsets[against]))) / 1e3
     return judged(wanted, f"against {against}, itself good to ±{known_us:.3g} µs", late, 0, known_us)
 
@@ -197,7 +199,7 @@ def echo(source: str, pulse: str, output: str, count: int) -> Bias:
 
 
 def report(bias: Bias, as_json: bool, useful: bool, out: TextIO) -> None:
-    """The figures, and what to write when they are ``useful``."""
+    """Print the result, and the lines to write when it is ``useful``."""
     if as_json:
         print(json.dumps(asdict(bias) | {"useful": useful, "lines": bias.lines}), file=out)
         return
@@ -210,7 +212,7 @@ def report(bias: Bias, as_json: bool, useful: bool, out: TextIO) -> None:
 
 
 def calibrate(measure: Callable[[], Bias], config: Config, apply_to: Path | None, as_json: bool, out: TextIO) -> int:
-    """Measure, tell, and write if asked to; FAILED when nothing can be told."""
+    """Measure, print the result, and write it to ``apply_to`` unless None; FAILED without a useful result."""
     try:
         bias = measure()
     except CannotTell as why:

@@ -1,4 +1,4 @@
-"""The commands about who asks: ``refclock clients`` and ``refclock access``."""
+"""``refclock clients`` and ``refclock access``: the server's clients, and the rules that admit them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _span(seconds: float | None) -> str:
 
 
 def table(answer: dict[str, Any]) -> str:
-    """The clients for people, the latest first."""
+    """The clients as a table, the latest first."""
     lines = [HEADER, "=" * len(HEADER)]
     for c in answer["clients"]:
         times = f"{_span(c['interval_s']):>8} {_span(c['last_s']):>8} {_span(c['first_s']):>8}"
@@ -75,13 +75,13 @@ def table(answer: dict[str, Any]) -> str:
 
 
 def verdict(address: str, decision: Decision) -> str:
-    """What happens to an address, and by which rule, in one sentence."""
+    """The treatment of an address and the rule that decides it, in one sentence."""
     why = f" by {decision.prefix} in {decision.source}" if decision.prefix else ": no rule matches; access.allow would let it in"
     return f"{address} {WORDS[decision.action]}{why}"
 
 
 def test_access(config: Config, directory: Path, address: str, as_json: bool) -> int:
-    """Which rule decides for an address: of the running server, else of the configuration. GOOD: it may ask, FAILED: it may not."""
+    """Print the rule for an address: of the running server, else of the configuration. GOOD: it is answered, FAILED: it is not."""
     if address_number(address) is None:
         print(f"{address} is not an IPv4 or IPv6 address; names are not looked up")
         return USAGE
@@ -99,7 +99,7 @@ def test_access(config: Config, directory: Path, address: str, as_json: bool) ->
 
 
 def list_access(config: Config, as_json: bool) -> int:
-    """Every rule of the configuration, the longest prefix first: the order in which they decide."""
+    """Print every rule of the configuration, the longest prefix first: the order in which they decide."""
     rules = config.access.rules().rules()
     if as_json:
         print(json.dumps([{"prefix": r.prefix, "action": r.action} for r in rules]))

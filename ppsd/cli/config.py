@@ -1,4 +1,4 @@
-"""``refclock config``: the configuration checked or shown; and how a command that found something writes it there (``--apply``)."""
+"""``refclock config``: checks or shows the configuration. Commands with ``--apply`` write to it by ``apply``."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def file_of(config: Config, given: Path | None) -> Path:
-    """The file that ``config`` came from, or where its file would be."""
+    """The file of ``config``; the default file when it has none."""
     return given or Path(config.file or DEFAULT_FILE)
 
 
 def apply(path: Path, change: Callable[[str], str], command: str, out: TextIO) -> int:
-    """Change the configuration at ``path`` and say so; the exit code. OSError: it cannot be written."""
+    """Change the configuration at ``path`` and report it; returns the exit code. OSError: it cannot be written."""
     try:
         backup = edit(path, change)
     except ConfigError as error:
         complain(error)
-        print(f"refclock {command}: {path} was left as it is: what was found does not go with what it says", file=sys.stderr)
+        print(f"refclock {command}: {path} was left as it is: with the change it would not be valid", file=sys.stderr)
         return BAD_CONFIG
     except OSError as error:
         raise OSError(error.errno, explain(error, f"{path} was left as it is")) from error

@@ -1,4 +1,4 @@
-"""The daemon from outside: which run directory is meant, and what the processes in it say."""
+"""Finds the run directory of the running daemon and asks its processes for their state. Used by the commands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from refclock.errors import explain
 
 
 def run_directory(given: Path | None) -> Path:
-    """``given``, else $REFCLOCK_RUN_DIR, else the simulation's when it is alive and the system's is not, else the system's."""
+    """``given``, else $REFCLOCK_RUN_DIR, else the simulation's when only a simulation runs, else the system's."""
     if given is not None:
         return given
     named = os.environ.get("REFCLOCK_RUN_DIR", "")
@@ -42,13 +42,13 @@ def system_directory() -> Path:
 
 
 def sim_directory() -> Path:
-    """Where ``run --sim`` lives when not told: below XDG_RUNTIME_DIR, else in the temporary directory under the user's number."""
+    """Default run directory of ``run --sim``: below XDG_RUNTIME_DIR, else in the temporary directory with the user's number in its name."""
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     return Path(runtime) / "refclock-sim" if runtime.startswith("/") else Path(tempfile.gettempdir()) / f"refclock-sim-{os.geteuid()}"
 
 
 def clock_snapshot(directory: Path) -> Snapshot:
-    """What the clock process says. Refused: it does not answer, or cannot be understood."""
+    """The snapshot of the clock process. Refused: there is no answer, or an invalid one."""
     path = directory / "clock.sock"
     try:
         return Snapshot.from_json(ask(path, "snapshot"))
@@ -64,5 +64,5 @@ def clock_snapshot(directory: Path) -> Snapshot:
 
 
 def may_not_ask(path: Path) -> Refused:
-    """The control socket at ``path`` is not for this user."""
+    """The refusal when this user may not use the control socket at ``path``."""
     return Refused(NO_PERMISSION, f"refclock: {path}: not allowed; try as the daemon's user or root")

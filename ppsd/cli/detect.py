@@ -1,7 +1,7 @@
-"""``refclock detect``: which receivers and pulses there are, and who holds what.
+"""``refclock detect``: finds receivers and pulses, and the programs that hold their devices.
 
-Devices that nobody else holds are opened for as long as it looks, and nothing is changed; only ``--apply`` writes, into the configuration,
-keeping what was there.
+It opens devices that no other program holds, and closes them at the end. It changes nothing, except that ``--apply`` adds the receivers to
+the configuration.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from refclock.timescales import DAY_S
 
 
 def run(args: argparse.Namespace) -> int:
-    """Look, and with ``--apply`` write."""
+    """Search, and with ``--apply`` write the result."""
     config = load(args.config)
     return detect(config, args.wait, args.json, file_of(config, args.config) if args.apply else None, sys.stdout)
 
 
 def not_before_s(config: Config) -> int:
-    """POSIX second before which no date is believed."""
+    """POSIX second before which no true date lies."""
     return (config.clock.not_before.toordinal() - 719_163) * DAY_S  # ordinal of 1970-01-01
 
 
 def listen(host: Host, ports: Sequence[Port], not_before_s: int, patience_s: float, progress: TextIO | None = None) -> list[Found]:
-    """Probe all free ``ports`` side by side, each until its verdict is clear or ``patience_s`` is over; in the order given."""
+    """Probe all free ``ports`` in parallel, each until it is identified or ``patience_s`` is over; in the order of ``ports``."""
     search, found = Search(LocalClock(), not_before_s, patience_s, ask=True), dict[str, Found]()
     for port in ports:
         search.add(port)
@@ -61,7 +61,7 @@ def listen(host: Host, ports: Sequence[Port], not_before_s: int, patience_s: flo
 
 
 def _advised(host: Host, f: Found) -> Found:
-    """With how to get a port that somebody holds."""
+    """``f``, with the way to free its port when another program holds it."""
     if not f.port.holders:
         return f
     name = f.port.holders[0].partition(" (pid")[0]
@@ -75,7 +75,7 @@ def _paired(host: Host, found: Sequence[Found], some: Sequence[PulseNode]) -> li
 
 
 def blocks(found: Sequence[Found], some: Sequence[PulseNode] = ()) -> str:
-    """The ``[[source]]`` tables of the receivers found. A pulse that is the line's own (of ``some``, or a control line) needs no name."""
+    """The ``[[source]]`` tables of the receivers found. A pulse that belongs to the line (of ``some``, or a control line) needs no name."""
     own = {"", *(pulse.path for pulse in some if pulse.tty), *(f.pulse for f in found if control_line(f.pulse))}
     return "\n".join(
         f'[[source]]\ntype = "receiver"\ndevice = "{f.port.identity}"\nbaud = {f.verdict.baud}\n'
@@ -131,7 +131,7 @@ RULE_FILE: Final = "/etc/udev/rules.d/77-refclock.rules"
 
 
 def release(name: str, device: str) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """How to make a program let go of a device."""
+    """How to make a program release a device: (what to do, files to write)."""
     if name == "gpsd":
         return 'take the time from gpsd: [[source]] type = "gpsd"; or: sudo systemctl disable --now gpsd.socket gpsd', ()
     if name.startswith("ModemManager"):

@@ -1,4 +1,4 @@
-"""``refclock feed``: the lines by which chronyd and ntpd take our samples, and whether they do."""
+"""``refclock feed``: prints the configuration lines by which chronyd or ntpd takes refclock's samples, and checks that it does."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ppsd.process.exit_codes import FAILED, GOOD
 from refclock.sample import FeedStatus
 
 CHRONY_SOCKET = "/run/chrony/refclock.sock"
-"""In the directory that chronyd owns on Debian and Fedora."""
+"""Socket in the directory that chronyd owns on Debian and Fedora."""
 SHM_UNIT = 2
-"""Units 0 and 1 are for root only (ntpd's driver 28)."""
+"""Shared memory unit; units 0 and 1 are for root only (ntpd's driver 28)."""
 WAIT_S: Final = 1.5
-"""Between two looks at a feed's counter: samples go out once a second."""
+"""s between two readings of a feed's counter: samples go out once a second."""
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the lines; with a running daemon, say whether its samples are taken."""
+    """Print the lines; with a running daemon, check that its samples are taken."""
     config = load(args.config)
     print("\n".join(feed_lines(args.program, config.feeds)), flush=True)
     if not config.feeds:
@@ -55,7 +55,7 @@ def _feed_line(program: str, kind: str, target: str | int) -> str:
 
 
 def feed_lines(program: str, feeds: tuple[Any, ...]) -> list[str]:
-    """What to put into the configuration of ``program`` (chrony, ntpd, ntpsec) for each feed; without feeds, also what to put into ours."""
+    """Lines for the configuration of ``program`` (chrony, ntpd, ntpsec), one a feed; without feeds, also those for refclock.toml."""
     if feeds:
         return [_feed_line(program, f.kind, f.path if f.kind == "sock" else f.unit) for f in feeds]
     if program == "chrony":
@@ -68,7 +68,7 @@ def feed_lines(program: str, feeds: tuple[Any, ...]) -> list[str]:
 
 
 def feed_problems(before: Sequence[FeedStatus], after: Sequence[FeedStatus]) -> list[tuple[bool, str]]:
-    """(whether it is well, a sentence) for each feed, from two looks at a daemon."""
+    """(whether its samples are taken, a sentence) for each feed, from two readings of the daemon's counters."""
     sent = {f.name: f.sent for f in before}
     told = []
     for f in after:

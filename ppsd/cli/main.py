@@ -1,8 +1,8 @@
-"""The ``refclock`` command: the table of its subcommands, and how one is carried out.
+"""The ``refclock`` command: the table of its subcommands, and their execution.
 
-``COMMANDS`` is the whole command line, and the parser is made from it. The module of a command is imported when that command runs, so
-``--help`` and ``status`` do not pay for what they do not use. A command's ``run`` returns its exit code. What ends it early comes here as
-an exception: Refused, ConfigError or OSError.
+``COMMANDS`` describes the whole command line; the parser is made from it. The module of a command is imported when that command runs, so
+``--help`` and ``status`` start fast. A command's ``run`` returns its exit code. Errors arrive here as exceptions: Refused, ConfigError or
+OSError.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ COMMANDS = {
         Command(
             "status",
             "show",
-            "say how we are: 0 locked, 1 holdover, 2 not serving, 3 no daemon",
+            "show the daemon's state: 0 locked, 1 holdover, 2 not serving, 3 no daemon",
             "status --json | jq .bound_ns",
             (JSON, RUN_DIR),
         ),
@@ -100,11 +100,11 @@ COMMANDS = {
         Command(
             "detect",
             "detect",
-            "look for receivers and pulses: what speaks where, at which speed",
+            "look for receivers and pulses: device, protocol and speed of each",
             "detect --apply",
             (
                 option("--apply", action="store_true", help="add what was found to the configuration"),
-                option("--wait", metavar="SECONDS", type=seconds, default=13.0, help="listen that long at most (default 13)"),
+                option("--wait", metavar="SECONDS", type=seconds, default=13.0, help="listen for at most SECONDS (default 13)"),
                 JSON,
                 CONFIG,
             ),
@@ -112,10 +112,10 @@ COMMANDS = {
         Command(
             "nmea",
             "watch",
-            "show what a receiver sends, and what becomes of it",
+            "show what a receiver sends, and the result of each sentence",
             "nmea /dev/ttyAMA0",
             (
-                option("device", metavar="DEVICE", help="serial device that nobody else reads"),
+                option("device", metavar="DEVICE", help="serial device that no other program reads"),
                 option("--baud", type=int, default=0, help="the line's speed (default: find it)"),
                 option("--duration", metavar="SECONDS", type=seconds, help="end after that time"),
                 CONFIG,
@@ -137,7 +137,7 @@ COMMANDS = {
         Command(
             "pps",
             "watch",
-            "show the edges of a pulse device, and what they are worth",
+            "show the edges of a pulse device, and their quality",
             "pps /dev/pps0 --test 10",
             (
                 option("device", metavar="DEVICE", nargs="?", default="/dev/pps0", help="default /dev/pps0"),
@@ -158,8 +158,8 @@ COMMANDS = {
                 option(
                     "--echo", metavar="LINE", default="", help="an output wired to the pulse's input: TTY:rts, TTY:dtr, /dev/gpiochipN:PIN"
                 ),
-                option("--seconds", metavar="S", type=seconds, default=60.0, help="compare that long (default 60)"),
-                option("--count", metavar="N", type=count, default=100, help="so many edges of an echo (default 100)"),
+                option("--seconds", metavar="S", type=seconds, default=60.0, help="compare for S seconds (default 60)"),
+                option("--count", metavar="N", type=count, default=100, help="measure N edges of an echo (default 100)"),
                 option("--apply", action="store_true", help="write the figure into the configuration"),
                 JSON,
                 CONFIG,
@@ -204,7 +204,7 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; its exit code. ``refclock ... | head`` ends quietly."""
+    """Run one command and return its exit code. A closed pipe (``refclock ... | head``) is no error."""
     try:
         code = _carry_out(build_parser(COMMANDS.values()).parse_args(argv))
         sys.stdout.flush()

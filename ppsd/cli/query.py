@@ -1,8 +1,8 @@
-"""``refclock query``: ask an NTP server and say how far this machine's clock is from it, and how far off both may be.
+"""``refclock query``: asks an NTP server for the time and prints the offset of this machine's clock with its error.
 
-A fresh socket per request gives a random source port (RFC 9109) and the transmit field is random (it betrays nothing of our clock and
-cannot be guessed); only a reply that echoes it counts. The clock is read once per request, elapsed time on CLOCK_MONOTONIC_RAW, so a
-step of the system clock during the exchange does not enter.
+Each request has a new socket, for a random source port (RFC 9109), and a random transmit field. That field reveals nothing of this clock
+and cannot be guessed; a reply counts only when it echoes the field. The system clock is read once a request, and CLOCK_MONOTONIC_RAW
+gives the elapsed time, so a step of the clock during the exchange has no effect.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from refclock.errors import explain
 from refclock.sample import Leap
 
 TIMEOUT_S = 1.0
-"""Wait for each reply: three times the longest terrestrial round trip."""
+"""s to wait for each reply: three times the longest terrestrial round trip."""
 PAUSE_S = 0.2
-"""Between requests; far below any server's rate limit for a burst of eight (chrony's default leak allows 16)."""
+"""s between requests: far below any server's rate limit for a burst of eight (chrony's default leak allows 16)."""
 LEAP_WORDS = {Leap.NORMAL: "normal", Leap.INSERT: "insert second", Leap.DELETE: "delete second", Leap.UNSYNCHRONISED: "unsynchronised"}
 
 
 def run(args: argparse.Namespace) -> int:
-    """Ask the server that is named."""
+    """Ask the server on the command line."""
     host, separator, port = args.server.rpartition(":")
     if not separator or (":" in host and not args.server.startswith("[")) or args.server.endswith("]"):
         host, port = args.server, "123"
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """One request's outcome: an exchange, or why there is none (with the server's header when one came)."""
+    """Outcome of one request: an exchange, or the reason without one. ``header``: the server's, when an unusable reply came."""
 
     exchange: Exchange | None
     why: str
@@ -49,7 +49,7 @@ class Try:
 
 
 def ask_once(address: tuple[object, ...], family: int, timeout_s: float = TIMEOUT_S) -> Try:
-    """One request to one address; every network failure is a reason, nothing is raised."""
+    """Send one request to one address. A network failure is returned as the reason, not raised."""
     nonce = secrets.randbits(64) or 1
     request = Header(transmit=nonce).pack()
     why = "no reply"

@@ -1,7 +1,7 @@
-"""``refclock receiver show|configure|reset``: a receiver that nobody else holds is asked what it is, set up for timing, or made as it came.
+"""``refclock receiver show|configure|reset``: shows a receiver's settings, sets it up for timing, or resets it to factory settings.
 
-The running daemon does the same by itself (``[[source]] configure``); this is for a look, for keeping the set-up beyond a loss of power
-(``--save``), and for undoing it.
+No other program may hold its line. The running daemon configures receivers by itself (``[[source]] configure``). This command shows the
+settings, keeps them beyond a loss of power (``--save``), and undoes them.
 """
 
 from __future__ import annotations
@@ -32,19 +32,20 @@ from refclock.receiver.session import Dialogue, ReceiverSession
 from refclock.receiver.ubx_settings import CFG_CFG
 
 LOOK_S: Final = 13.0
+"""s to search each line for a receiver."""
 PATIENCE_S: Final = 90.0
-"""For the whole set-up: some thirty items, an answer each, some of them behind a second's burst at 4800 baud."""
+"""s for the whole set-up: some thirty items with an answer each, some of them behind a second's burst at 4800 baud."""
 FACTORY: Final = bytes.fromhex("ffff0000 00000000 ffff0000 17")
-"""UBX-CFG-CFG: clear and load everything, in RAM, battery-backed RAM, flash and EEPROM (u-blox 8 protocol specification)."""
+"""Payload of UBX-CFG-CFG: clear and load everything, in RAM, battery-backed RAM, flash and EEPROM (u-blox 8 protocol specification)."""
 
 
 def run(args: argparse.Namespace) -> int:
-    """Show, configure or reset."""
+    """Execute show, configure or reset."""
     return receiver_command(args.action, args.device, load(args.config), save=args.save, as_json=args.json, out=sys.stdout)
 
 
 def _find(device: str | None, config: Config) -> tuple[Port, Identification] | str:
-    """The receiver at ``device``, or the first one found; else why there is none."""
+    """The receiver at ``device``, or the first one found; else the reason, in words."""
     host = Host()
     ports = serial_ports(host) if device is None else [Port(device, device, tuple(host.holders(device)))]
     found = listen(host, ports, not_before_s(config), LOOK_S)
@@ -58,7 +59,7 @@ def _find(device: str | None, config: Config) -> tuple[Port, Identification] | s
 
 
 class _Receiver:
-    """A receiver that nobody else holds, on an open port: what it was found to be, and dialogues with it."""
+    """A receiver on an open port that no other program holds: its identification, and dialogues with it."""
 
     def __init__(self, path: str, found: Identification, not_before_s: int) -> None:
         self.path, self.found = path, found
@@ -68,18 +69,18 @@ class _Receiver:
 
     @property
     def line_baud(self) -> int:
-        """The line's speed; 0 for a receiver's own USB, which has none."""
+        """The line's speed; 0 for native USB, which has none."""
         return self.found.baud if has_line_speed(self.path) else 0
 
     def talk(self, *items: Item) -> CommandQueue:
-        """Ask and tell it ``items``: the queue with its answers, after all of them came or patience ended."""
+        """Send ``items``; the queue with the answers, once all came or PATIENCE_S passed."""
         queue = CommandQueue(items, self.line_baud)
         session = Dialogue(self._not_before_s, self.found.baud, queue)
         ReceiverLine(self.port, session, self._clock).run(lambda: queue.finished, PATIENCE_S)
         return queue
 
     def set_up(self, profile: TimingProfile) -> News | None:
-        """Set it up; None when it did not answer to everything in time."""
+        """Configure the receiver by ``profile``; None when it did not answer every item in time."""
         session = ReceiverSession(self._clock.now().mono_ns, self._not_before_s, baud=self.found.baud, profile=lambda _: profile)
         told: list[News] = []
 
@@ -91,7 +92,7 @@ class _Receiver:
         return told[0] if told else None
 
     def name(self) -> None:
-        """Ask a MediaTek receiver what it calls itself: it does not say so unasked."""
+        """Ask a MediaTek receiver for its model: it does not state it by itself."""
         if family(self.found.identity) is None:
             told = self.talk(Item("identity", pmtk("PMTK605"), 605, lambda _: b"", 705)).told
             if "identity" in told:
@@ -99,7 +100,7 @@ class _Receiver:
 
 
 def _wanted(receiver: _Receiver, config: Config, save: bool) -> TimingProfile:
-    """What the configuration wants of the receiver; of one that it does not name, what the defaults want."""
+    """The profile by the configuration; by the defaults when the configuration does not name the receiver."""
     path = receiver.path
     sources = (s for s in config.sources if isinstance(s, ReceiverSource) and s.device == path)
     wanted = timing_profile(next(sources, ReceiverSource(device=path)), receiver.line_baud)
@@ -107,7 +108,7 @@ def _wanted(receiver: _Receiver, config: Config, save: bool) -> TimingProfile:
 
 
 def receiver_command(action: str, device: str | None, config: Config, *, save: bool, as_json: bool, out: TextIO) -> int:
-    """0 done, 1 not all of it or not as wanted, 74 no receiver to be had. OSError: the line failed."""
+    """Execute ``action``; 0 done, 1 incomplete or not as wanted, 74 no receiver available. OSError: the line failed."""
     found = _find(device, config)
     if isinstance(found, str):
         print(f"refclock receiver: {found}", file=sys.stderr)
@@ -145,7 +146,7 @@ def receiver_command(action: str, device: str | None, config: Config, *, save: b
 
 
 def _show(receiver: _Receiver, wanted: TimingProfile, as_json: bool, out: TextIO) -> int:
-    """What it is and what it is set to, beside what is wanted. 1: something is otherwise."""
+    """Print the receiver's identity and its settings beside the wanted ones; FAILED when one differs."""
     path, verdict = receiver.path, receiver.found
     kind = family(verdict.identity)
     found = findings(verdict.identity, wanted, receiver.talk(*questions(verdict.identity, wanted)).told)
@@ -172,7 +173,7 @@ def _line(f: Setting) -> str:
 
 
 def _reset(receiver: _Receiver, as_json: bool, out: TextIO) -> int:
-    """Make it as it came. It may change its speed before it answers, so no answer is no failure."""
+    """Reset to factory settings. The receiver may change its speed before it answers, so a missing answer is no failure."""
     path, verdict = receiver.path, receiver.found
     kind = family(verdict.identity)
     if kind is None:

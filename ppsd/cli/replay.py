@@ -1,13 +1,13 @@
-"""`refclock replay FILE`: a recorded receiver through the very code that runs live, told second by second.
+"""``refclock replay FILE``: decodes a receiver's recording with the daemon's own code and prints each second.
 
-Two kinds of recording are read:
+It reads two kinds of recording:
 
-* ``.log``: raw bytes as they came from the line; comment lines (``#``) at its head are the recorder's. Such a file has no arrival times, so
-  it is paced: its most frequent timed sentence is the heartbeat, and between two beats the synthetic clock advances by what the receiver
-  says (at most ``PACE_MAX_S``, else one second). That clock confirms nothing, hence an NMEA receiver seldom becomes trusted here.
+* ``.log``: raw bytes of the line; comment lines (``#``) at the head come from the recorder. The file has no arrival times, so synthetic
+  ones are made. The most frequent timed sentence marks the cycles. From one cycle to the next, time advances by the receiver's own time
+  when that is at most ``PACE_MAX_S``, else by one second. Such times confirm no second, so an NMEA receiver seldom becomes trusted.
 * ``.jsonl``: one JSON object a line, ``{"t": arrival, "tag": protocol, "ascii": text}`` (satpulse's packet log) or ``"bin"`` with hex or
-  base64; what the host sent (``"out": true``) is passed over. The arrival times count as those of a synchronised host, which may confirm
-  the second.
+  base64. Packets that the host sent (``"out": true``) are skipped. Arrival times are taken as those of a synchronised host, so they may
+  confirm the second.
 """
 
 from __future__ import annotations
@@ -38,11 +38,12 @@ from refclock.timing.health import Health
 from refclock.timing.trust import Belief, SecondTrust
 
 PACE_MAX_S = 5
+"""s; the longest step between two cycles that is taken from the receiver's time."""
 START = Instant(0, 0)
 _TIMED = {b"RMC": 0, b"ZDA": 0, b"GGA": 0, b"GNS": 0}
-"""Sentences that carry the cycle's time, and in which field after the address."""
+"""Sentences with the cycle's time -> index of its field after the address."""
 _NAV_TIMED = frozenset(b"\x06\x07\x20\x21")
-"""NAV-SOL, NAV-PVT, NAV-TIMEGPS, NAV-TIMEUTC: iTOW in ms, first."""
+"""Message numbers of NAV-SOL, NAV-PVT, NAV-TIMEGPS and NAV-TIMEUTC, which begin with iTOW in ms."""
 
 Chunk = tuple[bytes, Instant]
 
@@ -57,10 +58,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def replay(path: Path, not_before: date | None, as_json: bool, out: TextIO) -> int:
-    """Run the recording and print what a live daemon would have made of it. The exit code.
+    """Decode the recording, print the result, and return the exit code.
 
-    ``not_before``: start of the date window; None takes the release's, or for a recording with arrival times the day before the first of
-    them when that is earlier.
+    ``not_before``: start of the date window. None: the release's date; with arrival times the day before the first one, if earlier.
     """
     try:
         raw = path.read_bytes()
@@ -88,7 +88,7 @@ def replay(path: Path, not_before: date | None, as_json: bool, out: TextIO) -> i
 
 
 class _Run:
-    """The receiver, its trust, and what was seen."""
+    """The replayed receiver, the trust in its labels, and the summary."""
 
     def __init__(self, not_before: date, timed: bool, as_json: bool, out: TextIO) -> None:
         self.not_before = not_before
@@ -98,7 +98,7 @@ class _Run:
         self.receiver = ReceiverStream((not_before - date(1970, 1, 1)).days * DAY_S)
         self.trust = SecondTrust(system_clock=timed)
         self.health = Health()
-        self.doubts: dict[str, None] = {}  # what was the matter, in the order of its coming
+        self.doubts: dict[str, None] = {}  # health conditions in words, in the order of their coming
         self.first = self.last = ""
         self.trusted = 0
         self.repaired: Counter[int] = Counter()
@@ -205,13 +205,13 @@ REASONS = {
 
 
 def plain_utc(second: int, second_60: bool) -> str:
-    """ISO 8601 of a POSIX second; 23:59:60 for the leap second that shares the number of 23:59:59."""
+    """A POSIX second in ISO 8601; with ``second_60`` as 23:59:60, which shares the number of 23:59:59."""
     text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return text[:-3] + "60Z" if second_60 else text
 
 
 def _without_head(raw: bytes) -> bytes:
-    """The receiver's own bytes: comment lines at the head, and blank lines between them, are the recorder's."""
+    """The receiver's bytes: without the comment and blank lines at the head, which come from the recorder."""
     position = 0
     while raw[position : position + 1] == b"#" or (position < len(raw) and raw[position] in b"\r\n"):
         end = raw.find(b"\n", position)
@@ -225,7 +225,7 @@ def _without_head(raw: bytes) -> bytes:
 
 
 def _paced(data: bytes) -> Iterator[Chunk]:
-    """Cut into cycles, each with a synthetic arrival time."""
+    """The recording cut into cycles, each with a synthetic arrival time."""
     beats = _beats(data)
     position, at = 0, START
     yield b"", at
@@ -237,7 +237,7 @@ def _paced(data: bytes) -> Iterator[Chunk]:
 
 
 def _beats(data: bytes) -> list[tuple[int, int]]:
-    """(position, ns since the beat before) of each cycle's first byte."""
+    """(position, ns since the previous cycle) of each cycle's first byte."""
     timed = _timed_frames(data)
     tally = Counter(kind for _position, kind, _time in timed)
     if not tally:
@@ -251,10 +251,10 @@ def _beats(data: bytes) -> list[tuple[int, int]]:
             lead.append((position, time))
             continue
         start = position
-        while lead and time is not None and lead[-1][1] == time:  # the heart is not always a cycle's first sentence
+        while lead and time is not None and lead[-1][1] == time:  # the most frequent sentence is not always the first of its cycle
             start = lead.pop()[0]
         jump = not _soon(last, time)
-        for earlier, its_time in lead:  # cycles without the heart: between the beats, or on one side of a jump
+        for earlier, its_time in lead:  # cycles without that sentence: between two with it, or beside a jump
             after, before = _soon(last, its_time), _soon(its_time, time)
             if (after and before) or (jump and (after or (before and its_time != last))):
                 beats.append((earlier, _step(last, its_time)))
@@ -266,7 +266,7 @@ def _beats(data: bytes) -> list[tuple[int, int]]:
 
 
 def _soon(earlier: int | None, later: int | None) -> bool:
-    """Whether ``later`` comes after ``earlier`` by at most PACE_MAX_S, midnight included."""
+    """Whether ``later`` is at most PACE_MAX_S after ``earlier``, also across midnight."""
     return earlier is not None and later is not None and 0 < (later - earlier) % (DAY_S * NS) <= PACE_MAX_S * NS
 
 
@@ -296,7 +296,7 @@ def _sentence_kind(frame: Frame) -> bytes:
 
 
 def _json_chunks(raw: bytes) -> list[Chunk]:
-    """Each line's bytes with its arrival; ValueError names the first line that cannot be read."""
+    """The bytes of each line with their arrival; ValueError names the first invalid line."""
     chunks: list[Chunk] = []
     for number, line in enumerate(raw.decode("utf-8", "replace").splitlines(), 1):
         if not line.strip() or line.startswith("#"):
@@ -314,7 +314,7 @@ def _json_chunks(raw: bytes) -> list[Chunk]:
 
 
 def _arrival_ns(text: str) -> int:
-    """ISO 8601 with up to nine digits of fraction to POSIX ns."""
+    """POSIX ns of an ISO 8601 time with at most nine decimals."""
     match = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)", text)
     if match is None:
         raise ValueError(f"{text!r} is no time")
@@ -323,7 +323,7 @@ def _arrival_ns(text: str) -> int:
 
 
 def _binary(text: str) -> bytes:
-    """Hex, else base64."""
+    """Decode hex, else base64."""
     try:
         return bytes.fromhex(text)
     except ValueError:

@@ -1,9 +1,10 @@
-"""``refclock run``: what the foreground run consists of, worked out before anything starts.
+"""``refclock run``: prepares and starts a run in the foreground.
 
-From the configuration file and the command line come the effective configuration, the run directory, and the programs that
-``ppsd.cli.supervisor`` then keeps alive. Without any ``[[source]]`` the clock process looks for receivers. With ``--sim`` the source is a
-simulated receiver, everything lives in a directory of the user's own, the server listens on loopback, and only feeds of a configuration
-that was named on the command line are served: simulated time must reach nobody by accident.
+Flow: configuration file and command line -> **run** (effective configuration, run directory, programs) -> ``ppsd.cli.supervisor``, which
+keeps the programs alive. Without any ``[[source]]`` the clock process looks for receivers.
+
+With ``--sim`` the source is a simulated receiver. Simulated time must reach no other program by accident: the run directory belongs to the
+user, the server listens on loopback, and feeds are served only when their configuration was named on the command line.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from refclock.kernel.host import Host
 from refclock.schema import ConfigError, Problem
 
 SIM_LISTEN = "127.0.0.1:11123"
-"""Above 1024, so that it needs no privilege."""
+"""Address of the simulation's server; a port above 1023 needs no privilege."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -53,9 +54,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def make_run_directory(path: Path, private: bool) -> None:
-    """Make the run directory when it is missing. ``private``: 0700, and whatever is there must be a directory of ours, not a link to one.
+    """Make the run directory when it is missing. ``private``: with mode 0700; an existing one must be this user's, and no link.
 
-    OSError when it cannot be made or belongs to somebody else (an open directory under /tmp is anybody's to prepare).
+    OSError when it cannot be made or belongs to another user, who may have prepared it under /tmp.
     """
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700 if private else 0o755, parents=not private)
@@ -80,10 +81,10 @@ class Run:
     config: Config = field(default_factory=Config)
     directory: Path = Path()
     looks: bool = False
-    """Whether receivers are looked for because none is configured."""
+    """Whether the clock process looks for receivers, because none is configured."""
 
     def prepare(self) -> None:
-        """Read, judge, make the directory, write the effective configuration. Raises ConfigError or OSError; starts nothing."""
+        """Check the configuration, make the run directory, write the effective configuration. Starts nothing. ConfigError, OSError."""
         configured = load(self.config_path)
         if self.simulated and configured.clock.steer != "none":
             raise ConfigError([Problem(configured.file, 0, "clock.steer", 'a simulation must not steer the clock; set it to "none"')])
@@ -92,12 +93,12 @@ class Run:
         if alive(self.directory / "clock.sock"):
             raise OSError(errno.EADDRINUSE, "refclock runs there already (refclock status shows it)", str(self.directory))
         if self.simulated:
-            for left in ("ttySIM0", "timescale"):  # another simulation is another world: neither its receiver nor its time goes on
+            for left in ("ttySIM0", "timescale"):  # receiver and time of an earlier simulation are not continued
                 (self.directory / left).unlink(missing_ok=True)
         self._take(configured)
 
     def reload(self) -> None:
-        """Read the configuration again; ConfigError leaves everything as it is."""
+        """Read the configuration again; on ConfigError the old one stays in force."""
         self._take(load(self.config_path))
 
     @property
@@ -128,7 +129,7 @@ class Run:
         self.config = config
 
     def programs(self) -> list[Program]:
-        """What to keep alive, in the order of starting."""
+        """The programs to keep alive, in the order of starting."""
         words = ("--config", str(self.file), "--run-dir", str(self.directory), *(["--simulated"] if self.simulated else []))
         if not self.simulated:
             clock = Program("clock", python("ppsd", "clock", *words))
@@ -147,7 +148,7 @@ class Run:
         ]
 
     def greeting(self) -> list[str]:
-        """What is about to run and what to try next."""
+        """Lines that say what runs and what to try next."""
         config = self.config
         ntp = f"NTP on {', '.join(config.server.listen)}" if config.server.enabled else "no NTP server"
         clock = "your clock is not touched" if config.clock.steer == "none" else "disciplining the system clock"
@@ -160,13 +161,13 @@ class Run:
         first = config.server.listen[0]
         loopback = first.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:").removesuffix(":123")
         query = f" · refclock query {loopback}" if config.server.enabled else ""
-        usual = (sim_directory(), Path(RunConfig().directory))  # where the commands look by themselves
+        usual = (sim_directory(), Path(RunConfig().directory))  # the commands find these by themselves
         where = "" if self.directory in usual else f" --run-dir {self.directory}"
         lines.append(f"try:  refclock status{where} · refclock sources{where}{query}")
         return lines
 
     def outlook(self) -> str:
-        """Where receivers are looked for, in one line."""
+        """The lines on which the clock process looks for receivers, in one sentence."""
         ports, some = serial_ports(self.host), [pulse.path for pulse in pulses(self.host) if not pulse.refused]
         left = "".join(f"; {port.path} is left to {', '.join(port.holders)}" for port in ports if port.holders)
         where = self.config.file or DEFAULT_FILE
@@ -177,7 +178,7 @@ class Run:
         return f"no [[source]] configured; looking for receivers on {free}; pulse: {', '.join(some) or 'none'}{left}"
 
     def report(self) -> tuple[str, str]:
-        """(what counts as a change, the status line) from the clock process."""
+        """(key, status line) from the clock process; the line is printed again when the key changes."""
         try:
             clock = Snapshot.from_json(ask(self.directory / "clock.sock", "snapshot", 0.2))
             return f"{clock.verdict} {clock.why}", top_line(clock)
@@ -186,7 +187,7 @@ class Run:
 
 
 def _keep_alive(run: Run, duration_s: float | None, out: TextIO) -> int:
-    """Keep the programs of a prepared run alive; the exit code."""
+    """Keep the programs of a prepared run alive; returns the exit code."""
     programs, screen = run.programs(), Screen(out)
     for line in run.greeting():
         screen.line(line)

@@ -1,4 +1,4 @@
-"""``refclock status``, ``sources`` and ``tracking``: what the running daemon says of itself."""
+"""``refclock status``, ``sources`` and ``tracking``: print the state of the running daemon."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ppsd.process.exit_codes import BAD, DEGRADED, GOOD
 from ppsd.snapshot import ServerReport, Snapshot, Verdict
 
 VERDICT_CODES: Final = {Verdict.LOCKED: GOOD, Verdict.HOLDOVER: DEGRADED}
-"""What ``status`` exits with; every other verdict: BAD."""
+"""Exit code of ``status`` for each verdict; BAD for every other one."""
 
 
 def run(args: argparse.Namespace) -> int:
-    """The three commands."""
+    """Execute one of the three commands."""
     directory = run_directory(args.run_dir)
     clock = clock_snapshot(directory)
     if args.command == "status":

@@ -1,4 +1,4 @@
-"""The simulator, a program of its own that is started by name: ``refclock sim``, and what ``refclock run --sim`` asks of it."""
+"""``refclock sim``: starts the simulator, a program of its own. Also gets its environment for ``refclock run --sim``."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ppsd.process.exit_codes import IO_ERROR, Refused
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run a scenario; the simulator's exit code."""
+    """Run a scenario; returns the simulator's exit code."""
     return subprocess.call(python("refclock_sim", "world", str(args.scenario), "--seeds", str(args.seeds)))
 
 
 def preload_environment(words: Sequence[str]) -> dict[str, str]:
-    """The variables under which a program sees the devices of the simulator that has the command line ``words``. Refused: it says why."""
+    """Environment in which a program sees the devices of the simulator that ``words`` start. Refused: the simulator's reason."""
     told = subprocess.run(python("refclock_sim", *words, "--environment"), capture_output=True, text=True, check=False)
     if told.returncode:
         raise Refused(IO_ERROR, told.stderr.strip().rpartition("\n")[2])

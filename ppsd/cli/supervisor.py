@@ -1,12 +1,12 @@
-"""The foreground supervisor: keeps a handful of processes alive, and ends them all at once.
+"""The foreground supervisor: keeps a few processes alive, and ends them together.
 
-On the appliance systemd does this; ``refclock run`` does it on a laptop, in a container, in a simulation. One loop, no threads: it
-sleeps in select on the wake-up pipe that signals write to (signal.set_wakeup_fd) and on its children's standard error.
+On the appliance systemd does this. ``refclock run`` does it on a laptop, in a container or in a simulation. It is one loop without threads.
+It waits in select for the wake-up pipe of signals (signal.set_wakeup_fd) and for its children's output.
 
-A child that ends by itself is started again: at once the first time, later with growing pauses (``PAUSES_S``), so a crash costs less
-than two seconds of service and a crash loop costs no CPU. The exit codes for a wrong command line, missing permission and wrong
-configuration (``FINAL_CODES``) end the whole run: trying again would not help. Each child holds the reading end of a pipe
-whose other end dies with the supervisor (``die_with_parent``), so nothing is left behind even by SIGKILL.
+A child that ends is started again: at once the first time, then after growing pauses (``PAUSES_S``). So a crash costs less than two seconds
+of service, and a crash loop hardly any CPU. The exit codes for a wrong command line, a missing permission and a wrong configuration
+(``FINAL_CODES``) end the whole run. Each child holds the reading end of a pipe whose writing end closes with the supervisor
+(``die_with_parent``), so children end even when the supervisor is killed by SIGKILL.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from ppsd.process.exit_codes import BAD_CONFIG, NO_PERMISSION, USAGE
 from ppsd.process.lifecycle import PARENT_FD
 
 FINAL_CODES = frozenset({USAGE, NO_PERMISSION, BAD_CONFIG})
-"""Trying again would not help."""
+"""Exit codes after which a new start would fail as well."""
 PAUSES_S = (0.0, 0.25, 0.5, 1.0, 2.0, 5.0)
-"""Before the n-th start in a row of a child that does not stay up; the last one repeats."""
+"""s before the n-th consecutive start of a child that does not stay up; the last pause repeats."""
 STAYED_UP_S = 10.0
-"""A child that lived as long starts again without a pause."""
+"""s; a child that ran longer starts again without a pause."""
 KILL_AFTER_S = 0.7
-"""From the request to end until SIGKILL: leaves 0.3 s of the promised second for the kernel and for us."""
+"""s from SIGTERM to SIGKILL: 0.3 s remain of the promised second for kernel and supervisor."""
 REPEAT_S = 60.0
-"""Without a terminal the status is printed at least so often."""
+"""s; without a terminal the status is printed at least once in this time."""
 
 _COLOURS = {"LOCKED": "32", "HOLDOVER": "33", "ACQUIRING": "36", "NO TIME": "31"}  # SGR codes of ECMA-48
 
@@ -62,7 +62,7 @@ class _Child:
 
 
 class Screen:
-    """Lines that stay and one status line that is renewed in place (on a terminal) or printed when it changes (elsewhere)."""
+    """Prints lines and a status line. On a terminal the status line is rewritten in place; elsewhere it is printed when it changes."""
 
     def __init__(self, out: TextIO) -> None:
         self.out = out
@@ -78,7 +78,7 @@ class Screen:
         self.out.flush()
 
     def status(self, key: str, text: str) -> None:
-        """Show the state ``text``; ``key`` is the part of it that counts as a change."""
+        """Show the status ``text``. Without a terminal it is printed when ``key`` changes."""
         if self.live:
             cut = text[: max(10, shutil.get_terminal_size().columns - 1)]
             for word, code in _COLOURS.items():
@@ -93,7 +93,7 @@ class Screen:
             self.line(text)
 
     def end(self) -> None:
-        """Leave the status line where it is and go on below it."""
+        """Keep the status line and continue below it."""
         if self.live and self._text:
             self._text = ""
             self.out.write("\n")
@@ -101,9 +101,9 @@ class Screen:
 
 
 class Supervisor:
-    """Runs ``programs`` until told to stop; see the module. Give ``run`` the rest of the process: it takes over the signals.
+    """Runs ``programs`` until told to stop; see the module. ``run`` takes over the signals of the process.
 
-    ``report``: (key, text) of the status line. ``reload``: on SIGHUP, True when the children should get it too.
+    ``report``: (key, text) of the status line. ``reload``: called on SIGHUP; True when the children shall get the signal too.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Supervisor:
         self._code = 0
 
     def run(self, duration_s: float | None = None) -> int:
-        """Until SIGINT or SIGTERM (0), the duration's end (0) or a child's final exit code. All children are gone on return."""
+        """Run until SIGINT, SIGTERM or the duration's end (returns 0), or until a child's final exit code. Ends all children."""
         wake, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         before = {s: signal.signal(s, self._signalled) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)}
         before_fd = signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
@@ -167,7 +167,7 @@ class Supervisor:
             self._drain(self._pause_s(tick_s, end_s), wake)
 
     def _pause_s(self, tick_s: float, end_s: float | None) -> float:
-        """Until something is due. Paths that a program awaits are looked for every 20 ms."""
+        """s until the next deadline. A path that a program awaits is tested every 20 ms."""
         now = time.monotonic()
         if self._stop_s is not None:
             return max(0.01, min(0.1, self._stop_s + KILL_AFTER_S - now))
@@ -176,14 +176,14 @@ class Supervisor:
         return max(0.0, min(times) - now)
 
     def _signalled(self, number: int, _: FrameType | None) -> None:
-        """Runs between two bytecodes, also inside a wait: the children hear of the end at once."""
+        """Signal handler. It runs inside a wait too, so the children get SIGTERM at once."""
         if number in (signal.SIGINT, signal.SIGTERM) or (number == signal.SIGHUP and self._screen.live):
             self._stop()
         elif number == signal.SIGHUP:
             self._hung_up = True
 
     def _stop(self) -> None:
-        """First time: ask all to end; again: no more patience."""
+        """First call: send SIGTERM to all; second call: kill at once."""
         self._stop_s = time.monotonic() if self._stop_s is None else self._stop_s - KILL_AFTER_S
         self._send_all(signal.SIGTERM)
 
@@ -256,7 +256,7 @@ class Supervisor:
             self._screen.line(f"{child.program.name} {how}; starting it again{f' in {pause:g} s' if pause else ''}")
 
     def _drain(self, timeout_s: float, wake: int | None = None) -> None:
-        """Wait for a signal or for children's log lines, and pass these on."""
+        """Wait for a signal or for children's log lines, and print the lines."""
         ready, _, _ = select.select([*self._logs, *([] if wake is None else [wake])], [], [], timeout_s)
         for fd in ready:
             if fd == wake:

@@ -1,4 +1,4 @@
-"""``refclock nmea``, ``pps`` and ``sats``: what a receiver sends, what its pulses are worth, and its sky, as it happens."""
+"""``refclock nmea``, ``pps`` and ``sats``: show a receiver's messages, its pulses and its satellites live."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from refclock.sample import NS, EdgeKind, Instant, ReceiverValue, Satellite, Sec
 from refclock.timing.pulses import Rhythm
 
 SKY_WIDTH, SKY_HEIGHT = 49, 23
-"""Characters of the sky: a terminal's half, twice as wide as high because characters are not square."""
+"""Characters of the sky plot: half a terminal, twice as many columns as rows because characters are not square."""
 
 
 def run(args: argparse.Namespace) -> int:
-    """The three commands."""
+    """Execute one of the three commands."""
     if args.command == "nmea":
         return watch_line(args.device, args.baud, load(args.config), args.duration, sys.stdout)
     if args.command == "pps":
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _FramePrinter:
-    """A session (``receiver.session``) that prints each frame with what became of it, and asks nothing of the line. ``frames``: printed."""
+    """A session (``receiver.session``) that prints each frame with its result and sends nothing. ``frames``: number of frames printed."""
 
     def __init__(self, not_before: int, baud: int, out: TextIO) -> None:
         self.baud = baud
@@ -59,7 +59,7 @@ class _FramePrinter:
         self._out = out
 
     def feed(self, data: bytes, at: Instant, byte_ns: int) -> list[ReceiverValue]:
-        """Print what a read brought."""
+        """Print the frames of one read."""
         values: list[ReceiverValue] = []
         for frame in self._framer.feed(data, at, byte_ns):
             self.frames += 1
@@ -71,7 +71,7 @@ class _FramePrinter:
         return values
 
     def due(self, now_ns: int) -> LineRequest:
-        """Nothing."""
+        """Request nothing of the line."""
         del now_ns
         return LineRequest()
 
@@ -89,7 +89,7 @@ class _FramePrinter:
 
 
 def watch_line(path: str, baud: int, config: Config, duration_s: float | None, out: TextIO) -> int:
-    """The stream as it comes, each frame with what became of it; ``baud`` 0: found first. 0, or 1 when nothing came."""
+    """Print each frame with its result. ``baud`` 0: find it first. GOOD, or FAILED when nothing came."""
     if baud == 0:
         host = Host()
         holders = tuple(host.holders(path))
@@ -113,9 +113,9 @@ def watch_line(path: str, baud: int, config: Config, duration_s: float | None, o
 
 
 def watch_pulses(path: str, count: int | None, out: TextIO) -> int:
-    """Edges as ppstest prints them, until ``count`` of either kind came (None: for ever), and what they are worth; 0 good, 1 not.
+    """Print edges as ppstest does, and the quality of the pulses at the end; GOOD when they are good, else FAILED.
 
-    ``path``: as ``pps`` in the configuration. OSError says what failed, in words.
+    ``path``: as ``pps`` in the configuration. ``count``: edges of both kinds to print, None: no limit. OSError: the device failed.
     """
     came, rhythm, seen, silent = threading.Event(), Rhythm(), 0, 0
     last = dict.fromkeys(EdgeKind, "0.000000000, sequence: 0")
@@ -152,7 +152,7 @@ def watch_pulses(path: str, count: int | None, out: TextIO) -> int:
 
 
 def sky(satellites: Sequence[Satellite]) -> str:
-    """The sky as characters, north up: the horizon as dots, a used satellite as its number, one that is only heard in brackets."""
+    """The sky as text, north up. Dots are the horizon; satellites are numbers, in brackets when not used."""
     rows = [[" "] * SKY_WIDTH for _ in range(SKY_HEIGHT)]
     middle_x, middle_y = SKY_WIDTH // 2, SKY_HEIGHT // 2
     for degree in range(0, 360, 6):
@@ -174,7 +174,7 @@ def sky(satellites: Sequence[Satellite]) -> str:
 
 
 def print_satellites(clock: Snapshot, as_json: bool, out: TextIO) -> int:
-    """The satellites of every receiver of the running daemon, as a table and as the sky; 0, or 1 when none is told of."""
+    """Print the satellites of every receiver of the running daemon, as a table and as the sky; FAILED when no receiver reports any."""
     receivers = [s for s in clock.sources if s.satellites]
     if as_json:
         print(json.dumps({s.name: [asdict(satellite) for satellite in s.satellites] for s in receivers}), file=out)

@@ -42,9 +42,9 @@ SAWTOOTH_NS = 1500 * 1_000_000
 FRESH_NS = 3 * NS
 """ns without a pulse before a source of one pulse a second counts as silent."""
 PULSE_BIAS_US = 15.0
-"""us of latency allowed while nothing tells how the pulse is stamped: a Raspberry Pi takes 5 to 12 us to serve the interrupt."""
+"""us of latency allowed while the way of stamping is unknown: a Raspberry Pi takes 5 to 12 us to serve the interrupt."""
 GPSD_PULSE_NS = 100_000.0
-"""ns of latency allowed for gpsd's pulses: it may stamp in user space, after TIOCMIWAIT woke it, 30 to 95 us late on a motherboard port."""
+"""ns of latency allowed for gpsd's pulses. gpsd may stamp in user space after TIOCMIWAIT, 30 to 95 us late on a motherboard port."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +74,8 @@ class LearnedDelay:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a value: the pulses that a label numbered, oldest first; the label itself as a coarse sample; a leap second that may be
-    believed; whether labels are trusted now that were not, or the other way round."""
+    """The result of a value. ``pulses``: numbered by a label, oldest first. ``label``: the label as a coarse sample. ``notice``: leap
+    second information from a trusted receiver. ``trust_changed``: labels became trusted or untrusted."""
 
     pulses: list[Sample] = field(default_factory=list)
     label: Sample | None = None

@@ -1,1 +1,1 @@
-"""``refclock doctor``: what is wrong with this machine as a time server."""
+"""``refclock doctor``: finds what is wrong with this machine as a time server."""

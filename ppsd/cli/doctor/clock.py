@@ -14,12 +14,13 @@ from refclock.kernel.host import rivals
 from refclock.timing.pairing import OFF_CLOCK_NS
 
 STEADY_SOURCES: Final = ("tsc", "arch_sys_counter", "kvm-clock", "riscv_clocksource", "hyperv_clocksource_tsc_page")
-"""Clock sources that are read without a trip to a slow device."""
+"""Clock sources that are read from the processor, not from a slow device."""
 RTC_OFF_S: Final = 5
+"""s; a larger difference between battery clock and system clock is a warning."""
 
 
 def other_disciplines(p: Patient) -> Finding:
-    """RC20: does anybody else steer the clock that we are to steer?"""
+    """RC20: does another program steer the system clock?"""
     found = rivals(p.host)
     if not found:
         return Finding("RC20", OK, "nobody else steers this clock")
@@ -31,7 +32,7 @@ def other_disciplines(p: Patient) -> Finding:
 
 
 def kernel_clock(p: Patient) -> Finding:
-    """RC21: what does the kernel think of its clock?"""
+    """RC21: does the kernel report a good clock?"""
     try:
         state = read_adjtimex()
     except OSError as error:
@@ -52,7 +53,7 @@ def kernel_clock(p: Patient) -> Finding:
 
 
 def clock_source(p: Patient) -> Finding:
-    """RC22: is time read from a good counter, at a steady speed, with enough power?"""
+    """RC22: are clock source, processor frequency and power supply good?"""
     name = p.host.text("/sys/devices/system/clocksource/clocksource0/current_clocksource")
     throttled = p.host.number("/sys/devices/platform/soc/soc:firmware/get_throttled")
     governor = p.host.text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
@@ -82,7 +83,7 @@ def rtc(p: Patient) -> Finding:
 
 
 def steps(p: Patient) -> Finding:
-    """RC24: has anybody set the clock?"""
+    """RC24: has another program set the system clock?"""
     if not p.clock:
         return Finding("RC24", SKIP, "no daemon is running to tell (refclock run)")
     if (stepped := p.clock.has(Code.CLOCK_STEPPED)) is not None:
@@ -92,7 +93,7 @@ def steps(p: Patient) -> Finding:
 
 
 def _offset_s(server: str) -> float | None:
-    """The server's time minus ours; None without an answer. ``server``: name or address, IPv4 with or without a port."""
+    """The server's time minus this clock's (s); None without an answer. ``server``: name or address; IPv6 without a port."""
     host, port = (server.rpartition(":")[0], server.rpartition(":")[2]) if server.count(":") == 1 else (server, "123")
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
@@ -103,7 +104,7 @@ def _offset_s(server: str) -> float | None:
 
 
 def cross_check(p: Patient) -> Finding:
-    """RC25: do other servers agree? Only those that the user names are asked."""
+    """RC25: do other servers agree? Only servers that the user names are asked."""
     if not p.servers:
         return Finding("RC25", SKIP, "not asked to compare with other servers (--against HOST)")
     found = [(server, _offset_s(server)) for server in p.servers]

@@ -1,7 +1,7 @@
-"""``refclock doctor``: what is wrong with this machine as a time server, each with the evidence and what to do.
+"""``refclock doctor``: finds what is wrong with this machine as a time server, with evidence and remedy.
 
-An examination looks at one thing (``ppsd.cli.doctor.receiver``, ``ppsd.cli.doctor.clock``) and returns a Finding. Nothing is changed,
-unless ``--fix`` names a finding that has a safe remedy: one that touches neither the clock nor a foreign program's files.
+Each examination (``ppsd.cli.doctor.receiver``, ``ppsd.cli.doctor.clock``) tests one thing and returns a Finding. Nothing is changed, except
+that ``--fix`` carries out the safe remedy of one finding. A safe remedy changes neither the clock nor another program's files.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _CODES: Final = {OK: GOOD, SKIP: GOOD, WARN: DEGRADED, FAIL: BAD}
 
 
 def run(args: argparse.Namespace) -> int:
-    """Examine this machine, with what the daemon says where one is running."""
+    """Examine this machine, with the snapshot of the daemon when one is running."""
     config = load(args.config)
     try:
         told = Snapshot.from_json(ask(run_directory(args.run_dir) / "clock.sock", "snapshot"))
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def examine(patient: Patient) -> list[Finding]:
-    """Every examination, in the order of their numbers. Devices that are not there are nobody's trouble while the receiver is simulated."""
+    """All findings, in the order of their numbers. With a simulated receiver, the examinations of devices are skipped."""
     findings = [look(patient) for look in (*receiver.EXAMINATIONS, *clock.EXAMINATIONS)]
     if patient.clock is None or not patient.clock.simulated:
         return findings
@@ -48,7 +48,7 @@ def examine(patient: Patient) -> list[Finding]:
 
 
 def report(findings: Sequence[Finding]) -> str:
-    """The findings for people, what is wrong last in each line's own words, and a summary."""
+    """The findings as text, each with its remedy, and a summary."""
     lines: list[str] = []
     for finding in findings:
         lines.append(f"{_SIGN[finding.state]}  {finding.check}  {finding.what}")
@@ -77,7 +77,7 @@ def _remedy(finding: Finding, host: Host, out: TextIO) -> int:
 
 
 def doctor(patient: Patient, as_json: bool, fix: str | None, out: TextIO) -> int:
-    """Examine and print; 0 all well, 1 something to look at, 2 something wrong. With ``fix``: carry that finding's safe remedy out."""
+    """Examine and print; 0: all good, 1: a warning, 2: a failure. With ``fix``: carry out that finding's safe remedy instead."""
     findings = examine(patient)
     if fix is not None:
         chosen = next((f for f in findings if f.check == fix.upper()), None)

@@ -1,4 +1,4 @@
-"""What the doctor's examinations are given, and what they find."""
+"""Input and result of the doctor's examinations: Patient and Finding."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Patient:
-    """What is examined. ``clock``: the snapshot of the running daemon, None without one. ``pause``: lets seconds pass (time.sleep).
-    ``now_s``: system time (POSIX). ``pid``: the clock process's own."""
+    """The machine to examine. ``clock``: snapshot of the running daemon, None without one. ``pause``: sleeps for seconds (time.sleep).
+    ``now_s``: system time (POSIX). ``servers``: NTP servers to compare with."""
 
     host: Host
     config: Config
@@ -40,18 +40,18 @@ class Patient:
 
     @property
     def sources(self) -> list[SourceStatus]:
-        """The daemon's receivers and gpsds, as in the snapshot."""
+        """The snapshot's sources with a receiver: own lines and gpsd."""
         return [s for s in self.clock.sources if s.kind in ("receiver", "gpsd")] if self.clock else []
 
     @property
     def devices(self) -> list[str]:
-        """Serial devices: those configured by name, else what looks like a receiver's."""
+        """Serial devices: those configured by name, else all that may have a receiver."""
         told = [source.device for source in self.config.sources if isinstance(source, ReceiverSource) and source.device != AUTO]
         return told or [n for p in ("ttyACM*", "ttyUSB*", "gnss*", "ttyAMA0", "serial0") for n in self.host.names(f"/dev/{p}")]
 
     @property
     def pulse_devices(self) -> list[str]:
-        """Pulse devices that are configured and there, else all that there are."""
+        """Pulse devices: those that are configured and exist, else all that exist."""
         told = [str(getattr(source, "pps", "")) for source in self.config.sources]
         there = [name for name in told if name and self.host.path(name).exists()]
         return there or [f"/dev/{name.rpartition('/')[2]}" for name in self.host.names("/sys/class/pps/pps*")]

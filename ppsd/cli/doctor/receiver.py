@@ -18,35 +18,35 @@ from refclock.timing.pulses import pulses_a_second
 
 NO_DAEMON: Final = "no daemon is running to tell (refclock run)"
 BROKEN_MIN: Final = 20
-"""Broken sentences that are nothing: a line that is opened in the middle of a burst, a plug that was touched."""
+"""Broken sentences that are harmless: a line opened in the middle of a burst, or a plug that was touched."""
 JUNK_BYTES: Final = 80
-"""Octets of junk that count as one broken sentence: the longest that NMEA 0183 allows are 82."""
+"""Bytes of junk that count as one broken sentence; NMEA 0183 allows sentences of at most 82."""
 PULSES: Final = (
     *(Code.EDGE_NOT_COMING, Code.NO_RHYTHM, Code.WRONG_EDGE, Code.OFF_SECOND, Code.PULSE_AFTER_MESSAGE, Code.OFF_CLOCK),
     *(Code.STRAY_EDGES, Code.PULSES_MISSING),
 )
 """Conditions of the pulses themselves."""
 DATES: Final = (Code.WEEK_ROLLOVER, Code.TIME_GOES_BACK, Code.DATE_UNCONFIRMED)
-"""Conditions of a receiver whose date cannot be."""
+"""Conditions of a receiver with an impossible date."""
 BAD_DATES: Final = (Reject.DATE_WINDOW, Reject.DATE_JUMP, Reject.BAD_DATE)
-"""Reasons for which statements are refused for their date."""
+"""Reasons of refusal that concern the date."""
 AMBIGUOUS: Final = {
     Code.AMBIGUOUS_DELAY: "raise the baud, send fewer messages, enable UBX or ZDA, or state message_delay_ms",
     Code.WHICH_OF_MANY: "set the receiver's pulse to 1 Hz: refclock receiver configure; or state message_delay_ms",
 }
-"""Conditions in which a message may belong to more than one pulse, and what to do."""
+"""Conditions in which a message may belong to more than one pulse -> remedy."""
 GOOD_SATELLITES: Final = 4
-"""Unknowns of a fix: three coordinates and the clock."""
+"""Satellites that a fix needs: its unknowns are three coordinates and the clock."""
 SCATTER_US: Final = 50.0
-"""Pulses that scatter more come over USB, or into a busy machine."""
+"""us; pulses that scatter more come over USB, or the machine is busy."""
 SPREAD_MS: Final = 100.0
-"""Milliseconds of spread that no line has by itself: a burst that changes its length at 9600 baud spreads by some tens."""
+"""ms; a larger spread of the message delay is a warning. At 9600 baud, bursts of changing length spread it by some tens of ms."""
 LOOK_S: Final = 3.2
-"""Long enough for three pulses of 1 Hz."""
+"""s to count pulses: long enough for three of 1 Hz."""
 
 
 def receiver(p: Patient) -> Finding:
-    """RC01: is there a serial device, and may we read it?"""
+    """RC01: is there a serial device that this user may read?"""
     check = "RC01"
     if not p.devices:
         what = "no serial device that could be a receiver (ttyACM, ttyUSB, ttyAMA0, serial0, gnss)"
@@ -61,7 +61,7 @@ def receiver(p: Patient) -> Finding:
 
 
 def holders(p: Patient) -> Finding:
-    """RC02: does anybody else read the receiver's line?"""
+    """RC02: does another program read the receiver's line?"""
     own = p.clock.pid if p.clock else 0
     for device in p.devices:
         for who in p.host.holders(device):
@@ -73,7 +73,7 @@ def holders(p: Patient) -> Finding:
 
 
 def line(p: Patient) -> Finding:
-    """RC03: does the line carry what the receiver sends?"""
+    """RC03: do the receiver's messages arrive intact?"""
     for name in p.host.names("/proc/tty/driver/*"):
         for row in (p.host.text(name) or "").splitlines():
             counts = dict(re.findall(r"\b(fe|oe|brk):(\d+)", row))
@@ -94,7 +94,7 @@ def line(p: Patient) -> Finding:
 
 
 def _counted(p: Patient, device: str, edge: str) -> tuple[float, int] | None:
-    """(time of the last edge, edges so far) of a pulse device, as sysfs tells: "1700000000.000000123#17"."""
+    """(time of the last edge, edges so far) of a pulse device, from sysfs: "1700000000.000000123#17"."""
     match = re.fullmatch(r"(\d+\.\d+)#(\d+)", p.host.text(f"/sys/class/pps/{device.rpartition('/')[2]}/{edge}") or "")
     return (float(match[1]), int(match[2])) if match else None
 
@@ -126,7 +126,7 @@ def pulses(p: Patient) -> Finding:
 
 
 def edges(p: Patient) -> Finding:
-    """RC05: which edge, how wide, how steady? As the daemon sees it, else what the kernel tells."""
+    """RC05: are edge, width and jitter of the pulse good? By the daemon, else by the kernel's stamps."""
     for source in p.sources:
         doubt, pulse = source.has(*PULSES), source.pulse
         if doubt is not None:
@@ -156,7 +156,7 @@ def _scattered(name: str, us: float) -> Finding:
 
 
 def console(p: Patient) -> Finding:
-    """RC06: does the kernel or a login talk on the receiver's line?"""
+    """RC06: is the kernel's console on the receiver's line?"""
     used = {p.host.target(d).rpartition("/")[2] for d in p.devices} | {d.rpartition("/")[2] for d in p.devices}
     for word in (p.host.text("/proc/cmdline") or "").split():
         name = word.removeprefix("console=").split(",")[0]
@@ -167,7 +167,7 @@ def console(p: Patient) -> Finding:
 
 
 def usb(p: Patient) -> Finding:
-    """RC07: does the USB adapter hold characters back?"""
+    """RC07: does the USB adapter delay characters?"""
     for device in p.devices:
         name = p.host.target(device).rpartition("/")[2]
         file = f"/sys/bus/usb-serial/devices/{name}/latency_timer"
@@ -181,7 +181,7 @@ def usb(p: Patient) -> Finding:
 
 
 def _each(p: Patient, check: str, look: Callable[[SourceStatus], Finding | None], good: str) -> Finding:
-    """The first thing that is wrong with any receiver, else ``good``."""
+    """The first finding of ``look`` at any receiver, else OK with the words ``good``."""
     if not p.clock:
         return Finding(check, SKIP, NO_DAEMON)
     if not p.sources:
@@ -190,7 +190,7 @@ def _each(p: Patient, check: str, look: Callable[[SourceStatus], Finding | None]
 
 
 def sky(p: Patient) -> Finding:
-    """RC08: does the receiver hear enough, and nothing that it should not?"""
+    """RC08: are fix, satellites and health of the receiver good?"""
 
     def look(source: SourceStatus) -> Finding | None:
         if (found := source.has(*HEALTH)) is not None:
@@ -238,7 +238,7 @@ def leap_count(p: Patient) -> Finding:
 
 
 def message_delay(p: Patient) -> Finding:
-    """RC11: can a message be told from the next second's?"""
+    """RC11: is it clear to which pulse a message belongs?"""
 
     def look(source: SourceStatus) -> Finding | None:
         if (found := source.has(*AMBIGUOUS)) is not None:
