@@ -287,10 +287,10 @@ class ReceiverSource(Source):
         out: list[Sample] = []
         leaps_changed = trust_changed = False
         for value in values:
-            came = self.time.take(value, byte_ns, replace(context, table=leaps.table))
+            came = self.time.take(value, byte_ns, context)
             trust_changed ^= came.trust_changed
-            if came.notice is not None:
-                leaps_changed |= leaps.notice(self.id, came.notice, self.time.named_s)
+            if came.notice is not None and leaps.notice(self.id, came.notice, self.time.named_s):
+                leaps_changed, context = True, replace(context, table=leaps.table)
             if came.label is not None:
                 self.label.add(came.label, context.present)
                 if not self.time.has_pulse:

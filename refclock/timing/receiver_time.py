@@ -11,7 +11,9 @@ Flow: ``receiver.session`` or gpsd (values), pulse devices (edges) -> **receiver
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from refclock.condition import Code, Condition, obstacle
 from refclock.config import AUTO, GpsdSource, ReceiverSource
@@ -77,10 +79,14 @@ class Outcome:
     """The result of a value. ``pulses``: numbered by a label, oldest first. ``label``: the label as a coarse sample. ``notice``: leap
     second information from a trusted receiver. ``trust_changed``: labels became trusted or untrusted."""
 
-    pulses: list[Sample] = field(default_factory=list)
+    pulses: Sequence[Sample] = ()
     label: Sample | None = None
     notice: LeapNotice | None = None
     trust_changed: bool = False
+
+
+NOTHING: Final = Outcome()
+"""Of a value that is only remembered."""
 
 
 class ReceiverTime:
@@ -179,7 +185,7 @@ class ReceiverTime:
                 self.trust.notice(value)
                 if self.belief.trusted:
                     return Outcome(notice=value)
-        return Outcome()
+        return NOTHING
 
     def label(self, label: SecondLabel, byte_ns: int, context: Context) -> Outcome:
         """A valid label. It numbers pulses only while labels are trusted."""
