@@ -36,12 +36,12 @@ def percent(kind: str) -> tuple[float, int]:
     cycles = [[chunk.data for chunk in receiver.cycle(UTC0 + k + 37)] for k in range(CYCLES)]
     stream, leaps = ReceiverStream(UTC0 - 10**7), LeapKeeper()
     source = ReceiverSource(config.ReceiverSource(name="gps0", device="/dev/x"), UTC0 - 10**7, Saved())
-    began = time.process_time()
+    context, began = Context(), time.process_time()
     for k, chunks in enumerate(cycles):
         for i, data in enumerate(chunks):
             at = k * NS // RATE + i * 1_000_000
             values = stream.feed(data, Instant(UTC0 * NS + at, 10**12 + at), 86_806)
-            source.reported(values, 86_806, leaps, Context())
+            source.reported(values, 86_806, leaps, context)
     spent = time.process_time() - began
     return 100 * spent / (CYCLES / RATE), sum(len(d) for chunks in cycles for d in chunks) * RATE // CYCLES
 
