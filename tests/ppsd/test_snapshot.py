@@ -16,6 +16,8 @@ from refclock_sim.worlds.world import World
 from ppsd.snapshot import ServerReport, Snapshot, Stamping, Verdict
 from refclock.condition import Code, Condition, blocking
 
+pytestmark = pytest.mark.worlds
+
 SCENARIOS = Path(__file__).parents[2] / "hw-sim" / "scenarios"
 WORLDS = (
     *(("clean-pps", 2), ("clean-pps", 60), ("clock-stepped", 410), ("nmea-only", 60), ("unplugged", 620), ("temperature-ramp", 60)),

@@ -25,6 +25,8 @@ from refclock.kernel.clocks import STA_UNSYNC, Adjtimex
 from refclock.kernel.host import Host
 from refclock.sample import Leap
 
+pytestmark = pytest.mark.worlds
+
 NOW_S = 1_795_000_000.0
 SCENARIOS = Path(__file__).parents[3] / "hw-sim" / "scenarios"
 CONFIG = '[[source]]\ntype = "receiver"\ndevice = "/dev/ttyAMA0"\npps = "/dev/pps0"\n'
