@@ -160,6 +160,7 @@ class GpsdLine:
         self._pulses = self._local and not config.pps
         self._own_pulse = bool(config.pps)
         self._sequence = 0
+        self._seen = LineStatus()
         self.what = ""
         self.read()
 
@@ -203,9 +204,13 @@ class GpsdLine:
         return Edge(seen.shifted(round(pulse.early_ns)), EdgeKind.ASSERT, self._sequence, round(NS * 2.0**pulse.precision))
 
     def tick(self, now: Instant) -> list[Report]:
-        """Notice that the connection was made, or that it failed."""
-        del now
-        return self.read() if self._socket.connecting else []
+        """Notice that the connection was made, or that it failed; report what gave no label, when that has changed."""
+        events = self.read() if self._socket.connecting else []
+        seen = LineStatus(rejected=dict(self._stream.rejected))
+        if seen != self._seen:
+            self._seen = seen
+            events.append(LineSeen(self._id, seen, now))
+        return events
 
     def close(self) -> None:
         """Close the connection."""

@@ -331,3 +331,26 @@ def test_pulses_of_a_gpsd_on_this_host_are_used_and_said() -> None:
         assert isinstance(gps, ReceiverSource) and gps.time.has_pulse
         gpsd.close()
         line.close()
+
+
+@pytest.mark.device
+def test_what_gpsd_says_in_vain_is_told() -> None:
+    """Reports of gpsd that give no label are counted, by reason, in what `refclock status` shows of the source."""
+    clock = LocalClock()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        source = GpsdSource(name="gpsd0", host="127.0.0.1", port=server.getsockname()[1])
+        engine = Engine(Config(sources=(source,)), Saved(), clock.now(), simulated=True, version="", pid=0)
+        line = GpsdLine(source, clock, engine.earliest_s)
+        gpsd = server.accept()[0]
+        while not line.what:
+            line.tick(clock.now())
+        gpsd.sendall(b'{"class":"TPV","mode":1,"time":"2026-11-21T05:10:41.000Z"}\nno JSON\n')
+        for _ in range(10):  # two lines may come in one read or in two
+            if select.select([line], [], [], 0.2)[0]:
+                line.read()
+            for event in line.tick(clock.now()):
+                engine.handle(event)
+        told = dict(engine.snapshot(clock.now()).sources[0].rejected)
+        assert told == {"no-fix": 1, "not-json": 1}
+        gpsd.close()
+        line.close()
