@@ -212,13 +212,10 @@ ReceiverValue = SecondLabel | LeapNotice | Sawtooth | SkyView | HealthReport
 class LineStatus:
     """What was learned of a receiver's line since it was opened.
 
-    ``protocol``: "NMEA", "UBX", "NMEA+UBX" or the name of a foreign one. ``identity``: model and firmware as the receiver states them.
-    ``advice``: what to do about a protocol that gives no time here. Each is "" when unknown. ``rejected``: counts by reason of valid
+    ``advice``: what to do about a protocol that gives no time here; "" when none is needed. ``rejected``: counts by reason of valid
     messages that gave no label and of broken ones. ``junk_bytes``: bytes outside any sentence or message.
     """
 
-    protocol: str = ""
-    identity: str = ""
     advice: str = ""
     rejected: Mapping[str, int] = field(default_factory=dict)
     junk_bytes: int = 0

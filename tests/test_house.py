@@ -88,6 +88,12 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """Every node of a file's syntax."""
+    return tuple(ast.walk(tree(path)))
+
+
 def inside(name: str, rooms: Iterable[str]) -> str:
     """The deepest of ``rooms`` that contains the module ``name``; "" when none does."""
     return max((room for room in rooms if name == room or name.startswith(f"{room}.")), key=len, default="")
@@ -97,7 +103,7 @@ def inside(name: str, rooms: Iterable[str]) -> str:
 def imports(module: str) -> frozenset[str]:
     """Modules that a module imports anywhere in it: ours by their own names, ``refclock.kernel.clocks`` not ``refclock.kernel``."""
     found: set[str] = set()
-    for node in ast.walk(tree(modules()[module])):
+    for node in nodes(modules()[module]):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
@@ -142,7 +148,7 @@ def test_pure_rooms_touch_nothing_of_the_machine() -> None:
         for module, path in modules().items():
             if inside(module, ROOMS) in PURE:
                 yield from (f"{module}: {name}" for name in imports(module) if name.split(".")[0] in MACHINE)
-                called = {n.func.id for n in ast.walk(tree(path)) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+                called = {n.func.id for n in nodes(path) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
                 yield from (f"{module}: {name}()" for name in called & {"open", "print", "input"})
 
     hold("pure", touched())
@@ -199,7 +205,7 @@ def test_a_class_name_means_one_thing() -> None:
     """No two classes of a package have the same name."""
     where: dict[tuple[str, str], list[str]] = {}
     for module, path in modules().items():
-        for node in ast.walk(tree(path)):
+        for node in nodes(path):
             if isinstance(node, ast.ClassDef):
                 where.setdefault((module.split(".")[0], node.name), []).append(module)
 
@@ -207,7 +213,7 @@ def test_a_class_name_means_one_thing() -> None:
 def test_nobody_swallows_everything() -> None:
     """`except Exception` occurs nowhere: our own mistakes end the process, and it is restarted."""
     for module, path in modules().items():
-        for node in ast.walk(tree(path)):
+        for node in nodes(path):
             if isinstance(node, ast.ExceptHandler):
                 caught = ast.unparse(node.type) if node.type is not None else "everything"
                 assert caught not in ("everything", "Exception", "BaseException"), f"{module}:{node.lineno} catches {caught}"
@@ -217,9 +223,9 @@ def test_tests_need_nothing_outside_the_repository() -> None:
     """No test looks above the repository, or into a home or temporary directory of this machine."""
     for path in sorted((ROOT / "tests").rglob("*.py")):
         depth = len(path.relative_to(ROOT).parts)
-        for node in ast.walk(tree(path)):
+        for node in nodes(path):
             if isinstance(node, ast.Attribute) and node.attr in ("parents", "expanduser", "home") and path != Path(__file__):
-                text = next((ast.unparse(s) for s in ast.walk(tree(path)) if isinstance(s, ast.Subscript) and s.value is node), "")
+                text = next((ast.unparse(s) for s in nodes(path) if isinstance(s, ast.Subscript) and s.value is node), "")
                 above = re.search(r"parents\[(\d+)\]$", text)
                 assert above and int(above[1]) < depth, f"{path}:{node.lineno} looks outside: {text or node.attr}"
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and path != Path(__file__):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ppsd.discipline.estimate import Estimate
-from refclock.sample import NS, SourceId
+from refclock.sample import SourceId
 
 RELUCTANCE = 0.7
 """Factor; another source replaces the selected one when its bound is smaller than this share of the selected one's."""
@@ -108,7 +108,3 @@ def _largest_group(candidates: Sequence[Candidate]) -> list[Candidate]:
 def _standing(group: Sequence[Candidate]) -> tuple[int, bool, float]:
     claims, bounds = [c.estimate.tai_ns for c in group], sum(c.estimate.bound_ns for c in group)
     return len(group), max(claims) - min(claims) < CLOSE * bounds, -bounds
-
-
-FRESH_NS = 3 * NS
-"""ns; a source whose last accepted pulse is older makes no candidate: three pulses."""

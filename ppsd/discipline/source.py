@@ -20,7 +20,7 @@ from ppsd.discipline.estimator import Estimator
 from ppsd.discipline.leap import LeapKeeper
 from ppsd.discipline.runaway import Pull
 from ppsd.discipline.saved import Saved, SavedSource
-from ppsd.discipline.selection import FRESH_NS, Candidate
+from ppsd.discipline.selection import Candidate
 from ppsd.discipline.tempcomp.compensation import CompensatedEstimator, Compensation
 from ppsd.snapshot import SourceStatus
 from refclock import config
@@ -339,7 +339,7 @@ class ReceiverSource(Source):
 
     def candidate(self, now_ns: int) -> Candidate | None:
         """This source's claim now; None without a fresh one."""
-        if self.pulse.fresh(now_ns, max(FRESH_NS, self.time.fresh_ns)):
+        if self.pulse.fresh(now_ns, self.time.fresh_ns):
             return self._claim(self.pulse, PULSE_REFID, now_ns)
         patience_ns = max(self.time.waiting_since_ns or 0, self.pulse.last_mono_ns) + PULSE_PATIENCE_NS
         if (self.time.has_pulse and now_ns < patience_ns) or not self.label.fresh(now_ns, LABEL_FRESH_NS):

@@ -104,7 +104,7 @@ class ReceiverStream:
     def status(self) -> LineStatus:
         """What the line has shown so far."""
         rejected = dict(self.rejected + self.framer.broken)
-        return LineStatus(self.protocol, self.identity, self.advice, rejected, self.framer.counts["junk-bytes"])
+        return LineStatus(self.advice, rejected, self.framer.counts["junk-bytes"])
 
     @property
     def advice(self) -> str:
