@@ -147,7 +147,7 @@ class StepWatch:
 # ---- the kernel's clock control ------------------------------------------------------------------------------------------------------
 
 _CONTROL_HINTS: Final = {
-    errno.EPERM: "needs CAP_SYS_TIME (AmbientCapabilities=CAP_SYS_TIME in the unit), or set steer = false",
+    errno.EPERM: 'needs CAP_SYS_TIME (AmbientCapabilities=CAP_SYS_TIME in the unit), or set steer = "none"',
     errno.ERANGE: "the kernel corrects at most 500 ppm",
 }
 
