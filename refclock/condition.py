@@ -21,6 +21,9 @@ class Code(StrEnum):
     of the whole daemon
     no-source                no source is configured and no receiver was found     plug a receiver in, or write a [[source]]
     sources-disagree         no majority of the sources agrees                     find the wrong one (refclock sources); add a third
+    second-uncertain         a witness contradicts the second: it is not served    see its words; let NTP keep the clock
+    raw-clock-jumped         the raw clock paused or jumped: it begins anew         nothing; see what stopped the machine
+    leap-unsettled           a leap second may just have come; nobody knows yet    wait some seconds; update tzdata
     learning-frequency       the second is known, the frequency is not yet         wait some seconds
     messages-only            served from messages: the pulses cannot be used       see the source's own condition
     of a source that gives no time at all
@@ -31,6 +34,8 @@ class Code(StrEnum):
     waiting-for-samples      another program has given too few samples             start that program; see its own log
     of a receiver that names no second
     foreign-protocol         it speaks a protocol from which no time is taken      switch it to NMEA or UBX, as its words say
+    line-saturated           its line is never idle, so its messages lag           a higher speed (baud), or fewer messages
+    labels-refused           its messages name no usable second                    as its words say
     no-date                  it has a fix but sends no message with a date         switch on RMC or ZDA (or NAV-PVT)
     no-fix                   it has no fix                                         give the antenna a wide view of the sky
     spoofing                 it says that its signals are forged                   find the transmitter; add another source
@@ -42,8 +47,10 @@ class Code(StrEnum):
     week-rollover            its date and a kept clock are 1024 weeks apart        set the clock, or clock.not_before; update the firmware
     time-goes-back           its date is before one that was known here            set the system clock; update the firmware
     date-unconfirmed         its date is far ahead and nothing confirms it         set the system clock
+    clock-contradicts        its seconds contradict a clock that NTP keeps         see which is wrong: refclock doctor
     second-moved             its seconds jumped by whole seconds                   wait: they are being checked anew
     leap-count-unknown       it may not know the leap seconds yet                  wait up to 13 minutes after a cold start
+    two-talkers              two talkers on its line name different seconds        switch one off; let NTP keep the clock
     timing-messages          it has no pulse: its messages are being timed         wait some seconds; a pulse (pps) is far better
     of its pulses
     edge-not-coming          only the edge comes that is not the configured one    set edge = "auto"
@@ -62,19 +69,27 @@ class Code(StrEnum):
     labels-disagree          successive messages name different seconds            wait; a line with too many messages: raise the baud
     pulses-without-fix       pulses come, but the fix was lost                     give the antenna a wide view of the sky
     doubtful-receiver        its trouble is over; its next second is awaited       wait a second
+    pulses-unnumbered        its pulses wait for somebody who names their second   let NTP keep the clock, or add a source
     naming-second            messages that name the second are being counted       wait some seconds
     taking-up-pulses         its pulses are being taken up                         wait some seconds
     told only, nothing is refused
+    labels-in-doubt          its messages contradict pulses and served second      see its words; the time is served by the pulses
+    second-unconfirmed       the second rests on one receiver's steadiness alone   let NTP keep the clock, or add a source
+    receiver-complains       the receiver itself reports an error                  as its words say
+    checksum-habit           it writes its checksums in a way of its own           nothing; update the firmware if there is one
     2d-fix                   a fix without height: the bound is wider              give the antenna a wider view of the sky
     surveying                a timing receiver is still finding its place          wait: the pulse improves when it is done
     stray-edges              edges beside the pulses                               a ground wire; a shorter wire; 100 ohm in series
     pulses-missing           one pulse in ten or more does not come                check the wire and the fix
+    raw-clock-changed        the kernel counts the raw clock on another counter    see the kernel's log; choose a stable clocksource
     clock-stepped            others have set the system clock                      find out who (RC20); a virtual machine's guest tools
     clock-too-far-off        beyond clock.panic_s: the system clock is left alone  set the clock, or raise panic_s
     clock-slewing            the system clock is far off and is being slewed       wait, or allow steps (clock.step)
     steering-refused         the kernel refuses to steer the system clock          give CAP_SYS_TIME, or set steer = "none"
     leap-refused             an announced leap second is not believed              update tzdata (leap-seconds.list)
     leap-table-unreadable    leap-seconds.list cannot be read                      install tzdata, or set leap.file
+    leap-table-damaged       leap-seconds.list is not as its makers wrote it       reinstall tzdata, or set leap.file
+    leap-table-expired       leap-seconds.list has expired                         update tzdata, or set leap.file
     pulse-device-absent      its pulse device is missing or refused                as its words say; refclock doctor
     thermometer-silent       the thermometer cannot be read                        see clock.temperature
     feed-not-taken           a fed program does not take the samples               start it, as its words say; refclock feed
@@ -85,6 +100,9 @@ class Code(StrEnum):
 
     NO_SOURCE = "no-source"
     SOURCES_DISAGREE = "sources-disagree"
+    SECOND_UNCERTAIN = "second-uncertain"
+    RAW_CLOCK_JUMPED = "raw-clock-jumped"
+    LEAP_UNSETTLED = "leap-unsettled"
     LEARNING_FREQUENCY = "learning-frequency"
     MESSAGES_ONLY = "messages-only"
 
@@ -95,6 +113,8 @@ class Code(StrEnum):
     WAITING_FOR_SAMPLES = "waiting-for-samples"
 
     FOREIGN_PROTOCOL = "foreign-protocol"
+    LINE_SATURATED = "line-saturated"
+    LABELS_REFUSED = "labels-refused"
     NO_DATE = "no-date"
     NO_FIX = "no-fix"
     SPOOFING = "spoofing"
@@ -106,8 +126,10 @@ class Code(StrEnum):
     WEEK_ROLLOVER = "week-rollover"
     TIME_GOES_BACK = "time-goes-back"
     DATE_UNCONFIRMED = "date-unconfirmed"
+    CLOCK_CONTRADICTS = "clock-contradicts"
     SECOND_MOVED = "second-moved"
     LEAP_COUNT_UNKNOWN = "leap-count-unknown"
+    TWO_TALKERS = "two-talkers"
     TIMING_MESSAGES = "timing-messages"
 
     EDGE_NOT_COMING = "edge-not-coming"
@@ -126,19 +148,27 @@ class Code(StrEnum):
     LABELS_DISAGREE = "labels-disagree"
     PULSES_WITHOUT_FIX = "pulses-without-fix"
     DOUBTFUL_RECEIVER = "doubtful-receiver"
+    PULSES_UNNUMBERED = "pulses-unnumbered"
     NAMING_SECOND = "naming-second"
     TAKING_UP_PULSES = "taking-up-pulses"
 
+    LABELS_IN_DOUBT = "labels-in-doubt"
+    SECOND_UNCONFIRMED = "second-unconfirmed"
+    RECEIVER_COMPLAINS = "receiver-complains"
+    CHECKSUM_HABIT = "checksum-habit"
     FIX_2D = "2d-fix"
     SURVEYING = "surveying"
     STRAY_EDGES = "stray-edges"
     PULSES_MISSING = "pulses-missing"
+    RAW_CLOCK_CHANGED = "raw-clock-changed"
     CLOCK_STEPPED = "clock-stepped"
     CLOCK_TOO_FAR_OFF = "clock-too-far-off"
     CLOCK_SLEWING = "clock-slewing"
     STEERING_REFUSED = "steering-refused"
     LEAP_REFUSED = "leap-refused"
     LEAP_TABLE_UNREADABLE = "leap-table-unreadable"
+    LEAP_TABLE_DAMAGED = "leap-table-damaged"
+    LEAP_TABLE_EXPIRED = "leap-table-expired"
     PULSE_DEVICE_ABSENT = "pulse-device-absent"
     THERMOMETER_SILENT = "thermometer-silent"
     FEED_NOT_TAKEN = "feed-not-taken"

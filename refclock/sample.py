@@ -92,6 +92,13 @@ class LabelProtocol(StrEnum):
     GPSD = "gpsd"
 
 
+class LabelDoubt(Enum):
+    """Why a label counts only where another witness names the same second; the value is shown to users."""
+
+    FIX_UNSTATED = "no message of the receiver states a fix"
+    RIVAL_TALKER = "another talker on the line names another second"
+
+
 @dataclass(frozen=True, slots=True)
 class SecondLabel:
     """A receiver's statement of UTC, checked for fix, syntax and date window.
@@ -102,6 +109,7 @@ class SecondLabel:
     ``at``: arrival of the first byte of the cycle's first sentence, later than the true instant by the message delay.
     ``leap_known``: the receiver states that its UTC includes the current leap count (UBX only).
     ``weeks_repaired``: multiples of 1024 weeks that the date window added to the receiver's date.
+    ``talker``: who spoke on an NMEA line ("GP", "GN"); "" in other protocols. ``doubt``: why it is no witness of its own; None when it is.
     """
 
     utc_ns: int
@@ -111,6 +119,8 @@ class SecondLabel:
     leap_known: bool = False
     weeks_repaired: int = 0
     protocol: LabelProtocol = LabelProtocol.NMEA
+    talker: str = ""
+    doubt: LabelDoubt | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,12 +223,17 @@ class LineStatus:
     """What was learned of a receiver's line since it was opened.
 
     ``advice``: what to do about a protocol that gives no time here; "" when none is needed. ``rejected``: counts by reason of valid
-    messages that gave no label and of broken ones. ``junk_bytes``: bytes outside any sentence or message.
+    messages that gave no label and of broken ones. ``junk_bytes``: bytes outside any sentence or message. ``unlabelled``: why the last
+    statements of time gave no label, with the remedy; "" while they give labels. ``complaints``: the receiver's own error texts.
+    ``saturated``: the line has been busy without a pause, so its messages lag.
     """
 
     advice: str = ""
     rejected: Mapping[str, int] = field(default_factory=dict)
     junk_bytes: int = 0
+    unlabelled: str = ""
+    complaints: tuple[str, ...] = ()
+    saturated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,14 @@
 decides whether the daemon is synchronised. It has no clock, no I/O and no log: each event carries its time. So the same object runs on
 devices (``ppsd.clock.main``) and in simulated time (``refclock_sim.worlds.world``). Pure.
 
-Modes: ACQUIRE (no timescale) -> CONVERGE (second known, few samples) -> TRACK (locked) <-> HOLDOVER (no usable source). In HOLDOVER the
-bound grows; at its limit the mode is ACQUIRE again, and the server answers with leap indicator 3, unsynchronised.
+Modes: ACQUIRE (no timescale, or one in doubt) -> CONVERGE (second known, few samples) -> TRACK (locked) <-> HOLDOVER (no usable source).
+In ACQUIRE the server answers with leap indicator 3, unsynchronised. In HOLDOVER the bound grows; at its limit the mode is ACQUIRE again.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -48,6 +49,7 @@ from ppsd.discipline.steering import Steering
 from ppsd.discipline.tempcomp.compensation import Compensation
 from ppsd.discipline.timescale import Timescale
 from ppsd.snapshot import Mode, Snapshot
+from refclock.condition import Condition
 from refclock.config import ShmSource, SockSource
 from refclock.record import Record
 from refclock.sample import NS, Instant, Leap, LeapNotice, Sample, SourceId
@@ -128,6 +130,7 @@ class Engine:
         self._decided_at = at.mono_ns
         self._steering = Steering(config.clock, synchronised=resume is not None and resume.stratum > 0)
         self._steps = 0
+        self._withheld: Condition | None = None
         self._contradicting: set[SourceId] = set()  # whose labels contradict the seconds served from other sources
         resumed = resume is not None and self.timescale.resume(resume, at.mono_ns)
         if resumed and self.timescale.bound_ns(at.mono_ns) < RESUME_BOUND_NS:
@@ -183,6 +186,7 @@ class Engine:
                 self._kept_error_ns = event.kept_error_ns
         if at.mono_ns >= self._deadline:
             self._tick(at, out)
+        self._doubt(at, out)
         return out
 
     def deadline(self) -> int | None:
@@ -341,7 +345,26 @@ class Engine:
         bent, notes = self.compensation.hold(at.mono_ns)
         out += [self._record(at), *notes] if bent else notes
 
+    def _doubt(self, at: Instant, out: list[Effect]) -> None:
+        """Withhold the timescale while something stands against it: it goes on, but nobody is told the time by it."""
+        doubt = None if self.timescale.estimate is None else next(self._against(at.mono_ns), None)
+        before, self._withheld = self._withheld, doubt
+        if (doubt is None) == (before is None):
+            return
+        if doubt is not None:
+            out.append(Note("time withheld", "error", {"why": doubt.words}))
+            self._enter(Mode.ACQUIRE, at, out)
+        else:
+            out.append(Note("time no longer withheld", "info", {}))
+        out.append(self._record(at))
+
+    def _against(self, now_ns: int) -> Iterator[Condition]:
+        """What stands against serving the timescale now."""
+        del now_ns
+        yield from ()
+
     def _enter(self, mode: Mode, at: Instant, out: list[Effect]) -> None:
+        mode = mode if self._withheld is None else Mode.ACQUIRE
         if mode is not self.mode:
             fields: dict[str, str | int | float | bool | None] = {"was": self.mode.value}
             if self.timescale.estimate is not None:
@@ -368,7 +391,7 @@ class Engine:
     def _record(self, at: Instant) -> Publish:
         tai_ns = self.timescale.tai_at(at.mono_ns) if self.timescale.estimate is not None else self._system_tai(at)
         # as of a day ago: a past leap second stays in the record, because the smear lasts until noon after it
-        return Publish(self.timescale.record(*self.leaps.schedule(tai_ns - DAY_S * NS)))
+        return Publish(self.timescale.record(*self.leaps.schedule(tai_ns - DAY_S * NS), withheld=self._withheld is not None))
 
     def _system_tai(self, at: Instant) -> int:
         return self.leaps.table.utc_to_tai_ns(at.real_ns)
@@ -394,6 +417,7 @@ class Engine:
             simulated=self.simulated,
             started=self._started,
             mode=self.mode,
+            withheld=self._withheld,
             sources=self.sources,
             selected=self.selected,
             choice=self.choice,

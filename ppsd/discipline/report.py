@@ -33,13 +33,15 @@ LEAP_WORDS: Final = {Leap.NORMAL: "normal", Leap.INSERT: "insert", Leap.DELETE: 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """State of the engine. ``started``: its start; ``steering``: clock.steer; ``clock_steps``: steps of the system clock by others."""
+    """State of the engine. ``started``: its start; ``withheld``: why the timescale is not served, None while it is; ``steering``:
+    clock.steer; ``clock_steps``: steps of the system clock by others."""
 
     version: str
     pid: int
     simulated: bool
     started: Instant
     mode: Mode
+    withheld: Condition | None
     sources: Mapping[SourceId, Source]
     selected: SourceId | None
     choice: Choice
@@ -62,7 +64,7 @@ class Standing:
 def snapshot(standing: Standing, at: Instant) -> Snapshot:
     """The state of the daemon at ``at``, for users and programs."""
     s, now = standing, at.mono_ns
-    scale = s.timescale if s.timescale.present(now) is not None else None
+    scale = s.timescale if s.withheld is None and s.timescale.present(now) is not None else None
     e = scale.estimate if scale is not None else None
     tai_ns = scale.tai_at(now) if scale is not None else s.leaps.table.utc_to_tai_ns(at.real_ns)
     utc_ns = s.leaps.table.tai_to_utc_ns(tai_ns)
@@ -107,6 +109,8 @@ def _conditions(s: Standing, now_ns: int) -> Iterator[Condition]:
     """What is the matter with the daemon as a whole, in the order of ``Code``."""
     if not s.sources:
         yield obstacle(Code.NO_SOURCE, "no receiver is configured and none was found")
+    if s.withheld is not None:
+        yield s.withheld
     if s.mode is not Mode.TRACK and s.choice.falsetickers and s.choice.selected is None:
         yield obstacle(Code.SOURCES_DISAGREE, "the sources disagree and none can be believed")
     if s.mode is Mode.CONVERGE:

@@ -141,10 +141,10 @@ class Timescale:
                 high = middle
         return e.mono_ns + low * NS
 
-    def record(self, leap_tai_ns: int, leap_step_s: int, tai_offset_s: int) -> Record:
-        """The map as the server reads it; without a map an unsynchronised record (stratum 0)."""
+    def record(self, leap_tai_ns: int, leap_step_s: int, tai_offset_s: int, *, withheld: bool = False) -> Record:
+        """The map as the server reads it; without a map, or while it is ``withheld``, an unsynchronised record (stratum 0)."""
         e = self.estimate
-        if e is None:
+        if e is None or withheld:
             return Record(0, 0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0, 0, 0, tai_offset_s, refid_number("INIT"), PRECISION, 0, self.simulated)
         raw_ns, tai_ns, rate = self._anchor(e)
         grows = e.bound_rate
