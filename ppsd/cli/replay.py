@@ -33,7 +33,7 @@ from refclock.protocols.labels import second_of
 from refclock.protocols.nmea import time_ns
 from refclock.protocols.stream import ReceiverStream
 from refclock.sample import NS, HealthReport, Instant, LeapNotice, SecondLabel, SkyView
-from refclock.timescales import DAY_S
+from refclock.timescales import DAY_S, LeapTable
 from refclock.timing.health import Health
 from refclock.timing.trust import Belief, SecondTrust
 
@@ -97,6 +97,7 @@ class _Run:
         self.out = out
         self.receiver = ReceiverStream((not_before - date(1970, 1, 1)).days * DAY_S)
         self.trust = SecondTrust(system_clock=timed)
+        self.leaps = LeapTable()
         self.health = Health()
         self.doubts: dict[str, None] = {}  # health conditions in words, in the order of their coming
         self.first = self.last = ""
@@ -113,7 +114,9 @@ class _Run:
             elif isinstance(value, SkyView):
                 self.health.sky(value)
             elif isinstance(value, SecondLabel):
-                self._line(value, self.trust.judge(value))
+                if value.second_60:  # nobody else tells of it here
+                    self.leaps = self.leaps.with_leap(value.utc_ns // NS + 1, 1)
+                self._line(value, self.trust.judge(value, self.leaps.utc_to_tai_ns(value.utc_ns, value.second_60)))
 
     def _line(self, label: SecondLabel, belief: Belief) -> None:
         utc = plain_utc(second_of(label), label.second_60)

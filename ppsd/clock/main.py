@@ -25,6 +25,7 @@ import select
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
 from typing import Final
@@ -59,7 +60,7 @@ from refclock.kernel.timescale import TimescaleWriter
 from refclock.record import Record
 from refclock.sample import NS, Instant
 from refclock.schema import ConfigError
-from refclock.timescales import DAY_S, parse_leap_seconds_list
+from refclock.timescales import DAY_S, KNOWN_UNTIL_S, parse_leap_seconds_list
 
 SUSPENDED_NS: Final = 100_000_000
 """Nanoseconds; a larger growth of BOOTTIME - MONOTONIC means that the machine was suspended. The two are read microseconds apart, and every
@@ -264,12 +265,12 @@ class ClockProcess:
             with Path(path).open("rb") as stream:
                 table = parse_leap_seconds_list(stream.read(LEAP_FILE_LIMIT).decode("ascii", "replace"))
         except OSError as error:
-            self.tell("leap seconds", f"{path} cannot be read ({error.strerror}): known up to 2017 only; install tzdata or set leap.file")
+            known = f"known up to {datetime.fromtimestamp(KNOWN_UNTIL_S, UTC):%Y-%m-%d} only"
+            self.tell("leap seconds", f"{path} cannot be read ({error.strerror}): {known}; install tzdata or set leap.file")
             return
-        if table is None:
-            self.tell("leap seconds", f"{path} holds no table of leap seconds: known up to 2017 only")
-            return
-        self.handle(events.LeapFileRead(table, path, self._clock.now()))
+        self.tell("leap seconds", None)
+        kernel_s = 0 if self._engine.simulated else refclock.kernel.clocks.read_adjtimex().tai_offset_s
+        self.handle(events.LeapFileRead(table, path, self._clock.now(), kernel_s))
 
     # ---- events in, effects out ------------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@
 
 Flow: ``receiver.session`` or gpsd (values), pulse devices (edges) -> **receiver_time** -> samples, for the daemon
 (``ppsd.discipline.source``) or for a program that passes them to chronyd. The state of the rest of the system comes in with each call
-(``Context``). A leap second that the labels state is part of the result. Pure.
+(``Context``). Pure.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from refclock.sample import (
     SecondLabel,
     SkyView,
 )
-from refclock.timescales import DAY_S, LeapTable
+from refclock.timescales import LeapTable
 from refclock.timing.health import Health
 from refclock.timing.pairing import DEFAULT_DELAY_UNCERTAINTY_NS, FIX_TIMEOUT_NS, Pairing, Present
 from refclock.timing.pulses import Rhythm
@@ -55,7 +55,8 @@ class Context:
 
     ``table``: leap seconds in force. ``present``: the served timescale, None without one. ``own_labels``: the timescale was made from this
     receiver's labels, so it cannot measure their delay. ``rivalled``: it was made from another source, so selection judges pulses off its
-    seconds. ``kept_error_ns``: error within which another program keeps the system clock; None when none does.
+    seconds. ``kept_error_ns``: error within which another program keeps the system clock; None when none does. ``count_s``: TAI-UTC with
+    which this label counts, near a leap second; None: as ``table`` says.
     """
 
     table: LeapTable = field(default_factory=LeapTable)
@@ -63,6 +64,7 @@ class Context:
     own_labels: bool = False
     rivalled: bool = False
     kept_error_ns: int | None = None
+    count_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,18 +198,16 @@ class ReceiverTime:
         self.named_s = label.utc_ns // NS
         battery_s = None if self._battery_ns is None else (self._battery_ns + label.at.mono_ns) // NS
         wrong = impossible(label, self._not_before_s, self._saved_s, battery_s)
-        before = self.belief.trusted
-        self.belief = self.trust.judge(label) if wrong is None else Belief(doubt=wrong)
+        before, table = self.belief.trusted, context.table
+        counted = context.count_s is not None
+        tai_ns = label.utc_ns + (context.count_s or 0) * NS if counted else table.utc_to_tai_ns(label.utc_ns, label.second_60)
+        self.belief = self.trust.judge(label, tai_ns) if wrong is None else Belief(doubt=wrong)
         changed = self.belief.trusted != before
         if wrong is not None:
             return Outcome(trust_changed=changed)
-        notice, table = None, context.table
-        if label.second_60 and self.belief.trusted:  # an NMEA receiver's only way to announce it
-            notice = LeapNotice(None, 1, (self.named_s // DAY_S + 1) * DAY_S, label.at)
-        tai_ns = table.utc_to_tai_ns(label.utc_ns, label.second_60)
         if self.health.blocked(label.at.mono_ns):
             self.pairing.refused[Code.DOUBTFUL_RECEIVER] += 1
-            return Outcome(notice=notice, trust_changed=changed)
+            return Outcome(trust_changed=changed)
         if self._delay_unchecked:  # learned in an earlier run, perhaps at another line speed
             self._delay_unchecked = False
             if self._learned is None or self._learned.byte_ns != byte_ns:
@@ -216,16 +216,16 @@ class ReceiverTime:
         if not self.belief.trusted:
             if present is not None and self.pairing.confirms(tai_ns, label.at, present):
                 self.trust.confirm("the served time names the same second")
-            return Outcome(notice=notice, trust_changed=changed)
+            return Outcome(trust_changed=changed)
         if self.waiting_since_ns is None:
             self.waiting_since_ns = label.at.mono_ns
         clock_ns = table.utc_to_tai_ns(label.at.real_ns) - label.at.mono_ns
         out = self.pairing.label(tai_ns, label.at, present, clock_ns, not context.own_labels, kept_ns=context.kept_error_ns)
         if isinstance(out, Condition):
-            return Outcome(notice=notice, trust_changed=changed)
+            return Outcome(trust_changed=changed)
         bias_ns = self.pulse_bias_ns
         pulses = [Sample(s.at, s.tai_ns, s.uncertainty_ns, bias_ns) for s in out.pulses]
-        return Outcome(pulses, out.label, notice, changed)
+        return Outcome(pulses, out.label, trust_changed=changed)
 
     def pulse(self, edge: Edge, context: Context) -> list[Sample]:
         """An edge. Returns samples of the pulses that it completes and that the timescale numbers, oldest first. ``label`` returns the

@@ -14,9 +14,9 @@ label says nothing of this, so a receiver's labels are believed only when
 * another source confirms (``confirm``); or
 * a fix has been steady, without a step, for longer than that page can take.
 
-The *place* of a label is the UTC that it names minus its arrival on the oscillator. It is constant but for the message delay. When it moves
-by whole seconds without an announced leap second, the receiver was wrong before or is wrong now: trust begins anew. It begins anew after a
-silence too, unless the labels come back at the same place.
+The *place* of a label is the TAI that it names minus its arrival on the oscillator. It is constant but for the message delay. When it moves
+by whole seconds, the receiver was wrong before or is wrong now: trust begins anew. It begins anew after a silence too, unless the labels
+come back at the same place. Leap seconds do not move it: what the receiver does to its UTC then is in the TAI already.
 
 Pure.
 """
@@ -95,8 +95,6 @@ CLOCK_EARLY_NS = -300_000_000
 CLOCK_LATE_NS = 700_000_000
 """Arrival by a right system clock minus named second, ns. The window is one second wide, so a label that is a whole second off never fits
 as well. It is set towards late because messages take 0.05 to 0.6 s, and a kept clock is off by little."""
-LEAP_SPAN_S = 60
-"""Seconds after the midnight of a leap second within which a receiver may take it."""
 RETURNED = 3
 """Labels at the old place that restore trust after a silence: one or two may be strays."""
 
@@ -135,32 +133,26 @@ class SecondTrust:
         self._odd: int | None = None  # the place of a single label that fell out
         self._was: tuple[str, int] | None = None  # (confirmation, place) before a silence
         self._returned = 0
-        self._leap: tuple[int, int] | None = None  # (POSIX midnight, step) announced
-        self._leap_taken = False
         self._denied = False  # the receiver itself says that its leap count is not known
 
     def notice(self, notice: LeapNotice) -> None:
-        """What the receiver says of leap seconds: a stated count confirms, an announced leap second explains its step.
+        """What the receiver says of leap seconds: a stated count confirms.
 
         A receiver that says that it does not know its count yet is taken at its word, whatever the system clock says.
         """
         self._denied = notice.tai_offset_s is None
         if not self._denied:
             self.confirm("receiver states its leap count")
-        if notice.step_s and notice.at_utc_s is not None:
-            announced = (notice.at_utc_s, notice.step_s)
-            if announced != self._leap:
-                self._leap, self._leap_taken = announced, False
 
     def confirm(self, why: str) -> None:
         """Somebody vouches for the seconds that the labels name now."""
         if self._place is not None and self._odd is None:
             self.confirmed = why
 
-    def judge(self, label: SecondLabel) -> Belief:
-        """Judge a label; labels come in the order of their arrival."""
+    def judge(self, label: SecondLabel, tai_ns: int) -> Belief:
+        """Judge a label that names ``tai_ns``; labels come in the order of their arrival."""
         now = label.at.mono_ns
-        place = label.utc_ns - now
+        place = tai_ns - now
         silence_s = (now - self._seen) / NS
         if self._place is None:
             self._begin(place, now)
@@ -203,9 +195,6 @@ class SecondTrust:
         if abs(moved) < STEP_NS:
             self._odd = None
             return None
-        if self._explained(label, moved):
-            self._place, self._odd = place, None
-            return None
         if self._odd is not None and abs(place - self._odd) < STEP_NS:
             self._was = None
             self._begin(self._odd, label.at.mono_ns)
@@ -213,17 +202,6 @@ class SecondTrust:
         self._odd = place
         words = f"named second moved by {moved / NS:+.1f} s against the labels before it"
         return Belief(doubt=obstacle(Code.SECOND_MOVED, words), held_s=self.held_s)
-
-    def _explained(self, label: SecondLabel, moved: int) -> bool:
-        """Whether an announced leap second, or this very 23:59:60, moved the count by its whole second."""
-        if label.second_60:
-            self._leap, self._leap_taken = (label.utc_ns // NS + 1, 1), False
-        if self._leap is None or self._leap_taken:
-            return False
-        midnight, step = self._leap
-        due = midnight - 2 <= label.utc_ns // NS <= midnight + LEAP_SPAN_S
-        self._leap_taken = due and abs(moved + step * NS) < STEP_NS
-        return self._leap_taken
 
     def _settle(self, label: SecondLabel, place: int, now: int) -> None:
         """Look for a confirmation, and let the place follow oscillator and message delay slowly."""

@@ -18,7 +18,12 @@ def label(named_s: float, mono_s: float, real_s: float = 0.0, known: bool = Fals
 def run(trust: SecondTrust, first: int, last: int, *, offset_s: int = 0, known: bool = False, clock: float | None = None) -> list[Belief]:
     """One label a second, 0.2 s late, with mono = seconds since UTC_S; ``clock``: what the system clock is ahead by."""
     real = (lambda i: 0.0) if clock is None else (lambda i: UTC_S + i + 0.2 + clock)
-    return [trust.judge(label(UTC_S + i + offset_s, i + 0.2, real(i), known)) for i in range(first, last)]
+    return [judge(trust, label(UTC_S + i + offset_s, i + 0.2, real(i), known)) for i in range(first, last)]
+
+
+def judge(trust: SecondTrust, named: SecondLabel) -> Belief:
+    """With 37 s between TAI and UTC."""
+    return trust.judge(named, named.utc_ns + 37 * NS)
 
 
 def test_steady_fix_counts_down() -> None:
@@ -101,28 +106,20 @@ def test_other_source_confirms() -> None:
     assert run(trust, 1, 2)[0] == Belief("NTP server agrees")
 
 
-def test_announced_leap_second_is_no_step() -> None:
-    """Through an announced insertion (with or without a :60 label) and a deletion trust is kept; unannounced it is lost."""
-    for step, sixty, announced, kept in ((1, False, True, True), (1, True, False, True), (-1, False, True, True), (1, False, False, False)):
+def test_leap_second_is_no_step() -> None:
+    """Through a leap second trust is kept, whatever the receiver does to its UTC, when its labels are read with the right TAI-UTC."""
+    for step in (1, -1):
         trust = SecondTrust(system_clock=False)
-        for i in range(-900, 0):
-            trust.judge(label(MIDNIGHT + i - (1 if step < 0 and i == -1 else 0), i, known=False))
-            if step < 0 and i == -2:
-                break
-        if announced:
-            trust.notice(LeapNotice(None, step, MIDNIGHT, Instant(0, -NS)))
-        verdicts = []
-        if sixty:
-            verdicts.append(trust.judge(label(MIDNIGHT - 1, 0, second_60=True)))
-        start = 1 if step > 0 else -1
-        verdicts += [trust.judge(label(MIDNIGHT + i - start, i)) for i in range(start, start + 20)]
-        assert all(v.trusted for v in verdicts) is kept
+        for i in range(-900, 20):
+            named = label(MIDNIGHT + i - (step if i >= 0 else 0), i)
+            belief = trust.judge(named, (MIDNIGHT + i + 37) * NS)
+        assert belief.trusted
 
 
 def test_jitter_and_a_poor_oscillator_are_no_steps() -> None:
     """Labels that wander by ±0.3 s on an oscillator 200 ppm off stay steady for hours."""
     trust = SecondTrust(system_clock=False)
-    verdicts = [trust.judge(label(UTC_S + i, i * 1.0002 + (0.3 if i % 3 else -0.3))) for i in range(8000)]
+    verdicts = [judge(trust, label(UTC_S + i, i * 1.0002 + (0.3 if i % 3 else -0.3))) for i in range(8000)]
     assert all(v.trusted for v in verdicts[800:])
 
 
@@ -131,8 +128,8 @@ def test_receiver_that_denies_its_count_is_taken_at_its_word() -> None:
     trust = SecondTrust(system_clock=True)
     at = Instant(UTC_S * NS + 100_000_000, 10 * NS)
     trust.notice(LeapNotice(None, 0, None, at))
-    verdict = trust.judge(SecondLabel(UTC_S * NS, at, "RMC"))
+    verdict = judge(trust, SecondLabel(UTC_S * NS, at, "RMC"))
     assert not verdict.trusted
     assert "does not know" in verdict.why
     trust.notice(LeapNotice(37, 0, None, at))
-    assert trust.judge(SecondLabel((UTC_S + 1) * NS, Instant((UTC_S + 1) * NS + 100_000_000, 11 * NS), "RMC")).trusted
+    assert judge(trust, SecondLabel((UTC_S + 1) * NS, Instant((UTC_S + 1) * NS + 100_000_000, 11 * NS), "RMC")).trusted
