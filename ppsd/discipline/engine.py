@@ -221,7 +221,9 @@ class Engine:
         served = self._served
         own_labels = served.by_labels and served.source == receiver.id
         rivalled = served.disputed if served.held else served.source not in (None, receiver.id)
-        return Context(self.leaps.table, present, own_labels, rivalled, self._kept_error_ns, self.timescale.rank)
+        return Context(
+            self.leaps.table, present, own_labels, rivalled, self._kept_error_ns, self.timescale.rank, lagging=receiver.line.saturated
+        )
 
     def _reported(self, event: Reported, present: Present | None, out: list[Effect]) -> None:
         receiver = self._receiver(event.source)
@@ -381,6 +383,16 @@ class Engine:
                 words = f"the second rests on the steadiness of {receiver.id} alone, and now {receiver.time.belief.why}; {CONFIRM}"
                 yield obstacle(Code.SECOND_UNCERTAIN, words)
 
+    def _told(self, at: Instant) -> Iterator[Condition]:
+        """What people are to know of the second that is served."""
+        if self.timescale.estimate is None or self._withheld is not None:
+            return
+        if (by_clock := self._by_kept_clock(at)) is not None:
+            yield by_clock
+        if self.timescale.rank is Rank.STEADINESS:
+            words = f"the second rests on the steadiness of one receiver alone; {CONFIRM}"
+            yield Condition(Code.SECOND_UNCONFIRMED, words)
+
     def _by_kept_clock(self, at: Instant) -> Condition | None:
         """What the clock that another program keeps says against the served second; None when it says nothing."""
         ahead_ns = self._ahead_of_kept_clock(at)
@@ -475,6 +487,7 @@ class Engine:
             started=self._started,
             mode=self.mode,
             withheld=self._withheld,
+            told=tuple(self._told(at)),
             sources=self.sources,
             selected=self.selected,
             choice=self.choice,

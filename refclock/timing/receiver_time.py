@@ -58,7 +58,7 @@ class Context:
     ``table``: leap seconds in force. ``present``: the served timescale, None without one. ``own_labels``: the timescale was made from this
     receiver's labels, so it cannot measure their delay. ``rivalled``: it was made from another source, so selection judges pulses off its
     seconds. ``kept_error_ns``: error within which another program keeps the system clock; None when none does. ``rank``: the best evidence
-    that the served second rests on.
+    that the served second rests on. ``lagging``: the line is never idle, so labels lag by an unknown delay.
     """
 
     table: LeapTable = field(default_factory=LeapTable)
@@ -67,6 +67,7 @@ class Context:
     rivalled: bool = False
     kept_error_ns: int | None = None
     rank: Rank = Rank.STEADINESS
+    lagging: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +221,10 @@ class ReceiverTime:
             self._delay_unchecked = False
             if self._learned is None or self._learned.byte_ns != byte_ns:
                 self.pairing.assume_nothing()
+        if context.lagging and served is None and (kept is None or kept.error_ns > NAMES_NS):
+            words = "its line is never idle, so its messages lag and name no second: raise the speed (baud), or let it send fewer sentences"
+            self.pairing.refuse(Code.LINE_SATURATED, words)
+            return Outcome(notice=notice, trust_changed=changed)
         if self.waiting_since_ns is None:
             self.waiting_since_ns = label.at.mono_ns
         clock_ns = context.table.utc_to_tai_ns(label.at.real_ns) - label.at.mono_ns
