@@ -247,6 +247,10 @@ class LeapKeeper:
             return None
         return self._begins_ns(self._midnight_s)
 
+    def open(self, tai_ns: int) -> bool:
+        """Whether others may count another second than the table in force: within a minute of a midnight, and until it is settled."""
+        return self._midnight_s is not None and tai_ns >= self._begins_ns(self._midnight_s) - AROUND_NS
+
     def unsettled(self, tai_ns: int) -> Condition | None:
         """Why UTC is not known at ``tai_ns``; None when it is."""
         until_ns = self.certain_until_ns
@@ -285,7 +289,7 @@ class LeapKeeper:
 
     def _contradicted(self, tai_ns: int) -> Condition | None:
         """A receiver that states another TAI-UTC than the table in force."""
-        if self._midnight_s is not None and abs(tai_ns - self._begins_ns(self._midnight_s)) <= AROUND_NS:
+        if self.open(tai_ns):
             return None
         ours_s = self.schedule(tai_ns)[2]
         for source, count_s in self._counts.items():

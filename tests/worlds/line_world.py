@@ -104,11 +104,10 @@ class LineWorld(World):
         self._effects(self.engine.handle(LeapFileRead(table, "the host's table", self._instant(0))))
 
 
-def case(
+def run_case(
     name: str,
     say: Say,
     *,
-    want: str,
     duration: int = 300,
     clock_off_s: float = 0.002,
     kept_ms: float | None = None,
@@ -120,14 +119,9 @@ def case(
     leap_at: datetime | None = None,
     leap_step_s: int = 1,
     table: LeapTable | None = None,
-    says: str = "",
 ) -> LineWorld:
-    """Run one case and print what came of it.
-
-    ``want``: "locked" (LOCKED at the end, no packet beyond its bound) or "never-wrong" (no packet beyond its bound). ``kept_ms``: the
-    kernel says that NTP keeps the system clock within that, and it does. ``leap_step_s``: of the leap second at ``leap_at``. ``table``:
-    that the host reads; None: one that has no leap second and no expiry. ``says``: a part of what people must have been told.
-    """
+    """Run one case. ``kept_ms``: the kernel says that NTP keeps the system clock within that, and it does. ``leap_step_s``: of the leap
+    second at ``leap_at``. ``table``: that the host reads; None: one that has no leap second and no expiry."""
     scenario = Scenario(
         name=name,
         claim="",
@@ -142,7 +136,18 @@ def case(
     world = LineWorld(scenario, say, baud)
     if table is not None:
         world.read(table)
-    o = world.run()
+    world.run()
+    return world
+
+
+def case(name: str, say: Say, *, want: str, says: str = "", **conditions: Any) -> LineWorld:
+    """Run one case (``conditions``: as of ``run_case``) and print what came of it.
+
+    ``want``: "locked" (LOCKED at the end, no packet beyond its bound) or "never-wrong" (no packet beyond its bound). ``says``: a part of
+    what people must have been told.
+    """
+    world = run_case(name, say, **conditions)
+    o = world.outcome
     ok = not o.violations and (want == "never-wrong" or o.final == "LOCKED") and any(says in words for _, words in world.told)
     if not ok:
         failed.append(name)
