@@ -36,6 +36,8 @@ HALF_YEAR: Final = (1, 7)
 """Months with whose first midnight every leap second so far has ended: the first preference of ITU-R TF.460-6 section 2.1."""
 QUARTER: Final = (1, 4, 7, 10)
 """The same with its second preference."""
+TABLE_REMEDY: Final = "update tzdata, or set leap.file"
+"""What brings a good table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,14 @@ class LeapTable:
     def settles(self, midnight_s: int) -> bool:
         """Whether it can be relied upon to say if a leap second ends at the POSIX ``midnight_s``."""
         return self.hashed and (midnight_s in self.starts_s or (self.expires_s is not None and midnight_s < self.expires_s))
+
+    def expired(self, path: str, utc_s: int) -> Condition | None:
+        """That the table read from ``path`` has expired at ``utc_s``; None while it has not, or when it states no expiry."""
+        if self.expires_s is None or utc_s < self.expires_s:
+            return None
+        ago = f"{(utc_s - self.expires_s) // DAY_S} days ago"
+        words = f"{path} expired on {day_of(self.expires_s)}, {ago}: it may lack a leap second; {TABLE_REMEDY}"
+        return Condition(Code.LEAP_TABLE_EXPIRED, words)
 
 
 def parse_leap_seconds_list(text: str) -> LeapTable | Condition:
@@ -153,16 +163,17 @@ def _implausible(table: LeapTable) -> str:
         if next_midnight(start - 1, QUARTER if table.hashed and start > KNOWN_UNTIL_S else HALF_YEAR) != start:
             return f"its line for NTP second {start + NTP_UNIX_S} is not the beginning of a January or July"
         if i and (start <= starts[i - 1] or abs(offsets[i] - offsets[i - 1]) != 1):
-            return f"TAI-UTC does not go on by one second from {_day(starts[i - 1])} to {_day(start)}"
+            return f"TAI-UTC does not go on by one second from {day_of(starts[i - 1])} to {day_of(start)}"
     if START_2017_S not in starts or table.tai_offset_s(START_2017_S) != TAI_OFFSET_2017_S:
-        return f"it does not contain the {TAI_OFFSET_2017_S} s that hold since {_day(START_2017_S)}"
+        return f"it does not contain the {TAI_OFFSET_2017_S} s that hold since {day_of(START_2017_S)}"
     for start in starts:
         if START_2017_S < start <= KNOWN_UNTIL_S:
-            return f"it has a leap second before {_day(start)}, and there was none"
+            return f"it has a leap second before {day_of(start)}, and there was none"
     return ""
 
 
-def _day(utc_s: int) -> str:
+def day_of(utc_s: int) -> str:
+    """The date of a POSIX second, for people."""
     return f"{datetime.fromtimestamp(utc_s, UTC):%Y-%m-%d}"
 
 

@@ -25,7 +25,6 @@ import select
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
 from typing import Final
@@ -60,7 +59,7 @@ from refclock.kernel.timescale import TimescaleWriter
 from refclock.record import Record
 from refclock.sample import NS, Instant
 from refclock.schema import ConfigError
-from refclock.timescales import DAY_S, KNOWN_UNTIL_S, parse_leap_seconds_list
+from refclock.timescales import DAY_S, KNOWN_UNTIL_S, day_of, parse_leap_seconds_list
 
 SUSPENDED_NS: Final = 100_000_000
 """Nanoseconds; a larger growth of BOOTTIME - MONOTONIC means that the machine was suspended. The two are read microseconds apart, and every
@@ -265,7 +264,7 @@ class ClockProcess:
             with Path(path).open("rb") as stream:
                 table = parse_leap_seconds_list(stream.read(LEAP_FILE_LIMIT).decode("ascii", "replace"))
         except OSError as error:
-            known = f"known up to {datetime.fromtimestamp(KNOWN_UNTIL_S, UTC):%Y-%m-%d} only"
+            known = f"known up to {day_of(KNOWN_UNTIL_S)} only"
             self.tell("leap seconds", f"{path} cannot be read ({error.strerror}): {known}; install tzdata or set leap.file")
             return
         self.tell("leap seconds", None)

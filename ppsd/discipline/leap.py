@@ -1,4 +1,4 @@
-"""Leap seconds: who says that one comes, and whether it is believed.
+"""Leap seconds: which count of UTC holds, who says so, and until when that is certain.
 
 TAI of the timescale is never in doubt at a leap second, only TAI-UTC is. Three witnesses speak of it, and a lower one never overrules a
 higher one:
@@ -19,14 +19,13 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from refclock.condition import Code, Condition, obstacle
 from refclock.record import Record
 from refclock.robust import median
 from refclock.sample import NS, Instant, Leap, LeapNotice, SourceId
-from refclock.timescales import DAY_S, HALF_YEAR, LeapTable, next_midnight
+from refclock.timescales import DAY_S, HALF_YEAR, TABLE_REMEDY, LeapTable, day_of, next_midnight
 from refclock.timing.pairing import AMBIGUOUS_NS, DEFAULT_DELAY_NS, FIX_TIMEOUT_NS, ROUNDING_BOUND_NS, Present
 
 HORIZON_S: Final = 190 * DAY_S
@@ -88,16 +87,17 @@ class LeapKeeper:
         """leap-seconds.list was read at POSIX second ``utc_s``, or is refused for the reason in ``table``: then the one in force stays.
         ``kernel_s``: TAI-UTC that the kernel has, 0 for none. Returns whether the table in force changed."""
         if isinstance(table, Condition):
-            self.damage = Condition(table.code, f"{path} is not used: {table.words}; {REMEDY}")
+            self.damage = Condition(table.code, f"{path} is not used: {table.words}; {TABLE_REMEDY}")
             return False
         self.damage = None
         if kernel_s and table.tai_offset_s(utc_s) != kernel_s:
             says = f"it says that TAI-UTC is {table.tai_offset_s(utc_s)} s, the kernel says {kernel_s} s"
             if not table.hashed:
                 return self.read(Condition(Code.LEAP_TABLE_DAMAGED, f"it has no hash (#h), and {says}"), path)
-            self.damage = Condition(Code.LEAP_TABLE_DAMAGED, f"{path} is used, but {says}: {REMEDY}, or see what sets the kernel's (RC20)")
+            words = f"{path} is used, but {says}: {TABLE_REMEDY}, or see what sets the kernel's (refclock doctor, RC20)"
+            self.damage = Condition(Code.LEAP_TABLE_DAMAGED, words)
         elif not table.hashed:
-            words = f"{path} has no hash (#h), so damage may not show: it is not relied upon for coming leap seconds; {REMEDY}"
+            words = f"{path} has no hash (#h), so damage may not show: it is not relied upon for coming leap seconds; {TABLE_REMEDY}"
             self.damage = Condition(Code.LEAP_TABLE_DAMAGED, words)
         self.file, self.file_path = table, path
         return self._merge()
@@ -264,7 +264,7 @@ class LeapKeeper:
         else:
             heard = f"waiting for {SHOWN} seconds that a receiver names after it"
         day = _end_of_day(self._midnight_s)
-        words = f"whether {day} ended with a leap second is not known: {heard}; a valid leap-seconds.list avoids this: {REMEDY}"
+        words = f"whether {day} ended with a leap second is not known: {heard}; a valid leap-seconds.list avoids this: {TABLE_REMEDY}"
         return obstacle(Code.LEAP_UNSETTLED, words)
 
     @property
@@ -283,9 +283,8 @@ class LeapKeeper:
             yield self.damage
         if (contradicted := self._contradicted(tai_ns)) is not None:
             yield contradicted
-        utc_s, expires_s = self.table.tai_to_utc_ns(tai_ns) // NS, self.file.expires_s
-        if expires_s is not None and utc_s >= expires_s:
-            yield Condition(Code.LEAP_TABLE_EXPIRED, expired(self.file_path, expires_s, utc_s))
+        if (expired := self.file.expired(self.file_path, self.table.tai_to_utc_ns(tai_ns) // NS)) is not None:
+            yield expired
 
     def _contradicted(self, tai_ns: int) -> Condition | None:
         """A receiver that states another TAI-UTC than the table in force."""
@@ -295,7 +294,7 @@ class LeapKeeper:
         for source, count_s in self._counts.items():
             if count_s != ours_s:
                 known = f"{self.file_path or 'the built-in table'} says that TAI-UTC is {ours_s} s"
-                words = f"{known}, {source} says {count_s} s: one of them is wrong; {REMEDY}, or see to the receiver's firmware"
+                words = f"{known}, {source} says {count_s} s: one of them is wrong; {TABLE_REMEDY}, or see to the receiver's firmware"
                 return Condition(Code.LEAP_TABLE_DAMAGED, words)
         return None
 
@@ -330,18 +329,8 @@ class LeapKeeper:
         return f"{step:+d} s at the end of {_end_of_day(leap_tai // NS - offset + (step < 0))}"
 
 
-REMEDY: Final = "update tzdata, or set leap.file"
-"""What brings a good table."""
-
-
-def expired(path: str, expires_s: int, utc_s: int) -> str:
-    """In words: the table at ``path`` expired."""
-    day = f"{datetime.fromtimestamp(expires_s, UTC):%Y-%m-%d}"
-    return f"{path} expired on {day}, {(utc_s - expires_s) // DAY_S} days ago: it may lack a leap second; {REMEDY}"
-
-
 def _end_of_day(midnight_s: int) -> str:
-    return f"{datetime.fromtimestamp(midnight_s, UTC) - timedelta(days=1):%Y-%m-%d}"
+    return day_of(midnight_s - DAY_S)
 
 
 def _spoken(step_s: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from leap_list import leap_list
 
 from refclock.condition import Code, Condition
 from refclock.sample import NS
@@ -17,21 +17,10 @@ from refclock.timescales import DAY_S, NTP_UNIX_S, LeapTable, next_midnight, par
 
 NEW_YEAR = int(datetime(2027, 1, 1, tzinfo=UTC).timestamp())
 TZDATA = Path("/usr/share/zoneinfo/leap-seconds.list").read_text(encoding="ascii")
-LINES = [line.split()[:2] for line in TZDATA.splitlines() if line[:1].isdigit()][:28]
+LINES = [(int(line.split()[0]), int(line.split()[1])) for line in TZDATA.splitlines() if line[:1].isdigit()][:28]
 """NTP second and TAI-UTC, 1972 to 2017."""
 NIST_2017_HASH = "5101445a 69948b51 9153e2b 2086e3d8 d54561a3"
 """Hash of NIST's file that expired on 2018-06-28, its third word without a leading zero."""
-
-
-def written(lines: list[list[str]], update: int = 3_676_924_800, expiry: int | None = 3_739_132_800, hashed: str = "right") -> str:
-    """A leap-seconds.list. ``hashed``: "right", "" for none, or the words of the hash."""
-    text = [f"#$\t {update}"] + ([f"#@\t{expiry}"] if expiry is not None else []) + ["#", "#NTP Time      DTAI"]
-    text += [f"{second}\t{offset}\t# comment 1 Jan" for second, offset in lines]
-    if hashed == "right":
-        digits = f"{update}{expiry or ''}" + "".join(second + offset for second, offset in lines)
-        hashed = hashlib.sha1(digits.encode(), usedforsecurity=False).hexdigest()
-        hashed = " ".join(hashed[i : i + 8] for i in range(0, 40, 8))
-    return "\n".join([*text, *([f"#h\t{hashed}"] if hashed else [])]) + "\n"
 
 
 def refused(text: str) -> bool:
@@ -39,8 +28,8 @@ def refused(text: str) -> bool:
     return isinstance(found, Condition) and found.code is Code.LEAP_TABLE_DAMAGED and bool(found.words)
 
 
-def ntp(year: int, month: int, day: int = 1) -> str:
-    return str(int(datetime(year, month, day, tzinfo=UTC).timestamp()) + NTP_UNIX_S)
+def ntp(year: int, month: int, day: int = 1) -> int:
+    return int(datetime(year, month, day, tzinfo=UTC).timestamp()) + NTP_UNIX_S
 
 
 def test_table_of_tzdata_is_read() -> None:
@@ -55,16 +44,16 @@ def test_table_of_tzdata_is_read() -> None:
 
 
 @pytest.mark.parametrize("words", [NIST_2017_HASH, NIST_2017_HASH.upper(), "5101445a69948b5109153e2b2086e3d8d54561a3"])
-def test_hash_of_nist_passes_however_it_is_written(words: str) -> None:
+def test_hash_of_nist_passes_however_it_is_leap_list(words: str) -> None:
     """NIST drops leading zeros of the five words; others write them in capitals or without spaces."""
-    table = parse_leap_seconds_list(written(LINES, hashed=words))
+    table = parse_leap_seconds_list(leap_list(LINES, hashed=words))
     assert isinstance(table, LeapTable)
     assert table.hashed
 
 
 def test_table_without_a_hash_passes_by_its_plausibility_and_settles_nothing() -> None:
     """It serves for the past. For a coming leap second it is no better than its weakest digit."""
-    found = [parse_leap_seconds_list(written(LINES, expiry=NEW_YEAR + NTP_UNIX_S + DAY_S, hashed=hashed)) for hashed in ("", "right")]
+    found = [parse_leap_seconds_list(leap_list(LINES, expiry=NEW_YEAR + NTP_UNIX_S + DAY_S, hashed=hashed)) for hashed in ("", "right")]
     for table, hashed in zip(found, (False, True), strict=True):
         assert isinstance(table, LeapTable)
         assert table.tai_offset_s(NEW_YEAR) == 37
@@ -79,10 +68,10 @@ def test_half_years_begin_in_january_and_july() -> None:
 
 def test_coming_leap_second_is_read() -> None:
     """A right file may list a leap second that is yet to come, inserted or deleted, at the ends of quarters too."""
-    for second, offset in ((ntp(2027, 1), "38"), (ntp(2027, 7), "36"), (ntp(2027, 4), "38")):
-        table = parse_leap_seconds_list(written([*LINES, [second, offset]]))
+    for second, offset in ((ntp(2027, 1), 38), (ntp(2027, 7), 36), (ntp(2027, 4), 38)):
+        table = parse_leap_seconds_list(leap_list([*LINES, (second, offset)]))
         assert isinstance(table, LeapTable)
-        assert table.settles(int(second) - NTP_UNIX_S)
+        assert table.settles(second - NTP_UNIX_S)
 
 
 @pytest.mark.parametrize("hashed", ["right", ""])
@@ -92,24 +81,24 @@ def test_coming_leap_second_is_read() -> None:
         [],
         LINES[:-1],
         LINES[:-9],
-        [*LINES[:-1], [LINES[-1][0], "47"]],
-        [*LINES[:-1], [LINES[-1][0], "38"]],
+        [*LINES[:-1], (LINES[-1][0], 47)],
+        [*LINES[:-1], (LINES[-1][0], 38)],
         [*LINES[:5], *LINES[6:]],
         [*LINES, LINES[-1]],
         [*LINES, LINES[-2]],
-        [*LINES, [ntp(2019, 7), "38"]],
-        [*LINES, [ntp(2027, 1), "39"]],
-        [*LINES, [ntp(2027, 1), "37"]],
-        [*LINES, [ntp(2027, 3), "38"]],
-        [*LINES, [ntp(2027, 1, 2), "38"]],
-        [*LINES, [str(int(ntp(2027, 1)) + 1), "38"]],
-        [[s, str(int(o) + 1)] for s, o in LINES],
+        [*LINES, (ntp(2019, 7), 38)],
+        [*LINES, (ntp(2027, 1), 39)],
+        [*LINES, (ntp(2027, 1), 37)],
+        [*LINES, (ntp(2027, 3), 38)],
+        [*LINES, (ntp(2027, 1, 2), 38)],
+        [*LINES, (ntp(2027, 1) + 1, 38)],
+        [(s, o + 1) for s, o in LINES],
         LINES[::-1],
     ],
 )
-def test_implausible_table_is_refused_whatever_its_hash(lines: list[list[str]], hashed: str) -> None:
+def test_implausible_table_is_refused_whatever_its_hash(lines: list[tuple[int, int]], hashed: str) -> None:
     """Cut short, ending before 2017, a digit changed, a line too many, steps of other than a second, odd dates, out of order."""
-    assert refused(written(lines, hashed=hashed))
+    assert refused(leap_list(lines, hashed=hashed))
 
 
 @given(st.data())
