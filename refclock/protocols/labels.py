@@ -13,6 +13,7 @@ Flow: nmea | ubx | gpsd -> **labels** -> stream -> ``timing.receiver_time``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -166,8 +167,8 @@ def second_of(label: SecondLabel) -> int:
 
 
 class Epochs:
-    """When the epochs that a receiver stated lately began to be stated. Epochs are numbers that come again after ``period``: time of day in
-    NMEA, iTOW in UBX.
+    """When the epochs that a receiver stated lately were stated. Epochs are numbers that come again after ``period``: time of day in NMEA,
+    iTOW in UBX.
 
     Statements of neighbouring epochs may come mixed, but each ``kind`` of statement goes on from epoch to epoch. One that states the same
     epoch again begins it anew, so that a frozen time is not stamped ever earlier. One that goes back shows that the receiver has stepped:
@@ -176,26 +177,27 @@ class Epochs:
 
     def __init__(self, period: int) -> None:
         self._period = period
-        self._known: dict[int, tuple[Instant, set[str]]] = {}  # epoch -> (first arrival, kinds of statement), oldest first
+        self._known: dict[int, dict[str, Instant]] = {}  # epoch -> {kind: its arrival}; the oldest epoch and the first arrival come first
         self._last: dict[str, tuple[int, int]] = {}  # kind -> (epoch, raw arrival) of its last statement that went on
 
     def begins(self, epoch: int, kind: str, at: Instant) -> bool:
         """Note a statement of ``epoch``; whether it is the first."""
-        if self.first(epoch, at) is None or kind not in self._known[epoch][1]:
+        if kind not in self.arrivals(epoch, at):
             last, when = self._last.get(kind, (epoch, at.mono_ns))
             if (epoch - last) % self._period > self._period // 2:
-                self._known = {e: known for e, known in self._known.items() if known[0].mono_ns > when}
+                self._known = {e: known for e, known in self._known.items() if next(iter(known.values())).mono_ns > when}
             self._last[kind] = epoch, at.mono_ns
-            if self.first(epoch, at) is not None:
-                self._known[epoch][1].add(kind)
+            if self.arrivals(epoch, at):
+                self._known[epoch][kind] = at
                 return False
         self._known.pop(epoch, None)
-        self._known[epoch] = (at, {kind})
+        self._known[epoch] = {kind: at}
         if len(self._known) > EPOCHS_MAX:
             del self._known[next(iter(self._known))]
         return True
 
-    def first(self, epoch: int, at: Instant) -> Instant | None:
-        """Arrival of the first statement of ``epoch``, as known at ``at``; None when none came lately."""
-        known = self._known.get(epoch)
-        return known[0] if known is not None and 0 <= at.mono_ns - known[0].mono_ns <= EPOCH_NS else None
+    def arrivals(self, epoch: int, at: Instant) -> Mapping[str, Instant]:
+        """The kinds that have stated ``epoch`` lately, with their arrivals, the first one first, as known at ``at``."""
+        known = self._known.get(epoch, {})
+        lately = known and 0 <= at.mono_ns - next(iter(known.values())).mono_ns <= EPOCH_NS
+        return known if lately else {}

@@ -9,8 +9,9 @@ Which sentence may say what:
 * A talker is judged by what it says itself. Another talker's sentences count too, unless both send the same kind of timed sentence: then
   they are two devices.
 * TXT and some makers' own sentences (``$P...``) state the antenna and the leap count.
-* A label is stamped with the first byte of the first RMC, ZDA, GGA or GNS that states the same time of day, however late its own sentence
-  comes (GGA first, many GSV, RMC last on a slow line).
+* A label is stamped with the first byte of the GGA or GNS that states the same time of day, if one came before, however late the label's
+  own sentence comes (GGA first, many GSV, RMC last on a slow line). Not with RMC or ZDA: the first of them to name a second is its label,
+  and two that name different seconds (one a second ahead of the other) must not pass for one late cycle.
 * Anything without a valid checksum is dropped. A receiver that has never sent one (HP 58534A) is read all the same, and counted.
 
 pynmea2 splits and names the fields. Times and dates are read here: its ``timestamp`` cannot hold second 60 and truncates fractions, its
@@ -51,8 +52,12 @@ TEXTS_MAX: Final = 16
 """Different TXT sentences that are kept: a receiver's banner has about ten."""
 ENOUGH_3D: Final = 4
 """Satellites in use; from here on a fix of unknown kind is taken for one in three dimensions."""
-TIMED: Final = frozenset(("RMC", "ZDA", "GGA", "GNS"))
-"""Sentences that begin with the cycle's time of day."""
+UNDATED: Final = frozenset(("GGA", "GNS"))
+TIMED: Final = UNDATED | {"RMC", "ZDA"}
+"""Sentences that begin with the cycle's time of day, and those of them that have no date."""
+CYCLE_NS: Final = 800_000_000
+"""ns; a sentence of another talker that came up to this much earlier with the same time of day may be of the same cycle. A clock that is a
+whole second ahead stated that time a second before."""
 GSA_SYSTEMS: Final = {"1": "GPS", "2": "GLONASS", "3": "Galileo", "4": "BeiDou", "5": "QZSS", "6": "NavIC"}
 """GNSS system id, last field of GSA (NMEA 4.11)."""
 TALKERS: Final = {
@@ -144,6 +149,13 @@ class NmeaDecoder:
         else:
             self._untimed = {talker + kind}
         return self._sky.view(self._mode(at.mono_ns), at)
+
+    def _stamp(self, talker: str, time: int, at: Instant) -> Instant:
+        """Arrival of a label that came ``at`` and states ``time``: that of the first GGA or GNS with the same time."""
+        arrivals = self._epochs.arrivals(time, at)
+        own = [arrivals[talker + kind] for kind in UNDATED if talker + kind in arrivals]
+        near = (when for kind, when in arrivals.items() if kind[2:] in UNDATED and at.mono_ns - when.mono_ns <= CYCLE_NS)
+        return min(own or near, key=lambda when: when.mono_ns, default=at)
 
     def _states(self, talker: str, kind: str, worth: FixWorth, at: Instant) -> None:
         """Note what a sentence says of the fix."""
@@ -269,7 +281,7 @@ class NmeaDecoder:
         if placed is None:
             return Reject.DATE_WINDOW
         utc_s, periods = placed
-        at = self._epochs.first(of_day, frame.at) or frame.at
+        at = self._stamp(talker, of_day, frame.at)
         return SecondLabel(utc_s * NS + of_day % NS, at, kind, second_60, False, periods, LabelProtocol.NMEA, talker)
 
 

@@ -127,7 +127,7 @@ class UbxDecoder:
         if message[0] == NAV and message[1] in EPOCH_IDS and len(payload) >= 4:
             epoch = int.from_bytes(payload[:4], "little")
             self._epochs.begins(epoch, f"{message[1]:02x}", frame.at)
-            self._first = self._epochs.first(epoch, frame.at)
+            self._first = next(iter(self._epochs.arrivals(epoch, frame.at).values()))
         values: list[ReceiverValue] = []
         examine = _HEALTH.get(message)
         if examine is not None and (report := examine(payload, frame.at)) is not None:
