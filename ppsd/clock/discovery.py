@@ -185,7 +185,7 @@ class Finder:
         verdict = found.verdict
         if verdict is None:
             why = found.problem
-        elif verdict.protocol in ("silent", "noise"):
+        elif verdict.protocol in ("silent", "noise", "echo"):
             why = f"{verdict.protocol}, {verdict.advice}"
         else:
             why = verdict.advice

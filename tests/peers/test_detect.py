@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import sys
 import threading
+import time
+import tty
 from pathlib import Path
 
 import pytest
@@ -75,6 +78,39 @@ def test_silence_and_noise_are_told_apart(tmp_path: Path) -> None:
     assert "levels" in noise.verdict.advice
     for master, _ in masters:
         os.close(master)
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.4, 1.5])
+def test_a_line_that_gives_back_what_is_sent_is_no_receiver(tmp_path: Path, after_s: float) -> None:
+    """A loop-back plug, or a modem with echo, at once or late: no source is written for it, and the reason is told."""
+    master, slave = os.openpty()
+    path = os.ttyname(slave)
+    tty.setraw(slave)
+    os.set_blocking(master, False)
+    over = threading.Event()
+
+    def echo() -> None:
+        due: list[tuple[float, bytes]] = []
+        while not over.wait(0.02):
+            with contextlib.suppress(BlockingIOError):
+                due.append((time.monotonic() + after_s, os.read(master, 4096)))
+            while due and due[0][0] <= time.monotonic():
+                os.write(master, due.pop(0)[1])
+
+    class OnePort(Host):
+        def names(self, pattern: str) -> list[str]:
+            return [path] if pattern == "/dev/ttyUSB*" else []
+
+    plug = threading.Thread(target=echo)
+    plug.start()
+    config, out = tmp_path / "refclock.toml", io.StringIO()
+    detect(Config(), 9.0, False, config, out, host=OnePort(tmp_path))
+    over.set()
+    plug.join()
+    os.close(master)
+    os.close(slave)
+    assert not config.exists()
+    assert "only what is sent to it comes back" in out.getvalue()
 
 
 def test_a_held_port_is_not_touched() -> None:
