@@ -14,17 +14,21 @@ from pathlib import Path
 
 import pytest
 from peers import Processes, wait_for
+from refclock_sim.receiver.gnss import Gnss
+from refclock_sim.receiver.output import MODELS, Receiver
 
 from ppsd.cli.detect import blocks, detect, listen
 from ppsd.cli.receiver import receiver_command
 from ppsd.cli.watch import sky, watch_line
 from ppsd.config.file import read
 from ppsd.config.tables import Config
+from refclock.config import ReceiverSource
 from refclock.devices.ports import Port
 from refclock.devices.scan import Found
 from refclock.kernel.host import Host
 from refclock.receiver.autobaud import Identification
 from refclock.sample import Satellite
+from refclock.timescales import LeapTable
 
 PATIENCE_S = 30.0
 NOT_BEFORE_S = 1_700_000_000
@@ -111,6 +115,36 @@ def test_a_line_that_gives_back_what_is_sent_is_no_receiver(tmp_path: Path, afte
     os.close(slave)
     assert not config.exists()
     assert "only what is sent to it comes back" in out.getvalue()
+
+
+def test_a_receiver_of_the_kernels_gnss_class_is_found(tmp_path: Path) -> None:
+    """/dev/gnss0 has no terminal calls and no speed (a FIFO stands for it): its receiver is found, and no speed is claimed."""
+    path = tmp_path / "gnss0"
+    os.mkfifo(path)
+    receiver = Receiver(MODELS["nmea"], Gnss(7, 1_900_000_000, LeapTable(), fix_s=0), 7)
+    over = threading.Event()
+
+    def speak() -> None:
+        second = 1_900_000_000
+        with path.open("r+b", buffering=0) as line:
+            while not over.wait(1.0):
+                line.write(b"".join(chunk.data for chunk in receiver.cycle(second)))
+                second += 1
+
+    class OnePort(Host):
+        def names(self, pattern: str) -> list[str]:
+            return [str(path)] if pattern == "/dev/gnss*" else []
+
+    talker = threading.Thread(target=speak)
+    talker.start()
+    config, out = tmp_path / "refclock.toml", io.StringIO()
+    detect(Config(), 15.0, False, config, out, host=OnePort(tmp_path / "nowhere"))
+    over.set()
+    talker.join()
+    assert f"{path} NMEA, says " in " ".join(out.getvalue().split())
+    (source,) = read(config).sources
+    assert isinstance(source, ReceiverSource)
+    assert (source.device, source.baud) == (str(path), 0)
 
 
 def test_a_held_port_is_not_touched() -> None:
