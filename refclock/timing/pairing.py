@@ -194,6 +194,10 @@ class Pairing:
         """A label says that there is a fix, whatever its second is worth."""
         self._last_label_mono = at.mono_ns
 
+    def since_fix_ns(self, mono_ns: int) -> int:
+        """ns from the last label to raw ``mono_ns``; 0 before the first one."""
+        return 0 if self._last_label_mono is None else mono_ns - self._last_label_mono
+
     def _measure(self, delay_ns: int, error_ns: int = 0) -> None:
         """A label came ``delay_ns`` after its second by a witness that may be off by ``error_ns``."""
         self._delays.append(delay_ns)
