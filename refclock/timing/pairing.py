@@ -192,6 +192,10 @@ class Pairing:
         """A label says that there is a fix, whatever its second is worth."""
         self._last_label_mono = at.mono_ns
 
+    def since_fix_ns(self, mono_ns: int) -> int:
+        """ns from the last label to raw ``mono_ns``; 0 before the first one."""
+        return 0 if self._last_label_mono is None else mono_ns - self._last_label_mono
+
     def refuse(self, code: Code, words: str) -> Condition:
         """Count a refusal and make it the reason that is shown."""
         self.refused[code] += 1
