@@ -370,7 +370,7 @@ class Engine:
         if doubt is not None:
             out.append(Note("time withheld", "error", {"why": doubt.words}))
             self._enter(Mode.ACQUIRE, at, out)
-        else:
+        elif self.timescale.estimate is not None:
             out.append(Note("time no longer withheld", "info", {}))
         out.append(self._record(at))
 
