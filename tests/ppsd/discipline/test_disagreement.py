@@ -85,8 +85,8 @@ def ticked(engine: Engine, s: float, clock_s: float) -> list[Effect]:
 
 
 def test_a_kept_clock_overrules_a_second_that_it_has_never_confirmed() -> None:
-    """A receiver a second ahead was served; NTP begins to keep the system clock. Nothing is served from the next tick on; the second is given
-    up, and the right one is served."""
+    """A receiver a second ahead was served; NTP begins to keep the system clock. From the next tick on nothing is served. The second is
+    given up, and the right one is served."""
     engine = Engine(CONFIG, Saved(), at(0), simulated=False, version="test", pid=0)
     for s in range(1, 60):
         second(engine, s, {GOOD: 1})
