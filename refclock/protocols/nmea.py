@@ -5,7 +5,8 @@ Which sentence may say what:
 * RMC with status A and a mode that is a satellite fix names a second; so does ZDA while a fix stated elsewhere is fresh.
 * GGA, GNS, GSA and GLL only state the fix; none of them carries a date. GLL's time is not used at all (some receivers compute it for
   another instant than the rest of the cycle). GSV and GSA list the satellites.
-* TXT and some makers' own sentences (``$P...``) state the antenna and the leap count.
+* ZDA alone is time too, when no sentence says anything of a fix: its labels are in doubt (``LabelDoubt.FIX_UNSTATED``).
+* TXT and some makers' own sentences (``$P...``) state the antenna and the leap count (``makers``).
 * A label is stamped with the first byte of the first RMC, ZDA, GGA or GNS of its cycle that carries the same time of day.
 * Anything without a valid checksum is dropped. A receiver that has never sent one (HP 58534A) is read all the same, and counted.
 
@@ -25,20 +26,20 @@ import pynmea2
 
 from refclock.protocols.framing import Frame
 from refclock.protocols.labels import STATEMENT_FRESH_NS, Decoded, Reject, stamped
+from refclock.protocols.makers import antenna, leap_text, notice
 from refclock.sample import (
     NS,
-    Antenna,
     FixMode,
     HealthReport,
     Instant,
-    LabelProtocol,
+    LabelDoubt,
     LeapNotice,
     ReceiverValue,
     Satellite,
     SecondLabel,
     SkyView,
 )
-from refclock.timescales import DAY_S, ROLLOVER_S, TAI_GPS_S, civil_s, window
+from refclock.timescales import DAY_S, ROLLOVER_S, civil_s, window
 
 SKY_NS: Final = 30 * NS
 """ns; satellites that were not reported for this long are gone. Slow receivers list them every 5 s or so."""
@@ -69,6 +70,9 @@ _TIME = re.compile(r"(\d\d)(\d\d)(\d\d)(?:\.(\d{0,9}))?")
 _PLACE = re.compile(r"(\d{0,3})(\d\d(?:\.\d{0,9})?)")
 _DATE = re.compile(r"(\d\d)(\d\d)(\d\d)")
 
+Said = SecondLabel | LeapNotice | HealthReport | Reject | None
+"""What came of one sentence besides the sky."""
+
 
 class NmeaDecoder:
     """One receiver's sentences. ``without_checksum`` counts those taken although they carry none; ``texts``: what TXT sentences said."""
@@ -79,11 +83,14 @@ class NmeaDecoder:
         self.texts: list[str] = []
         self._checksummed = False
         self._fixes: dict[str, tuple[bool, int]] = {}  # sentence -> (states a fix, when)
+        self._began_ns = self._heard_ns = -STATEMENT_FRESH_NS  # when sentences began to come, after a silence anew; when the last one came
         self._cycle_time: int | None = None
         self._cycle_at: Instant | None = None
         self._cycle_kinds: set[str] = set()
         self._sky = _Sky()
-        self._handlers: dict[bytes, Callable[[str, pynmea2.NMEASentence, Frame], SecondLabel | HealthReport | Reject | None]] = {
+        self._handlers: dict[
+            bytes, Callable[[str, pynmea2.NMEASentence, Frame], SecondLabel | LeapNotice | HealthReport | Reject | None]
+        ] = {
             b"RMC": self._rmc,
             b"ZDA": self._zda,
             b"GGA": self._gga,
@@ -97,6 +104,9 @@ class NmeaDecoder:
     def decode(self, frame: Frame) -> Decoded:
         """What the sentence says: a label, the sky as of the cycle that it ends, the leap count, health. Never raises."""
         body = frame.data
+        if frame.at.mono_ns - self._heard_ns >= STATEMENT_FRESH_NS:
+            self._began_ns = frame.at.mono_ns
+        self._heard_ns = frame.at.mono_ns
         if frame.checksum is False:
             return Decoded([], Reject.CHECKSUM)
         if frame.checksum:
@@ -132,13 +142,17 @@ class NmeaDecoder:
         if time == self._cycle_time and (time is not None or kind not in self._cycle_kinds):
             self._cycle_kinds.add(kind)
             return None
-        sky = self._sky.view(self._mode(at.mono_ns), at)
+        sky = self._sky.view(self._mode(at.mono_ns), at) if self._stated(at.mono_ns) else None
         self._cycle_time, self._cycle_at, self._cycle_kinds = time, at, {kind}
         return sky
 
+    def _stated(self, mono_ns: int) -> list[bool]:
+        """What the sentences say of the fix, those that said it lately."""
+        return [good for good, when in self._fixes.values() if mono_ns - when < STATEMENT_FRESH_NS]
+
     def _fresh_fix(self, mono_ns: int) -> bool:
         """Some sentence states a fix, and none that is as fresh denies it."""
-        fresh = [good for good, when in self._fixes.values() if mono_ns - when < STATEMENT_FRESH_NS]
+        fresh = self._stated(mono_ns)
         return bool(fresh) and all(fresh)
 
     def _mode(self, mono_ns: int) -> FixMode:
@@ -166,10 +180,15 @@ class NmeaDecoder:
         numbers = [field(zda, name) for name in ("year", "month", "day")]
         if not all(numbers) or not zda.data[0]:
             return Reject.EMPTY
-        if not self._fresh_fix(frame.at.mono_ns):
+        now = frame.at.mono_ns
+        unstated = not self._stated(now)
+        if unstated and now - self._began_ns < STATEMENT_FRESH_NS:
+            return None  # a sentence that states the fix may still come
+        if not unstated and not self._fresh_fix(now):
             return Reject.NO_FIX
         year, month, day = (int(n) if n.isdecimal() and len(n) <= 4 else 0 for n in numbers)
-        return self._label("ZDA", civil_s(year, month, day) if year >= 1980 else None, zda.data[0], frame)
+        doubt = LabelDoubt.FIX_UNSTATED if unstated else None
+        return self._label("ZDA", civil_s(year, month, day) if year >= 1980 else None, zda.data[0], frame, doubt)
 
     def _gga(self, _talker: str, gga: pynmea2.NMEASentence, frame: Frame) -> HealthReport | None:
         quality = field(gga, "gps_qual")
@@ -202,8 +221,10 @@ class NmeaDecoder:
     def _gsv(self, talker: str, gsv: pynmea2.NMEASentence, frame: Frame) -> Reject | None:
         return None if self._sky.in_view(talker, gsv.data, frame.at.mono_ns) else Reject.BAD_FIELDS
 
-    def _txt(self, _talker: str, txt: pynmea2.NMEASentence, frame: Frame) -> HealthReport | None:
+    def _txt(self, _talker: str, txt: pynmea2.NMEASentence, frame: Frame) -> LeapNotice | HealthReport | None:
         text = ",".join(txt.data[3:]).strip()
+        if (leaps := leap_text(text, frame.at)) is not None:
+            return leaps
         if text and text not in self.texts and len(self.texts) < TEXTS_MAX:
             self.texts.append(text)
         state = antenna(text)
@@ -219,7 +240,7 @@ class NmeaDecoder:
                 return midnight
         return civil_s(year + (1900 if year >= 80 else 2000), month, day)
 
-    def _label(self, kind: str, midnight_s: int | None, time: str, frame: Frame) -> SecondLabel | Reject:
+    def _label(self, kind: str, midnight_s: int | None, time: str, frame: Frame, doubt: LabelDoubt | None = None) -> SecondLabel | Reject:
         if midnight_s is None:
             return Reject.BAD_DATE
         of_day = time_ns(time)
@@ -231,7 +252,7 @@ class NmeaDecoder:
             return Reject.DATE_WINDOW
         utc_s, periods = placed
         at = stamped(self._cycle_at, frame.at)
-        return SecondLabel(utc_s * NS + of_day % NS, at, kind, second_60, False, periods, LabelProtocol.NMEA)
+        return SecondLabel(utc_s * NS + of_day % NS, at, kind, second_60, weeks_repaired=periods, doubt=doubt)
 
 
 def field(sentence: pynmea2.NMEASentence, name: str) -> str:
@@ -354,44 +375,3 @@ def _satellites(talker: str, data: list[str]) -> list[tuple[str, int, int | None
         if number is not None:
             found.append((gnss_of(talker, number), number, number_of(data[i + 1]), number_of(data[i + 2]), number_of(data[i + 3])))
     return found
-
-
-# ---- what makers and texts say besides -----------------------------------------------------------------------------------------------
-
-GPS_LEAPS: Final = range(13, 60)
-"""s; counts of GPS - UTC that are believed: 13 from 1999, 18 from 2017; beyond 59 it is garbage."""
-_LEAPS = re.compile(r"(\d{1,2})(D?)")
-_ANTENNA = re.compile(r"ANT(?:ENNA|STATUS)?[ =:_]*(OK|OPEN|SHORT)\b", re.IGNORECASE)
-_STATES: Final[dict[str, tuple[int, dict[str, Antenna]]]] = {
-    "PGTOP,11": (2, {"1": Antenna.SHORT, "2": Antenna.OK, "3": Antenna.OK}),  # shorted, internal, external
-    "PCD,11": (2, {"1": Antenna.SHORT, "2": Antenna.OK, "3": Antenna.OK}),
-    "PSTMANTENNASTATUS": (1, {"0": Antenna.OK, "1": Antenna.OPEN, "2": Antenna.SHORT}),
-    "PQTMANTENNASTATUS": (2, {"1": Antenna.OK, "2": Antenna.OPEN, "3": Antenna.SHORT}),
-}
-"""Sentence: (field of the antenna's state, what it means)."""
-
-
-def notice(body: str, at: Instant) -> LeapNotice | HealthReport | None:
-    """What a maker's own sentence (the text between ``$`` and ``*``) says; None when nothing that concerns time."""
-    fields = body.split(",")
-    if body.startswith("PUBX,04,") and len(fields) > 6:
-        match = _LEAPS.fullmatch(fields[6])  # D: the firmware's own, which may be years old
-        return _leap(match[1], not match[2], at) if match else None
-    if body.startswith("PMTKLSC,") and len(fields) > 2:
-        return _leap(fields[1], fields[2] == "1", at) if fields[1].isdecimal() and len(fields[1]) < 3 else None
-    known = _STATES.get(fields[0]) or _STATES.get(",".join(fields[:2]))
-    if known is None or len(fields) <= known[0]:
-        return None
-    return HealthReport(at, antenna=known[1].get(fields[known[0]], Antenna.UNKNOWN))
-
-
-def _leap(count: str, known: bool, at: Instant) -> LeapNotice | None:
-    if int(count) not in GPS_LEAPS:
-        return None
-    return LeapNotice(int(count) + TAI_GPS_S if known else None, 0, None, at)
-
-
-def antenna(text: str) -> Antenna | None:
-    """The antenna's state as a TXT sentence tells it."""
-    match = _ANTENNA.search(text)
-    return Antenna(match[1].lower()) if match else None
