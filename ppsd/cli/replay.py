@@ -34,9 +34,9 @@ from refclock.protocols.nmea import time_ns
 from refclock.protocols.reasons import REASONS
 from refclock.protocols.stream import ReceiverStream
 from refclock.sample import NS, HealthReport, Instant, LeapNotice, SecondLabel, SkyView
-from refclock.timescales import DAY_S
+from refclock.timescales import DAY_S, LeapTable
+from refclock.timing.evidence import Belief, Evidence
 from refclock.timing.health import Health
-from refclock.timing.trust import Belief, SecondTrust
 
 PACE_MAX_S = 5
 """s; the longest step between two cycles that is taken from the receiver's time."""
@@ -89,7 +89,7 @@ def replay(path: Path, not_before: date | None, as_json: bool, out: TextIO) -> i
 
 
 class _Run:
-    """The replayed receiver, the trust in its labels, and the summary."""
+    """The replayed receiver, what speaks for its labels, and the summary."""
 
     def __init__(self, not_before: date, timed: bool, as_json: bool, out: TextIO) -> None:
         self.not_before = not_before
@@ -97,7 +97,7 @@ class _Run:
         self.as_json = as_json
         self.out = out
         self.receiver = ReceiverStream((not_before - date(1970, 1, 1)).days * DAY_S)
-        self.trust = SecondTrust(system_clock=timed)
+        self.evidence = Evidence(unkept_clock=timed)
         self.health = Health()
         self.complaints: dict[str, None] = {}  # of the receiver itself, in the order of their coming
         self.doubts: dict[str, None] = {}  # health conditions in words, in the order of their coming
@@ -108,14 +108,14 @@ class _Run:
     def feed(self, data: bytes, at: Instant) -> None:
         for value in self.receiver.feed(data, at, 0):
             if isinstance(value, LeapNotice):
-                self.trust.notice(value)
+                self.evidence.notice(value)
             elif isinstance(value, HealthReport):
                 self.health.report(value)
                 self.doubts |= dict.fromkeys(c.words for c in self.health.conditions(at.mono_ns) if c.code in HEALTH)
             elif isinstance(value, SkyView):
                 self.health.sky(value)
             elif isinstance(value, SecondLabel):
-                self._line(value, self.trust.judge(value))
+                self._line(value, self.evidence.judge(value, LeapTable().utc_to_tai_ns(value.utc_ns, value.second_60)))
         self.complaints |= dict.fromkeys(self.receiver.status().complaints)
 
     def _line(self, label: SecondLabel, belief: Belief) -> None:

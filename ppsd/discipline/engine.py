@@ -49,11 +49,12 @@ from ppsd.discipline.steering import Steering
 from ppsd.discipline.tempcomp.compensation import Compensation
 from ppsd.discipline.timescale import Timescale
 from ppsd.snapshot import Mode, Snapshot
-from refclock.condition import Condition
+from refclock.condition import Code, Condition, obstacle
 from refclock.config import ShmSource, SockSource
 from refclock.record import Record
 from refclock.sample import NS, Instant, Leap, LeapNotice, Sample, SourceId
 from refclock.timescales import DAY_S
+from refclock.timing.evidence import CLOCK_ERROR_NS, NAMES_NS, OVERRULING, Rank
 from refclock.timing.pairing import Present
 from refclock.timing.receiver_time import Context
 
@@ -67,6 +68,11 @@ WORSE = 2.0
 """Factor; in holdover a source is selected unless its bound exceeds the timescale's by more."""
 RESUME_BOUND_NS = 100_000_000
 """ns; a record of an earlier run is resumed below this bound: it can still number pulses."""
+APART_NS = 600_000_000
+"""ns; a kept clock that is farther from the served second names another one: half a second, and 0.1 s for what it leaves out."""
+OVERRULED_NS = 5 * NS
+"""ns; a kept clock that contradicts the served second for so long overrules it: a step of that clock is noticed before."""
+CONFIRM = "confirm it: let NTP keep the system clock, or add a second source"
 LEAP_TAKEN_NS = NS // 10
 """ns; a step of the system clock that differs from the due leap second by less is that leap second."""
 
@@ -131,6 +137,7 @@ class Engine:
         self._steering = Steering(config.clock, synchronised=resume is not None and resume.stratum > 0)
         self._steps = 0
         self._withheld: Condition | None = None
+        self._withheld_ns = at.mono_ns  # since when
         self._contradicting: set[SourceId] = set()  # whose labels contradict the seconds served from other sources
         resumed = resume is not None and self.timescale.resume(resume, at.mono_ns)
         if resumed and self.timescale.bound_ns(at.mono_ns) < RESUME_BOUND_NS:
@@ -184,7 +191,7 @@ class Engine:
                 bent, notes = self.compensation.read(event, self.mode is Mode.HOLDOVER)
                 out += [self._record(at), *notes] if bent else notes
             case Ticked():
-                self._kept_error_ns = event.kept_error_ns
+                self._kept_error_ns = None if self._near_leap(at) else event.kept_error_ns
         if at.mono_ns >= self._deadline:
             self._tick(at, out)
         self._doubt(at, out)
@@ -215,7 +222,9 @@ class Engine:
         served = self._served
         own_labels = served.by_labels and served.source == receiver.id
         rivalled = served.disputed if served.held else served.source not in (None, receiver.id)
-        return Context(self.leaps.table, present, own_labels, rivalled, self._kept_error_ns)
+        return Context(
+            self.leaps.table, present, own_labels, rivalled, self._kept_error_ns, self.timescale.rank, lagging=receiver.line.saturated
+        )
 
     def _reported(self, event: Reported, present: Present | None, out: list[Effect]) -> None:
         receiver = self._receiver(event.source)
@@ -246,18 +255,22 @@ class Engine:
             self._relearn(event.at, out)
 
     def _after_labels(self, source: ReceiverSource, came: Progress, at: Instant, out: list[Effect]) -> None:
-        belief, contradicts = source.time.belief, source.time.contradicts
+        belief, contradicts, dispute = source.time.belief, source.time.contradicts, source.time.dispute
         if came.trust_changed:
             what, level = ("labels trusted", "info") if belief.trusted else ("labels not trusted", "warning")
             out.append(Note(what, level, {"source": source.id, "why": belief.why}))
-        if contradicts and self.selected in (None, source.id):
-            out.append(Note("second given up", "error", {"source": source.id, "why": source.time.pairing.condition.words}))
+        overruled = dispute is not None and dispute.overrules(self.timescale.rank)
+        if overruled or (contradicts and self.selected in (None, source.id)):
+            why = belief.why if overruled else source.time.pairing.condition.words
+            out.append(Note("second given up", "error", {"source": source.id, "why": why}))
             self._relearn(at, out)
             return
-        if contradicts != (source.id in self._contradicting):
+        against = self.selected != source.id and (contradicts or (dispute is not None and dispute.labels >= OVERRULING))
+        if against != (source.id in self._contradicting):
             self._contradicting ^= {source.id}
-            if contradicts:
-                out.append(Note("sources disagree", "warning", {"source": source.id, "why": source.time.pairing.condition.words}))
+            if against:
+                why = source.time.pairing.condition.words if contradicts else belief.why
+                out.append(Note("sources disagree", "warning", {"source": source.id, "why": why}))
         if came.samples:
             self._after_sample(source, came.samples[-1], at, out)
 
@@ -311,6 +324,7 @@ class Engine:
                 out.append(Note("served time corrected beyond its bound", "error", {"by_ns": jump}))
         self._served = _Served(best.source, by_labels=best.refid == LABEL_REFID)
         self.timescale.adopt(best.estimate, best.reference_mono_ns, "SIM" if self.simulated else best.refid)
+        self.timescale.rests_on(self._rank(best.source, at))
         out += self.compensation.adopted(best.estimate, (best.source, best.refid))
         self._enter(Mode.TRACK if best.estimate.samples >= LOCK_SAMPLES else Mode.CONVERGE, at, out)
         out.append(self._record(at))
@@ -348,8 +362,10 @@ class Engine:
 
     def _doubt(self, at: Instant, out: list[Effect]) -> None:
         """Withhold the timescale while something stands against it: it goes on, but nobody is told the time by it."""
-        doubt = None if self.timescale.estimate is None else next(self._against(at.mono_ns), None)
+        doubt = None if self.timescale.estimate is None else next(self._against(at), None)
         before, self._withheld = self._withheld, doubt
+        if before is None:
+            self._withheld_ns = at.mono_ns
         if (doubt is None) == (before is None):
             return
         if doubt is not None:
@@ -359,10 +375,61 @@ class Engine:
             out.append(Note("time no longer withheld", "info", {}))
         out.append(self._record(at))
 
-    def _against(self, now_ns: int) -> Iterator[Condition]:
+    def _against(self, at: Instant) -> Iterator[Condition]:
         """What stands against serving the timescale now."""
-        del now_ns
-        yield from ()
+        by_clock = self._by_kept_clock(at)
+        if by_clock is not None and self.timescale.rank < Rank.KEPT:
+            yield replace(by_clock, blocks=True)
+        for receiver in self._receivers():
+            dispute = receiver.time.dispute
+            if dispute is not None and dispute.unsettles(self.timescale.rank) and self._served.source in (None, receiver.id):
+                words = f"the second rests on the steadiness of {receiver.id} alone, and now {receiver.time.belief.why}; {CONFIRM}"
+                yield obstacle(Code.SECOND_UNCERTAIN, words)
+
+    def _told(self, at: Instant) -> Iterator[Condition]:
+        """What people are to know of the second that is served."""
+        if self.timescale.estimate is None or self._withheld is not None:
+            return
+        if (by_clock := self._by_kept_clock(at)) is not None:
+            yield by_clock
+        if self.timescale.rank is Rank.STEADINESS:
+            words = f"the second rests on the steadiness of one receiver alone; {CONFIRM}"
+            yield Condition(Code.SECOND_UNCONFIRMED, words)
+
+    def _by_kept_clock(self, at: Instant) -> Condition | None:
+        """What the clock that another program keeps says against the served second; None when it says nothing."""
+        ahead_ns = self._ahead_of_kept_clock(at)
+        if ahead_ns is None or abs(ahead_ns) < max(APART_NS, self._kept_bound_ns(at)):
+            return None
+        words = (
+            f"the served second is {abs(ahead_ns) / NS:.2f} s {'ahead of' if ahead_ns > 0 else 'behind'} the system clock, which another "
+            "program keeps: one of them is wrong; compare both with a third (chronyc sources, refclock query)"
+        )
+        return Condition(Code.CLOCK_CONTRADICTS, words)
+
+    def _ahead_of_kept_clock(self, at: Instant) -> int | None:
+        """ns by which the timescale is ahead of the system clock; None unless another program keeps that clock well enough."""
+        if self._kept_error_ns is None or self._kept_error_ns > NAMES_NS or self.timescale.estimate is None:
+            return None
+        return self.timescale.tai_at(at.mono_ns) - self._system_tai(at)
+
+    def _kept_bound_ns(self, at: Instant) -> float:
+        """ns by which the timescale and a kept clock may differ."""
+        return max(CLOCK_ERROR_NS, self._kept_error_ns or 0) + self.timescale.bound_ns(at.mono_ns)
+
+    def _near_leap(self, at: Instant) -> bool:
+        """Whether a leap second is less than a day away. A program that smears it keeps the system clock off by up to a second."""
+        tai_ns = self._system_tai(at)
+        leap_tai_ns, step, _ = self.leaps.schedule(tai_ns - DAY_S * NS)
+        return bool(step) and abs(tai_ns - leap_tai_ns) < DAY_S * NS
+
+    def _rank(self, selected: SourceId, at: Instant) -> Rank:
+        """The best evidence that names the second of the selected source now."""
+        source = self.sources[selected]
+        ahead_ns = self._ahead_of_kept_clock(at)
+        if len(self.choice.agreeing) > 1 or (ahead_ns is not None and abs(ahead_ns) <= self._kept_bound_ns(at)):
+            return Rank.KEPT
+        return source.time.belief.rank or Rank.STEADINESS if isinstance(source, ReceiverSource) else Rank.COUNT
 
     def _enter(self, mode: Mode, at: Instant, out: list[Effect]) -> None:
         mode = mode if self._withheld is None else Mode.ACQUIRE
@@ -376,6 +443,10 @@ class Engine:
     def _tick(self, at: Instant, out: list[Effect]) -> None:
         """Once a second: decide when no sample came, steer, save."""
         self._deadline = at.mono_ns + TICK_NS
+        doubt = self._withheld
+        if doubt is not None and doubt.code is Code.CLOCK_CONTRADICTS and at.mono_ns - self._withheld_ns >= OVERRULED_NS:
+            out.append(Note("second given up", "error", {"why": doubt.words}))
+            self._relearn(at, out)
         if at.mono_ns - self._decided_at >= TICK_NS:
             self._decide(at, out)
         if self.config.clock.steer == "kernel" and self.mode is not Mode.ACQUIRE:
@@ -419,6 +490,7 @@ class Engine:
             started=self._started,
             mode=self.mode,
             withheld=self._withheld,
+            told=tuple(self._told(at)),
             sources=self.sources,
             selected=self.selected,
             choice=self.choice,

@@ -33,8 +33,8 @@ LEAP_WORDS: Final = {Leap.NORMAL: "normal", Leap.INSERT: "insert", Leap.DELETE: 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """State of the engine. ``started``: its start; ``withheld``: why the timescale is not served, None while it is; ``steering``:
-    clock.steer; ``clock_steps``: steps of the system clock by others."""
+    """State of the engine. ``started``: its start; ``withheld``: why the timescale is not served, None while it is; ``told``: what else
+    speaks against it; ``steering``: clock.steer; ``clock_steps``: steps of the system clock by others."""
 
     version: str
     pid: int
@@ -42,6 +42,7 @@ class Standing:
     started: Instant
     mode: Mode
     withheld: Condition | None
+    told: tuple[Condition, ...]
     sources: Mapping[SourceId, Source]
     selected: SourceId | None
     choice: Choice
@@ -117,6 +118,7 @@ def _conditions(s: Standing, now_ns: int) -> Iterator[Condition]:
         yield obstacle(Code.LEARNING_FREQUENCY, "the second is known, learning the frequency")
     if s.mode is Mode.TRACK and s.by_messages is not None:
         yield obstacle(Code.MESSAGES_ONLY, f"by messages only: {s.sources[s.by_messages].obstacle(now_ns).words}")
+    yield from s.told
     if s.clock_steps:
         times = "once" if s.clock_steps == 1 else f"{s.clock_steps} times"
         yield Condition(Code.CLOCK_STEPPED, f"the system clock was stepped by others {times}")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from ppsd.discipline.estimate import Estimate
 from refclock.record import Record
 from refclock.sample import NS
+from refclock.timing.evidence import Rank
 from refclock.timing.pairing import Present
 
 PRECISION = -23
@@ -43,6 +44,12 @@ class Timescale:
         self.reference_mono_ns = 0
         self.valid_until_ns = 0
         self.refid = 0
+        self.rank = Rank.AGREEMENT
+        """The best evidence that its second rests on. One of an earlier run has been served before: more than steadiness."""
+
+    def rests_on(self, rank: Rank) -> None:
+        """Its second was named by evidence of this rank, or agrees with it now."""
+        self.rank = max(self.rank, rank)
 
     def adopt(self, estimate: Estimate, reference_mono_ns: int, refid: str) -> None:
         """Serve ``estimate`` from now on.
@@ -94,6 +101,7 @@ class Timescale:
     def drop(self) -> None:
         """Nothing is known any more."""
         self.estimate = self.turn = None
+        self.rank = Rank.STEADINESS
 
     def present(self, mono_ns: int) -> Present | None:
         """The map as pairing needs it at ``mono_ns``; None when there is none or its holdover has ended."""

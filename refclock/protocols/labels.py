@@ -6,7 +6,7 @@ statement into a SecondLabel; the gate lets through one per UTC second. It lets 
 * while two kinds of statement contradict each other by half a second or more, for both could be the wrong one;
 * while the date has just jumped by more than half a day, until three statements in a row stand by it.
 
-Steps of whole seconds pass: ``timing.trust`` decides whether a receiver is believed, and it must see them.
+Steps of whole seconds pass: ``timing.evidence`` decides whether a receiver is believed, and it must see them.
 
 Flow: nmea | ubx | gpsd -> **labels** -> stream -> ``timing.receiver_time``.
 """

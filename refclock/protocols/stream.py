@@ -18,7 +18,7 @@ from refclock.protocols.makers import Complaints, LeapCount, complaint
 from refclock.protocols.nmea import NmeaDecoder
 from refclock.protocols.reasons import Reason, Unlabelled
 from refclock.protocols.ubx import MON_VER, NAV_PVT, NAV_SVIN, NAV_TIMEGPS, NAV_TIMEUTC, TIM_SVIN, UbxDecoder
-from refclock.sample import NS, Instant, LeapNotice, LineStatus, ReceiverValue, SecondLabel, SkyView
+from refclock.sample import NS, Instant, LabelDoubt, LeapNotice, LineStatus, ReceiverValue, SecondLabel, SkyView
 
 BURST_PAUSE_NS: Final = 200_000_000
 """ns; a longer pause of the line ends a cycle's burst. USB and buffer time-outs are shorter, a cycle's idle part is longer."""
@@ -106,7 +106,9 @@ class ReceiverStream:
         for value in decoded:
             if isinstance(value, SecondLabel):
                 reject = self.gate.offer(value)
-                dropped = value.doubt if reject is None else reject
+                dropped = reject
+                if reject is None and value.doubt is LabelDoubt.FIX_UNSTATED:  # of rival talkers ``timing.evidence`` tells which is which
+                    dropped = value.doubt
                 if reject is not None:
                     continue
                 self.labels += 1

@@ -40,7 +40,7 @@ from dataclasses import dataclass, replace
 from refclock.condition import Code, Condition, obstacle
 from refclock.robust import median, spread
 from refclock.sample import NS, Edge, Instant, Sample
-from refclock.timescales import DAY_S
+from refclock.timing.evidence import CLOCK_ERROR_NS, NAMES_NS
 
 ROUNDING_BOUND_NS = 100_000_000
 """ns; below this bound a pulse is rounded to the timescale's nearest second. Rounding fails at five times as much, half a second."""
@@ -61,10 +61,10 @@ FIX_TIMEOUT_NS = 10 * NS
 """ns; pulses are believed this long after the last valid label. Without a fix, receivers go on pulsing with a growing error."""
 PROVEN = 60
 """Labels; a timescale that this many labels have confirmed is proven."""
-DISAGREEING_FRESH = 10
-"""Consecutive labels; a timescale that is not proven is given up when this many contradict it by a whole second."""
-DISAGREEING_PROVEN = 300
-"""The same for a proven timescale: five minutes, because late labels are then likelier than a wrong timescale."""
+EARLY_FRESH = 10
+"""Pulses in a row; a timescale that is not proven is given up when this many come before its seconds, which no trailing edge does."""
+EARLY_PROVEN = 300
+"""The same for a proven timescale: five minutes, because a wrong wire is then likelier than a wrong timescale."""
 TAKING_UP = obstacle(Code.TAKING_UP_PULSES, "taking up its pulses")
 WRONG_EDGE_NS = 25_000_000
 """ns; a pulse farther than this and the bound from the served second does not mark it. Pulses are 100 or 200 ms wide; stamps are at most
@@ -73,8 +73,6 @@ OFF_CLOCK_NS = 50_000_000
 """ns; the same for a system clock that another program keeps. Its stated error may leave out the asymmetry of the network."""
 SPEAKS_AT_ONCE_NS = 5_000_000
 """ns by which a label may come before a pulse of which only one edge is captured: USB polls once a ms, and drivers add delay."""
-KEPT_CLOCK_NS = 25_000_000
-"""ns; a system clock kept within this distinguishes a trailing edge, 100 ms late, from a leading one."""
 PHASE = 0.35
 """Share of the period by which a label may deviate from its known delay when several pulses come a second: as AMBIGUOUS_NS of one
 second."""
@@ -125,12 +123,12 @@ class Pairing:
         self.off_ns = 0
         self._edges: deque[Edge] = deque(maxlen=AGREEING + 3)
         self._delays: deque[float] = deque(maxlen=DELAYS)
+        self._delay_error_ns = 0  # of the witness that they were measured by
         self._naming: deque[int] = deque(maxlen=AGREEING)
         self._announced: tuple[int, int] | None = None  # (TAI of the next pulse, raw arrival of the announcement)
         self._numbered: tuple[int, int] | None = None  # (TAI minus raw by that announcement, raw of its pulse)
         self._last_label_mono: int | None = None
         self._confirmed = 0
-        self._contradicted = 0
         self._early_pulses = 0
         self._seen_pulse = False
 
@@ -170,24 +168,16 @@ class Pairing:
         ``calibrates``: the timescale does not come from these labels, so the delay can be measured against it. ``kept_ns``: the error
         within which another program keeps the system clock, None when none does.
         """
-        self._last_label_mono = at.mono_ns
+        self.fixed(at)
         numbered: list[Sample] = []
         checked = present is not None and present.bound_ns < ROUNDING_BOUND_NS
+        named_by_clock = kept_ns is not None and kept_ns <= NAMES_NS and clock_ns is not None
         if checked and present is not None:
-            if not self.confirms(tai_ns, at, present):
-                self._contradicted += 1
-                late_s = (present.tai_at(at.mono_ns) - tai_ns) / NS
-                if abs(late_s) > DAY_S:
-                    words = f"its date is {abs(late_s) / DAY_S:.0f} days off the served time"
-                else:
-                    words = f"its labels come {late_s:+.1f} s after the seconds they name"
-                return self.refuse(Code.SECOND_CONTRADICTED, words)
             self._confirmed += 1
-            self._contradicted = 0
             beside = self.off_second()
             self.condition = TAKING_UP if beside is None else replace(beside, blocks=True)
             if calibrates:
-                self._delays.append(present.tai_at(at.mono_ns) - tai_ns)
+                self._measure(present.tai_at(at.mono_ns) - tai_ns)
         if self._edges and (not checked or present is None or present.bound_ns >= self.rounding_ns):
             named = self._name(tai_ns, at, clock_ns, kept_ns)
             if isinstance(named, Condition):
@@ -195,8 +185,19 @@ class Pairing:
                     return named  # no coarse sample either: its delay may be wrong by a whole second
             else:
                 numbered = named
+        elif named_by_clock and not checked and kept_ns is not None and clock_ns is not None:
+            self._measure(at.mono_ns + clock_ns - tai_ns, max(CLOCK_ERROR_NS, kept_ns))
         delay, uncertainty = self.delay_ns()
         return Numbered(numbered, Sample(at.shifted(-round(delay)), tai_ns, round(uncertainty), bias_ns=float(round(uncertainty))))
+
+    def fixed(self, at: Instant) -> None:
+        """A label says that there is a fix, whatever its second is worth."""
+        self._last_label_mono = at.mono_ns
+
+    def _measure(self, delay_ns: int, error_ns: int = 0) -> None:
+        """A label came ``delay_ns`` after its second by a witness that may be off by ``error_ns``."""
+        self._delays.append(delay_ns)
+        self._delay_error_ns = error_ns
 
     def refuse(self, code: Code, words: str) -> Condition:
         """Count a refusal and make it the reason that is shown."""
@@ -204,15 +205,10 @@ class Pairing:
         self.condition = obstacle(code, words)
         return self.condition
 
-    def confirms(self, tai_ns: int, at: Instant, present: Present) -> bool:
-        """Whether a label names the timescale's second: it came -0.35 to 0.82 s after it. False when the bound is too large to decide."""
-        return present.bound_ns < ROUNDING_BOUND_NS and -AMBIGUOUS_NS <= present.tai_at(at.mono_ns) - tai_ns <= NS - AMBIGUOUS_NS // 2
-
     @property
     def contradicts(self) -> bool:
-        """Whether the numbering must start again: too many labels contradicted the timescale, or too many pulses came early."""
-        limit = DISAGREEING_PROVEN if self._confirmed >= PROVEN else DISAGREEING_FRESH
-        return max(self._contradicted, self._early_pulses) >= limit
+        """Whether the numbering must start again: too many pulses came early."""
+        return self._early_pulses >= (EARLY_PROVEN if self._confirmed >= PROVEN else EARLY_FRESH)
 
     def _name(self, tai_ns: int, at: Instant, clock_ns: int | None, kept_ns: int | None) -> list[Sample] | Condition:
         """Number the pulses seen so far with the help of a label; empty until enough labels agree."""
@@ -227,11 +223,8 @@ class Pairing:
         if self.period_ns < NS:
             second = self._one_of_many(tai_ns, at.mono_ns - pulse, opinion if kept_ns is not None and self._tells(kept_ns) else None)
         else:
-            second = self._second(apparent, pulse, opinion)
-            if opinion is not None and kept_ns is not None and kept_ns < KEPT_CLOCK_NS:
-                off = self._off_clock(opinion, kept_ns)
-                # An ambiguous delay stays the reason, because the label then makes no coarse sample either.
-                second = off if off is not None and not isinstance(second, Condition) else second
+            by_clock = opinion if kept_ns is not None and kept_ns <= NAMES_NS else None
+            second = self._second(apparent, pulse, opinion) if by_clock is None or kept_ns is None else self._by_clock(by_clock, kept_ns)
         if isinstance(second, Condition):
             self._naming.clear()
             return second
@@ -241,7 +234,7 @@ class Pairing:
             self.refuse(Code.LABELS_DISAGREE, f"successive labels disagree by {(origin - self._naming[-1]) / NS:+.1f} s")
             self._naming.clear()
         self._naming.append(origin)
-        self._delays.append(delay)
+        self._measure(delay)
         if len(self._naming) < AGREEING:
             words = f"naming the second: {len(self._naming)} of {AGREEING} labels agree"
             self.condition = obstacle(Code.NAMING_SECOND, words)
@@ -250,21 +243,22 @@ class Pairing:
         self.condition = TAKING_UP
         self._naming.clear()
         self._edges.clear()
-        self._confirmed = self._contradicted = 0
+        self._confirmed = 0
         return samples
 
     def _tells(self, error_ns: float) -> bool:
         """Whether a time or delay known within ``error_ns`` distinguishes one of several pulses a second from the next."""
         return error_ns <= PHASE * self.period_ns
 
-    def _off_clock(self, opinion: int, kept_ns: int) -> Condition | None:
-        """Refuse a pulse that lies off the seconds of a system clock kept within ``kept_ns``; None when it does not.
+    def _by_clock(self, opinion: int, kept_ns: int) -> int | Condition:
+        """TAI second that a pulse marks by a system clock kept within ``kept_ns``, or why it lies off the seconds of that clock.
 
         ``opinion``: the pulse's TAI by that clock.
         """
-        off = opinion - _nearest(opinion)
+        second = _nearest(opinion)
+        off = opinion - second
         if abs(off) <= OFF_CLOCK_NS + kept_ns:
-            return None
+            return second
         return self.refuse(
             Code.OFF_CLOCK,
             f"its pulses come {abs(off) / 1e6:.0f} ms {'after' if off > 0 else 'before'} the seconds of the system clock, which another "
@@ -331,6 +325,11 @@ class Pairing:
             )
         return tai_ns - turns * period
 
+    @property
+    def usual_ns(self) -> float | None:
+        """How late labels usually come after their second, ns: measured, else stated or learned earlier; None while it is not known."""
+        return self.delay_ns()[0] if self.delay_learned else self.stated_delay_ns
+
     def _known_delay(self) -> tuple[int | None, float]:
         """(message delay, its uncertainty), ns: measured, else stated or saved; None without any. Uncertainty 0: none was stated."""
         if len(self._delays) >= AGREEING:
@@ -341,8 +340,8 @@ class Pairing:
 
     def delay_ns(self) -> tuple[float, float]:
         """(message delay, its uncertainty), ns: measured when enough labels were compared, else stated or assumed."""
-        if len(self._delays) >= AGREEING:
-            return median(self._delays), 2 * spread(self._delays)
+        if len(self._delays) >= AGREEING or self._delay_error_ns:
+            return median(self._delays), 2 * spread(self._delays) + self._delay_error_ns
         return DEFAULT_DELAY_NS if self.stated_delay_ns is None else self.stated_delay_ns, self.assumed_uncertainty_ns
 
     def assume_nothing(self) -> None:

@@ -1,6 +1,6 @@
 """Makes samples from the labels and pulse edges of one receiver. A sample gives the TAI of an instant of the oscillator.
 
-    label -> date possible? -> trusted? -> receiver well? ┐
+    label -> date possible? -> evidence? -> receiver well? ┐
     edge -> pulse of a rhythm? ---------> receiver well? -┴-> pairing -> Sample
 
 Flow: ``receiver.session`` or gpsd (values), pulse devices (edges) -> **receiver_time** -> samples, for the daemon
@@ -24,6 +24,7 @@ from refclock.sample import (
     FixMode,
     HealthReport,
     Instant,
+    LabelDoubt,
     LabelProtocol,
     LeapNotice,
     LineStatus,
@@ -35,10 +36,11 @@ from refclock.sample import (
     SkyView,
 )
 from refclock.timescales import DAY_S, LeapTable
+from refclock.timing.dates import floor_s, impossible
+from refclock.timing.evidence import CLOCK_ERROR_NS, NAMES_NS, STANDING, Belief, Dispute, Evidence, Rank, Witness
 from refclock.timing.health import Health
 from refclock.timing.pairing import DEFAULT_DELAY_UNCERTAINTY_NS, FIX_TIMEOUT_NS, Pairing, Present
 from refclock.timing.pulses import Rhythm
-from refclock.timing.trust import Belief, SecondTrust, floor_s, impossible
 
 SAWTOOTH_NS = 1500 * 1_000_000
 """ns; an older quantisation error (TIM-TP) belongs to an earlier pulse and is ignored."""
@@ -56,7 +58,8 @@ class Context:
 
     ``table``: leap seconds in force. ``present``: the served timescale, None without one. ``own_labels``: the timescale was made from this
     receiver's labels, so it cannot measure their delay. ``rivalled``: it was made from another source, so selection judges pulses off its
-    seconds. ``kept_error_ns``: error within which another program keeps the system clock; None when none does.
+    seconds. ``kept_error_ns``: error within which another program keeps the system clock; None when none does. ``rank``: the best evidence
+    that the served second rests on. ``lagging``: the line is never idle, so labels lag by an unknown delay.
     """
 
     table: LeapTable = field(default_factory=LeapTable)
@@ -64,6 +67,8 @@ class Context:
     own_labels: bool = False
     rivalled: bool = False
     kept_error_ns: int | None = None
+    rank: Rank = Rank.STEADINESS
+    lagging: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +116,9 @@ class ReceiverTime:
         self._not_before_s, self._saved_s, self._battery_ns = not_before_s, saved_s, battery_ns
         self._learned = delay
         self.earliest_s = floor_s(not_before_s, saved_s)
-        self.trust = SecondTrust(system_clock=True)
+        self.evidence = Evidence()
         self.belief = Belief(doubt=obstacle(Code.WAITING_FOR_SECOND, "waiting for the receiver's first valid second"))
+        """What holds of the receiver's labels."""
         self.health = Health()
         self.sky: SkyView | None = None
         self.rhythm = Rhythm(None if config.edge == "auto" else EdgeKind(config.edge))
@@ -129,6 +135,7 @@ class ReceiverTime:
         self._byte_ns = 0
         self._spoke = LabelProtocol.NMEA
         self._pulse_mono_ns = 0
+        self._rival: tuple[str, int] | None = None  # what a talker says that nothing confirms, in words, and when
         self._sawtooth: Sawtooth | None = None
         self._reported_ns = 0.0
         self._pulse_told = ("", False, 0)
@@ -183,7 +190,7 @@ class ReceiverTime:
                 if value.utc_ns is not None and self.belief.trusted:
                     self.pairing.announced(context.table.utc_to_tai_ns(value.utc_ns), value.at)
             case LeapNotice():
-                self.trust.notice(value)
+                self.evidence.notice(value)
                 if self.belief.trusted:
                     return Outcome(notice=value)
         return NOTHING
@@ -195,17 +202,19 @@ class ReceiverTime:
         self.place_ns, self.label_mono_ns = label.utc_ns - label.at.mono_ns, label.at.mono_ns
         self._spoke = label.protocol
         self.named_s = label.utc_ns // NS
-        battery_s = None if self._battery_ns is None else (self._battery_ns + label.at.mono_ns) // NS
-        wrong = impossible(label, self._not_before_s, self._saved_s, battery_s)
+        tai_ns = context.table.utc_to_tai_ns(label.utc_ns, label.second_60)
+        kept, served = self._witnesses(label.at, context)
         before = self.belief.trusted
-        self.belief = self.trust.judge(label) if wrong is None else Belief(doubt=wrong)
+        belief = self._judge(label, tai_ns, kept, served)
         changed = self.belief.trusted != before
-        if wrong is not None:
-            return Outcome(trust_changed=changed)
-        notice, table = None, context.table
-        if label.second_60 and self.belief.trusted:  # an NMEA receiver's only way to announce it
+        notice = None
+        if label.second_60 and belief.trusted:  # an NMEA receiver's only way to announce it
             notice = LeapNotice(None, 1, (self.named_s // DAY_S + 1) * DAY_S, label.at)
-        tai_ns = table.utc_to_tai_ns(label.utc_ns, label.second_60)
+        if not belief.trusted:
+            if served is not None and belief.doubt is not None:  # a label in doubt still says that there is a fix
+                self.pairing.fixed(label.at)
+                self.pairing.refused[belief.doubt.code] += 1
+            return Outcome(trust_changed=changed)
         if self.health.blocked(label.at.mono_ns):
             self.pairing.refused[Code.DOUBTFUL_RECEIVER] += 1
             return Outcome(notice=notice, trust_changed=changed)
@@ -213,20 +222,45 @@ class ReceiverTime:
             self._delay_unchecked = False
             if self._learned is None or self._learned.byte_ns != byte_ns:
                 self.pairing.assume_nothing()
-        present = context.present
-        if not self.belief.trusted:
-            if present is not None and self.pairing.confirms(tai_ns, label.at, present):
-                self.trust.confirm("the served time names the same second")
+        if context.lagging and served is None and (kept is None or kept.error_ns > NAMES_NS):
+            words = "its line is never idle, so its messages lag and name no second: raise the speed (baud), or let it send fewer sentences"
+            self.pairing.refuse(Code.LINE_SATURATED, words)
             return Outcome(notice=notice, trust_changed=changed)
         if self.waiting_since_ns is None:
             self.waiting_since_ns = label.at.mono_ns
-        clock_ns = table.utc_to_tai_ns(label.at.real_ns) - label.at.mono_ns
-        out = self.pairing.label(tai_ns, label.at, present, clock_ns, not context.own_labels, kept_ns=context.kept_error_ns)
+        clock_ns = context.table.utc_to_tai_ns(label.at.real_ns) - label.at.mono_ns
+        out = self.pairing.label(tai_ns, label.at, context.present, clock_ns, not context.own_labels, kept_ns=context.kept_error_ns)
         if isinstance(out, Condition):
             return Outcome(notice=notice, trust_changed=changed)
         bias_ns = self.pulse_bias_ns
         pulses = [Sample(s.at, s.tai_ns, s.uncertainty_ns, bias_ns) for s in out.pulses]
         return Outcome(pulses, out.label, notice, changed)
+
+    def _witnesses(self, at: Instant, context: Context) -> tuple[Witness | None, Witness | None]:
+        """(the clock that another program keeps, the served timescale) at ``at``."""
+        kept = served = None
+        if context.kept_error_ns is not None:
+            kept = Witness(context.table.utc_to_tai_ns(at.real_ns), max(CLOCK_ERROR_NS, context.kept_error_ns))
+        if context.present is not None and context.present.bound_ns < NAMES_NS:
+            served = Witness(context.present.tai_at(at.mono_ns), context.present.bound_ns, context.rank)
+        return kept, served
+
+    def _judge(self, label: SecondLabel, tai_ns: int, kept: Witness | None, served: Witness | None) -> Belief:
+        """Whether this very label may be used. ``belief`` is what holds of the receiver: one stray does not end it."""
+        battery_s = None if self._battery_ns is None else (self._battery_ns + label.at.mono_ns) // NS
+        wrong = impossible(label, self._not_before_s, self._saved_s, battery_s)
+        if wrong is not None:
+            self.belief = Belief(doubt=wrong)
+            return self.belief
+        belief = self.evidence.judge(label, tai_ns, kept=kept, served=served, usual_ns=self.pairing.usual_ns)
+        if label.doubt is LabelDoubt.RIVAL_TALKER and not belief.trusted:
+            self._rival = (belief.why, label.at.mono_ns)
+            if self.belief.trusted:
+                return belief
+        dispute = self.dispute
+        if dispute is None or dispute.labels >= STANDING:
+            self.belief = belief
+        return belief
 
     def pulse(self, edge: Edge, context: Context) -> list[Sample]:
         """An edge. Returns samples of the pulses that it completes and that the timescale numbers, oldest first. ``label`` returns the
@@ -286,8 +320,13 @@ class ReceiverTime:
         return max(FRESH_NS, 5 * self.rhythm.period_ns // 2)
 
     @property
+    def dispute(self) -> Dispute | None:
+        """Its labels contradict the served second; None while they do not."""
+        return self.evidence.dispute
+
+    @property
     def contradicts(self) -> bool:
-        """Whether its labels have contradicted the numbering for long enough to give it up."""
+        """Whether its pulses have come before the served seconds for long enough to give these up."""
         return self.pairing.contradicts
 
     @property
@@ -334,7 +373,12 @@ class ReceiverTime:
 
     def conditions(self, now_mono_ns: int) -> list[Condition]:
         """All that is wrong with the receiver, whether it is used or not."""
-        return [*self.health.conditions(now_mono_ns), *self.rhythm.conditions(), *self._doubts()]
+        found = [*self.health.conditions(now_mono_ns), *self.rhythm.conditions(), *self._doubts()]
+        if self.dispute is not None and self.dispute.labels >= STANDING and self.belief.doubt is not None:
+            found.append(Condition(Code.LABELS_IN_DOUBT, f"{self.belief.doubt.words}; the pulses hold the second"))
+        if self._rival is not None and now_mono_ns - self._rival[1] < FIX_TIMEOUT_NS:
+            found.append(Condition(Code.TWO_TALKERS, self._rival[0]))
+        return found
 
     def obstacle(self, now_mono_ns: int, line: LineStatus) -> Condition:
         """Why the receiver gives no time, or how far its start has progressed. ``line``: what its line has shown. Causes are tested in the

@@ -17,8 +17,8 @@ from refclock.protocols.checksums import nmea_checksum
 from refclock.protocols.stream import ReceiverStream
 from refclock.sample import NS, Edge, EdgeKind, Instant, ReceiverValue, Sample, SecondLabel
 from refclock.timescales import DAY_S, LeapTable
+from refclock.timing.evidence import Evidence
 from refclock.timing.receiver_time import Context, ReceiverTime
-from refclock.timing.trust import SecondTrust
 
 pytestmark = pytest.mark.worlds
 
@@ -93,7 +93,7 @@ def test_no_wrong_second_from_a_mistreated_stream(
     happenings += [(at, 1, data) for at, data in mistreated(stream, ways, causal)]
     stream = ReceiverStream(UTC0 - 10**7)
     source = ReceiverTime(ReceiverSource(name="gps0", device="/dev/x", pps="/dev/pps0", edge="assert"), UTC0 - 10**7)
-    source.trust = SecondTrust(system_clock=True, steady_s=4)
+    source.evidence = Evidence(unkept_clock=True, steady_s=4)
     named: list[Sample] = []
     for at, what, data in sorted(happenings, key=lambda h: h[:2]):
         now = Instant(UTC0 * NS + at + round(clock_s * NS), MONO0 + at)
@@ -147,7 +147,7 @@ def numbered(source: ReceiverTime, happenings: list[tuple[int, bytes]], seconds:
 
 def listener(not_before_s: int = UTC0 - 10**7) -> ReceiverTime:
     source = ReceiverTime(ReceiverSource(name="gps0", device="/dev/x", pps="/dev/pps0", edge="assert"), not_before_s)
-    source.trust = SecondTrust(system_clock=True, steady_s=4)
+    source.evidence = Evidence(unkept_clock=True, steady_s=4)
     return source
 
 
@@ -183,7 +183,7 @@ def test_two_receivers_on_one_line_never_give_a_wrong_second(kind: str, seed: in
             turn += 1
         happenings.append((k * NS + 150_000_000, mixed))
     source = listener()
-    source.trust = SecondTrust(system_clock=True)
+    source.evidence = Evidence(unkept_clock=True)
     right(numbered(source, happenings, SECONDS, 0.0), source)
 
 
@@ -241,7 +241,7 @@ def test_a_day_that_changes_within_a_burst_is_never_a_day_off(
 ) -> None:
     """At midnight RMC has the old date for some seconds while GGA and ZDA have the new time: no label is a day off and trusted, and the
     seconds after it are the right ones again."""
-    receiver, trust = ReceiverStream(UTC0 - 10**7), SecondTrust(system_clock=True)
+    receiver, evidence = ReceiverStream(UTC0 - 10**7), Evidence()
     for k in range(-12, 20):
         true = MIDNIGHT + k
         burst = b""
@@ -250,7 +250,7 @@ def test_a_day_that_changes_within_a_burst_is_never_a_day_off(
             burst += stated(true, kind, fraction, true - DAY_S if stale else None)
         at = Instant(true * NS + 130_000_000, (5_000 + k) * NS + 130_000_000)
         for value in receiver.feed(burst + noise, at, 0):
-            if isinstance(value, SecondLabel) and trust.judge(value).trusted:
+            if isinstance(value, SecondLabel) and evidence.judge(value, value.utc_ns).trusted:
                 assert abs(value.utc_ns - true * NS) < NS, (value.sentence, k)
                 last = k
     assert last == 19
@@ -292,7 +292,7 @@ def test_gps_scale_is_not_used_before_the_leap_count_is_known(off_s: int, clock_
     """A cold receiver's "UTC" is whole seconds off until the count has come: on a host with a right clock none of its seconds is used
     before, and the right ones after."""
     source, happenings = listener(), []
-    source.trust = SecondTrust(system_clock=True)
+    source.evidence = Evidence(unkept_clock=True)
     for k in range(SECONDS + 10):
         second = UTC0 + k + (off_s if k < corrected else 0)
         happenings.append((k * NS + delay_ms * 1_000_000, stated(second, "RMC") + stated(second, "GGA")))

@@ -13,8 +13,8 @@ from refclock.kernel.clocks import read_adjtimex
 from refclock.kernel.host import Host, battery_witness_s
 from refclock.sample import NS, Instant, Leap, SecondLabel
 from refclock.timescales import window
+from refclock.timing.dates import floor_s, impossible
 from refclock.timing.receiver_time import Context, ReceiverTime
-from refclock.timing.trust import floor_s, impossible
 
 WEEKS = 1024 * 604_800
 

@@ -1,0 +1,65 @@
+"""Can a label's date be? A receiver's date against what else is known of the day.
+
+A date is impossible when it and a clock that was set lie a rollover of the week count (1024 weeks) apart, when it lies before a date that
+was known here, or when it is far ahead and nothing confirms it. Which *second* of the day it is, is ``evidence``'s matter.
+
+Flow: SecondLabel -> **dates** -> Condition, None when nothing speaks against it (to ``receiver_time``). Pure.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+
+from refclock.condition import Code, Condition, obstacle
+from refclock.sample import NS, SecondLabel
+from refclock.timescales import DAY_S, ROLLOVER_S
+
+NEAREST_S: Final = ROLLOVER_S // 2
+"""Seconds between date and clock beyond which the date lies nearer to the clock in another rollover period."""
+SLACK_S: Final = DAY_S
+"""Seconds by which a date may lie before the saved time: the clock that saved it had an error."""
+
+
+def floor_s(not_before_s: int, saved_s: int | None) -> int:
+    """The earliest POSIX second that can be now: start of the window into which rollovers are repaired."""
+    return not_before_s if saved_s is None else max(not_before_s, saved_s - SLACK_S)
+
+
+def impossible(label: SecondLabel, not_before_s: int, saved_s: int | None, battery_s: int | None = None) -> Condition | None:
+    """Why the label's date cannot be believed; None when nothing speaks against it. ``battery_s``: POSIX second that the battery clock
+    (RTC) showed at the label's instant, None without one."""
+    utc_s, clock_s = label.utc_ns // NS, label.at.real_ns // NS
+    floor = floor_s(not_before_s, saved_s)
+    kept = clock_s >= floor  # a clock that shows less was never set
+    stated = _day(utc_s - label.weeks_repaired * ROLLOVER_S)
+    repaired = f", which would be {_day(utc_s)} after {1024 * label.weeks_repaired} weeks" if label.weeks_repaired else ""
+    if kept and abs(utc_s - clock_s) > NEAREST_S:
+        return obstacle(
+            Code.WEEK_ROLLOVER,
+            f"the receiver says {stated}{repaired}, the system clock {_day(clock_s)}: one of them is wrong by a week rollover; "
+            "set the system clock, or clock.not_before in the configuration",
+        )
+    if battery_s is not None and battery_s >= floor:
+        if abs(utc_s - battery_s) > NEAREST_S:
+            return obstacle(
+                Code.WEEK_ROLLOVER,
+                f"the receiver says {stated}{repaired}, the battery clock (RTC) {_day(battery_s)}: one of them is wrong by a week "
+                "rollover; set the battery clock (hwclock), or clock.not_before in the configuration",
+            )
+        kept = True
+    if not kept and saved_s is not None and floor > not_before_s and label.weeks_repaired and utc_s >= floor + NEAREST_S:
+        return obstacle(
+            Code.TIME_GOES_BACK,
+            f"the receiver says {stated}, but {_day(saved_s)} was already known here: time does not go back; set the system clock",
+        )
+    if not kept and utc_s >= not_before_s + ROLLOVER_S:
+        return obstacle(
+            Code.DATE_UNCONFIRMED,
+            f"the receiver says {stated}, more than 1024 weeks after this release, and nothing confirms it; set the system clock",
+        )
+    return None
+
+
+def _day(utc_s: int) -> str:
+    return f"{datetime.fromtimestamp(utc_s, UTC):%Y-%m-%d}"
