@@ -119,6 +119,7 @@ class UbxDecoder:
         self._epoch_at: Instant | None = None
         self._utc_at: int | None = None  # when a message last gave UTC itself
         self._unsure_at: int | None = None  # when NAV-TIMELS last said that the leap count is not from satellites; None when it is
+        self._sky_count: int | None = None  # GPS - UTC as it last came from satellites, s
         self._count_source = 0  # what it named instead
         self._insertion: tuple[int, int] | None = None  # (POSIX midnight, GPS leap count before it) of an announced 23:59:60
         self._handlers: dict[Message, tuple[int, Callable[[bytes, Instant], ReceiverValue | Reject | None]]] = {
@@ -228,9 +229,12 @@ class UbxDecoder:
         return Reject.UNRESOLVED
 
     def _timels(self, payload: bytes, at: Instant) -> LeapNotice:
-        """NAV-TIMELS."""
+        """NAV-TIMELS. A count that came from satellites once stays known, whatever source is named later: a M8T that had it from GLONASS
+        calls the source unknown when it has heard of the next leap second (recording gpsd-u-blox-m8t-time)."""
         _tow, _version, source, current, _change_source, change, to_event, week, day, valid = _TIMELS.unpack_from(payload)
-        known = bool(valid & 1) and source in LEAP_SKY and current in GPS_LEAPS
+        if valid & 1 and source in LEAP_SKY and current in GPS_LEAPS:
+            self._sky_count = current
+        known = bool(valid & 1) and current == self._sky_count
         self._unsure_at, self._count_source = None if known else at.mono_ns, source
         step, midnight = 0, None
         if valid & 2 and to_event > 0 and change in (1, -1) and 1 <= day <= 7:

@@ -145,6 +145,19 @@ def test_a_count_that_is_not_from_the_sky_makes_no_label_known(source: int, know
         assert label.leap_known is expected
 
 
+@pytest.mark.parametrize("source", [255, 7])
+def test_a_count_that_came_from_the_sky_once_stays_known(source: int) -> None:
+    """A M8T calls the source of its count unknown after it had the same count from GLONASS: it is known, another one is not."""
+    ubx = UbxDecoder(NOT_BEFORE)
+    say(ubx, (1, 0x26), timels(1), 100)
+    (notice,) = say(ubx, (1, 0x26), timels(source), 101)
+    assert isinstance(notice, LeapNotice)
+    assert notice.tai_offset_s == 36
+    (other,) = say(ubx, (1, 0x26), timels(source)[:9] + bytes([18]) + timels(source)[10:], 102)
+    assert isinstance(other, LeapNotice)
+    assert other.tai_offset_s is None
+
+
 @pytest.mark.parametrize(("source", "known"), [(0, True), (255, True), (6, False), (7, False)])
 def test_a_count_that_came_after_timels_is_known_at_once(source: int, known: bool) -> None:
     """A cold receiver said "the firmware's count" and "not resolved": once it resolves UTC, that is news and no label waits for the next
