@@ -22,7 +22,7 @@ from ppsd.snapshot import Snapshot
 from refclock.devices.modem_lines import open_pulse
 from refclock.devices.ports import Port
 from refclock.devices.receiver_line import ReceiverLine
-from refclock.devices.serial_port import SerialPort
+from refclock.devices.serial_port import open_port
 from refclock.kernel.clocks import LocalClock
 from refclock.kernel.host import Host
 from refclock.protocols.framing import Frame, FrameKind, Framer
@@ -104,7 +104,7 @@ def watch_line(path: str, baud: int, config: Config, duration_s: float | None, o
         print(f"# {path}: {described(found).partition(',')[0]}", file=out)
     clock = LocalClock()
     session = _FramePrinter(not_before_s(config), baud, out)
-    line = ReceiverLine(SerialPort(path, baud, clock), session, clock)
+    line = ReceiverLine(open_port(path, baud, clock), session, clock)
     try:
         line.run(lambda: False, math.inf if duration_s is None else duration_s)
     finally:

@@ -32,6 +32,11 @@ FIRMWARE: Final = "wait for the fix; if that goes on, update the receiver's firm
 REASONS: Final[Mapping[Reason, tuple[str, str]]] = {
     Reject.VOID: ("says itself that its time is not valid (status V)", SKY),
     Reject.NO_FIX: ("states the time without a valid fix (battery clock)", SKY),
+    Reject.ESTIMATED: ("says that its fix is estimated (dead reckoning), so its clock runs free", SKY),
+    Reject.MANUAL_OR_SIMULATED: (
+        "says that its position was typed in or is simulated",
+        f"end the simulation or the manual mode, and {SKY}",
+    ),
     Reject.EMPTY: ("leaves the time or the date empty", f"{SKY}; with a fix: switch on RMC or ZDA (or NAV-PVT)"),
     Reject.BAD_DATE: ("names dates before 1980 or days that do not exist", FIRMWARE),
     Reject.BAD_TIME: ("names times of day that do not exist", FIRMWARE),

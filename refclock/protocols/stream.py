@@ -125,6 +125,10 @@ class ReceiverStream:
             self._unlabelled.spoke(_name(frame), frame.at.mono_ns)
         return values
 
+    def wrote(self, data: bytes) -> None:
+        """The host writes these whole frames to the line: when they come back, they say nothing of a receiver."""
+        self.framer.wrote(data)
+
     def take_answers(self) -> list[Frame]:
         """What answered the host since the last call."""
         answers = list(self._answers)
