@@ -157,7 +157,8 @@ class Engine:
             case Reported():
                 self._reported(event, present, out)
             case LineSeen():
-                self._receiver(event.source).line = event.line
+                seen = self._receiver(event.source).line_seen(event.line)
+                out += [Note(c.code.replace("-", " "), "warning", {"source": event.source, "why": c.words}) for c in seen]
             case Pulsed():
                 receiver = self._receiver(event.source)
                 sample = receiver.pulsed(event.edge, self._context(receiver, present))

@@ -26,6 +26,7 @@ from refclock.sample import (
     LabelDoubt,
     LabelProtocol,
     LeapNotice,
+    LineStatus,
     PulseReport,
     ReceiverValue,
     Sample,
@@ -394,26 +395,29 @@ class ReceiverTime:
             found.append(Condition(Code.TWO_TALKERS, self._rival[0]))
         return found
 
-    def obstacle(self, now_mono_ns: int, advice: str) -> Condition:
-        """Why the receiver gives no time, or how far its start has progressed. ``advice``: what to do about a protocol that is not
-        understood; "" for none. Causes are tested in the order of ``Code``, and the first is returned."""
-        return self._no_second(now_mono_ns, advice) or self._no_pulse(now_mono_ns) or self.pairing.condition
+    def obstacle(self, now_mono_ns: int, line: LineStatus) -> Condition:
+        """Why the receiver gives no time, or how far its start has progressed. ``line``: what its line has shown. Causes are tested in the
+        order of ``Code``, and the first is returned, but a receiver that says that it has no fix is told as such."""
+        return self._no_second(now_mono_ns, line) or self._no_pulse(now_mono_ns) or self.pairing.condition
 
-    def _no_second(self, now_mono_ns: int, advice: str) -> Condition | None:
+    def _no_second(self, now_mono_ns: int, line: LineStatus) -> Condition | None:
         """Why the receiver names no usable second; None when it does."""
-        if not self.labels and advice:
-            return obstacle(Code.FOREIGN_PROTOCOL, advice)
-        if not self.labels and self.sky is not None and self.sky.mode is not FixMode.NONE and not self.belief.held_s:
-            return obstacle(Code.NO_DATE, "the receiver has a fix but sends no date: switch on RMC or ZDA (or NAV-PVT)")
-        if self.sky is not None and self.sky.mode is FixMode.NONE and not self.belief.trusted:
+        if not self.labels and line.advice:
+            return obstacle(Code.FOREIGN_PROTOCOL, line.advice)
+        trusted, why = self.belief.trusted, line.unlabelled
+        if self.sky is not None and self.sky.mode is FixMode.NONE and not trusted:
             seen = len(self.sky.satellites)
             heard = f"{self.sky.used} of {seen} satellites used" if seen else "no satellites seen"
-            return obstacle(Code.NO_FIX, f"no fix yet, {heard}")
+            return obstacle(Code.NO_FIX, f"no fix yet, {heard}" + (f"; {why}" if why and not line.fixless else ""))
+        if why and not trusted:
+            return obstacle(Code.LABELS_REFUSED, why)
+        if not self.labels and self.sky is not None and self.sky.mode is not FixMode.NONE and not self.belief.held_s:
+            return obstacle(Code.NO_DATE, "the receiver has a fix but sends no date: switch on RMC or ZDA (or NAV-PVT)")
         if (doubt := self.health.blocked(now_mono_ns)) is not None:
             return doubt
         silent_s = (now_mono_ns - self.label_mono_ns) / NS
         if self.labels and silent_s * NS > FIX_TIMEOUT_NS:
-            words = f"no valid second from the receiver for {silent_s:.0f} s: is the antenna covered or off?"
+            words = f"no valid second from the receiver for {silent_s:.0f} s: {why or 'is the antenna covered or off?'}"
             return obstacle(Code.SECONDS_STOPPED, words)
         return self.belief.doubt
 
