@@ -158,7 +158,8 @@ class Engine:
             case Reported():
                 self._reported(event, present, out)
             case LineSeen():
-                self._receiver(event.source).line = event.line
+                seen = self._receiver(event.source).line_seen(event.line)
+                out += [Note(c.code.replace("-", " "), "warning", {"source": event.source, "why": c.words}) for c in seen]
             case Pulsed():
                 receiver = self._receiver(event.source)
                 sample = receiver.pulsed(event.edge, self._context(receiver, present))
@@ -375,7 +376,7 @@ class Engine:
         if doubt is not None:
             out.append(Note("time withheld", "error", {"why": doubt.words}))
             self._enter(Mode.ACQUIRE, at, out)
-        else:
+        elif self.timescale.estimate is not None:
             out.append(Note("time no longer withheld", "info", {}))
             self._steering.anew()  # the kernel may have inserted a leap second that did not come, or none
         out.append(self._record(at))

@@ -260,6 +260,7 @@ class ReceiverSource(Source):
             delay=self._saved.delay,
         )
         self.line = LineStatus()
+        self._byte_ns = 0
         self.pulse_path = ""
         self._make_channels()
 
@@ -285,6 +286,7 @@ class ReceiverSource(Source):
 
     def reported(self, values: Sequence[ReceiverValue], byte_ns: int, leaps: LeapKeeper, context: Context) -> Progress:
         """Take the receiver's values in order; ``leaps`` takes their leap seconds."""
+        self._byte_ns = byte_ns
         out: list[Sample] = []
         trust_changed, before = False, leaps.table
         for value in values:
@@ -309,6 +311,15 @@ class ReceiverSource(Source):
             return None
         trusted = self.time.belief.trusted
         return leaps.heard(self.id, label.utc_ns, label.at, context.present, own=context.own_labels, trusted=trusted)
+
+    def line_seen(self, line: LineStatus) -> list[Condition]:
+        """What its line has shown. Returns what is new of it: the conditions to log."""
+        before = self.line, self._line_conditions()
+        self.line = line
+        new = [c for c in self._line_conditions() if c not in before[1]]
+        if line.unlabelled and line.unlabelled != before[0].unlabelled:
+            new.append(Condition(Code.LABELS_REFUSED, line.unlabelled))
+        return new
 
     def pulsed(self, edge: Edge, context: Context) -> Sample | None:
         """Take an edge of the pulse. Returns the last sample that it completed and that was used."""
@@ -356,10 +367,21 @@ class ReceiverSource(Source):
         return self._claim(self.label, LABEL_REFID, now_ns)
 
     def _obstacle(self, now_ns: int) -> Condition:
-        return self.time.obstacle(now_ns, self.line.advice)
+        return self.time.obstacle(now_ns, self.line)
 
     def _conditions(self, now_ns: int) -> list[Condition]:
-        return self.time.conditions(now_ns)
+        return [*self.time.conditions(now_ns), *self._line_conditions()]
+
+    def _line_conditions(self) -> list[Condition]:
+        """What its line shows beside its time."""
+        found = list[Condition]()
+        if self.line.saturated:
+            carried = f"{NS // self._byte_ns} bytes a second" if self._byte_ns else "all that it can"
+            words = f"its line carries {carried} and is never idle, so its messages lag: raise the speed (baud), or have it send fewer"
+            found.append(Condition(Code.LINE_SATURATED, words))
+        if self.line.complaints:
+            found.append(Condition(Code.RECEIVER_COMPLAINS, "; ".join(self.line.complaints)))
+        return found
 
     def state(self) -> SavedSource:
         """The state to save for the next start."""

@@ -23,6 +23,7 @@ from ppsd.cli.doctor.finding import FAIL, OK, SKIP, WARN, Finding, Patient
 from ppsd.config.file import parse
 from ppsd.discipline.events import Reported
 from ppsd.snapshot import Snapshot
+from refclock.condition import Code, Condition
 from refclock.kernel.clocks import STA_UNSYNC, Adjtimex
 from refclock.kernel.host import Host
 from refclock.sample import NS, Instant, Leap, LeapNotice
@@ -96,6 +97,13 @@ def after(scenario: str, second: int, line: bytes) -> Snapshot:
     there.hear(line)
     there.advance(second + 1)
     return there.snapshot()
+
+
+def with_condition(code: Code, words: str) -> Snapshot:
+    """A daemon that is well but for one condition of its receiver."""
+    clock = told("clean-pps", 60)
+    (source,) = clock.sources
+    return replace(clock, sources=(replace(source, conditions=(*source.conditions, Condition(code, words))),))
 
 
 @pytest.fixture
@@ -198,6 +206,7 @@ def usb_adapter(m: Machine) -> Changes:
 
 
 BROKEN_LINE = b"$GPRMC,120001.00,A,5130.0000,N,00007.0000,W,0.0,,211126,,,A*00\r\n" * 90
+SHUT = b"$GNTXT,01,01,01,More than 100 frame errors, UART RX was disabled*70\r\n"
 SURVEYING = ubx_messages.tim_svin((120, 2.3, True, False))
 
 
@@ -231,6 +240,9 @@ AILMENTS: dict[str, tuple[str, str, Callable[[Machine], Changes]]] = {
     "overruns": ("RC03", WARN, overruns),
     "broken sentences": ("RC03", FAIL, daemon(lambda: after("clean-pps", 60, BROKEN_LINE))),
     "junk on the line": ("RC03", FAIL, daemon(lambda: after("clean-pps", 60, bytes(range(128, 256)) * 40))),
+    "its input is shut": ("RC03", WARN, daemon(lambda: after("clean-pps", 60, SHUT))),
+    "line never idle": ("RC03", WARN, daemon(lambda: with_condition(Code.LINE_SATURATED, "its line is never idle: raise the speed"))),
+    "only ZDA": ("RC03", FAIL, daemon(lambda: with_condition(Code.LABELS_REFUSED, "it sends only ZDA: add RMC or GGA"))),
     "nothing names a second": ("RC03", FAIL, daemon(lambda: told("pains/01-reach-stays-zero", 60))),
     "no pulses": ("RC04", FAIL, no_pulses),
     "ten pulses a second": ("RC04", WARN, fast_pulses),
@@ -270,6 +282,15 @@ def test_an_ailment_is_found(machine: Machine, ailment: str) -> None:
     finding = machine.examined(**spoil(machine))[check]
     assert finding.state == state
     assert finding.do
+
+
+def test_a_receiver_that_tells_no_fix_is_not_called_good(machine: Machine) -> None:
+    """Where nothing states fix or satellites, they are not examined, and said to be so."""
+    clock = told("clean-pps", 60)
+    silent = replace(clock, sources=(replace(clock.sources[0], fix="unknown", satellites_used=None, satellites_seen=None),))
+    finding = machine.examined(clock=silent)["RC08"]
+    assert finding.state == SKIP
+    assert "neither fix nor satellites" in finding.what
 
 
 def test_the_words_are_the_golden_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, golden: Callable[[str, str], None]) -> None:

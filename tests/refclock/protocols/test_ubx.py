@@ -52,7 +52,7 @@ def test_pvt_names_the_second(fix: int) -> None:
         (pvt(valid=3), Reject.UNRESOLVED),
         (pvt(flags=0), Reject.NO_FIX),
         (pvt(fix=0), Reject.NO_FIX),
-        (pvt(fix=1), Reject.NO_FIX),
+        (pvt(fix=1), Reject.ESTIMATED),
         (pvt(second=61), Reject.BAD_TIME),
         (pvt()[:20], Reject.BAD_FIELDS),
         (pvt()[:6] + b"\x0d" + pvt()[7:], Reject.BAD_DATE),
@@ -109,6 +109,20 @@ def test_label_is_stamped_with_its_epochs_first_message() -> None:
     assert label.at.mono_ns == round(101.2 * NS)
 
 
+def test_epochs_may_come_mixed() -> None:
+    """NAV-SOL of the next epoch before NAV-PVT of this one: each label has the stamp of its own epoch, also when it comes 2 s late."""
+    ubx = UbxDecoder(NOT_BEFORE)
+    say(ubx, (1, 6), b"\xe8\x03\0\0".ljust(52, b"\0"), 100.0)
+    say(ubx, (1, 6), b"\xd0\x07\0\0".ljust(52, b"\0"), 101.0)
+    stamps = [
+        value.at.mono_ns / NS
+        for tow, at_s in ((1000, 102.0), (2000, 102.1))
+        for value in say(ubx, (1, 7), pvt(tow=tow), at_s)
+        if isinstance(value, SecondLabel)
+    ]
+    assert stamps == [100.0, 101.0]
+
+
 @pytest.mark.parametrize(
     ("payload", "expected"),
     [
@@ -126,6 +140,47 @@ def test_timels_tells_the_leap_count_and_the_announced_step(payload: bytes, expe
     (notice,) = say(UbxDecoder(NOT_BEFORE), (1, 0x26), payload)
     assert isinstance(notice, LeapNotice)
     assert (notice.tai_offset_s, notice.step_s, notice.at_utc_s) == expected
+
+
+@pytest.mark.parametrize(("source", "known"), [(s, True) for s in (1, 2, 3, 4, 5, 8)] + [(s, False) for s in (0, 6, 7, 9, 255)])
+def test_a_count_that_is_not_from_the_sky_makes_no_label_known(source: int, known: bool) -> None:
+    """While NAV-TIMELS says that the count is aided, configured, the firmware's or unknown, NAV-PVT's "fully resolved" proves nothing; a
+    minute after the last NAV-TIMELS, and without any, it counts."""
+    ubx = UbxDecoder(NOT_BEFORE)
+    (notice,) = say(ubx, (1, 0x26), timels(source), 100)
+    assert isinstance(notice, LeapNotice)
+    assert (notice.tai_offset_s is not None) is known
+    for message, payload, at_s, expected in (
+        ((1, 7), pvt(), 100.1, known),
+        ((1, 0x21), timeutc(), 130, known),
+        ((1, 7), pvt(second=2), 160.1, True),
+    ):
+        (label,) = (v for v in say(ubx, message, payload, at_s) if isinstance(v, SecondLabel))
+        assert label.leap_known is expected
+
+
+@pytest.mark.parametrize("source", [255, 7])
+def test_a_count_that_came_from_the_sky_once_stays_known(source: int) -> None:
+    """A M8T calls the source of its count unknown after it had the same count from GLONASS: it is known, another one is not."""
+    ubx = UbxDecoder(NOT_BEFORE)
+    say(ubx, (1, 0x26), timels(1), 100)
+    (notice,) = say(ubx, (1, 0x26), timels(source), 101)
+    assert isinstance(notice, LeapNotice)
+    assert notice.tai_offset_s == 36
+    (other,) = say(ubx, (1, 0x26), timels(source)[:9] + bytes([18]) + timels(source)[10:], 102)
+    assert isinstance(other, LeapNotice)
+    assert other.tai_offset_s is None
+
+
+@pytest.mark.parametrize(("source", "known"), [(0, True), (255, True), (6, False), (7, False)])
+def test_a_count_that_came_after_timels_is_known_at_once(source: int, known: bool) -> None:
+    """A cold receiver said "the firmware's count" and "not resolved": once it resolves UTC, that is news and no label waits for the next
+    NAV-TIMELS. An aided or configured count is none the better for it."""
+    ubx = UbxDecoder(NOT_BEFORE)
+    say(ubx, (1, 0x26), timels(source), 100)
+    assert refused(ubx, (1, 7), pvt(valid=3)) is Reject.UNRESOLVED
+    (label,) = (v for v in say(ubx, (1, 7), pvt(), 102) if isinstance(v, SecondLabel))
+    assert label.leap_known is known
 
 
 def test_qerr_is_added_to_the_pulses_time() -> None:
