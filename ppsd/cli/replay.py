@@ -98,6 +98,7 @@ class _Run:
         self.out = out
         self.receiver = ReceiverStream((not_before - date(1970, 1, 1)).days * DAY_S)
         self.evidence = Evidence(unkept_clock=timed)
+        self.leaps = LeapTable()
         self.health = Health()
         self.complaints: dict[str, None] = {}  # of the receiver itself, in the order of their coming
         self.doubts: dict[str, None] = {}  # health conditions in words, in the order of their coming
@@ -115,7 +116,9 @@ class _Run:
             elif isinstance(value, SkyView):
                 self.health.sky(value)
             elif isinstance(value, SecondLabel):
-                self._line(value, self.evidence.judge(value, LeapTable().utc_to_tai_ns(value.utc_ns, value.second_60)))
+                if value.second_60:  # nobody else tells of it here
+                    self.leaps = self.leaps.with_leap(value.utc_ns // NS + 1, 1)
+                self._line(value, self.evidence.judge(value, self.leaps.utc_to_tai_ns(value.utc_ns, value.second_60)))
         self.complaints |= dict.fromkeys(self.receiver.status().complaints)
 
     def _line(self, label: SecondLabel, belief: Belief) -> None:

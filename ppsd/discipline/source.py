@@ -34,6 +34,7 @@ from refclock.sample import (
     LineStatus,
     ReceiverValue,
     Sample,
+    SecondLabel,
     SourceId,
 )
 from refclock.timing.pairing import Present
@@ -287,12 +288,13 @@ class ReceiverSource(Source):
         """Take the receiver's values in order; ``leaps`` takes their leap seconds."""
         self._byte_ns = byte_ns
         out: list[Sample] = []
-        leaps_changed = trust_changed = False
+        trust_changed, before = False, leaps.table
         for value in values:
-            came = self.time.take(value, byte_ns, context)
+            count_s = self._heard(value, leaps, context) if isinstance(value, SecondLabel) else None
+            came = self.time.take(value, byte_ns, replace(context, table=leaps.table, count_s=count_s))
             trust_changed ^= came.trust_changed
-            if came.notice is not None and leaps.notice(self.id, came.notice, self.time.named_s):
-                leaps_changed, context = True, replace(context, table=leaps.table)
+            if came.notice is not None:
+                leaps.notice(self.id, came.notice, self.time.named_s)
             if came.label is not None:
                 self.label.add(came.label, context.present)
                 if not self.time.has_pulse:
@@ -301,7 +303,14 @@ class ReceiverSource(Source):
             for sample in came.pulses:
                 self.pulse.add(sample, context.present)
             out += came.pulses
-        return Progress(out, trust_changed, leaps_changed)
+        return Progress(out, trust_changed, leaps.table != before)
+
+    def _heard(self, label: SecondLabel, leaps: LeapKeeper, context: Context) -> int | None:
+        """TAI-UTC (s) of a label near a leap second, as ``Context`` wants it."""
+        if context.present is None or self.settings.noselect:
+            return None
+        trusted = self.time.belief.trusted
+        return leaps.heard(self.id, label.utc_ns, label.at, context.present, own=context.own_labels, trusted=trusted)
 
     def line_seen(self, line: LineStatus) -> list[Condition]:
         """What its line has shown. Returns what is new of it: the conditions to log."""
@@ -426,10 +435,18 @@ class SampleSource(Source):
         self._make_channel()
         self.pull = Pull()
 
-    def sampled(self, sample: ForeignSample, leaps: LeapKeeper, named_by: Present | None, present: Present | None) -> Sample | None:
+    def sampled(
+        self, sample: ForeignSample, leaps: LeapKeeper, named_by: Present | None, present: Present | None, *, own: bool = False
+    ) -> Sample | None:
         """Take a sample of the other program. Returns it as a Sample when it was used. ``named_by``: the timescale at its stamp, which
-        names the second of a sample that is known modulo one second. ``present``: the timescale now."""
-        tai_ns = leaps.table.utc_to_tai_ns(sample.at.real_ns + sample.offset_ns)
+        names the second of a sample that is known modulo one second. ``present``: the timescale now. ``own``: that is made from this
+        source."""
+        utc_ns = sample.at.real_ns + sample.offset_ns
+        leaps.indicated(self.id, sample.leap, utc_ns // NS)
+        count_s = None
+        if present is not None and not sample.pulse and not self.settings.noselect:
+            count_s = leaps.heard(self.id, utc_ns, sample.at, present, own=own)
+        tai_ns = leaps.table.utc_to_tai_ns(utc_ns) if count_s is None else utc_ns + count_s * NS
         if sample.pulse:
             if named_by is None or named_by.bound_ns > PULSE_NAMED_NS:
                 return None

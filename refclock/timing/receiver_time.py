@@ -5,7 +5,7 @@
 
 Flow: ``receiver.session`` or gpsd (values), pulse devices (edges) -> **receiver_time** -> samples, for the daemon
 (``ppsd.discipline.source``) or for a program that passes them to chronyd. The state of the rest of the system comes in with each call
-(``Context``). A leap second that the labels state is part of the result. Pure.
+(``Context``). Pure.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from refclock.sample import (
     SecondLabel,
     SkyView,
 )
-from refclock.timescales import DAY_S, LeapTable
+from refclock.timescales import LeapTable
 from refclock.timing.dates import floor_s, impossible
 from refclock.timing.evidence import CLOCK_ERROR_NS, NAMES_NS, STANDING, Belief, Dispute, Evidence, Rank, Witness, in_time
 from refclock.timing.health import Health
@@ -61,7 +61,8 @@ class Context:
     ``table``: leap seconds in force. ``present``: the served timescale, None without one. ``own_labels``: the timescale was made from this
     receiver's labels, so it cannot measure their delay. ``rivalled``: it was made from another source, so selection judges pulses off its
     seconds. ``kept_error_ns``: error within which another program keeps the system clock; None when none does. ``rank``: the best evidence
-    that the served second rests on. ``lagging``: the line is never idle, so labels lag by an unknown delay.
+    that the served second rests on. ``lagging``: the line is never idle, so labels lag by an unknown delay. ``count_s``: TAI-UTC with which
+    this label counts, near a leap second; None: as ``table`` says.
     """
 
     table: LeapTable = field(default_factory=LeapTable)
@@ -71,6 +72,7 @@ class Context:
     kept_error_ns: int | None = None
     rank: Rank = Rank.STEADINESS
     lagging: bool = False
+    count_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,14 +207,12 @@ class ReceiverTime:
         self.place_ns, self.label_mono_ns = label.utc_ns - label.at.mono_ns, label.at.mono_ns
         self._spoke = label.protocol
         self.named_s = label.utc_ns // NS
-        tai_ns = context.table.utc_to_tai_ns(label.utc_ns, label.second_60)
+        counted = context.count_s is not None
+        tai_ns = label.utc_ns + (context.count_s or 0) * NS if counted else context.table.utc_to_tai_ns(label.utc_ns, label.second_60)
         kept, served = self._witnesses(label.at, context)
         before = self.belief.trusted
         belief = self._judge(label, tai_ns, kept, served)
         changed = self.belief.trusted != before
-        notice = None
-        if label.second_60 and belief.trusted:  # an NMEA receiver's only way to announce it
-            notice = LeapNotice(None, 1, (self.named_s // DAY_S + 1) * DAY_S, label.at)
         if not belief.trusted:
             if served is not None and belief.doubt is not None:  # a label in doubt still says that there is a fix
                 self.pairing.fixed(label.at)
@@ -220,7 +220,7 @@ class ReceiverTime:
             return Outcome(trust_changed=changed)
         if self.health.blocked(label.at.mono_ns):
             self.pairing.refused[Code.DOUBTFUL_RECEIVER] += 1
-            return Outcome(notice=notice, trust_changed=changed)
+            return Outcome(trust_changed=changed)
         if self._delay_unchecked:  # learned in an earlier run, perhaps at another line speed
             self._delay_unchecked = False
             if self._learned is None or self._learned.byte_ns != byte_ns:
@@ -228,16 +228,16 @@ class ReceiverTime:
         if context.lagging and served is None and (kept is None or kept.error_ns > NAMES_NS):
             words = "its line is never idle, so its messages lag and name no second: raise the speed (baud), or let it send fewer sentences"
             self.pairing.refuse(Code.LINE_SATURATED, words)
-            return Outcome(notice=notice, trust_changed=changed)
+            return Outcome(trust_changed=changed)
         if self.waiting_since_ns is None:
             self.waiting_since_ns = label.at.mono_ns
         clock_ns = context.table.utc_to_tai_ns(label.at.real_ns) - label.at.mono_ns
         out = self.pairing.label(tai_ns, label.at, context.present, clock_ns, not context.own_labels, kept_ns=context.kept_error_ns)
         if isinstance(out, Condition):
-            return Outcome(notice=notice, trust_changed=changed)
+            return Outcome(trust_changed=changed)
         bias_ns = self.pulse_bias_ns + self._strayed_ns(label.at.mono_ns)
         pulses = [Sample(s.at, s.tai_ns, s.uncertainty_ns, bias_ns) for s in out.pulses]
-        return Outcome(pulses, out.label, notice, changed)
+        return Outcome(pulses, out.label, trust_changed=changed)
 
     def _witnesses(self, at: Instant, context: Context) -> tuple[Witness | None, Witness | None]:
         """(the clock that another program keeps, the served timescale) at ``at``."""

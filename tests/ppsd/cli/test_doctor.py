@@ -11,26 +11,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from leap_list import leap_list
 from refclock_sim.receiver import ubx as ubx_messages
 from refclock_sim.worlds.scenario import load_scenario
-from refclock_sim.worlds.world import World
+from refclock_sim.worlds.world import GPS, RAW_START_NS, World
 
 from ppsd.cli import main as cli
 from ppsd.cli.doctor import clock as doctor_clock
 from ppsd.cli.doctor.doctor import doctor, examine, report
 from ppsd.cli.doctor.finding import FAIL, OK, SKIP, WARN, Finding, Patient
 from ppsd.config.file import parse
+from ppsd.discipline.events import Reported
 from ppsd.snapshot import Snapshot
 from refclock.condition import Code, Condition
 from refclock.kernel.clocks import STA_UNSYNC, Adjtimex
 from refclock.kernel.host import Host
-from refclock.sample import Leap
+from refclock.sample import NS, Instant, Leap, LeapNotice
+from refclock.timescales import DAY_S, NTP_UNIX_S
 
 pytestmark = pytest.mark.worlds
 
 NOW_S = 1_795_000_000.0
 SCENARIOS = Path(__file__).parents[3] / "hw-sim" / "scenarios"
 CONFIG = '[[source]]\ntype = "receiver"\ndevice = "/dev/ttyAMA0"\npps = "/dev/pps0"\n'
+LEAP_FILE = "usr/share/zoneinfo/leap-seconds.list"
 FREE = Adjtimex(-12.5, 0, 16, 1, 37, STA_UNSYNC, 0, Leap.UNSYNCHRONISED)
 """The kernel's clock while nobody keeps it, as in the worlds."""
 
@@ -45,6 +49,7 @@ class Machine:
             "sys/class/pps/pps0/name": "pps@12.-1\n", "sys/class/rtc/rtc0/since_epoch": f"{NOW_S:.0f}\n",
             "sys/devices/system/clocksource/clocksource0/current_clocksource": "arch_sys_counter\n",
             "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "ondemand\n",
+            LEAP_FILE: leap_list(expiry=expiry(90)),
         }.items():  # fmt: skip
             self.write(name, text)
         self.wait(0.0)
@@ -111,7 +116,12 @@ def test_a_good_machine_is_well(machine: Machine) -> None:
     """Nothing is found where nothing is wrong; only the comparison with other servers was not asked for."""
     states = {check: finding.state for check, finding in machine.examined().items()}
     assert {check: state for check, state in states.items() if state != OK} == {"RC25": SKIP}
-    assert list(states) == [f"RC{n:02}" for n in (*range(1, 13), *range(20, 26))]
+    assert list(states) == [f"RC{n:02}" for n in (*range(1, 13), *range(20, 27))]
+
+
+def expiry(days: int) -> int:
+    """NTP second of that many days from now."""
+    return round(NOW_S) + NTP_UNIX_S + days * DAY_S
 
 
 Changes = dict[str, Any]
@@ -205,6 +215,23 @@ def daemon(clock: Callable[[], Snapshot]) -> Callable[[Machine], Changes]:
     return lambda _: {"clock": clock()}
 
 
+def table(m: Machine, text: str | None) -> Changes:
+    if text is None:
+        (m.root / LEAP_FILE).unlink()
+    else:
+        m.write(LEAP_FILE, text)
+    return {}
+
+
+def contradicted() -> Snapshot:
+    """A receiver states 38 s, the valid table 37 s."""
+    there = World(load_scenario(SCENARIOS / "clean-pps.toml"), 101)
+    there.advance(60)
+    notice = LeapNotice(38, 0, None, Instant(0, RAW_START_NS + 60 * NS))
+    there.engine.handle(Reported(GPS, (notice,), notice.at))
+    return there.snapshot()
+
+
 AILMENTS: dict[str, tuple[str, str, Callable[[Machine], Changes]]] = {
     "no receiver": ("RC01", FAIL, no_receiver),
     "receiver unplugged": ("RC01", FAIL, unplugged),
@@ -238,6 +265,13 @@ AILMENTS: dict[str, tuple[str, str, Callable[[Machine], Changes]]] = {
     "no RTC": ("RC23", WARN, no_rtc),
     "wrong RTC": ("RC23", WARN, wrong_rtc),
     "clock set by others": ("RC24", WARN, daemon(lambda: told("clock-stepped", 410))),
+    "no leap second table": ("RC26", WARN, lambda m: table(m, None)),
+    "leap second table cut short": ("RC26", FAIL, lambda m: table(m, leap_list(((2_272_060_800, 10), (2_287_785_600, 11))))),
+    "leap second table changed": ("RC26", FAIL, lambda m: table(m, leap_list(hashed="49db2447 571e5e1b 2f002a53 9c8da8e4 39b8e49e"))),
+    "leap second table without a hash": ("RC26", WARN, lambda m: table(m, leap_list(expiry=expiry(90), hashed=""))),
+    "leap second table expired": ("RC26", WARN, lambda m: table(m, leap_list(expiry=expiry(-40)))),
+    "leap second table expires soon": ("RC26", WARN, lambda m: table(m, leap_list(expiry=expiry(27)))),
+    "leap second table contradicted": ("RC26", WARN, daemon(contradicted)),
 }
 
 

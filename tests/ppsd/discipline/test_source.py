@@ -101,17 +101,6 @@ def test_saved_delay_belongs_to_its_line(byte_ns: int, kept: bool) -> None:
     assert (second.time.pairing.stated_delay_ns is not None) is kept
 
 
-def test_second_sixty_of_a_trusted_receiver_is_a_leap_second() -> None:
-    """NMEA's 23:59:60 from a receiver that is believed enters the table at once; from one that is not, never."""
-    for ahead_s, known in ((0.0, True), (7200.0, False)):
-        source, leaps = ReceiverSource(MOUSE, UTC0 - DAY_S, Saved()), LeapKeeper()
-        for s in (3597, 3598, 3599):
-            labelled(source, replace(label(s, 0.1), at=at(s + 0.1, ahead_s)), leaps, None)
-        sixty = SecondLabel((UTC0 + 3599) * NS, at(3600.1, ahead_s), "RMC", second_60=True)
-        labelled(source, sixty, leaps, None)
-        assert (leaps.table.tai_offset_s(UTC0 + 3600) == 38) is known
-
-
 def test_doubtful_receiver_is_refused_within_one_pulse() -> None:
     """From the report of a cut antenna on neither pulse nor label is used, and the reason is the source's."""
     source, leaps = ReceiverSource(replace(MOUSE, pps="/dev/pps0", edge="assert"), UTC0 - DAY_S, Saved()), LeapKeeper()
