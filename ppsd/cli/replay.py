@@ -200,6 +200,7 @@ REASONS = {
     "no-checksum": "no-checksum: the checksum is missing",
     "date-window": "date-window: a date far in the future",
     "date-jump": "date-jump: the date jumped, waiting for it to stand",
+    "frozen": "frozen: the same second again; whoever says so stands still",
     "labels-disagree": "labels-disagree: two kinds of sentence name different seconds",
     "not-resolved": "not-resolved: the receiver does not know date, time or leap count yet",
     "unknown-sentence": "unknown-sentence: sentences without time, fix or satellites",

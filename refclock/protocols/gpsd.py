@@ -166,11 +166,11 @@ class GpsdStream:
             return values
         label = self._counted(self._label(response.time, type(tpv.get("leapseconds")) is int, at))
         if label is not None:
-            reject = self.gate.offer(label)
-            if reject is None:
-                values.append(label)
-            elif reject is not Reject.REDUNDANT:
-                self.rejected[reject] += 1
+            offered = self.gate.offer(label, at.mono_ns)
+            if not isinstance(offered, Reject):
+                values.append(offered)
+            elif offered is not Reject.REDUNDANT:
+                self.rejected[offered] += 1
         return values
 
     def _counted(self, outcome: T | Reject) -> T | None:

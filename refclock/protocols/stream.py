@@ -75,11 +75,14 @@ class ReceiverStream:
             decoded, reject = self.nmea.decode(frame) if frame.kind is FrameKind.NMEA else self.ubx.decode(frame)
             for value in decoded:
                 if isinstance(value, SecondLabel):
-                    reject = self.gate.offer(value)
-                    if reject is not None:
+                    offered = self.gate.offer(value, frame.at.mono_ns)
+                    if isinstance(offered, Reject):
+                        reject = offered
                         continue
                     self.labels += 1
-                elif isinstance(value, SkyView):
+                    values.append(offered)
+                    continue
+                if isinstance(value, SkyView):
                     self.sky = value
                 values.append(value)
             if reject is not None and reject is not Reject.REDUNDANT:
