@@ -113,27 +113,49 @@ class AnySource:
     noselect: bool = key(False, "true or false")
 
 
+HOLDOVER_PPB: Final = 500.0
+"""ppb; frequency error of a receiver's oscillator without a fix, when none is stated: that of the TCXOs which receivers are built with,
+over their range of temperature (0.5 ppm: their makers' data sheets). An oven-controlled one keeps 1 to 10 ppb."""
+DAYS_S: Final = 604_800
+"""s; the longest time that pulses may be believed without a fix: a week, in which an oscillator of 1 ppb gains 0.6 ms."""
+PULSE_WIDTH_MS: Final = 100
+"""ms; width of the pulse that receivers are set to, when none is stated: the default of u-blox and MediaTek receivers."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PulsedSource(AnySource):
     """Keys of sources that may have a pulse.
 
     ``pps_over_usb``: whether the pulse's line is polled over USB. None: unknown; the bound allows for a USB frame when the stamps look
     polled. ``pps_bias_us``: the most by which an edge may be stamped late, part of the bound; None: the figure for the way of stamping
-    (``devices.pps.Stamping``). ``refclock calibrate pps`` measures it. ``message_delay_ms``: from the second to the first byte of the
-    message that names it; None: learned. ``pulse_without_fix_s``: how long pulses are believed after the last valid second.
+    (``devices.pps.Stamping``). ``refclock calibrate pps`` measures it. ``pulse_width_ms``: how long the pulse is; None: shorter than half
+    its period. A longer one must be stated, or its trailing edge would be taken. A receiver that can be set up is set to it.
     """
 
     pps: str = key("", 'a device like "/dev/pps0" or a line like "/dev/ttyS0:dcd"; "" for none', empty=True, check=absolute_path)
     edge: str = key("auto", "which edge marks the second", choices=("auto", "assert", "clear"))
     pps_over_usb: bool | None = key(None, "true or false; not set: told by the pulse's driver")
     pps_bias_us: float | None = key(None, "microseconds; not set: by how the pulse is stamped", low=0, high=10_000)
-    message_delay_ms: float | None = key(None, "milliseconds", low=-100, high=2000)
-    message_delay_uncertainty_ms: float | None = key(None, "milliseconds", low=0.001, high=1000)
-    pulse_without_fix_s: float = key(10.0, "seconds", low=1, high=3600)
+    pulse_width_ms: int | None = key(None, "milliseconds, shorter than the second between two pulses", low=1, high=999)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReceiverSource(PulsedSource):
+class LabelledSource(PulsedSource):
+    """Keys of sources that name seconds, and may have a pulse.
+
+    ``message_delay_ms``: from the second to the first byte of the message that names it; None: learned. ``pulse_without_fix_s``: how long
+    pulses are believed after the last valid second. ``holdover_ppb``: the frequency error of the receiver's oscillator during that time,
+    by which the bound grows; None: HOLDOVER_PPB where pulses are believed for longer than by default.
+    """
+
+    message_delay_ms: float | None = key(None, "milliseconds", low=-1000, high=1500)
+    message_delay_uncertainty_ms: float | None = key(None, "milliseconds", low=0.001, high=1000)
+    pulse_without_fix_s: float = key(10.0, "seconds", low=1, high=DAYS_S)
+    holdover_ppb: float | None = key(None, "parts in 1e9; not set: those of a TCXO", low=0, high=100_000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiverSource(LabelledSource):
     """A receiver on a serial line.
 
     ``device`` "auto": the first free line on which a receiver is found. ``pps`` "auto": the pulse of that line, else the first that belongs
@@ -147,7 +169,6 @@ class ReceiverSource(PulsedSource):
     baud: int = key(0, "the line's speed, 0 to find it", choices=(0, *BAUDS))
     configure: bool = key(True, "true or false")
     cable_delay_ns: int | None = key(None, "nanoseconds", low=-32_768, high=32_767)
-    pulse_width_ms: int = key(100, "milliseconds", low=1, high=900)
     stationary: bool = key(True, "true or false")
     survey_in: bool | None = key(None, "true or false; not set: of receivers that are named as made for timing")
     survey_in_s: int = key(3600, "seconds", low=60, high=864_000)
@@ -160,7 +181,7 @@ class ReceiverSource(PulsedSource):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GpsdSource(PulsedSource):
+class GpsdSource(LabelledSource):
     """gpsd's JSON stream. ``device``: only that one of gpsd's receivers ("" = any)."""
 
     kind: ClassVar[str] = "gpsd"

@@ -78,7 +78,7 @@ def blocks(found: Sequence[Found], some: Sequence[PulseNode] = ()) -> str:
     """The ``[[source]]`` tables of the receivers found. A pulse that belongs to the line (of ``some``, or a control line) needs no name."""
     own = {"", *(pulse.path for pulse in some if pulse.tty), *(f.pulse for f in found if control_line(f.pulse))}
     return "\n".join(
-        f'[[source]]\ntype = "receiver"\ndevice = "{f.port.identity}"\nbaud = {f.verdict.baud}\n'
+        f'[[source]]\ntype = "receiver"\ndevice = "{f.port.identity}"\nbaud = {f.verdict.baud if f.has_speed else 0}\n'
         f'pps = "{AUTO if f.pulse in own else f.pulse}"\n'
         for f in found
         if f.verdict is not None and f.verdict.usable
@@ -90,8 +90,9 @@ def described(f: Found) -> str:
         return f.problem
     v = f.verdict
     if not v.usable:
-        return f"{v.protocol} at {v.baud} baud: {v.advice}" if v.baud else f"{v.protocol} for {f.after_s:.0f} s: {v.advice}"
-    words = [f"{v.protocol} at {v.baud} baud{f' {v.bits}' if v.bits else ''}", *([v.identity] if v.identity else [])]
+        return f"{v.protocol} at {v.baud} baud: {v.advice}" if v.baud and f.has_speed else f"{v.protocol} for {f.after_s:.0f} s: {v.advice}"
+    how = f"{v.protocol} at {v.baud} baud{f' {v.bits}' if v.bits else ''}" if f.has_speed else v.protocol
+    words = [how, *([v.identity] if v.identity else [])]
     if v.utc_s is None:
         words.append("names no second yet (no fix?)")
     else:

@@ -19,7 +19,7 @@ from ppsd.process.exit_codes import FAILED, GOOD, IO_ERROR
 from refclock.config import ReceiverSource
 from refclock.devices.ports import Port, serial_ports
 from refclock.devices.receiver_line import ReceiverLine
-from refclock.devices.serial_port import SerialPort, has_line_speed
+from refclock.devices.serial_port import open_port
 from refclock.kernel.clocks import LocalClock
 from refclock.kernel.host import Host
 from refclock.receiver.autobaud import Identification
@@ -65,12 +65,12 @@ class _Receiver:
         self.path, self.found = path, found
         self._not_before_s = not_before_s
         self._clock = LocalClock()
-        self.port = SerialPort(path, found.baud, self._clock)
+        self.port = open_port(path, found.baud, self._clock)
 
     @property
     def line_baud(self) -> int:
-        """The line's speed; 0 for native USB, which has none."""
-        return self.found.baud if has_line_speed(self.path) else 0
+        """The line's speed; 0 for native USB and other devices that have none."""
+        return self.port.baud if self.port.byte_ns else 0
 
     def talk(self, *items: Item) -> CommandQueue:
         """Send ``items``; the queue with the answers, once all came or PATIENCE_S passed."""

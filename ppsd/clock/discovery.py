@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Final
 
 from ppsd.clock import state
+from ppsd.clock.pulses import Ticking
 from refclock.config import AUTO, ReceiverSource, Source
-from refclock.devices.ports import SERIAL_PATTERNS, pair, pulses, serial_devices, serial_ports
+from refclock.devices.ports import SERIAL_PATTERNS, PulseNode, pair, pulses, serial_devices, serial_ports
 from refclock.devices.receiver_line import SILENT_TICK_NS
 from refclock.devices.scan import Found, Search
 from refclock.kernel.clocks import LocalClock
@@ -81,6 +82,8 @@ class Finder:
         self._missing: set[SourceId] = set()
         self._look_ns = self._stepped_ns = 0
         self._spare: dict[str, Found] = {}
+        self._ticking: dict[str, Ticking] = {}
+        """For each device whose pulse is silent: which others tick."""
 
     def fileno(self) -> int:
         """The descriptor to wait on: readable when a line under search has bytes."""
@@ -124,9 +127,23 @@ class Finder:
         """Devices that belong to sources other than ``name``."""
         return {target for other, target in self._given.items() if other != name} | {self._host.target(path) for path in self._named}
 
-    def pulse(self, device: str, in_use: Collection[str]) -> str:
-        """The pulse device that belongs to the receiver at ``device``; "" when there is none now. ``in_use``: pulses of other sources."""
-        return pair(self._host, [device], [p for p in pulses(self._host) if p.path not in in_use])[device]
+    def pulse(self, device: str, in_use: Collection[str]) -> PulseNode | None:
+        """The pulse device that belongs to the receiver at ``device``; None when there is none now. ``in_use``: pulses of other sources."""
+        some = [node for node in pulses(self._host) if node.path not in in_use]
+        path = pair(self._host, [device], some)[device]
+        return next((node for node in some if node.path == path), None)
+
+    def ticking_pulse(self, device: str, in_use: Collection[str], now_ns: int) -> str:
+        """Another pulse device that the receiver at ``device`` may have, and that ticks while its own is silent; "" when none does. To be
+        called about once a second as long as that lasts; ``ticks_again`` ends it."""
+        some = [node for node in pulses(self._host) if not node.refused and node.path not in in_use]
+        mine = [node for node in some if not node.tty or node.belongs(self._host, device)]
+        found = self._ticking.setdefault(device, Ticking()).look(mine, now_ns)
+        return next((node.path for node in found), "")
+
+    def ticks_again(self, device: str) -> None:
+        """The pulse of the receiver at ``device`` is not silent."""
+        self._ticking.pop(device, None)
 
     def settled(self, name: SourceId, baud: int, said: str) -> None:
         """Remember that the receiver of ``name`` speaks at ``baud`` and calls itself ``said``."""
@@ -185,7 +202,7 @@ class Finder:
         verdict = found.verdict
         if verdict is None:
             why = found.problem
-        elif verdict.protocol in ("silent", "noise"):
+        elif verdict.protocol in ("silent", "noise", "echo"):
             why = f"{verdict.protocol}, {verdict.advice}"
         else:
             why = verdict.advice

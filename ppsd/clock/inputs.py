@@ -98,6 +98,7 @@ class Inputs:
             for report in reports:
                 self._loop.handle(report)
         self._look()
+        self._leave_silent_pulses(now.mono_ns)
 
     def work(self, now: Instant) -> None:
         """Open missing devices that are due, collect the pulses, and read devices that have no descriptor to wait on."""
@@ -203,4 +204,22 @@ class Inputs:
         now_ns = self._clock.now().mono_ns
         if not isinstance(line, Line) or now_ns - line.opened_ns < PULSE_WAIT_NS:
             return ""
-        return self._finder.pulse(line.device, self._pulses.in_use) or line.own_pulse(now_ns)
+        node, line_pulse = self._finder.pulse(line.device, self._pulses.in_use), line.own_pulse(now_ns)
+        return line_pulse if node is None or (line_pulse and node.edges == 0) else node.path
+
+    def _leave_silent_pulses(self, now_ns: int) -> None:
+        """Change each "auto" pulse that is silent for one that ticks. When both are silent, the fix was lost: it stays."""
+        for name, source in self._sources.items():
+            line = self._devices.get(name)
+            if not isinstance(source, ReceiverSource) or source.pps != AUTO or not isinstance(line, Line):
+                continue
+            silent = self._pulses.silent(name, now_ns)
+            if not silent:
+                self._finder.ticks_again(line.device)
+                continue
+            ticking = self._finder.ticking_pulse(line.device, self._pulses.in_use, now_ns) or line.own_pulse(now_ns)
+            if ticking and ticking != silent:
+                self._loop.tell(f"pulse of {name}", f"{silent} is silent and {ticking} ticks: that one is used from now on")
+                for event in self._pulses.change(name, ticking):
+                    self._finder.ticks_again(line.device)
+                    self._loop.handle(event)

@@ -1,10 +1,12 @@
-"""Pulse devices: opens them, opens them again after a loss, and turns their edges into events.
+"""Pulse devices: opens them, opens them again after a loss, changes to another one that ticks, and turns their edges into events.
 
 Flow: /dev/ppsN, modem control lines (``refclock.devices``) -> **pulses** -> PulseFound, Pulsed -> engine.
 """
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -12,7 +14,7 @@ from typing import Final
 from ppsd.discipline.events import Event, Pulsed, PulseFound
 from refclock.config import PulsedSource, Source
 from refclock.devices.modem_lines import PulseDevice, open_pulse
-from refclock.devices.ports import over_usb
+from refclock.devices.ports import PulseNode, over_usb
 from refclock.errors import explain
 from refclock.kernel.clocks import LocalClock
 from refclock.kernel.host import Host
@@ -21,6 +23,16 @@ from refclock.sample import NS, SourceId
 PAUSES_NS: Final = (1 * NS, 2 * NS, 5 * NS)
 """Nanoseconds before the n-th new attempt to open a device; the last value repeats. A device that is plugged in is opened within five
 seconds."""
+SILENT_NS: Final = 5 * NS
+"""Nanoseconds without an edge after which an open device is silent: twice the period of most pulses that are slower than one a second."""
+SILENT_GAPS: Final = 2.5
+"""The same in gaps between its last edges, for a slower pulse (one every 5 s at most: ``refclock.timing.pulses``)."""
+GAPS: Final = 4
+"""Gaps between edges that are remembered: two pulses of both edges, and the pauses between them."""
+TICKS: Final = 5
+"""Edges of one kind that another device must count while the open one is silent: plugging a wire in makes a few."""
+TICKS_HZ: Final = 11
+"""Edges of one kind a second beyond which it is hum: pulses come at most ten times a second."""
 
 
 @dataclass(slots=True)
@@ -43,6 +55,44 @@ class Retry:
         self.failures, self.why = 0, ""
 
 
+class Ticking:
+    """Which pulse devices tick, by the kernel's counts of their edges, from one look to the next."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, tuple[int, int]] = {}  # path -> count and raw instant of the first look
+
+    def look(self, nodes: Sequence[PulseNode], now_ns: int) -> list[PulseNode]:
+        """Those of ``nodes`` that have ticked often enough since they were first looked at, and no faster than pulses."""
+        found = []
+        for node in nodes:
+            edges, since_ns = self._first.setdefault(node.path, (node.edges or 0, now_ns))
+            ticks = (node.edges or 0) - edges
+            if ticks < 0 or ticks > TICKS_HZ * (now_ns - since_ns) / NS + 1:  # counted anew, or hum
+                self._first[node.path] = node.edges or 0, now_ns
+            elif ticks >= TICKS:
+                found.append(node)
+        return found
+
+
+class _Open:
+    """An open device, and when its edges came (raw)."""
+
+    def __init__(self, path: str, device: PulseDevice, now_ns: int) -> None:
+        self.path, self.device = path, device
+        self._last_ns = now_ns
+        self._gaps: deque[int] = deque(maxlen=GAPS)
+
+    def ticked(self, at_ns: int) -> None:
+        """An edge came."""
+        self._gaps.append(at_ns - self._last_ns)
+        self._last_ns = at_ns
+
+    def silent(self, now_ns: int) -> bool:
+        """Whether no edge has come for longer than its pulses' rhythm explains."""
+        longest = max(self._gaps) if len(self._gaps) == GAPS else 0
+        return now_ns - self._last_ns > max(SILENT_NS, SILENT_GAPS * min(longest, SILENT_NS))
+
+
 class PulseInputs:
     """The pulse devices of all sources. ``tell``: takes a subject and why it fails, or "" when it works. ``where``: returns the path of a
     source's pulse, "" while there is none."""
@@ -60,13 +110,17 @@ class PulseInputs:
         self._clock, self._wake, self._tell, self._host, self._where = clock, wake, tell, host, where
         self._sources = {SourceId(s.name): s for s in sources if isinstance(s, PulsedSource) and s.pps}
         self._retries = {name: Retry() for name in self._sources}
-        self._open: dict[SourceId, PulseDevice] = {}
-        self._paths: dict[SourceId, str] = {}
+        self._open: dict[SourceId, _Open] = {}
 
     @property
     def in_use(self) -> set[str]:
         """The paths of the open devices."""
-        return {path for name, path in self._paths.items() if name in self._open}
+        return {pulse.path for pulse in self._open.values()}
+
+    def silent(self, name: SourceId, now_ns: int) -> str:
+        """The path of the open device of ``name`` when it has fallen silent; "" while it ticks, or when none is open."""
+        pulse = self._open.get(name)
+        return pulse.path if pulse is not None and pulse.silent(now_ns) else ""
 
     def due_ns(self) -> list[int]:
         """Raw instants of the next attempts to open missing devices."""
@@ -83,26 +137,42 @@ class PulseInputs:
                 self._retries[name].failed(now_ns, "")
                 continue
             try:
-                device = open_pulse(path, self._clock, self._wake)
+                found.append(self._opened(name, path))
             except OSError as error:
                 self._failed(name, explain(error))
-                continue
-            self._open[name], self._paths[name] = device, path
-            self._tell(f"pulse of {name}", "")
-            usb = over_usb(self._host, path) if source.pps_over_usb is None else source.pps_over_usb
-            found.append(PulseFound(name, path, usb, device.stamping.bias_us, device.stamping.how, self._clock.now()))
         return found
+
+    def _opened(self, name: SourceId, path: str) -> PulseFound:
+        """Open ``path`` for ``name``. OSError: it cannot be."""
+        device, source, now = open_pulse(path, self._clock, self._wake), self._sources[name], self._clock.now()
+        self._open[name] = _Open(path, device, now.mono_ns)
+        self._tell(f"pulse of {name}", "")
+        usb = over_usb(self._host, path) if source.pps_over_usb is None else source.pps_over_usb
+        return PulseFound(name, path, usb, device.stamping.bias_us, device.stamping.how, now)
+
+    def change(self, name: SourceId, path: str) -> list[Event]:
+        """Leave the open device of ``name`` for the one at ``path``, if that can be opened."""
+        silent = self._open[name]
+        try:
+            found = self._opened(name, path)
+        except OSError as error:
+            self._tell(f"pulse of {name}", explain(error))
+            return []
+        # A thread in the kernel notices its end only after a while, and the loop must not wait for it.
+        threading.Thread(target=silent.device.stop, name=f"end of pulse {silent.path}", daemon=True).start()
+        return [found]
 
     def take(self) -> list[Event]:
         """The edges since the last call. A device that failed is dropped, to be opened again later."""
         events: list[Event] = []
-        for name, device in list(self._open.items()):
-            for edge in device.take():
+        for name, pulse in list(self._open.items()):
+            for edge in pulse.device.take():
                 self._retries[name].worked()
+                pulse.ticked(edge.at.mono_ns)
                 events.append(Pulsed(name, edge, self._clock.now()))
-            if device.error:  # its thread has ended
+            if pulse.device.error:  # its thread has ended
                 del self._open[name]
-                self._failed(name, device.error)
+                self._failed(name, pulse.device.error)
         return events
 
     def _failed(self, name: SourceId, why: str) -> None:
@@ -111,5 +181,5 @@ class PulseInputs:
 
     def stop(self) -> None:
         """Stop every device."""
-        for device in self._open.values():
-            device.stop()
+        for pulse in self._open.values():
+            pulse.device.stop()

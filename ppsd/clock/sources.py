@@ -15,7 +15,7 @@ from refclock import config
 from refclock.config import AUTO, GpsdSource, ReceiverSource, ShmSource, SockSource, Source
 from refclock.devices.modem_lines import Changes
 from refclock.devices.receiver_line import ReceiverLine
-from refclock.devices.serial_port import SerialPort, has_line_speed
+from refclock.devices.serial_port import open_port
 from refclock.exchange.gpsd import GpsdSocket
 from refclock.exchange.samples import RawSample
 from refclock.exchange.shm import ShmFeedWriter, ShmIntake
@@ -66,7 +66,8 @@ class Line:
         self._id = SourceId(config.name)
         self.device = config.device
         self.opened_ns = clock.now().mono_ns
-        timed = has_line_speed(config.device)
+        port = open_port(config.device, config.baud or first_baud, clock)
+        timed = port.byte_ns > 0
         session = ReceiverSession(
             self.opened_ns,
             earliest_s,
@@ -74,7 +75,7 @@ class Line:
             first=first_baud,
             profile=(lambda baud: timing_profile(config, baud if timed else 0)) if config.configure else None,
         )
-        self._line = ReceiverLine(SerialPort(config.device, session.baud, clock), session, clock)
+        self._line = ReceiverLine(port, session, clock)
         self._session = session
         self._changes = Changes(self._line.fileno(), self.opened_ns)
         self._name = config.device + (f" + {config.pps}" if config.pps not in ("", AUTO) else "")
@@ -87,11 +88,11 @@ class Line:
         if not self._searched:
             return f"{self._name}, {self._session.bits}" if self._session.bits else self._name
         how = f" at {self.baud} baud {self._session.bits}".rstrip()
-        return self._name if self._session.searching else self._name + how
+        return self._name if self._session.searching or not self.baud else self._name + how
 
     @property
     def baud(self) -> int:
-        """The line's present speed."""
+        """The line's present speed; 0 for a device without one."""
         return self._line.baud
 
     @property
@@ -206,7 +207,7 @@ class GpsdLine:
     def tick(self, now: Instant) -> list[Report]:
         """Notice that the connection was made, or that it failed; report what gave no label, when that has changed."""
         events = self.read() if self._socket.connecting else []
-        seen = LineStatus(rejected=dict(self._stream.rejected))
+        seen = self._stream.status(now.mono_ns)
         if seen != self._seen:
             self._seen = seen
             events.append(LineSeen(self._id, seen, now))

@@ -2,7 +2,8 @@
 
 Nothing is opened here. A serial device is a candidate when receivers appear under its name; a device and the links to it (serial0, by-id)
 count once. A pulse device belongs to the tty that its driver names (sysfs ``path``: N_PPS on a serial line); others (pps-gpio) are assigned
-in order. The kernel's own timer and the clocks of network cards are no receiver's pulses.
+in order. A device that has ticked goes before one that never has: a USB port may have one whose wire no receiver drives. The kernel's own
+timer and the clocks of network cards are no receiver's pulses.
 
 Flow: /dev, /sys -> **ports** -> ``devices.scan``, ``ppsd.clock.discovery``, ``refclock detect``.
 """
@@ -36,12 +37,19 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class PulseNode:
-    """A pulse device, /dev/ppsN. ``tty``: the serial device whose line it is, "" for a pin. ``refused``: why it is no receiver's pulse."""
+    """A pulse device, /dev/ppsN. ``tty``: the serial device whose line it is, "" for a pin. ``refused``: why it is no receiver's pulse.
+    ``edges``: how many edges of the kind that came more often the kernel has counted; None where it does not tell."""
 
     path: str
     driver: str
     tty: str
     refused: str = ""
+    edges: int | None = None
+
+    def belongs(self, host: Host, tty: str) -> bool:
+        """Whether its driver names ``tty``, or what that links to, as its line."""
+        names = (tty, host.target(tty))
+        return self.tty != "" and (self.tty in names or f"/dev/{self.tty}" in names)
 
 
 def _real_uart(host: Host, name: str) -> bool:
@@ -74,24 +82,31 @@ def pulses(host: Host) -> list[PulseNode]:
         number = entry.rpartition("/")[2]
         tty = host.text(f"{entry}/path") or ""
         path = f"/dev/{number}"
-        found.append(PulseNode(path, host.text(f"{entry}/name") or "", tty, refusal(path, host.path("/sys/class/pps"))))
+        found.append(
+            PulseNode(path, host.text(f"{entry}/name") or "", tty, refusal(path, host.path("/sys/class/pps")), _edges(host, entry))
+        )
     known = {pulse.path for pulse in found}
     return found + [PulseNode(path, "", "") for path in host.names("/dev/pps*") if path not in known]  # where /sys is hidden
 
 
+def _edges(host: Host, entry: str) -> int | None:
+    """The greater of the kernel's counts of a source's two edges, which read "seconds.nanoseconds#count" (Linux ABI, sysfs-pps)."""
+    counts = [(host.text(f"{entry}/{edge}") or "").partition("#")[2] for edge in ("assert", "clear")]
+    return max((int(count) for count in counts if count.isdecimal()), default=None)
+
+
 def pair(host: Host, paths: Iterable[str], some: Iterable[PulseNode]) -> dict[str, str]:
-    """The pulse device of each serial device; "" for those without one."""
-    paths, usable = list(paths), [pulse for pulse in some if not pulse.refused]
-    found: dict[str, str] = {}
-    for path in paths:
-        names = {path, host.target(path)}
-        own = next((pulse for pulse in usable if pulse.tty and (pulse.tty in names or f"/dev/{pulse.tty}" in names)), None)
-        if own is not None:
-            found[path] = own.path
-    free = [pulse.path for pulse in usable if not pulse.tty]
-    for path in paths:
-        if path not in found:
-            found[path] = free.pop(0) if free else ""
+    """The pulse device of each serial device; "" for those without one. Its own one, unless that has never ticked and a free one has."""
+    paths, usable = list(paths), sorted((pulse for pulse in some if not pulse.refused), key=lambda pulse: pulse.edges == 0)
+    own = {path: next((pulse for pulse in usable if pulse.belongs(host, path)), None) for path in paths}
+    found = {path: pulse.path for path, pulse in own.items() if pulse is not None and pulse.edges != 0}
+    free = [pulse for pulse in usable if not pulse.tty]
+    for path in sorted((path for path in paths if path not in found), key=lambda path: own[path] is not None):
+        silent = own[path]
+        if free and (silent is None or free[0].edges):
+            found[path] = free.pop(0).path
+        else:
+            found[path] = silent.path if silent is not None else ""
     return found
 
 

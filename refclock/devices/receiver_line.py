@@ -11,7 +11,7 @@ import select
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
-from refclock.devices.serial_port import SerialPort
+from refclock.devices.serial_port import RawPort
 from refclock.kernel.clocks import LocalClock
 from refclock.receiver.session import Session
 from refclock.sample import NS, Instant, ReceiverValue
@@ -24,7 +24,7 @@ S = TypeVar("S", bound=Session)
 class ReceiverLine(Generic[S]):
     """An open port and the ``session`` that drives it now. OSError from every method: the port is lost."""
 
-    def __init__(self, port: SerialPort, session: S, clock: LocalClock) -> None:
+    def __init__(self, port: RawPort, session: S, clock: LocalClock) -> None:
         self.session = session
         self._clock = clock
         self._port = port
@@ -35,7 +35,7 @@ class ReceiverLine(Generic[S]):
 
     @property
     def baud(self) -> int:
-        """The speed as set now."""
+        """The speed as set now; 0 for a device without one."""
         return self._port.baud
 
     @property

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from refclock.devices.modem_lines import Changes
 from refclock.devices.ports import Port
 from refclock.devices.receiver_line import ReceiverLine
-from refclock.devices.serial_port import SerialPort
+from refclock.devices.serial_port import open_port
 from refclock.errors import explain
 from refclock.kernel.clocks import LocalClock
 from refclock.receiver.autobaud import Identification, Probe
@@ -24,13 +24,14 @@ from refclock.sample import NS
 @dataclass(frozen=True, slots=True)
 class Found:
     """A serial device and what is on it. ``verdict``: None when nobody listened, and ``problem`` says why. ``pulse``: the device of its
-    pulse, or the control line that has one, or "". ``after_s``: s of listening."""
+    pulse, or the control line that has one, or "". ``after_s``: s of listening. ``has_speed``: whether the speed found means anything."""
 
     port: Port
     verdict: Identification | None
     pulse: str = ""
     problem: str = ""
     after_s: float = 0.0
+    has_speed: bool = True
 
 
 class _Candidate:
@@ -40,7 +41,7 @@ class _Candidate:
         self.port, self.probe = port, probe
         self.began_ns = clock.now().mono_ns
         self.until_ns = self.began_ns + patience_ns
-        self.line = ReceiverLine(SerialPort(port.path, probe.baud, clock), probe, clock)
+        self.line = ReceiverLine(open_port(port.path, probe.baud, clock), probe, clock)
         self.changes = Changes(self.line.fileno(), self.began_ns)
         self.verdict: Identification | None = None
         self.line.attend(clock.now())
@@ -104,9 +105,10 @@ class Search:
             except OSError as error:
                 problem = explain(error)
             if candidate.verdict is not None or problem:
-                self._drop(fd)
                 after_s = (self._clock.now().mono_ns - candidate.began_ns) / NS
-                done.append(Found(candidate.port, candidate.verdict, f"{candidate.port.path}:{pulse}" if pulse else "", problem, after_s))
+                own, has_speed = f"{candidate.port.path}:{pulse}" if pulse else "", candidate.line.baud > 0
+                done.append(Found(candidate.port, candidate.verdict, own, problem, after_s, has_speed))
+                self._drop(fd)
         return done
 
     def _drop(self, fd: int) -> None:

@@ -11,6 +11,8 @@ lose bytes, and have sentences written into the middle of others. Therefore
 * a UBX or foreign header claims a span. When the span's checksum is wrong, or while a complete correct frame lies inside it, the header was
   a chance pair of bytes and the search goes on behind it: it swallows no good frame.
 
+A frame that the host itself wrote, and that comes back on the line, is dropped and counted (``echo``).
+
 A line whose port is set to eight data bits, but whose receiver sends seven and a parity bit, is read all the same: ``SevenBits`` takes the
 eighth bit away once a run of text has shown what it is.
 
@@ -27,6 +29,7 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from refclock.protocols.checksums import nmea_checksum, ubx_checksum
+from refclock.protocols.echo import Echo
 from refclock.protocols.foreign import LEADS, Hearer, NoSpan, span
 from refclock.sample import Instant
 
@@ -66,8 +69,8 @@ class Frame(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """What a line has brought so far. ``received`` and ``junk`` in bytes; ``recognised``: frames of any protocol, ours if ``Framer.sure``;
-    ``bits``: see SevenBits."""
+    """What a line has brought so far. ``received`` and ``junk`` in bytes, ``received`` without frames of the host's own that came back;
+    ``recognised``: frames of any protocol, ours if ``Framer.sure``; ``bits``: see SevenBits."""
 
     received: int
     junk: int
@@ -83,7 +86,8 @@ class Framer:
     """Cuts one receiver's bytes into frames.
 
     ``counts``: frames by kind name, ``junk-bytes``, and why candidates were no frames: ``torn-sentence``, ``ubx-checksum``, ``ubx-length``,
-    ``ubx-bogus`` (a header around a good frame). ``sure``: frames that no chance makes: with a right checksum, or sentences without any
+    ``ubx-bogus`` (a header around a good frame), and ``echo``: frames of the host's own that came back. ``sure``: frames that no chance
+    makes, and no host: with a right checksum, or sentences without any
     that look like standard ones. ``foreign``: frames of other protocols, by name.
     """
 
@@ -92,6 +96,8 @@ class Framer:
         self._taken: Counter[str] = Counter()
         self._hearer = Hearer()
         self._bits = SevenBits()
+        self._echo = Echo()
+        self._echoed = 0  # bytes of frames that came back
         self.sure: Counter[FrameKind] = Counter()
         self._pending = b""
         self._base = 0  # position in the stream of the first pending byte
@@ -111,7 +117,12 @@ class Framer:
     def tally(self) -> Tally:
         """What has come so far."""
         recognised = sum(self.sure.values()) + sum(self.foreign.values())
-        return Tally(self._base + len(self._pending), self.counts["junk-bytes"], recognised, self._bits.bits)
+        return Tally(self._base + len(self._pending) - self._echoed, self.counts["junk-bytes"], recognised, self._bits.bits)
+
+    def wrote(self, data: bytes) -> None:
+        """The host has written these whole frames to the line."""
+        for frame in Framer().feed(data, Instant(0, 0), 0):
+            self._echo.wrote(frame.data)
 
     def feed(self, data: bytes, at: Instant, byte_ns: int) -> list[Frame]:
         """Frames completed by ``data``, in order. ``at``: end of the read; ``byte_ns``: line time of one byte, 0 when unknown."""
@@ -185,8 +196,10 @@ class Framer:
             if end > start + 1:  # of "$$" only the first is lost
                 self.counts["torn-sentence"] += 1
             return start + 1
+        if self._came_back(body, behind - start):
+            return behind
         self.counts["NMEA"] += 1
-        if good or (good is None and _PLAIN.match(body)):
+        if (good or (good is None and _PLAIN.match(body))) and not self._echo.shows_nothing(body, whole=bool(good)):
             self.sure[FrameKind.NMEA] += 1
         frames.append(Frame(FrameKind.NMEA, body, self._stamp(start), good))
         return behind
@@ -239,10 +252,21 @@ class Framer:
         if ubx_checksum(buffer[start + 2 : end - 2]) != buffer[end - 2 : end]:
             self.counts["ubx-checksum"] += 1
             return start + 1
+        body = buffer[start + 2 : start + 4] + buffer[start + 6 : end - 2]
+        if self._came_back(body, end - start):
+            return end
         self.counts["UBX"] += 1
-        self.sure[FrameKind.UBX] += 1
-        frames.append(Frame(FrameKind.UBX, buffer[start + 2 : start + 4] + buffer[start + 6 : end - 2], self._stamp(start), True))
+        self.sure[FrameKind.UBX] += not self._echo.shows_nothing(body)
+        frames.append(Frame(FrameKind.UBX, body, self._stamp(start), True))
         return end
+
+    def _came_back(self, body: bytes, length: int) -> bool:
+        """Whether the frame with this content and length is the host's own; if so, it is counted."""
+        if not self._echo.came_back(body):
+            return False
+        self.counts["echo"] += 1
+        self._echoed += length
+        return True
 
 
 def _holds_frame(buffer: bytes, start: int, end: int) -> bool:

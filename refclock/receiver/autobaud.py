@@ -29,6 +29,7 @@ SILENCE_NS: Final = 10 * NS
 """ns without a valid frame after which a speed once found is left: the receiver was reset or replaced."""
 NOISE_ADVICE: Final = "bytes come that are no known protocol at any speed: is it a receiver, are the levels right (TTL, RS-232)?"
 SILENT_ADVICE: Final = "nothing comes: is it powered, and are TX and RX the right way round?"
+ECHO_ADVICE: Final = "only what is sent to it comes back: a loop-back plug, a modem, a terminal with echo? There is no receiver on it"
 ENOUGH_FRAMES: Final = 2
 """Frames at one speed that show a receiver: a single one may be chance."""
 LISTEN_NS: Final = 1_300_000_000
@@ -117,9 +118,9 @@ class BaudSearch:
 class Identification:
     """What a line was found to be.
 
-    ``protocol``: NMEA, UBX, NMEA+UBX, the name of another one, "silent" or "noise". ``baud`` 0: not found. ``utc_s``: the last second
-    that was named (POSIX), None without. ``advice``: what to do when no time can be taken from it. ``bits``: "7N2", "7E1", "7O1", "" for
-    eight data bits."""
+    ``protocol``: NMEA, UBX, NMEA+UBX, the name of another one, "silent", "noise" or "echo". ``baud`` 0: not found. ``utc_s``: the last
+    second that was named (POSIX), None without. ``advice``: what to do when no time can be taken from it. ``bits``: "7N2", "7E1", "7O1",
+    "" for eight data bits."""
 
     protocol: str
     baud: int
@@ -169,8 +170,10 @@ class Probe:
         """Another speed while this one makes no sense, and the question (MON-VER) that u-blox receivers answer with model and firmware.
         Others ignore it."""
         baud = self._next_baud(now_ns)
-        asks, self._to_ask = self._to_ask, False
-        return LineRequest(baud, encode(*MON_VER) if asks else b"")
+        data = encode(*MON_VER) if self._to_ask else b""
+        self._to_ask = False
+        self._stream.wrote(data)
+        return LineRequest(baud, data)
 
     def _next_baud(self, now_ns: int) -> int | None:
         """The speed to change to; None: stay."""
@@ -204,6 +207,8 @@ class Probe:
         tally = self._stream.framer.tally
         if tally.recognised > self._base:
             return self._told()
+        if tally.received == 0 and self._stream.framer.counts["echo"]:
+            return Identification("echo", 0, advice=ECHO_ADVICE)
         if tally.received == 0:
             return Identification("silent", 0, advice=SILENT_ADVICE)
         return Identification("noise", 0, advice=NOISE_ADVICE)

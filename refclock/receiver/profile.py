@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from refclock.config import Position, ReceiverSource, position
+from refclock.config import PULSE_WIDTH_MS, Position, ReceiverSource, position
 
 
 class TimeBase(Enum):
@@ -24,7 +24,7 @@ class PulseProfile:
     pulse is sent earlier by it. None of either leaves what the receiver has."""
 
     on_lock_only: bool = True
-    width_ms: int = 100
+    width_ms: int = PULSE_WIDTH_MS
     rising: bool | None = None
     cable_delay_ns: int | None = None
 
@@ -58,7 +58,7 @@ class TimingProfile:
 
 def timing_profile(config: ReceiverSource, baud: int) -> TimingProfile:
     """What the configuration wants of a receiver on a line of ``baud``; 0: the receiver's own USB, which has no line speed."""
-    pulse = PulseProfile(width_ms=config.pulse_width_ms, cable_delay_ns=config.cable_delay_ns) if config.pps else None
+    pulse = PulseProfile(width_ms=config.pulse_width_ms or PULSE_WIDTH_MS, cable_delay_ns=config.cable_delay_ns) if config.pps else None
     place = position(config.fixed_position) if config.fixed_position else None
     timing = None
     if place is not None or config.survey_in or (config.survey_in is None and config.stationary):

@@ -91,7 +91,9 @@ class ReceiverSession:
             self._configurator = Configurator(self._profile(baud))
         if self._configurator is None or self.searching:  # nothing is written before the speed is found
             return LineRequest(baud)
-        return LineRequest(baud, self._configurator.step(self.stream, now_ns))
+        data = self._configurator.step(self.stream, now_ns)
+        self.stream.wrote(data)
+        return LineRequest(baud, data)
 
     def news(self) -> list[News]:
         """How the set-up went, each piece of news once."""
@@ -119,4 +121,6 @@ class Dialogue:
 
     def due(self, now_ns: int) -> LineRequest:
         """The next frame, when it is its turn."""
-        return LineRequest(None, self.queue.send(now_ns))
+        data = self.queue.send(now_ns)
+        self._stream.wrote(data)
+        return LineRequest(None, data)

@@ -12,7 +12,8 @@ lie among them. Many other edges are allowed when three times as many keep the r
 edge is a pulse when it comes a whole number of periods after the last pulse.
 
 ``Rhythm`` holds the trains of both kinds and decides which edge marks seconds. The edge that begins the *shorter* part of the period leads,
-whatever inverts the wiring. Of a square wave it is assert, and of a single kind of edge that kind.
+whatever inverts the wiring. Of a square wave it is assert, and of a single kind of edge that kind. A pulse longer than half its period
+begins with its rise, and only where its width is stated and comes: reversed, a pulse of 900 ms is one of 100 ms.
 
 Which *second* a pulse marks, and which of several pulses within a second, is decided in ``refclock.timing.pairing``. Pure. An edge in
 rhythm costs 4 µs.
@@ -22,10 +23,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
 from refclock.condition import Code, Condition, obstacle
+from refclock.config import PulsedSource
 from refclock.robust import median, robust_line
 from refclock.sample import NS, Edge, EdgeKind, PulseReport
 
@@ -66,6 +68,9 @@ SQUARE = 0.05
 """Distance of a duty cycle from one half within which it does not tell which edge leads."""
 SQUARE_OFF = 5
 """Pulses of a square wave at the half second of the served time; then its other edge is taken for the second."""
+WIDTH_TELLS_NS = 20_000_000
+"""Nanoseconds by which the two parts of the period must differ before a stated width tells them apart: twice what either edge may miss
+(FITS_NS)."""
 VOTES = 3
 """Pulses in a row that must agree before another edge is chosen."""
 GOOD_JITTER_NS = 100_000.0
@@ -262,10 +267,11 @@ class Train:
 
 
 class Rhythm:
-    """The pulses of one source. ``fixed``: the edge that the configuration states."""
+    """The pulses of one source. ``fixed``: the edge that the configuration states; ``stated_ns``: the width that it states."""
 
-    def __init__(self, fixed: EdgeKind | None = None) -> None:
+    def __init__(self, fixed: EdgeKind | None = None, stated_ns: int | None = None) -> None:
         self.fixed = fixed
+        self.stated_ns = stated_ns
         self.chosen = fixed
         self.width_ns: int | None = None
         self.square = False
@@ -279,7 +285,14 @@ class Rhythm:
         self._known_ns = 0
         self._passed_ns = -(1 << 62)
         self._square_choice = EdgeKind.ASSERT
+        self._reversed = False  # the stated width lies between a fall and the next rise
         self._off = 0
+
+    @classmethod
+    def configured(cls, config: PulsedSource) -> Rhythm:
+        """The pulses of a source, by its configuration."""
+        width_ms = config.pulse_width_ms
+        return cls(None if config.edge == "auto" else EdgeKind(config.edge), None if width_ms is None else width_ms * 1_000_000)
 
     @property
     def period_ns(self) -> int:
@@ -332,11 +345,10 @@ class Rhythm:
         if other.period_ns == period:
             part = (at - other.on[-1].at.mono_ns) % period
             self.alone = False
-            self.width_ns = min(part, period - part)
-            self.square = abs(part / period - 0.5) <= SQUARE
-            leading = _other(edge.kind) if part < period / 2 else edge.kind
-            if self.square:
-                leading = self._square_choice
+            led = self._led({_other(edge.kind): part, edge.kind: period - part}, period)
+            if led is None:
+                return
+            leading, self.width_ns = led
         elif len(train.on) >= ALONE and (other.last_ns is None or at - other.last_ns > 2.5 * period):
             self.alone, self.width_ns, self.square = True, None, False
             leading = edge.kind
@@ -348,6 +360,31 @@ class Rhythm:
         if self.fixed is None and (self.chosen is None or (len(self._votes) == VOTES and len(set(self._votes)) == 1)):
             self.chosen = leading
 
+    def _led(self, widths: Mapping[EdgeKind, int], period: int) -> tuple[EdgeKind, int] | None:
+        """(kind of the edge that leads, width of the pulse); None when the stated width comes reversed.
+
+        ``widths``: of the pulse, if the edge of that kind began it.
+        """
+        leading = min(widths, key=lambda kind: widths[kind])
+        self.square, self._reversed = abs(widths[leading] / period - 0.5) <= SQUARE, False
+        matching = self._as_stated(widths, period)
+        if matching is not None:
+            if self.fixed is None and matching is EdgeKind.CLEAR and 2 * widths[matching] > period:
+                self._reversed = True
+                return None
+            leading, self.square = matching, False
+        elif self.square:
+            leading = self._square_choice
+        return leading, widths[leading]
+
+    def _as_stated(self, widths: Mapping[EdgeKind, int], period: int) -> EdgeKind | None:
+        """The edge from which to the next one it takes the stated width; None when that is neither, or when it cannot be told."""
+        if self.stated_ns is None or self.stated_ns >= period:
+            return None
+        apart = abs(period - 2 * self.stated_ns)
+        allowed = min(SQUARE * period, apart / 4) if apart >= WIDTH_TELLS_NS else -1
+        return next((kind for kind, width in widths.items() if abs(width - self.stated_ns) <= allowed), None)
+
     def contradiction(self) -> Condition | None:
         """The stated edge begins the longer part of the period, so it seems to end the pulse; None when it does not."""
         if self.fixed is None or self.square or not self._votes or self.fixed in self._votes or self.width_ns is None:
@@ -356,7 +393,7 @@ class Rhythm:
             Code.WRONG_EDGE,
             f'edge = "{self.fixed.value}" is stated, but the {_other(self.fixed).value} edge begins the pulse, '
             f'{self.width_ns / 1e6:.0f} ms before: its seconds would be that late; set edge = "auto" '
-            "(a pulse longer than half its period: shorten it)",
+            "(a pulse longer than half its period: state pulse_width_ms)",
         )
 
     def refusal(self) -> Condition | None:
@@ -368,6 +405,13 @@ class Rhythm:
             return obstacle(
                 Code.EDGE_NOT_COMING,
                 f'only {came} edges come, and the configuration says edge = "{self.fixed.value}": set edge = "auto"',
+            )
+        if self._reversed and self.stated_ns is not None:
+            width_ms = self.stated_ns / 1e6
+            return obstacle(
+                Code.WRONG_EDGE,
+                f"pulse_width_ms = {width_ms:.0f} is stated, but that long the line is low: the receiver is not set to that width, or the "
+                'wiring inverts the pulse; correct pulse_width_ms, or state the edge that marks the second (inverted: edge = "clear")',
             )
         loudest_first = sorted(self._trains.values(), key=lambda t: -t.heard)
         return next((found for t in loudest_first if (found := t.refusal()) is not None), None)

@@ -5,7 +5,7 @@
 
 Flow: ``receiver.session`` or gpsd (values), pulse devices (edges) -> **receiver_time** -> samples, for the daemon
 (``ppsd.discipline.source``) or for a program that passes them to chronyd. The state of the rest of the system comes in with each call
-(``Context``). A leap second that the labels state is part of the result. Pure.
+(``Context``). Pure.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from refclock.condition import Code, Condition, obstacle
-from refclock.config import AUTO, GpsdSource, ReceiverSource
+from refclock.config import AUTO, HOLDOVER_PPB, GpsdSource, ReceiverSource
 from refclock.sample import (
     NS,
     Edge,
-    EdgeKind,
     FixMode,
     HealthReport,
     Instant,
     LabelDoubt,
     LabelProtocol,
     LeapNotice,
+    LineStatus,
     PulseReport,
     ReceiverValue,
     Sample,
@@ -34,9 +34,9 @@ from refclock.sample import (
     SecondLabel,
     SkyView,
 )
-from refclock.timescales import DAY_S, LeapTable
+from refclock.timescales import LeapTable
 from refclock.timing.dates import floor_s, impossible
-from refclock.timing.evidence import CLOCK_ERROR_NS, NAMES_NS, STANDING, Belief, Dispute, Evidence, Rank, Witness
+from refclock.timing.evidence import CLOCK_ERROR_NS, NAMES_NS, STANDING, Belief, Dispute, Evidence, Rank, Witness, in_time
 from refclock.timing.health import Health
 from refclock.timing.pairing import DEFAULT_DELAY_UNCERTAINTY_NS, FIX_TIMEOUT_NS, Pairing, Present
 from refclock.timing.pulses import Rhythm
@@ -44,7 +44,10 @@ from refclock.timing.pulses import Rhythm
 SAWTOOTH_NS = 1500 * 1_000_000
 """ns; an older quantisation error (TIM-TP) belongs to an earlier pulse and is ignored."""
 FRESH_NS = 3 * NS
-"""ns without a pulse before a source of one pulse a second counts as silent."""
+"""ns without a pulse before a source of one pulse a second counts as silent; and without a label before its fix counts as lost."""
+RETURN_NS: Final = 3600 * NS
+"""ns after a fix within which a disciplined oscillator has taken its pulse back to the second. It may step it, or steer for several time
+constants of its loop, 100 to 1000 s each."""
 PULSE_BIAS_US = 15.0
 """us of latency allowed while the way of stamping is unknown: a Raspberry Pi takes 5 to 12 us to serve the interrupt."""
 GPSD_PULSE_NS = 100_000.0
@@ -58,7 +61,8 @@ class Context:
     ``table``: leap seconds in force. ``present``: the served timescale, None without one. ``own_labels``: the timescale was made from this
     receiver's labels, so it cannot measure their delay. ``rivalled``: it was made from another source, so selection judges pulses off its
     seconds. ``kept_error_ns``: error within which another program keeps the system clock; None when none does. ``rank``: the best evidence
-    that the served second rests on. ``lagging``: the line is never idle, so labels lag by an unknown delay.
+    that the served second rests on. ``lagging``: the line is never idle, so labels lag by an unknown delay. ``count_s``: TAI-UTC with which
+    this label counts, near a leap second; None: as ``table`` says.
     """
 
     table: LeapTable = field(default_factory=LeapTable)
@@ -68,6 +72,7 @@ class Context:
     kept_error_ns: int | None = None
     rank: Rank = Rank.STEADINESS
     lagging: bool = False
+    count_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +125,7 @@ class ReceiverTime:
         """What holds of the receiver's labels."""
         self.health = Health()
         self.sky: SkyView | None = None
-        self.rhythm = Rhythm(None if config.edge == "auto" else EdgeKind(config.edge))
+        self.rhythm = Rhythm.configured(config)
         self.labels = self.pulses = 0
         self.place_ns = self.label_mono_ns = 0
         """The last label: POSIX time that it named minus raw arrival (ns), and raw arrival."""
@@ -138,6 +143,7 @@ class ReceiverTime:
         self._sawtooth: Sawtooth | None = None
         self._reported_ns = 0.0
         self._pulse_told = ("", False, 0)
+        self._strayed_most_ns, self._strayed_mono_ns = 0.0, 0  # of the oscillator without a fix, and when that was last so
         self.stamped_by("", PULSE_BIAS_US)
         self.forget()
 
@@ -201,14 +207,12 @@ class ReceiverTime:
         self.place_ns, self.label_mono_ns = label.utc_ns - label.at.mono_ns, label.at.mono_ns
         self._spoke = label.protocol
         self.named_s = label.utc_ns // NS
-        tai_ns = context.table.utc_to_tai_ns(label.utc_ns, label.second_60)
+        counted = context.count_s is not None
+        tai_ns = label.utc_ns + (context.count_s or 0) * NS if counted else context.table.utc_to_tai_ns(label.utc_ns, label.second_60)
         kept, served = self._witnesses(label.at, context)
         before = self.belief.trusted
         belief = self._judge(label, tai_ns, kept, served)
         changed = self.belief.trusted != before
-        notice = None
-        if label.second_60 and belief.trusted:  # an NMEA receiver's only way to announce it
-            notice = LeapNotice(None, 1, (self.named_s // DAY_S + 1) * DAY_S, label.at)
         if not belief.trusted:
             if served is not None and belief.doubt is not None:  # a label in doubt still says that there is a fix
                 self.pairing.fixed(label.at)
@@ -216,7 +220,7 @@ class ReceiverTime:
             return Outcome(trust_changed=changed)
         if self.health.blocked(label.at.mono_ns):
             self.pairing.refused[Code.DOUBTFUL_RECEIVER] += 1
-            return Outcome(notice=notice, trust_changed=changed)
+            return Outcome(trust_changed=changed)
         if self._delay_unchecked:  # learned in an earlier run, perhaps at another line speed
             self._delay_unchecked = False
             if self._learned is None or self._learned.byte_ns != byte_ns:
@@ -224,16 +228,16 @@ class ReceiverTime:
         if context.lagging and served is None and (kept is None or kept.error_ns > NAMES_NS):
             words = "its line is never idle, so its messages lag and name no second: raise the speed (baud), or let it send fewer sentences"
             self.pairing.refuse(Code.LINE_SATURATED, words)
-            return Outcome(notice=notice, trust_changed=changed)
+            return Outcome(trust_changed=changed)
         if self.waiting_since_ns is None:
             self.waiting_since_ns = label.at.mono_ns
         clock_ns = context.table.utc_to_tai_ns(label.at.real_ns) - label.at.mono_ns
         out = self.pairing.label(tai_ns, label.at, context.present, clock_ns, not context.own_labels, kept_ns=context.kept_error_ns)
         if isinstance(out, Condition):
-            return Outcome(notice=notice, trust_changed=changed)
-        bias_ns = self.pulse_bias_ns
+            return Outcome(trust_changed=changed)
+        bias_ns = self.pulse_bias_ns + self._strayed_ns(label.at.mono_ns)
         pulses = [Sample(s.at, s.tai_ns, s.uncertainty_ns, bias_ns) for s in out.pulses]
-        return Outcome(pulses, out.label, notice, changed)
+        return Outcome(pulses, out.label, trust_changed=changed)
 
     def _witnesses(self, at: Instant, context: Context) -> tuple[Witness | None, Witness | None]:
         """(the clock that another program keeps, the served timescale) at ``at``."""
@@ -286,7 +290,18 @@ class ReceiverTime:
             return None
         sample = self.pairing.edge(Edge(at, edge.kind, edge.sequence, edge.uncertainty_ns), context.present, context.rivalled)
         self.rhythm.off_by(self.pairing.off_ns)
-        return None if sample is None else Sample(sample.at, sample.tai_ns, sample.uncertainty_ns, self.pulse_bias_ns)
+        bias_ns = self.pulse_bias_ns + self._strayed_ns(edge.at.mono_ns)
+        return None if sample is None else Sample(sample.at, sample.tai_ns, sample.uncertainty_ns, bias_ns)
+
+    def _strayed_ns(self, mono_ns: int) -> float:
+        """How far the receiver's oscillator may have strayed since its last fix, or may not have come back from since then; ns."""
+        ppb, since_ns = self.config.holdover_ppb, self.pairing.since_fix_ns(mono_ns)
+        if ppb is None:
+            ppb = HOLDOVER_PPB if self.config.pulse_without_fix_s * NS > FIX_TIMEOUT_NS else 0.0
+        left = max(0.0, 1.0 - (mono_ns - self._strayed_mono_ns) / RETURN_NS)
+        if since_ns > FRESH_NS:
+            self._strayed_most_ns, self._strayed_mono_ns, left = max(self._strayed_most_ns * left, since_ns * ppb * 1e-9), mono_ns, 1.0
+        return self._strayed_most_ns * left
 
     def _corrected(self, at: Instant) -> Instant:
         """The edge corrected for the pulse's quantisation error and for the delay of the antenna's cable."""
@@ -364,10 +379,11 @@ class ReceiverTime:
         return doubt.words if doubt is not None else self.rhythm.changed or "its pulses are in phase again"
 
     def learned_delay(self) -> LearnedDelay | None:
-        """The message delay for the next start; None while it is not measured."""
-        if not self.pairing.delay_learned:
-            return None
+        """The message delay for the next start; None while it is not measured. One that only a kept clock could name is not saved: a wrong
+        leap count may be in it, and the receiver may have the right one by then."""
         delay, spread = self.pairing.delay_ns()
+        if not self.pairing.delay_learned or not in_time(delay, None):
+            return None
         return LearnedDelay(delay / 1e6, max(spread / 1e6, 5.0), self._byte_ns)
 
     def conditions(self, now_mono_ns: int) -> list[Condition]:
@@ -379,26 +395,29 @@ class ReceiverTime:
             found.append(Condition(Code.TWO_TALKERS, self._rival[0]))
         return found
 
-    def obstacle(self, now_mono_ns: int, advice: str) -> Condition:
-        """Why the receiver gives no time, or how far its start has progressed. ``advice``: what to do about a protocol that is not
-        understood; "" for none. Causes are tested in the order of ``Code``, and the first is returned."""
-        return self._no_second(now_mono_ns, advice) or self._no_pulse(now_mono_ns) or self.pairing.condition
+    def obstacle(self, now_mono_ns: int, line: LineStatus) -> Condition:
+        """Why the receiver gives no time, or how far its start has progressed. ``line``: what its line has shown. Causes are tested in the
+        order of ``Code``, and the first is returned, but a receiver that says that it has no fix is told as such."""
+        return self._no_second(now_mono_ns, line) or self._no_pulse(now_mono_ns) or self.pairing.condition
 
-    def _no_second(self, now_mono_ns: int, advice: str) -> Condition | None:
+    def _no_second(self, now_mono_ns: int, line: LineStatus) -> Condition | None:
         """Why the receiver names no usable second; None when it does."""
-        if not self.labels and advice:
-            return obstacle(Code.FOREIGN_PROTOCOL, advice)
-        if not self.labels and self.sky is not None and self.sky.mode is not FixMode.NONE and not self.belief.held_s:
-            return obstacle(Code.NO_DATE, "the receiver has a fix but sends no date: switch on RMC or ZDA (or NAV-PVT)")
-        if self.sky is not None and self.sky.mode is FixMode.NONE and not self.belief.trusted:
+        if not self.labels and line.advice:
+            return obstacle(Code.FOREIGN_PROTOCOL, line.advice)
+        trusted, why = self.belief.trusted, line.unlabelled
+        if self.sky is not None and self.sky.mode is FixMode.NONE and not trusted:
             seen = len(self.sky.satellites)
             heard = f"{self.sky.used} of {seen} satellites used" if seen else "no satellites seen"
-            return obstacle(Code.NO_FIX, f"no fix yet, {heard}")
+            return obstacle(Code.NO_FIX, f"no fix yet, {heard}" + (f"; {why}" if why and not line.fixless else ""))
+        if why and not trusted:
+            return obstacle(Code.LABELS_REFUSED, why)
+        if not self.labels and self.sky is not None and self.sky.mode is not FixMode.NONE and not self.belief.held_s:
+            return obstacle(Code.NO_DATE, "the receiver has a fix but sends no date: switch on RMC or ZDA (or NAV-PVT)")
         if (doubt := self.health.blocked(now_mono_ns)) is not None:
             return doubt
         silent_s = (now_mono_ns - self.label_mono_ns) / NS
         if self.labels and silent_s * NS > FIX_TIMEOUT_NS:
-            words = f"no valid second from the receiver for {silent_s:.0f} s: is the antenna covered or off?"
+            words = f"no valid second from the receiver for {silent_s:.0f} s: {why or 'is the antenna covered or off?'}"
             return obstacle(Code.SECONDS_STOPPED, words)
         return self.belief.doubt
 

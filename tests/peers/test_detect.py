@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import sys
 import threading
+import time
+import tty
 from pathlib import Path
 
 import pytest
 from peers import Processes, wait_for
+from refclock_sim.receiver.gnss import Gnss
+from refclock_sim.receiver.output import MODELS, Receiver
 
 from ppsd.cli.detect import blocks, detect, listen
 from ppsd.cli.receiver import receiver_command
 from ppsd.cli.watch import sky, watch_line
 from ppsd.config.file import read
 from ppsd.config.tables import Config
+from refclock.config import ReceiverSource
 from refclock.devices.ports import Port
 from refclock.devices.scan import Found
 from refclock.kernel.host import Host
 from refclock.receiver.autobaud import Identification
 from refclock.sample import Satellite
+from refclock.timescales import LeapTable
 
 PATIENCE_S = 30.0
 NOT_BEFORE_S = 1_700_000_000
@@ -75,6 +82,69 @@ def test_silence_and_noise_are_told_apart(tmp_path: Path) -> None:
     assert "levels" in noise.verdict.advice
     for master, _ in masters:
         os.close(master)
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.4, 1.5])
+def test_a_line_that_gives_back_what_is_sent_is_no_receiver(tmp_path: Path, after_s: float) -> None:
+    """A loop-back plug, or a modem with echo, at once or late: no source is written for it, and the reason is told."""
+    master, slave = os.openpty()
+    path = os.ttyname(slave)
+    tty.setraw(slave)
+    os.set_blocking(master, False)
+    over = threading.Event()
+
+    def echo() -> None:
+        due: list[tuple[float, bytes]] = []
+        while not over.wait(0.02):
+            with contextlib.suppress(BlockingIOError):
+                due.append((time.monotonic() + after_s, os.read(master, 4096)))
+            while due and due[0][0] <= time.monotonic():
+                os.write(master, due.pop(0)[1])
+
+    class OnePort(Host):
+        def names(self, pattern: str) -> list[str]:
+            return [path] if pattern == "/dev/ttyUSB*" else []
+
+    plug = threading.Thread(target=echo)
+    plug.start()
+    config, out = tmp_path / "refclock.toml", io.StringIO()
+    detect(Config(), 9.0, False, config, out, host=OnePort(tmp_path))
+    over.set()
+    plug.join()
+    os.close(master)
+    os.close(slave)
+    assert not config.exists()
+    assert "only what is sent to it comes back" in out.getvalue()
+
+
+def test_a_receiver_of_the_kernels_gnss_class_is_found(tmp_path: Path) -> None:
+    """/dev/gnss0 has no terminal calls and no speed (a FIFO stands for it): its receiver is found, and no speed is claimed."""
+    path = tmp_path / "gnss0"
+    os.mkfifo(path)
+    receiver = Receiver(MODELS["nmea"], Gnss(7, 1_900_000_000, LeapTable(), fix_s=0), 7)
+    over = threading.Event()
+
+    def speak() -> None:
+        second = 1_900_000_000
+        with path.open("r+b", buffering=0) as line:
+            while not over.wait(1.0):
+                line.write(b"".join(chunk.data for chunk in receiver.cycle(second)))
+                second += 1
+
+    class OnePort(Host):
+        def names(self, pattern: str) -> list[str]:
+            return [str(path)] if pattern == "/dev/gnss*" else []
+
+    talker = threading.Thread(target=speak)
+    talker.start()
+    config, out = tmp_path / "refclock.toml", io.StringIO()
+    detect(Config(), 15.0, False, config, out, host=OnePort(tmp_path / "nowhere"))
+    over.set()
+    talker.join()
+    assert f"{path} NMEA, says " in " ".join(out.getvalue().split())
+    (source,) = read(config).sources
+    assert isinstance(source, ReceiverSource)
+    assert (source.device, source.baud) == (str(path), 0)
 
 
 def test_a_held_port_is_not_touched() -> None:

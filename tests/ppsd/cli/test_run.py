@@ -57,6 +57,24 @@ def test_a_pulse_goes_to_the_line_it_came_by(tmp_path: Path) -> None:
     assert pair(host, paths, pulses(host)) == {"/dev/ttyUSB0": "/dev/pps2", "/dev/ttyAMA0": "/dev/pps1"}
 
 
+@pytest.mark.parametrize(
+    ("own", "pin", "chosen"),
+    [("0", "4711", "pps0"), ("17", "4711", "pps1"), ("17", "0", "pps1"), ("0", "0", "pps1"), ("", "4711", "pps1"), ("", "", "pps1")],
+)
+def test_a_pulse_device_that_has_ticked_goes_before_one_that_never_has(tmp_path: Path, own: str, pin: str, chosen: str) -> None:
+    """The pulse device of a USB port whose carrier wire no receiver drives is left for a pin's that ticks; where the kernel does not count,
+    the port's own is taken."""
+    devices(tmp_path, "ttyACM0", "pps0", "pps1")
+    for name, driver, tty, edges in (("pps0", "pps@12.-1", "", pin), ("pps1", "acm0", "/dev/ttyACM0", own)):
+        entry = tmp_path / "sys/class/pps" / name
+        entry.mkdir(parents=True)
+        for file, text in (("name", driver), ("path", tty), ("assert", f"1795818000.000003123#{edges}"), ("clear", "0.000000000#0")):
+            if file in ("name", "path") or edges:
+                (entry / file).write_text(text + "\n")
+    host = Host(tmp_path)
+    assert pair(host, ["/dev/ttyACM0"], pulses(host)) == {"/dev/ttyACM0": f"/dev/{chosen}"}
+
+
 def test_what_others_hold_is_left_to_them(tmp_path: Path) -> None:
     """gpsd's receiver is not taken away from it, and the user is told who has it."""
     devices(tmp_path, "ttyACM0", "ttyUSB0")

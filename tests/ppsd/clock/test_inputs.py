@@ -26,9 +26,9 @@ from ppsd.discipline.engine import Engine
 from ppsd.discipline.events import Event, SourceFound, SourceLost
 from ppsd.discipline.saved import Saved
 from refclock.config import ReceiverSource
-from refclock.devices.pps import PpsThread
+from refclock.devices.pps import BY_KERNEL, EdgeQueue, PpsThread
 from refclock.kernel.pps import PpsEvent
-from refclock.sample import NS, Instant, SourceId
+from refclock.sample import NS, Edge, EdgeKind, Instant, SourceId
 from refclock.timescales import LeapTable
 
 pytestmark = pytest.mark.device
@@ -264,6 +264,77 @@ def test_listening_only_is_listening_only(machine: Machine, tmp_path: Path) -> N
         plug.wire.write = lambda data, baud: written.append(data) if data else None  # type: ignore[method-assign]
     daemon.run(60)
     assert written == []
+    daemon.close()
+
+
+class Pins(Machine):
+    """A machine whose kernel counts pulses. ``owners``: the line of each pulse device, "" for a pin; ``ticking``: those that tick now."""
+
+    def __init__(self, directory: Path, owners: dict[str, str]) -> None:
+        super().__init__(directory, TAI_S)
+        self.owners, self.ticking = owners, set[str]()
+        self.counts = dict.fromkeys(owners, 0)
+        self.open: list[tuple[str, Wire]] = []
+
+    def names(self, pattern: str) -> list[str]:
+        if pattern == "/dev/pps*":
+            return []
+        return [f"/sys/class/pps/{pps}" for pps in self.owners] if pattern == "/sys/class/pps/pps*" else super().names(pattern)
+
+    def text(self, name: str) -> str | None:
+        pps, _, what = name.removeprefix("/sys/class/pps/").partition("/")
+        if pps not in self.owners:
+            return super().text(name)
+        return self.owners[pps] if what == "path" else f"1795818000.000003123#{self.counts[pps]}" if what == "assert" else None
+
+    def second(self) -> None:
+        """The pulses of one second."""
+        for pps in self.ticking:
+            self.counts[pps] += 1
+        for path, wire in self.open:
+            if Path(path).name in self.ticking and not wire.stopped:
+                wire.put(Edge(self.clock.now(), EdgeKind.ASSERT, self.counts[Path(path).name]))
+
+
+class Wire(EdgeQueue):
+    """An open pulse device."""
+
+    error, stamping, stopped = "", BY_KERNEL, False
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_of_several_pulse_devices_the_one_that_ticks_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bool) -> None:
+    """The USB port's own pulse device never ticks, the one on the pin does: it is used within 15 s, and left again when it stops while the
+    other ticks. When both stop, the fix was lost: nothing changes. A device that the configuration names is never left."""
+    machine = Pins(tmp_path / "dev", {"pps0": "", "pps1": str(tmp_path / "dev/ttyACM0")})
+
+    def opened(path: str, *_: object) -> Wire:
+        machine.open.append((path, Wire()))
+        return machine.open[-1][1]
+
+    monkeypatch.setattr(ppsd.clock.pulses, "open_pulse", opened)
+    machine.plug("ttyACM0", receiver("minimal"))
+    daemon = Daemon(machine, tmp_path / "state", ReceiverSource(name="gps0", device="auto", pps="/dev/pps1" if named else "auto"))
+
+    def used_after(seconds: int) -> str:
+        for _ in range(seconds):
+            daemon.run(1)
+            machine.second()
+        return daemon.source().pulse_path
+
+    assert used_after(12) == "/dev/pps1"
+    machine.ticking = {"pps0"}
+    assert used_after(4) == "/dev/pps1"  # a few edges are no pulse
+    assert used_after(11) == ("/dev/pps1" if named else "/dev/pps0")
+    machine.ticking = set()
+    assert used_after(60) == ("/dev/pps1" if named else "/dev/pps0")
+    machine.ticking = {"pps1"}
+    assert used_after(15) == "/dev/pps1"
+    assert len(machine.open) == (1 if named else 3)
+    assert [wire.stopped for _, wire in machine.open] == [True] * (len(machine.open) - 1) + [False]
     daemon.close()
 
 

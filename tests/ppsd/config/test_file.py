@@ -197,3 +197,27 @@ def test_endpoints() -> None:
     assert parse_endpoint("[fe80::1%eth0]:123") == ("fe80::1%eth0", 123)
     for bad in ("::1:123", "localhost:123", "1.2.3.4", "1.2.3.4:0", "1.2.3.4:65536", "[1.2.3.4]:123", "1.2.3:1", "[::]:", "1.2.3.4:١٢"):
         assert parse_endpoint(bad) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("pulse_width_ms = 900", ""),
+        ("pulse_width_ms = 1000", "1000 is out of range; allowed: 1 to 999"),
+        ("pulse_without_fix_s = 604800", ""),
+        ("pulse_without_fix_s = 604801", "allowed: 1 to 604800"),
+        ("holdover_ppb = 1.5", ""),
+        ("holdover_ppb = -1", "allowed: 0 to 100000"),
+        ("message_delay_ms = -1000", ""),
+        ("message_delay_ms = 1500", ""),
+        ("message_delay_ms = 1501", "allowed: -1000 to 1500"),
+    ],
+)
+def test_what_the_file_may_state_of_a_pulse_is_what_the_program_can(line: str, complaint: str) -> None:
+    """A pulse shorter than its period, a week without a fix, a message up to a second early or one and a half late."""
+    text = f'[[source]]\ntype = "receiver"\n{line}\n'
+    if not complaint:
+        parse(text)
+        return
+    with pytest.raises(ConfigError, match=complaint):
+        parse(text)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from refclock.devices.serial_port import SerialPort, failure
+from refclock.devices.serial_port import SerialPort, failure, open_port
 from refclock.kernel.clocks import LocalClock
 from refclock.protocols.framing import Tally
 from refclock.receiver.autobaud import DWELL_NS, SEARCH_BAUDS, SILENCE_NS, BaudSearch
@@ -134,3 +134,46 @@ def test_the_search_stays_where_frames_are_valid_and_leaves_when_they_end() -> N
     assert search.heard(Tally(0, 0, 19), 19 * NS + SILENCE_NS - 1) is None
     assert search.heard(Tally(0, 0, 19), 19 * NS + SILENCE_NS) == 9600
     assert search.deadline_ns == 19 * NS + SILENCE_NS + DWELL_NS
+
+
+@pytest.mark.parametrize("name", ["gnss0", "receiver", "ttyUSB0"])
+def test_a_device_without_terminal_calls_is_read_as_it_is(tmp_path: Path, name: str) -> None:
+    """A FIFO stands for /dev/gnss0: bytes arrive with a stamp, a silent line hangs up never, nothing comes back of what is written, and a
+    speed means nothing."""
+    path, clock = tmp_path / name, LocalClock()
+    os.mkfifo(path)
+    port = open_port(str(path), 9600, clock)
+    assert (port.baud, port.byte_ns) == (0, 0)
+    for data in (b"$GNRMC", bytes(range(256))):
+        with path.open("wb", buffering=0) as receiver:
+            before = clock.now()
+            receiver.write(data)
+        assert select.select([port], [], [], 5)[0]
+        came, at = port.read()
+        assert came == data
+        assert before.mono_ns <= at.mono_ns <= clock.now().mono_ns
+        port.set_baud(115200)
+        assert port.write(b"\xb5\x62") == 0
+        assert port.read()[0] == b""
+    with pytest.raises(OSError, match=rf"\(pid {os.getpid()}\) has it open"):
+        open_port(str(path), 9600, clock)
+    port.close()
+
+
+def test_a_character_device_is_written_where_its_driver_allows(tmp_path: Path) -> None:
+    """/dev/null takes what is written, and its end of file is told as a line that hung up."""
+    port = open_port("/dev/null", 9600, LocalClock())
+    assert (port.baud, port.byte_ns, port.write(b"abc")) == (0, 0, 3)
+    with pytest.raises(OSError, match="plug it in"):
+        port.read()
+    port.close()
+    with pytest.raises(OSError, match="no such device"):
+        open_port(str(tmp_path / "gnss0"), 9600, LocalClock())
+
+
+def test_a_terminal_is_opened_as_one(line: tuple[int, str]) -> None:
+    """Whatever the name that leads to it."""
+    port = open_port(line[1], 38400, LocalClock())
+    assert isinstance(port, SerialPort)
+    assert port.baud == 38400
+    port.close()

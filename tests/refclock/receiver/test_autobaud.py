@@ -13,7 +13,9 @@ from refclock_sim.receiver.output import MODELS, Chunk, Receiver
 
 from refclock.config import BAUDS
 from refclock.protocols.foreign import SWITCH
-from refclock.receiver.autobaud import NOISE_ADVICE, SILENT_ADVICE, Identification, Probe
+from refclock.protocols.ubx import MON_VER, encode
+from refclock.receiver.autobaud import ECHO_ADVICE, NOISE_ADVICE, SILENT_ADVICE, Identification, Probe
+from refclock.receiver.commands import pmtk
 from refclock.sample import NS, Instant
 from refclock.timescales import LeapTable
 
@@ -173,3 +175,50 @@ def test_asking_waits_for_sense() -> None:
             asked.append(probe.baud)
             wire.write(question, probe.baud)
     assert asked == [38400]
+
+
+class EchoingWire(Wire):
+    """A line that gives back, ``late_ns`` later, what is written to it: all of it, or only its first ``share``."""
+
+    def __init__(self, receiver: Receiver | None, *, late_ns: int = 0, share: float = 1.0) -> None:
+        self._late_ns, self._share, self._echo = late_ns, share, list[tuple[int, bytes]]()
+        super().__init__(receiver, TAI_S, begin_ns=5 * NS)
+
+    def read(self, baud: int) -> bytes:
+        came = super().read(baud)
+        due = b"".join(data for at, data in self._echo if at <= self.now)
+        self._echo = [part for part in self._echo if part[0] > self.now]
+        return due + came
+
+    def write(self, data: bytes, baud: int) -> None:
+        super().write(data, baud)
+        self._echo.append((self.now + self._late_ns, data[: round(len(data) * self._share)]))
+
+
+@given(st.integers(0, 30 * NS), st.floats(0.1, 1.0), st.booleans())
+@settings(max_examples=40)
+def test_an_echo_is_no_receiver(late_ns: int, share: float, ask: bool) -> None:
+    """A loop-back plug, a modem or terminal with echo: what comes back, at once or late, whole or in part, shows no receiver."""
+    verdict, _ = found(EchoingWire(None, late_ns=late_ns, share=share), 60, ask=ask)
+    assert not verdict.usable
+    if ask and share == 1.0:
+        assert (verdict.protocol, verdict.baud, verdict.advice) == ("echo", 0, ECHO_ADVICE)
+
+
+@pytest.mark.parametrize("kind", ["nmea", "ublox8", "timing", "mtk"])
+@pytest.mark.parametrize("baud", [9600, 57600, 115200])
+def test_a_receiver_behind_an_adapter_that_hears_itself_is_found(kind: str, baud: int) -> None:
+    """On a half-duplex line with echo the receiver is found at its speed all the same, and on a fast one, what it is."""
+    for late_ns in (0, NS // 3):
+        verdict, after_s = found(EchoingWire(simulated(kind, baud), late_ns=late_ns), 20)
+        assert (verdict.baud, verdict.usable) == (baud, True)
+        assert after_s < 12
+        assert baud == 9600 or (kind in ("ublox8", "timing")) == ("u-blox" in verdict.identity)
+
+
+def test_questions_that_others_left_on_the_line_are_no_receiver() -> None:
+    """Questions that come back from an earlier session, or that another program asks, show no receiver either."""
+    polls = encode(*MON_VER) + encode(0x06, 0x00) + pmtk("PMTK605") + pmtk("PUBX,04") + pmtk("EIGNQ,RMC")
+    for ask in (True, False):
+        verdict, _ = found(Wire(Talker(9600, polls), TAI_S, begin_ns=5 * NS), 30, ask=ask)
+        assert not verdict.usable

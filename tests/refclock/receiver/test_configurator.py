@@ -28,6 +28,7 @@ class Host:
         self.written: list[bytes] = []
         self.told: list[News] = []
         self.deaf = self.mute = False
+        self.echo_ns: int | None = None
         self._line: list[tuple[int, bytes]] = []
 
     def run(self, seconds: int) -> None:
@@ -42,6 +43,8 @@ class Host:
                 self.told += self.configurator.news()
                 if wish:
                     self.written.append(wish)
+                    self.receiver.wrote(wish)
+                    self._line += [] if self.echo_ns is None else [(now + self.echo_ns, wish)]
                     self._line += [] if self.deaf else self.sim.hear(wish, now)
         self.second += seconds
 
@@ -112,3 +115,25 @@ def test_a_receiver_that_cannot_hear_keeps_its_sentences() -> None:
     host.run(700)
     assert host.told[-1].complete
     assert host.sim.settings.rates["NAV-PVT"] == 1
+
+
+@pytest.mark.parametrize("model", ["ublox8-nmea", "ublox9", "mtk"])
+@pytest.mark.parametrize("late_ms", [0, 150, 700])
+def test_a_receiver_on_a_line_that_echoes_is_configured_by_its_own_answers(model: str, late_ms: int) -> None:
+    """A half-duplex adapter that hears itself: the settings reach the receiver, and each result is the receiver's own word."""
+    host = Host(model)
+    host.echo_ns = late_ms * NS // 1000
+    host.run(60)
+    assert [(news.what, news.complete, set(news.by_result())) for news in host.told] == [("receiver configured", True, {"done"})]
+
+
+@pytest.mark.parametrize("late_ms", [0, 150, 1300])
+def test_an_echoed_command_is_no_acknowledgement(late_ms: int) -> None:
+    """A receiver that hears nothing any more, on a line that gives back every command: nothing counts as done."""
+    host = Host("ublox8-nmea")
+    host.echo_ns = late_ms * NS // 1000
+    host.run(2)
+    host.deaf = True
+    host.run(60)
+    assert [news.complete for news in host.told] == [False]
+    assert "pulse" in host.told[0].by_result()["no_answer"]

@@ -169,6 +169,42 @@ def test_a_stated_trailing_edge_is_found_out() -> None:
     assert 'edge-not-coming: only assert edges come, and the configuration says edge = "clear"' in refused(rhythm)
 
 
+@pytest.mark.parametrize("width_ms", [1, 100, 300, 480, 500, 520, 600, 900, 999])
+def test_a_stated_width_decides_which_edge_leads(width_ms: int) -> None:
+    """A pulse as wide as its owner states, also longer than half its period: its rise marks the second, from the first pulse on."""
+    random = Random(width_ms)
+    starts = [k * NS + round(random.gauss(0, 200_000)) for k in range(40)]
+    rhythm = Rhythm(stated_ns=width_ms * MS)
+    assert passed(rhythm, wire(starts, width_ms * MS)) == starts
+    assert rhythm.width_ns == pytest.approx(width_ms * MS, abs=MS)
+    fixed = Rhythm(EdgeKind.CLEAR, width_ms * MS)
+    assert passed(fixed, wire(starts, width_ms * MS, EdgeKind.CLEAR)) == starts
+    assert fixed.contradiction() is None
+
+
+@pytest.mark.parametrize("width_ms", [600, 700, 900, 999])
+def test_a_wide_pulse_that_comes_reversed_is_refused_until_the_edge_is_stated(width_ms: int) -> None:
+    """Reversed, a pulse of 900 ms is one of 100 ms: a receiver that was not set to the stated width, or wiring that inverts. Nobody guesses
+    which; people are told what to state."""
+    starts = [k * NS for k in range(20)]
+    rhythm = Rhythm(stated_ns=width_ms * MS)
+    assert passed(rhythm, wire(starts, (1000 - width_ms) * MS)) == []
+    assert f"wrong-edge: pulse_width_ms = {width_ms} is stated, but that long the line is low" in refused(rhythm)
+    came = passed(rhythm, wire([at + 20 * NS for at in starts], width_ms * MS))  # it is set by now
+    assert came[-15:] == [at + 20 * NS for at in starts[-15:]]
+    assert {at % NS for at in came} == {0}
+    late = [at + (1000 - width_ms) * MS for at in starts]
+    for edge, seconds in ((EdgeKind.ASSERT, starts), (EdgeKind.CLEAR, late)):
+        assert passed(Rhythm(edge, width_ms * MS), wire(starts, (1000 - width_ms) * MS)) == seconds
+
+
+@pytest.mark.parametrize(("stated_ms", "width_ms"), [(900, 300), (100, 300), (900, 500), (100, 500), (1500, 100)])
+def test_a_width_that_does_not_come_is_not_believed(stated_ms: int, width_ms: int) -> None:
+    """The receiver is not set to the stated width: the shorter part is the pulse, as if nothing were stated, and a square wave rises."""
+    starts = [k * NS for k in range(20)]
+    assert passed(Rhythm(stated_ns=stated_ms * MS), wire(starts, width_ms * MS)) == starts
+
+
 @pytest.mark.parametrize(
     ("gaps_ns", "width_ns", "words", "good"),
     [
