@@ -182,10 +182,12 @@ class GpsdStream:
             return values
         leap_known = type(tpv.get("leapseconds")) is int and self.receivers == (tpv.get("device"),)
         label = self._label(response.time, leap_known, at)
-        reject = label if isinstance(label, Reject) else self.gate.offer(label)
-        self._stated(reject, at)
-        if isinstance(label, SecondLabel) and reject is None:
-            values.append(label)
+        offered = label if isinstance(label, Reject) else self.gate.offer(label, at.mono_ns)
+        if isinstance(offered, Reject):
+            self._stated(offered, at)
+        else:
+            self._stated(None, at)
+            values.append(offered)
         return values
 
     def _stated(self, reject: Reject | None, at: Instant) -> None:

@@ -45,6 +45,10 @@ REASONS: Final[Mapping[Reason, tuple[str, str]]] = {
     Reject.NO_CHECKSUM: ("sends sentences whose checksum is missing, beside others that have one", LINE),
     Reject.DATE_WINDOW: ("names dates that are decades ahead", FIRMWARE),
     Reject.DATE_JUMP: ("jumps from one date to another", "wait until it stands by one; update the receiver's firmware if it goes on"),
+    Reject.FROZEN: (
+        "names the same second again and again: its clock stands still",
+        "power it off and on; update the firmware if that goes on",
+    ),
     Reject.LABELS_DISAGREE: (
         "names different seconds in messages of different kinds",
         "switch off all but one of them (RMC, or NAV-PVT), or raise the speed (baud)",

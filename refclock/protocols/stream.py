@@ -105,14 +105,16 @@ class ReceiverStream:
         dropped: Reason | None = reject
         for value in decoded:
             if isinstance(value, SecondLabel):
-                reject = self.gate.offer(value)
-                dropped = reject
-                if reject is None and value.doubt is LabelDoubt.FIX_UNSTATED:  # of rival talkers ``timing.evidence`` tells which is which
-                    dropped = value.doubt
-                if reject is not None:
+                offered = self.gate.offer(value, frame.at.mono_ns)
+                if isinstance(offered, Reject):
+                    dropped = reject = offered
                     continue
+                if offered.doubt is LabelDoubt.FIX_UNSTATED:  # of rival talkers ``timing.evidence`` tells which is which
+                    dropped = offered.doubt
                 self.labels += 1
-            elif isinstance(value, SkyView):
+                values.append(offered)
+                continue
+            if isinstance(value, SkyView):
                 self.sky = value
             values.append(self._leap_count.judged(value) if isinstance(value, LeapNotice) else value)
         if reject is not None and reject is not Reject.REDUNDANT:
