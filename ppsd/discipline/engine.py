@@ -379,6 +379,7 @@ class Engine:
         elif self.timescale.estimate is not None:
             out.append(Note("time no longer withheld", "info", {}))
             self._steering.anew()  # the kernel may have inserted a leap second that did not come, or none
+            self._decide(at, out)
         out.append(self._record(at))
 
     def _against(self, at: Instant) -> Iterator[Condition]:
