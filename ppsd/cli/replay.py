@@ -190,6 +190,8 @@ class _Run:
 REASONS = {
     "void": "void: the receiver itself says that it has no valid fix",
     "no-fix": "no-fix: a time without a valid, fresh fix (battery clock)",
+    "estimated-fix": "estimated-fix: the receiver estimates (dead reckoning), its clock coasts",
+    "manual-or-simulated": "manual-or-simulated: the position was typed in, or the receiver simulates",
     "empty": "empty: no time or no date in the sentence",
     "bad-date": "bad-date: there is no such date",
     "bad-time": "bad-time: there is no such time",

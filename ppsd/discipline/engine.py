@@ -54,7 +54,7 @@ from refclock.config import ShmSource, SockSource
 from refclock.record import Record
 from refclock.sample import NS, Instant, Leap, LeapNotice, Sample, SourceId
 from refclock.timescales import DAY_S
-from refclock.timing.evidence import CLOCK_ERROR_NS, NAMES_NS, Rank
+from refclock.timing.evidence import CLOCK_ERROR_NS, NAMES_NS, OVERRULING, Rank
 from refclock.timing.pairing import Present
 from refclock.timing.receiver_time import Context
 
@@ -259,15 +259,17 @@ class Engine:
             what, level = ("labels trusted", "info") if belief.trusted else ("labels not trusted", "warning")
             out.append(Note(what, level, {"source": source.id, "why": belief.why}))
         overruled = dispute is not None and dispute.overrules(self.timescale.rank)
-        if (contradicts or overruled) and self.selected in (None, source.id):
+        if overruled or (contradicts and self.selected in (None, source.id)):
             why = belief.why if overruled else source.time.pairing.condition.words
             out.append(Note("second given up", "error", {"source": source.id, "why": why}))
             self._relearn(at, out)
             return
-        if contradicts != (source.id in self._contradicting):
+        against = self.selected != source.id and (contradicts or (dispute is not None and dispute.labels >= OVERRULING))
+        if against != (source.id in self._contradicting):
             self._contradicting ^= {source.id}
-            if contradicts:
-                out.append(Note("sources disagree", "warning", {"source": source.id, "why": source.time.pairing.condition.words}))
+            if against:
+                why = source.time.pairing.condition.words if contradicts else belief.why
+                out.append(Note("sources disagree", "warning", {"source": source.id, "why": why}))
         if came.samples:
             self._after_sample(source, came.samples[-1], at, out)
 

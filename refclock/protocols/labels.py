@@ -13,6 +13,7 @@ Flow: nmea | ubx | gpsd -> **labels** -> stream -> ``timing.receiver_time``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -21,8 +22,11 @@ from refclock.timescales import DAY_S
 
 EPOCH_EARLY_NS: Final = 50_000_000
 """ns; an epoch up to this much before a whole second names that second: modules whose solutions wander around it state .98 or .99."""
-CYCLE_NS: Final = 800_000_000
-"""ns; a statement that comes later than this after the first of its epoch is stamped with its own arrival. Cycles last a second."""
+EPOCH_NS: Final = 5 * NS
+"""ns; how long the first arrival of an epoch is remembered. On a line that is too slow for what it carries, the last statement of an epoch
+comes up to 3 s after the first. An epoch's number comes again after a day (time of day) or a week (iTOW)."""
+EPOCHS_MAX: Final = 128
+"""Epochs remembered at most: 5 s of a receiver at 20 Hz, and some that garbage states."""
 CONTRADICTION_NS: Final = NS // 2
 """ns; two statements of one burst that differ by this name different cycles: errors are whole seconds, cycles of 5 Hz are 0.2 s apart."""
 BURST_NS: Final = 950_000_000
@@ -50,6 +54,8 @@ class Reject(StrEnum):
 
     VOID = "void"  # RMC status V
     NO_FIX = "no-fix"  # time without a valid, fresh fix
+    ESTIMATED = "estimated-fix"  # dead reckoning: its clock coasts
+    MANUAL_OR_SIMULATED = "manual-or-simulated"
     EMPTY = "empty"  # the time or date field is empty
     BAD_DATE = "bad-date"
     BAD_TIME = "bad-time"
@@ -160,6 +166,38 @@ def second_of(label: SecondLabel) -> int:
     return named_second(label.utc_ns)
 
 
-def stamped(first: Instant | None, at: Instant) -> Instant:
-    """The arrival of a label: that of the ``first`` statement of its epoch, or ``at``, its own, when there is none of this cycle."""
-    return first if first is not None and 0 <= at.mono_ns - first.mono_ns <= CYCLE_NS else at
+class Epochs:
+    """When the epochs that a receiver stated lately were stated. Epochs are numbers that come again after ``period``: time of day in NMEA,
+    iTOW in UBX.
+
+    Statements of neighbouring epochs may come mixed, but each ``kind`` of statement goes on from epoch to epoch. One that states the same
+    epoch again begins it anew, so that a frozen time is not stamped ever earlier. One that goes back shows that the receiver has stepped:
+    what was stated before that was stated of other seconds.
+    """
+
+    def __init__(self, period: int) -> None:
+        self._period = period
+        self._known: dict[int, dict[str, Instant]] = {}  # epoch -> {kind: its arrival}; the oldest epoch and the first arrival come first
+        self._last: dict[str, tuple[int, int]] = {}  # kind -> (epoch, raw arrival) of its last statement that went on
+
+    def begins(self, epoch: int, kind: str, at: Instant) -> bool:
+        """Note a statement of ``epoch``; whether it is the first."""
+        if kind not in self.arrivals(epoch, at):
+            last, when = self._last.get(kind, (epoch, at.mono_ns))
+            if (epoch - last) % self._period > self._period // 2:
+                self._known = {e: known for e, known in self._known.items() if next(iter(known.values())).mono_ns > when}
+            self._last[kind] = epoch, at.mono_ns
+            if self.arrivals(epoch, at):
+                self._known[epoch][kind] = at
+                return False
+        self._known.pop(epoch, None)
+        self._known[epoch] = {kind: at}
+        if len(self._known) > EPOCHS_MAX:
+            del self._known[next(iter(self._known))]
+        return True
+
+    def arrivals(self, epoch: int, at: Instant) -> Mapping[str, Instant]:
+        """The kinds that have stated ``epoch`` lately, with their arrivals, the first one first, as known at ``at``."""
+        known = self._known.get(epoch, {})
+        lately = known and 0 <= at.mono_ns - next(iter(known.values())).mono_ns <= EPOCH_NS
+        return known if lately else {}

@@ -2,11 +2,16 @@
 
 Which sentence may say what:
 
-* RMC with status A and a mode that is a satellite fix names a second; so does ZDA while a fix stated elsewhere is fresh.
-* GGA, GNS, GSA and GLL only state the fix; none of them carries a date. GLL's time is not used at all (some receivers compute it for
+* RMC with status A and a mode that is a fix by satellites (``fixes``) names a second, unless another sentence says that the position is
+  estimated, simulated or typed in. So does ZDA while a fix stated elsewhere is fresh.
+* GGA, GNS, GSA, GLL and VTG only state the fix; none of them carries a date. GLL's time is not used at all (some receivers compute it for
   another instant than the rest of the cycle). GSV and GSA list the satellites.
+* A talker is judged by what it says itself. Another talker's sentences count too, unless both send the same kind of timed sentence: then
+  they are two devices.
 * TXT and some makers' own sentences (``$P...``) state the antenna and the leap count.
-* A label is stamped with the first byte of the first RMC, ZDA, GGA or GNS of its cycle that carries the same time of day.
+* A label is stamped with the first byte of the GGA or GNS that states the same time of day, if one came before, however late the label's
+  own sentence comes (GGA first, many GSV, RMC last on a slow line). Not with RMC or ZDA: the first of them to name a second is its label,
+  and two that name different seconds (one a second ahead of the other) must not pass for one late cycle.
 * Anything without a valid checksum is dropped. A receiver that has never sent one (HP 58534A) is read all the same, and counted.
 
 pynmea2 splits and names the fields. Times and dates are read here: its ``timestamp`` cannot hold second 60 and truncates fractions, its
@@ -23,8 +28,9 @@ from typing import Final
 
 import pynmea2
 
+from refclock.protocols.fixes import FixWorth, by_mode, by_quality
 from refclock.protocols.framing import Frame
-from refclock.protocols.labels import STATEMENT_FRESH_NS, Decoded, Reject, stamped
+from refclock.protocols.labels import STATEMENT_FRESH_NS, Decoded, Epochs, Reject
 from refclock.sample import (
     NS,
     Antenna,
@@ -46,11 +52,12 @@ TEXTS_MAX: Final = 16
 """Different TXT sentences that are kept: a receiver's banner has about ten."""
 ENOUGH_3D: Final = 4
 """Satellites in use; from here on a fix of unknown kind is taken for one in three dimensions."""
-FIX_MODES: Final = frozenset("ADFREP")
-"""RMC and GNS mode indicators of a satellite fix, or dead reckoning from one (NMEA 4.11): autonomous, differential, float, fixed RTK,
-estimated, precise. Not: N none, M manual, S simulator."""
-FIX_QUALITIES: Final = frozenset("1234569")
-"""GGA quality: 0 none, 7 manual, 8 simulator; 9 is NovAtel's SBAS."""
+UNDATED: Final = frozenset(("GGA", "GNS"))
+TIMED: Final = UNDATED | {"RMC", "ZDA"}
+"""Sentences that begin with the cycle's time of day, and those of them that have no date."""
+CYCLE_NS: Final = 800_000_000
+"""ns; a sentence of another talker that came up to this much earlier with the same time of day may be of the same cycle. A clock that is a
+whole second ahead stated that time a second before."""
 GSA_SYSTEMS: Final = {"1": "GPS", "2": "GLONASS", "3": "Galileo", "4": "BeiDou", "5": "QZSS", "6": "NavIC"}
 """GNSS system id, last field of GSA (NMEA 4.11)."""
 TALKERS: Final = {
@@ -78,10 +85,10 @@ class NmeaDecoder:
         self.without_checksum = 0
         self.texts: list[str] = []
         self._checksummed = False
-        self._fixes: dict[str, tuple[bool, int]] = {}  # sentence -> (states a fix, when)
-        self._cycle_time: int | None = None
-        self._cycle_at: Instant | None = None
-        self._cycle_kinds: set[str] = set()
+        self._fixes: dict[tuple[str, str], tuple[FixWorth, int]] = {}  # (talker, sentence) -> (the fix that it states, when)
+        self._spoken: dict[str, set[str]] = {}  # talker -> timed sentences that it has sent
+        self._epochs = Epochs(DAY_S * NS)
+        self._untimed: set[str] = set()  # sentences of this cycle whose time of day is empty
         self._sky = _Sky()
         self._handlers: dict[bytes, Callable[[str, pynmea2.NMEASentence, Frame], SecondLabel | HealthReport | Reject | None]] = {
             b"RMC": self._rmc,
@@ -89,6 +96,7 @@ class NmeaDecoder:
             b"GGA": self._gga,
             b"GNS": self._gns,
             b"GLL": self._gll,
+            b"VTG": self._vtg,
             b"GSA": self._gsa,
             b"GSV": self._gsv,
             b"TXT": self._txt,
@@ -116,8 +124,8 @@ class NmeaDecoder:
             return Decoded([], Reject.BAD_FIELDS)
         values: list[ReceiverValue] = []
         kind = sentence.sentence_type
-        if kind in ("RMC", "ZDA", "GGA", "GNS"):
-            sky = self._begin(kind, time_ns(sentence.data[0]), frame.at)
+        if kind in TIMED:
+            sky = self._begin(sentence.talker, kind, time_ns(sentence.data[0]), frame.at)
             if sky is not None:
                 values.append(sky)
         answer = handler(sentence.talker, sentence, frame)
@@ -127,75 +135,118 @@ class NmeaDecoder:
             values.append(answer)
         return Decoded(values)
 
-    def _begin(self, kind: str, time: int | None, at: Instant) -> SkyView | None:
+    def _begin(self, talker: str, kind: str, time: int | None, at: Instant) -> SkyView | None:
         """Note a timed sentence; when it begins a new cycle, the sky of the one before."""
-        if time == self._cycle_time and (time is not None or kind not in self._cycle_kinds):
-            self._cycle_kinds.add(kind)
-            return None
-        sky = self._sky.view(self._mode(at.mono_ns), at)
-        self._cycle_time, self._cycle_at, self._cycle_kinds = time, at, {kind}
-        return sky
+        self._spoken.setdefault(talker, set()).add(kind)
+        if time is not None:
+            if not self._epochs.begins(time, talker + kind, at):
+                return None
+            self._untimed.clear()
+        elif talker + kind not in self._untimed:
+            self._untimed.add(talker + kind)
+            if len(self._untimed) > 1:
+                return None
+        else:
+            self._untimed = {talker + kind}
+        return self._sky.view(self._mode(at.mono_ns), at)
 
-    def _fresh_fix(self, mono_ns: int) -> bool:
-        """Some sentence states a fix, and none that is as fresh denies it."""
-        fresh = [good for good, when in self._fixes.values() if mono_ns - when < STATEMENT_FRESH_NS]
-        return bool(fresh) and all(fresh)
+    def _stamp(self, talker: str, time: int, at: Instant) -> Instant:
+        """Arrival of a label that came ``at`` and states ``time``: that of the first GGA or GNS with the same time."""
+        arrivals = self._epochs.arrivals(time, at)
+        own = [arrivals[talker + kind] for kind in UNDATED if talker + kind in arrivals]
+        near = (when for kind, when in arrivals.items() if kind[2:] in UNDATED and at.mono_ns - when.mono_ns <= CYCLE_NS)
+        return min(own or near, key=lambda when: when.mono_ns, default=at)
+
+    def _states(self, talker: str, kind: str, worth: FixWorth, at: Instant) -> None:
+        """Note what a sentence says of the fix."""
+        self._fixes[talker, kind] = worth, at.mono_ns
+
+    def _stated(self, talker: str, mono_ns: int) -> list[FixWorth]:
+        """What was said lately of the fix of ``talker``, by itself or by another talker of the same device."""
+        own = self._spoken.get(talker, set())
+        return [
+            worth
+            for (other, _kind), (worth, when) in self._fixes.items()
+            if mono_ns - when < STATEMENT_FRESH_NS and (other == talker or own.isdisjoint(self._spoken.get(other, ())))
+        ]
+
+    def _fix(self, talker: str, mono_ns: int) -> FixWorth:
+        """The fix that is stated, and that nothing as fresh denies."""
+        stated = self._stated(talker, mono_ns)
+        denied = next((worth for worth in stated if not worth.measured), None)
+        return denied or max(stated, key=list(FixWorth).index, default=FixWorth.NONE)
 
     def _mode(self, mono_ns: int) -> FixMode:
-        if not self._fresh_fix(mono_ns):
+        worth = {self._fix(talker, mono_ns) for talker in self._spoken}
+        if FixWorth.KNOWN_PLACE in worth:
+            return FixMode.TIME_ONLY
+        if FixWorth.SATELLITES not in worth:
             return FixMode.NONE
         return self._sky.mode or (FixMode.FIX_3D if self._sky.counted >= ENOUGH_3D else FixMode.FIX_2D)
 
     # ---- sentences ---------------------------------------------------------------------------------------------------------------
 
-    def _rmc(self, _talker: str, rmc: pynmea2.NMEASentence, frame: Frame) -> SecondLabel | Reject | None:
-        mode = field(rmc, "mode_indicator")
-        valid = field(rmc, "status") == "A"
-        good = valid and (not mode or mode in FIX_MODES)
-        self._fixes["RMC"] = (good, frame.at.mono_ns)
-        if not good:
-            return Reject.NO_FIX if valid else Reject.VOID
+    def _rmc(self, talker: str, rmc: pynmea2.NMEASentence, frame: Frame) -> SecondLabel | Reject | None:
+        mode, valid = field(rmc, "mode_indicator"), field(rmc, "status") == "A"
+        worth = by_mode(mode) if mode else FixWorth.SATELLITES
+        if not valid and not worth.coasting:
+            worth = FixWorth.NONE
+        self._states(talker, "RMC", worth, frame.at)
+        if not worth.measured:
+            return worth.reject if valid or worth.coasting else Reject.VOID
+        for other in self._stated(talker, frame.at.mono_ns):
+            if other.coasting:
+                return other.reject
         day = field(rmc, "datestamp")
         if not day or not rmc.data[0]:
             return Reject.EMPTY
         match = _DATE.fullmatch(day)
         midnight = self._two_digit_year(int(match[3]), int(match[2]), int(match[1])) if match else None
-        return self._label("RMC", midnight, rmc.data[0], frame)
+        return self._label(talker, "RMC", midnight, rmc.data[0], frame)
 
-    def _zda(self, _talker: str, zda: pynmea2.NMEASentence, frame: Frame) -> SecondLabel | Reject | None:
+    def _zda(self, talker: str, zda: pynmea2.NMEASentence, frame: Frame) -> SecondLabel | Reject | None:
         numbers = [field(zda, name) for name in ("year", "month", "day")]
         if not all(numbers) or not zda.data[0]:
             return Reject.EMPTY
-        if not self._fresh_fix(frame.at.mono_ns):
-            return Reject.NO_FIX
+        worth = self._fix(talker, frame.at.mono_ns)
+        if not worth.measured:
+            return worth.reject
         year, month, day = (int(n) if n.isdecimal() and len(n) <= 4 else 0 for n in numbers)
-        return self._label("ZDA", civil_s(year, month, day) if year >= 1980 else None, zda.data[0], frame)
+        return self._label(talker, "ZDA", civil_s(year, month, day) if year >= 1980 else None, zda.data[0], frame)
 
-    def _gga(self, _talker: str, gga: pynmea2.NMEASentence, frame: Frame) -> HealthReport | None:
-        quality = field(gga, "gps_qual")
+    def _gga(self, talker: str, gga: pynmea2.NMEASentence, frame: Frame) -> HealthReport | None:
+        quality, used = field(gga, "gps_qual"), field(gga, "num_sats")
+        worth = by_quality(quality, number_of(used) or 0)
         if quality:
-            self._fixes["GGA"] = (quality in FIX_QUALITIES, frame.at.mono_ns)
-        self._sky.count(field(gga, "num_sats"))
-        position = place(gga.data[1:5]) if quality in FIX_QUALITIES else None
+            self._states(talker, "GGA", worth, frame.at)
+        self._sky.count(used)
+        position = place(gga.data[1:5]) if worth.measured else None
         return HealthReport(frame.at, position=position) if position is not None else None
 
-    def _gns(self, _talker: str, gns: pynmea2.NMEASentence, frame: Frame) -> Reject | None:
+    def _gns(self, talker: str, gns: pynmea2.NMEASentence, frame: Frame) -> Reject | None:
         modes = field(gns, "mode_indicator")
         if modes:
-            self._fixes["GNS"] = (not FIX_MODES.isdisjoint(modes), frame.at.mono_ns)
+            self._states(talker, "GNS", by_mode(modes), frame.at)
         self._sky.count(field(gns, "num_sats"))
         return None
 
-    def _gll(self, _talker: str, gll: pynmea2.NMEASentence, frame: Frame) -> Reject | None:
-        status = field(gll, "status")
+    def _gll(self, talker: str, gll: pynmea2.NMEASentence, frame: Frame) -> Reject | None:
+        status, mode = field(gll, "status"), field(gll, "faa_mode")
+        worth = by_mode(mode) if mode else FixWorth.SATELLITES
         if status:
-            self._fixes["GLL"] = (status == "A", frame.at.mono_ns)
+            self._states(talker, "GLL", worth if status == "A" or worth.coasting else FixWorth.NONE, frame.at)
+        return None
+
+    def _vtg(self, talker: str, vtg: pynmea2.NMEASentence, frame: Frame) -> Reject | None:
+        worth = by_mode(field(vtg, "faa_mode"))
+        if worth.coasting:  # a receiver at rest may say N of its course and have a fix
+            self._states(talker, "VTG", worth, frame.at)
         return None
 
     def _gsa(self, talker: str, gsa: pynmea2.NMEASentence, frame: Frame) -> Reject | None:
         fix = field(gsa, "mode_fix_type")
         if fix in ("2", "3"):  # 1 may be said of one constellation only
-            self._fixes["GSA"] = (True, frame.at.mono_ns)
+            self._states(talker, "GSA", FixWorth.SATELLITES, frame.at)
         self._sky.in_use(talker, gsa.data, FixMode.FIX_3D if fix == "3" else FixMode.FIX_2D if fix == "2" else None)
         return None
 
@@ -219,7 +270,7 @@ class NmeaDecoder:
                 return midnight
         return civil_s(year + (1900 if year >= 80 else 2000), month, day)
 
-    def _label(self, kind: str, midnight_s: int | None, time: str, frame: Frame) -> SecondLabel | Reject:
+    def _label(self, talker: str, kind: str, midnight_s: int | None, time: str, frame: Frame) -> SecondLabel | Reject:
         if midnight_s is None:
             return Reject.BAD_DATE
         of_day = time_ns(time)
@@ -230,8 +281,8 @@ class NmeaDecoder:
         if placed is None:
             return Reject.DATE_WINDOW
         utc_s, periods = placed
-        at = stamped(self._cycle_at, frame.at)
-        return SecondLabel(utc_s * NS + of_day % NS, at, kind, second_60, False, periods, LabelProtocol.NMEA)
+        at = self._stamp(talker, of_day, frame.at)
+        return SecondLabel(utc_s * NS + of_day % NS, at, kind, second_60, False, periods, LabelProtocol.NMEA, talker)
 
 
 def field(sentence: pynmea2.NMEASentence, name: str) -> str:

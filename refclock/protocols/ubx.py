@@ -3,8 +3,8 @@
 Field layouts: u-blox 8/M8, F9 and M10 protocol specifications, a section for each message. All integers are little-endian. Framing has
 verified the checksums. Two messages name a second, and a third replaces them:
 
-* NAV-PVT with validDate, validTime, fullyResolved ("no seconds uncertainty", so the leap count is in it), gnssFixOK and a fix type of 2D,
-  3D, combined or time-only (a timing receiver at a known place);
+* NAV-PVT with validDate, validTime, fullyResolved ("no seconds uncertainty", so the leap count is in it) and a fix that is worth something
+  for time (``fixes``);
 * NAV-TIMEUTC with all its valid bits, while another message states a fix; without such a message while its own accuracy estimate is below
   ``ACCURATE_NS``;
 * NAV-TIMEGPS with all of its (leap seconds valid) on the same condition, while neither of the two comes.
@@ -22,8 +22,9 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from refclock.protocols.checksums import ubx_checksum
+from refclock.protocols.fixes import UBX_MODES, FixWorth, by_ubx
 from refclock.protocols.framing import Frame
-from refclock.protocols.labels import STATEMENT_FRESH_NS, Decoded, Reject, stamped
+from refclock.protocols.labels import STATEMENT_FRESH_NS, Decoded, Epochs, Reject
 from refclock.sample import (
     NS,
     SAWTOOTH_LIMIT_NS,
@@ -68,8 +69,6 @@ ACCURATE_NS: Final = 10_000
 """ns; above it a receiver's own accuracy estimate says that it has no fix. The estimate grows: a 0.5 ppm TCXO passes this after 20 s."""
 PS_PER_NS: Final = 1000
 
-_FIXES: Final = {2: FixMode.FIX_2D, 3: FixMode.FIX_3D, 4: FixMode.FIX_3D, 5: FixMode.TIME_ONLY}
-"""gpsFix and fixType: 0 none, 1 dead reckoning only, 4 GNSS and dead reckoning combined, 5 time only."""
 GNSS: Final = {0: "GPS", 1: "SBAS", 2: "Galileo", 3: "BeiDou", 4: "IMES", 5: "QZSS", 6: "GLONASS", 7: "NavIC"}
 """gnssId of a satellite; gpsd has taken it over (gpsd_json(5))."""
 _NUMBERED: Final = ((1, 32, "GPS", 0), (33, 64, "BeiDou", 27), (65, 96, "GLONASS", 64), (120, 158, "SBAS", 0), (159, 163, "BeiDou", 158))
@@ -104,8 +103,9 @@ class UbxDecoder:
         self.identity = ""
         self._mode = FixMode.NONE
         self._mode_at: int | None = None
-        self._epoch: int | None = None
-        self._epoch_at: Instant | None = None
+        self._worth = FixWorth.NONE
+        self._epochs = Epochs(WEEK_S * 1000)
+        self._first: Instant | None = None  # when the epoch of the last navigation message began to be stated
         self._utc_at: int | None = None  # when a message last gave UTC itself
         self._insertion: tuple[int, int] | None = None  # (POSIX midnight, GPS leap count before it) of an announced 23:59:60
         self._handlers: dict[Message, tuple[int, Callable[[bytes, Instant], ReceiverValue | Reject | None]]] = {
@@ -126,8 +126,8 @@ class UbxDecoder:
         message, payload = (frame.data[0], frame.data[1]), frame.data[2:]
         if message[0] == NAV and message[1] in EPOCH_IDS and len(payload) >= 4:
             epoch = int.from_bytes(payload[:4], "little")
-            if epoch != self._epoch:
-                self._epoch, self._epoch_at = epoch, frame.at
+            self._epochs.begins(epoch, f"{message[1]:02x}", frame.at)
+            self._first = next(iter(self._epochs.arrivals(epoch, frame.at).values()))
         values: list[ReceiverValue] = []
         examine = _HEALTH.get(message)
         if examine is not None and (report := examine(payload, frame.at)) is not None:
@@ -145,25 +145,26 @@ class UbxDecoder:
             values.append(value)
         return Decoded(values)
 
-    def _fix(self, mode: FixMode, at: Instant) -> None:
-        self._mode, self._mode_at = mode, at.mono_ns
+    def _fix(self, fix: int, flags: int, at: Instant) -> None:
+        """Take a statement of the fix: gpsFix or fixType, and the flags whose first bit says that it is one."""
+        self._worth, self._mode_at = by_ubx(fix, bool(flags & 1)), at.mono_ns
+        self._mode = UBX_MODES[fix] if self._worth.measured else FixMode.NONE
 
-    def _doubtful(self, accuracy_ns: int, at: Instant) -> bool:
-        """No fix is stated, or none is stated at all and the receiver's own estimate is poor."""
+    def _doubtful(self, accuracy_ns: int, at: Instant) -> Reject | None:
+        """Why there is no fix: none is stated, or nothing is said of it and the receiver's own estimate is poor. None when there is one."""
         if self._mode_at is not None and at.mono_ns - self._mode_at < STATEMENT_FRESH_NS:
-            return self._mode is FixMode.NONE
-        return accuracy_ns > ACCURATE_NS
+            return None if self._worth.measured else self._worth.reject
+        return Reject.NO_FIX if accuracy_ns > ACCURATE_NS else None
 
     # ---- messages ----------------------------------------------------------------------------------------------------------------
 
     def _pvt(self, payload: bytes, at: Instant) -> SecondLabel | Reject:
         _tow, year, month, day, hour, minute, second, valid, _accuracy, nano, fix, flags, _flags2, _used = _PVT.unpack_from(payload)
-        mode = _FIXES.get(fix, FixMode.NONE) if flags & 1 else FixMode.NONE
-        self._fix(mode, at)
+        self._fix(fix, flags, at)
         if valid & 7 != 7:  # validDate, validTime, fullyResolved
             return Reject.UNRESOLVED
-        if mode is FixMode.NONE:
-            return Reject.NO_FIX
+        if not self._worth.measured:
+            return self._worth.reject
         self._utc_at = at.mono_ns
         return self._label("NAV-PVT", civil_s(year, month, day), (hour, minute, second), nano, at)
 
@@ -171,8 +172,8 @@ class UbxDecoder:
         _tow, accuracy, nano, year, month, day, hour, minute, second, valid = _TIMEUTC.unpack_from(payload)
         if valid & 7 != 7:  # validTOW, validWKN, validUTC
             return Reject.UNRESOLVED
-        if self._doubtful(accuracy, at):
-            return Reject.NO_FIX
+        if (doubt := self._doubtful(accuracy, at)) is not None:
+            return doubt
         self._utc_at = at.mono_ns
         return self._label("NAV-TIMEUTC", civil_s(year, month, day), (hour, minute, second), nano, at)
 
@@ -182,8 +183,8 @@ class UbxDecoder:
             return None
         if valid & 7 != 7:  # towValid, weekValid, leapSValid
             return Reject.UNRESOLVED
-        if self._doubtful(accuracy, at):
-            return Reject.NO_FIX
+        if (doubt := self._doubtful(accuracy, at)) is not None:
+            return doubt
         ns = tow_ms * 1_000_000 + sub_ns + NS * (GPS_EPOCH_S + week * WEEK_S - leap_s)
         # Until the receiver's count changes, a second 23:59:60 looks like the midnight that it delays.
         second_60 = self._insertion == (ns // NS, leap_s)
@@ -203,8 +204,7 @@ class UbxDecoder:
         placed = window(utc_ns // NS, self.not_before_s)
         if placed is None:
             return Reject.DATE_WINDOW
-        first = stamped(self._epoch_at, at)
-        return SecondLabel(placed[0] * NS + utc_ns % NS, first, kind, second_60, True, placed[1], LabelProtocol.UBX)
+        return SecondLabel(placed[0] * NS + utc_ns % NS, self._first or at, kind, second_60, True, placed[1], LabelProtocol.UBX)
 
     def _timels(self, payload: bytes, at: Instant) -> LeapNotice:
         """NAV-TIMELS. Source 0 is the firmware's built-in count, which may be years old; 255 unknown."""
@@ -232,10 +232,10 @@ class UbxDecoder:
         return Sawtooth(-error_ps / PS_PER_NS if known else 0.0, utc_ns, at) if known or utc_ns is not None else None
 
     def _status(self, payload: bytes, at: Instant) -> None:
-        self._fix(_FIXES.get(payload[4], FixMode.NONE) if payload[5] & 1 else FixMode.NONE, at)
+        self._fix(payload[4], payload[5], at)
 
     def _sol(self, payload: bytes, at: Instant) -> None:
-        self._fix(_FIXES.get(payload[10], FixMode.NONE) if payload[11] & 1 else FixMode.NONE, at)
+        self._fix(payload[10], payload[11], at)
 
     def _sat(self, payload: bytes, at: Instant) -> SkyView | Reject:
         return self._sky(payload, payload[5], _sat_row, at)

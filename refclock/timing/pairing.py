@@ -123,7 +123,6 @@ class Pairing:
         self.off_ns = 0
         self._edges: deque[Edge] = deque(maxlen=AGREEING + 3)
         self._delays: deque[float] = deque(maxlen=DELAYS)
-        self._delay_error_ns = 0  # of the witness that they were measured by
         self._naming: deque[int] = deque(maxlen=AGREEING)
         self._announced: tuple[int, int] | None = None  # (TAI of the next pulse, raw arrival of the announcement)
         self._numbered: tuple[int, int] | None = None  # (TAI minus raw by that announcement, raw of its pulse)
@@ -171,13 +170,12 @@ class Pairing:
         self.fixed(at)
         numbered: list[Sample] = []
         checked = present is not None and present.bound_ns < ROUNDING_BOUND_NS
-        named_by_clock = kept_ns is not None and kept_ns <= NAMES_NS and clock_ns is not None
         if checked and present is not None:
             self._confirmed += 1
             beside = self.off_second()
             self.condition = TAKING_UP if beside is None else replace(beside, blocks=True)
             if calibrates:
-                self._measure(present.tai_at(at.mono_ns) - tai_ns)
+                self._delays.append(present.tai_at(at.mono_ns) - tai_ns)
         if self._edges and (not checked or present is None or present.bound_ns >= self.rounding_ns):
             named = self._name(tai_ns, at, clock_ns, kept_ns)
             if isinstance(named, Condition):
@@ -185,9 +183,9 @@ class Pairing:
                     return named  # no coarse sample either: its delay may be wrong by a whole second
             else:
                 numbered = named
-        elif named_by_clock and not checked and kept_ns is not None and clock_ns is not None:
-            self._measure(at.mono_ns + clock_ns - tai_ns, max(CLOCK_ERROR_NS, kept_ns))
         delay, uncertainty = self.delay_ns()
+        if kept_ns is not None and kept_ns <= NAMES_NS and clock_ns is not None:  # it tells the delay of this very label
+            delay, uncertainty = at.mono_ns + clock_ns - tai_ns, max(CLOCK_ERROR_NS, kept_ns)
         return Numbered(numbered, Sample(at.shifted(-round(delay)), tai_ns, round(uncertainty), bias_ns=float(round(uncertainty))))
 
     def fixed(self, at: Instant) -> None:
@@ -197,11 +195,6 @@ class Pairing:
     def since_fix_ns(self, mono_ns: int) -> int:
         """ns from the last label to raw ``mono_ns``; 0 before the first one."""
         return 0 if self._last_label_mono is None else mono_ns - self._last_label_mono
-
-    def _measure(self, delay_ns: int, error_ns: int = 0) -> None:
-        """A label came ``delay_ns`` after its second by a witness that may be off by ``error_ns``."""
-        self._delays.append(delay_ns)
-        self._delay_error_ns = error_ns
 
     def refuse(self, code: Code, words: str) -> Condition:
         """Count a refusal and make it the reason that is shown."""
@@ -238,7 +231,7 @@ class Pairing:
             self.refuse(Code.LABELS_DISAGREE, f"successive labels disagree by {(origin - self._naming[-1]) / NS:+.1f} s")
             self._naming.clear()
         self._naming.append(origin)
-        self._measure(delay)
+        self._delays.append(delay)
         if len(self._naming) < AGREEING:
             words = f"naming the second: {len(self._naming)} of {AGREEING} labels agree"
             self.condition = obstacle(Code.NAMING_SECOND, words)
@@ -344,8 +337,8 @@ class Pairing:
 
     def delay_ns(self) -> tuple[float, float]:
         """(message delay, its uncertainty), ns: measured when enough labels were compared, else stated or assumed."""
-        if len(self._delays) >= AGREEING or self._delay_error_ns:
-            return median(self._delays), 2 * spread(self._delays) + self._delay_error_ns
+        if len(self._delays) >= AGREEING:
+            return median(self._delays), 2 * spread(self._delays)
         return DEFAULT_DELAY_NS if self.stated_delay_ns is None else self.stated_delay_ns, self.assumed_uncertainty_ns
 
     def assume_nothing(self) -> None:

@@ -35,7 +35,7 @@ from refclock.sample import (
 )
 from refclock.timescales import DAY_S, LeapTable
 from refclock.timing.dates import floor_s, impossible
-from refclock.timing.evidence import CLOCK_ERROR_NS, NAMES_NS, STANDING, Belief, Dispute, Evidence, Rank, Witness
+from refclock.timing.evidence import CLOCK_ERROR_NS, NAMES_NS, STANDING, Belief, Dispute, Evidence, Rank, Witness, in_time
 from refclock.timing.health import Health
 from refclock.timing.pairing import DEFAULT_DELAY_UNCERTAINTY_NS, FIX_TIMEOUT_NS, Pairing, Present
 from refclock.timing.pulses import Rhythm
@@ -378,10 +378,11 @@ class ReceiverTime:
         return doubt.words if doubt is not None else self.rhythm.changed or "its pulses are in phase again"
 
     def learned_delay(self) -> LearnedDelay | None:
-        """The message delay for the next start; None while it is not measured."""
-        if not self.pairing.delay_learned:
-            return None
+        """The message delay for the next start; None while it is not measured. One that only a kept clock could name is not saved: a wrong
+        leap count may be in it, and the receiver may have the right one by then."""
         delay, spread = self.pairing.delay_ns()
+        if not self.pairing.delay_learned or not in_time(delay, None):
+            return None
         return LearnedDelay(delay / 1e6, max(spread / 1e6, 5.0), self._byte_ns)
 
     def conditions(self, now_mono_ns: int) -> list[Condition]:

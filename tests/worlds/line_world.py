@@ -100,11 +100,10 @@ class LineWorld(World):
         self.engine.handle = watched  # type: ignore[method-assign]
 
 
-def case(
+def run_case(
     name: str,
     say: Say,
     *,
-    want: str,
     duration: int = 300,
     clock_off_s: float = 0.002,
     kept_ms: float | None = None,
@@ -114,13 +113,8 @@ def case(
     config: dict[str, Any] | None = None,
     faults: Sequence[Fault] = (),
     leap_at: datetime | None = None,
-    says: str = "",
 ) -> LineWorld:
-    """Run one case and print what came of it.
-
-    ``want``: "locked" (LOCKED at the end, no packet beyond its bound) or "never-wrong" (no packet beyond its bound). ``kept_ms``: the
-    kernel says that NTP keeps the system clock within that, and it does. ``says``: a part of what people must have been told.
-    """
+    """Run one case. ``kept_ms``: the kernel says that NTP keeps the system clock within that, and it does."""
     scenario = Scenario(
         name=name,
         claim="",
@@ -133,7 +127,18 @@ def case(
         faults=tuple(faults),
     )
     world = LineWorld(scenario, say, baud)
-    o = world.run()
+    world.run()
+    return world
+
+
+def case(name: str, say: Say, *, want: str, says: str = "", **conditions: Any) -> LineWorld:
+    """Run one case (``conditions``: as of ``run_case``) and print what came of it.
+
+    ``want``: "locked" (LOCKED at the end, no packet beyond its bound) or "never-wrong" (no packet beyond its bound). ``says``: a part of
+    what people must have been told.
+    """
+    world = run_case(name, say, **conditions)
+    o = world.outcome
     ok = not o.violations and (want == "never-wrong" or o.final == "LOCKED") and any(says in words for _, words in world.told)
     if not ok:
         failed.append(name)

@@ -254,13 +254,14 @@ class World:
         """Note what a person would read now, once each."""
         snapshot = self.engine.snapshot(at)
         sentences = [f"{snapshot.verdict}: {snapshot.why}" if snapshot.why else snapshot.verdict]
+        sentences += [c.words for c in snapshot.conditions]
         for source in snapshot.sources:
-            sentences += [*source.health, *filter(None, [source.message])]
+            sentences += [*(c.words for c in source.conditions), source.message]
             if source.pulse is not None:
-                sentences += [*source.pulse.doubts, *filter(None, [source.pulse.changed])]
+                sentences += [*source.pulse.doubts, source.pulse.changed]
         if snapshot.temperature is not None:
             sentences.append(snapshot.temperature.words)
-        for words in sentences:
+        for words in filter(None, sentences):
             self.outcome.said.setdefault(re.sub(r"[\d.]+", "#", words), f"{k:5d} s  {words}")
 
     def _effects(self, effects: list[Effect]) -> None:

@@ -60,7 +60,7 @@ def test_two_that_start_together_and_disagree_give_no_time() -> None:
 
 
 def test_a_newcomer_that_contradicts_is_refused_and_told() -> None:
-    """A second receiver that names other seconds than the ones served takes nothing over; after ten labels it is told once, with how far
+    """A second receiver that names other seconds than the ones served takes nothing over; after five labels it is told once, with how far
     off it is."""
     engine = Engine(CONFIG, Saved(), at(0), simulated=False, version="test", pid=0)
     for s in range(1, 90):
@@ -68,6 +68,6 @@ def test_a_newcomer_that_contradicts_is_refused_and_told() -> None:
     out = [e for s in range(90, 150) for e in second(engine, s, {GOOD: 0, ODD: 1})]
     notes = told(out, "sources disagree")
     assert [n.fields["source"] for n in notes] == [ODD]
-    assert "its labels come -0.9 s after the seconds they name" in str(notes[0].fields["why"])
+    assert "its messages name seconds 0.92 s before these begin" in str(notes[0].fields["why"])
     assert (engine.mode, engine.selected) == (Mode.TRACK, GOOD)
     assert abs(engine.timescale.tai_at(at(150).mono_ns) - (UTC0 + 150 + 37) * NS) < 1e6

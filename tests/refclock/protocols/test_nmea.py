@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from refclock.protocols.framing import Frame, FrameKind
 from refclock.protocols.labels import Reject
@@ -42,7 +44,7 @@ def rmc(time: str, day: str, status: str = "A", tail: str = ",,A") -> str:
 def test_rmc_with_a_fix_names_the_second() -> None:
     """Status A with a date: UTC to the nanosecond, stamped with the sentence."""
     (label,) = say(decoder(), rmc("131519.25", "030216"))
-    assert label == SecondLabel(posix(2016, 2, 3, 13, 15, 19) * NS + 250_000_000, Instant(0, 100 * NS), "RMC")
+    assert label == SecondLabel(posix(2016, 2, 3, 13, 15, 19) * NS + 250_000_000, Instant(0, 100 * NS), "RMC", talker="GP")
 
 
 @pytest.mark.parametrize(
@@ -51,7 +53,7 @@ def test_rmc_with_a_fix_names_the_second() -> None:
         ("GPRMC,,V,,,,,,,,,,N", Reject.VOID),
         (rmc("131519", "030216", "V"), Reject.VOID),
         (rmc("131519", "030216", "A", ",,N"), Reject.NO_FIX),
-        (rmc("131519", "030216", "A", ",,S"), Reject.NO_FIX),
+        (rmc("131519", "030216", "A", ",,S"), Reject.MANUAL_OR_SIMULATED),
         (rmc("", "030216"), Reject.EMPTY),
         (rmc("131519", ""), Reject.EMPTY),
         (rmc("131519", "2208-1"), Reject.BAD_DATE),
@@ -62,7 +64,7 @@ def test_rmc_with_a_fix_names_the_second() -> None:
         (rmc("13151", "030216"), Reject.BAD_TIME),
         ("GPRMCH,131519,A", Reject.UNKNOWN),
         ("PQRMC,131519,A", Reject.UNKNOWN),
-        ("GPVTG,1,T", Reject.UNKNOWN),
+        ("GPGST,1,T", Reject.UNKNOWN),
         ("GPZDA,131519.00,03,02,2016,00,00", Reject.NO_FIX),
         ("GPZDA,,,,,00,00", Reject.EMPTY),
         ("GPGSV,9,x", Reject.BAD_FIELDS),
@@ -95,6 +97,124 @@ def test_label_is_stamped_with_its_cycles_first_sentence() -> None:
     assert label.at.mono_ns == 100 * NS
     (late,) = say(nmea, rmc("131519.00", "030216"), 101)
     assert late.at.mono_ns == 101 * NS
+
+
+def gga(time: str, quality: str = "1", used: str = "08", talker: str = "GP") -> str:
+    return f"{talker}GGA,{time},{POSITION},{quality},{used},1.0,10,M,0,M,,"
+
+
+@given(st.floats(0.0, 3.0), st.lists(st.sampled_from(["GGA", "GNS"]), min_size=1, max_size=3, unique=True), st.integers(0, 3))
+def test_a_late_dated_sentence_has_the_stamp_of_its_second(late_s: float, kinds: list[str], lost: int) -> None:
+    """RMC comes up to 3 s after the first sentence that states its time of day, mixed with those of the next seconds, some of which are
+    lost: it is stamped with that first sentence."""
+    nmea, happenings = decoder(), list[tuple[float, int, str]]()
+    for k in range(12):
+        time = f"1315{k + 10}.00"
+        happenings += [(100.0 + k + 0.01 * i, k, f"GP{kind},{time},{POSITION},1,08") for i, kind in enumerate(kinds) if (k, i) != (lost, 1)]
+        happenings.append((100.0 + k + 0.05 + late_s, k, rmc(time, "030216")))
+    for at_s, k, body in sorted(happenings):
+        for label in say(nmea, body, at_s):
+            assert label.utc_ns == posix(2016, 2, 3, 13, 15, 10 + k) * NS
+            assert label.at.mono_ns == (100 + k) * NS
+
+
+def test_a_frozen_time_is_stamped_with_its_own_cycle() -> None:
+    """GGA and RMC that state the same time of day for ever are never stamped earlier than the sentences of the same burst."""
+    nmea = decoder()
+    for k in range(10):
+        say(nmea, gga("131519.00"), 100 + k)
+        (label,) = say(nmea, rmc("131519.00", "030216"), 100.3 + k)
+        assert label.at.mono_ns == (100 + k) * NS
+
+
+def test_a_step_back_is_not_stamped_with_the_seconds_before_it() -> None:
+    """A receiver that learns its leap count states 3 s again: they are stamped with the sentences that state them now."""
+    nmea = decoder()
+    for k, second in enumerate([10, 11, 12, 13, 11, 12, 13, 14, 15]):
+        time = f"1315{second}"
+        say(nmea, gga(time), 100 + k)
+        if k != 1:  # lost
+            (label,) = say(nmea, rmc(time, "030216"), 100.2 + k)
+            assert label.at.mono_ns == (100 + k) * NS
+
+
+@pytest.mark.parametrize("mode", "ADPRF")
+@pytest.mark.parametrize("status", ["", ",S", ",C", ",U", ",V"])
+def test_modes_of_a_fix_by_satellites_are_taken(mode: str, status: str) -> None:
+    """Autonomous, differential, precise, RTK fixed and float are fixes, whatever the navigational status of NMEA 4.1 says: receivers that
+    do not provide it always send V."""
+    assert len(say(decoder(), rmc("131519", "030216", "A", f",,{mode}{status}"))) == 1
+
+
+@pytest.mark.parametrize("status", "AV")
+@pytest.mark.parametrize(
+    ("mode", "reason"), [("E", Reject.ESTIMATED), ("M", Reject.MANUAL_OR_SIMULATED), ("S", Reject.MANUAL_OR_SIMULATED)]
+)
+def test_estimated_simulated_and_typed_in_positions_name_no_second(mode: str, status: str, reason: Reject) -> None:
+    """The receiver has no satellites: its clock coasts. It says so, and people are told."""
+    assert refused(decoder(), rmc("131519", "030216", status, f",,{mode}")) is reason
+
+
+@pytest.mark.parametrize(
+    ("denial", "reason"),
+    [
+        (gga("131519", "6", "00"), Reject.ESTIMATED),
+        (gga("131519", "8", "10"), Reject.MANUAL_OR_SIMULATED),
+        (gga("131519", "7", "00"), Reject.MANUAL_OR_SIMULATED),
+        (f"GNGNS,131519,{POSITION},EEN,00,1.0,10,0,,", Reject.ESTIMATED),
+        (f"GNGNS,131519,{POSITION},AS,08,1.0,10,0,,", Reject.MANUAL_OR_SIMULATED),
+        (f"GPGLL,{POSITION},131519,A,E", Reject.ESTIMATED),
+        ("GPVTG,0.0,T,,M,0.0,N,0.0,K,E", Reject.ESTIMATED),
+    ],
+)
+def test_any_sentence_of_the_device_may_deny_the_fix(denial: str, reason: Reject) -> None:
+    """RMC says A, another sentence that the position is estimated, simulated or typed in: neither RMC nor ZDA names a second until 5 s
+    after it was said last."""
+    nmea = decoder()
+    say(nmea, denial, 100)
+    assert refused(nmea, rmc("131519", "030216"), 100.1) is reason
+    assert refused(nmea, "GPZDA,131519.00,03,02,2016,00,00", 100.2) is reason
+    assert len(say(nmea, rmc("131525", "030216"), 106)) == 1
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        *(gga("131519", quality) for quality in "1234579"),
+        f"GNGNS,131519,{POSITION},NNA,04,1.0,10,0,,",
+        f"GNGNS,131519,{POSITION},RE,04,1.0,10,0,,",
+        f"GPGLL,{POSITION},131519,A,D",
+    ],
+)
+def test_statements_of_a_fix_let_zda_name_the_second(statement: str) -> None:
+    """GGA 7 with satellites in use is a base station at a known place; of GNS's letters one constellation is enough."""
+    nmea = decoder()
+    say(nmea, statement, 100)
+    assert len(say(nmea, "GPZDA,131519.00,03,02,2016,00,00", 100.1)) == 1
+
+
+def test_a_base_station_is_a_fix_for_time() -> None:
+    """A receiver at a known place (GGA 7, satellites in use) shows a fix that is for time only."""
+    nmea, sky = decoder(), list[SkyView]()
+    for k in range(3):
+        for body in (gga(f"13151{k}", "7"), rmc(f"13151{k}", "030216")):
+            values = nmea.decode(Frame(FrameKind.NMEA, body.encode(), Instant(0, (100 + k) * NS), True)).values
+            sky += [v for v in values if isinstance(v, SkyView)]
+    assert sky[-1].mode is FixMode.TIME_ONLY
+
+
+def test_two_devices_on_a_line_are_judged_apart() -> None:
+    """GP coasts (GGA 6, RMC E), GN has a fix: both send RMC, so they are two devices, and GN's seconds are named. A device that sends GGA
+    as GP and RMC as GN is one: its GGA counts for its RMC."""
+    two = decoder()
+    for k in range(3):
+        say(two, gga(f"13151{k}", "6", "00"), 100 + k)
+        say(two, rmc(f"13151{k}", "030216", tail=",,E"), 100.1 + k)
+        got = say(two, rmc(f"13151{k}", "030216").replace("GP", "GN"), 100.2 + k)
+    assert [label.talker for label in got] == ["GN"]
+    one = decoder()
+    say(one, gga("131519", "6", "00"), 100)
+    assert refused(one, rmc("131519", "030216").replace("GP", "GN"), 100.1) is Reject.ESTIMATED
 
 
 @pytest.mark.parametrize(

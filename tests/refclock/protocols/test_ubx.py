@@ -52,7 +52,7 @@ def test_pvt_names_the_second(fix: int) -> None:
         (pvt(valid=3), Reject.UNRESOLVED),
         (pvt(flags=0), Reject.NO_FIX),
         (pvt(fix=0), Reject.NO_FIX),
-        (pvt(fix=1), Reject.NO_FIX),
+        (pvt(fix=1), Reject.ESTIMATED),
         (pvt(second=61), Reject.BAD_TIME),
         (pvt()[:20], Reject.BAD_FIELDS),
         (pvt()[:6] + b"\x0d" + pvt()[7:], Reject.BAD_DATE),
@@ -107,6 +107,20 @@ def test_label_is_stamped_with_its_epochs_first_message() -> None:
     assert label.at.mono_ns == 100 * NS
     (label,) = say(ubx, (1, 7), pvt(tow=2000), 101.2)
     assert label.at.mono_ns == round(101.2 * NS)
+
+
+def test_epochs_may_come_mixed() -> None:
+    """NAV-SOL of the next epoch before NAV-PVT of this one: each label has the stamp of its own epoch, also when it comes 2 s late."""
+    ubx = UbxDecoder(NOT_BEFORE)
+    say(ubx, (1, 6), b"\xe8\x03\0\0".ljust(52, b"\0"), 100.0)
+    say(ubx, (1, 6), b"\xd0\x07\0\0".ljust(52, b"\0"), 101.0)
+    stamps = [
+        value.at.mono_ns / NS
+        for tow, at_s in ((1000, 102.0), (2000, 102.1))
+        for value in say(ubx, (1, 7), pvt(tow=tow), at_s)
+        if isinstance(value, SecondLabel)
+    ]
+    assert stamps == [100.0, 101.0]
 
 
 @pytest.mark.parametrize(
