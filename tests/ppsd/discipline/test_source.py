@@ -24,7 +24,8 @@ from refclock.protocols.stream import ReceiverStream
 from refclock.sample import NS, Antenna, Edge, EdgeKind, ForeignSample, HealthReport, Instant, Sample, SecondLabel, SourceId
 from refclock.timescales import DAY_S
 from refclock.timing.pairing import Present
-from refclock.timing.receiver_time import GPSD_PULSE_NS, Context
+from refclock.timing.pulse_time import Context
+from refclock.timing.receiver_time import GPSD_PULSE_NS
 
 UTC0 = 1_798_761_600 - 3600  # an hour before 2027
 MONO0 = 5_000 * NS
