@@ -23,7 +23,7 @@ struct rec_params {
     double bound_wander_ns;     /* growth of the bound, ns/s^1.5: wander of the frequency */
     int64_t root_delay_ns;
     int64_t reference_raw_ns;   /* the last measurement that went in, on RAW */
-    int64_t valid_until_raw_ns; /* end of holdover, on RAW: unsynchronised after it */
+    int64_t valid_until_raw_ns; /* end of holdover, or of certainty about a leap second, on RAW: unsynchronised after it */
     int64_t leap_tai_ns;        /* TAI at which UTC steps; no meaning when leap_step_s = 0 */
     int32_t leap_step_s;        /* +1: a second is inserted; -1: deleted; 0: none is known */
     int32_t tai_offset_s;       /* TAI - UTC before leap_tai_ns */

@@ -224,8 +224,8 @@ class LineStatus:
 
     ``advice``: what to do about a protocol that gives no time here; "" when none is needed. ``rejected``: counts by reason of valid
     messages that gave no label and of broken ones. ``junk_bytes``: bytes outside any sentence or message. ``unlabelled``: why the last
-    statements of time gave no label, with the remedy; "" while they give labels. ``complaints``: the receiver's own error texts.
-    ``saturated``: the line has been busy without a pause, so its messages lag.
+    statements of time gave no label, with the remedy; "" while they give labels. ``complaints``: the receiver's own error texts, in words.
+    ``saturated``: the line has been busy without a pause, so its messages lag. ``fixless``: a receiver without a fix says just this.
     """
 
     advice: str = ""
@@ -234,6 +234,7 @@ class LineStatus:
     unlabelled: str = ""
     complaints: tuple[str, ...] = ()
     saturated: bool = False
+    fixless: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,14 @@ computation between receiver and server uses it. UTC appears only at the two end
 
 from __future__ import annotations
 
+import hashlib
 from bisect import bisect_right
-from dataclasses import dataclass
-from datetime import date
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from typing import Final
 
+from refclock.condition import Code, Condition
 from refclock.sample import NS
 
 NTP_UNIX_S = 2_208_988_800
@@ -24,15 +28,27 @@ ROLLOVER_S = 1024 * WEEK_S
 """s after which the week number of the GPS legacy message, 10 bits, begins again (IS-GPS-200 section 20.3.3.3.1.1)."""
 TAI_OFFSET_2017_S = 37
 """TAI-UTC since 2017-01-01 (IERS Bulletin C 52); used when no table can be read."""
+START_2017_S: Final = 1_483_228_800
+"""POSIX second of 2017-01-01, the last leap second that is known here."""
+KNOWN_UNTIL_S: Final = 1_782_604_800
+"""POSIX second of 2026-06-28, up to which no further leap second is known to have come (IERS Bulletin C 70)."""
+HALF_YEAR: Final = (1, 7)
+"""Months with whose first midnight every leap second so far has ended: the first preference of ITU-R TF.460-6 section 2.1."""
+QUARTER: Final = (1, 4, 7, 10)
+"""The same with its second preference."""
+TABLE_REMEDY: Final = "update tzdata, or set leap.file"
+"""What brings a good table."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeapTable:
-    """TAI-UTC by date. ``starts_s[i]``: POSIX second from which ``offsets_s[i]`` holds. ``expires_s``: end of validity, None if unknown."""
+    """TAI-UTC by date. ``starts_s[i]``: POSIX second from which ``offsets_s[i]`` holds. ``expires_s``: end of validity, None if unknown.
+    ``hashed``: False when it comes from a file without a hash, in which a changed digit would not show."""
 
-    starts_s: tuple[int, ...] = (1_483_228_800,)
+    starts_s: tuple[int, ...] = (START_2017_S,)
     offsets_s: tuple[int, ...] = (TAI_OFFSET_2017_S,)
     expires_s: int | None = None
+    hashed: bool = True
 
     def tai_offset_s(self, utc_s: int) -> int:
         """TAI-UTC at the POSIX second ``utc_s`` (before the table: its first value)."""
@@ -64,30 +80,113 @@ class LeapTable:
         """This table with one more leap second at its end (announced by receivers before the file has it)."""
         if at_utc_s <= self.starts_s[-1]:
             return self
-        return LeapTable((*self.starts_s, at_utc_s), (*self.offsets_s, self.offsets_s[-1] + step_s), self.expires_s)
+        return replace(self, starts_s=(*self.starts_s, at_utc_s), offsets_s=(*self.offsets_s, self.offsets_s[-1] + step_s))
+
+    def step_s(self, midnight_s: int) -> int:
+        """The leap second that ends at the POSIX ``midnight_s``: +1, -1, or 0 for none."""
+        return self.tai_offset_s(midnight_s) - self.tai_offset_s(midnight_s - 1)
+
+    def settles(self, midnight_s: int) -> bool:
+        """Whether it can be relied upon to say if a leap second ends at the POSIX ``midnight_s``."""
+        return self.hashed and (midnight_s in self.starts_s or (self.expires_s is not None and midnight_s < self.expires_s))
+
+    def expired(self, path: str, utc_s: int) -> Condition | None:
+        """That the table read from ``path`` has expired at ``utc_s``; None while it has not, or when it states no expiry."""
+        if self.expires_s is None or utc_s < self.expires_s:
+            return None
+        ago = f"{(utc_s - self.expires_s) // DAY_S} days ago"
+        words = f"{path} expired on {day_of(self.expires_s)}, {ago}: it may lack a leap second; {TABLE_REMEDY}"
+        return Condition(Code.LEAP_TABLE_EXPIRED, words)
 
 
-def parse_leap_seconds_list(text: str) -> LeapTable | None:
-    """Read IERS/NIST leap-seconds.list (tzdata ships it); None when it holds no table.
+def parse_leap_seconds_list(text: str) -> LeapTable | Condition:
+    """The table in the leap-seconds.list of IERS, NIST or tzdata, or why it is refused.
 
-    Lines: ``<NTP second> <TAI-UTC> # comment``; ``#@ <NTP second>`` is the expiry.
+    Lines: ``<NTP second> <TAI-UTC> # comment``; ``#$ <NTP second>``: last update; ``#@ <NTP second>``: expiry; ``#h``: the SHA-1 over the
+    digits of all these in their order, as five hexadecimal words, which NIST writes without leading zeros. A file without a hash is judged
+    by its plausibility alone.
     """
     starts: list[int] = []
     offsets: list[int] = []
     expires: int | None = None
-    for line in text.splitlines():
-        if line.startswith("#@"):
-            words = line[2:].split()
-            if words and words[0].isdigit():
-                expires = int(words[0]) - NTP_UNIX_S
+    stated: list[str] | None = None
+    digest = hashlib.sha1(usedforsecurity=False)
+    for number, line in enumerate(text.splitlines(), 1):
+        mark = line[:2] if line.startswith(("#$", "#@", "#h")) else ""
+        words = line[2:].split() if mark else line.split("#")[0].split()
+        if not words and not mark:
             continue
-        words = line.split("#")[0].split()
-        if len(words) == 2 and all(w.isdigit() for w in words):
-            starts.append(int(words[0]) - NTP_UNIX_S)
-            offsets.append(int(words[1]))
-    if not starts or sorted(starts) != starts:
-        return None
-    return LeapTable(tuple(starts), tuple(offsets), expires)
+        if mark == "#h":
+            stated = words
+            continue
+        wanted = 1 if mark else 2
+        figures = words[:wanted] if mark else words
+        if len(figures) != wanted or not all(w.isascii() and w.isdigit() and len(w) <= NTP_DIGITS for w in figures):
+            return _damaged(f"its line {number} is no leap second")
+        digest.update("".join(figures).encode("ascii"))
+        if not mark:
+            starts.append(int(figures[0]) - NTP_UNIX_S)
+            offsets.append(int(figures[1]))
+        elif mark == "#@":
+            if expires is not None:
+                return _damaged("it states two dates of expiry")
+            expires = int(figures[0]) - NTP_UNIX_S
+    if stated is not None and not _same_hash(stated, digest.hexdigest()):
+        return _damaged("its hash (#h) does not fit its lines: something was changed or left out")
+    table = LeapTable(tuple(starts), tuple(offsets), expires, stated is not None)
+    why = _implausible(table)
+    return _damaged(why) if why else table
+
+
+NTP_DIGITS: Final = 10
+"""Digits of an NTP second until the year 2216."""
+HASH_WORDS: Final = 5
+"""32-bit words of a SHA-1 (FIPS 180-4)."""
+
+
+def _damaged(what: str) -> Condition:
+    return Condition(Code.LEAP_TABLE_DAMAGED, what)
+
+
+def _same_hash(stated: list[str], computed: str) -> bool:
+    """Whether the words of a #h line are the hash ``computed`` (hexadecimal), with or without their leading zeros."""
+    words = [word.lower().rjust(8, "0") for word in stated] if len(stated) == HASH_WORDS else stated
+    return "".join(words).lower() == computed
+
+
+def _implausible(table: LeapTable) -> str:
+    """What in the table cannot be true; "" when nothing."""
+    starts, offsets = table.starts_s, table.offsets_s
+    if not starts:
+        return "it holds no leap seconds"
+    for i, start in enumerate(starts):
+        if next_midnight(start - 1, QUARTER if table.hashed and start > KNOWN_UNTIL_S else HALF_YEAR) != start:
+            return f"its line for NTP second {start + NTP_UNIX_S} is not the beginning of a January or July"
+        if i and (start <= starts[i - 1] or abs(offsets[i] - offsets[i - 1]) != 1):
+            return f"TAI-UTC does not go on by one second from {day_of(starts[i - 1])} to {day_of(start)}"
+    if START_2017_S not in starts or table.tai_offset_s(START_2017_S) != TAI_OFFSET_2017_S:
+        return f"it does not contain the {TAI_OFFSET_2017_S} s that hold since {day_of(START_2017_S)}"
+    for start in starts:
+        if START_2017_S < start <= KNOWN_UNTIL_S:
+            return f"it has a leap second before {day_of(start)}, and there was none"
+    return ""
+
+
+def day_of(utc_s: int) -> str:
+    """The date of a POSIX second, for people."""
+    return f"{datetime.fromtimestamp(utc_s, UTC):%Y-%m-%d}"
+
+
+def next_midnight(utc_s: int, months: Collection[int] = HALF_YEAR) -> int:
+    """POSIX second of the first midnight after ``utc_s`` that begins one of ``months``."""
+    then = datetime.fromtimestamp(utc_s, UTC)
+    year, month = then.year, then.month
+    while True:
+        year, month = (year, month + 1) if month < 12 else (year + 1, 1)
+        begins = civil_s(year, month, 1)
+        assert begins is not None
+        if month in months:
+            return begins
 
 
 def civil_s(year: int, month: int, day: int) -> int | None:

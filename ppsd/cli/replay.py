@@ -29,8 +29,9 @@ from ppsd.snapshot import HEALTH
 from refclock import BUILD_DATE
 from refclock.errors import explain
 from refclock.protocols.framing import Frame, FrameKind, Framer
-from refclock.protocols.labels import second_of
+from refclock.protocols.labels import Reject, second_of
 from refclock.protocols.nmea import time_ns
+from refclock.protocols.reasons import REASONS
 from refclock.protocols.stream import ReceiverStream
 from refclock.sample import NS, HealthReport, Instant, LeapNotice, SecondLabel, SkyView
 from refclock.timescales import DAY_S, LeapTable
@@ -97,7 +98,9 @@ class _Run:
         self.out = out
         self.receiver = ReceiverStream((not_before - date(1970, 1, 1)).days * DAY_S)
         self.evidence = Evidence(unkept_clock=timed)
+        self.leaps = LeapTable()
         self.health = Health()
+        self.complaints: dict[str, None] = {}  # of the receiver itself, in the order of their coming
         self.doubts: dict[str, None] = {}  # health conditions in words, in the order of their coming
         self.first = self.last = ""
         self.trusted = 0
@@ -113,7 +116,10 @@ class _Run:
             elif isinstance(value, SkyView):
                 self.health.sky(value)
             elif isinstance(value, SecondLabel):
-                self._line(value, self.evidence.judge(value, LeapTable().utc_to_tai_ns(value.utc_ns, value.second_60)))
+                if value.second_60:  # nobody else tells of it here
+                    self.leaps = self.leaps.with_leap(value.utc_ns // NS + 1, 1)
+                self._line(value, self.evidence.judge(value, self.leaps.utc_to_tai_ns(value.utc_ns, value.second_60)))
+        self.complaints |= dict.fromkeys(self.receiver.status().complaints)
 
     def _line(self, label: SecondLabel, belief: Belief) -> None:
         utc = plain_utc(second_of(label), label.second_60)
@@ -136,6 +142,7 @@ class _Run:
         counts = receiver.framer.counts
         junk = counts["junk-bytes"]
         rejected = {str(reason): n for reason, n in receiver.rejected.most_common()}
+        unlabelled = receiver.status().unlabelled
         frames = {kind.value: counts[kind.value] for kind in FrameKind if counts[kind.value]}
         if self.as_json:
             summary = {
@@ -155,6 +162,8 @@ class _Run:
                 "weeks_repaired": 1024 * max(self.repaired, default=0),
                 "dates": self._date_verdict(),
                 "health": list(self.doubts),
+                "complaints": list(self.complaints),
+                "unlabelled": unlabelled,
             }
             print(json.dumps({"summary": summary}), file=self.out)
             return
@@ -164,11 +173,14 @@ class _Run:
             say.append(f"Seconds: {receiver.labels} offered for time, {self.trusted} of them trusted, {self.first} to {self.last}")
         else:
             say.append("Seconds: none; this recording gives no time")
+        if unlabelled:
+            say.append(f"Why it names no second by itself: {unlabelled}")
+        say += [f"Complaint: {words}" for words in self.complaints]
         others = ", ".join(f"{n} {name}" for name, n in sorted(receiver.framer.foreign.items()))
         if others:
             say.append(f"Other protocols: {others} frames" + (f"; {receiver.advice}" if receiver.advice else ""))
         for reason, n in rejected.items():
-            say.append(f"Not used: {n} x {REASONS.get(reason, reason)}")
+            say.append(f"Not used: {n} x {reason_in_words(reason)}")
         if receiver.nmea.without_checksum:
             say.append(f"Warning: {receiver.nmea.without_checksum} sentences have no checksum; taken, for this receiver never sends one")
         say += [f"Health: {words}" for words in self.doubts]
@@ -187,23 +199,12 @@ class _Run:
         )
 
 
-REASONS = {
-    "void": "void: the receiver itself says that it has no valid fix",
-    "no-fix": "no-fix: a time without a valid, fresh fix (battery clock)",
-    "estimated-fix": "estimated-fix: the receiver estimates (dead reckoning), its clock coasts",
-    "manual-or-simulated": "manual-or-simulated: the position was typed in, or the receiver simulates",
-    "empty": "empty: no time or no date in the sentence",
-    "bad-date": "bad-date: there is no such date",
-    "bad-time": "bad-time: there is no such time",
-    "bad-fields": "bad-fields: not the fields of this sentence",
-    "checksum": "checksum: wrong checksum",
-    "no-checksum": "no-checksum: the checksum is missing",
-    "date-window": "date-window: a date far in the future",
-    "date-jump": "date-jump: the date jumped, waiting for it to stand",
-    "labels-disagree": "labels-disagree: two kinds of sentence name different seconds",
-    "not-resolved": "not-resolved: the receiver does not know date, time or leap count yet",
-    "unknown-sentence": "unknown-sentence: sentences without time, fix or satellites",
-}
+def reason_in_words(reason: str) -> str:
+    """A reason why a sentence gave no second, with what it means and what to do; the name alone where it speaks for itself."""
+    if reason not in set(Reject):
+        return reason
+    what, remedy = REASONS[Reject(reason)]
+    return f"{reason}: it {what}; {remedy}"
 
 
 def plain_utc(second: int, second_60: bool) -> str:

@@ -26,6 +26,7 @@ from refclock.devices.serial_port import open_port
 from refclock.kernel.clocks import LocalClock
 from refclock.kernel.host import Host
 from refclock.protocols.framing import Frame, FrameKind, Framer
+from refclock.protocols.makers import complaint, in_words
 from refclock.protocols.nmea import NmeaDecoder
 from refclock.protocols.ubx import UbxDecoder
 from refclock.receiver.autobaud import LineRequest
@@ -82,6 +83,8 @@ class _FramePrinter:
         what = f"names {datetime.fromtimestamp(label.utc_ns / NS, UTC):%H:%M:%S}" if label else reject or "-"
         text = f"${frame.data.decode('ascii', 'replace')}" if nmea else f"UBX {frame.data[:2].hex(' ')}"
         self._print(at, f"{what:<20} {text[:100]}")
+        if (complained := complaint(frame)) is not None:
+            self._print(at, in_words(complained))
         return values
 
     def _print(self, at: Instant, words: str) -> None:

@@ -59,7 +59,7 @@ from refclock.kernel.timescale import TimescaleWriter
 from refclock.record import Record
 from refclock.sample import NS, Instant
 from refclock.schema import ConfigError
-from refclock.timescales import DAY_S, parse_leap_seconds_list
+from refclock.timescales import DAY_S, KNOWN_UNTIL_S, day_of, parse_leap_seconds_list
 
 SUSPENDED_NS: Final = 100_000_000
 """Nanoseconds; a larger growth of BOOTTIME - MONOTONIC means that the machine was suspended. The two are read microseconds apart, and every
@@ -264,12 +264,12 @@ class ClockProcess:
             with Path(path).open("rb") as stream:
                 table = parse_leap_seconds_list(stream.read(LEAP_FILE_LIMIT).decode("ascii", "replace"))
         except OSError as error:
-            self.tell("leap seconds", f"{path} cannot be read ({error.strerror}): known up to 2017 only; install tzdata or set leap.file")
+            known = f"known up to {day_of(KNOWN_UNTIL_S)} only"
+            self.tell("leap seconds", f"{path} cannot be read ({error.strerror}): {known}; install tzdata or set leap.file")
             return
-        if table is None:
-            self.tell("leap seconds", f"{path} holds no table of leap seconds: known up to 2017 only")
-            return
-        self.handle(events.LeapFileRead(table, path, self._clock.now()))
+        self.tell("leap seconds", None)
+        kernel_s = 0 if self._engine.simulated else refclock.kernel.clocks.read_adjtimex().tai_offset_s
+        self.handle(events.LeapFileRead(table, path, self._clock.now(), kernel_s))
 
     # ---- events in, effects out ------------------------------------------------------------------------------------------------------
 

@@ -207,7 +207,7 @@ class GpsdLine:
     def tick(self, now: Instant) -> list[Report]:
         """Notice that the connection was made, or that it failed; report what gave no label, when that has changed."""
         events = self.read() if self._socket.connecting else []
-        seen = LineStatus(rejected=dict(self._stream.rejected))
+        seen = self._stream.status(now.mono_ns)
         if seen != self._seen:
             self._seen = seen
             events.append(LineSeen(self._id, seen, now))

@@ -208,7 +208,8 @@ class KernelClock:
 
     def _leaping(self, steer: Steer, error_ns: int, now: Instant) -> bool:
         """Whether an announced leap second has just passed in UTC while the kernel has not applied it yet: it does so at its next tick."""
-        if self._leap is Leap.NORMAL or steer.leap is not Leap.NORMAL or abs(abs(error_ns) - NS) > FAR_NS:
+        due_ns = {Leap.INSERT: -NS, Leap.DELETE: NS}.get(self._leap)  # the other way, the kernel has applied one that did not come
+        if due_ns is None or steer.leap is not Leap.NORMAL or abs(error_ns - due_ns) > FAR_NS:
             return False
         if not self._leap_wait_until_ns:
             self._leap_wait_until_ns = now.mono_ns + PHASE_LIFE_NS

@@ -52,7 +52,7 @@ from ppsd.snapshot import Mode, Snapshot
 from refclock.condition import Code, Condition, obstacle
 from refclock.config import PpsSource, ShmSource, SockSource
 from refclock.record import Record
-from refclock.sample import NS, Instant, Leap, LeapNotice, Sample, SourceId
+from refclock.sample import NS, Instant, Sample, SourceId
 from refclock.timescales import DAY_S
 from refclock.timing.evidence import CLOCK_ERROR_NS, NAMES_NS, OVERRULING, Rank
 from refclock.timing.pairing import Present
@@ -131,6 +131,7 @@ class Engine:
         """POSIX second before which no true date lies: the release's, or the last that an earlier run knew."""
         self._served = _Served()
         self._kept_error_ns: int | None = None
+        self._just_stepped = False  # the clock was set since the kernel was asked who keeps it: it numbers nothing until then
         self.selected: SourceId | None = None
         self.choice = Choice(None, frozenset(), {})
         self._started = at
@@ -143,9 +144,10 @@ class Engine:
         self._withheld_ns = at.mono_ns  # since when
         self._contradicting: set[SourceId] = set()  # whose labels contradict the seconds served from other sources
         resumed = resume is not None and self.timescale.resume(resume, at.mono_ns)
-        if resumed and self.timescale.bound_ns(at.mono_ns) < RESUME_BOUND_NS:
+        if resume is not None and resumed and self.timescale.bound_ns(at.mono_ns) < RESUME_BOUND_NS:
             self.mode = Mode.HOLDOVER
             self.compensation.resumed()
+            self.leaps.resume(resume)
         else:
             self.timescale.drop()
 
@@ -160,7 +162,8 @@ class Engine:
             case Reported():
                 self._reported(event, present, out)
             case LineSeen():
-                self._receiver(event.source).line = event.line
+                seen = self._receiver(event.source).line_seen(event.line)
+                out += [Note(c.code.replace("-", " "), "warning", {"source": event.source, "why": c.words}) for c in seen]
             case Pulsed():
                 self._pulsed(event, present, out)
             case Sampled():
@@ -188,7 +191,7 @@ class Engine:
                 bent, notes = self.compensation.read(event, self.mode is Mode.HOLDOVER)
                 out += [self._record(at), *notes] if bent else notes
             case Ticked():
-                self._kept_error_ns = None if self._near_leap(at) else event.kept_error_ns
+                self._kept_error_ns, self._just_stepped = None if self._near_leap(at) else event.kept_error_ns, False
         if at.mono_ns >= self._deadline:
             self._tick(at, out)
         self._doubt(at, out)
@@ -205,7 +208,7 @@ class Engine:
             out.append(Note("leap second taken by the system clock", "info", {"by_s": event.by_ns / NS}))
             return
         self._steps += 1
-        self._kept_error_ns = None  # until the kernel is asked again
+        self._just_stepped = True
         self._steering.anew()
         self._deadline = min(self._deadline, event.at.mono_ns)  # corrected at once
         out.append(Note("system clock stepped", "warning", {"by_s": event.by_ns / NS, "served_time": "not affected"}))
@@ -226,7 +229,8 @@ class Engine:
         own_labels = served.by_labels and served.source == source.id
         rivalled = served.disputed if served.held else served.source not in (None, source.id)
         lagging = isinstance(source, ReceiverSource) and source.line.saturated
-        return Context(self.leaps.table, present, own_labels, rivalled, self._kept_error_ns, self.timescale.rank, lagging)
+        kept_error_ns = None if self._just_stepped else self._kept_error_ns
+        return Context(self.leaps.table, present, own_labels, rivalled, kept_error_ns, self.timescale.rank, lagging)
 
     def _pulsed(self, event: Pulsed, present: Present | None, out: list[Effect]) -> None:
         source = self._pulses_of(event.source)
@@ -250,19 +254,20 @@ class Engine:
         source, sample = self.sources[event.source], event.sample
         assert isinstance(source, SampleSource), f"{event.source} has no samples of another program"
         named_by = self.timescale.present(sample.at.mono_ns) if sample.pulse else None
-        ours = source.sampled(sample, self.leaps, named_by, self.timescale.present(at.mono_ns))
+        leaps = self.leaps.table
+        ours = source.sampled(sample, self.leaps, named_by, self.timescale.present(at.mono_ns), own=self._served.source == source.id)
+        if self.leaps.table != leaps and self.timescale.estimate is not None:
+            out.append(self._record(at))
         if ours is None:
             return
-        if sample.leap in (Leap.INSERT, Leap.DELETE):
-            utc_s = self.leaps.table.tai_to_utc_ns(ours.tai_ns) // NS
-            step = 1 if sample.leap is Leap.INSERT else -1
-            self.leaps.notice(source.id, LeapNotice(None, step, (utc_s // DAY_S + 1) * DAY_S, at), utc_s)
         self._after_sample(source, ours, at, out)
 
     def _leap_file(self, event: LeapFileRead, out: list[Effect]) -> None:
-        e = self.timescale.estimate
+        e, damage = self.timescale.estimate, self.leaps.damage
         before = self.leaps.schedule(e.tai_ns)[2] if e is not None else None
-        self.leaps.read(event.table, event.path)
+        self.leaps.read(event.table, event.path, max(event.at.real_ns // NS, self.earliest_s), event.kernel_s)
+        if self.leaps.damage is not None and self.leaps.damage != damage:
+            out.append(Note("leap second table in doubt", "warning", {"why": self.leaps.damage.words}))
         if e is not None and before is not None and self.leaps.schedule(e.tai_ns)[2] != before:
             out.append(Note("leap second table changed the present TAI-UTC", "error", {"was": before}))
             self._relearn(event.at, out)
@@ -302,7 +307,8 @@ class Engine:
     def _after_sample(self, source: Source, sample: Sample, at: Instant, out: list[Effect]) -> None:
         if self.selected in (None, source.id) or at.mono_ns - self._decided_at > TICK_NS:
             self._decide(at, out)
-        served = source.id == self.selected and self.mode in (Mode.CONVERGE, Mode.TRACK)
+        certain = self.leaps.unsettled(sample.tai_ns) is None
+        served = certain and source.id == self.selected and self.mode in (Mode.CONVERGE, Mode.TRACK)
         if served and sample.at.era == at.era and not self.leaps.near(sample.tai_ns):
             offset = self.leaps.table.tai_to_utc_ns(sample.tai_ns) - sample.at.real_ns
             out.append(Feed(sample.at, offset, sample.uncertainty_ns, self.leaps.announced(sample.tai_ns)))
@@ -375,7 +381,9 @@ class Engine:
 
     def _doubt(self, at: Instant, out: list[Effect]) -> None:
         """Withhold the timescale while something stands against it: it goes on, but nobody is told the time by it."""
-        doubt = None if self.timescale.estimate is None else next(self._against(at), None)
+        known = self.timescale.estimate is not None
+        self.leaps.watch(self.timescale.tai_at(at.mono_ns) if known else None)
+        doubt = next(self._against(at), None) if known else None
         before, self._withheld = self._withheld, doubt
         if before is None:
             self._withheld_ns = at.mono_ns
@@ -384,12 +392,17 @@ class Engine:
         if doubt is not None:
             out.append(Note("time withheld", "error", {"why": doubt.words}))
             self._enter(Mode.ACQUIRE, at, out)
-        else:
+        elif self.timescale.estimate is not None:
             out.append(Note("time no longer withheld", "info", {}))
+            self._steering.anew()  # the kernel may have inserted a leap second that did not come, or none
+            self._decide(at, out)
         out.append(self._record(at))
 
     def _against(self, at: Instant) -> Iterator[Condition]:
         """What stands against serving the timescale now."""
+        unsettled = self.leaps.unsettled(self.timescale.tai_at(at.mono_ns) + math.ceil(self.timescale.bound_ns(at.mono_ns)))
+        if unsettled is not None:
+            yield unsettled
         by_clock = self._by_kept_clock(at)
         if by_clock is not None and self.timescale.rank < Rank.KEPT:
             yield replace(by_clock, blocks=True)
@@ -431,7 +444,10 @@ class Engine:
         return max(CLOCK_ERROR_NS, self._kept_error_ns or 0) + self.timescale.bound_ns(at.mono_ns)
 
     def _near_leap(self, at: Instant) -> bool:
-        """Whether a leap second is less than a day away. A program that smears it keeps the system clock off by up to a second."""
+        """Whether a leap second is less than a day away, or may just have come. A program that smears it, or knows more or less of it than
+        the table in force, keeps the system clock off by up to a second."""
+        if self.timescale.estimate is not None and self.leaps.open(self.timescale.tai_at(at.mono_ns)):
+            return True
         tai_ns = self._system_tai(at)
         leap_tai_ns, step, _ = self.leaps.schedule(tai_ns - DAY_S * NS)
         return bool(step) and abs(tai_ns - leap_tai_ns) < DAY_S * NS
@@ -481,7 +497,8 @@ class Engine:
     def _record(self, at: Instant) -> Publish:
         tai_ns = self.timescale.tai_at(at.mono_ns) if self.timescale.estimate is not None else self._system_tai(at)
         # as of a day ago: a past leap second stays in the record, because the smear lasts until noon after it
-        return Publish(self.timescale.record(*self.leaps.schedule(tai_ns - DAY_S * NS), withheld=self._withheld is not None))
+        leap, until = self.leaps.schedule(tai_ns - DAY_S * NS), self.leaps.certain_until_ns
+        return Publish(self.timescale.record(*leap, until_tai_ns=until, withheld=self._withheld is not None))
 
     def _system_tai(self, at: Instant) -> int:
         return self.leaps.table.utc_to_tai_ns(at.real_ns)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ppsd.discipline.saved import Saved
+from refclock.condition import Condition
 from refclock.record import Record
 from refclock.sample import Edge, ForeignSample, Instant, Leap, LineStatus, ReceiverValue, SourceId
 from refclock.timescales import LeapTable
@@ -112,11 +113,12 @@ class ClockStepped:
 
 @dataclass(frozen=True, slots=True)
 class LeapFileRead:
-    """leap-seconds.list was read, or read again after a change."""
+    """leap-seconds.list was read: its ``table``, or why it is refused. ``kernel_s``: TAI-UTC that the kernel has, 0 for none."""
 
-    table: LeapTable
+    table: LeapTable | Condition
     path: str
     at: Instant
+    kernel_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,75 +1,302 @@
-"""Leap seconds: who says that one comes, and whether it is believed.
+"""Leap seconds: which count of UTC holds, who says so, and until when that is certain.
 
-There are two witnesses: the table of leap-seconds.list (with an expiry date) and receivers. The table is authoritative until it expires: an
-announcement that it does not know is refused, one that it knows needs no receiver. Past its expiry, or without a table, receivers are
-believed for the ends of months (ITU-R TF.460-6 section 2.1) within the next half year, unless two of them contradict each other.
-The server announces a leap second only in the last 24 hours (native/record.c); here it may be known for months. Pure.
+TAI of the timescale is never in doubt at a leap second, only TAI-UTC is. Three witnesses speak of it, and a lower one never overrules a
+higher one:
+
+1. the table of leap-seconds.list, checked by its hash, for every midnight before its expiry and every one that it lists;
+2. the labels of receivers *after* the midnight: they count with the new TAI-UTC, or with the old one;
+3. announcements of receivers and other programs. They are believed for the ends of June and December alone (ITU-R TF.460-6 section 2.1,
+   every leap second so far), and only make the server announce the leap second in the last 24 hours (native/record.c).
+
+Without the first the count is *unsettled* from the second that a deletion would leave out until labels have shown which count holds, and
+nothing is served. A label's lateness against the timescale is then the usual one of its source, or differs from it by the whole second of
+the step. Receivers repeat 23:59:59 or 00:00:00, say 23:59:60, or leave out 23:59:59; that makes no difference here. Within a minute of the
+midnight each label is read with the count that it shows itself, so TAI goes on whatever a receiver does to its UTC. Pure.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
 
-from refclock.condition import Code, Condition
-from refclock.sample import NS, Leap, LeapNotice, SourceId
-from refclock.timescales import DAY_S, LeapTable
+from refclock.condition import Code, Condition, obstacle
+from refclock.record import Record
+from refclock.robust import median
+from refclock.sample import NS, Instant, Leap, LeapNotice, SourceId
+from refclock.timescales import DAY_S, HALF_YEAR, TABLE_REMEDY, LeapTable, day_of, next_midnight
+from refclock.timing.pairing import AMBIGUOUS_NS, DEFAULT_DELAY_NS, FIX_TIMEOUT_NS, ROUNDING_BOUND_NS, Present
 
-HORIZON_S = 190 * DAY_S
-"""Bulletin C appears half a year ahead."""
-NEAR_NS = 2 * NS
-"""Time on either side of a leap second in which no other program is fed: REALTIME of its host may have stepped already, or not yet."""
+HORIZON_S: Final = 190 * DAY_S
+"""s; an announcement may lie this far ahead: Bulletin C appears half a year before."""
+NEAR_NS: Final = 2 * NS
+"""ns on either side of a leap second in which no other program is fed: REALTIME of its host may have stepped already, or not yet."""
+AROUND_NS: Final = 60 * NS
+"""ns on either side of a midnight within which a receiver's own step is taken for the leap second: some count it at the midnight of GPS,
+18 s early, and some when they next compute a fix."""
+SHOWN: Final = 3
+"""Labels of one source in a row that show the count: one or two may be strays."""
+APART_NS: Final = NS // 2
+"""ns; samples that follow each other faster count as one label."""
+USUAL: Final = 16
+"""Latenesses kept for a source's usual one."""
+USUAL_LIFE_NS: Final = 600 * NS
+"""ns for which a usual lateness holds however poor the timescale: a drift of 100 ppm moves it by 0.06 s."""
+
+
+@dataclass(slots=True)
+class _Voice:
+    """One source's labels. ``late``: latenesses (ns) up to a minute before the midnight, the last of them at TAI ``late_ns``. ``step_s``:
+    the leap second that its last ``run`` labels have shown, the last of them at TAI ``shown_ns``."""
+
+    late: deque[int] = field(default_factory=lambda: deque(maxlen=USUAL))
+    late_ns: int = 0
+    step_s: int = 0
+    run: int = 0
+    shown_ns: int = 0
+
+    def shows(self, step_s: int, tai_ns: int) -> None:
+        """A label after the midnight."""
+        if self.run and step_s == self.step_s and tai_ns - self.shown_ns < APART_NS:
+            return
+        self.run = self.run + 1 if step_s == self.step_s else 1
+        self.step_s, self.shown_ns = step_s, tai_ns
 
 
 class LeapKeeper:
-    """``table`` is in force. ``refused``: why the last announcement was not believed; "" when it was."""
+    """The leap seconds. ``file``: the table that was read last and not refused, from ``file_path``. ``table``: in force; it has in addition
+    what labels have shown and what is announced. ``damage``: why the last table that was read is refused or doubted."""
 
     def __init__(self) -> None:
         self.file = LeapTable()
         self.file_path = ""
         self.table = LeapTable()
-        self.refused: Condition | None = None
-        """Why the last announcement was not believed; None when it was."""
+        self.damage: Condition | None = None
         self._notices: dict[SourceId, tuple[int, int]] = {}
+        self._refusals: dict[SourceId, str] = {}
+        self._counts: dict[SourceId, int] = {}  # TAI-UTC as receivers state it
+        self._shown: dict[int, int] = {}  # TAI-UTC since a midnight, as labels have shown it
+        self._midnight_s: int | None = None  # the next that may end a leap second, or the last one until a minute after it is settled
+        self._verdict_s: int | None = None  # the step there, once labels have shown it
+        self._voices: dict[SourceId, _Voice] = {}
 
-    def read(self, table: LeapTable, path: str) -> bool:
-        """leap-seconds.list was read. Returns whether the table in force changed."""
+    # ---- the table -----------------------------------------------------------------------------------------------------------------
+
+    def read(self, table: LeapTable | Condition, path: str, utc_s: int = 0, kernel_s: int = 0) -> bool:
+        """leap-seconds.list was read at POSIX second ``utc_s``, or is refused for the reason in ``table``: then the one in force stays.
+        ``kernel_s``: TAI-UTC that the kernel has, 0 for none. Returns whether the table in force changed."""
+        if isinstance(table, Condition):
+            self.damage = Condition(table.code, f"{path} is not used: {table.words}; {TABLE_REMEDY}")
+            return False
+        self.damage = None
+        if kernel_s and table.tai_offset_s(utc_s) != kernel_s:
+            says = f"it says that TAI-UTC is {table.tai_offset_s(utc_s)} s, the kernel says {kernel_s} s"
+            if not table.hashed:
+                return self.read(Condition(Code.LEAP_TABLE_DAMAGED, f"it has no hash (#h), and {says}"), path)
+            words = f"{path} is used, but {says}: {TABLE_REMEDY}, or see what sets the kernel's (refclock doctor, RC20)"
+            self.damage = Condition(Code.LEAP_TABLE_DAMAGED, words)
+        elif not table.hashed:
+            words = f"{path} has no hash (#h), so damage may not show: it is not relied upon for coming leap seconds; {TABLE_REMEDY}"
+            self.damage = Condition(Code.LEAP_TABLE_DAMAGED, words)
         self.file, self.file_path = table, path
         return self._merge()
 
+    def resume(self, record: Record) -> None:
+        """An earlier run of this boot left ``record``, and its timescale goes on: so does its TAI-UTC, which labels may have shown it."""
+        count_s, before_s = record.tai_offset_s, record.tai_ns // NS - record.tai_offset_s
+        if record.leap_step_s and record.tai_ns >= record.leap_tai_ns:
+            before_s = record.leap_tai_ns // NS - count_s + (record.leap_step_s < 0)
+            self._shown[before_s] = count_s + record.leap_step_s
+        midnight_s = next_midnight(before_s - HORIZON_S)
+        while (later_s := next_midnight(midnight_s)) < before_s:
+            midnight_s = later_s
+        self._shown[midnight_s] = count_s
+        self._merge()
+
     def notice(self, source: SourceId, notice: LeapNotice, utc_s: int) -> bool:
-        """A receiver's announcement, or its withdrawal (``step_s`` 0), seen at POSIX second ``utc_s``. Returns whether the table in force
-        changed."""
-        if notice.step_s and notice.at_utc_s is not None and self._plausible(notice.at_utc_s, utc_s):
-            self._notices[source] = (notice.at_utc_s, notice.step_s)
-        elif self._notices.get(source, (0, 0))[0] > utc_s:
+        """What a source says of leap seconds at POSIX second ``utc_s``: TAI-UTC, and an announcement or its withdrawal (``step_s`` 0).
+        Returns whether the table in force changed."""
+        if notice.tai_offset_s is None:
+            self._counts.pop(source, None)
+        else:
+            self._counts[source] = notice.tai_offset_s
+        return self._announce(source, notice.at_utc_s or 0, notice.step_s, utc_s)
+
+    def indicated(self, source: SourceId, leap: Leap, utc_s: int) -> bool:
+        """The leap indicator of a finished sample: it speaks of the end of the month (RFC 5905 section 7.3). Returns as ``notice``."""
+        step_s = {Leap.INSERT: 1, Leap.DELETE: -1}.get(leap, 0)
+        return self._announce(source, next_midnight(utc_s, range(1, 13)) if step_s else 0, step_s, utc_s)
+
+    def _announce(self, source: SourceId, at_utc_s: int, step_s: int, utc_s: int) -> bool:
+        self._refusals.pop(source, None)
+        if self._notices.get(source, (0, 0))[0] > utc_s:
             del self._notices[source]
+        if step_s and at_utc_s > utc_s:
+            if why := self._unbelievable(at_utc_s, utc_s):
+                self._refusals[source] = f"{source} announces a leap second {why}"
+            else:
+                self._notices[source] = (at_utc_s, step_s)
         return self._merge()
 
-    def _plausible(self, at_utc_s: int, utc_s: int) -> bool:
-        if self.file.expires_s is not None and at_utc_s < self.file.expires_s and at_utc_s not in self.file.starts_s:
-            self._refuse(f"a receiver announces a leap second that {self.file_path or 'the table'} (valid) does not know")
-            return False
-        day = datetime.fromtimestamp(at_utc_s, UTC) if abs(at_utc_s) < 1 << 40 else None
-        if day is None or day.day != 1 or at_utc_s % DAY_S or not utc_s < at_utc_s < utc_s + HORIZON_S:
-            self._refuse("a receiver announces a leap second that is not at the end of a month within half a year")
-            return False
-        return True
-
-    def _refuse(self, words: str) -> None:
-        self.refused = Condition(Code.LEAP_REFUSED, words)
+    def _unbelievable(self, at_utc_s: int, utc_s: int) -> str:
+        """Why nobody's word is enough for a leap second at the POSIX midnight ``at_utc_s``; "" when it is."""
+        if at_utc_s - utc_s > HORIZON_S:
+            return "years ahead: it is not believed"
+        day = _end_of_day(at_utc_s)
+        if self.file.settles(at_utc_s) and at_utc_s not in self.file.starts_s:
+            return f"for the end of {day} that {self.file_path or 'the table'} (valid) does not know: it is not believed"
+        if next_midnight(at_utc_s - 1, HALF_YEAR) != at_utc_s:
+            return f"for {day}: only the table is believed for another day than the last of June or December"
+        return ""
 
     def _merge(self) -> bool:
-        """Put the table in force together from the file and what receivers announce."""
-        before = self.table
+        """Put the table in force together from the file, what labels have shown and what is announced."""
+        before, table = self.table, self.file
+        for midnight_s, count_s in sorted(self._shown.items()):
+            if count_s != table.offsets_s[-1] and not self.file.settles(midnight_s):
+                table = table.with_leap(midnight_s, count_s - table.offsets_s[-1])
         said = set(self._notices.values())
         if len(said) == 1:
-            self.refused = None
-            self.table = self.file.with_leap(*said.pop())
+            table = table.with_leap(*said.pop())
+        self.table = table
+        return table != before
+
+    # ---- labels around a midnight --------------------------------------------------------------------------------------------------
+
+    def watch(self, tai_ns: int | None) -> None:
+        """The timescale is at ``tai_ns``; None when there is none, so that none is carried over a midnight."""
+        if tai_ns is None:
+            self._close()
+            self._voices.clear()
+            return
+        if self._midnight_s is not None and self._settled_s() is not None and tai_ns > self._begins_ns(self._midnight_s) + AROUND_NS:
+            self._close()
+        if self._midnight_s is None:
+            # A timescale that begins within the seconds in question may have been named before them.
+            utc_s = self.table.tai_to_utc_ns(tai_ns - SHOWN * NS) // NS
+            self._midnight_s = min([next_midnight(utc_s), *(start for start in self.file.starts_s if start > utc_s)])
+
+    def _close(self) -> None:
+        self._midnight_s = self._verdict_s = None
+        for voice in self._voices.values():
+            voice.run = 0
+
+    def _begins_ns(self, midnight_s: int) -> int:
+        """TAI of the second before ``midnight_s`` by the count before it: the first at which two counts may differ."""
+        return (midnight_s - 1 + self.table.tai_offset_s(midnight_s - 1)) * NS
+
+    def _settled_s(self) -> int | None:
+        """The step at the midnight in question; None while nobody can say."""
+        assert self._midnight_s is not None
+        return self.file.step_s(self._midnight_s) if self.file.settles(self._midnight_s) else self._verdict_s
+
+    def heard(self, source: SourceId, utc_ns: int, at: Instant, present: Present, *, own: bool, trusted: bool = True) -> int | None:
+        """A label of ``source`` that arrived ``at`` names ``utc_ns`` (23:59:60 has the number of 23:59:59). ``present``: the timescale.
+        ``own``: that is made from this source's labels. ``trusted``: they were trusted before this one.
+
+        Returns TAI-UTC (s) with which the label counts while a leap second may move that, else None: the table in force holds.
+        """
+        if self._midnight_s is None:
+            return None
+        voice, tai_ns = self._voices.setdefault(source, _Voice()), present.tai_at(at.mono_ns)
+        begins_ns = self._begins_ns(self._midnight_s)
+        count_s = self.table.tai_offset_s(self._midnight_s - 1)
+        late_ns, since_ns = tai_ns - utc_ns - count_s * NS, tai_ns - begins_ns
+        if since_ns < -AROUND_NS:
+            if trusted:
+                voice.late.append(late_ns)
+                voice.late_ns = tai_ns
+            return None
+        if since_ns > AROUND_NS and self._settled_s() is not None:
+            return None
+        fresh = bool(voice.late) and tai_ns - voice.late_ns < USUAL_LIFE_NS
+        if not (voice.late or trusted) or not (fresh or own or present.bound_ns < ROUNDING_BOUND_NS):
+            return None
+        usual_ns = round(median(voice.late)) if voice.late else DEFAULT_DELAY_NS
+        step_s = (late_ns - usual_ns + NS // 2) // NS
+        if abs(step_s) > 1 or abs(late_ns - usual_ns - step_s * NS) > AMBIGUOUS_NS:
+            voice.run = 0
+            return None
+        # The second that may be 23:59:60 proves nothing: there are receivers that say 00:00:00 twice.
+        if since_ns - usual_ns > 2 * NS - AMBIGUOUS_NS and not self.file.settles(self._midnight_s):
+            voice.shows(step_s, tai_ns)
+            self._judge(tai_ns)
+        return count_s + step_s
+
+    def _judge(self, tai_ns: int) -> None:
+        """Most of the sources that speak, one of them for long enough, show the step; it is open again when most do not."""
+        assert self._midnight_s is not None
+        voices = [v for v in self._voices.values() if v.run and tai_ns - v.shown_ns < FIX_TIMEOUT_NS]
+        step_s, votes = Counter(v.step_s for v in voices).most_common(1)[0]
+        most = 2 * votes > len(voices)
+        if most and any(v.run >= SHOWN and v.step_s == step_s for v in voices):
+            self._verdict_s = step_s
+            self._shown[self._midnight_s] = self.table.tai_offset_s(self._midnight_s - 1) + step_s
+            self._notices = {source: said for source, said in self._notices.items() if said[0] != self._midnight_s}
+            self._merge()
+        elif not most or step_s != self._verdict_s:
+            self._verdict_s = None
+
+    # ---- what is known, and what is told -------------------------------------------------------------------------------------------
+
+    @property
+    def certain_until_ns(self) -> int | None:
+        """TAI until which TAI-UTC is certain; None: for longer than any holdover."""
+        if self._midnight_s is None or self._settled_s() is not None:
+            return None
+        return self._begins_ns(self._midnight_s)
+
+    def open(self, tai_ns: int) -> bool:
+        """Whether others may count another second than the table in force: within a minute of a midnight, and until it is settled."""
+        return self._midnight_s is not None and tai_ns >= self._begins_ns(self._midnight_s) - AROUND_NS
+
+    def unsettled(self, tai_ns: int) -> Condition | None:
+        """Why UTC is not known at ``tai_ns``; None when it is."""
+        until_ns = self.certain_until_ns
+        if until_ns is None or tai_ns < until_ns or self._midnight_s is None:
+            return None
+        shown = {source: voice for source, voice in self._voices.items() if voice.run}
+        if len({voice.step_s for voice in shown.values()}) > 1:
+            heard = ", ".join(f"{source} counts {_spoken(voice.step_s)}" for source, voice in shown.items())
+        elif shown:
+            heard = "the receiver's next seconds will show it"
         else:
-            if said:
-                self._refuse("receivers announce different leap seconds")
-            self.table = self.file
-        return self.table != before
+            heard = f"waiting for {SHOWN} seconds that a receiver names after it"
+        day = _end_of_day(self._midnight_s)
+        words = f"whether {day} ended with a leap second is not known: {heard}; a valid leap-seconds.list avoids this: {TABLE_REMEDY}"
+        return obstacle(Code.LEAP_UNSETTLED, words)
+
+    @property
+    def refused(self) -> Condition | None:
+        """Why an announcement is not believed; None when none is refused."""
+        if len(set(self._notices.values())) > 1:
+            return Condition(Code.LEAP_REFUSED, "receivers announce different leap seconds: none is believed")
+        words = next(iter(self._refusals.values()), None)
+        return None if words is None else Condition(Code.LEAP_REFUSED, f"{words}; update tzdata (leap-seconds.list) to be sure")
+
+    def conditions(self, tai_ns: int) -> Iterator[Condition]:
+        """What is the matter with announcements and table at ``tai_ns``, in the order of ``Code``."""
+        if self.refused is not None:
+            yield self.refused
+        if self.damage is not None:
+            yield self.damage
+        if (contradicted := self._contradicted(tai_ns)) is not None:
+            yield contradicted
+        if (expired := self.file.expired(self.file_path, self.table.tai_to_utc_ns(tai_ns) // NS)) is not None:
+            yield expired
+
+    def _contradicted(self, tai_ns: int) -> Condition | None:
+        """A receiver that states another TAI-UTC than the table in force."""
+        if self.open(tai_ns):
+            return None
+        ours_s = self.schedule(tai_ns)[2]
+        for source, count_s in self._counts.items():
+            if count_s != ours_s:
+                known = f"{self.file_path or 'the built-in table'} says that TAI-UTC is {ours_s} s"
+                words = f"{known}, {source} says {count_s} s: one of them is wrong; {TABLE_REMEDY}, or see to the receiver's firmware"
+                return Condition(Code.LEAP_TABLE_DAMAGED, words)
+        return None
 
     def schedule(self, tai_ns: int) -> tuple[int, int, int]:
         """(leap_tai_ns, step_s, TAI-UTC before it) as of ``tai_ns``: the next leap second, or (0, 0, offset now)."""
@@ -99,6 +326,12 @@ class LeapKeeper:
         leap_tai, step, offset = self.schedule(tai_ns)
         if not step:
             return "none"
-        midnight = leap_tai // 1_000_000_000 - offset + (step < 0)
-        day = datetime.fromtimestamp(midnight, UTC) - timedelta(days=1)
-        return f"{step:+d} s at the end of {day:%Y-%m-%d}"
+        return f"{step:+d} s at the end of {_end_of_day(leap_tai // NS - offset + (step < 0))}"
+
+
+def _end_of_day(midnight_s: int) -> str:
+    return day_of(midnight_s - DAY_S)
+
+
+def _spoken(step_s: int) -> str:
+    return {1: "an inserted second", -1: "a deleted second"}.get(step_s, "none")

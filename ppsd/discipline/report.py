@@ -73,7 +73,7 @@ def snapshot(standing: Standing, at: Instant) -> Snapshot:
     if s.mode is Mode.ACQUIRE and any(source.present for source in s.sources.values()):
         verdict = Verdict.ACQUIRING
     held = (now - s.timescale.reference_mono_ns) / NS if s.mode is Mode.HOLDOVER else None
-    conditions = tuple(_conditions(s, now))
+    conditions = tuple(_conditions(s, now, tai_ns))
     sources = tuple(_source_status(s, source, at) for source in s.sources.values())
     of_sources = () if verdict is Verdict.LOCKED else (c for source in sources for c in source.conditions)
     reason = blocking((*conditions, *of_sources))
@@ -106,7 +106,7 @@ def snapshot(standing: Standing, at: Instant) -> Snapshot:
     )
 
 
-def _conditions(s: Standing, now_ns: int) -> Iterator[Condition]:
+def _conditions(s: Standing, now_ns: int, tai_ns: int) -> Iterator[Condition]:
     """What is the matter with the daemon as a whole, in the order of ``Code``."""
     if not s.sources:
         yield obstacle(Code.NO_SOURCE, "no receiver is configured and none was found")
@@ -122,8 +122,7 @@ def _conditions(s: Standing, now_ns: int) -> Iterator[Condition]:
     if s.clock_steps:
         times = "once" if s.clock_steps == 1 else f"{s.clock_steps} times"
         yield Condition(Code.CLOCK_STEPPED, f"the system clock was stepped by others {times}")
-    if s.leaps.refused is not None:
-        yield s.leaps.refused
+    yield from s.leaps.conditions(tai_ns)
     if s.temperature is not None and s.temperature.celsius is None:
         yield Condition(Code.THERMOMETER_SILENT, s.temperature.words)
 

@@ -35,6 +35,7 @@ from refclock.sample import (
     LineStatus,
     ReceiverValue,
     Sample,
+    SecondLabel,
     SourceId,
 )
 from refclock.timing.pairing import Present
@@ -358,6 +359,7 @@ class ReceiverSource(PulseSource):
         learned = saved.sources.get(settings.name, SavedSource()).delay
         self.time: ReceiverTime = ReceiverTime(settings, not_before_s, saved_s=saved.utc_s, battery_ns=battery_ns, delay=learned)
         self.line = LineStatus()
+        self._byte_ns = 0
         super().__init__(settings, self.time, saved, compensation)
 
     def _make_channels(self) -> None:
@@ -368,13 +370,15 @@ class ReceiverSource(PulseSource):
 
     def reported(self, values: Sequence[ReceiverValue], byte_ns: int, leaps: LeapKeeper, context: Context) -> Progress:
         """Take the receiver's values in order; ``leaps`` takes their leap seconds."""
+        self._byte_ns = byte_ns
         out: list[Sample] = []
-        leaps_changed = trust_changed = False
+        trust_changed, before = False, leaps.table
         for value in values:
-            came = self.time.take(value, byte_ns, context)
+            count_s = self._heard(value, leaps, context) if isinstance(value, SecondLabel) else None
+            came = self.time.take(value, byte_ns, replace(context, table=leaps.table, count_s=count_s))
             trust_changed ^= came.trust_changed
-            if came.notice is not None and leaps.notice(self.id, came.notice, self.time.named_s):
-                leaps_changed, context = True, replace(context, table=leaps.table)
+            if came.notice is not None:
+                leaps.notice(self.id, came.notice, self.time.named_s)
             if came.label is not None:
                 self.label.add(came.label, context.present)
                 if not self.time.has_pulse:
@@ -383,7 +387,23 @@ class ReceiverSource(PulseSource):
             for sample in came.pulses:
                 self.pulse.add(sample, context.present)
             out += came.pulses
-        return Progress(out, trust_changed, leaps_changed)
+        return Progress(out, trust_changed, leaps.table != before)
+
+    def _heard(self, label: SecondLabel, leaps: LeapKeeper, context: Context) -> int | None:
+        """TAI-UTC (s) of a label near a leap second, as ``Context`` wants it."""
+        if context.present is None or self.settings.noselect:
+            return None
+        trusted = self.time.belief.trusted
+        return leaps.heard(self.id, label.utc_ns, label.at, context.present, own=context.own_labels, trusted=trusted)
+
+    def line_seen(self, line: LineStatus) -> list[Condition]:
+        """What its line has shown. Returns what is new of it: the conditions to log."""
+        before = self.line, self._line_conditions()
+        self.line = line
+        new = [c for c in self._line_conditions() if c not in before[1]]
+        if line.unlabelled and line.unlabelled != before[0].unlabelled:
+            new.append(Condition(Code.LABELS_REFUSED, line.unlabelled))
+        return new
 
     def lost(self, why: str) -> None:
         """The device is gone: forget an unfinished numbering, keep what was learned."""
@@ -412,7 +432,21 @@ class ReceiverSource(PulseSource):
         return self._claim(self.label, LABEL_REFID, now_ns)
 
     def _obstacle(self, now_ns: int) -> Condition:
-        return self.time.obstacle(now_ns, self.line.advice)
+        return self.time.obstacle(now_ns, self.line)
+
+    def _conditions(self, now_ns: int) -> list[Condition]:
+        return [*super()._conditions(now_ns), *self._line_conditions()]
+
+    def _line_conditions(self) -> list[Condition]:
+        """What its line shows beside its time."""
+        found = list[Condition]()
+        if self.line.saturated:
+            carried = f"{NS // self._byte_ns} bytes a second" if self._byte_ns else "all that it can"
+            words = f"its line carries {carried} and is never idle, so its messages lag: raise the speed (baud), or have it send fewer"
+            found.append(Condition(Code.LINE_SATURATED, words))
+        if self.line.complaints:
+            found.append(Condition(Code.RECEIVER_COMPLAINS, "; ".join(self.line.complaints)))
+        return found
 
     def state(self) -> SavedSource:
         """The state to save for the next start."""
@@ -460,10 +494,18 @@ class SampleSource(Source):
         self._make_channel()
         self.pull = Pull()
 
-    def sampled(self, sample: ForeignSample, leaps: LeapKeeper, named_by: Present | None, present: Present | None) -> Sample | None:
+    def sampled(
+        self, sample: ForeignSample, leaps: LeapKeeper, named_by: Present | None, present: Present | None, *, own: bool = False
+    ) -> Sample | None:
         """Take a sample of the other program. Returns it as a Sample when it was used. ``named_by``: the timescale at its stamp, which
-        names the second of a sample that is known modulo one second. ``present``: the timescale now."""
-        tai_ns = leaps.table.utc_to_tai_ns(sample.at.real_ns + sample.offset_ns)
+        names the second of a sample that is known modulo one second. ``present``: the timescale now. ``own``: that is made from this
+        source."""
+        utc_ns = sample.at.real_ns + sample.offset_ns
+        leaps.indicated(self.id, sample.leap, utc_ns // NS)
+        count_s = None
+        if present is not None and not sample.pulse and not self.settings.noselect:
+            count_s = leaps.heard(self.id, utc_ns, sample.at, present, own=own)
+        tai_ns = leaps.table.utc_to_tai_ns(utc_ns) if count_s is None else utc_ns + count_s * NS
         if sample.pulse:
             if named_by is None or named_by.bound_ns > PULSE_NAMED_NS:
                 return None

@@ -7,6 +7,7 @@ temperature may bend it (``Turn``). Pure.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from ppsd.discipline.estimate import Estimate
@@ -134,6 +135,13 @@ class Timescale:
         straight, turn = self.estimate.tai_at(mono_ns), self.turn
         return straight if turn is None else straight + round(turn.ns + turn.rate * (mono_ns - turn.mono_ns) / NS)
 
+    def _raw_before(self, tai_ns: int) -> int:
+        """Raw instant at which TAI is certainly not yet ``tai_ns``, by the present bound."""
+        assert self.estimate is not None
+        raw_ns, anchor_ns, rate = self._anchor(self.estimate)
+        since = tai_ns - anchor_ns
+        return raw_ns + since - round(since * rate / (1 + rate)) - math.ceil(self.bound_ns(raw_ns))
+
     def _reaches(self, limit_ns: float) -> int:
         """Raw instant at which the bound reaches ``limit_ns``, by bisection to a second within the holdover limit."""
         e = self.estimate
@@ -149,8 +157,11 @@ class Timescale:
                 high = middle
         return e.mono_ns + low * NS
 
-    def record(self, leap_tai_ns: int, leap_step_s: int, tai_offset_s: int, *, withheld: bool = False) -> Record:
-        """The map as the server reads it; without a map, or while it is ``withheld``, an unsynchronised record (stratum 0)."""
+    def record(
+        self, leap_tai_ns: int, leap_step_s: int, tai_offset_s: int, *, until_tai_ns: int | None = None, withheld: bool = False
+    ) -> Record:
+        """The map as the server reads it, to be served until ``until_tai_ns`` at the latest; without a map, or while it is ``withheld``, an
+        unsynchronised record (stratum 0)."""
         e = self.estimate
         if e is None or withheld:
             return Record(0, 0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0, 0, 0, tai_offset_s, refid_number("INIT"), PRECISION, 0, self.simulated)
@@ -168,7 +179,7 @@ class Timescale:
             bound_wander_ns=e.bound_wander_ns,
             root_delay_ns=0,
             reference_raw_ns=self.reference_mono_ns,
-            valid_until_raw_ns=self.valid_until_ns,
+            valid_until_raw_ns=self.valid_until_ns if until_tai_ns is None else min(self.valid_until_ns, self._raw_before(until_tai_ns)),
             leap_tai_ns=leap_tai_ns,
             leap_step_s=leap_step_s,
             tai_offset_s=tai_offset_s,

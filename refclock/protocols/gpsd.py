@@ -5,6 +5,9 @@ through. A label is stamped when its line arrived, so its delay contains gpsd's 
 arrived at gpsd, ``arrived`` has that. A PPS object is a pulse as gpsd saw it: its second, the stamp of its host's clock, and the receiver's
 quantisation error.
 
+gpsd keeps one leap count for all its receivers and tells it in the TPV of each. It is a witness for a receiver only while that is the only
+one that this gpsd has had since we are connected.
+
 gpsd-py3 reads fix and satellites out of the objects. Its connection blocks and knows no PPS objects, and its clock cannot hold second 60:
 stream and time are read here.
 
@@ -19,19 +22,24 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import gpsd
 
 from refclock.protocols.labels import STATEMENT_FRESH_NS, LabelGate, Reject, named_second, second_of
+from refclock.protocols.reasons import Unlabelled
 from refclock.protocols.ubx import GNSS
-from refclock.sample import NS, SAWTOOTH_LIMIT_NS, FixMode, Instant, LabelProtocol, Satellite, SecondLabel, SkyView
+from refclock.sample import NS, SAWTOOTH_LIMIT_NS, FixMode, Instant, LabelProtocol, LineStatus, Satellite, SecondLabel, SkyView
 from refclock.timescales import civil_s, window
 
 WATCH: Final = b'?WATCH={"enable":true,"json":true,"pps":true};\n'
 """The command that makes gpsd report everything, pulses included (gpsd_json(5))."""
 LINE_BYTES: Final = 65_536
 """Bytes; a longer line is dropped. Six times gpsd's own limit for one object (GPS_JSON_RESPONSE_MAX, 10240)."""
+NO_RECEIVERS: Final = ("/dev/pps", "ntrip://", "dgpsip://")
+"""Beginnings of the names of devices that give gpsd no position or time of their own: pulses and corrections (gpsd(8))."""
+RECEIVERS_MAX: Final = 16
+"""Receivers whose names are kept. One or more is what counts."""
 LAST_S: Final = 1 << 33
 """POSIX s, in 2242; a stamp of gpsd from then on is nonsense (int64 ns end in 2262)."""
 _TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?Z", re.ASCII)
@@ -58,14 +66,13 @@ class GpsdPulse:
 GpsdValue = SecondLabel | SkyView | GpsdPulse
 Stamps = tuple[int, int, int]
 """POSIX UTC (ns), CLOCK_REALTIME of gpsd's host (ns), precision (log2 s)."""
-T = TypeVar("T", SecondLabel, Stamps)
 
 
 class GpsdStream:
     """The bytes of one connection; a new connection needs a new stream. ``not_before_s``: as in ``timescales.window``. ``device``: the one
     of gpsd's receivers to hear; "": the one heard first, until it falls silent.
 
-    ``version`` and ``devices``: what gpsd said of itself; ``sky``: the last view; ``rejected`` counts by reason.
+    ``version``: of gpsd; ``receivers``: the devices of all that it has named so far; ``sky``: the last view; ``rejected`` counts by reason.
     """
 
     def __init__(self, not_before_s: int, device: str = "") -> None:
@@ -73,9 +80,10 @@ class GpsdStream:
         self.gate = LabelGate()
         self.rejected: Counter[str] = Counter()
         self.version = ""
-        self.devices: tuple[str, ...] = ()
+        self.receivers: tuple[str, ...] = ()
         self.sky: SkyView | None = None
         self._wanted = device
+        self._unlabelled = Unlabelled()
         self._heard: tuple[str, int] | None = None  # (device, mono_ns of its last object)
         self._line = bytearray()
         self._skipping = False
@@ -133,12 +141,20 @@ class GpsdStream:
             case "DEVICES":
                 listed = found.get("devices")
                 devices = listed if isinstance(listed, list) else []
-                self.devices = tuple(_plain(d.get("path")) for d in devices if isinstance(d, dict))
-            case "DEVICE" | "WATCH" | "GST" | "ATT" | "IMU" | "OSC" | "POLL":
+                for device in devices:
+                    self._device(device)
+            case "DEVICE":
+                self._device(found)
+            case "WATCH" | "GST" | "ATT" | "IMU" | "OSC" | "POLL":
                 pass  # nothing about time that TPV and PPS do not say better
             case _:
                 self.rejected[Reject.UNKNOWN] += 1
         return []
+
+    def _device(self, found: object) -> None:
+        path = _plain(found.get("path")) if isinstance(found, dict) else ""
+        if path and not path.startswith(NO_RECEIVERS) and path not in self.receivers and len(self.receivers) < RECEIVERS_MAX:
+            self.receivers = (*self.receivers, path)
 
     def _ours(self, device: object, at: Instant) -> bool:
         name = device if isinstance(device, str) else ""
@@ -152,7 +168,7 @@ class GpsdStream:
     def _tpv(self, tpv: dict[str, Any], at: Instant) -> list[GpsdValue]:
         response = _response(tpv, {})
         if response is None or type(response.mode) is not int or not 0 <= response.mode <= 3:
-            self.rejected[Reject.BAD_FIELDS] += 1
+            self._stated(Reject.BAD_FIELDS, at)
             return []
         values: list[GpsdValue] = []
         mode = FixMode(max(1, response.mode))
@@ -162,18 +178,29 @@ class GpsdStream:
                 self.sky = SkyView(mode, self.sky.used, self.sky.satellites, at)
                 values.append(self.sky)
         if mode is FixMode.NONE:
-            self.rejected[Reject.NO_FIX] += 1
+            self._stated(Reject.NO_FIX, at)
             return values
-        label = self._counted(self._label(response.time, type(tpv.get("leapseconds")) is int, at))
-        if label is not None:
-            reject = self.gate.offer(label)
-            if reject is None:
-                values.append(label)
-            elif reject is not Reject.REDUNDANT:
-                self.rejected[reject] += 1
+        leap_known = type(tpv.get("leapseconds")) is int and self.receivers == (tpv.get("device"),)
+        label = self._label(response.time, leap_known, at)
+        offered = label if isinstance(label, Reject) else self.gate.offer(label, at.mono_ns)
+        if isinstance(offered, Reject):
+            self._stated(offered, at)
+        else:
+            self._stated(None, at)
+            values.append(offered)
         return values
 
-    def _counted(self, outcome: T | Reject) -> T | None:
+    def _stated(self, reject: Reject | None, at: Instant) -> None:
+        """A TPV stated the time: why it gave no label, None when it gave one."""
+        self._unlabelled.stated(reject, at.mono_ns)
+        if reject is not None and reject is not Reject.REDUNDANT:
+            self.rejected[reject] += 1
+
+    def status(self, now_ns: int) -> LineStatus:
+        """What the connection has shown so far, at raw time ``now_ns``."""
+        return LineStatus(rejected=dict(self.rejected), unlabelled=self._unlabelled.why(now_ns), fixless=self._unlabelled.fixless)
+
+    def _counted(self, outcome: Stamps | Reject) -> Stamps | None:
         """``outcome``, or None after a Reject was counted."""
         if isinstance(outcome, Reject):
             self.rejected[outcome] += 1
@@ -181,7 +208,7 @@ class GpsdStream:
         return outcome
 
     def _label(self, text: object, leap_known: bool, at: Instant) -> SecondLabel | Reject:
-        """``leap_known``: gpsd tells the leap count only when the receiver did."""
+        """``text``: ISO 8601, as gpsd writes it."""
         if not text:
             return Reject.EMPTY
         found = _TIME.fullmatch(text) if isinstance(text, str) else None

@@ -6,9 +6,10 @@ Which sentence may say what:
   estimated, simulated or typed in. So does ZDA while a fix stated elsewhere is fresh.
 * GGA, GNS, GSA, GLL and VTG only state the fix; none of them carries a date. GLL's time is not used at all (some receivers compute it for
   another instant than the rest of the cycle). GSV and GSA list the satellites.
+* ZDA alone is time too, when no sentence says anything of a fix: its labels are in doubt (``LabelDoubt.FIX_UNSTATED``).
 * A talker is judged by what it says itself. Another talker's sentences count too, unless both send the same kind of timed sentence: then
   they are two devices.
-* TXT and some makers' own sentences (``$P...``) state the antenna and the leap count.
+* TXT and some makers' own sentences (``$P...``) state the antenna and the leap count (``makers``).
 * A label is stamped with the first byte of the GGA or GNS that states the same time of day, if one came before, however late the label's
   own sentence comes (GGA first, many GSV, RMC last on a slow line). Not with RMC or ZDA: the first of them to name a second is its label,
   and two that name different seconds (one a second ahead of the other) must not pass for one late cycle.
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import pynmea2
@@ -31,20 +33,20 @@ import pynmea2
 from refclock.protocols.fixes import FixWorth, by_mode, by_quality
 from refclock.protocols.framing import Frame
 from refclock.protocols.labels import STATEMENT_FRESH_NS, Decoded, Epochs, Reject
+from refclock.protocols.makers import antenna, leap_text, notice
 from refclock.sample import (
     NS,
-    Antenna,
     FixMode,
     HealthReport,
     Instant,
-    LabelProtocol,
+    LabelDoubt,
     LeapNotice,
     ReceiverValue,
     Satellite,
     SecondLabel,
     SkyView,
 )
-from refclock.timescales import DAY_S, ROLLOVER_S, TAI_GPS_S, civil_s, window
+from refclock.timescales import DAY_S, ROLLOVER_S, civil_s, window
 
 SKY_NS: Final = 30 * NS
 """ns; satellites that were not reported for this long are gone. Slow receivers list them every 5 s or so."""
@@ -76,6 +78,9 @@ _TIME = re.compile(r"(\d\d)(\d\d)(\d\d)(?:\.(\d{0,9}))?")
 _PLACE = re.compile(r"(\d{0,3})(\d\d(?:\.\d{0,9})?)")
 _DATE = re.compile(r"(\d\d)(\d\d)(\d\d)")
 
+Said = SecondLabel | LeapNotice | HealthReport | Reject | None
+"""What came of one sentence besides the sky."""
+
 
 class NmeaDecoder:
     """One receiver's sentences. ``without_checksum`` counts those taken although they carry none; ``texts``: what TXT sentences said."""
@@ -89,8 +94,9 @@ class NmeaDecoder:
         self._spoken: dict[str, set[str]] = {}  # talker -> timed sentences that it has sent
         self._epochs = Epochs(DAY_S * NS)
         self._untimed: set[str] = set()  # sentences of this cycle whose time of day is empty
+        self._began_ns = self._heard_ns = -STATEMENT_FRESH_NS  # when sentences began to come, after a silence anew; when the last one came
         self._sky = _Sky()
-        self._handlers: dict[bytes, Callable[[str, pynmea2.NMEASentence, Frame], SecondLabel | HealthReport | Reject | None]] = {
+        self._handlers: dict[bytes, Callable[[str, pynmea2.NMEASentence, Frame], Said]] = {
             b"RMC": self._rmc,
             b"ZDA": self._zda,
             b"GGA": self._gga,
@@ -105,6 +111,9 @@ class NmeaDecoder:
     def decode(self, frame: Frame) -> Decoded:
         """What the sentence says: a label, the sky as of the cycle that it ends, the leap count, health. Never raises."""
         body = frame.data
+        if frame.at.mono_ns - self._heard_ns >= STATEMENT_FRESH_NS:
+            self._began_ns = frame.at.mono_ns
+        self._heard_ns = frame.at.mono_ns
         if frame.checksum is False:
             return Decoded([], Reject.CHECKSUM)
         if frame.checksum:
@@ -148,7 +157,8 @@ class NmeaDecoder:
                 return None
         else:
             self._untimed = {talker + kind}
-        return self._sky.view(self._mode(at.mono_ns), at)
+        stated = any(self._stated(spoken, at.mono_ns) for spoken in self._spoken)
+        return self._sky.view(self._mode(at.mono_ns), at) if stated else None
 
     def _stamp(self, talker: str, time: int, at: Instant) -> Instant:
         """Arrival of a label that came ``at`` and states ``time``: that of the first GGA or GNS with the same time."""
@@ -208,11 +218,16 @@ class NmeaDecoder:
         numbers = [field(zda, name) for name in ("year", "month", "day")]
         if not all(numbers) or not zda.data[0]:
             return Reject.EMPTY
-        worth = self._fix(talker, frame.at.mono_ns)
-        if not worth.measured:
+        now, doubt = frame.at.mono_ns, None
+        if not self._stated(talker, now):
+            if now - self._began_ns < STATEMENT_FRESH_NS:
+                return None  # a sentence that states the fix may still come
+            doubt = LabelDoubt.FIX_UNSTATED
+        elif not (worth := self._fix(talker, now)).measured:
             return worth.reject
         year, month, day = (int(n) if n.isdecimal() and len(n) <= 4 else 0 for n in numbers)
-        return self._label(talker, "ZDA", civil_s(year, month, day) if year >= 1980 else None, zda.data[0], frame)
+        label = self._label(talker, "ZDA", civil_s(year, month, day) if year >= 1980 else None, zda.data[0], frame)
+        return label if isinstance(label, Reject) else replace(label, doubt=doubt)
 
     def _gga(self, talker: str, gga: pynmea2.NMEASentence, frame: Frame) -> HealthReport | None:
         quality, used = field(gga, "gps_qual"), field(gga, "num_sats")
@@ -253,8 +268,10 @@ class NmeaDecoder:
     def _gsv(self, talker: str, gsv: pynmea2.NMEASentence, frame: Frame) -> Reject | None:
         return None if self._sky.in_view(talker, gsv.data, frame.at.mono_ns) else Reject.BAD_FIELDS
 
-    def _txt(self, _talker: str, txt: pynmea2.NMEASentence, frame: Frame) -> HealthReport | None:
+    def _txt(self, _talker: str, txt: pynmea2.NMEASentence, frame: Frame) -> LeapNotice | HealthReport | None:
         text = ",".join(txt.data[3:]).strip()
+        if (leaps := leap_text(text, frame.at)) is not None:
+            return leaps
         if text and text not in self.texts and len(self.texts) < TEXTS_MAX:
             self.texts.append(text)
         state = antenna(text)
@@ -282,7 +299,7 @@ class NmeaDecoder:
             return Reject.DATE_WINDOW
         utc_s, periods = placed
         at = self._stamp(talker, of_day, frame.at)
-        return SecondLabel(utc_s * NS + of_day % NS, at, kind, second_60, False, periods, LabelProtocol.NMEA, talker)
+        return SecondLabel(utc_s * NS + of_day % NS, at, kind, second_60, weeks_repaired=periods, talker=talker)
 
 
 def field(sentence: pynmea2.NMEASentence, name: str) -> str:
@@ -405,44 +422,3 @@ def _satellites(talker: str, data: list[str]) -> list[tuple[str, int, int | None
         if number is not None:
             found.append((gnss_of(talker, number), number, number_of(data[i + 1]), number_of(data[i + 2]), number_of(data[i + 3])))
     return found
-
-
-# ---- what makers and texts say besides -----------------------------------------------------------------------------------------------
-
-GPS_LEAPS: Final = range(13, 60)
-"""s; counts of GPS - UTC that are believed: 13 from 1999, 18 from 2017; beyond 59 it is garbage."""
-_LEAPS = re.compile(r"(\d{1,2})(D?)")
-_ANTENNA = re.compile(r"ANT(?:ENNA|STATUS)?[ =:_]*(OK|OPEN|SHORT)\b", re.IGNORECASE)
-_STATES: Final[dict[str, tuple[int, dict[str, Antenna]]]] = {
-    "PGTOP,11": (2, {"1": Antenna.SHORT, "2": Antenna.OK, "3": Antenna.OK}),  # shorted, internal, external
-    "PCD,11": (2, {"1": Antenna.SHORT, "2": Antenna.OK, "3": Antenna.OK}),
-    "PSTMANTENNASTATUS": (1, {"0": Antenna.OK, "1": Antenna.OPEN, "2": Antenna.SHORT}),
-    "PQTMANTENNASTATUS": (2, {"1": Antenna.OK, "2": Antenna.OPEN, "3": Antenna.SHORT}),
-}
-"""Sentence: (field of the antenna's state, what it means)."""
-
-
-def notice(body: str, at: Instant) -> LeapNotice | HealthReport | None:
-    """What a maker's own sentence (the text between ``$`` and ``*``) says; None when nothing that concerns time."""
-    fields = body.split(",")
-    if body.startswith("PUBX,04,") and len(fields) > 6:
-        match = _LEAPS.fullmatch(fields[6])  # D: the firmware's own, which may be years old
-        return _leap(match[1], not match[2], at) if match else None
-    if body.startswith("PMTKLSC,") and len(fields) > 2:
-        return _leap(fields[1], fields[2] == "1", at) if fields[1].isdecimal() and len(fields[1]) < 3 else None
-    known = _STATES.get(fields[0]) or _STATES.get(",".join(fields[:2]))
-    if known is None or len(fields) <= known[0]:
-        return None
-    return HealthReport(at, antenna=known[1].get(fields[known[0]], Antenna.UNKNOWN))
-
-
-def _leap(count: str, known: bool, at: Instant) -> LeapNotice | None:
-    if int(count) not in GPS_LEAPS:
-        return None
-    return LeapNotice(int(count) + TAI_GPS_S if known else None, 0, None, at)
-
-
-def antenna(text: str) -> Antenna | None:
-    """The antenna's state as a TXT sentence tells it."""
-    match = _ANTENNA.search(text)
-    return Antenna(match[1].lower()) if match else None

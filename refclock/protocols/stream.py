@@ -14,9 +14,11 @@ from typing import Final
 from refclock.protocols.foreign import advice
 from refclock.protocols.framing import Frame, FrameKind, Framer
 from refclock.protocols.labels import LabelGate, Reject
+from refclock.protocols.makers import Complaints, LeapCount, complaint
 from refclock.protocols.nmea import NmeaDecoder
-from refclock.protocols.ubx import MON_VER, NAV_SVIN, TIM_SVIN, UbxDecoder
-from refclock.sample import Instant, LineStatus, ReceiverValue, SecondLabel, SkyView
+from refclock.protocols.reasons import Reason, Unlabelled
+from refclock.protocols.ubx import MON_VER, NAV_PVT, NAV_SVIN, NAV_TIMEGPS, NAV_TIMEUTC, TIM_SVIN, UbxDecoder
+from refclock.sample import NS, Instant, LabelDoubt, LeapNotice, LineStatus, ReceiverValue, SecondLabel, SkyView
 
 BURST_PAUSE_NS: Final = 200_000_000
 """ns; a longer pause of the line ends a cycle's burst. USB and buffer time-outs are shorter, a cycle's idle part is longer."""
@@ -24,6 +26,15 @@ ANSWER_LEADS: Final = (b"\x05", b"\x06", bytes(MON_VER), bytes(NAV_SVIN), bytes(
 """First bytes of frames that answer a host: ACK, CFG, three messages that are asked for, and what MediaTek receivers say of themselves."""
 ANSWERS_MAX: Final = 32
 """Answers that are kept until somebody takes them; the oldest go first."""
+STATE_TIME: Final = frozenset((b"RMC", b"ZDA", bytes(NAV_PVT), bytes(NAV_TIMEUTC), bytes(NAV_TIMEGPS)))
+"""Three letters of a sentence, or class and id of a message, that state date and time."""
+PAUSE_NS: Final = 20_000_000
+"""ns; a longer pause makes a line idle. Without pause reads lie less apart: a UART's FIFO and a USB adapter hold bytes for up to 16 ms."""
+SATURATED_NS: Final = 10 * NS
+"""ns without a pause that make a line saturated: ten cycles of a receiver, so no single long list of satellites does. As long as no stretch
+of ``STRAINED_NS`` came, it is not saturated any more."""
+STRAINED_NS: Final = 3 * NS
+"""ns without a pause that a line with time to spare does not reach: it pauses in each cycle of a second."""
 SENTENCES_MAX: Final = 64
 """Kinds of sentence whose last arrival is kept: receivers send about ten, garbage may look like any number."""
 STARTED: Final = (b"PMTK010,001", b"PMTK010,002", b"PMTK011,")
@@ -55,6 +66,10 @@ class ReceiverStream:
         self.rejected: Counter[str] = Counter()
         self._answers: deque[Frame] = deque(maxlen=ANSWERS_MAX)
         self._heard_mono = 0
+        self._unlabelled = Unlabelled()
+        self._leap_count = LeapCount()
+        self._complaints = Complaints()
+        self._load = Load()
 
     def feed(self, data: bytes, at: Instant, byte_ns: int) -> list[ReceiverValue]:
         """What a read brought. ``at``: when it ended; ``byte_ns``: line time of one byte, 0 when unknown (USB)."""
@@ -62,28 +77,54 @@ class ReceiverStream:
         if began - self._heard_mono > BURST_PAUSE_NS:
             self.gate.burst(began)
         self._heard_mono = at.mono_ns
+        self._load.read(began, at.mono_ns, byte_ns)
         values: list[ReceiverValue] = []
         for frame in self.framer.feed(data, at, byte_ns):
-            if frame.data.startswith(ANSWER_LEADS):
-                self._answers.append(frame)
-            if self.watch and self.watch == (frame.data[:2] if frame.kind is FrameKind.UBX else frame.data[2:5]):
-                self.watched_ns = frame.at.mono_ns
-            if frame.kind is FrameKind.NMEA and (frame.data[2:5] in self.sentences or len(self.sentences) < SENTENCES_MAX):
-                self.sentences[frame.data[2:5]] = frame.at.mono_ns
-            if _started(frame):
-                self.restarted_ns = frame.at.mono_ns
-            decoded, reject = self.nmea.decode(frame) if frame.kind is FrameKind.NMEA else self.ubx.decode(frame)
-            for value in decoded:
-                if isinstance(value, SecondLabel):
-                    reject = self.gate.offer(value)
-                    if reject is not None:
-                        continue
-                    self.labels += 1
-                elif isinstance(value, SkyView):
-                    self.sky = value
-                values.append(value)
-            if reject is not None and reject is not Reject.REDUNDANT:
-                self.rejected[reject] += 1
+            self._note(frame)
+            values += self._decoded(frame)
+        return values
+
+    def _note(self, frame: Frame) -> None:
+        """Keep what the frame says besides values: to the host that asked, of a restart, of the receiver's troubles."""
+        now = frame.at.mono_ns
+        if frame.data.startswith(ANSWER_LEADS):
+            self._answers.append(frame)
+        if self.watch and self.watch == _kind(frame):
+            self.watched_ns = now
+        if frame.kind is FrameKind.NMEA and (frame.data[2:5] in self.sentences or len(self.sentences) < SENTENCES_MAX):
+            self.sentences[frame.data[2:5]] = now
+        if _started(frame):
+            self.restarted_ns = now
+        if (text := complaint(frame)) is not None:
+            self._complaints.hear(text, now)
+
+    def _decoded(self, frame: Frame) -> list[ReceiverValue]:
+        """The frame's values, of labels only those that pass the gate."""
+        values: list[ReceiverValue] = []
+        decoded, reject = self.nmea.decode(frame) if frame.kind is FrameKind.NMEA else self.ubx.decode(frame)
+        dropped: Reason | None = reject
+        for value in decoded:
+            if isinstance(value, SecondLabel):
+                offered = self.gate.offer(value, frame.at.mono_ns)
+                if isinstance(offered, Reject):
+                    dropped = reject = offered
+                    continue
+                if offered.doubt is LabelDoubt.FIX_UNSTATED:  # of rival talkers ``timing.evidence`` tells which is which
+                    dropped = offered.doubt
+                self.labels += 1
+                values.append(offered)
+                continue
+            if isinstance(value, SkyView):
+                self.sky = value
+            values.append(self._leap_count.judged(value) if isinstance(value, LeapNotice) else value)
+        if reject is not None and reject is not Reject.REDUNDANT:
+            self.rejected[reject] += 1
+        labelled = any(isinstance(value, SecondLabel) for value in values)
+        if _kind(frame) in STATE_TIME:
+            if labelled or dropped is not None:
+                self._unlabelled.stated(dropped, frame.at.mono_ns)
+        elif frame.checksum is not False:
+            self._unlabelled.spoke(_name(frame), frame.at.mono_ns)
         return values
 
     def wrote(self, data: bytes) -> None:
@@ -108,7 +149,15 @@ class ReceiverStream:
     def status(self) -> LineStatus:
         """What the line has shown so far."""
         rejected = dict(self.rejected + self.framer.broken)
-        return LineStatus(self.advice, rejected, self.framer.counts["junk-bytes"])
+        return LineStatus(
+            self.advice,
+            rejected,
+            self.framer.counts["junk-bytes"],
+            self._unlabelled.why(self._heard_mono),
+            self._complaints.standing(self._heard_mono),
+            self._load.saturated,
+            self._unlabelled.fixless,
+        )
 
     @property
     def advice(self) -> str:
@@ -125,6 +174,46 @@ class ReceiverStream:
             return self.ubx.identity
         banner = [text for text in self.nmea.texts if text.startswith(BANNER)]
         return " ".join(banner[:2])
+
+
+def _kind(frame: Frame) -> bytes:
+    """The three letters of a sentence, or class and id of a message."""
+    if frame.kind is FrameKind.UBX:
+        return frame.data[:2]
+    return b"" if frame.data[:1] == b"P" else frame.data[2:5]
+
+
+def _name(frame: Frame) -> str:
+    """What the frame is called, for people."""
+    if frame.kind is FrameKind.UBX:
+        return "UBX"
+    return _kind(frame).decode("ascii", "replace") or frame.data.partition(b",")[0].decode("ascii", "replace")
+
+
+class Load:
+    """How busy a line with a speed is. ``saturated``: for ten seconds or more it had no pause, so its messages may lag without end."""
+
+    def __init__(self) -> None:
+        self.saturated = False
+        self._byte_ns = 0
+        self._since_ns = 0  # since when there was no pause
+        self._until_ns = 0
+        self._strained_ns = 0  # when a long stretch without pause was last seen
+
+    def read(self, began_ns: int, ended_ns: int, byte_ns: int) -> None:
+        """The bytes of a read were on the line from ``began_ns`` to ``ended_ns``."""
+        if byte_ns != self._byte_ns or not byte_ns:
+            self._byte_ns, self.saturated, self._since_ns = byte_ns, False, began_ns
+        elif began_ns - self._until_ns > PAUSE_NS:
+            self._since_ns = began_ns
+        self._until_ns = ended_ns
+        unbroken_ns = ended_ns - self._since_ns
+        if unbroken_ns >= STRAINED_NS:
+            self._strained_ns = ended_ns
+        if unbroken_ns >= SATURATED_NS and byte_ns:
+            self.saturated = True
+        elif ended_ns - self._strained_ns >= SATURATED_NS:
+            self.saturated = False
 
 
 def _started(frame: Frame) -> bool:

@@ -9,6 +9,9 @@ verified the checksums. Two messages name a second, and a third replaces them:
   ``ACCURATE_NS``;
 * NAV-TIMEGPS with all of its (leap seconds valid) on the same condition, while neither of the two comes.
 
+NAV-TIMELS says where the leap count comes from. While it says that it comes from anywhere but satellites, no label's count is known: the
+flags of the others (fullyResolved, validUTC) may rest on a count that was configured or came with the firmware.
+
 A label is stamped with the first byte of the first navigation message of its epoch (same iTOW).
 
 Flow: framing -> **ubx** -> labels.LabelGate, timing.health; ``encode``: receiver (commands) -> **ubx** -> the line.
@@ -25,6 +28,7 @@ from refclock.protocols.checksums import ubx_checksum
 from refclock.protocols.fixes import UBX_MODES, FixWorth, by_ubx
 from refclock.protocols.framing import Frame
 from refclock.protocols.labels import STATEMENT_FRESH_NS, Decoded, Epochs, Reject
+from refclock.protocols.makers import GPS_LEAPS
 from refclock.sample import (
     NS,
     SAWTOOTH_LIMIT_NS,
@@ -67,6 +71,13 @@ EPOCH_IDS: Final = frozenset(bytes.fromhex("01 02 03 04 06 07 11 12 20 21 22 23 
 
 ACCURATE_NS: Final = 10_000
 """ns; above it a receiver's own accuracy estimate says that it has no fix. The estimate grows: a 0.5 ppm TCXO passes this after 20 s."""
+LEAP_SKY: Final = frozenset((1, 2, 3, 4, 5, 8))
+"""srcOfCurrLs of NAV-TIMELS for a count from satellites: GLONASS (difference to GPS), GPS, SBAS, BeiDou, Galileo, NavIC. Not: 0 firmware, 6
+aided, 7 configured, 255 unknown."""
+LEAP_UNNAMED: Final = frozenset((0, 255))
+"""srcOfCurrLs of a receiver that has not heard the count yet: the firmware's own, unknown."""
+TIMELS_NS: Final = 60 * NS
+"""ns; how long the provenance that a NAV-TIMELS stated holds. Receivers send it every second to every 10 s."""
 PS_PER_NS: Final = 1000
 
 GNSS: Final = {0: "GPS", 1: "SBAS", 2: "Galileo", 3: "BeiDou", 4: "IMES", 5: "QZSS", 6: "GLONASS", 7: "NavIC"}
@@ -107,6 +118,9 @@ class UbxDecoder:
         self._epochs = Epochs(WEEK_S * 1000)
         self._first: Instant | None = None  # when the epoch of the last navigation message began to be stated
         self._utc_at: int | None = None  # when a message last gave UTC itself
+        self._unsure_at: int | None = None  # when NAV-TIMELS last said that the leap count is not from satellites; None when it is
+        self._sky_count: int | None = None  # GPS - UTC as it last came from satellites, s
+        self._count_source = 0  # what it named instead
         self._insertion: tuple[int, int] | None = None  # (POSIX midnight, GPS leap count before it) of an announced 23:59:60
         self._handlers: dict[Message, tuple[int, Callable[[bytes, Instant], ReceiverValue | Reject | None]]] = {
             NAV_PVT: (84, self._pvt),  # 84 bytes before protocol version 15, 92 since
@@ -162,7 +176,7 @@ class UbxDecoder:
         _tow, year, month, day, hour, minute, second, valid, _accuracy, nano, fix, flags, _flags2, _used = _PVT.unpack_from(payload)
         self._fix(fix, flags, at)
         if valid & 7 != 7:  # validDate, validTime, fullyResolved
-            return Reject.UNRESOLVED
+            return self._unresolved()
         if not self._worth.measured:
             return self._worth.reject
         self._utc_at = at.mono_ns
@@ -171,7 +185,7 @@ class UbxDecoder:
     def _timeutc(self, payload: bytes, at: Instant) -> SecondLabel | Reject:
         _tow, accuracy, nano, year, month, day, hour, minute, second, valid = _TIMEUTC.unpack_from(payload)
         if valid & 7 != 7:  # validTOW, validWKN, validUTC
-            return Reject.UNRESOLVED
+            return self._unresolved()
         if (doubt := self._doubtful(accuracy, at)) is not None:
             return doubt
         self._utc_at = at.mono_ns
@@ -182,7 +196,7 @@ class UbxDecoder:
         if self._utc_at is not None and at.mono_ns - self._utc_at < STATEMENT_FRESH_NS:
             return None
         if valid & 7 != 7:  # towValid, weekValid, leapSValid
-            return Reject.UNRESOLVED
+            return self._unresolved()
         if (doubt := self._doubtful(accuracy, at)) is not None:
             return doubt
         ns = tow_ms * 1_000_000 + sub_ns + NS * (GPS_EPOCH_S + week * WEEK_S - leap_s)
@@ -204,12 +218,24 @@ class UbxDecoder:
         placed = window(utc_ns // NS, self.not_before_s)
         if placed is None:
             return Reject.DATE_WINDOW
-        return SecondLabel(placed[0] * NS + utc_ns % NS, self._first or at, kind, second_60, True, placed[1], LabelProtocol.UBX)
+        leap_known = self._unsure_at is None or at.mono_ns - self._unsure_at >= TIMELS_NS
+        return SecondLabel(placed[0] * NS + utc_ns % NS, self._first or at, kind, second_60, leap_known, placed[1], LabelProtocol.UBX)
+
+    def _unresolved(self) -> Reject:
+        """The receiver does not claim to know UTC yet. When it does, that is newer than a NAV-TIMELS that named no count. An aided or
+        configured count stays what it is."""
+        if self._count_source in LEAP_UNNAMED:
+            self._unsure_at = None
+        return Reject.UNRESOLVED
 
     def _timels(self, payload: bytes, at: Instant) -> LeapNotice:
-        """NAV-TIMELS. Source 0 is the firmware's built-in count, which may be years old; 255 unknown."""
+        """NAV-TIMELS. A count that came from satellites once stays known, whatever source is named later: a M8T that had it from GLONASS
+        calls the source unknown when it has heard of the next leap second (recording gpsd-u-blox-m8t-time)."""
         _tow, _version, source, current, _change_source, change, to_event, week, day, valid = _TIMELS.unpack_from(payload)
-        known = bool(valid & 1) and source not in (0, 255)
+        if valid & 1 and source in LEAP_SKY and current in GPS_LEAPS:
+            self._sky_count = current
+        known = bool(valid & 1) and current == self._sky_count
+        self._unsure_at, self._count_source = None if known else at.mono_ns, source
         step, midnight = 0, None
         if valid & 2 and to_event > 0 and change in (1, -1) and 1 <= day <= 7:
             # The leap second ends that day: day 1 is Sunday, the week's first.

@@ -45,7 +45,8 @@ class Context:
     ``table``: leap seconds in force. ``present``: the served timescale, None without one. ``own_labels``: the timescale was made from this
     receiver's labels, so it cannot measure their delay. ``rivalled``: it was made from another source, so selection judges pulses off its
     seconds. ``kept_error_ns``: error within which another program keeps the system clock; None when none does. ``rank``: the best evidence
-    that the served second rests on. ``lagging``: the line is never idle, so labels lag by an unknown delay.
+    that the served second rests on. ``lagging``: the line is never idle, so labels lag by an unknown delay. ``count_s``: TAI-UTC with which
+    this label counts, near a leap second; None: as ``table`` says.
     """
 
     table: LeapTable = field(default_factory=LeapTable)
@@ -55,6 +56,7 @@ class Context:
     kept_error_ns: int | None = None
     rank: Rank = Rank.STEADINESS
     lagging: bool = False
+    count_s: int | None = None
 
 
 class PulseTime:

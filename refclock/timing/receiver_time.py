@@ -5,7 +5,7 @@
 
 Flow: ``receiver.session`` or gpsd (values), pulse devices (edges) -> **receiver_time** -> samples, for the daemon
 (``ppsd.discipline.source``) or for a program that passes them to chronyd. The state of the rest of the system comes in with each call
-(``Context``). A leap second that the labels state is part of the result. Pure.
+(``Context``). Pure.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from refclock.sample import (
     LabelDoubt,
     LabelProtocol,
     LeapNotice,
+    LineStatus,
     ReceiverValue,
     Sample,
     Sawtooth,
     SecondLabel,
     SkyView,
 )
-from refclock.timescales import DAY_S
 from refclock.timing.dates import floor_s, impossible
 from refclock.timing.evidence import CLOCK_ERROR_NS, NAMES_NS, STANDING, Belief, Dispute, Evidence, Witness, in_time
 from refclock.timing.health import Health
@@ -164,14 +164,12 @@ class ReceiverTime(PulseTime):
         self.place_ns, self.label_mono_ns = label.utc_ns - label.at.mono_ns, label.at.mono_ns
         self._spoke = label.protocol
         self.named_s = label.utc_ns // NS
-        tai_ns = context.table.utc_to_tai_ns(label.utc_ns, label.second_60)
+        counted = context.count_s is not None
+        tai_ns = label.utc_ns + (context.count_s or 0) * NS if counted else context.table.utc_to_tai_ns(label.utc_ns, label.second_60)
         kept, served = self._witnesses(label.at, context)
         before = self.belief.trusted
         belief = self._judge(label, tai_ns, kept, served)
         changed = self.belief.trusted != before
-        notice = None
-        if label.second_60 and belief.trusted:  # an NMEA receiver's only way to announce it
-            notice = LeapNotice(None, 1, (self.named_s // DAY_S + 1) * DAY_S, label.at)
         if not belief.trusted:
             if served is not None and belief.doubt is not None:  # a label in doubt still says that there is a fix
                 self.pairing.fixed(label.at)
@@ -179,7 +177,7 @@ class ReceiverTime(PulseTime):
             return Outcome(trust_changed=changed)
         if self.health.blocked(label.at.mono_ns):
             self.pairing.refused[Code.DOUBTFUL_RECEIVER] += 1
-            return Outcome(notice=notice, trust_changed=changed)
+            return Outcome(trust_changed=changed)
         if self._delay_unchecked:  # learned in an earlier run, perhaps at another line speed
             self._delay_unchecked = False
             if self._learned is None or self._learned.byte_ns != byte_ns:
@@ -187,16 +185,16 @@ class ReceiverTime(PulseTime):
         if context.lagging and served is None and (kept is None or kept.error_ns > NAMES_NS):
             words = "its line is never idle, so its messages lag and name no second: raise the speed (baud), or let it send fewer sentences"
             self.pairing.refuse(Code.LINE_SATURATED, words)
-            return Outcome(notice=notice, trust_changed=changed)
+            return Outcome(trust_changed=changed)
         if self.waiting_since_ns is None:
             self.waiting_since_ns = label.at.mono_ns
         clock_ns = context.table.utc_to_tai_ns(label.at.real_ns) - label.at.mono_ns
         out = self.pairing.label(tai_ns, label.at, context.present, clock_ns, not context.own_labels, kept_ns=context.kept_error_ns)
         if isinstance(out, Condition):
-            return Outcome(notice=notice, trust_changed=changed)
+            return Outcome(trust_changed=changed)
         bias_ns = self._allowance_ns(label.at.mono_ns)
         pulses = [Sample(s.at, s.tai_ns, s.uncertainty_ns, bias_ns) for s in out.pulses]
-        return Outcome(pulses, out.label, notice, changed)
+        return Outcome(pulses, out.label, trust_changed=changed)
 
     def _witnesses(self, at: Instant, context: Context) -> tuple[Witness | None, Witness | None]:
         """(the clock that another program keeps, the served timescale) at ``at``."""
@@ -296,26 +294,29 @@ class ReceiverTime(PulseTime):
             found.append(Condition(Code.TWO_TALKERS, self._rival[0]))
         return found
 
-    def obstacle(self, now_mono_ns: int, advice: str) -> Condition:
-        """Why the receiver gives no time, or how far its start has progressed. ``advice``: what to do about a protocol that is not
-        understood; "" for none. Causes are tested in the order of ``Code``, and the first is returned."""
-        return self._no_second(now_mono_ns, advice) or self.no_pulse(now_mono_ns) or self.pairing.condition
+    def obstacle(self, now_mono_ns: int, line: LineStatus) -> Condition:
+        """Why the receiver gives no time, or how far its start has progressed. ``line``: what its line has shown. Causes are tested in the
+        order of ``Code``, and the first is returned, but a receiver that says that it has no fix is told as such."""
+        return self._no_second(now_mono_ns, line) or self.no_pulse(now_mono_ns) or self.pairing.condition
 
-    def _no_second(self, now_mono_ns: int, advice: str) -> Condition | None:
+    def _no_second(self, now_mono_ns: int, line: LineStatus) -> Condition | None:
         """Why the receiver names no usable second; None when it does."""
-        if not self.labels and advice:
-            return obstacle(Code.FOREIGN_PROTOCOL, advice)
-        if not self.labels and self.sky is not None and self.sky.mode is not FixMode.NONE and not self.belief.held_s:
-            return obstacle(Code.NO_DATE, "the receiver has a fix but sends no date: switch on RMC or ZDA (or NAV-PVT)")
-        if self.sky is not None and self.sky.mode is FixMode.NONE and not self.belief.trusted:
+        if not self.labels and line.advice:
+            return obstacle(Code.FOREIGN_PROTOCOL, line.advice)
+        trusted, why = self.belief.trusted, line.unlabelled
+        if self.sky is not None and self.sky.mode is FixMode.NONE and not trusted:
             seen = len(self.sky.satellites)
             heard = f"{self.sky.used} of {seen} satellites used" if seen else "no satellites seen"
-            return obstacle(Code.NO_FIX, f"no fix yet, {heard}")
+            return obstacle(Code.NO_FIX, f"no fix yet, {heard}" + (f"; {why}" if why and not line.fixless else ""))
+        if why and not trusted:
+            return obstacle(Code.LABELS_REFUSED, why)
+        if not self.labels and self.sky is not None and self.sky.mode is not FixMode.NONE and not self.belief.held_s:
+            return obstacle(Code.NO_DATE, "the receiver has a fix but sends no date: switch on RMC or ZDA (or NAV-PVT)")
         if (doubt := self.health.blocked(now_mono_ns)) is not None:
             return doubt
         silent_s = (now_mono_ns - self.label_mono_ns) / NS
         if self.labels and silent_s * NS > FIX_TIMEOUT_NS:
-            words = f"no valid second from the receiver for {silent_s:.0f} s: is the antenna covered or off?"
+            words = f"no valid second from the receiver for {silent_s:.0f} s: {why or 'is the antenna covered or off?'}"
             return obstacle(Code.SECONDS_STOPPED, words)
         return self.belief.doubt
 

@@ -12,20 +12,19 @@ import sys
 import time
 from pathlib import Path
 
+from leap_list import TO_2017, leap_list
+
 from refclock.exchange.shm import ShmFeedWriter
 from refclock.kernel.clocks import read_adjtimex, read_clocks
 from refclock.kernel.timescale import TimescaleReader
 from refclock.sample import NS, Instant, Leap
-from refclock.timescales import DAY_S, NTP_UNIX_S, parse_leap_seconds_list
+from refclock.timescales import DAY_S, NTP_UNIX_S, LeapTable, parse_leap_seconds_list
 
 UNIT = 2
 RATE = 12e-6
 NEW_YEAR = 1_798_761_600
 """2027-01-01 in POSIX seconds: the tests' leap second is before it."""
-LEAP_SECONDS = f"""#@ {NEW_YEAR + NTP_UNIX_S + 180 * DAY_S}
-{1_483_228_800 + NTP_UNIX_S} 37
-{NEW_YEAR + NTP_UNIX_S} 38
-"""
+LEAP_SECONDS = leap_list([*TO_2017, (NEW_YEAR + NTP_UNIX_S, 38)], NEW_YEAR + NTP_UNIX_S + 180 * DAY_S)
 LEAPS = parse_leap_seconds_list(LEAP_SECONDS)
 NEAR_LEAP_NS = 3 * NS
 """Nothing is fed then: a sample of UTC does not say which of the two seconds of one name it means."""
@@ -34,7 +33,7 @@ NEAR_LEAP_NS = 3 * NS
 def main(record: Path, utc_ns: int) -> None:
     first, feed, fed = read_clocks(), ShmFeedWriter(UNIT), 0
     reader: TimescaleReader | None = None
-    assert LEAPS is not None
+    assert isinstance(LEAPS, LeapTable)
     while True:
         now, kernel = read_clocks(), read_adjtimex()
         since = now.raw_ns - first.raw_ns

@@ -21,7 +21,7 @@ from refclock_sim.receiver.output import Chunk
 from refclock_sim.worlds.scenario import Fault, OscillatorModel, PulseModel, ReceiverModel, Scenario, Start
 from refclock_sim.worlds.world import RAW_START_NS, World
 
-from ppsd.discipline.events import Effect, Event, Ticked
+from ppsd.discipline.events import Effect, Event, LeapFileRead, Ticked
 from refclock.config import BITS_PER_BYTE
 from refclock.sample import NS
 from refclock.timescales import LeapTable
@@ -99,6 +99,10 @@ class LineWorld(World):
 
         self.engine.handle = watched  # type: ignore[method-assign]
 
+    def read(self, table: LeapTable) -> None:
+        """The host reads another table of leap seconds."""
+        self._effects(self.engine.handle(LeapFileRead(table, "the host's table", self._instant(0))))
+
 
 def run_case(
     name: str,
@@ -113,8 +117,11 @@ def run_case(
     config: dict[str, Any] | None = None,
     faults: Sequence[Fault] = (),
     leap_at: datetime | None = None,
+    leap_step_s: int = 1,
+    table: LeapTable | None = None,
 ) -> LineWorld:
-    """Run one case. ``kept_ms``: the kernel says that NTP keeps the system clock within that, and it does."""
+    """Run one case. ``kept_ms``: the kernel says that NTP keeps the system clock within that, and it does. ``leap_step_s``: of the leap
+    second at ``leap_at``. ``table``: that the host reads; None: one that has no leap second and no expiry."""
     scenario = Scenario(
         name=name,
         claim="",
@@ -122,11 +129,13 @@ def run_case(
         start=Start(utc, clock_off_s, kept_ms),
         oscillator=OscillatorModel(ppm=0.0 if kept_ms else 12.0),
         pulse=PulseModel(pulse, 4.0 if pulse != "none" else 0.0),
-        receiver=ReceiverModel("nmea", leap_at=leap_at),
+        receiver=ReceiverModel("nmea", leap_at=leap_at, leap_step_s=leap_step_s),
         config=config or {},
         faults=tuple(faults),
     )
     world = LineWorld(scenario, say, baud)
+    if table is not None:
+        world.read(table)
     world.run()
     return world
 

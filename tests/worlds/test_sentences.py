@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from line_world import Fault, Say, case, datetime, gga, rmc, s
+from line_world import Fault, Say, case, datetime, gga, rmc, s, timedelta, zda
 
 
 def late(gap_s: float) -> Say:
@@ -58,3 +58,68 @@ def test_a_simulator_is_never_served(quality: int, mode: str) -> None:
     say = lambda utc, k: [(0.12, s(gga(utc, quality, used)) + s(rmc(utc, mode=mode)))]  # noqa: E731
     world = case("simulator", say, want="never-wrong", duration=40, kept_ms=5)
     assert world.outcome.synchronised == 0
+
+
+FROZEN = s("GPRMC,000000.00,A,0.000,N,0.000,E,0.0,0.0,050505,0.0,E")
+NO_FIX = s("GPRMC,,V,,,,,,,,,,N")
+
+
+def test_a_frozen_sentence_before_the_right_one_hinders_nobody() -> None:
+    """A gateway repeats a valid RMC of 2005 each second while its receiver has no fix, and goes on when it has one."""
+    say = lambda utc, k: [(0.05, FROZEN), (0.15, s(rmc(utc)) if k > 30 else NO_FIX)]  # noqa: E731
+    world = case("frozen first", say, want="locked", duration=100, kept_ms=5)
+    assert world.outcome.final == "LOCKED"
+    assert world.outcome.violations == 0
+    assert world.outcome.locked_after_s is not None
+    assert world.outcome.locked_after_s < 31 + 12
+
+
+@pytest.mark.parametrize("frozen", ["GPZDA", "GPRMC", "IIZDA", "IIRMC"])
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("since", [0, 40])
+def test_what_stands_still_contradicts_nobody(frozen: str, first: bool, since: int) -> None:
+    """ZDA or RMC, of the same talker or another, stands still from the start or from some second on, before or after the sentence that
+    moves: LOCKED, and it stays so."""
+    stuck: dict[str, bytes] = {}
+
+    def say(utc: datetime, k: int) -> list[tuple[float, bytes]]:
+        if k >= since:
+            stuck.setdefault("at", s(zda(utc, frozen[:2]) if frozen.endswith("ZDA") else rmc(utc, talker=frozen[:2])))
+        still = [] if k < since else [(0.05 if first else 0.25, stuck["at"])]
+        return sorted([(0.15, s(gga(utc)) + s(rmc(utc))), *still])
+
+    world = case(f"{frozen} frozen", say, want="locked", duration=90, kept_ms=5)
+    assert world.outcome.final == "LOCKED"
+    assert world.outcome.violations == 0
+    assert world.outcome.locked_after_s is not None
+    assert world.outcome.locked_after_s < 20
+
+
+def test_a_line_that_stands_still_is_never_served() -> None:
+    """One valid second, repeated for ever: no packet is synchronised, and people are told that it stands still."""
+    world = case("frozen alone", lambda utc, k: [(0.1, FROZEN)], want="never-wrong", duration=40, kept_ms=5)
+    assert world.outcome.synchronised == 0
+    assert world.last.sources[0].rejected["frozen"] > 30
+
+
+@pytest.mark.parametrize("off_s", [-3, -1, 1, 3, -86_400])
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("talker", ["GN", "GP"])
+@pytest.mark.parametrize("kept_ms", [5, None])
+def test_of_two_talkers_the_one_that_a_kept_clock_confirms_is_used(off_s: int, first: bool, talker: str, kept_ms: float | None) -> None:
+    """A gateway's own clock is a second talker on the line, whole seconds or a day off, before or after the right one, even under the same
+    name. Beside a kept clock: LOCKED on the right second. Without one: never a wrong second."""
+
+    def say(utc: datetime, k: int) -> list[tuple[float, bytes]]:
+        other = utc + timedelta(seconds=off_s)
+        return sorted(
+            [(0.15, s(gga(utc)) + s(rmc(utc))), (0.02 if first else 0.35, s(gga(other, talker=talker)) + s(rmc(other, talker=talker)))]
+        )
+
+    want = "locked" if kept_ms else "never-wrong"
+    world = case(f"{talker} {off_s} s off", say, want=want, duration=60, kept_ms=kept_ms)
+    assert world.outcome.violations == 0
+    if kept_ms:
+        assert world.outcome.final == "LOCKED"
+    elif talker == "GN" or abs(off_s) > 1:  # under one name, a second behind cannot be told from a sentence that is sent twice
+        assert world.outcome.synchronised == 0

@@ -1,4 +1,4 @@
-"""The doctor's examinations of the machine's clocks: RC20 to RC25."""
+"""The doctor's examinations of the machine's clocks: RC20 to RC26."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from typing import Final
 from ppsd.cli.doctor.finding import FAIL, OK, SKIP, WARN, Finding, Patient
 from ppsd.cli.query import ask_once
 from ppsd.snapshot import Verdict
-from refclock.condition import Code
+from refclock.condition import Code, Condition
 from refclock.kernel.clocks import STA_UNSYNC, read_adjtimex
 from refclock.kernel.host import rivals
+from refclock.timescales import DAY_S, KNOWN_UNTIL_S, day_of, parse_leap_seconds_list
 from refclock.timing.pairing import OFF_CLOCK_NS
 
 STEADY_SOURCES: Final = ("tsc", "arch_sys_counter", "kvm-clock", "riscv_clocksource", "hyperv_clocksource_tsc_page")
 """Clock sources that are read from the processor, not from a slow device."""
+EXPIRES_SOON_D: Final = 28
+"""Days before the end of the leap second table from which on that is a warning: the next one appears five months before (Bulletin C)."""
 RTC_OFF_S: Final = 5
 """s; a larger difference between battery clock and system clock is a warning."""
 
@@ -117,4 +120,30 @@ def cross_check(p: Patient) -> Finding:
     return Finding("RC25", OK, f"{len(answered)} of {len(found)} servers agree within {abs(worst) * 1e3:.0f} ms")
 
 
-EXAMINATIONS: Final = (other_disciplines, kernel_clock, clock_source, rtc, steps, cross_check)
+def leap_table(p: Patient) -> Finding:
+    """RC26: is the table of leap seconds whole and valid?"""
+    path, now_s = p.config.leap.file, round(p.now_s())
+    text = p.host.text(path)
+    if text is None:
+        what = f"{path} cannot be read: leap seconds are known up to {day_of(KNOWN_UNTIL_S)} only"
+        return Finding("RC26", WARN, what, "sudo apt install tzdata, or set leap.file")
+    table = parse_leap_seconds_list(text)
+    if isinstance(table, Condition):
+        return Finding("RC26", FAIL, f"{path} is not used: {table.words}", "sudo apt install --reinstall tzdata, or set leap.file")
+    if (expired := table.expired(path, now_s)) is not None:
+        do = "sudo apt install --only-upgrade tzdata; without a valid table no time is served for some seconds each half year"
+        return Finding("RC26", WARN, expired.words, do)
+    told = p.clock.has(Code.LEAP_TABLE_DAMAGED, Code.LEAP_REFUSED) if p.clock else None
+    if told is not None:
+        return Finding("RC26", WARN, told.words, "find the wrong one: compare with IERS Bulletin C")
+    if not table.hashed or table.expires_s is None:
+        what = f"{path} has no {'date of expiry (#@)' if table.hashed else 'hash (#h)'}: it is not relied upon for coming leap seconds"
+        return Finding("RC26", WARN, what, "take the file of tzdata, or from https://data.iana.org/time-zones/data/leap-seconds.list")
+    left = (table.expires_s - now_s) // DAY_S
+    if left < EXPIRES_SOON_D:
+        what = f"{path} expires on {day_of(table.expires_s)}, in {left} days"
+        return Finding("RC26", WARN, what, "sudo apt install --only-upgrade tzdata")
+    return Finding("RC26", OK, f"leap seconds are known until {day_of(table.expires_s)}")
+
+
+EXAMINATIONS: Final = (other_disciplines, kernel_clock, clock_source, rtc, steps, cross_check, leap_table)

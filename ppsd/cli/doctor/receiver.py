@@ -91,9 +91,15 @@ def line(p: Patient) -> Finding:
         if broken > BROKEN_MIN and broken > source.labels / 10:
             what = f"{source.name}: {broken} broken sentences for {source.labels} good ones: a wrong speed, or a bad cable"
             return Finding("RC03", FAIL, what, "leave baud = 0 to have it found; try another cable")
+        if (found := source.has(Code.LINE_SATURATED)) is not None:
+            return Finding("RC03", WARN, f"{source.name}: {found.words}", "refclock receiver configure; or state baud in [[source]]")
+        do = "refclock nmea DEVICE shows what comes"
+        if (found := source.has(Code.LABELS_REFUSED)) is not None:
+            return Finding("RC03", FAIL, f"{source.name}: nothing that comes names a second by itself; {found.words}", do)
         if source.kind == "receiver" and source.present and not source.labels:
-            do = "refclock nmea DEVICE shows what comes"
             return Finding("RC03", FAIL, f"{source.name}: nothing on the line names a second yet; {source.why}", do)
+        if (found := source.has(Code.RECEIVER_COMPLAINS)) is not None:
+            return Finding("RC03", WARN, f"{source.name}: {found.words}", do)
     return Finding("RC03", OK, "the line is clean")
 
 
@@ -199,6 +205,8 @@ def sky(p: Patient) -> Finding:
     def look(source: SourceStatus) -> Finding | None:
         if (found := source.has(*HEALTH)) is not None:
             return Finding("RC08", WARN, f"{source.name}: {found.words}", "see to antenna and cable; refclock sats")
+        if source.fix == "unknown" and source.present:
+            return Finding("RC08", SKIP, f"{source.name}: it tells neither fix nor satellites (GGA, GSA, GSV or NAV-SAT would)")
         if source.fix == "none":
             do = "give the antenna a wide view of the sky; a cold start takes up to 15 minutes; refclock sats"
             return Finding("RC08", FAIL, f"{source.name}: no fix, {source.satellites_seen or 0} satellites heard", do)

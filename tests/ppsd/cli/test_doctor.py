@@ -11,25 +11,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from leap_list import leap_list
 from refclock_sim.receiver import ubx as ubx_messages
 from refclock_sim.worlds.scenario import load_scenario
-from refclock_sim.worlds.world import World
+from refclock_sim.worlds.world import GPS, RAW_START_NS, World
 
 from ppsd.cli import main as cli
 from ppsd.cli.doctor import clock as doctor_clock
 from ppsd.cli.doctor.doctor import doctor, examine, report
 from ppsd.cli.doctor.finding import FAIL, OK, SKIP, WARN, Finding, Patient
 from ppsd.config.file import parse
+from ppsd.discipline.events import Reported
 from ppsd.snapshot import Snapshot
+from refclock.condition import Code, Condition
 from refclock.kernel.clocks import STA_UNSYNC, Adjtimex
 from refclock.kernel.host import Host
-from refclock.sample import Leap
+from refclock.sample import NS, Instant, Leap, LeapNotice
+from refclock.timescales import DAY_S, NTP_UNIX_S
 
 pytestmark = pytest.mark.worlds
 
 NOW_S = 1_795_000_000.0
 SCENARIOS = Path(__file__).parents[3] / "hw-sim" / "scenarios"
 CONFIG = '[[source]]\ntype = "receiver"\ndevice = "/dev/ttyAMA0"\npps = "/dev/pps0"\n'
+LEAP_FILE = "usr/share/zoneinfo/leap-seconds.list"
 FREE = Adjtimex(-12.5, 0, 16, 1, 37, STA_UNSYNC, 0, Leap.UNSYNCHRONISED)
 """The kernel's clock while nobody keeps it, as in the worlds."""
 
@@ -44,6 +49,7 @@ class Machine:
             "sys/class/pps/pps0/name": "pps@12.-1\n", "sys/class/rtc/rtc0/since_epoch": f"{NOW_S:.0f}\n",
             "sys/devices/system/clocksource/clocksource0/current_clocksource": "arch_sys_counter\n",
             "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "ondemand\n",
+            LEAP_FILE: leap_list(expiry=expiry(90)),
         }.items():  # fmt: skip
             self.write(name, text)
         self.wait(0.0)
@@ -93,6 +99,13 @@ def after(scenario: str, second: int, line: bytes) -> Snapshot:
     return there.snapshot()
 
 
+def with_condition(code: Code, words: str) -> Snapshot:
+    """A daemon that is well but for one condition of its receiver."""
+    clock = told("clean-pps", 60)
+    (source,) = clock.sources
+    return replace(clock, sources=(replace(source, conditions=(*source.conditions, Condition(code, words))),))
+
+
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     monkeypatch.setattr(doctor_clock, "read_adjtimex", lambda: FREE)
@@ -103,7 +116,12 @@ def test_a_good_machine_is_well(machine: Machine) -> None:
     """Nothing is found where nothing is wrong; only the comparison with other servers was not asked for."""
     states = {check: finding.state for check, finding in machine.examined().items()}
     assert {check: state for check, state in states.items() if state != OK} == {"RC25": SKIP}
-    assert list(states) == [f"RC{n:02}" for n in (*range(1, 13), *range(20, 26))]
+    assert list(states) == [f"RC{n:02}" for n in (*range(1, 13), *range(20, 27))]
+
+
+def expiry(days: int) -> int:
+    """NTP second of that many days from now."""
+    return round(NOW_S) + NTP_UNIX_S + days * DAY_S
 
 
 Changes = dict[str, Any]
@@ -188,12 +206,30 @@ def usb_adapter(m: Machine) -> Changes:
 
 
 BROKEN_LINE = b"$GPRMC,120001.00,A,5130.0000,N,00007.0000,W,0.0,,211126,,,A*00\r\n" * 90
+SHUT = b"$GNTXT,01,01,01,More than 100 frame errors, UART RX was disabled*70\r\n"
 SURVEYING = ubx_messages.tim_svin((120, 2.3, True, False))
 
 
 def daemon(clock: Callable[[], Snapshot]) -> Callable[[Machine], Changes]:
     """Nothing is wrong with the machine but what the daemon says."""
     return lambda _: {"clock": clock()}
+
+
+def table(m: Machine, text: str | None) -> Changes:
+    if text is None:
+        (m.root / LEAP_FILE).unlink()
+    else:
+        m.write(LEAP_FILE, text)
+    return {}
+
+
+def contradicted() -> Snapshot:
+    """A receiver states 38 s, the valid table 37 s."""
+    there = World(load_scenario(SCENARIOS / "clean-pps.toml"), 101)
+    there.advance(60)
+    notice = LeapNotice(38, 0, None, Instant(0, RAW_START_NS + 60 * NS))
+    there.engine.handle(Reported(GPS, (notice,), notice.at))
+    return there.snapshot()
 
 
 AILMENTS: dict[str, tuple[str, str, Callable[[Machine], Changes]]] = {
@@ -204,6 +240,9 @@ AILMENTS: dict[str, tuple[str, str, Callable[[Machine], Changes]]] = {
     "overruns": ("RC03", WARN, overruns),
     "broken sentences": ("RC03", FAIL, daemon(lambda: after("clean-pps", 60, BROKEN_LINE))),
     "junk on the line": ("RC03", FAIL, daemon(lambda: after("clean-pps", 60, bytes(range(128, 256)) * 40))),
+    "its input is shut": ("RC03", WARN, daemon(lambda: after("clean-pps", 60, SHUT))),
+    "line never idle": ("RC03", WARN, daemon(lambda: with_condition(Code.LINE_SATURATED, "its line is never idle: raise the speed"))),
+    "only ZDA": ("RC03", FAIL, daemon(lambda: with_condition(Code.LABELS_REFUSED, "it sends only ZDA: add RMC or GGA"))),
     "nothing names a second": ("RC03", FAIL, daemon(lambda: told("pains/01-reach-stays-zero", 60))),
     "no pulses": ("RC04", FAIL, no_pulses),
     "ten pulses a second": ("RC04", WARN, fast_pulses),
@@ -226,6 +265,13 @@ AILMENTS: dict[str, tuple[str, str, Callable[[Machine], Changes]]] = {
     "no RTC": ("RC23", WARN, no_rtc),
     "wrong RTC": ("RC23", WARN, wrong_rtc),
     "clock set by others": ("RC24", WARN, daemon(lambda: told("clock-stepped", 410))),
+    "no leap second table": ("RC26", WARN, lambda m: table(m, None)),
+    "leap second table cut short": ("RC26", FAIL, lambda m: table(m, leap_list(((2_272_060_800, 10), (2_287_785_600, 11))))),
+    "leap second table changed": ("RC26", FAIL, lambda m: table(m, leap_list(hashed="49db2447 571e5e1b 2f002a53 9c8da8e4 39b8e49e"))),
+    "leap second table without a hash": ("RC26", WARN, lambda m: table(m, leap_list(expiry=expiry(90), hashed=""))),
+    "leap second table expired": ("RC26", WARN, lambda m: table(m, leap_list(expiry=expiry(-40)))),
+    "leap second table expires soon": ("RC26", WARN, lambda m: table(m, leap_list(expiry=expiry(27)))),
+    "leap second table contradicted": ("RC26", WARN, daemon(contradicted)),
 }
 
 
@@ -236,6 +282,15 @@ def test_an_ailment_is_found(machine: Machine, ailment: str) -> None:
     finding = machine.examined(**spoil(machine))[check]
     assert finding.state == state
     assert finding.do
+
+
+def test_a_receiver_that_tells_no_fix_is_not_called_good(machine: Machine) -> None:
+    """Where nothing states fix or satellites, they are not examined, and said to be so."""
+    clock = told("clean-pps", 60)
+    silent = replace(clock, sources=(replace(clock.sources[0], fix="unknown", satellites_used=None, satellites_seen=None),))
+    finding = machine.examined(clock=silent)["RC08"]
+    assert finding.state == SKIP
+    assert "neither fix nor satellites" in finding.what
 
 
 def test_the_words_are_the_golden_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, golden: Callable[[str, str], None]) -> None:

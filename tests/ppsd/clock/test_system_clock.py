@@ -213,6 +213,16 @@ def test_a_leap_second_is_left_to_the_kernel() -> None:
     assert not kernel.steps
 
 
+def test_a_leap_second_that_did_not_come_is_taken_back_at_once() -> None:
+    """The kernel has inserted the second that was announced, and labels have refuted it: the first correction steps."""
+    kernel = FakeKernel(0)
+    clock = KernelClock(kernel, NOWHERE)
+    clock.apply(steer(kernel, leap=Leap.INSERT), kernel.now())
+    kernel.run(NS)
+    clock.apply(steer(kernel, step_above_ns=100_000, utc_ns=round(kernel.raw_ns * (1 + RATE)) + NS), kernel.now())
+    assert kernel.steps == [pytest.approx(NS, abs=100_000)]
+
+
 def test_no_permission_is_said_at_the_start() -> None:
     """Without CAP_SYS_TIME the constructor fails: nobody finds out hours later."""
     with pytest.raises(PermissionError):

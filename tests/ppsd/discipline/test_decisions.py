@@ -1,20 +1,18 @@
-"""Selection, leap seconds and time scales: the small decisions."""
+"""Selection and time scales: the small decisions."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ppsd.discipline.estimate import Estimate
-from ppsd.discipline.leap import LeapKeeper
 from ppsd.discipline.selection import Candidate, outvoted, select
 from refclock.robust import robust_line
-from refclock.sample import NS, EraMismatch, Instant, LeapNotice, SourceId
-from refclock.timescales import DAY_S, LeapTable, ntp64, parse_leap_seconds_list, utc_of_ntp64, window_weeks
+from refclock.sample import NS, EraMismatch, Instant, SourceId
+from refclock.timescales import DAY_S, ntp64, utc_of_ntp64, window_weeks
 
 A, B, C = SourceId("a"), SourceId("b"), SourceId("c")
 NEW_YEAR = int(datetime(2027, 1, 1, tzinfo=UTC).timestamp())
@@ -80,68 +78,11 @@ def test_prefer_and_reluctance() -> None:
     assert [c.selected.source for c in chosen if c.selected is not None] == [A, A, B]
 
 
-def test_leap_file_is_authoritative_until_it_expires() -> None:
-    """A receiver's announcement that the valid table does not know is refused; past the table's end it is believed."""
-    keeper = LeapKeeper()
-    notice = LeapNotice(37, 1, NEW_YEAR, Instant(0, 0))
-    before = NEW_YEAR - 20 * DAY_S
-    keeper.read(LeapTable(expires_s=NEW_YEAR + DAY_S), "file")
-    keeper.notice(A, notice, before)
-    assert keeper.pending((before + 37) * NS) == "none"
-    keeper.read(LeapTable(expires_s=NEW_YEAR - 30 * DAY_S), "file")
-    keeper.notice(A, notice, before)
-    assert keeper.pending((before + 37) * NS) == "+1 s at the end of 2026-12-31"
-    assert keeper.schedule((before + 37) * NS) == ((NEW_YEAR + 37) * NS, 1, 37)
-    assert keeper.schedule((NEW_YEAR + 38) * NS) == (0, 0, 38)
-
-
-def test_odd_announcements_are_refused_and_withdrawn_ones_forgotten() -> None:
-    """Not the end of a month, or years ahead: refused. Withdrawn: gone."""
-    keeper = LeapKeeper()
-    before = NEW_YEAR - 20 * DAY_S
-    for at in (NEW_YEAR + 3 * DAY_S, NEW_YEAR + 1, NEW_YEAR + 10 * 365 * DAY_S):
-        keeper.notice(A, LeapNotice(37, 1, at, Instant(0, 0)), before)
-        assert keeper.pending((before + 37) * NS) == "none"
-        assert keeper.refused
-    keeper.notice(A, LeapNotice(37, 1, NEW_YEAR, Instant(0, 0)), before)
-    keeper.notice(B, LeapNotice(37, -1, NEW_YEAR, Instant(0, 0)), before)
-    assert keeper.pending((before + 37) * NS) == "none", "two receivers that contradict each other are not believed"
-    keeper.notice(B, LeapNotice(37, 0, None, Instant(0, 0)), before)
-    assert keeper.pending((before + 37) * NS) != "none"
-    keeper.notice(A, LeapNotice(37, 0, None, Instant(0, 0)), before)
-    assert keeper.pending((before + 37) * NS) == "none"
-
-
-@given(st.integers(-200, 200), st.sampled_from([1, -1]))
-def test_utc_and_tai_round_trip_through_a_leap(second: int, step: int) -> None:
-    """TAI -> UTC -> TAI is exact on both sides of an inserted and of a deleted second."""
-    table = LeapTable().with_leap(NEW_YEAR, step)
-    tai_ns = (NEW_YEAR + 37 + second) * NS
-    utc_ns = table.tai_to_utc_ns(tai_ns)
-    inside = step > 0 and tai_ns // NS == NEW_YEAR + 37
-    assert table.utc_to_tai_ns(utc_ns, second_60=inside) == tai_ns
-    if inside:
-        assert utc_ns // NS == NEW_YEAR - 1, "23:59:60 has the number of 23:59:59"
-
-
 @given(st.integers(-(2**33), 2**34), st.integers(0, NS - 1))
 def test_ntp_stamps_round_trip_in_any_era(second: int, nanosecond: int) -> None:
     """A 64-bit stamp comes back within a nanosecond when the era is known to within 68 years."""
     utc_ns = second * NS + nanosecond
     assert abs(utc_of_ntp64(ntp64(utc_ns), utc_ns + 30 * 365 * DAY_S * NS) - utc_ns) <= 1
-
-
-def test_tzdata_table_is_read() -> None:
-    """The leap-seconds.list of tzdata: 37 s since 2017, 36 before, and an expiry date."""
-    path = Path("/usr/share/zoneinfo/leap-seconds.list")
-    table = parse_leap_seconds_list(path.read_text(encoding="utf-8"))
-    assert table is not None
-    new_year_2017 = int(datetime(2017, 1, 1, tzinfo=UTC).timestamp())
-    assert table.tai_offset_s(new_year_2017) == 37
-    assert table.tai_offset_s(new_year_2017 - 1) == 36
-    assert table.next_leap(new_year_2017 - 1) == (new_year_2017, 1)
-    assert table.expires_s is not None
-    assert parse_leap_seconds_list("no table") is None
 
 
 @given(st.integers(0, 2**33), st.integers(10**9, 2 * 10**9))

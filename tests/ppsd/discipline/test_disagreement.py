@@ -8,9 +8,10 @@ import pytest
 
 from ppsd.config.tables import ClockConfig, Config
 from ppsd.discipline.engine import Engine
-from ppsd.discipline.events import Effect, Note, Pulsed, Reported
+from ppsd.discipline.events import Effect, Note, Publish, Pulsed, Reported, Ticked
 from ppsd.discipline.saved import Saved
-from ppsd.snapshot import Mode
+from ppsd.snapshot import Mode, Verdict
+from refclock.condition import Code
 from refclock.config import ReceiverSource
 from refclock.sample import NS, Edge, EdgeKind, Instant, SecondLabel, SourceId
 
@@ -71,3 +72,45 @@ def test_a_newcomer_that_contradicts_is_refused_and_told() -> None:
     assert "its messages name seconds 0.92 s before these begin" in str(notes[0].fields["why"])
     assert (engine.mode, engine.selected) == (Mode.TRACK, GOOD)
     assert abs(engine.timescale.tai_at(at(150).mono_ns) - (UTC0 + 150 + 37) * NS) < 1e6
+
+
+def ahead(now: Instant, clock_s: float) -> Instant:
+    return Instant(now.real_ns + round(clock_s * NS), now.mono_ns)
+
+
+def ticked(engine: Engine, s: float, clock_s: float) -> list[Effect]:
+    """Another program keeps the system clock within 5 ms, by what the kernel says; it is ``clock_s`` ahead."""
+    now = at(s)
+    return engine.handle(Ticked(ahead(now, clock_s), kept_error_ns=5_000_000))
+
+
+def test_a_kept_clock_overrules_a_second_that_it_has_never_confirmed() -> None:
+    """A receiver a second ahead was served; NTP begins to keep the system clock. From the next tick on nothing is served. The second is
+    given up, and the right one is served."""
+    engine = Engine(CONFIG, Saved(), at(0), simulated=False, version="test", pid=0)
+    for s in range(1, 60):
+        second(engine, s, {GOOD: 1})
+    assert engine.mode is Mode.TRACK
+    out = ticked(engine, 59.9, 0.0)
+    assert [e.record.stratum for e in out if isinstance(e, Publish)][-1] == 0
+    snapshot = engine.snapshot(at(59.95))
+    assert snapshot.verdict is Verdict.NO_TIME
+    assert "1.00 s ahead of the system clock, which another program keeps" in snapshot.why
+    assert snapshot.bound_ns is None
+    for s in range(60, 90):
+        out += second(engine, s, {GOOD: 1})
+        out += ticked(engine, s + 0.9, 0.0)
+    assert len(told(out, "second given up")) == 1
+    assert engine.mode is Mode.TRACK
+    assert abs(engine.timescale.tai_at(at(90).mono_ns) - (UTC0 + 90 + 37) * NS) < 1e6
+
+
+def test_a_kept_clock_that_steps_is_told_and_not_followed() -> None:
+    """NTP had confirmed the second; then the system clock is 2 s off, whoever did that: the time is served on, and people are told."""
+    engine = Engine(CONFIG, Saved(), at(0), simulated=False, version="test", pid=0)
+    for s in range(1, 120):
+        second(engine, s, {GOOD: 0})
+        ticked(engine, s + 0.9, 0.0 if s < 60 else 2.0)
+    assert engine.mode is Mode.TRACK
+    assert Code.CLOCK_CONTRADICTS in {c.code for c in engine.snapshot(ahead(at(120), 2.0)).conditions}
+    assert abs(engine.timescale.tai_at(at(120).mono_ns) - (UTC0 + 120 + 37) * NS) < 1e6

@@ -11,17 +11,32 @@ import pytest
 
 from ppsd.config.tables import ClockConfig, Config
 from ppsd.discipline.engine import Engine
-from ppsd.discipline.events import Note, Pulsed, Reported, SourceFound, Ticked
+from ppsd.discipline.events import LineSeen, Note, Pulsed, Reported, SourceFound, Ticked
 from ppsd.discipline.leap import LeapKeeper
 from ppsd.discipline.saved import Saved
 from ppsd.discipline.source import ReceiverSource, SampleSource
 from ppsd.faces.text import sources_in_words
 from ppsd.snapshot import Mode, Snapshot
 from refclock import config
+from refclock.condition import Code
 from refclock.config import GpsdSource, ShmSource
 from refclock.protocols.checksums import nmea_checksum
 from refclock.protocols.stream import ReceiverStream
-from refclock.sample import NS, Antenna, Edge, EdgeKind, ForeignSample, HealthReport, Instant, Sample, SecondLabel, SourceId
+from refclock.sample import (
+    NS,
+    Antenna,
+    Edge,
+    EdgeKind,
+    FixMode,
+    ForeignSample,
+    HealthReport,
+    Instant,
+    LineStatus,
+    Sample,
+    SecondLabel,
+    SkyView,
+    SourceId,
+)
 from refclock.timescales import DAY_S
 from refclock.timing.pairing import Present
 from refclock.timing.pulse_time import Context
@@ -85,17 +100,6 @@ def test_saved_delay_belongs_to_its_line(byte_ns: int, kept: bool) -> None:
     second = ReceiverSource(MOUSE, UTC0 - DAY_S, saved)
     second.reported(stream.feed(rmc(30), at(30.5), byte_ns), byte_ns, leaps, Context())
     assert (second.time.pairing.stated_delay_ns is not None) is kept
-
-
-def test_second_sixty_of_a_trusted_receiver_is_a_leap_second() -> None:
-    """NMEA's 23:59:60 from a receiver that is believed enters the table at once; from one that is not, never."""
-    for ahead_s, known in ((0.0, True), (7200.0, False)):
-        source, leaps = ReceiverSource(MOUSE, UTC0 - DAY_S, Saved()), LeapKeeper()
-        for s in (3597, 3598, 3599):
-            labelled(source, replace(label(s, 0.1), at=at(s + 0.1, ahead_s)), leaps, None)
-        sixty = SecondLabel((UTC0 + 3599) * NS, at(3600.1, ahead_s), "RMC", second_60=True)
-        labelled(source, sixty, leaps, None)
-        assert (leaps.table.tai_offset_s(UTC0 + 3600) == 38) is known
 
 
 def test_doubtful_receiver_is_refused_within_one_pulse() -> None:
@@ -276,3 +280,64 @@ def test_the_bound_is_shown_term_by_term() -> None:
     assert sum(status.bound_terms_ns.values()) == pytest.approx(status.bound_ns, abs=2)
     assert status.bound_terms_ns["bias"] == 15_000.0
     assert status.bound_terms_ns["growth"] > 0
+
+
+def line_seen(line: LineStatus, sky: SkyView | None = None, byte_ns: int = BYTE_NS) -> ReceiverSource:
+    source = ReceiverSource(MOUSE, UTC0 - DAY_S, Saved())
+    source.found("/dev/x")
+    source.reported(() if sky is None else (sky,), byte_ns, LeapKeeper(), Context())
+    source.line_seen(line)
+    return source
+
+
+def test_the_reason_shown_is_why_the_labels_were_refused() -> None:
+    """A receiver whose dates are refused is told so, not that its first second is awaited. One without a fix is told by its satellites,
+    with what else is the matter."""
+    refused = LineStatus(unlabelled="it names dates before 1980: update its firmware")
+    told = line_seen(refused).obstacle(MONO0)
+    assert (told.code, told.words) == (Code.LABELS_REFUSED, refused.unlabelled)
+    blind = SkyView(FixMode.NONE, 0, (), at(0))
+    told = line_seen(refused, blind).obstacle(MONO0)
+    assert (told.code, told.words) == (Code.NO_FIX, f"no fix yet, no satellites seen; {refused.unlabelled}")
+    void = LineStatus(unlabelled="it says itself that its time is not valid", fixless=True)
+    assert line_seen(void, blind).obstacle(MONO0).words == "no fix yet, no satellites seen"
+    assert line_seen(void).obstacle(MONO0).words == void.unlabelled
+    fixed = SkyView(FixMode.FIX_3D, 8, (), at(0))
+    assert line_seen(refused, fixed).obstacle(MONO0).code is Code.LABELS_REFUSED
+
+
+def test_labels_that_stop_are_told_with_their_reason() -> None:
+    """A trusted receiver that names no second any more: people read for how long, and why."""
+    source, leaps = ReceiverSource(MOUSE, UTC0 - DAY_S, Saved()), LeapKeeper()
+    source.found("/dev/x")
+    for s in range(20):
+        labelled(source, replace(label(s, 0.1), leap_known=True), leaps, None)
+    source.line_seen(LineStatus(unlabelled="it sends only GGA"))
+    told = source.obstacle(at(80).mono_ns)
+    assert told.code is Code.SECONDS_STOPPED
+    assert told.words == "no valid second from the receiver for 61 s: it sends only GGA"
+
+
+def test_a_saturated_line_and_complaints_are_told_and_refuse_nothing() -> None:
+    """A line that is never idle is told with figures and remedy, a receiver's complaint with its words; neither blocks by itself."""
+    source = line_seen(LineStatus(saturated=True, complaints=("its input is shut: ...", 'it complains: "odd"')))
+    conditions = {c.code: c for c in source.conditions(MONO0, None)}
+    assert not any(c.blocks for c in conditions.values())
+    assert "960 bytes a second" in conditions[Code.LINE_SATURATED].words
+    assert "raise the speed (baud)" in conditions[Code.LINE_SATURATED].words
+    assert conditions[Code.RECEIVER_COMPLAINS].words == 'its input is shut: ...; it complains: "odd"'
+
+
+def test_news_of_the_line_is_logged_once() -> None:
+    """A complaint, a saturated line and a new reason are each logged when they begin, not again and again."""
+    engine = Engine(Config(clock=ClockConfig(), sources=(MOUSE,)), Saved(), at(0), simulated=False, version="test", pid=0)
+
+    def logged(s: float, line: LineStatus) -> list[str]:
+        notes = engine.handle(LineSeen(SourceId("gps0"), line, at(s)))
+        return [effect.event for effect in notes if isinstance(effect, Note) and effect.fields.get("source") == "gps0"]
+
+    assert logged(1, LineStatus(unlabelled="a")) == ["labels refused"]
+    assert logged(2, LineStatus(unlabelled="a", junk_bytes=5)) == []
+    assert logged(3, LineStatus(unlabelled="a", complaints=("b",))) == ["receiver complains"]
+    assert logged(4, LineStatus(complaints=("b",), saturated=True)) == ["line saturated"]
+    assert logged(5, LineStatus(complaints=("b",), saturated=True)) == []

@@ -49,9 +49,41 @@ def test_a_fix_names_a_second_once_in_any_cut() -> None:
     s = stream()
     values = [v for byte in tpv(mode=2) + tpv() for v in s.feed(bytes([byte]), AT)]
     assert values == [named(UTC_S * NS, AT)]
-    assert s.feed(tpv("2026-11-21T05:10:42.250Z", leapseconds=18), AT.shifted(NS)) == [
-        named((UTC_S + 1) * NS + 250_000_000, AT.shifted(NS), leap_known=True)
-    ]
+    assert s.feed(tpv("2026-11-21T05:10:42.250Z"), AT.shifted(NS)) == [named((UTC_S + 1) * NS + 250_000_000, AT.shifted(NS))]
+
+
+def devices(*paths: str) -> bytes:
+    return json.dumps({"class": "DEVICES", "devices": [{"class": "DEVICE", "path": path} for path in paths]}).encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("heard", "known"),
+    [
+        (devices("/dev/pts/0"), True),
+        (devices("/dev/pts/0", "/dev/pps0"), True),  # the pulse of the same receiver, as most have it
+        (devices("/dev/pts/0") + devices("/dev/pts/0"), True),
+        (b"", False),
+        (devices("/dev/pts/1"), False),
+        (devices("/dev/pts/0", "/dev/pts/1"), False),
+        (devices("/dev/pts/0") + b'{"class":"DEVICE","path":"/dev/pts/1","activated":"2026-11-21T05:10:41.000Z"}\n', False),
+        (devices("/dev/pts/0", "/dev/pts/1") + devices("/dev/pts/0"), False),  # its count stays in gpsd
+    ],
+)
+def test_the_leap_count_of_gpsd_is_that_of_its_only_receiver(heard: bytes, known: bool) -> None:
+    """gpsd tells one leap count with every receiver: it is no witness for one of several, nor once another one has been there."""
+    s = stream()
+    s.feed(heard, AT)
+    assert s.feed(tpv(leapseconds=18), AT) == [named(UTC_S * NS, AT, leap_known=known)]
+
+
+def test_what_gpsd_gives_no_time_for_is_told() -> None:
+    """TPV without a fix, second after second: people read that there is no fix, and no longer once there is."""
+    s = stream()
+    for i in range(5):
+        s.feed(tpv(mode=1), AT.shifted(i * NS))
+    assert "without a valid fix" in s.status(AT.mono_ns + 5 * NS).unlabelled
+    s.feed(tpv(), AT.shifted(6 * NS))
+    assert s.status(AT.mono_ns + 6 * NS).unlabelled == ""
 
 
 def test_second_sixty_and_rollover_are_read() -> None:
@@ -150,10 +182,10 @@ def test_one_of_several_receivers_is_heard() -> None:
 
 
 def test_gpsd_introduces_itself() -> None:
-    """Version and devices are kept as printable text."""
+    """Version and receivers are kept as printable text."""
     s = stream()
     s.feed(b'{"class":"VERSION","release":"3.22\\u001b[2J\\ud800"}\n{"class":"DEVICES","devices":[{"path":"/dev/ttyACM0"},7]}\n', AT)
-    assert (s.version, s.devices) == ("3.22[2J", ("/dev/ttyACM0",))
+    assert (s.version, s.receivers) == ("3.22[2J", ("/dev/ttyACM0",))
     assert s.feed(b'{"class":"TOFF"}\n{"class":"DEVICE"}\n\n', AT) == []
     assert not s.rejected
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from refclock.protocols.framing import Frame, FrameKind
 from refclock.protocols.labels import Reject
 from refclock.protocols.nmea import NmeaDecoder, gnss_of, time_ns
-from refclock.sample import NS, FixMode, Instant, SecondLabel, SkyView
+from refclock.sample import NS, FixMode, Instant, LabelDoubt, SecondLabel, SkyView
 
 
 def posix(*civil: int) -> int:
@@ -65,7 +65,6 @@ def test_rmc_with_a_fix_names_the_second() -> None:
         ("GPRMCH,131519,A", Reject.UNKNOWN),
         ("PQRMC,131519,A", Reject.UNKNOWN),
         ("GPGST,1,T", Reject.UNKNOWN),
-        ("GPZDA,131519.00,03,02,2016,00,00", Reject.NO_FIX),
         ("GPZDA,,,,,00,00", Reject.EMPTY),
         ("GPGSV,9,x", Reject.BAD_FIELDS),
     ],
@@ -86,6 +85,27 @@ def test_zda_needs_a_fresh_fix_that_nothing_contradicts() -> None:
     assert len(say(nmea, zda, 110.1)) == 1
     say(nmea, rmc("131519", "030216", "V"), 111)
     assert say(nmea, zda, 111.1) == []
+
+
+def test_zda_without_any_word_of_a_fix_is_time_in_doubt() -> None:
+    """A receiver that sends ZDA alone names seconds from its sixth on, each marked as in doubt; none once a sentence denies a fix."""
+    nmea = decoder()
+    for s in range(5):
+        assert refused(nmea, f"GPZDA,1315{s:02}.00,03,02,2016,00,00", 100 + s) is None
+    for s in range(5, 9):
+        (label,) = say(nmea, f"GPZDA,1315{s:02}.00,03,02,2016,00,00", 100 + s)
+        assert label.doubt is LabelDoubt.FIX_UNSTATED
+    say(nmea, rmc("131508", "030216", "V"), 108.1)
+    assert refused(nmea, "GPZDA,131509.00,03,02,2016,00,00", 109) is Reject.NO_FIX
+    say(nmea, rmc("131509", "030216"), 109.5)
+    assert say(nmea, "GPZDA,131510.00,03,02,2016,00,00", 110)[0].doubt is None
+
+
+def test_a_line_that_speaks_again_has_stated_no_fix_yet() -> None:
+    """After a silence, ZDA that comes before RMC is no label until it is clear that nothing states the fix."""
+    nmea = decoder()
+    say(nmea, rmc("131500", "030216"), 100)
+    assert refused(nmea, "GPZDA,131700.00,03,02,2016,00,00", 220) is None
 
 
 def test_label_is_stamped_with_its_cycles_first_sentence() -> None:

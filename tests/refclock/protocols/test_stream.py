@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 from refclock.protocols.checksums import nmea_checksum
 from refclock.protocols.labels import Reject, second_of
-from refclock.protocols.stream import ReceiverStream
+from refclock.protocols.stream import Load, ReceiverStream
 from refclock.protocols.ubx import encode
-from refclock.sample import NS, Instant, SecondLabel, SkyView
+from refclock.sample import NS, Instant, LabelDoubt, LeapNotice, SecondLabel, SkyView
 
 DAY = datetime(2026, 12, 31, 12, 0, 0, tzinfo=UTC)
 NOT_BEFORE = int(datetime(2026, 11, 1, tzinfo=UTC).timestamp())
@@ -157,3 +157,78 @@ def test_a_stream_tells_identity_and_sky() -> None:
     values = receiver.feed(rmc(DAY + timedelta(seconds=1)), Instant(0, 2 * NS), 0)
     assert receiver.identity == "HW UBX-M8030 00080000"
     assert [v for v in values if isinstance(v, SkyView)] == [receiver.sky]
+
+
+def test_who_sends_only_zda_is_told_what_is_missing() -> None:
+    """ZDA alone: its labels pass after some seconds, marked as in doubt, and people read that RMC or GGA is missing; with RMC no more."""
+    receiver, got = ReceiverStream(NOT_BEFORE), list[SecondLabel]()
+    for i in range(12):
+        got += labels(receiver, zda(DAY + timedelta(seconds=i)), 100 + i)
+    assert [label.doubt for label in got] == [LabelDoubt.FIX_UNSTATED] * 7
+    assert receiver.status().unlabelled.startswith("it sends only ZDA")
+    assert "RMC" in receiver.status().unlabelled
+    (label,) = labels(receiver, rmc(DAY + timedelta(seconds=12)), 112)
+    assert label.doubt is None
+    assert receiver.status().unlabelled == ""
+
+
+def test_complaints_of_both_protocols_reach_the_status() -> None:
+    """A warning in a TXT sentence and an error in UBX-INF are both told, and no label is lost by them."""
+    receiver = ReceiverStream(NOT_BEFORE)
+    shut = sentence("GNTXT,01,01,01,More than 100 frame errors, UART RX was disabled")
+    assert len(labels(receiver, rmc(DAY) + shut + encode(4, 0, b"txbuf alloc"), 100)) == 1
+    assert [words.partition(":")[0] for words in receiver.status().complaints] == [
+        "its input is shut",
+        "its output overflows and messages are lost",
+    ]
+
+
+def test_two_messages_that_state_different_leap_counts_confirm_nothing() -> None:
+    """PUBX,04 says 18, NAV-TIMELS 17, in the same second: neither count is passed on."""
+    receiver = ReceiverStream(NOT_BEFORE)
+    said = sentence("PUBX,04,120000.00,311226,475218.00,2451,18,1930035,-2660.664,43,")
+    timels = encode(1, 0x26, struct.pack("<IB3xBbBbiHH3xB", 1000, 0, 2, 17, 2, 0, 0, 0, 0, 1))
+    values = receiver.feed(said + timels + said, Instant(0, 100 * NS), 0)
+    assert [v.tai_offset_s for v in values if isinstance(v, LeapNotice)] == [37, None, None]
+
+
+def load(duty: float, cycles: int, byte_ns: int = 10 * NS // 9600, begun: Load | None = None) -> list[bool]:
+    """Whether the line is saturated after each of ``cycles`` seconds in which its bytes take ``duty`` of the time, in reads of 16 bytes."""
+    line, told = begun or Load(), []
+    start = 1000 * NS if begun is None else 2000 * NS
+    for k in range(cycles):
+        began = start + k * NS
+        for _ in range(round(duty * NS / (16 * 10 * NS // 9600))):
+            ended = began + 16 * byte_ns
+            line.read(began, ended, byte_ns)
+            began += 16 * (10 * NS // 9600)
+        told.append(line.saturated)
+    return told
+
+
+def test_a_line_that_is_never_idle_is_saturated() -> None:
+    """Bytes without a pause for ten seconds; one with a twentieth to spare is not, nor is USB, which has no speed."""
+    told = load(1.0, 20)
+    assert (told[8], told[11], told[19]) == (False, True, True)
+    assert not any(load(0.95, 60))
+    assert not any(load(1.0, 60, byte_ns=0))
+
+
+def test_a_saturated_line_is_told_until_it_has_time_to_spare() -> None:
+    """One pause does not end it; ten seconds with a pause in each do."""
+    line = Load()
+    assert load(1.0, 20, begun=line)[-1]
+    line.read(2020 * NS + 500_000_000, 2020 * NS + 600_000_000, 10 * NS // 9600)
+    assert line.saturated
+    for k in range(2021, 2033):
+        line.read(k * NS, k * NS + 800_000_000, 10 * NS // 9600)
+    assert not line.saturated
+
+
+def test_reads_of_any_size_show_the_same_load() -> None:
+    """A busy host that reads a second's bytes at once, and one that reads single bytes, both see a line without pause."""
+    for size in (1, 16, 960):
+        line, byte_ns = Load(), 10 * NS // 9600
+        for n in range(0, 960 * 15, size):
+            line.read(NS + n * byte_ns, NS + (n + size) * byte_ns, byte_ns)
+        assert line.saturated

@@ -142,6 +142,47 @@ def test_timels_tells_the_leap_count_and_the_announced_step(payload: bytes, expe
     assert (notice.tai_offset_s, notice.step_s, notice.at_utc_s) == expected
 
 
+@pytest.mark.parametrize(("source", "known"), [(s, True) for s in (1, 2, 3, 4, 5, 8)] + [(s, False) for s in (0, 6, 7, 9, 255)])
+def test_a_count_that_is_not_from_the_sky_makes_no_label_known(source: int, known: bool) -> None:
+    """While NAV-TIMELS says that the count is aided, configured, the firmware's or unknown, NAV-PVT's "fully resolved" proves nothing; a
+    minute after the last NAV-TIMELS, and without any, it counts."""
+    ubx = UbxDecoder(NOT_BEFORE)
+    (notice,) = say(ubx, (1, 0x26), timels(source), 100)
+    assert isinstance(notice, LeapNotice)
+    assert (notice.tai_offset_s is not None) is known
+    for message, payload, at_s, expected in (
+        ((1, 7), pvt(), 100.1, known),
+        ((1, 0x21), timeutc(), 130, known),
+        ((1, 7), pvt(second=2), 160.1, True),
+    ):
+        (label,) = (v for v in say(ubx, message, payload, at_s) if isinstance(v, SecondLabel))
+        assert label.leap_known is expected
+
+
+@pytest.mark.parametrize("source", [255, 7])
+def test_a_count_that_came_from_the_sky_once_stays_known(source: int) -> None:
+    """A M8T calls the source of its count unknown after it had the same count from GLONASS: it is known, another one is not."""
+    ubx = UbxDecoder(NOT_BEFORE)
+    say(ubx, (1, 0x26), timels(1), 100)
+    (notice,) = say(ubx, (1, 0x26), timels(source), 101)
+    assert isinstance(notice, LeapNotice)
+    assert notice.tai_offset_s == 36
+    (other,) = say(ubx, (1, 0x26), timels(source)[:9] + bytes([18]) + timels(source)[10:], 102)
+    assert isinstance(other, LeapNotice)
+    assert other.tai_offset_s is None
+
+
+@pytest.mark.parametrize(("source", "known"), [(0, True), (255, True), (6, False), (7, False)])
+def test_a_count_that_came_after_timels_is_known_at_once(source: int, known: bool) -> None:
+    """A cold receiver said "the firmware's count" and "not resolved": once it resolves UTC, that is news and no label waits for the next
+    NAV-TIMELS. An aided or configured count is none the better for it."""
+    ubx = UbxDecoder(NOT_BEFORE)
+    say(ubx, (1, 0x26), timels(source), 100)
+    assert refused(ubx, (1, 7), pvt(valid=3)) is Reject.UNRESOLVED
+    (label,) = (v for v in say(ubx, (1, 7), pvt(), 102) if isinstance(v, SecondLabel))
+    assert label.leap_known is known
+
+
 def test_qerr_is_added_to_the_pulses_time() -> None:
     """qErr has to be added to the pulse's time, so a pulse with qErr = -7 ns leaves 7 ns after its second."""
     ubx = UbxDecoder(NOT_BEFORE)

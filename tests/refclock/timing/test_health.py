@@ -7,11 +7,9 @@ import struct
 import pytest
 
 from refclock.condition import Code, Condition
-from refclock.protocols.checksums import nmea_checksum
-from refclock.protocols.framing import Frame, FrameKind, Framer
-from refclock.protocols.nmea import NmeaDecoder, antenna, notice
+from refclock.protocols.framing import Frame, FrameKind
 from refclock.protocols.ubx import UbxDecoder
-from refclock.sample import NS, Antenna, FixMode, HealthReport, Instant, LeapNotice, SkyView, Survey
+from refclock.sample import NS, Antenna, FixMode, HealthReport, Instant, SkyView, Survey
 from refclock.timing.health import CALM_S, COASTING_S, SILENT_S, STILL_S, Health, metres
 
 AT = Instant(0, 0)
@@ -86,40 +84,6 @@ def test_timing_is_told_in_words() -> None:
     health.sky(SkyView(FixMode.TIME_ONLY, 5, (), AT))
     assert health.timing == "time from the position that it was given"
     assert health.conditions(AT.mono_ns) == ()
-
-
-@pytest.mark.parametrize(
-    ("body", "state"),
-    [
-        ("PGTOP,11,1", Antenna.SHORT),
-        ("PGTOP,11,3", Antenna.OK),
-        ("PSTMANTENNASTATUS,1,1,1,1", Antenna.OPEN),
-        ("PQTMANTENNASTATUS,1,3,1", Antenna.SHORT),
-        ("PQTMANTENNASTATUS,1,0,1", Antenna.UNKNOWN),
-    ],
-)
-def test_makers_sentences_tell_the_antenna(body: str, state: Antenna) -> None:
-    """MTK, ST and Quectel each have a sentence for the antenna."""
-    (frame,) = Framer().feed(f"${body}*{nmea_checksum(body.encode()):02X}\r\n".encode(), AT, 0)
-    assert NmeaDecoder(0).decode(frame).values == [HealthReport(AT, antenna=state)]
-
-
-def test_antenna_notices_are_read_and_other_texts_are_not() -> None:
-    """u-blox's ANTSTATUS and CASIC's ANTENNA notices are read, other texts are not."""
-    assert antenna("ANTSTATUS=SHORT") is Antenna.SHORT
-    assert antenna("ANTENNA OPEN") is Antenna.OPEN
-    assert antenna("ANTSTATUS=OK") is Antenna.OK
-    assert antenna("ANTSUPERV=AC SD PDoS SR") is antenna("ANTSTATUS=INIT") is antenna("u-blox AG") is None
-
-
-def test_leap_count_in_nmea() -> None:
-    """PUBX,04 and PMTKLSC tell the leap count, and whether it is only the firmware's."""
-    assert notice("PUBX,04,073731.00,091202,113851.00,1196,18,1930035,-2660.664,43,", AT) == LeapNotice(37, 0, None, AT)
-    assert notice("PUBX,04,073731.00,091202,113851.00,1196,15D,1930035,-2660.664,43,", AT) == LeapNotice(None, 0, None, AT)
-    assert notice("PMTKLSC,18,1,18", AT) == LeapNotice(37, 0, None, AT)
-    assert notice("PMTKLSC,16,0,16", AT) == LeapNotice(None, 0, None, AT)
-    for nonsense in ("PUBX,04,,,,,,", "PUBX,04", "PUBX,04,1,2,3,4,99,", "PMTKLSC,x,1,2", "PUBX,00,081350.00", "PSTMANTENNASTATUS"):
-        assert notice(nonsense, AT) is None
 
 
 def test_cut_cable_blocks_until_well() -> None:
