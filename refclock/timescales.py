@@ -90,6 +90,11 @@ class LeapTable:
         """Whether it can be relied upon to say if a leap second ends at the POSIX ``midnight_s``."""
         return self.hashed and (midnight_s in self.starts_s or (self.expires_s is not None and midnight_s < self.expires_s))
 
+    def certain_s(self, utc_s: int) -> int | None:
+        """TAI-UTC where the table settles it; None elsewhere, and within a minute of a leap second, which receivers take early or late."""
+        before, after = self.tai_offset_s(utc_s - 60), self.tai_offset_s(utc_s + 60)
+        return after if self.settles(utc_s) and before == after else None
+
     def expired(self, path: str, utc_s: int) -> Condition | None:
         """That the table read from ``path`` has expired at ``utc_s``; None while it has not, or when it states no expiry."""
         if self.expires_s is None or utc_s < self.expires_s:

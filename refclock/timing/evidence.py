@@ -173,13 +173,20 @@ class Evidence:
         self._late_ns: int | None = None  # how late the last label came that named the served second
         self._lates: list[int] = []  # how late the last labels came that contradict it
         self._moved = False  # the raw clock jumped since the last label
-        self._denied = False  # the receiver itself says that its leap count is not known
+        self._denied = ""  # why its leap count is not right, as the receiver itself or a table says
         self._counted = False  # the receiver itself says that it has its leap count from the sky
 
-    def notice(self, notice: LeapNotice) -> None:
-        """What the receiver says of its leap count: a stated one confirms, and one that it does not know yet is taken at its word, whatever
-        a clock that nobody keeps says."""
-        self._denied = notice.tai_offset_s is None
+    def notice(self, notice: LeapNotice, table_s: int | None = None) -> None:
+        """What the receiver says of its leap count. A stated one confirms. One that it does not know yet is taken at its word, whatever a
+        clock that nobody keeps says. ``table_s``: TAI-UTC by a valid leap second table; None without one. A count that differs is wrong."""
+        self._denied = ""
+        if notice.tai_offset_s is None:
+            self._denied = "the receiver says that it does not know its leap count yet"
+        elif table_s is not None and notice.tai_offset_s != table_s:
+            self._denied = (
+                f"the receiver counts with TAI-UTC = {notice.tai_offset_s} s, and a valid leap second table says {table_s} s: wait until "
+                "it has read the almanac; update its firmware if that goes on"
+            )
         self._counted = not self._denied
         if self._denied and self._confirmed is not None and self._confirmed[1] is Rank.COUNT:
             self._confirmed = None
@@ -219,9 +226,7 @@ class Evidence:
         if self._confirmed is not None:
             return Belief(self._confirmed[0], rank=self._confirmed[1])
         steady_s = (self._seen - self._since) / NS
-        words = f"leap count not known yet: {steady_s:.0f} of {self.steady_s:.0f} s of steady fix"
-        if self._denied:
-            words = "the receiver says that it does not know its leap count yet"
+        words = self._denied or f"leap count not known yet: {steady_s:.0f} of {self.steady_s:.0f} s of steady fix"
         return Belief(doubt=obstacle(Code.LEAP_COUNT_UNKNOWN, words), held_s=self.held_s)
 
     @property

@@ -152,7 +152,7 @@ class ReceiverTime(PulseTime):
                 if value.utc_ns is not None and self.belief.trusted:
                     self.pairing.announced(context.table.utc_to_tai_ns(value.utc_ns), value.at)
             case LeapNotice():
-                self.evidence.notice(value)
+                self.evidence.notice(value, context.table.certain_s(self.named_s))
                 if self.belief.trusted:
                     return Outcome(notice=value)
         return NOTHING

@@ -71,7 +71,7 @@ def test_the_reason_shown_is_the_first_condition_that_blocks(scenario: str, seco
         ("clean-pps", 1, Code.WAITING_FOR_SECOND),
         ("pains/04-offset-calibrated-by-hand", 7, Code.LEARNING_FREQUENCY),
         ("unplugged", 620, Code.DEVICE_ABSENT),
-        ("pains/01-reach-stays-zero", 30, Code.NO_DATE),
+        ("pains/01-reach-stays-zero", 30, Code.LABELS_REFUSED),
         ("pains/07-seconds-wrong-on-cold-start", 200, Code.LEAP_COUNT_UNKNOWN),
         ("pains/08-week-rollover-contradicted", 30, Code.WEEK_ROLLOVER),
         ("pains/11-trailing-edge-configured", 60, Code.MESSAGES_ONLY),

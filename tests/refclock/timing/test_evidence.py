@@ -252,3 +252,14 @@ def test_the_raw_clock_may_jump_under_a_trusted_receiver() -> None:
     evidence.raw_clock_jumped()
     assert run(evidence, 803, 806, offset_s=2)[-1].trusted
     assert not run(evidence, 806, 809)[-1].trusted
+
+
+def test_a_count_that_a_valid_table_contradicts_confirms_nothing() -> None:
+    """A receiver that counts with an old TAI-UTC is not believed, however steady; the reason names both counts."""
+    evidence = Evidence()
+    evidence.notice(LeapNotice(36, 0, None, Instant(0, 0)), table_s=37)
+    beliefs = run(evidence, 0, STEADY_S + 5, offset_s=1, clock=1.0)
+    assert not any(b.trusted for b in beliefs)
+    assert "TAI-UTC = 36 s, and a valid leap second table says 37 s" in beliefs[-1].why
+    evidence.notice(LeapNotice(37, 0, None, Instant(0, 0)), table_s=37)
+    assert run(evidence, STEADY_S + 5, STEADY_S + 8, offset_s=1)[-1].rank is Rank.COUNT
