@@ -190,6 +190,16 @@ class GpsdSource(LabelledSource):
     device: str = key("", "one of gpsd's devices, or empty for any", empty=True)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PpsSource(PulsedSource):
+    """A pulse without a receiver's line. It names no second: the served time of another source does, or a system clock that another program
+    keeps. ``cable_delay_ns``: as of a receiver, subtracted here."""
+
+    kind: ClassVar[str] = "pps"
+    pps: str = key(MISSING, 'a device like "/dev/pps0" or a line like "/dev/ttyS0:dcd"', check=absolute_path)
+    cable_delay_ns: int | None = key(None, "nanoseconds", low=-32_768, high=32_767)
+
+
 UNSTATED_BIAS_US = 600_000.0
 """us; allowance for another program's samples while the user states none. Such samples may be arrival times of messages, 60 to 500 ms late,
 and nothing in a sample shows it (gpsd 3.22 states 1 us for samples 165 ms late: tests/peers/test_gpsd_feeds.py)."""
@@ -231,7 +241,7 @@ class ShmFeed:
     name: str = key("", "a unique name; default: made from the type", empty=True, check=plain_name)
 
 
-Source = ReceiverSource | GpsdSource | ShmSource | SockSource
+Source = ReceiverSource | GpsdSource | PpsSource | ShmSource | SockSource
 Feed = SockFeed | ShmFeed
-SOURCES: Mapping[str, type[Source]] = {c.kind: c for c in (ReceiverSource, GpsdSource, ShmSource, SockSource)}
+SOURCES: Mapping[str, type[Source]] = {c.kind: c for c in (ReceiverSource, GpsdSource, PpsSource, ShmSource, SockSource)}
 FEEDS: Mapping[str, type[Feed]] = {c.kind: c for c in (SockFeed, ShmFeed)}

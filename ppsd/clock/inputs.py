@@ -19,7 +19,7 @@ from ppsd.clock.sources import Device, Line, open_device
 from ppsd.config.tables import Config
 from ppsd.discipline import events
 from ppsd.discipline.events import Event
-from refclock.config import AUTO, PulsedSource, ReceiverSource
+from refclock.config import AUTO, PpsSource, PulsedSource, ReceiverSource
 from refclock.errors import explain
 from refclock.kernel.clocks import LocalClock
 from refclock.kernel.host import Host
@@ -64,7 +64,7 @@ class Inputs:
     """The devices of every source, and the search for those that are "auto". ``earliest_s``: POSIX second before any true date."""
 
     def __init__(self, config: Config, clock: LocalClock, earliest_s: int, loop: Loop, host: Host) -> None:
-        self._sources = {SourceId(source.name): source for source in config.sources}
+        self._sources = {SourceId(source.name): source for source in config.sources if not isinstance(source, PpsSource)}
         self._clock, self._earliest_s, self._loop, self._host = clock, earliest_s, loop, host
         self._devices: dict[SourceId, Device] = {}
         self._fds: dict[SourceId, int] = {}
@@ -198,9 +198,9 @@ class Inputs:
 
     def _pulse_path(self, source: PulsedSource) -> str:
         """The path of the pulse of ``source``; "" while it, or the receiver that it belongs to, is missing."""
-        line = self._devices.get(SourceId(source.name))
         if source.pps != AUTO:
             return source.pps
+        line = self._devices.get(SourceId(source.name))
         now_ns = self._clock.now().mono_ns
         if not isinstance(line, Line) or now_ns - line.opened_ns < PULSE_WAIT_NS:
             return ""

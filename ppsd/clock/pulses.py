@@ -1,6 +1,8 @@
 """Pulse devices: opens them, opens them again after a loss, changes to another one that ticks, and turns their edges into events.
 
-Flow: /dev/ppsN, modem control lines (``refclock.devices``) -> **pulses** -> PulseFound, Pulsed -> engine.
+A source that has nothing but a pulse is found and lost with it; of any other the pulse's trouble is only told.
+
+Flow: /dev/ppsN, modem control lines (``refclock.devices``) -> **pulses** -> PulseFound, Pulsed, SourceFound, SourceLost -> engine.
 """
 
 from __future__ import annotations
@@ -11,8 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ppsd.discipline.events import Event, Pulsed, PulseFound
-from refclock.config import PulsedSource, Source
+from ppsd.discipline.events import Event, Pulsed, PulseFound, SourceFound, SourceLost
+from refclock.config import AUTO, PpsSource, PulsedSource, Source
 from refclock.devices.modem_lines import PulseDevice, open_pulse
 from refclock.devices.ports import PulseNode, over_usb
 from refclock.errors import explain
@@ -114,8 +116,9 @@ class PulseInputs:
 
     @property
     def in_use(self) -> set[str]:
-        """The paths of the open devices."""
-        return {pulse.path for pulse in self._open.values()}
+        """The paths of the open devices, and of those that the configuration names."""
+        named = {source.pps for source in self._sources.values() if source.pps != AUTO}
+        return named | {pulse.path for pulse in self._open.values()}
 
     def silent(self, name: SourceId, now_ns: int) -> str:
         """The path of the open device of ``name`` when it has fallen silent; "" while it ticks, or when none is open."""
@@ -137,18 +140,19 @@ class PulseInputs:
                 self._retries[name].failed(now_ns, "")
                 continue
             try:
-                found.append(self._opened(name, path))
+                found += self._opened(name, path)
             except OSError as error:
-                self._failed(name, explain(error))
+                found += self._failed(name, explain(error))
         return found
 
-    def _opened(self, name: SourceId, path: str) -> PulseFound:
+    def _opened(self, name: SourceId, path: str) -> list[Event]:
         """Open ``path`` for ``name``. OSError: it cannot be."""
         device, source, now = open_pulse(path, self._clock, self._wake), self._sources[name], self._clock.now()
         self._open[name] = _Open(path, device, now.mono_ns)
         self._tell(f"pulse of {name}", "")
         usb = over_usb(self._host, path) if source.pps_over_usb is None else source.pps_over_usb
-        return PulseFound(name, path, usb, device.stamping.bias_us, device.stamping.how, now)
+        found: list[Event] = [SourceFound(name, path, now)] if isinstance(source, PpsSource) else []
+        return [*found, PulseFound(name, path, usb, device.stamping.bias_us, device.stamping.how, now)]
 
     def change(self, name: SourceId, path: str) -> list[Event]:
         """Leave the open device of ``name`` for the one at ``path``, if that can be opened."""
@@ -160,7 +164,7 @@ class PulseInputs:
             return []
         # A thread in the kernel notices its end only after a while, and the loop must not wait for it.
         threading.Thread(target=silent.device.stop, name=f"end of pulse {silent.path}", daemon=True).start()
-        return [found]
+        return found
 
     def take(self) -> list[Event]:
         """The edges since the last call. A device that failed is dropped, to be opened again later."""
@@ -172,12 +176,17 @@ class PulseInputs:
                 events.append(Pulsed(name, edge, self._clock.now()))
             if pulse.device.error:  # its thread has ended
                 del self._open[name]
-                self._failed(name, pulse.device.error)
+                events += self._failed(name, pulse.device.error)
         return events
 
-    def _failed(self, name: SourceId, why: str) -> None:
-        self._retries[name].failed(self._clock.now().mono_ns, why)
+    def _failed(self, name: SourceId, why: str) -> list[Event]:
+        """Note why the pulse of ``name`` cannot be had, and when to try again."""
+        now = self._clock.now()
+        news = self._retries[name].failed(now.mono_ns, why)
+        if isinstance(self._sources[name], PpsSource):
+            return [SourceLost(name, why, now)] if news else []
         self._tell(f"pulse of {name}", why)
+        return []
 
     def stop(self) -> None:
         """Stop every device."""

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from ppsd.discipline.events import Configured, LineSeen, Pulsed, Report, Reported, Sampled
 from refclock import config
-from refclock.config import AUTO, GpsdSource, ReceiverSource, ShmSource, SockSource, Source
+from refclock.config import AUTO, GpsdSource, ReceiverSource, ShmSource, SockSource
 from refclock.devices.modem_lines import Changes
 from refclock.devices.receiver_line import ReceiverLine
 from refclock.devices.serial_port import open_port
@@ -262,9 +262,13 @@ class Intake:
         self._intake.close()
 
 
-def open_device(source: Source, clock: LocalClock, earliest_s: int, first_baud: int = 0) -> Device:
-    """Open ``source``. ``earliest_s``: POSIX second before any true date. ``first_baud``: the speed at which the receiver last spoke, 0
-    when unknown. OSError says what is missing."""
+def open_device(
+    source: ReceiverSource | GpsdSource | ShmSource | SockSource, clock: LocalClock, earliest_s: int, first_baud: int = 0
+) -> Device:
+    """Open ``source``; one that has nothing but pulses is opened by ``pulses``. OSError says what is missing.
+
+    ``earliest_s``: POSIX second before any true date. ``first_baud``: the speed at which the receiver last spoke, 0 when unknown.
+    """
     if isinstance(source, ReceiverSource):
         return Line(source, clock, earliest_s, first_baud)
     if isinstance(source, GpsdSource):

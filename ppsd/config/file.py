@@ -20,7 +20,20 @@ from typing import Any
 from ppsd.config.access import is_private, prefix_complaint
 from ppsd.config.tables import TABLES, Config
 from ppsd.config.toml_text import line_of, locate, written
-from refclock.config import FEEDS, SOURCES, Feed, GpsdSource, ReceiverSource, ShmFeed, ShmSource, SockFeed, SockSource, Source
+from refclock.config import (
+    FEEDS,
+    SOURCES,
+    Feed,
+    GpsdSource,
+    PpsSource,
+    PulsedSource,
+    ReceiverSource,
+    ShmFeed,
+    ShmSource,
+    SockFeed,
+    SockSource,
+    Source,
+)
 from refclock.schema import ConfigError, Key, Problem, read_table, suggestion
 
 DEFAULT_FILE = "/etc/refclock/refclock.toml"
@@ -33,7 +46,7 @@ KEY_DEPTH = 64
 measured on x86-64)."""
 ELEMENTS = 64
 """Sources, and feeds, that one file may have: more than any machine has ports for."""
-_NAME_PREFIX = {"receiver": "gps", "gpsd": "gpsd", "shm": "shm", "sock": "sock"}
+_NAME_PREFIX = {"receiver": "gps", "gpsd": "gpsd", "pps": "pps", "shm": "shm", "sock": "sock"}
 
 _NO_KEY = re.compile(r""""(?:[^"\\\n]|\\.)*"|'[^'\n]*'|\#.*""")
 
@@ -79,7 +92,9 @@ def _elsewhere(here: str) -> Callable[[str], str]:
             if here not in (table, "[source]") and name in {f.name for f in fields(cls)}:
                 return f"; did you mean {name} of [{table}]?"
         kinds = [kind for kind, cls in SOURCES.items() if here == "[source]" and name in {f.name for f in fields(cls)}]
-        return f" here; only type {' and '.join(kinds)} has it" if kinds else ""
+        if len(kinds) > 1:
+            return f" here; only types {', '.join(kinds[:-1])} and {kinds[-1]} have it"
+        return f" here; only type {kinds[0]} has it" if kinds else ""
 
     return hint
 
@@ -166,7 +181,7 @@ def _resources(items: Iterable[tuple[Key, Source | Feed]]) -> Iterator[tuple[Key
                 yield (*at, "unit"), "shared memory unit", item.unit
             case SockSource() | SockFeed():
                 yield (*at, "path"), "socket", item.path
-        if isinstance(item, ReceiverSource | GpsdSource) and item.pps.startswith("/"):
+        if isinstance(item, PulsedSource) and item.pps.startswith("/"):
             yield (*at, "pps"), "pulse device", item.pps
 
 
@@ -198,6 +213,13 @@ def parse(text: str, file: str = "configuration") -> Config:
     reader.unique((("server", "listen", i), "address", address) for i, address in enumerate(tables["server"].listen))
     if sources and reader.complete and all(source.noselect for _, source in sources):
         reader.report((*sources[0][0], "noselect"), "every source is noselect: none could ever be used")
+    if sources and reader.complete and all(isinstance(source, PpsSource) for _, source in sources):
+        by_us = 'clock.steer = "kernel"' if tables["clock"].steer == "kernel" else "[[feed]]" if feeds else ""
+        if by_us:
+            what = (
+                f"names no second, and with {by_us} no other program keeps the system clock independently: add a receiver or another source"
+            )
+            reader.report((*sources[0][0], "type"), what)
     _judge_server(tables, reader)
     if problems:
         raise ConfigError(sorted(problems, key=lambda p: p.line))

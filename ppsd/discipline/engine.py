@@ -44,19 +44,19 @@ from ppsd.discipline.leap import LeapKeeper
 from ppsd.discipline.runaway import PullChange
 from ppsd.discipline.saved import Saved, SavedSource
 from ppsd.discipline.selection import Candidate, Choice, outvoted, select
-from ppsd.discipline.source import LABEL_FRESH_NS, LABEL_REFID, Progress, ReceiverSource, SampleSource, Source
+from ppsd.discipline.source import LABEL_FRESH_NS, LABEL_REFID, Progress, PulseSource, ReceiverSource, SampleSource, Source
 from ppsd.discipline.steering import Steering
 from ppsd.discipline.tempcomp.compensation import Compensation
 from ppsd.discipline.timescale import Timescale
 from ppsd.snapshot import Mode, Snapshot
 from refclock.condition import Code, Condition, obstacle
-from refclock.config import ShmSource, SockSource
+from refclock.config import PpsSource, ShmSource, SockSource
 from refclock.record import Record
 from refclock.sample import NS, Instant, Sample, SourceId
 from refclock.timescales import DAY_S
 from refclock.timing.evidence import CLOCK_ERROR_NS, NAMES_NS, OVERRULING, Rank
 from refclock.timing.pairing import Present
-from refclock.timing.receiver_time import Context
+from refclock.timing.pulse_time import Context, PulseTime
 
 TICK_NS = NS
 """ns between two ticks, and the longest time between two decisions."""
@@ -118,8 +118,11 @@ class Engine:
         self.compensation = Compensation(state.temperature, self.timescale, config.clock.temperature != "off")
         self.sources: dict[SourceId, Source] = {}
         for settings in config.sources:
+            name = SourceId(settings.name)
             if isinstance(settings, ShmSource | SockSource):
-                self.sources[SourceId(settings.name)] = SampleSource(settings, state, self.compensation)
+                self.sources[name] = SampleSource(settings, state, self.compensation)
+            elif isinstance(settings, PpsSource):
+                self.sources[name] = PulseSource(settings, PulseTime(settings), state, self.compensation)
             else:
                 receiver = ReceiverSource(settings, self.not_before_s, state, battery_ns, self.compensation)
                 self.sources[receiver.id] = receiver
@@ -128,6 +131,7 @@ class Engine:
         """POSIX second before which no true date lies: the release's, or the last that an earlier run knew."""
         self._served = _Served()
         self._kept_error_ns: int | None = None
+        self._just_stepped = False  # the clock was set since the kernel was asked who keeps it: it numbers nothing until then
         self.selected: SourceId | None = None
         self.choice = Choice(None, frozenset(), {})
         self._started = at
@@ -161,19 +165,14 @@ class Engine:
                 seen = self._receiver(event.source).line_seen(event.line)
                 out += [Note(c.code.replace("-", " "), "warning", {"source": event.source, "why": c.words}) for c in seen]
             case Pulsed():
-                receiver = self._receiver(event.source)
-                sample = receiver.pulsed(event.edge, self._context(receiver, present))
-                if news := receiver.time.pulse_news():
-                    out.append(Note("pulses changed", "warning", {"source": receiver.id, "what": news}))
-                if sample is not None:
-                    self._after_sample(receiver, sample, at, out)
+                self._pulsed(event, present, out)
             case Sampled():
                 self._sampled(event, at, out)
             case SourceFound():
                 self.sources[event.source].found(event.what)
                 out.append(Note("source found", "info", {"source": event.source, "what": event.what}))
             case PulseFound():
-                self._receiver(event.source).pulse_found(event.path, event.over_usb, event.bias_us, event.how)
+                self._pulses_of(event.source).pulse_found(event.path, event.over_usb, event.bias_us, event.how)
                 out.append(Note("pulse found", "info", {"source": event.source, "what": event.path, "stamped": event.how}))
             case SourceLost():
                 what = "source lost" if self.sources[event.source].present else "source missing"
@@ -192,7 +191,7 @@ class Engine:
                 bent, notes = self.compensation.read(event, self.mode is Mode.HOLDOVER)
                 out += [self._record(at), *notes] if bent else notes
             case Ticked():
-                self._kept_error_ns = None if self._near_leap(at) else event.kept_error_ns
+                self._kept_error_ns, self._just_stepped = None if self._near_leap(at) else event.kept_error_ns, False
         if at.mono_ns >= self._deadline:
             self._tick(at, out)
         self._doubt(at, out)
@@ -209,6 +208,7 @@ class Engine:
             out.append(Note("leap second taken by the system clock", "info", {"by_s": event.by_ns / NS}))
             return
         self._steps += 1
+        self._just_stepped = True
         self._steering.anew()
         self._deadline = min(self._deadline, event.at.mono_ns)  # corrected at once
         out.append(Note("system clock stepped", "warning", {"by_s": event.by_ns / NS, "served_time": "not affected"}))
@@ -218,14 +218,30 @@ class Engine:
         assert isinstance(source, ReceiverSource), f"{name} has no receiver"
         return source
 
-    def _context(self, receiver: ReceiverSource, present: Present | None) -> Context:
-        """The state of the rest of the system, as ``receiver`` needs it."""
+    def _pulses_of(self, name: SourceId) -> PulseSource:
+        source = self.sources[name]
+        assert isinstance(source, PulseSource), f"{name} has no pulses"
+        return source
+
+    def _context(self, source: PulseSource, present: Present | None) -> Context:
+        """The state of the rest of the system, as ``source`` needs it."""
         served = self._served
-        own_labels = served.by_labels and served.source == receiver.id
-        rivalled = served.disputed if served.held else served.source not in (None, receiver.id)
-        return Context(
-            self.leaps.table, present, own_labels, rivalled, self._kept_error_ns, self.timescale.rank, lagging=receiver.line.saturated
-        )
+        own_labels = served.by_labels and served.source == source.id
+        rivalled = served.disputed if served.held else served.source not in (None, source.id)
+        lagging = isinstance(source, ReceiverSource) and source.line.saturated
+        kept_error_ns = None if self._just_stepped else self._kept_error_ns
+        return Context(self.leaps.table, present, own_labels, rivalled, kept_error_ns, self.timescale.rank, lagging)
+
+    def _pulsed(self, event: Pulsed, present: Present | None, out: list[Effect]) -> None:
+        source = self._pulses_of(event.source)
+        sample = source.pulsed(event.edge, self._context(source, present))
+        if news := source.time.pulse_news():
+            out.append(Note("pulses changed", "warning", {"source": source.id, "what": news}))
+        if sample is not None:
+            self._after_sample(source, sample, event.at, out)
+        elif present is not None and not source.names_seconds and source.time.contradicts and self._served.source == source.id:
+            out.append(Note("second given up", "error", {"source": source.id, "why": source.time.pairing.condition.words}))
+            self._relearn(event.at, out)
 
     def _reported(self, event: Reported, present: Present | None, out: list[Effect]) -> None:
         receiver = self._receiver(event.source)
@@ -379,6 +395,7 @@ class Engine:
         elif self.timescale.estimate is not None:
             out.append(Note("time no longer withheld", "info", {}))
             self._steering.anew()  # the kernel may have inserted a leap second that did not come, or none
+            self._decide(at, out)
         out.append(self._record(at))
 
     def _against(self, at: Instant) -> Iterator[Condition]:
@@ -436,10 +453,15 @@ class Engine:
         return bool(step) and abs(tai_ns - leap_tai_ns) < DAY_S * NS
 
     def _rank(self, selected: SourceId, at: Instant) -> Rank:
-        """The best evidence that names the second of the selected source now."""
+        """The best evidence that names the second of the selected source now. A kept clock that numbers pulses is no second witness for
+        them: when it says otherwise later, nothing but that clock speaks for the first."""
         source = self.sources[selected]
         ahead_ns = self._ahead_of_kept_clock(at)
-        if len(self.choice.agreeing) > 1 or (ahead_ns is not None and abs(ahead_ns) <= self._kept_bound_ns(at)):
+        kept = ahead_ns is not None and abs(ahead_ns) <= self._kept_bound_ns(at)
+        naming = sum(self.sources[agreeing].names_seconds for agreeing in self.choice.agreeing)
+        if not naming:
+            return Rank.COUNT if kept else Rank.STEADINESS
+        if naming > 1 or kept:
             return Rank.KEPT
         return source.time.belief.rank or Rank.STEADINESS if isinstance(source, ReceiverSource) else Rank.COUNT
 

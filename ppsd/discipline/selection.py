@@ -2,8 +2,9 @@
 
 Each source claims an interval: its TAI now, plus and minus its bound. The largest group whose intervals share a point are the truechimers
 (Marzullo's algorithm, RFC 5905 section 11.2.1). The group must be a majority, so of two sources that contradict each other neither wins.
-When there are sources with ``trust``, only they vote, and the others are compared with the result (chrony.conf(5), trust). Within the group
-a source with ``prefer`` is selected first, then the smallest bound, with hysteresis.
+A source whose seconds others name has no vote beside one that names its own, for it would vote twice what those say. When there are sources
+with ``trust``, only they vote, and the others are compared with the result (chrony.conf(5), trust). Within the group a source with
+``prefer`` is selected first, then the smallest bound, with hysteresis.
 
 Flow: candidates of all sources at one instant -> **selection** -> Choice, to the engine. Pure.
 """
@@ -28,7 +29,8 @@ CLOSE: Final = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One source's claim at the present instant. ``reference_mono_ns``: its last accepted sample."""
+    """One source's claim at the present instant. ``reference_mono_ns``: its last accepted sample. ``votes``: it says by itself which second
+    it is."""
 
     source: SourceId
     estimate: Estimate
@@ -36,6 +38,7 @@ class Candidate:
     refid: str
     prefer: bool
     trust: bool = False
+    votes: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,8 @@ def select(candidates: Sequence[Candidate], current: SourceId | None) -> Choice:
     """Select among ``candidates``: at most one a source, all estimated at the same instant. ``current``: the selected source."""
     if not candidates:
         return Choice(None, frozenset(), {})
-    voters = [c for c in candidates if c.trust] or candidates
+    voting = [c for c in candidates if c.votes] or candidates
+    voters = [c for c in voting if c.trust] or voting
     group = _largest_group(voters)
     if 2 * len(group) <= len(voters) and len(voters) > 1:
         group = []

@@ -1,12 +1,13 @@
 """Sources of time: they turn samples into a candidate for selection.
 
-There are two kinds. A ReceiverSource has one receiver, whose labels and pulses ``refclock.timing.receiver_time`` turns into samples. It has
-two channels, ``pulse`` and ``label``, each with its own estimator. The pulse channel makes the candidate while it is fresh. The label
-channel makes it when there is no pulse, or when no pulse was numbered for ``PULSE_PATIENCE_NS``. A SampleSource has the finished samples
-of another program (SOCK, SHM) and one channel.
+There are three kinds. A PulseSource has pulses that others number (``refclock.timing.pulse_time``), and one channel, ``pulse``. A
+ReceiverSource has a receiver as well, whose labels and pulses ``refclock.timing.receiver_time`` turns into samples, and a second channel,
+``label``. The pulse channel makes the candidate while it is fresh. The label channel makes it when there is no pulse, or when no pulse was
+numbered for ``PULSE_PATIENCE_NS``. A SampleSource has the finished samples of another program (SOCK, SHM) and one channel. Each channel has
+its own estimator.
 
     values -> ReceiverTime -> Sample ┐
-    edge ---> ReceiverTime -> Sample ┴-> Channel (Estimator) -> Candidate -> selection
+    edge ---> PulseTime ----> Sample ┴-> Channel (Estimator) -> Candidate -> selection
     ForeignSample ----------> Sample ┘
 """
 
@@ -38,7 +39,8 @@ from refclock.sample import (
     SourceId,
 )
 from refclock.timing.pairing import Present
-from refclock.timing.receiver_time import Context, ReceiverTime
+from refclock.timing.pulse_time import Context, PulseTime
+from refclock.timing.receiver_time import ReceiverTime
 
 COARSEST_GRAIN_NS, CUT_STAMPS = 1_000, 4
 """ns, and stamps; this many stamps on a common grid show the resolution of their program. A struct timeval has whole microseconds, and four
@@ -115,7 +117,7 @@ FIX_WORDS = {FixMode.NONE: "none", FixMode.FIX_2D: "2D", FixMode.FIX_3D: "3D", F
 
 
 class Source(ABC):
-    """What both kinds share. ``saved``: learned by an earlier run. ``compensation``: of the crystal's temperature, None without."""
+    """What all kinds share. ``saved``: learned by an earlier run. ``compensation``: of the crystal's temperature, None without."""
 
     def __init__(self, settings: config.Source, saved: Saved, compensation: Compensation | None) -> None:
         self.id = SourceId(settings.name)
@@ -145,6 +147,11 @@ class Source(ABC):
     @abstractmethod
     def second_known(self) -> bool:
         """Whether it names the second."""
+
+    @property
+    def names_seconds(self) -> bool:
+        """Whether it says by itself which second it is. One that does not has no vote about that."""
+        return True
 
     @abstractmethod
     def forget(self) -> None:
@@ -189,7 +196,7 @@ class Source(ABC):
     def _claim(self, channel: Channel, refid: str, now_ns: int) -> Candidate:
         """The claim of ``channel`` now."""
         claim, s = channel.claims.estimate(now_ns), self.settings
-        return Candidate(self.id, claim, channel.last_mono_ns, refid, s.prefer, s.trust)
+        return Candidate(self.id, claim, channel.last_mono_ns, refid, s.prefer, s.trust, self.names_seconds)
 
     def _channel(self, estimator: Estimator) -> Channel:
         """A new channel."""
@@ -238,36 +245,21 @@ class Progress:
     leaps_changed: bool
 
 
-class ReceiverSource(Source):
-    """A receiver on its own line or behind gpsd. ``not_before_s``: no true date is before it (POSIX). ``battery_ns``: the battery clock
-    (POSIX ns) minus raw time; None without one, or when another program keeps the system clock."""
+_Pulsed = config.ReceiverSource | config.GpsdSource | config.PpsSource
 
-    def __init__(
-        self,
-        settings: config.ReceiverSource | config.GpsdSource,
-        not_before_s: int,
-        saved: Saved,
-        battery_ns: int | None = None,
-        compensation: Compensation | None = None,
-    ) -> None:
+
+class PulseSource(Source):
+    """Pulses. Without a receiver they name no second."""
+
+    def __init__(self, settings: _Pulsed, time: PulseTime, saved: Saved, compensation: Compensation | None = None) -> None:
         super().__init__(settings, saved, compensation)
-        self.settings: config.ReceiverSource | config.GpsdSource = settings
-        self.time = ReceiverTime(
-            settings,
-            not_before_s,
-            saved_s=saved.utc_s,
-            battery_ns=battery_ns,
-            delay=self._saved.delay,
-        )
-        self.line = LineStatus()
-        self._byte_ns = 0
+        self.settings: _Pulsed = settings
+        self.time = time
         self.pulse_path = ""
         self._make_channels()
 
     def _make_channels(self) -> None:
         self.pulse = self._pulse_channel()
-        rate = self._rate
-        self.label = self._channel(Estimator(LABEL_FLOOR_NS, 0.0, rate, STATE_RATE_SIGMA, learned=self._saved.label))
 
     def _pulse_channel(self) -> Channel:
         rate, polled = self._rate, self.settings.pps_over_usb is not False
@@ -281,6 +273,98 @@ class ReceiverSource(Source):
         self.time.forget()
         self._make_channels()
         self.pull = Pull()
+
+    def pulsed(self, edge: Edge, context: Context) -> Sample | None:
+        """Take an edge of the pulse. Returns the last sample that it completes and that was used."""
+        samples = self.time.pulse(edge, context)
+        if self.time.rhythm.period_ns:
+            self.pulse.every_ns = max(NS, self.time.rhythm.period_ns)
+        used = [sample for sample in samples if self.pulse.add(sample, context.present)]
+        return used[-1] if used else None
+
+    def pulse_found(self, path: str, over_usb: bool | None, bias_us: float, how: str) -> None:
+        """The pulse device at ``path`` is open; arguments as in ``PulseFound``. Another kind of line starts with a new estimator."""
+        self.time.has_pulse, self.pulse_path = True, path
+        self.time.stamped_by(how, bias_us)
+        if over_usb != self.settings.pps_over_usb:
+            self.settings = replace(self.settings, pps_over_usb=over_usb)
+            self.pulse = self._pulse_channel()
+
+    def lost(self, why: str) -> None:
+        """The device is gone: forget an unfinished numbering, keep what was learned."""
+        super().lost(why)
+        self.time.lost()
+
+    @property
+    def ready(self) -> bool:
+        """Whether its pulses have an estimate."""
+        return self.pulse.estimator.ready
+
+    @property
+    def second_known(self) -> bool:
+        """Whether somebody numbers its pulses."""
+        return self.time.numbered_by != ""
+
+    @property
+    def names_seconds(self) -> bool:
+        """As Source."""
+        return False
+
+    def candidate(self, now_ns: int) -> Candidate | None:
+        """This source's claim now; None without a fresh one."""
+        return self._claim(self.pulse, PULSE_REFID, now_ns) if self.pulse.fresh(now_ns, self.time.fresh_ns) else None
+
+    def _obstacle(self, now_ns: int) -> Condition:
+        return self.time.no_pulse(now_ns) or self.time.pairing.condition
+
+    def _conditions(self, now_ns: int) -> list[Condition]:
+        return self.time.conditions(now_ns)
+
+    def state(self) -> SavedSource:
+        """The state to save for the next start."""
+        return SavedSource(pulse=self.pulse.estimator.learned())
+
+    def status(self, now: Instant, tally: str, why: str, conditions: tuple[Condition, ...]) -> SourceStatus:
+        """The source's status, for users."""
+        return self._pulse_status(self._channel_status(self.pulse, now, tally, why, conditions))
+
+    def _pulse_status(self, status: SourceStatus) -> SourceStatus:
+        """The status with what is known of the pulses."""
+        time = self.time
+        return replace(
+            status,
+            what=f"{self.what}, pulse {self.pulse_path}" if self.pulse_path and self.pulse_path not in self.what else self.what,
+            pulses=time.pulses,
+            message=time.numbered_by,
+            cable=time.cable_words,
+            rejected={**time.refused, **status.rejected},
+            bias_us=time.shown_bias_us,
+            bias_how=time.bias_how,
+            pulse=time.report(),
+        )
+
+
+class ReceiverSource(PulseSource):
+    """A receiver on its own line or behind gpsd. ``not_before_s``: no true date is before it (POSIX). ``battery_ns``: the battery clock
+    (POSIX ns) minus raw time; None without one, or when another program keeps the system clock."""
+
+    def __init__(
+        self,
+        settings: config.ReceiverSource | config.GpsdSource,
+        not_before_s: int,
+        saved: Saved,
+        battery_ns: int | None = None,
+        compensation: Compensation | None = None,
+    ) -> None:
+        learned = saved.sources.get(settings.name, SavedSource()).delay
+        self.time: ReceiverTime = ReceiverTime(settings, not_before_s, saved_s=saved.utc_s, battery_ns=battery_ns, delay=learned)
+        self.line = LineStatus()
+        self._byte_ns = 0
+        super().__init__(settings, self.time, saved, compensation)
+
+    def _make_channels(self) -> None:
+        super()._make_channels()
+        self.label = self._channel(Estimator(LABEL_FLOOR_NS, 0.0, self._rate, STATE_RATE_SIGMA, learned=self._saved.label))
 
     # ---- what arrives ------------------------------------------------------------------------------------------------------------
 
@@ -321,46 +405,27 @@ class ReceiverSource(Source):
             new.append(Condition(Code.LABELS_REFUSED, line.unlabelled))
         return new
 
-    def pulsed(self, edge: Edge, context: Context) -> Sample | None:
-        """Take an edge of the pulse. Returns the last sample that it completed and that was used."""
-        samples = self.time.pulse(edge, context)
-        if self.time.rhythm.period_ns:
-            self.pulse.every_ns = max(NS, self.time.rhythm.period_ns)
-        if context.present is None:
-            return None
-        used = [sample for sample in samples if self.pulse.add(sample, context.present)]
-        return used[-1] if used else None
-
-    def pulse_found(self, path: str, over_usb: bool | None, bias_us: float, how: str) -> None:
-        """The pulse device at ``path`` is open; arguments as in ``PulseFound``. Another kind of line starts with a new estimator."""
-        self.time.has_pulse, self.pulse_path = True, path
-        self.time.stamped_by(how, bias_us)
-        if over_usb != self.settings.pps_over_usb:
-            self.settings = replace(self.settings, pps_over_usb=over_usb)
-            self.pulse = self._pulse_channel()
-
     def lost(self, why: str) -> None:
         """The device is gone: forget an unfinished numbering, keep what was learned."""
         super().lost(why)
         self.line = LineStatus()
-        self.time.lost()
 
     # ---- what is claimed ---------------------------------------------------------------------------------------------------------
-
-    @property
-    def ready(self) -> bool:
-        """Whether its pulses have an estimate."""
-        return self.pulse.estimator.ready
 
     @property
     def second_known(self) -> bool:
         """Whether its labels are trusted."""
         return self.time.belief.trusted
 
+    @property
+    def names_seconds(self) -> bool:
+        """As Source."""
+        return True
+
     def candidate(self, now_ns: int) -> Candidate | None:
         """This source's claim now; None without a fresh one."""
-        if self.pulse.fresh(now_ns, self.time.fresh_ns):
-            return self._claim(self.pulse, PULSE_REFID, now_ns)
+        if (by_pulse := super().candidate(now_ns)) is not None:
+            return by_pulse
         patience_ns = max(self.time.waiting_since_ns or 0, self.pulse.last_mono_ns) + PULSE_PATIENCE_NS
         if (self.time.has_pulse and now_ns < patience_ns) or not self.label.fresh(now_ns, LABEL_FRESH_NS):
             return None
@@ -370,7 +435,7 @@ class ReceiverSource(Source):
         return self.time.obstacle(now_ns, self.line)
 
     def _conditions(self, now_ns: int) -> list[Condition]:
-        return [*self.time.conditions(now_ns), *self._line_conditions()]
+        return [*super()._conditions(now_ns), *self._line_conditions()]
 
     def _line_conditions(self) -> list[Condition]:
         """What its line shows beside its time."""
@@ -393,13 +458,11 @@ class ReceiverSource(Source):
         """The source's status, for users."""
         time = self.time
         channel = self.pulse if self.pulse.estimator.ready or time.has_pulse else self.label
-        status = self._channel_status(channel, now, tally, why, conditions)
+        status = self._pulse_status(self._channel_status(channel, now, tally, why, conditions))
         delay, sky = time.learned_delay(), time.sky
         delay_ns = time.pairing.delay_ns() if delay is not None else None
         return replace(
             status,
-            what=f"{self.what}, pulse {self.pulse_path}" if self.pulse_path and self.pulse_path not in self.what else self.what,
-            pulses=time.pulses,
             labels=time.labels,
             fix=FIX_WORDS[sky.mode] if sky is not None else "unknown",
             satellites_used=sky.used if sky is not None else None,
@@ -409,12 +472,8 @@ class ReceiverSource(Source):
             message_delay_ms=delay_ns[0] / 1e6 if delay_ns else None,
             message_spread_ms=delay_ns[1] / 2e6 if delay_ns else None,
             timing=time.health.timing,
-            cable=time.cable_words,
             junk_bytes=self.line.junk_bytes,
-            rejected={**self.line.rejected, **time.refused, **status.rejected},
-            bias_us=time.shown_bias_us,
-            bias_how=time.bias_how,
-            pulse=time.report(),
+            rejected={**self.line.rejected, **status.rejected},
         )
 
 

@@ -390,6 +390,12 @@ class Pairing:
             return None
         return self._rounded(edge, tai_ns)
 
+    def kept(self, edge: Edge, opinion: int, kept_ns: int) -> Sample | Condition | None:
+        """A pulse as the sample of its second by a system clock that another program keeps within ``kept_ns``, or why it lies beside that
+        clock's seconds; None when it marks none. ``opinion``: its TAI by that clock."""
+        beside = self._by_clock(opinion, kept_ns) if self.period_ns >= NS else None
+        return beside if isinstance(beside, Condition) else self._rounded(edge, opinion)
+
     def off_second(self) -> Condition | None:
         """How far the pulses lie off the served seconds, and the likely cause; None when they mark them."""
         if not self.off_ns:

@@ -10,13 +10,12 @@ Flow: ``receiver.session`` or gpsd (values), pulse devices (edges) -> **receiver
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from refclock.condition import Code, Condition, obstacle
-from refclock.config import AUTO, HOLDOVER_PPB, GpsdSource, ReceiverSource
+from refclock.config import HOLDOVER_PPB, GpsdSource, ReceiverSource
 from refclock.sample import (
     NS,
     Edge,
@@ -27,52 +26,25 @@ from refclock.sample import (
     LabelProtocol,
     LeapNotice,
     LineStatus,
-    PulseReport,
     ReceiverValue,
     Sample,
     Sawtooth,
     SecondLabel,
     SkyView,
 )
-from refclock.timescales import LeapTable
 from refclock.timing.dates import floor_s, impossible
-from refclock.timing.evidence import CLOCK_ERROR_NS, NAMES_NS, STANDING, Belief, Dispute, Evidence, Rank, Witness, in_time
+from refclock.timing.evidence import CLOCK_ERROR_NS, NAMES_NS, STANDING, Belief, Dispute, Evidence, Witness, in_time
 from refclock.timing.health import Health
-from refclock.timing.pairing import DEFAULT_DELAY_UNCERTAINTY_NS, FIX_TIMEOUT_NS, Pairing, Present
-from refclock.timing.pulses import Rhythm
+from refclock.timing.pairing import DEFAULT_DELAY_UNCERTAINTY_NS, FIX_TIMEOUT_NS, Pairing
+from refclock.timing.pulse_time import FRESH_NS, Context, PulseTime
 
 SAWTOOTH_NS = 1500 * 1_000_000
 """ns; an older quantisation error (TIM-TP) belongs to an earlier pulse and is ignored."""
-FRESH_NS = 3 * NS
-"""ns without a pulse before a source of one pulse a second counts as silent; and without a label before its fix counts as lost."""
 RETURN_NS: Final = 3600 * NS
 """ns after a fix within which a disciplined oscillator has taken its pulse back to the second. It may step it, or steer for several time
 constants of its loop, 100 to 1000 s each."""
-PULSE_BIAS_US = 15.0
-"""us of latency allowed while the way of stamping is unknown: a Raspberry Pi takes 5 to 12 us to serve the interrupt."""
 GPSD_PULSE_NS = 100_000.0
 """ns of latency allowed for gpsd's pulses. gpsd may stamp in user space after TIOCMIWAIT, 30 to 95 us late on a motherboard port."""
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """The state of the rest of the system when a value or an edge of this receiver arrives.
-
-    ``table``: leap seconds in force. ``present``: the served timescale, None without one. ``own_labels``: the timescale was made from this
-    receiver's labels, so it cannot measure their delay. ``rivalled``: it was made from another source, so selection judges pulses off its
-    seconds. ``kept_error_ns``: error within which another program keeps the system clock; None when none does. ``rank``: the best evidence
-    that the served second rests on. ``lagging``: the line is never idle, so labels lag by an unknown delay. ``count_s``: TAI-UTC with which
-    this label counts, near a leap second; None: as ``table`` says.
-    """
-
-    table: LeapTable = field(default_factory=LeapTable)
-    present: Present | None = None
-    own_labels: bool = False
-    rivalled: bool = False
-    kept_error_ns: int | None = None
-    rank: Rank = Rank.STEADINESS
-    lagging: bool = False
-    count_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +71,7 @@ NOTHING: Final = Outcome()
 """Of a value that is only remembered."""
 
 
-class ReceiverTime:
+class ReceiverTime(PulseTime):
     """One receiver's time.
 
     ``not_before_s``: no true date is before it (POSIX). ``saved_s``: POSIX second that an earlier run knew; None without. ``battery_ns``:
@@ -116,7 +88,7 @@ class ReceiverTime:
         battery_ns: int | None = None,
         delay: LearnedDelay | None = None,
     ) -> None:
-        self.config = config
+        self.config: ReceiverSource | GpsdSource = config
         self._not_before_s, self._saved_s, self._battery_ns = not_before_s, saved_s, battery_ns
         self._learned = delay
         self.earliest_s = floor_s(not_before_s, saved_s)
@@ -125,27 +97,20 @@ class ReceiverTime:
         """What holds of the receiver's labels."""
         self.health = Health()
         self.sky: SkyView | None = None
-        self.rhythm = Rhythm.configured(config)
-        self.labels = self.pulses = 0
+        self.labels = 0
         self.place_ns = self.label_mono_ns = 0
         """The last label: POSIX time that it named minus raw arrival (ns), and raw arrival."""
         self.named_s = not_before_s
         """POSIX second that the last label named."""
         self.waiting_since_ns: int | None = None
         """Raw time of the first trusted label since the start or since ``forget``."""
-        self.has_pulse = config.pps not in ("", AUTO)
-        self.cable_told = False
-        """Whether the receiver allows for the antenna cable's delay. Until it confirms that, it is taken to allow for none."""
         self._byte_ns = 0
         self._spoke = LabelProtocol.NMEA
-        self._pulse_mono_ns = 0
         self._rival: tuple[str, int] | None = None  # what a talker says that nothing confirms, in words, and when
         self._sawtooth: Sawtooth | None = None
         self._reported_ns = 0.0
-        self._pulse_told = ("", False, 0)
         self._strayed_most_ns, self._strayed_mono_ns = 0.0, 0  # of the oscillator without a fix, and when that was last so
-        self.stamped_by("", PULSE_BIAS_US)
-        self.forget()
+        super().__init__(config)
 
     def forget(self) -> None:
         """Start the numbering again, because the second was wrong."""
@@ -162,21 +127,13 @@ class ReceiverTime:
         )
         self._delay_unchecked = stated is None and delay is not None
         self.waiting_since_ns = None
-        if self.rhythm.period_ns:
-            self.pairing.rhythm(self.rhythm.period_ns, self.rhythm.alone)
+        self._tell_rhythm()
 
     def lost(self) -> None:
         """The device is gone: forget an unfinished numbering, keep what was learned."""
-        self.cable_told = False
+        super().lost()
         self.health = Health()
         self.sky = None
-        self.pairing.lost()
-
-    def stamped_by(self, how: str, bias_us: float) -> None:
-        """How pulses are stamped, in words, and the latency to allow, us. A latency stated in the configuration takes precedence."""
-        stated = self.config.pps_bias_us
-        self.bias_ns = (bias_us if stated is None else stated) * 1e3
-        self.bias_how = how if stated is None else "as configured"
 
     # ---- what arrives ------------------------------------------------------------------------------------------------------------
 
@@ -235,7 +192,7 @@ class ReceiverTime:
         out = self.pairing.label(tai_ns, label.at, context.present, clock_ns, not context.own_labels, kept_ns=context.kept_error_ns)
         if isinstance(out, Condition):
             return Outcome(trust_changed=changed)
-        bias_ns = self.pulse_bias_ns + self._strayed_ns(label.at.mono_ns)
+        bias_ns = self._allowance_ns(label.at.mono_ns)
         pulses = [Sample(s.at, s.tai_ns, s.uncertainty_ns, bias_ns) for s in out.pulses]
         return Outcome(pulses, out.label, trust_changed=changed)
 
@@ -266,32 +223,16 @@ class ReceiverTime:
         return belief
 
     def pulse(self, edge: Edge, context: Context) -> list[Sample]:
-        """An edge. Returns samples of the pulses that it completes and that the timescale numbers, oldest first. ``label`` returns the
-        pulses that labels number."""
+        """As PulseTime; ``label`` returns the pulses that labels number."""
         if not self.has_pulse:  # gpsd reports pulses although none was configured
             self.has_pulse, self._reported_ns = True, GPSD_PULSE_NS + edge.uncertainty_ns
-        pulses = self.rhythm.accept(edge)
-        if not pulses:
-            return []
-        self.pairing.rhythm(self.rhythm.period_ns, self.rhythm.alone)
-        return [sample for pulse in pulses if (sample := self._pulse(pulse, context)) is not None]
+        return super().pulse(edge, context)
 
-    def _pulse(self, edge: Edge, context: Context) -> Sample | None:
-        """A pulse of the rhythm."""
-        self.pulses += 1
-        self._pulse_mono_ns = edge.at.mono_ns
-        at = self._corrected(edge.at)
+    def _number(self, edge: Edge, context: Context) -> Sample | None:
         if self.health.blocked(edge.at.mono_ns):
             self.pairing.refuse(Code.DOUBTFUL_RECEIVER, "the receiver is well again: waiting for its next second")
             return None
-        contradiction = self.rhythm.contradiction()
-        if contradiction is not None and not context.rivalled:
-            self.pairing.refuse(contradiction.code, contradiction.words)
-            return None
-        sample = self.pairing.edge(Edge(at, edge.kind, edge.sequence, edge.uncertainty_ns), context.present, context.rivalled)
-        self.rhythm.off_by(self.pairing.off_ns)
-        bias_ns = self.pulse_bias_ns + self._strayed_ns(edge.at.mono_ns)
-        return None if sample is None else Sample(sample.at, sample.tai_ns, sample.uncertainty_ns, bias_ns)
+        return self.pairing.edge(edge, context.present, context.rivalled)
 
     def _strayed_ns(self, mono_ns: int) -> float:
         """How far the receiver's oscillator may have strayed since its last fix, or may not have come back from since then; ns."""
@@ -308,13 +249,7 @@ class ReceiverTime:
         saw, self._sawtooth = self._sawtooth, None
         if saw is not None and at.mono_ns - saw.at.mono_ns < SAWTOOTH_NS:
             at = at.shifted(-round(saw.error_ns) if self.rhythm.period_ns == NS else 0)
-        return at if self.cable_told else at.shifted(-self._cable_ns)
-
-    @property
-    def _cable_ns(self) -> int:
-        """Delay of the antenna's cable, ns; positive: it makes the pulse late."""
-        config = self.config
-        return (config.cable_delay_ns or 0) if isinstance(config, ReceiverSource) and config.pps else 0
+        return super()._corrected(at)
 
     # ---- how it stands -----------------------------------------------------------------------------------------------------------
 
@@ -323,15 +258,14 @@ class ReceiverTime:
         """Systematic error allowed for a pulse: its stamping, its way through gpsd, a fix without height; ns."""
         return self.bias_ns + self._reported_ns + self.health.extra_ns
 
-    @property
-    def shown_bias_us(self) -> float | None:
-        """How late pulses may be stamped, us; None without pulses."""
-        return (self.bias_ns + self._reported_ns) / 1e3 if self.has_pulse else None
+    def _allowance_ns(self, mono_ns: int) -> float:
+        """As PulseTime; with an oscillator that strays without a fix."""
+        return self.pulse_bias_ns + self._strayed_ns(mono_ns)
 
     @property
-    def fresh_ns(self) -> int:
-        """ns for which the last pulse counts: three seconds, or two and a half periods if longer."""
-        return max(FRESH_NS, 5 * self.rhythm.period_ns // 2)
+    def shown_bias_us(self) -> float | None:
+        """As PulseTime; with the way through gpsd."""
+        return (self.bias_ns + self._reported_ns) / 1e3 if self.has_pulse else None
 
     @property
     def dispute(self) -> Dispute | None:
@@ -339,44 +273,9 @@ class ReceiverTime:
         return self.evidence.dispute
 
     @property
-    def contradicts(self) -> bool:
-        """Whether its pulses have come before the served seconds for long enough to give these up."""
-        return self.pairing.contradicts
-
-    @property
-    def refused(self) -> Counter[str]:
-        """Labels and pulses that were not used, by reason (``Code``)."""
-        return self.pairing.refused
-
-    @property
     def spoken_delay(self) -> str:
         """The measured message delay in words; "" while it is not measured."""
         return self.pairing.delay_words(self._spoke)
-
-    @property
-    def cable_words(self) -> str:
-        """Which side subtracts the cable's delay, the receiver or this program; "" when none is configured."""
-        who = "the receiver takes it off" if self.cable_told else "taken off here, for the receiver was not told"
-        return f"antenna cable {self._cable_ns} ns: {who}" if self._cable_ns else ""
-
-    def report(self) -> PulseReport | None:
-        """Statistics and quality of the pulses; None before the first edge."""
-        return self.rhythm.report(self._doubts())
-
-    def _doubts(self) -> list[Condition]:
-        doubt = self.pairing.doubt()
-        return [] if doubt is None else [doubt]
-
-    def pulse_news(self) -> str:
-        """A change to log, once: of the rate, or of a doubt about the edge or the second that the pulses mark; "" when nothing changed."""
-        off = (self.pairing.off_ns > 0) - (self.pairing.off_ns < 0)
-        contradiction = self.rhythm.contradiction()
-        now = (self.rhythm.changed, contradiction is not None, off)
-        if now == self._pulse_told:
-            return ""
-        self._pulse_told = now
-        doubt = contradiction or self.pairing.off_second()
-        return doubt.words if doubt is not None else self.rhythm.changed or "its pulses are in phase again"
 
     def learned_delay(self) -> LearnedDelay | None:
         """The message delay for the next start; None while it is not measured. One that only a kept clock could name is not saved: a wrong
@@ -388,7 +287,7 @@ class ReceiverTime:
 
     def conditions(self, now_mono_ns: int) -> list[Condition]:
         """All that is wrong with the receiver, whether it is used or not."""
-        found = [*self.health.conditions(now_mono_ns), *self.rhythm.conditions(), *self._doubts()]
+        found = [*self.health.conditions(now_mono_ns), *super().conditions(now_mono_ns)]
         if self.dispute is not None and self.dispute.labels >= STANDING and self.belief.doubt is not None:
             found.append(Condition(Code.LABELS_IN_DOUBT, f"{self.belief.doubt.words}; the pulses hold the second"))
         if self._rival is not None and now_mono_ns - self._rival[1] < FIX_TIMEOUT_NS:
@@ -398,7 +297,7 @@ class ReceiverTime:
     def obstacle(self, now_mono_ns: int, line: LineStatus) -> Condition:
         """Why the receiver gives no time, or how far its start has progressed. ``line``: what its line has shown. Causes are tested in the
         order of ``Code``, and the first is returned, but a receiver that says that it has no fix is told as such."""
-        return self._no_second(now_mono_ns, line) or self._no_pulse(now_mono_ns) or self.pairing.condition
+        return self._no_second(now_mono_ns, line) or self.no_pulse(now_mono_ns) or self.pairing.condition
 
     def _no_second(self, now_mono_ns: int, line: LineStatus) -> Condition | None:
         """Why the receiver names no usable second; None when it does."""
@@ -421,16 +320,6 @@ class ReceiverTime:
             return obstacle(Code.SECONDS_STOPPED, words)
         return self.belief.doubt
 
-    def _no_pulse(self, now_mono_ns: int) -> Condition | None:
-        """Why the receiver has no pulses to number; None when it has."""
-        if not self.has_pulse:
-            return obstacle(Code.TIMING_MESSAGES, "timing its messages")
-        if (refusal := self.rhythm.refusal()) is not None:
-            return refusal
-        if not self.pulses:
-            return obstacle(Code.WAITING_FOR_PULSES, "waiting for pulses")
-        silent_ns = now_mono_ns - self._pulse_mono_ns
-        if silent_ns > self.fresh_ns:
-            words = f"no pulse for {silent_ns / NS:.0f} s: check the wire and the receiver's pulse setting"
-            return obstacle(Code.PULSES_STOPPED, words)
-        return None
+    def no_pulse(self, now_mono_ns: int) -> Condition | None:
+        """As PulseTime."""
+        return super().no_pulse(now_mono_ns) if self.has_pulse else obstacle(Code.TIMING_MESSAGES, "timing its messages")

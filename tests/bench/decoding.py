@@ -23,7 +23,7 @@ from refclock import config
 from refclock.protocols.stream import ReceiverStream
 from refclock.sample import NS, Instant
 from refclock.timescales import LeapTable
-from refclock.timing.receiver_time import Context
+from refclock.timing.pulse_time import Context
 
 LIMIT_PERCENT = 3.0
 CYCLES, RATE = 2000, 10

@@ -132,8 +132,9 @@ def test_with_a_valid_table_no_second_is_missing(step_s: int, say: Say) -> None:
 
 @pytest.mark.parametrize("say", [nmea(1), nmea(-1, AT - 1), ubx(0, 1)], ids=["inserted", "deleted", "announced"])
 def test_with_a_valid_table_labels_that_contradict_it_are_in_doubt(say: Say) -> None:
-    """A receiver that takes a leap second that the valid table does not have."""
-    run(say, 0, table=VALID, duration=AT + 60, want="never-wrong")
+    """A receiver that takes a leap second that the valid table does not have: served on by its pulses, with and without a kept clock."""
+    for kept_ms in (5, None):
+        assert unserved(run(say, 0, table=VALID, duration=AT + 200, kept_ms=kept_ms)) <= 1
 
 
 @pytest.mark.parametrize("step_s", [-1, 0, 1])

@@ -9,9 +9,10 @@
                   at_s over_s; without the table there is no thermometer
     [pulse]       model (of pulse.PRESETS, or "none"), late_us (constant), inverted (the wiring inverts the pulse), width_ms,
                   rate_hz (1 to 10, 0.5, 0.2 ...), edges ("both", or the one kind that arrives)
-    [receiver]    kind (of receiver.MODELS), baud, fix_after_s, leap_known_after_s, leap_error_s, leap_at (UTC midnight), leap_step_s,
+    [receiver]    kind (of receiver.MODELS; or "none": a pulse without a line), baud, fix_after_s, leap_known_after_s, leap_error_s,
+                  leap_at (UTC midnight), leap_step_s,
                   rollovers, delay_ms, without (messages)
-    [config]      keys of a [[source]] type = "receiver" (pps_bias_us, edge ...) and of [clock]
+    [config]      keys of a [[source]] type = "receiver", or without one "pps" (pps_bias_us, edge ...) and of [clock]
     [state]       what an earlier run left: utc_s; [state.sources.gps0.delay] delay_ms, spread_ms, byte_ns (ppsd/discipline/saved.py)
     [[fault]]     what = one of FAULTS, from_s, until_s, value, share; pulse-rate: value pulses a second; stray-pulse: each second with
                   probability share; hum: value edges of each kind a second instead of pulses
@@ -35,6 +36,9 @@ from refclock_sim.models import oscillator, pulse
 from refclock_sim.models.thermal import LIES, Heat, Warming
 from refclock_sim.receiver.gnss import TROUBLES, LabelFault
 from refclock_sim.receiver.output import MODELS
+
+NO_RECEIVER = "none"
+"""The kind of a receiver of which nothing but the pulse arrives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,8 +225,8 @@ def load_scenario(path: Path) -> Scenario:
     if pulse_model.model not in ("none", *pulse.PRESETS):
         raise ScenarioError(f"{path}: [pulse]: model = {pulse_model.model!r}; allowed: none, {', '.join(pulse.PRESETS)}")
     receiver = _table(ReceiverModel, data.get("receiver", {}), f"{path}: [receiver]")
-    if receiver.kind not in MODELS:
-        raise ScenarioError(f"{path}: [receiver]: kind = {receiver.kind!r}; allowed: {', '.join(MODELS)}")
+    if receiver.kind not in (NO_RECEIVER, *MODELS):
+        raise ScenarioError(f"{path}: [receiver]: kind = {receiver.kind!r}; allowed: {NO_RECEIVER}, {', '.join(MODELS)}")
     for fault in faults:
         if fault.what not in FAULTS:
             raise ScenarioError(f"{path}: [[fault]]: what = {fault.what!r}; allowed: {', '.join(FAULTS)}")

@@ -36,7 +36,7 @@ from ppsd.discipline.events import (
 from ppsd.process.exit_codes import FAILED, GOOD, IO_ERROR, USAGE
 from ppsd.serve.ntp_server import PacketPath
 from ppsd.snapshot import Mode, Snapshot
-from refclock.config import ReceiverSource
+from refclock.config import PpsSource, ReceiverSource, Source
 from refclock.errors import explain
 from refclock.receiver.session import ReceiverSession
 from refclock.sample import NS, Edge, EdgeKind, Instant, SourceId
@@ -45,7 +45,7 @@ from refclock_sim.models.pulse import PulseError
 from refclock_sim.models.thermal import LIES, Board
 from refclock_sim.receiver.gnss import TROUBLES, Gnss
 from refclock_sim.receiver.output import MODELS, Receiver
-from refclock_sim.worlds.scenario import Fault, Outcome, Scenario, ScenarioError, load_scenario
+from refclock_sim.worlds.scenario import NO_RECEIVER, Fault, Outcome, Scenario, ScenarioError, load_scenario
 
 GPS = SourceId("gps0")
 RAW_START_NS = 5_000 * NS
@@ -97,7 +97,10 @@ class World:
             rollovers=r.rollovers,
             faults=[f.on_labels() for f in scenario.faults if f.what in ("late-label", "label-delay")],
         )
-        model = MODELS[r.kind] if r.delay_ms is None else replace(MODELS[r.kind], delay_ns=round(r.delay_ms * 1e6))
+        self._mute = r.kind == NO_RECEIVER
+        model = MODELS["nmea" if self._mute else r.kind]
+        if r.delay_ms is not None:
+            model = replace(model, delay_ns=round(r.delay_ms * 1e6))
         self._receiver = Receiver(model, gnss, seed, r.baud)
         for name in r.without:
             self._receiver.settings.rates.pop(name, None)
@@ -111,7 +114,11 @@ class World:
         self._strays = Random(f"strays {scenario.name}/{seed}")
         self._plugged = True
         pps = "/dev/simulated-pps" if self._pulse else ""
-        source = ReceiverSource(name=str(GPS), device="/dev/simulated", pps=pps, **dict(scenario.config))
+        source: Source
+        if self._mute:
+            source = PpsSource(name=str(GPS), pps=pps, **dict(scenario.config))
+        else:
+            source = ReceiverSource(name=str(GPS), device="/dev/simulated", pps=pps, **dict(scenario.config))
         clock = ClockConfig(not_before=date(2026, 1, 1), **dict(scenario.clock))
         config = Config(clock=clock, sources=(source,))
         at = self._instant(0)
@@ -189,7 +196,8 @@ class World:
             self._wire += [(k * 1e9 + into, kind) for into, kind in self._edges(k, tai_ns // NS, self._pulse)]
             happenings += [(at - k * 1e9, "edge", kind) for at, kind in self._wire if at < (k + 1) * 1e9]
             self._wire = [(at, kind) for at, kind in self._wire if at >= (k + 1) * 1e9]
-        self._line += [(k * NS + chunk.offset_ns, chunk.data) for chunk in self._receiver.cycle(tai_ns // NS)]
+        cycle = [] if self._mute else self._receiver.cycle(tai_ns // NS)
+        self._line += [(k * NS + chunk.offset_ns, chunk.data) for chunk in cycle]
         for at, chunk in self._line:
             if at < (k + 1) * NS:
                 happenings.append((float(at - k * NS), "bytes", chunk))
@@ -233,7 +241,8 @@ class World:
         elif kind == "tick":
             kept_ms = self.scenario.start.clock_kept_ms
             self._effects(engine.handle(Ticked(at, None if kept_ms is None else round(kept_ms * 1e6))))
-            self._effects(engine.handle(LineSeen(GPS, self._session.status(), at)))
+            if not self._mute:
+                self._effects(engine.handle(LineSeen(GPS, self._session.status(), at)))
             if engine.mode is Mode.TRACK and self.outcome.locked_after_s is None:
                 self.outcome.locked_after_s = float(k + 1)
             self.outcome.held_over = self.outcome.held_over or engine.mode is Mode.HOLDOVER

@@ -40,8 +40,8 @@ class Patient:
 
     @property
     def sources(self) -> list[SourceStatus]:
-        """The snapshot's sources with a receiver: own lines and gpsd."""
-        return [s for s in self.clock.sources if s.kind in ("receiver", "gpsd")] if self.clock else []
+        """The snapshot's sources with a receiver or its pulse: own lines, gpsd, pulses without a line."""
+        return [s for s in self.clock.sources if s.kind in ("receiver", "gpsd", "pps")] if self.clock else []
 
     @property
     def devices(self) -> list[str]:

@@ -11,6 +11,7 @@ from ppsd.cli.detect import release
 from ppsd.cli.doctor.finding import FAIL, OK, SKIP, WARN, Finding, Patient
 from ppsd.snapshot import HEALTH, SourceStatus
 from refclock.condition import Code
+from refclock.config import ReceiverSource
 from refclock.protocols.framing import BROKEN
 from refclock.protocols.labels import Reject
 from refclock.sample import NS
@@ -32,6 +33,7 @@ BAD_DATES: Final = (Reject.DATE_WINDOW, Reject.DATE_JUMP, Reject.BAD_DATE)
 """Reasons of refusal that concern the date."""
 AMBIGUOUS: Final = {
     Code.AMBIGUOUS_DELAY: "raise the baud, send fewer messages, enable UBX or ZDA, or state message_delay_ms",
+    Code.PULSES_UNNUMBERED: "let NTP keep the system clock (chronyd or ntpd, with servers), or add a receiver",
     Code.WHICH_OF_MANY: "set the receiver's pulse to 1 Hz: refclock receiver configure; or state message_delay_ms",
 }
 """Conditions in which a message may belong to more than one pulse -> remedy."""
@@ -48,6 +50,8 @@ LOOK_S: Final = 3.2
 def receiver(p: Patient) -> Finding:
     """RC01: is there a serial device that this user may read?"""
     check = "RC01"
+    if p.config.sources and not any(isinstance(source, ReceiverSource) for source in p.config.sources):
+        return Finding(check, SKIP, "no receiver's line is configured")
     if not p.devices:
         what = "no serial device that could be a receiver (ttyACM, ttyUSB, ttyAMA0, serial0, gnss)"
         return Finding(check, FAIL, what, "plug the receiver in; on a Raspberry Pi's pins: enable_uart=1 in config.txt")

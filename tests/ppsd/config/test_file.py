@@ -122,7 +122,7 @@ def test_names_are_made_around_those_given() -> None:
         ("[[source]]\ntype = ['gps']", 2, "source[0].type", "allowed"),
         ("[[source]]\ntype = 'shm'", 1, "source[0]", "unit is missing"),
         ("[[source]]\ntype = 'shm'\nunit = 256", 3, "source[0].unit", "allowed: 0 to 255"),
-        ("[[source]]\ntype = 'shm'\nunit = 1\nedge = 'auto'", 4, "source[0].edge", "only type receiver and gpsd has it"),
+        ("[[source]]\ntype = 'shm'\nunit = 1\nedge = 'auto'", 4, "source[0].edge", "only types receiver, gpsd and pps have it"),
         ("[[source]]\ntype = 'shm'\nunit = 1\nname = 'a b'", 4, "source[0].name", "not a name"),
         ("[[source]]\ntype = 'receiver'\ndevice = '/dev/a'\nbaud = 9601", 4, "source[0].baud", "9601 is not known"),
         ("[[source]]\ntype = 'shm'\nunit = 1\n[[feed]]\ntype = 'shm'\nunit = 1", 6, "feed[0].unit", "already used on line 3"),

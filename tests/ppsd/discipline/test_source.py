@@ -39,7 +39,8 @@ from refclock.sample import (
 )
 from refclock.timescales import DAY_S
 from refclock.timing.pairing import Present
-from refclock.timing.receiver_time import GPSD_PULSE_NS, Context
+from refclock.timing.pulse_time import Context
+from refclock.timing.receiver_time import GPSD_PULSE_NS
 
 UTC0 = 1_798_761_600 - 3600  # an hour before 2027
 MONO0 = 5_000 * NS

@@ -18,7 +18,8 @@ from refclock.protocols.stream import ReceiverStream
 from refclock.sample import NS, Edge, EdgeKind, Instant, ReceiverValue, Sample, SecondLabel
 from refclock.timescales import DAY_S, LeapTable
 from refclock.timing.evidence import Evidence
-from refclock.timing.receiver_time import Context, ReceiverTime
+from refclock.timing.pulse_time import Context
+from refclock.timing.receiver_time import ReceiverTime
 
 pytestmark = pytest.mark.worlds
 

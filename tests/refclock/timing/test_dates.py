@@ -14,7 +14,8 @@ from refclock.kernel.host import Host, battery_witness_s
 from refclock.sample import NS, Instant, Leap, SecondLabel
 from refclock.timescales import window
 from refclock.timing.dates import floor_s, impossible
-from refclock.timing.receiver_time import Context, ReceiverTime
+from refclock.timing.pulse_time import Context
+from refclock.timing.receiver_time import ReceiverTime
 
 WEEKS = 1024 * 604_800
 

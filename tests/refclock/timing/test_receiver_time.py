@@ -13,7 +13,8 @@ from refclock.exchange.sock import SOCK_64, SockFeedWriter
 from refclock.receiver.session import ReceiverSession
 from refclock.sample import NS, Edge, EdgeKind, Instant, Leap, Sample, SecondLabel
 from refclock.timescales import LeapTable
-from refclock.timing.receiver_time import Context, ReceiverTime
+from refclock.timing.pulse_time import Context
+from refclock.timing.receiver_time import ReceiverTime
 
 RECORDING = Path(__file__).parents[2] / "data" / "recordings" / "gpsd-ublox-8.log"
 NOT_BEFORE_S = 1_420_070_400
