@@ -226,6 +226,7 @@ class LineStatus:
     messages that gave no label and of broken ones. ``junk_bytes``: bytes outside any sentence or message. ``unlabelled``: why the last
     statements of time gave no label, with the remedy; "" while they give labels. ``complaints``: the receiver's own error texts, in words.
     ``saturated``: the line has been busy without a pause, so its messages lag. ``fixless``: a receiver without a fix says just this.
+    ``habit``: how it writes its checksums, in words behind "it", when sentences are taken for that; else "".
     """
 
     advice: str = ""
@@ -235,6 +236,7 @@ class LineStatus:
     complaints: tuple[str, ...] = ()
     saturated: bool = False
     fixless: bool = False
+    habit: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,7 +139,7 @@ class _Run:
 
     def finish(self, path: Path) -> None:
         receiver = self.receiver
-        counts = receiver.framer.counts
+        counts, habits = receiver.framer.counts, receiver.framer.habits
         junk = counts["junk-bytes"]
         rejected = {str(reason): n for reason, n in receiver.rejected.most_common()}
         unlabelled = receiver.status().unlabelled
@@ -154,6 +154,8 @@ class _Run:
                 "trusted": self.trusted,
                 "rejected": rejected,
                 "without_checksum": receiver.nmea.without_checksum,
+                "checksum_habit": habits.told,
+                "taken_by_habit": habits.taken,
                 "protocol": receiver.protocol,
                 "receiver": receiver.identity,
                 "first": self.first or None,
@@ -183,6 +185,8 @@ class _Run:
             say.append(f"Not used: {n} x {reason_in_words(reason)}")
         if receiver.nmea.without_checksum:
             say.append(f"Warning: {receiver.nmea.without_checksum} sentences have no checksum; taken, for this receiver never sends one")
+        elif habits.told is not None:
+            say.append(f"Checksums: it {habits.told}; {habits.taken} sentences taken, for it always does")
         say += [f"Health: {words}" for words in self.doubts]
         say.append(f"Dates: {self._date_verdict()}")
         print("\n".join(say), file=self.out)

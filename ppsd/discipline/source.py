@@ -446,6 +446,8 @@ class ReceiverSource(PulseSource):
             found.append(Condition(Code.LINE_SATURATED, words))
         if self.line.complaints:
             found.append(Condition(Code.RECEIVER_COMPLAINS, "; ".join(self.line.complaints)))
+        if self.line.habit:
+            found.append(Condition(Code.CHECKSUM_HABIT, f"it {self.line.habit}; it always does, so they are taken"))
         return found
 
     def state(self) -> SavedSource:

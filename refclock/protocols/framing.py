@@ -5,9 +5,9 @@ lose bytes, and have sentences written into the middle of others. Therefore
 
 * a frame is looked for at every ``$`` and every ``B5 62``; frames of protocols that give no time are recognised and counted by name
   (``foreign``), ``!`` sentences as AIS; what lies between frames is junk (noise, comments);
-* a sentence ends at ``*hh`` (the line end may be missing), or without checksum at CR or LF if it begins with an address. A ``$`` or an
-  unprintable byte inside tears it, and the search goes on behind its ``$``: a sentence written into another one is found, the outer one is
-  lost;
+* a sentence ends at ``*hh`` (the line end may be missing), or without checksum at CR or LF if it begins with an address. What a receiver
+  always writes otherwise is taken all the same (``habits``). A ``$`` or an unprintable byte inside tears it, and the search goes on behind
+  its ``$``: a sentence written into another one is found, the outer one is lost;
 * a UBX or foreign header claims a span. When the span's checksum is wrong, or while a complete correct frame lies inside it, the header was
   a chance pair of bytes and the search goes on behind it: it swallows no good frame.
 
@@ -31,6 +31,7 @@ from typing import Final, NamedTuple
 from refclock.protocols.checksums import nmea_checksum, ubx_checksum
 from refclock.protocols.echo import Echo
 from refclock.protocols.foreign import LEADS, Hearer, NoSpan, span
+from refclock.protocols.habits import ChecksumHabits
 from refclock.sample import Instant
 
 SENTENCE_MAX: Final = 1024
@@ -46,6 +47,7 @@ _EMBEDDED = re.compile(rb"\$([A-Z][\x20-\x23\x25-\x29\x2b-\x7e]{5,1015})\*([0-9A
 _PLAIN = re.compile(rb"[A-Z]{2}[A-Z]{3},")
 _ADDRESS = re.compile(rb"[A-Z][A-Z0-9]{2}")  # in a binary stream every 3000th byte is a $ before a line end
 _HEX = re.compile(rb"[0-9A-Fa-f]{2}")
+_SHORT = re.compile(rb" [0-9A-Fa-f]|[0-9A-Fa-f](?=[\r\n ])")
 
 
 class FrameKind(Enum):
@@ -59,13 +61,14 @@ class Frame(NamedTuple):
     """One frame. ``at``: arrival of its **first** byte.
 
     ``data``: NMEA: the text between ``$`` and ``*``; UBX: class, id, payload. ``checksum``: None when a sentence carries none; a UBX frame
-    with a wrong one is not a frame.
+    with a wrong one is not a frame. ``bare``: this receiver gives this kind of sentence none (``habits``).
     """
 
     kind: FrameKind
     data: bytes
     at: Instant
     checksum: bool | None
+    bare: bool = False
 
 
 class Tally(NamedTuple):
@@ -88,7 +91,7 @@ class Framer:
     ``counts``: frames by kind name, ``junk-bytes``, and why candidates were no frames: ``torn-sentence``, ``ubx-checksum``, ``ubx-length``,
     ``ubx-bogus`` (a header around a good frame), and ``echo``: frames of the host's own that came back. ``sure``: frames that no chance
     makes, and no host: with a right checksum, or sentences without any
-    that look like standard ones. ``foreign``: frames of other protocols, by name.
+    that look like standard ones. ``foreign``: frames of other protocols, by name. ``habits``: how the line writes its checksums.
     """
 
     def __init__(self) -> None:
@@ -96,6 +99,7 @@ class Framer:
         self._taken: Counter[str] = Counter()
         self._hearer = Hearer()
         self._bits = SevenBits()
+        self.habits = ChecksumHabits()
         self._echo = Echo()
         self._echoed = 0  # bytes of frames that came back
         self.sure: Counter[FrameKind] = Counter()
@@ -184,12 +188,13 @@ class Framer:
         if stop == 0x2A:
             if len(buffer) < end + 3:
                 return None
-            if not _HEX.match(buffer, end + 1):
+            body = buffer[start + 1 : end]
+            digits = _HEX.match(buffer, end + 1) or _SHORT.match(buffer, end + 1)
+            good: bool | None = digits is not None and self.habits.right(body, digits[0])
+            if digits is None or (not good and not _HEX.fullmatch(digits[0])):
                 self.counts["torn-sentence"] += 1
                 return start + 1
-            body = buffer[start + 1 : end]
-            good: bool | None = nmea_checksum(body) == int(buffer[end + 1 : end + 3], 16)
-            behind = end + 3
+            behind = digits.end()
         elif stop in b"\r\n" and _ADDRESS.match(buffer, start + 1, end):
             body, good, behind = buffer[start + 1 : end], None, end + 1
         else:
@@ -201,7 +206,8 @@ class Framer:
         self.counts["NMEA"] += 1
         if (good or (good is None and _PLAIN.match(body))) and not self._echo.shows_nothing(body, whole=bool(good)):
             self.sure[FrameKind.NMEA] += 1
-        frames.append(Frame(FrameKind.NMEA, body, self._stamp(start), good))
+        bare = good is None and body[:1] != b"P" and _PLAIN.match(body) is not None and self.habits.bare(body)
+        frames.append(Frame(FrameKind.NMEA, body, self._stamp(start), good, bare))
         return behind
 
     def _ship(self, buffer: bytes, start: int, end: int) -> int | None:

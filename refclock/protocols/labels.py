@@ -124,12 +124,17 @@ class _Voice:
         self.heard = 0
         self._seconds: dict[Second, tuple[_Lane, int]] = {}  # the second named -> (its lane, when it was named first), the last one last
 
-    def stands_still(self, second: Second, place: int, now: int) -> _Lane | None:
-        """The lane whose second is named again: by the very next label, or by one whose lane never went on. (In a step back it did.)"""
+    def standing(self, second: Second, place: int, now: int) -> _Lane | None:
+        """The lane whose second is named again: by the very next label, or by one whose lane never went on. (In a step back it did.) It is
+        remembered as long as it is repeated."""
         if second not in self._seconds or self._fitting(place, now) is not None:
             return None
-        lane, _first = self._seconds[second]
-        return lane if next(reversed(self._seconds)) == second or lane.count == 1 else None
+        lane, first = self._seconds[second]
+        if next(reversed(self._seconds)) != second and lane.count > 1:
+            return None
+        del self._seconds[second]
+        self._seconds[second] = lane, first
+        return lane
 
     def named_at(self, second: Second) -> int:
         """Raw ns at which the lane of ``second`` named it first."""
@@ -192,7 +197,7 @@ class LabelGate:
         now, named = label.at.mono_ns, label.utc_ns + NS * label.second_60
         second = second_of(label), label.second_60
         voice = self._voice(label.talker, label.sentence, now)
-        frozen = voice.stands_still(second, named - now, now)
+        frozen = voice.standing(second, named - now, now)
         if frozen is not None:
             self._disputes = {pair: d for pair, d in self._disputes.items() if frozen not in d.lanes}
             voice.lanes = [lane for lane in voice.lanes if lane is not frozen]

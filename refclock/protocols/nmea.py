@@ -13,7 +13,8 @@ Which sentence may say what:
 * A label is stamped with the first byte of the GGA or GNS that states the same time of day, if one came before, however late the label's
   own sentence comes (GGA first, many GSV, RMC last on a slow line). Not with RMC or ZDA: the first of them to name a second is its label,
   and two that name different seconds (one a second ahead of the other) must not pass for one late cycle.
-* Anything without a valid checksum is dropped. A receiver that has never sent one (HP 58534A) is read all the same, and counted.
+* Anything without a valid checksum is dropped. A receiver that has never sent one (HP 58534A), or none in sentences of this kind, is read
+  all the same, and counted.
 
 pynmea2 splits and names the fields. Times and dates are read here: its ``timestamp`` cannot hold second 60 and truncates fractions, its
 ``datestamp`` accepts one-digit days and guesses the century.
@@ -124,7 +125,7 @@ class NmeaDecoder:
         if handler is None:
             return Decoded([], Reject.UNKNOWN)
         if frame.checksum is None:
-            if self._checksummed:
+            if self._checksummed and not frame.bare:
                 return Decoded([], Reject.NO_CHECKSUM)
             self.without_checksum += 1
         try:

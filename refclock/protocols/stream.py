@@ -157,6 +157,7 @@ class ReceiverStream:
             self._complaints.standing(self._heard_mono),
             self._load.saturated,
             self._unlabelled.fixless,
+            self.framer.habits.told or "",
         )
 
     @property

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from line_world import Fault, Say, case, datetime, gga, rmc, s, timedelta, zda
 
+from refclock.condition import Code
+
 
 def late(gap_s: float) -> Say:
     """GGA first, RMC ``gap_s`` later (many GSV between them on a slow line)."""
@@ -123,3 +125,16 @@ def test_of_two_talkers_the_one_that_a_kept_clock_confirms_is_used(off_s: int, f
         assert world.outcome.final == "LOCKED"
     elif talker == "GN" or abs(off_s) > 1:  # under one name, a second behind cannot be told from a sentence that is sent twice
         assert world.outcome.synchronised == 0
+
+
+def test_a_checksum_of_one_digit_locks_and_is_told() -> None:
+    """A device prints its checksums without the leading zero: LOCKED, with a condition that says so."""
+
+    def say(utc: datetime, k: int) -> list[tuple[float, bytes]]:
+        text, check = s(f"GPRMC,{utc:%H%M%S},A,4717.1125,N,00833.9189,E,0.1,341.5,{utc:%d%m%y},5,E,A").split(b"*")
+        return [(0.12, b"%s*%X\r\n" % (text, int(check, 16)) + s(gga(utc)))]
+
+    world = case("one digit", say, want="locked", duration=60, kept_ms=5)
+    assert world.outcome.final == "LOCKED"
+    assert world.outcome.violations == 0
+    assert Code.CHECKSUM_HABIT in {c.code for c in world.last.sources[0].conditions}

@@ -57,6 +57,13 @@ def test_a_frozen_sentence_of_the_same_kind_resets_no_vote() -> None:
     assert named[0] <= 9
 
 
+def test_a_sentence_that_is_repeated_for_ever_is_never_taken_again() -> None:
+    """An hour old second beside the moving ones of the same talker: one stray at most, and none later."""
+    out = run([said for k in range(300) for said in ((k + 0.05, -3600.0, "GPRMC"), (k + 0.15, float(k), "GPRMC"))])
+    assert [s for s, _doubt in passed(out)].count(-3600.0) == 1
+    assert [s for s, _doubt in passed(out) if s >= 0] == [float(k) for k in range(300)]
+
+
 def test_a_frozen_sentence_ends_the_dispute_that_it_began() -> None:
     """ZDA stands still beside RMC: after two seconds RMC names every second, without a doubt."""
     out = run([said for k in range(20) for said in ((k + 0.1, float(k), "GPRMC"), (k + 0.15, 4000.0, "GPZDA"))])
