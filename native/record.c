@@ -1,3 +1,4 @@
+#define _GNU_SOURCE /* CLOCK_BOOTTIME */
 #include "record.h"
 
 #include <errno.h>
@@ -6,21 +7,40 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "units.h"
 
 /* The file is one page: this header, then the slots. A change of the layout or of a field's meaning is a new version. */
-enum { VERSION = 1, PAGE = 4096, BOOT_ID = 36, DAY_S = 86400 };
+enum { VERSION = 2, PAGE = 4096, BOOT_ID = 36, DAY_S = 86400 };
 static const char magic[8] = "tscpage"; /* part of the format, so it stays */
 /* A record whose anchor is this far in the future of the reader's RAW clock is of another boot. */
 static const int64_t foreign_boot_ns = 60 * NS_PER_S;
 /* 146 years. A larger bound says nothing, and the arithmetic would overflow. */
 static const int64_t bound_limit_ns = INT64_MAX / 2;
 
-/* A record is copied in 32-bit words, which every supported machine loads and stores at once. */
-enum { WORDS = sizeof(struct rec_params) / 4 };
-_Static_assert(sizeof(struct rec_params) == 96, "struct rec_params has no padding and one layout on all machines");
+/* Beyond what two readings of the clocks differ by when the thread is interrupted between them; no suspend is shorter. */
+static const int64_t moved_ns = 10 * NS_PER_MS;
+/* A writer publishes about once a second: three are missing. */
+static const int64_t overdue_ns = 3 * NS_PER_S;
+
+/* The clocks at the publication. */
+struct clocks {
+    int64_t raw_ns;
+    int64_t real_ahead_ns; /* REALTIME - MONOTONIC */
+    int64_t boot_ahead_ns; /* BOOTTIME - MONOTONIC: how long the machine has slept since it booted */
+};
+
+/* What a slot holds. */
+struct entry {
+    struct rec_params params;
+    struct clocks clocks;
+};
+
+/* An entry is copied in 32-bit words, which every supported machine loads and stores at once. */
+enum { WORDS = sizeof(struct entry) / 4 };
+_Static_assert(sizeof(struct entry) == 120, "struct entry has no padding and one layout on all machines");
 
 struct rec {
     char magic[8];
@@ -129,12 +149,38 @@ void rec_close(struct rec *page)
         munmap(page, PAGE);
 }
 
+static int64_t read_clock_ns(clockid_t clock)
+{
+    struct timespec ts;
+    if (clock_gettime(clock, &ts) < 0)
+        return 0; /* a clock simulator that replaces libc lacks BOOTTIME, and never sleeps */
+    return (int64_t)ts.tv_sec * NS_PER_S + ts.tv_nsec;
+}
+
+/* How far the clock is ahead of MONOTONIC, by the narrowest of a few readings. */
+static int64_t ahead_of_monotonic_ns(clockid_t clock)
+{
+    int64_t narrowest = INT64_MAX, ahead = 0;
+    for (int i = 0; i < 4 && narrowest > moved_ns / 10; i++) {
+        int64_t before = read_clock_ns(CLOCK_MONOTONIC), at = read_clock_ns(clock), after = read_clock_ns(CLOCK_MONOTONIC);
+        if (at == 0)
+            return 0;
+        if (after - before >= narrowest)
+            continue;
+        narrowest = after - before;
+        ahead = at - before;
+    }
+    return ahead;
+}
+
 void rec_publish(struct rec *page, const struct rec_params *p)
 {
     uint32_t words[WORDS], next = page->sequence + 1;
     if (next == 0)
         next = 2; /* 0 means none; 2 is the next number of the same slot */
-    memcpy(words, p, sizeof words);
+    struct entry entry = {*p, {read_clock_ns(CLOCK_MONOTONIC_RAW), ahead_of_monotonic_ns(CLOCK_REALTIME),
+                               ahead_of_monotonic_ns(CLOCK_BOOTTIME)}};
+    memcpy(words, &entry, sizeof words);
     /* A reader may still be copying the idle slot. It must see the sequence of the last publication before any word of this one. */
     __atomic_thread_fence(__ATOMIC_RELEASE);
     for (int i = 0; i < WORDS; i++)
@@ -142,7 +188,7 @@ void rec_publish(struct rec *page, const struct rec_params *p)
     __atomic_store_n(&page->sequence, next, __ATOMIC_RELEASE);
 }
 
-int rec_read(const struct rec *page, struct rec_params *out)
+static int read_entry(const struct rec *page, struct entry *out)
 {
     uint32_t words[WORDS], before;
     do {
@@ -155,6 +201,15 @@ int rec_read(const struct rec *page, struct rec_params *out)
     } while (before != __atomic_load_n(&page->sequence, __ATOMIC_RELAXED));
     memcpy(out, words, sizeof words);
     return 0;
+}
+
+int rec_read(const struct rec *page, struct rec_params *out)
+{
+    struct entry entry;
+    int r = read_entry(page, &entry);
+    if (r == 0)
+        *out = entry.params;
+    return r;
 }
 
 /* a + b and a - b, limited to the range of int64_t, so that no record causes undefined behaviour. */
@@ -181,6 +236,34 @@ static int64_t tai_at(const struct rec_params *p, int64_t raw_ns)
 {
     int64_t dt = subtract_limited(raw_ns, p->raw_ns);
     return add_limited(add_limited(p->tai_ns, dt), clamp_to_int64(nearbyint(p->rate * (double)dt)));
+}
+
+/* By how much the record's own leap second has stepped REALTIME by now. */
+static int64_t leapt_ns(const struct rec_params *p, int64_t raw_ns)
+{
+    return p->leap_step_s != 0 && tai_at(p, raw_ns) >= p->leap_tai_ns ? -p->leap_step_s * NS_PER_S : 0;
+}
+
+static int has_moved(int64_t by_ns)
+{
+    return by_ns > moved_ns || by_ns < -moved_ns;
+}
+
+int rec_read_now(const struct rec *page, int64_t raw_ns, int64_t ahead_ns, struct rec_params *out)
+{
+    struct entry entry;
+    int r = read_entry(page, &entry);
+    if (r < 0)
+        return r;
+    *out = entry.params;
+    int64_t stepped_ns = subtract_limited(ahead_ns, entry.clocks.real_ahead_ns);
+    int stepped = has_moved(stepped_ns) && has_moved(subtract_limited(stepped_ns, leapt_ns(out, raw_ns)));
+    int overdue = subtract_limited(raw_ns, entry.clocks.raw_ns) > overdue_ns;
+    if (!has_moved(stepped_ns) && !overdue) /* nearly always; BOOTTIME need not be read, for a suspend moves REALTIME too */
+        return 0;
+    if ((stepped && overdue) || has_moved(ahead_of_monotonic_ns(CLOCK_BOOTTIME) - entry.clocks.boot_ahead_ns))
+        out->stratum = 0;
+    return 0;
 }
 
 static int64_t utc_from_tai(const struct rec_params *p, int64_t tai_ns)

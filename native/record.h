@@ -4,6 +4,10 @@
  * threads read it for every batch of requests and need nothing else. CLOCK_REALTIME does not occur in it, so a step or a slew of the system
  * clock, by anyone, does not change the served time.
  *
+ * Beside each record the file keeps how far CLOCK_REALTIME and CLOCK_BOOTTIME were ahead of CLOCK_MONOTONIC when it was published. Slewing
+ * changes neither. BOOTTIME gains by a suspend, in which RAW stands still; REALTIME gains by the same suspend, and by steps. So the server
+ * knows by itself that a record is void (rec_read_now), without waiting for the clock process, which may be dead or not awake yet.
+ *
  * The file holds two slots and a sequence number. The writer fills the idle slot, then makes it current with one release store. A writer
  * that is killed half-way leaves the last complete record in force.
  *
@@ -54,10 +58,14 @@ struct rec; /* a mapped record file */
  * -ENODATA: it is being made. -ESTALE: of another version or an earlier boot (RAW starts anew at each boot); a writer replaces it. */
 int rec_open(const char *path, int writable, struct rec **out);
 void rec_close(struct rec *page);
-/* Put p in force. One writer only. */
+/* Put p in force. One writer only, which publishes about once a second, the same record again if need be. */
 void rec_publish(struct rec *page, const struct rec_params *p);
 /* Copy the record in force. 0; -ENODATA before the first publication. A dead writer does not block it. */
 int rec_read(const struct rec *page, struct rec_params *out);
+/* The same for an answer now, at raw_ns, when REALTIME is ahead of MONOTONIC by ahead_ns: stratum is 0 when the machine has slept since the
+ * publication, or when that is more than 3 s ago and REALTIME has been stepped since, other than by the record's leap second. A step alone
+ * does not count while the writer lives: it sees the step itself, and RAW. */
+int rec_read_now(const struct rec *page, int64_t raw_ns, int64_t ahead_ns, struct rec_params *out);
 /* Evaluate p at raw_ns. The result is unsynchronised (leap 3, stratum 0) when stratum is not 1..15, when raw_ns is after
  * valid_until_raw_ns, when raw_ns is more than a minute before the anchor (a record of another boot), or when the bound is not a number.
  * The times are filled in all the same. */

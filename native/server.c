@@ -291,10 +291,12 @@ size_t srv_clients(const struct srv *s, size_t *place, struct cli_client *out, s
 static int read_record(const struct srv *s, struct rec_params *out)
 {
     struct rec *record;
+    struct clk_reading now;
     int r = rec_open(s->record_path, 0, &record);
     if (r < 0)
         return r;
-    r = rec_read(record, out);
+    clk_read(0, &now);
+    r = rec_read_now(record, now.raw_ns, now.real_ns - now.mono_ns, out);
     rec_close(record);
     return r;
 }

@@ -121,11 +121,12 @@ static void find_record(struct wrk *w, int64_t raw_ns)
         w->record = found;
 }
 
-/* Copy the record in force to *out, which stays as it is, unsynchronised, while there is none. */
-static void copy_record(const struct wrk *w, struct rec_params *out)
+/* Copy the record in force to *out, which stays as it is, unsynchronised, while there is none. After a suspend it is unsynchronised from the
+ * first batch on, for the clocks were read after that batch had come. */
+static void copy_record(const struct wrk *w, const struct clk_reading *now, struct rec_params *out)
 {
     if (w->record)
-        rec_read(w->record, out);
+        rec_read_now(w->record, now->raw_ns, now->real_ns - now->mono_ns, out);
 }
 
 /* ---- a request's arrival --------------------------------------------------------------------------------------------------------- */
@@ -394,7 +395,7 @@ static int serve_batch(struct wrk *w, int fd, const struct wrk_rules *rules)
     b.context = (struct pkt_context){.keys = rules->keys, .symmetric = rules->symmetric, .smear = rules->smear};
     w->last = b.now;
     find_record(w, b.now.raw_ns);
-    copy_record(w, &b.context.record);
+    copy_record(w, &b.now, &b.context.record);
     for (int i = 0; i < n; i++) {
         open_envelope(&w->messages[i].msg_hdr, &b.requests[i].envelope);
         b.requests[i].source = address_of_peer(&w->peers[i]);
@@ -500,7 +501,7 @@ static void *serve_until_stopped(void *argument)
         for (int i = 0; i < w->socket_count; i++) {
             if (polled[i + 1].revents & POLLERR) { /* stamps of departures that came late */
                 struct rec_params record = {.stratum = 0};
-                copy_record(w, &record);
+                copy_record(w, &w->last, &record);
                 take_departures(w, w->sockets[i], &record, rules->smear);
             }
             int more = polled[i + 1].revents & POLLIN ? TURNS : 0;

@@ -12,7 +12,8 @@ SIGTERM, SIGINT: the state is saved and the exit code is 0. Nothing is published
 SIGHUP: the configuration is read again. A bad one is refused and the old one stays. A changed one restarts everything inside the process,
 from the record in force.
 Suspend: CLOCK_MONOTONIC_RAW stops while the machine is suspended, which shows as CLOCK_BOOTTIME running ahead of CLOCK_MONOTONIC. The
-timescale is then void: an unsynchronised record is published, and everything restarts without the old one.
+timescale is then void: an unsynchronised record is published, and everything restarts without the old one. The server sees the same by
+itself (native/record.h); so the record is published again once a second, and never after a suspend.
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ LEAP_FILE_LIMIT: Final = 1 << 20
 """Octets read of leap-seconds.list; the real file has 5 kB (tzdata 2024b)."""
 NO_SOCKETS: Final = frozenset({errno.EINVAL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT})
 """Errors of socket(2) where the address family does not exist."""
+COUNTER: Final = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
+"""The name of the counter of which the kernel makes its clocks (kernel/time/clocksource.c)."""
 STATUS_NS: Final = 10 * NS
 """Nanoseconds between two updates of the line that ``systemctl status`` shows."""
 
@@ -126,9 +129,11 @@ class ClockProcess:
         self.tell("state", complaint or (f"{Path(config.run.state) / state.FILE_NAME}: {useless}" if useless else None))
         self.tell("cpu_latency_us", hold(config.clock.cpu_latency_us, self._closers))
         self._clock = LocalClock()
+        self._slept_ns = _slept_ns()
+        self._host = Host()
+        self._counter = self._host.text(COUNTER)
         now = self._clock.now()
         self._era = now.era
-        self._slept_ns = _slept_ns()
         self._chores_ns = self._leap_file_ns = self._status_ns = now.mono_ns
         config = replace(config, sources=config.sources or (DEFAULT,))
         battery_s = None if simulated else battery_witness_s(Host(), refclock.kernel.clocks.read_adjtimex())
@@ -170,10 +175,9 @@ class ClockProcess:
                 return End.RELOAD
             if now.mono_ns >= self._chores_ns:
                 self._chores_ns = now.mono_ns + NS
-                if _slept_ns() - self._slept_ns > SUSPENDED_NS:
-                    self._log.warning(
-                        "the machine was suspended, synchronisation restarts", suspended_s=(_slept_ns() - self._slept_ns) / NS
-                    )
+                if self._suspended():
+                    suspended_s = (_slept_ns() - self._slept_ns) / NS
+                    self._log.warning("the machine was suspended, synchronisation restarts", suspended_s=suspended_s)
                     return End.SUSPENDED
                 self._chores(now)
             self._inputs.work(now)
@@ -226,6 +230,8 @@ class ClockProcess:
 
     def _chores(self, now: Instant) -> None:
         """Do what is due once a second."""
+        self._publish()
+        self._notice_counter(now)
         self._steering.expire(now)
         self._inputs.tick(now)
         reading = self._thermometer.read(now)
@@ -256,7 +262,23 @@ class ClockProcess:
     def _notice_step(self, now: Instant) -> None:
         if now.era != self._era:
             self._era = now.era
+            self._publish()
             self.handle(events.ClockStepped(self._clock.last_step_ns, now))
+
+    def _notice_counter(self, now: Instant) -> None:
+        """The kernel may have given up the counter of its clocks for another one, which runs at another rate."""
+        was, self._counter = self._counter, self._host.text(COUNTER) or self._counter
+        if was is not None and self._counter is not None and was != self._counter:
+            self.handle(events.RawClockChanged(was, self._counter, now))
+
+    def _suspended(self) -> bool:
+        """Whether the machine has slept during this run."""
+        return _slept_ns() - self._slept_ns > SUSPENDED_NS
+
+    def _publish(self) -> None:
+        """Put the present record in force, again if it is the same: the server sees that this process lives and has seen its clocks."""
+        if self.published is not None and not self._suspended():
+            self._writer.publish(self.published)
 
     def _read_leap_file(self) -> None:
         path = self.config.leap.file
@@ -282,8 +304,8 @@ class ClockProcess:
     def _carry_out(self, effect: Effect) -> None:
         match effect:
             case Publish():
-                self._writer.publish(effect.record)
                 self.published = effect.record
+                self._publish()
             case events.Feed():
                 for feed in self._feeds:
                     feed.send(effect.at, effect.offset_ns, effect.uncertainty_ns, effect.leap)

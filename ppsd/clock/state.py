@@ -59,7 +59,8 @@ def save(directory: Path, state: Mapping[str, object], name: str = FILE_NAME) ->
 
 
 def left_record(path: Path) -> Record | None:
-    """The record that an earlier run of this boot published at ``path``; None when there is none."""
+    """The record that an earlier run of this boot published at ``path``; None when there is none. It is unsynchronised when the machine has
+    slept since."""
     try:
         reader = TimescaleReader(path)
     except OSError:  # absent, of an earlier boot, or not a record: the writer replaces it

@@ -32,6 +32,7 @@ from ppsd.discipline.events import (
     Publish,
     Pulsed,
     PulseFound,
+    RawClockChanged,
     Reported,
     Sampled,
     SourceFound,
@@ -41,7 +42,7 @@ from ppsd.discipline.events import (
     Ticked,
 )
 from ppsd.discipline.leap import LeapKeeper
-from ppsd.discipline.runaway import PullChange
+from ppsd.discipline.runaway import TOLD_S, PullChange
 from ppsd.discipline.saved import Saved, SavedSource
 from ppsd.discipline.selection import Candidate, Choice, outvoted, select
 from ppsd.discipline.source import LABEL_FRESH_NS, LABEL_REFID, Progress, PulseSource, ReceiverSource, SampleSource, Source
@@ -52,7 +53,7 @@ from ppsd.snapshot import Mode, Snapshot
 from refclock.condition import Code, Condition, obstacle
 from refclock.config import PpsSource, ShmSource, SockSource
 from refclock.record import Record
-from refclock.sample import NS, Instant, Sample, SourceId
+from refclock.sample import MAX_FREQUENCY_PPM, NS, Instant, Sample, SourceId
 from refclock.timescales import DAY_S
 from refclock.timing.evidence import CLOCK_ERROR_NS, NAMES_NS, OVERRULING, Rank
 from refclock.timing.pairing import Present
@@ -64,6 +65,8 @@ LOCK_SAMPLES = 8
 """Accepted samples of the selected source before TRACK: five make the first state, three confirm it."""
 PERSIST_FIRST_NS, PERSIST_NS = 300 * NS, 3600 * NS
 """ns from the start to the first saving of the state, and between later ones."""
+NAMED_ANEW_S = 60.0
+"""s after a jump of the raw clock for which that is the reason told while nothing is served: naming the second takes ten."""
 WORSE = 2.0
 """Factor; in holdover a source is selected unless its bound exceeds the timescale's by more."""
 RESUME_BOUND_NS = 100_000_000
@@ -142,6 +145,8 @@ class Engine:
         self._steps = 0
         self._withheld: Condition | None = None
         self._withheld_ns = at.mono_ns  # since when
+        self._jumped: tuple[Instant, int] | None = None  # when the raw clock was found to have jumped, and by how much
+        self._changed: RawClockChanged | None = None
         self._contradicting: set[SourceId] = set()  # whose labels contradict the seconds served from other sources
         resumed = resume is not None and self.timescale.resume(resume, at.mono_ns)
         if resume is not None and resumed and self.timescale.bound_ns(at.mono_ns) < RESUME_BOUND_NS:
@@ -185,6 +190,8 @@ class Engine:
                 out.append(Note(event.what, "info" if event.complete else "warning", fields))
             case ClockStepped():
                 self._stepped(event, out)
+            case RawClockChanged():
+                self._raw_changed(event, out)
             case LeapFileRead():
                 self._leap_file(event, out)
             case TemperatureRead() | TemperatureLost():
@@ -192,6 +199,8 @@ class Engine:
                 out += [self._record(at), *notes] if bent else notes
             case Ticked():
                 self._kept_error_ns, self._just_stepped = None if self._near_leap(at) else event.kept_error_ns, False
+        if isinstance(event, Reported | Pulsed) and isinstance(source := self.sources[event.source], ReceiverSource):
+            self._look_at_raw(source, at, out)
         if at.mono_ns >= self._deadline:
             self._tick(at, out)
         self._doubt(at, out)
@@ -296,11 +305,68 @@ class Engine:
         """The second was wrong: stop serving time and number the seconds again."""
         for source in self.sources.values():
             source.forget()
+        self._begin_anew(at, out)
+
+    def _begin_anew(self, at: Instant, out: list[Effect]) -> None:
+        """The second is not known any more."""
         self.timescale.drop()
         self.selected = None
         self._steering.anew()
         self._enter(Mode.ACQUIRE, at, out)
         out.append(self._record(at))
+
+    # ---- the raw clock -------------------------------------------------------------------------------------------------------------
+
+    def _look_at_raw(self, receiver: ReceiverSource, at: Instant, out: list[Effect]) -> None:
+        """Begin anew when both voices of ``receiver`` show that the raw clock has jumped."""
+        by_ns = receiver.voices.moved_ns if self._raw_doubted(receiver, at.mono_ns) else None
+        if by_ns is None or self.timescale.estimate is None:
+            return
+        out.append(Note("raw clock jumped", "error", {"source": receiver.id, "by_s": by_ns / NS}))
+        self._jumped = at, by_ns
+        since_ns = receiver.voices.since_ns if receiver.voices.trusted else at.mono_ns
+        rate = self.timescale.rate
+        for source in self.sources.values():
+            source.raw_jumped(since_ns, rate)
+        self._begin_anew(at, out)
+
+    def _raw_doubted(self, receiver: ReceiverSource, now_ns: int) -> bool:
+        """Whether the raw clock may have jumped: both voices of ``receiver`` have, and no other source goes on as before."""
+        if not receiver.voices.moving:
+            return False
+        others = (source.candidate(now_ns) for source in self.sources.values() if source is not receiver)
+        return all(other is None or other.reference_mono_ns < receiver.voices.since_ns for other in others)
+
+    def _raw_changed(self, event: RawClockChanged, out: list[Effect]) -> None:
+        """Learn the rate anew; meanwhile the bound allows for any that a clock can have."""
+        out.append(Note("raw clock changed", "warning", {"was": event.was, "now": event.now}))
+        self._changed = event
+        for source in self.sources.values():
+            source.rate_changed()
+        if self.timescale.estimate is not None:
+            self.selected = None
+            self.timescale.rate_unknown(event.at.mono_ns, MAX_FREQUENCY_PPM * 1e3)
+            self._decide(event.at, out)
+            out.append(self._record(event.at))
+
+    def _raw_told(self, now_ns: int) -> Iterator[Condition]:
+        """What people are told of the raw clock for a day."""
+        if self._jumped is not None and now_ns - self._jumped[0].mono_ns < TOLD_S * NS:
+            at, by_ns = self._jumped
+            did = f"jumped ahead by {by_ns / NS:.1f} s" if by_ns > 0 else f"stood still for {-by_ns / NS:.1f} s"
+            ago_s = (now_ns - at.mono_ns) / NS
+            words = (
+                f"this computer's clock {did}, {ago_s:.0f} s ago, as the receiver shows; the second is named anew; a virtual machine that "
+                "was stopped or moved, or a processor that lost ticks: find out what stopped it"
+            )
+            yield Condition(Code.RAW_CLOCK_JUMPED, words, blocks=self.mode is not Mode.TRACK and ago_s < NAMED_ANEW_S)
+        if self._changed is not None and now_ns - self._changed.at.mono_ns < TOLD_S * NS:
+            words = (
+                f"the kernel counts its clocks on {self._changed.now} instead of {self._changed.was}, "
+                f"{(now_ns - self._changed.at.mono_ns) / NS:.0f} s ago: the rate was learned anew; its log says why (dmesg), and "
+                "clocksource= on its command line chooses another"
+            )
+            yield Condition(Code.RAW_CLOCK_CHANGED, words)
 
     # ---- decisions ---------------------------------------------------------------------------------------------------------------
 
@@ -361,6 +427,8 @@ class Engine:
                     out.append(self._record(at))
             elif change is PullChange.ENDED:
                 out.append(Note("time as expected again", "info", {"source": c.source}))
+            elif change is PullChange.LEARNED:
+                out.append(Note("new rate of the raw clock taken up", "warning", {"source": c.source, "by_ppm": pull.rate * 1e6}))
         return [c for c in candidates if self.sources[c.source].pull.before is None]
 
     def _hold(self, at: Instant, out: list[Effect]) -> None:
@@ -377,7 +445,17 @@ class Engine:
         elif self.mode is not Mode.HOLDOVER:
             self._enter(Mode.HOLDOVER, at, out)
         bent, notes = self.compensation.hold(at.mono_ns)
-        out += [self._record(at), *notes] if bent else notes
+        covered = self._cover(at.mono_ns)
+        out += [self._record(at), *notes] if bent or covered else notes
+
+    def _cover(self, now_ns: int) -> bool:
+        """While nothing is selected, the bound covers what the sources say, for any of them may be right. True when that changed it."""
+        if self.timescale.estimate is None:
+            return False
+        said = (source.doubtful(now_ns) for source in self.sources.values() if not source.settings.noselect)
+        claims = [claim for claim in said if claim is not None]
+        off_ns = max((r.voices.unclear_ns for r in self._receivers()), default=0.0)
+        return (bool(claims) or off_ns != self.timescale.unclear_ns) and self.timescale.cover(now_ns, claims, off_ns)
 
     def _doubt(self, at: Instant, out: list[Effect]) -> None:
         """Withhold the timescale while something stands against it: it goes on, but nobody is told the time by it."""
@@ -406,6 +484,10 @@ class Engine:
         by_clock = self._by_kept_clock(at)
         if by_clock is not None and self.timescale.rank < Rank.KEPT:
             yield replace(by_clock, blocks=True)
+        for receiver in self._receivers():
+            if self._raw_doubted(receiver, at.mono_ns):
+                words = f"what {receiver.id} says has moved at once, as if this computer's clock had stood still or jumped: being checked"
+                yield obstacle(Code.RAW_CLOCK_JUMPED, words)
         for receiver in self._receivers():
             dispute = receiver.time.dispute
             if dispute is not None and dispute.unsettles(self.timescale.rank) and self._served.source in (None, receiver.id):
@@ -525,7 +607,7 @@ class Engine:
             started=self._started,
             mode=self.mode,
             withheld=self._withheld,
-            told=tuple(self._told(at)),
+            told=(*self._raw_told(at.mono_ns), *self._told(at)),
             sources=self.sources,
             selected=self.selected,
             choice=self.choice,

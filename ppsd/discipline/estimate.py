@@ -30,6 +30,8 @@ class Bound:
     """How far the filters lag behind a crystal that changes as it never did before."""
     doubt_ns: float
     """While the line may be polled and does not show it: how far off its frames may have taken the phase."""
+    refused_ns: float
+    """How far away samples lie that were just refused, several in a row on one side: they may be right, and the raw clock has moved."""
     chance_ns: float
     """Standard deviation of the phase, times the number of sigmas that chance passes rarely enough."""
     rate: float
@@ -42,7 +44,17 @@ class Bound:
     @property
     def total_ns(self) -> float:
         """Bound at the last sample."""
-        return self.bias_ns + self.jump_ns + self.early_ns + self.place_ns + self.lag_ns + self.doubt_ns + self.chance_ns + self.apart_ns
+        return (
+            self.bias_ns
+            + self.jump_ns
+            + self.early_ns
+            + self.place_ns
+            + self.lag_ns
+            + self.doubt_ns
+            + self.refused_ns
+            + self.chance_ns
+            + self.apart_ns
+        )
 
     def shown(self, bound_ns: float) -> dict[str, float]:
         """The terms (ns, to 0.1 ns) whose sum is ``bound_ns``, a bound after the last sample: ``growth`` is what has grown since."""

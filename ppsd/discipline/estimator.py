@@ -183,6 +183,7 @@ class Estimator:
         assert self._base is not None
         jumps = self._continuous.jumps
         doubt, doubt_rate = self._polled.doubt(self._base[0] + round(track.t * NS))
+        refused, refused_rate = track.refused(known.mixture)
         return Bound(
             bias_ns=self.bias_ns,
             jump_ns=jumps.held(t),
@@ -190,7 +191,8 @@ class Estimator:
             place_ns=known.place_ns + jumps.sawtooth_ns / UNIFORM,
             lag_ns=known.lag_ns,
             doubt_ns=doubt + doubt_rate * (track.t - track.t_used),
+            refused_ns=refused,
             chance_ns=known.sigmas * known.sigma_ns,
-            rate=COVER_RATE * math.sqrt(known.mixture.pyy) + doubt_rate,
+            rate=COVER_RATE * math.sqrt(known.mixture.pyy) + doubt_rate + refused_rate,
             wander=COVER_RATE * self._wander.expected(track.bank.wander()) / math.sqrt(3),
         )

@@ -112,6 +112,15 @@ class ClockStepped:
 
 
 @dataclass(frozen=True, slots=True)
+class RawClockChanged:
+    """The kernel counts its clocks on another counter, ``now`` instead of ``was``: CLOCK_MONOTONIC_RAW goes on at another rate."""
+
+    was: str
+    now: str
+    at: Instant
+
+
+@dataclass(frozen=True, slots=True)
 class LeapFileRead:
     """leap-seconds.list was read: its ``table``, or why it is refused. ``kernel_s``: TAI-UTC that the kernel has, 0 for none."""
 
@@ -147,8 +156,9 @@ class Ticked:
     kept_error_ns: int | None = None
 
 
+MachineEvent = ClockStepped | RawClockChanged | LeapFileRead | TemperatureRead | TemperatureLost
 Report = Reported | LineSeen | Pulsed | Sampled | Configured
-Event = Report | SourceFound | PulseFound | SourceLost | ClockStepped | LeapFileRead | TemperatureRead | TemperatureLost | Ticked
+Event = Report | SourceFound | PulseFound | SourceLost | MachineEvent | Ticked
 
 # ---- effects ----------------------------------------------------------------------------------------------------------------------
 

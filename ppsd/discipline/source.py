@@ -17,8 +17,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ppsd.discipline.estimate import Estimate
 from ppsd.discipline.estimator import Estimator
 from ppsd.discipline.leap import LeapKeeper
+from ppsd.discipline.raw_clock import Voices
 from ppsd.discipline.runaway import Pull
 from ppsd.discipline.saved import Saved, SavedSource
 from ppsd.discipline.selection import Candidate
@@ -50,11 +52,13 @@ average out: with a crystal near a whole number of ppm they stay the same for mi
 
 @dataclass(slots=True)
 class Channel:
-    """An estimator with its statistics. ``claims``: the estimator that makes the claim; it may compensate temperature."""
+    """An estimator with its statistics. ``claims``: the estimator that makes the claim; it may compensate temperature. ``last_mono_ns``: of
+    the last sample that was used, ``heard_mono_ns``: of the last one at all."""
 
     estimator: Estimator
     claims: Estimator | CompensatedEstimator
     last_mono_ns: int = -(1 << 62)
+    heard_mono_ns: int = -(1 << 62)
     last_offset_ns: int | None = None
     reach: int = 0
     reach_mono_ns: int = 0
@@ -67,6 +71,7 @@ class Channel:
         """Take one sample; ``present``: the timescale served at that time. Returns whether the estimator used the sample."""
         self.estimator.bias_ns = sample.bias_ns
         self.tick(sample.at.mono_ns)
+        self.heard_mono_ns = sample.at.mono_ns
         if present is not None:
             self.last_offset_ns = sample.tai_ns - present.tai_at(sample.at.mono_ns)
         used = self.claims.add(sample.at.mono_ns, sample.tai_ns)
@@ -92,6 +97,11 @@ class Channel:
         grain_ns = self._grain_ns if self._stamps >= CUT_STAMPS else 1
         self.estimator.cut_to(grain_ns)
         return grain_ns
+
+    def says(self, now_ns: int, limit_ns: int) -> Estimate | None:
+        """The estimate while samples come, used or refused: the last one is younger than ``limit_ns``."""
+        heard = self.estimator.ready and now_ns - self.heard_mono_ns < limit_ns
+        return self.claims.estimate(now_ns) if heard else None
 
     def fresh(self, now_ns: int, limit_ns: int) -> bool:
         """Whether there is an estimate with a used sample younger than ``limit_ns``."""
@@ -158,8 +168,20 @@ class Source(ABC):
         """Start again, because the second was wrong."""
 
     @abstractmethod
+    def raw_jumped(self, since_ns: int, rate: float) -> None:
+        """The raw clock has jumped, at ``since_ns`` or just before; ``rate``: d(TAI)/d(raw) - 1 until then. Find the second again."""
+
+    @abstractmethod
+    def rate_changed(self) -> None:
+        """The raw clock has another rate from now on: learn it anew, and keep the numbering."""
+
+    @abstractmethod
     def candidate(self, now_ns: int) -> Candidate | None:
         """This source's claim at raw time ``now_ns``; None without a fresh one."""
+
+    @abstractmethod
+    def doubtful(self, now_ns: int) -> Estimate | None:
+        """What its samples say now, whether they are believed or refused; None while none come."""
 
     def obstacle(self, now_ns: int) -> Condition:
         """Why it gives no time, or no time from its pulses."""
@@ -177,7 +199,7 @@ class Source(ABC):
 
     def conditions(self, now_ns: int, why: Condition | None) -> tuple[Condition, ...]:
         """All that is wrong with it. ``why``, what keeps it from being used, comes first; None while it is used."""
-        found = (why, self.pull.condition, *self._conditions(now_ns))
+        found = (why, self.pull.condition, self.pull.learned(now_ns), *self._conditions(now_ns))
         return ordered((c for c in found if c is not None), self.id)
 
     def _conditions(self, now_ns: int) -> list[Condition]:
@@ -256,6 +278,7 @@ class PulseSource(Source):
         self.settings: _Pulsed = settings
         self.time = time
         self.pulse_path = ""
+        self.voices = Voices()
         self._make_channels()
 
     def _make_channels(self) -> None:
@@ -273,10 +296,27 @@ class PulseSource(Source):
         self.time.forget()
         self._make_channels()
         self.pull = Pull()
+        self.voices = Voices()
+
+    def raw_jumped(self, since_ns: int, rate: float) -> None:
+        """Number the pulses again, from labels that are trusted as before."""
+        self.time.raw_jumped(since_ns)
+        self._rate = rate
+        self._make_channels()
+        self.pull = Pull()
+        self.voices = Voices()
+
+    def rate_changed(self) -> None:
+        """Start the estimators again."""
+        self._rate = None
+        self._make_channels()
+        self.pull = Pull()
 
     def pulsed(self, edge: Edge, context: Context) -> Sample | None:
         """Take an edge of the pulse. Returns the last sample that it completes and that was used."""
         samples = self.time.pulse(edge, context)
+        if context.present is not None and edge.kind is self.time.rhythm.chosen:
+            self.voices.edge(edge.at.mono_ns, self.time.pairing.period_ns, context.present)
         if self.time.rhythm.period_ns:
             self.pulse.every_ns = max(NS, self.time.rhythm.period_ns)
         used = [sample for sample in samples if self.pulse.add(sample, context.present)]
@@ -313,6 +353,10 @@ class PulseSource(Source):
     def candidate(self, now_ns: int) -> Candidate | None:
         """This source's claim now; None without a fresh one."""
         return self._claim(self.pulse, PULSE_REFID, now_ns) if self.pulse.fresh(now_ns, self.time.fresh_ns) else None
+
+    def doubtful(self, now_ns: int) -> Estimate | None:
+        """What its pulses say now."""
+        return self.pulse.says(now_ns, LABEL_FRESH_NS)
 
     def _obstacle(self, now_ns: int) -> Condition:
         return self.time.no_pulse(now_ns) or self.time.pairing.condition
@@ -375,7 +419,10 @@ class ReceiverSource(PulseSource):
         trust_changed, before = False, leaps.table
         for value in values:
             count_s = self._heard(value, leaps, context) if isinstance(value, SecondLabel) else None
+            trusted = self.time.belief.trusted
             came = self.time.take(value, byte_ns, replace(context, table=leaps.table, count_s=count_s))
+            if isinstance(value, SecondLabel) and context.present is not None and (trusted or self.voices.astray):
+                self._voiced(value, leaps, count_s, context)
             trust_changed ^= came.trust_changed
             if came.notice is not None:
                 leaps.notice(self.id, came.notice, self.time.named_s)
@@ -388,6 +435,13 @@ class ReceiverSource(PulseSource):
                 self.pulse.add(sample, context.present)
             out += came.pulses
         return Progress(out, trust_changed, leaps.table != before)
+
+    def _voiced(self, label: SecondLabel, leaps: LeapKeeper, count_s: int | None, context: Context) -> None:
+        """A label that was trusted so far tells the raw clock's jumps; one of two talkers does not."""
+        if label.doubt is None and context.present is not None:
+            table_ns = leaps.table.utc_to_tai_ns(label.utc_ns, label.second_60)
+            named_ns = table_ns if count_s is None else label.utc_ns + count_s * NS
+            self.voices.label(label.at.mono_ns, named_ns, context.present, context.own_labels)
 
     def _heard(self, label: SecondLabel, leaps: LeapKeeper, context: Context) -> int | None:
         """TAI-UTC (s) of a label near a leap second, as ``Context`` wants it."""
@@ -430,6 +484,10 @@ class ReceiverSource(PulseSource):
         if (self.time.has_pulse and now_ns < patience_ns) or not self.label.fresh(now_ns, LABEL_FRESH_NS):
             return None
         return self._claim(self.label, LABEL_REFID, now_ns)
+
+    def doubtful(self, now_ns: int) -> Estimate | None:
+        """What its pulses say now, or its labels when it has no pulse."""
+        return super().doubtful(now_ns) if self.time.has_pulse else self.label.says(now_ns, LABEL_FRESH_NS)
 
     def _obstacle(self, now_ns: int) -> Condition:
         return self.time.obstacle(now_ns, self.line)
@@ -496,6 +554,17 @@ class SampleSource(Source):
         self._make_channel()
         self.pull = Pull()
 
+    def raw_jumped(self, since_ns: int, rate: float) -> None:
+        """Start the estimator again: finished samples name their seconds."""
+        del since_ns
+        self._rate = rate
+        self.forget()
+
+    def rate_changed(self) -> None:
+        """Start the estimator again."""
+        self._rate = None
+        self.forget()
+
     def sampled(
         self, sample: ForeignSample, leaps: LeapKeeper, named_by: Present | None, present: Present | None, *, own: bool = False
     ) -> Sample | None:
@@ -538,6 +607,10 @@ class SampleSource(Source):
         if not self.channel.fresh(now_ns, LABEL_FRESH_NS):
             return None
         return self._claim(self.channel, "SHM" if isinstance(self.settings, config.ShmSource) else "SOCK", now_ns)
+
+    def doubtful(self, now_ns: int) -> Estimate | None:
+        """What its samples say now."""
+        return self.channel.says(now_ns, LABEL_FRESH_NS)
 
     def _obstacle(self, now_ns: int) -> Condition:
         del now_ns

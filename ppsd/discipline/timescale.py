@@ -2,12 +2,13 @@
 
 Flow: selected Estimate -> **Timescale** -> published record -> server. Adopting a new estimate replaces the map. Without one the old map
 runs on, and its bound grows by the record's own rule (native/record.h), in this process and in the server alike. In holdover the
-temperature may bend it (``Turn``). Pure.
+temperature may bend it (``Turn``). What contradicts it widens its bound (``Doubt``). Pure.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ppsd.discipline.estimate import Estimate
@@ -32,9 +33,23 @@ class Turn:
     doubt_rate: float
 
 
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """What contradicts the map, beyond its own bound: ``ns`` at raw ``mono_ns``, growing by ``rate`` (ns/s)."""
+
+    mono_ns: int
+    ns: float
+    rate: float
+
+    def at(self, mono_ns: int) -> float:
+        """ns at ``mono_ns``; before its own instant it is not smaller."""
+        return self.ns + self.rate * max(0, mono_ns - self.mono_ns) / NS
+
+
 class Timescale:
     """The map in force, or none before the first measurement. ``turn``: what the temperature has made of it since; None: it is straight.
-    Past ``valid_until_ns`` (raw) nothing may be served by it."""
+    ``doubt``: what contradicts it, in its bound; None: nothing. ``unclear_ns``: how far off pulses are that may mark its seconds, in its
+    bound too. Past ``valid_until_ns`` (raw) nothing may be served by it."""
 
     def __init__(self, simulated: bool, holdover_limit_ns: int, max_bound_ns: float) -> None:
         self.simulated = simulated
@@ -42,6 +57,8 @@ class Timescale:
         self.max_bound_ns = max_bound_ns
         self.estimate: Estimate | None = None
         self.turn: Turn | None = None
+        self.doubt: Doubt | None = None
+        self.unclear_ns = 0.0
         self.reference_mono_ns = 0
         self.valid_until_ns = 0
         self.refid = 0
@@ -57,7 +74,7 @@ class Timescale:
 
         ``reference_mono_ns``: raw instant of the last measurement in it; ``refid``: up to four ASCII letters.
         """
-        self.estimate, self.turn = estimate, None
+        self.estimate, self.turn, self.doubt, self.unclear_ns = estimate, None, None, 0.0
         self.reference_mono_ns = reference_mono_ns
         self.refid = refid_number(refid)
         self._limit()
@@ -83,6 +100,32 @@ class Timescale:
             self.turn = replace(self.turn, doubt_ns=abs(self.turn.ns), doubt_rate=abs(self.turn.rate))
         self._limit()
 
+    def rate_unknown(self, mono_ns: int, rate: float) -> None:
+        """From raw ``mono_ns`` on the raw clock may run otherwise by ``rate`` (ns/s). Needs a map."""
+        self.doubt = Doubt(mono_ns, 0.0 if self.doubt is None else self.doubt.at(mono_ns), rate)
+        self._limit()
+
+    def cover(self, mono_ns: int, claims: Iterable[Estimate], off_ns: float = 0.0) -> bool:
+        """The bound covers these ``claims`` too, and pulses that are ``off_ns`` off its seconds, all of raw instant ``mono_ns``: they
+        contradict the map and may be right. True when that changed it. Needs a map."""
+        doubts = [doubt for claim in claims if (doubt := self._contradicted(claim)) is not None]
+        doubt = None
+        if doubts:
+            doubt = Doubt(mono_ns, max(d.ns for d in doubts), max(d.rate for d in doubts))
+        if doubt is None and self.doubt is None and off_ns == self.unclear_ns:
+            return False
+        self.doubt, self.unclear_ns = doubt, off_ns
+        self._limit()
+        return True
+
+    def _contradicted(self, claim: Estimate) -> Doubt | None:
+        """What ``claim`` adds to the bound; None when it lies within it."""
+        e, now = self.estimate, claim.mono_ns
+        assert e is not None
+        beyond = abs(claim.tai_ns - self.tai_at(now)) + claim.bound_ns - self._own_bound_ns(now)
+        faster = abs(claim.rate - self.rate) + claim.bound_rate - e.bound_rate
+        return Doubt(now, beyond, max(0.0, faster * NS)) if beyond > 0 else None
+
     def _limit(self) -> None:
         self.valid_until_ns = min(self.reference_mono_ns + self.holdover_limit_ns, self._reaches(self.max_bound_ns))
 
@@ -101,21 +144,22 @@ class Timescale:
 
     def drop(self) -> None:
         """Nothing is known any more."""
-        self.estimate = self.turn = None
+        self.estimate = self.turn = self.doubt = None
+        self.unclear_ns = 0.0
         self.rank = Rank.STEADINESS
 
     def present(self, mono_ns: int) -> Present | None:
-        """The map as pairing needs it at ``mono_ns``; None when there is none or its holdover has ended."""
+        """The map as pairing needs it at ``mono_ns``; None when there is none or its holdover has ended. With its own bound: what
+        contradicts it are mostly pulses that were numbered by it, and they must go on being numbered."""
         e = self.estimate
         if e is None or mono_ns >= self.valid_until_ns:
             return None
-        return Present(*self._anchor(e), self.bound_ns(mono_ns))
+        return Present(*self._anchor(e), self._own_bound_ns(mono_ns), 0.0 if self.doubt is None else self.doubt.at(mono_ns))
 
     def _anchor(self, e: Estimate) -> tuple[int, int, float]:
-        """(raw ns, TAI ns there, rate) of the straight line that holds now."""
-        if self.turn is None:
-            return e.mono_ns, e.tai_ns, e.rate
-        return self.turn.mono_ns, self.tai_at(self.turn.mono_ns), e.rate + self.turn.rate / NS
+        """(raw ns, TAI ns there, rate) of the straight line that holds now, from the last instant at which line or bound changed."""
+        mono_ns = max(e.mono_ns, 0 if self.turn is None else self.turn.mono_ns, 0 if self.doubt is None else self.doubt.mono_ns)
+        return mono_ns, self.tai_at(mono_ns), e.rate + (0.0 if self.turn is None else self.turn.rate / NS)
 
     @property
     def rate(self) -> float:
@@ -125,6 +169,12 @@ class Timescale:
 
     def bound_ns(self, mono_ns: int) -> float:
         """Error bound at ``mono_ns``. Needs a map."""
+        assert self.estimate is not None
+        own = self._own_bound_ns(mono_ns)
+        return own + max(self.unclear_ns, 0.0 if self.doubt is None else self.doubt.at(mono_ns))
+
+    def _own_bound_ns(self, mono_ns: int) -> float:
+        """The same without what contradicts the map."""
         assert self.estimate is not None
         bound, turn = self.estimate.bound_at(mono_ns), self.turn
         return bound if turn is None else bound + turn.doubt_ns + turn.doubt_rate * max(0, mono_ns - turn.mono_ns) / NS
@@ -166,10 +216,9 @@ class Timescale:
         if e is None or withheld:
             return Record(0, 0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0, 0, 0, tai_offset_s, refid_number("INIT"), PRECISION, 0, self.simulated)
         raw_ns, tai_ns, rate = self._anchor(e)
-        grows = e.bound_rate
-        if self.turn is not None:
-            # (a + b)^1.5 <= a^1.5 + 1.5 a^0.5 b + b^1.5: a bound that is anchored later must not grow more slowly.
-            grows += (1.5 * e.bound_wander_ns * ((raw_ns - e.mono_ns) / NS) ** 0.5 + self.turn.doubt_rate) / NS
+        # (a + b)^1.5 <= a^1.5 + 1.5 a^0.5 b + b^1.5: a bound that is anchored later must not grow more slowly.
+        grows = e.bound_rate + 1.5 * e.bound_wander_ns * ((raw_ns - e.mono_ns) / NS) ** 0.5 / NS
+        grows += (0.0 if self.turn is None else self.turn.doubt_rate / NS) + (0.0 if self.doubt is None else self.doubt.rate / NS)
         return Record(
             raw_ns=raw_ns,
             tai_ns=tai_ns,

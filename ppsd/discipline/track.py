@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol, Self
 
 from ppsd.discipline.kalman import Bank, Mixture
+from refclock.sample import MAX_FREQUENCY_PPM
 
 SEED_SAMPLES = 5
 """Samples that make the first state. Their share of the bound shrinks as later samples confirm it."""
@@ -21,6 +22,8 @@ EARLY_RANGES = 4.0
 their true range (seen with Laplace noise)."""
 RUN = 20
 """Consecutive refused samples; when they lie on one line, they replace the state."""
+CONTRADICTING = 2
+"""Refused samples in a row on one side that the bound covers: one alone is mostly a late interrupt."""
 ASTRAY_HOLD_S = 50.0
 """s over which a clear distance between mixture and scout fades out of the bound. The distance may vanish because the mixture moved to the
 scout. The scout may then be wrong: it may have followed a run of the rarer of two latencies."""
@@ -58,6 +61,21 @@ class Track:
     def samples(self) -> int:
         """Samples behind the state: those that made it and those used since."""
         return SEED_SAMPLES + self.since
+
+    def refused(self, now: Mixture) -> tuple[float, float]:
+        """How far away the samples lie that were refused last, and how fast they move away: ns, ns/s. ``now``: the state at the last
+        sample. Zero unless ``CONTRADICTING`` or more in a row lie on one side."""
+        away: list[tuple[float, float]] = []
+        for t, z in reversed(self.outliers[-RUN:]):
+            ns = z - now.x - now.y * (t - self.t)
+            if away and ns * away[-1][1] < 0:
+                break
+            away.append((t, ns))
+        if len(away) < CONTRADICTING:
+            return 0.0, 0.0
+        (last_t, last), (first_t, first) = away[0], away[-1]
+        slope = (abs(last) - abs(first)) / (last_t - first_t)
+        return max(abs(ns) for _, ns in away), min(max(0.0, slope), MAX_FREQUENCY_PPM * 1e3)
 
     def lag_held(self, t: float) -> float:
         """ns; the last clear distance between mixture and scout as faded at ``t``."""

@@ -56,11 +56,12 @@ class TimescaleWriter(_TimescaleFile):
 
 
 class TimescaleReader(_TimescaleFile):
-    """The record file as any process may read it."""
+    """The record file as any process may read it. A record is read as unsynchronised once this machine has slept since its publication."""
 
     def __init__(self, path: str | Path) -> None:
         super().__init__(path, writable=False)
         self._reading = ffi.new("struct rec_reading *")
+        self._clocks = ffi.new("struct clk_reading *")
 
     def read(self) -> TimescaleReading | None:
         """The record in force evaluated now; None before the first publication."""
@@ -80,4 +81,6 @@ class TimescaleReader(_TimescaleFile):
         return record_of(self._params) if self._read() else None
 
     def _read(self) -> bool:
-        return lib.rec_read(live(self._rec, self.path), self._params) == 0
+        rec, c = live(self._rec, self.path), self._clocks
+        checked(lib.clk_read(0, c), "reading the clocks")
+        return lib.rec_read_now(rec, c.raw_ns, c.real_ns - c.mono_ns, self._params) == 0

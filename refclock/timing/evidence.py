@@ -174,6 +174,7 @@ class Evidence:
         self._lates: list[int] = []  # how late the last labels came that contradict it
         self._moved = False  # the raw clock jumped since the last label
         self._denied = ""  # why its leap count is not right, as the receiver itself or a table says
+        self._ended: tuple[tuple[str, Rank], int] | None = None  # (confirmation, raw instant at which a step or a silence ended it)
         self._counted = False  # the receiver itself says that it has its leap count from the sky
 
     def notice(self, notice: LeapNotice, table_s: int | None = None) -> None:
@@ -193,9 +194,13 @@ class Evidence:
         if self._counted and self._place is not None and self._odd is None:
             self._confirm("receiver states its leap count", Rank.COUNT)
 
-    def raw_clock_jumped(self) -> None:
-        """The raw clock paused or jumped: the next label has a new place, and what was known of the receiver holds."""
+    def raw_clock_jumped(self, since_ns: int) -> None:
+        """The raw clock paused or jumped, at raw ``since_ns`` or just before: the next label has a new place, and what was known of the
+        receiver before that holds."""
         self._moved = True
+        self.dispute, self._late_ns, self._lates = None, None, []
+        if self._confirmed is None and self._ended is not None and self._ended[1] >= since_ns:
+            self._confirmed = self._ended[0]
 
     def judge(
         self,
@@ -294,6 +299,7 @@ class Evidence:
 
     def _begin(self, place: int, now: int) -> None:
         self._place, self._since, self._odd = place, now, None
+        self._ended = (self._confirmed, now) if self._confirmed is not None else self._ended
         self._confirmed = None
         self._returned = 0
 

@@ -83,12 +83,14 @@ DELAYS = 32
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """The timescale as pairing needs it: at raw ``mono_ns`` TAI was ``tai_ns`` within ``bound_ns``; ``rate`` = d(TAI)/d(raw) - 1."""
+    """The timescale as pairing needs it: at raw ``mono_ns`` TAI was ``tai_ns`` within ``bound_ns``; ``rate`` = d(TAI)/d(raw) - 1.
+    ``doubt_ns``: how far off pulses that contradict it may lie and still mark its seconds, when the raw clock may have changed its rate."""
 
     mono_ns: int
     tai_ns: int
     rate: float
     bound_ns: float
+    doubt_ns: float = 0.0
 
     def tai_at(self, mono_ns: int) -> int:
         """TAI at ``mono_ns`` by the affine map."""
@@ -382,7 +384,7 @@ class Pairing:
         tai_ns = present.tai_at(edge.at.mono_ns)
         period = min(self.period_ns, NS)
         off = (tai_ns + period // 2) % period - period // 2
-        self.off_ns = off if abs(off) > min(WRONG_EDGE_NS + present.bound_ns, 0.4 * period) else 0
+        self.off_ns = off if abs(off) > min(WRONG_EDGE_NS + present.bound_ns + present.doubt_ns, 0.4 * period) else 0
         self._early_pulses = self._early_pulses + 1 if self.off_ns < 0 and not rivalled else 0
         beside = self.off_second()
         if beside is not None and (not rivalled or abs(off) > 0.4 * period):

@@ -83,6 +83,13 @@ class PulseTime:
         self._beside_clock = 0
         self._tell_rhythm()
 
+    def raw_jumped(self, since_ns: int) -> None:
+        """The raw clock has jumped, at ``since_ns`` or just before. Find the pulses and number them again. The rhythm too was found on the
+        old raw clock: of a square wave that stood still for half a period it takes the other edge."""
+        del since_ns
+        self.rhythm = Rhythm.configured(self.config)
+        self.forget()
+
     def _tell_rhythm(self) -> None:
         if self.rhythm.period_ns:
             self.pairing.rhythm(self.rhythm.period_ns, self.rhythm.alone)

@@ -129,6 +129,12 @@ class ReceiverTime(PulseTime):
         self.waiting_since_ns = None
         self._tell_rhythm()
 
+    def raw_jumped(self, since_ns: int) -> None:
+        """The same; evidence and message delay hold."""
+        self.evidence.raw_clock_jumped(since_ns)
+        self._learned = self.learned_delay() or self._learned
+        super().raw_jumped(since_ns)
+
     def lost(self) -> None:
         """The device is gone: forget an unfinished numbering, keep what was learned."""
         super().lost()

@@ -1,4 +1,5 @@
 /* record: the map, its bound, leap seconds, and the file that carries it. */
+#define _GNU_SOURCE /* syscall, CLOCK_BOOTTIME */
 #include "record.h"
 
 #include <errno.h>
@@ -8,11 +9,38 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "check.h"
 
 static const int64_t second = 1000000000;
+static int64_t slept_s, stepped_s; /* what REALTIME and BOOTTIME show since */
+
+/* libc's, on a machine that can be put to sleep and whose clock can be set. */
+int clock_gettime(clockid_t clock, struct timespec *ts)
+{
+    int r = (int)syscall(SYS_clock_gettime, clock, ts);
+    ts->tv_sec += clock == CLOCK_REALTIME ? slept_s + stepped_s : clock == CLOCK_BOOTTIME ? slept_s : 0;
+    return r;
+}
+
+static int64_t ns_of(clockid_t clock)
+{
+    struct timespec ts;
+    clock_gettime(clock, &ts);
+    return (int64_t)ts.tv_sec * second + ts.tv_nsec;
+}
+
+/* The stratum of an answer now, or so long after now. */
+static int stratum_now(const struct rec *page, int64_t later_ns)
+{
+    struct rec_params out;
+    int64_t ahead_ns = ns_of(CLOCK_REALTIME) - ns_of(CLOCK_MONOTONIC);
+    CHECK_EQUAL(rec_read_now(page, ns_of(CLOCK_MONOTONIC_RAW) + later_ns, ahead_ns, &out), 0);
+    return out.stratum;
+}
 static char directory[] = "/tmp/recXXXXXX";
 static char path[64], other[64];
 
@@ -238,6 +266,49 @@ static void a_record_goes_through_the_file(void)
     rec_close(reader);
 }
 
+static void after_a_suspend_the_record_is_void(void)
+{
+    struct rec *t;
+    struct rec_params p = good();
+    CHECK_EQUAL(rec_open(path, 1, &t), 0);
+    rec_publish(t, &p);
+    CHECK(stratum_now(t, 0) == 1 && stratum_now(t, 3600 * second) == 1); /* its writer may be dead for long */
+    slept_s = 600;
+    CHECK(stratum_now(t, 0) == 0 && stratum_now(t, 3600 * second) == 0);
+    CHECK_EQUAL(rec_read(t, &p), 0);
+    CHECK_EQUAL(p.stratum, 1); /* as it was published */
+    stepped_s = -600; /* somebody set the clock back to what it was */
+    CHECK(stratum_now(t, 4 * second) == 0);
+    stepped_s = 0;
+    rec_publish(t, &p); /* by a writer that knows of it */
+    CHECK_EQUAL(stratum_now(t, 0), 1);
+    slept_s = 0;
+    rec_close(t);
+}
+
+static void a_step_of_the_system_clock_counts_when_the_writer_is_dead(void)
+{
+    struct rec *t;
+    struct rec_params p = good();
+    CHECK_EQUAL(rec_open(path, 1, &t), 0);
+    rec_publish(t, &p);
+    stepped_s = 2;
+    CHECK(stratum_now(t, 0) == 1 && stratum_now(t, 2 * second) == 1);
+    CHECK_EQUAL(stratum_now(t, 4 * second), 0);
+    rec_publish(t, &p); /* at once by one that lives */
+    CHECK_EQUAL(stratum_now(t, 3600 * second), 1);
+    stepped_s = 0;
+    p.leap_step_s = 1; /* the leap second of the record comes, and the kernel takes it or not */
+    p.raw_ns = ns_of(CLOCK_MONOTONIC_RAW);
+    p.leap_tai_ns = p.tai_ns + 10 * second;
+    rec_publish(t, &p);
+    CHECK(stratum_now(t, 9 * second) == 1 && stratum_now(t, 20 * second) == 1);
+    stepped_s = -1;
+    CHECK(stratum_now(t, 9 * second) == 0 && stratum_now(t, 20 * second) == 1);
+    stepped_s = 0;
+    rec_close(t);
+}
+
 /* The file's page; where things are is found, not assumed. */
 static unsigned char *page(void)
 {
@@ -366,6 +437,8 @@ int main(void)
     RUN(without_a_leap_second_or_with_a_senseless_one_nothing_is_smeared);
     RUN(the_reference_is_smeared_along);
     RUN(a_record_goes_through_the_file);
+    RUN(after_a_suspend_the_record_is_void);
+    RUN(a_step_of_the_system_clock_counts_when_the_writer_is_dead);
     RUN(a_writer_killed_half_way_leaves_the_last_record);
     RUN(another_version_or_boot_is_replaced_and_nothing_else);
     RUN(somebody_elses_file_is_left_alone);

@@ -61,6 +61,7 @@ class House:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._running: list[subprocess.Popen[bytes]] = []
+        self.environment: dict[str, str] = {}
         self.run_dir, self.sock, self.config = self.directory / "run", self.directory / "in.sock", self.directory / "refclock.toml"
         self.port = free_port()
         self.write()
@@ -74,6 +75,7 @@ class House:
 
     def _feed(self) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+            out.setblocking(False)  # a clock process that is stopped reads nothing
             while not self._ended.wait(0.2):
                 now = time.time_ns()
                 data = struct.pack("=qqdiiii", now // 10**9, now % 10**9 // 1000, 0.0, 0, 0, 0, 0x534F434B)  # chrony, refclock_sock.c
@@ -92,7 +94,8 @@ class House:
 
     def start(self, name: str) -> subprocess.Popen[bytes]:
         with (self.directory / f"{name}.log").open("ab") as log:
-            self._running.append(subprocess.Popen(self.words(name), stdin=subprocess.DEVNULL, stdout=log, stderr=log))
+            environment = os.environ | self.environment
+            self._running.append(subprocess.Popen(self.words(name), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment))
         return self._running[-1]
 
     def log(self, name: str) -> str:
@@ -180,6 +183,31 @@ def test_a_stopped_clock_keeps_the_server_going(house: House) -> None:
     wait_for("stratum 1", lambda: house.stratum() == 1, LOCK_SECONDS)
     assert end(clock) == 0
     assert house.stratum() == 1
+
+
+@pytest.mark.parametrize("stopped", [True, False], ids=["clock stopped", "clock running"])
+def test_after_a_suspend_not_one_answer_is_wrong(house: House, stopped: bool) -> None:
+    """The machine sleeps for 600 s, so the raw clock has stood still: from the first request on the server says that it is unsynchronised,
+    by itself while the clock process is stopped, and the clock process does not put the old time in force when it wakes."""
+    preload, slept = house.directory / "sleeping_clock.so", house.directory / "slept"
+    source = Path(__file__).with_name("sleeping_clock.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", str(preload), str(source), "-ldl"], check=True)
+    house.environment = {"LD_PRELOAD": str(preload), "SLEEPING_CLOCK": str(slept), "SLEEPING_CLOCK_S": "600"}
+    house.start("serve")
+    clock = house.start("clock")
+    wait_for("stratum 1", lambda: house.stratum() == 1, LOCK_SECONDS)
+    wait_for("LOCKED", house.locked, LOCK_SECONDS)
+    if stopped:
+        os.kill(clock.pid, signal.SIGSTOP)
+        time.sleep(0.5)
+        assert house.stratum() == 1
+    slept.touch()
+    for i in range(25):
+        assert house.stratum() == 0
+        time.sleep(0.2)  # slower than the server's limit
+        if i == 10:
+            os.kill(clock.pid, signal.SIGCONT)
+    assert "the machine was suspended" in house.log("clock")
 
 
 def test_reload_keeps_the_old_configuration_when_the_new_one_is_bad(house: House) -> None:

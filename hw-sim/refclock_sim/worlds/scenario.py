@@ -15,11 +15,15 @@
     [config]      keys of a [[source]] type = "receiver", or without one "pps" (pps_bias_us, edge ...) and of [clock]
     [state]       what an earlier run left: utc_s; [state.sources.gps0.delay] delay_ms, spread_ms, byte_ns (ppsd/discipline/saved.py)
     [[fault]]     what = one of FAULTS, from_s, until_s, value, share; pulse-rate: value pulses a second; stray-pulse: each second with
-                  probability share; hum: value edges of each kind a second instead of pulses
+                  probability share; hum: value edges of each kind a second instead of pulses; vm-stop: the machine stands still for value s
+                  and all its clocks with it, messages wait and pulses are lost; raw-jump: its clocks jump ahead by value s (both in the
+                  middle of second from_s); raw-rate: they run faster by value ppm
     [limits]      locked_within_s, max_error_us (once LOCKED), settled_max_error_us (last tenth), final = "LOCKED" ...,
-                  unsynchronised_until_s, holdover (true: it must occur), says (sentences, or parts of them, that must be said)
+                  unsynchronised_until_s, holdover (true: it must occur), says (sentences, or parts of them, that must be said), blind_s
+                  (after a fault of the raw clock: before the next pulses and messages nothing can show it)
 
-Whatever the limits: at every packet |served - true| <= root dispersion + root delay / 2, and no packet is a wrong second.
+Whatever the limits: at every packet |served - true| <= root dispersion + root delay / 2, and no packet is a wrong second, but within
+blind_s.
 """
 
 from __future__ import annotations
@@ -129,6 +133,18 @@ class Fault:
     value: float = 1.0
     share: float = 1.0
 
+    def hides(self, at_s: float, blind_s: float) -> bool:
+        """Whether at ``at_s`` the raw clock has moved by this fault, and ``blind_s`` have not passed since."""
+        if self.what not in ("vm-stop", "raw-jump", "raw-rate"):
+            return False
+        begin = self.from_s + (0.0 if self.what == "raw-rate" else 0.5)
+        return any(0 <= at_s - t < blind_s for t in (begin + (self.value if self.what == "vm-stop" else 0.0), self.until_s))
+
+    @property
+    def middle_ns(self) -> int:
+        """The middle of its first second, ns since the start: when a fault begins that takes no whole second."""
+        return self.from_s * 1_000_000_000 + 500_000_000
+
     def on_labels(self) -> LabelFault:
         """The receiver's fault: late seconds, or delayed messages."""
         if self.what == "late-label":
@@ -147,6 +163,9 @@ FAULTS = (
     "pulse-rate",
     "stray-pulse",
     "hum",
+    "vm-stop",
+    "raw-jump",
+    "raw-rate",
     *TROUBLES,
     *LIES,
 )
@@ -162,6 +181,7 @@ class Limits:
     final: str = "LOCKED"
     unsynchronised_until_s: float = 0.0
     holdover: bool = False
+    blind_s: float = 0.0
     says: tuple[str, ...] = ()
 
 

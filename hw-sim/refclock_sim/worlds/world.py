@@ -108,6 +108,8 @@ class World:
         self._k = 0  # the present true second, of the scenario
         self._raw = RAW_START_NS  # raw reading at the beginning of the present true second
         self._rate = 0.0
+        self._stops = [(f.middle_ns, round(f.value * NS)) for f in scenario.faults if f.what == "vm-stop"]
+        self._jumps = [(f.middle_ns, round(f.value * NS)) for f in scenario.faults if f.what == "raw-jump"]
         self._era = 0
         self._line: list[tuple[int, bytes]] = []  # (true ns since the start, chunk) still to arrive
         self._wire: list[tuple[float, EdgeKind]] = []  # the same of edges
@@ -138,7 +140,14 @@ class World:
 
     def _raw_at(self, into_ns: float) -> int:
         """Raw clock ``into_ns`` after the beginning of the present true second (a little beyond its end is allowed)."""
-        return self._raw + round(into_ns * (1.0 + self._rate))
+        now = self._k * NS + into_ns
+        stood = sum(min(max(0.0, now - begin), length) for begin, length in self._stops)
+        jumped = sum(by for begin, by in self._jumps if now >= begin)
+        return self._raw + round(into_ns * (1.0 + self._rate) - stood) + jumped
+
+    def _resumed_ns(self, at_ns: float) -> float:
+        """When the machine runs again at or after the true instant ``at_ns`` since the start."""
+        return next((begin + length for begin, length in self._stops if begin <= at_ns < begin + length), at_ns)
 
     def _instant(self, into_ns: float) -> Instant:
         raw = self._raw_at(into_ns)
@@ -154,9 +163,11 @@ class World:
     def advance(self, until_s: int) -> None:
         """Go on to the beginning of true second ``until_s``."""
         while self._k < until_s:
-            self._rate = self._oscillator.advance()
+            faster = self._active("raw-rate", self._k)
+            self._rate = self._oscillator.advance() + (0.0 if faster is None else faster.value * 1e-6)
             for into, kind, payload in sorted(self._second(self._k), key=lambda event: event[0]):
-                self._happen(self._k, into, kind, payload)
+                if kind in ("packet", "lost", "found") or self._resumed_ns(self._k * 1e9 + into) == self._k * 1e9 + into:
+                    self._happen(self._k, into, kind, payload)
             self._raw += round(NS * (1.0 + self._rate))
             self._k += 1
 
@@ -197,7 +208,7 @@ class World:
             happenings += [(at - k * 1e9, "edge", kind) for at, kind in self._wire if at < (k + 1) * 1e9]
             self._wire = [(at, kind) for at, kind in self._wire if at >= (k + 1) * 1e9]
         cycle = [] if self._mute else self._receiver.cycle(tai_ns // NS)
-        self._line += [(k * NS + chunk.offset_ns, chunk.data) for chunk in cycle]
+        self._line += [(round(self._resumed_ns(k * NS + chunk.offset_ns)), chunk.data) for chunk in cycle]
         for at, chunk in self._line:
             if at < (k + 1) * NS:
                 happenings.append((float(at - k * NS), "bytes", chunk))
@@ -288,7 +299,7 @@ class World:
     def _ask(self, k: int, into: float) -> None:
         """One client's request, and its reply held against the truth at the moment it left."""
         self.outcome.packets += 1
-        if self._path is None:
+        if self._path is None or self._resumed_ns(k * 1e9 + into) != k * 1e9 + into:
             return
         reply, _, _ = self._path.respond(REQUEST, self._raw_at(into), self._raw_at(into + TURN_NS))
         if len(reply) != 48 or reply[0] >> 6 == 3 or reply[1] == 0:
@@ -306,6 +317,8 @@ class World:
         out.synchronised += 1
         if out.first_synchronised_s is None:
             out.first_synchronised_s = float(k)
+        if any(fault.hides(k + into / NS, self.scenario.limits.blind_s) for fault in self.scenario.faults):
+            return
         if abs(error) > bound:
             out.violations += 1
             out.worst = out.worst or f"first at {k} s: error {error / 1e3:.3f} us, bound {bound / 1e3:.3f} us, {self.engine.mode.value}"

@@ -42,7 +42,7 @@ def test_the_terms_add_up_to_the_bound() -> None:
     last = heard(estimator, noise(200))
     now, later = estimator.estimate(last), estimator.estimate(last + 600 * NS)
     t = terms(now)
-    parts = (t.bias_ns, t.jump_ns, t.early_ns, t.place_ns, t.lag_ns, t.doubt_ns, t.chance_ns, t.apart_ns)
+    parts = (t.bias_ns, t.jump_ns, t.early_ns, t.place_ns, t.lag_ns, t.doubt_ns, t.refused_ns, t.chance_ns, t.apart_ns)
     assert now.bound_ns == t.total_ns == pytest.approx(sum(parts))
     assert later.bound_ns == pytest.approx(now.bound_at(last + 600 * NS) - t.lag_ns + terms(later).lag_ns)
     assert later.bound_ns == terms(later).after(600.0)

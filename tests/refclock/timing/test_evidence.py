@@ -249,7 +249,7 @@ def test_the_raw_clock_may_jump_under_a_trusted_receiver() -> None:
     """What was known of the receiver holds when the raw clock paused, and a step of its own after that counts again."""
     evidence = Evidence(unkept_clock=False)
     run(evidence, 0, 800)
-    evidence.raw_clock_jumped()
+    evidence.raw_clock_jumped(since_ns=0)
     assert run(evidence, 803, 806, offset_s=2)[-1].trusted
     assert not run(evidence, 806, 809)[-1].trusted
 
