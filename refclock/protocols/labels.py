@@ -242,22 +242,18 @@ class LabelGate:
         stepped = lane.count == 1 and len(voice.lanes) > 1
         others = [other for other in self._voices.values() if other is not voice]
         # Statements of one burst name the same cycle, so they can be compared directly; else with what the others said lately.
-        here = (
-            [(other, theirs) for other in others for theirs in other.lanes if self._in_burst(theirs, now)]
-            if self._in_burst(lane, now)
-            else []
-        )
+        here = [(other, theirs) for other in others for theirs in other.lanes if self._in_burst(lane, now) and self._in_burst(theirs, now)]
         for other, theirs in here:
             self._judge(voice, other, (lane, theirs), contradiction=abs(lane.named - theirs.named) >= CONTRADICTION_NS)
-        compared = [other for other, _lane in here]
         if stepped:  # the receiver stepped: what its other sentences said before proves nothing
+            heard = [other for other, _theirs in here]
             for other in others:
-                if other not in compared and _same_talker(voice.talker, other.talker):
+                if other not in heard and _same_talker(voice.talker, other.talker):
                     other.lanes.clear()
-        elif lane.count > 1:
+        elif lane.count > 1 and not here:
             for other in others:
                 fresh = [theirs for theirs in other.lanes if now - theirs.at < STATEMENT_FRESH_NS]
-                if fresh and other not in compared and not compared:
+                if fresh:
                     theirs = max(fresh, key=lambda theirs: theirs.at)
                     apart_ns = APART_NS if _same_talker(voice.talker, other.talker) else RIVALS_APART_NS
                     self._judge(voice, other, (lane, theirs), contradiction=abs(lane.place - theirs.place) >= apart_ns)
