@@ -97,6 +97,7 @@ class LabelDoubt(Enum):
 
     FIX_UNSTATED = "no message of the receiver states a fix"
     RIVAL_TALKER = "another talker on the line names another second"
+    RIVAL_SENTENCE = "another sentence of the receiver names another second"
 
 
 @dataclass(frozen=True, slots=True)

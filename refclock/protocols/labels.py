@@ -5,11 +5,12 @@ The decoders turn each valid statement into a SecondLabel. The gate keeps them a
 through one per UTC second. It lets none through
 
 * that stands still: a voice that names the same second again is no witness. It contradicts nobody, and no count begins anew for it;
-* while two sentences of one talker contradict each other by half a second or more, for both could be the wrong one;
+* while NMEA and UBX contradict each other by half a second or more, for both could be the wrong one;
 * while the date has just jumped by more than half a day, until three statements of a voice in a row stand by it.
 
 While two talkers contradict each other (or two devices that use the same talker), each has its label a second, marked as in doubt
-(``LabelDoubt.RIVAL_TALKER``): which one is right, other witnesses tell.
+(``LabelDoubt.RIVAL_TALKER``); so have two sentences of one talker (``RIVAL_SENTENCE``): one is a second ahead, or the other comes a second
+late. Which one is right, other witnesses tell.
 
 Steps of whole seconds pass: ``timing.evidence`` decides whether a receiver is believed, and it must see them.
 
@@ -103,7 +104,7 @@ class _Lane:
     steps, begin another.
 
     Of the last label: ``place``, named minus stamped time; ``named``, ns of UTC; ``at``, its stamp, and ``came``, its own arrival, raw ns.
-    ``began``: the first stamp; ``count``: labels so far; ``passed``: the last second that was let through.
+    ``began``: the first stamp; ``count``: labels so far.
     """
 
     place: int
@@ -112,7 +113,6 @@ class _Lane:
     came: int
     began: int
     count: int = 1
-    passed: Second | None = None
 
 
 class _Voice:
@@ -185,6 +185,7 @@ class LabelGate:
         self._burst_start = -BURST_NS
         self._voices: dict[tuple[str, str], _Voice] = {}  # (talker, sentence)
         self._disputes: dict[Pair, _Dispute] = {}
+        self._given: dict[tuple[str, Second], int] = {}  # (talker, second let through) -> its stamp, of those just now
         self._ubx_at: int | None = None
 
     def burst(self, start_mono_ns: int) -> None:
@@ -204,20 +205,20 @@ class LabelGate:
             return Reject.FROZEN if now - voice.named_at(second) >= STANDS_NS else Reject.REDUNDANT
         lane = voice.take(second, named, now, came_ns)
         self._compare(voice, lane, came_ns)
-        if self._refused(voice):
+        if any(a[0] != b[0] and "" in (a[0], b[0]) for a, b in self._disputes):  # UBX against NMEA
             return Reject.LABELS_DISAGREE
         if label.protocol is LabelProtocol.UBX:
             self._ubx_at = now
         elif self._ubx_at is not None and now - self._ubx_at < PREFER_UBX_NS:
             return Reject.REDUNDANT
-        rival = any(voice.talker in (a[0], b[0]) for a, b in self._disputes)
-        if not rival and self._jumped(lane):
+        doubt = self._doubt(voice.talker)
+        if doubt is None and self._jumped(lane):
             return Reject.DATE_JUMP
-        if self._passed_over(label, second, rival=rival):
+        if self._passed_over(label, second, rival=doubt is not None):
             return Reject.REDUNDANT
-        lane.passed = second
-        if rival:
-            return replace(label, doubt=LabelDoubt.RIVAL_TALKER)
+        self._given[voice.talker, second] = now
+        if doubt is not None:
+            return replace(label, doubt=doubt)
         self.last = label
         return label
 
@@ -241,22 +242,18 @@ class LabelGate:
         stepped = lane.count == 1 and len(voice.lanes) > 1
         others = [other for other in self._voices.values() if other is not voice]
         # Statements of one burst name the same cycle, so they can be compared directly; else with what the others said lately.
-        here = (
-            [(other, theirs) for other in others for theirs in other.lanes if self._in_burst(theirs, now)]
-            if self._in_burst(lane, now)
-            else []
-        )
+        here = [(other, theirs) for other in others for theirs in other.lanes if self._in_burst(lane, now) and self._in_burst(theirs, now)]
         for other, theirs in here:
             self._judge(voice, other, (lane, theirs), contradiction=abs(lane.named - theirs.named) >= CONTRADICTION_NS)
-        compared = [other for other, _lane in here]
         if stepped:  # the receiver stepped: what its other sentences said before proves nothing
+            heard = [other for other, _theirs in here]
             for other in others:
-                if other not in compared and _same_talker(voice.talker, other.talker):
+                if other not in heard and _same_talker(voice.talker, other.talker):
                     other.lanes.clear()
-        elif lane.count > 1:
+        elif lane.count > 1 and not here:
             for other in others:
                 fresh = [theirs for theirs in other.lanes if now - theirs.at < STATEMENT_FRESH_NS]
-                if fresh and other not in compared and not compared:
+                if fresh:
                     theirs = max(fresh, key=lambda theirs: theirs.at)
                     apart_ns = APART_NS if _same_talker(voice.talker, other.talker) else RIVALS_APART_NS
                     self._judge(voice, other, (lane, theirs), contradiction=abs(lane.place - theirs.place) >= apart_ns)
@@ -278,20 +275,20 @@ class LabelGate:
             if dispute.agreements >= AGREEMENTS:
                 del self._disputes[a, b]
 
-    def _refused(self, voice: _Voice) -> bool:
-        """Whether sentences of the voice's talker contradict each other. What has no talker (UBX, gpsd) belongs to every one."""
-        for a, b in self._disputes:
-            if a != b and _same_talker(a[0], b[0]) and ("" in (a[0], b[0]) or _same_talker(voice.talker, a[0])):
-                return True
-        return False
+    def _doubt(self, talker: str) -> LabelDoubt | None:
+        """What stands against the labels of ``talker``; None when nothing does."""
+        disputes = [(a, b) for a, b in self._disputes if talker in (a[0], b[0])]
+        if any(a == b or a[0] != b[0] for a, b in disputes):  # of one sentence with itself: two devices
+            return LabelDoubt.RIVAL_TALKER
+        return LabelDoubt.RIVAL_SENTENCE if disputes else None
 
     # ---- what else keeps a label back --------------------------------------------------------------------------------------------
 
     def _passed_over(self, label: SecondLabel, second: Second, *, rival: bool) -> bool:
         """Whether another label named this second, or a later cycle has been labelled already."""
         now = label.at.mono_ns
-        lanes = (lane for voice in self._voices.values() if voice.talker == label.talker for lane in voice.lanes)
-        if any(lane.passed == second and now - lane.at < NS for lane in lanes):
+        self._given = {given: at for given, at in self._given.items() if abs(now - at) < STEPPED_NS}
+        if (label.talker, second) in self._given:
             return True
         if rival or self.last is None:
             return False

@@ -369,6 +369,12 @@ def _unvouched(label: SecondLabel) -> Condition:
             "off, or let NTP keep the system clock"
         )
         return obstacle(Code.TWO_TALKERS, words)
+    if label.doubt is LabelDoubt.RIVAL_SENTENCE:
+        words = (
+            f"its sentences of different kinds name different seconds, and nothing confirms those of {label.sentence}: switch off all but "
+            "one kind (RMC), raise the speed (baud) if they lag, or let NTP keep the system clock"
+        )
+        return obstacle(Code.LABELS_DISAGREE, words)
     words = (
         f"it sends {label.sentence}, but no message that states a fix, and nothing confirms its seconds: switch on RMC or GGA, or let NTP "
         "keep the system clock"

@@ -11,7 +11,7 @@ Flow: ``receiver.session`` or gpsd (values), pulse devices (edges) -> **receiver
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from refclock.condition import Code, Condition, obstacle
@@ -106,7 +106,7 @@ class ReceiverTime(PulseTime):
         """Raw time of the first trusted label since the start or since ``forget``."""
         self._byte_ns = 0
         self._spoke = LabelProtocol.NMEA
-        self._rival: tuple[str, int] | None = None  # what a talker says that nothing confirms, in words, and when
+        self._rival: tuple[Condition, int] | None = None  # what a talker or a sentence says that nothing confirms, and when
         self._sawtooth: Sawtooth | None = None
         self._reported_ns = 0.0
         self._strayed_most_ns, self._strayed_mono_ns = 0.0, 0  # of the oscillator without a fix, and when that was last so
@@ -219,8 +219,8 @@ class ReceiverTime(PulseTime):
             self.belief = Belief(doubt=wrong)
             return self.belief
         belief = self.evidence.judge(label, tai_ns, kept=kept, served=served, usual_ns=self.pairing.usual_ns)
-        if label.doubt is LabelDoubt.RIVAL_TALKER and not belief.trusted:
-            self._rival = (belief.why, label.at.mono_ns)
+        if label.doubt in (LabelDoubt.RIVAL_TALKER, LabelDoubt.RIVAL_SENTENCE) and belief.doubt is not None:
+            self._rival = (belief.doubt, label.at.mono_ns)
             if self.belief.trusted:
                 return belief
         dispute = self.dispute
@@ -297,7 +297,7 @@ class ReceiverTime(PulseTime):
         if self.dispute is not None and self.dispute.labels >= STANDING and self.belief.doubt is not None:
             found.append(Condition(Code.LABELS_IN_DOUBT, f"{self.belief.doubt.words}; the pulses hold the second"))
         if self._rival is not None and now_mono_ns - self._rival[1] < FIX_TIMEOUT_NS:
-            found.append(Condition(Code.TWO_TALKERS, self._rival[0]))
+            found.append(replace(self._rival[0], blocks=False))
         return found
 
     def obstacle(self, now_mono_ns: int, line: LineStatus) -> Condition:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from line_world import Fault, Say, case, datetime, gga, rmc, s, timedelta, zda
 
@@ -138,3 +140,32 @@ def test_a_checksum_of_one_digit_locks_and_is_told() -> None:
     assert world.outcome.final == "LOCKED"
     assert world.outcome.violations == 0
     assert Code.CHECKSUM_HABIT in {c.code for c in world.last.sources[0].conditions}
+
+
+@pytest.mark.parametrize("gap_s", [0.85, 1.05])
+@pytest.mark.parametrize("late_one", [rmc, zda])
+@pytest.mark.parametrize("kept_ms", [5, None])
+def test_of_two_dated_sentences_one_may_come_late(gap_s: float, late_one: Callable[[datetime], str], kept_ms: float | None) -> None:
+    """RMC and ZDA of one cycle, the second of them so late that the next cycle has begun: on the wire it may as well be a second behind, or
+    the other a second ahead. A kept clock tells: LOCKED. Without one it is not guessed."""
+    first = zda if late_one is rmc else rmc
+    say = lambda utc, k: [(0.1, s(gga(utc)) + s(first(utc))), (0.1 + gap_s, s(late_one(utc)))]  # noqa: E731
+    world = case("one late", say, want="locked" if kept_ms else "never-wrong", duration=60, kept_ms=kept_ms, baud=115200)
+    assert world.outcome.violations == 0
+    assert world.outcome.final == ("LOCKED" if kept_ms else "ACQUIRING")
+
+
+@pytest.mark.parametrize("off_s", [-2, -1, 1, 2])
+@pytest.mark.parametrize("odd", [rmc, zda])
+def test_of_two_sentences_of_one_cycle_the_confirmed_one_is_used(off_s: int, odd: Callable[[datetime], str]) -> None:
+    """RMC and ZDA of one burst are a second or two apart: beside a kept clock the right one is used, whichever it is. One that is ahead is
+    told; one that is behind states what GGA stated a second or two before, as a late sentence does."""
+
+    def say(utc: datetime, k: int) -> list[tuple[float, bytes]]:
+        stated = [s(kind(utc + timedelta(seconds=off_s if kind is odd else 0))) for kind in (rmc, zda)]
+        return [(0.12, s(gga(utc)) + b"".join(stated))]
+
+    world = case("apart", say, want="locked", duration=60, kept_ms=5)
+    assert world.outcome.final == "LOCKED"
+    assert world.outcome.violations == 0
+    assert off_s < 0 or Code.LABELS_DISAGREE in {c.code for c in world.last.sources[0].conditions}

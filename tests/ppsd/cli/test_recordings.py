@@ -44,6 +44,7 @@ DIFFERENT: dict[str, tuple[str, set[str], set[str]]] = {
         {"19:41:02", "19:41:06", "19:41:10", "19:41:22"},
         {"19:41:03", "19:41:04"},
     ),
+    "tcp-test.log": ("RMC and ZDA of one cycle are 2 s apart: both are in doubt, gpsd takes RMC", set(), {"19:32:23"}),
     "triton400.log": ("the only sentence with 03:01:30 is a GLL; the GGA is torn", {"03:01:30"}, set()),
     "gp-320fw-2019-03-28.log": ("gpsd reports nothing for a cycle without GGA", set(), {"16:45:20"}),
     "hp58534a.log": ("gpsd drops sentences without checksum", set(), {"22:24:49"}),
@@ -132,11 +133,12 @@ def test_sentences_without_checksum_are_told() -> None:
     assert (summary["labels"], summary["without_checksum"]) == (1, 11)
 
 
-def test_contradicting_sentences_give_no_label() -> None:
-    """RMC and ZDA of one cycle, two seconds apart: the second of them is refused."""
+def test_contradicting_sentences_are_in_doubt() -> None:
+    """RMC and ZDA of one cycle, two seconds apart: the second of them is in doubt, so it needs a witness."""
     lines, summary = run(RECORDINGS / "gpsd-tcp-test.log", date(2007, 1, 1))
-    assert [line["sentence"] for line in lines] == ["RMC"]
-    assert summary["rejected"] == {"labels-disagree": 1}
+    assert [line["sentence"] for line in lines] == ["RMC", "ZDA"]
+    assert summary["trusted"] == 0
+    assert "different seconds" in str(lines[1]["why"])
 
 
 def test_time_only_fix_counts() -> None:

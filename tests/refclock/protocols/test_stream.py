@@ -77,17 +77,16 @@ def test_ubx_is_preferred_and_nmea_takes_over() -> None:
     assert receiver.protocol == "NMEA+UBX"
 
 
-def test_nothing_is_offered_while_two_statements_disagree() -> None:
-    """RMC and ZDA two seconds apart, in one burst: after the first of them neither is offered, and both are again once they agree."""
+def test_two_statements_that_disagree_are_in_doubt() -> None:
+    """RMC and ZDA two seconds apart, in one burst: after the first of them all are in doubt, until they agree again."""
     receiver = ReceiverStream(NOT_BEFORE)
     got = []
     for i in range(20):
         t = DAY + timedelta(seconds=i)
-        got.append(len(labels(receiver, rmc(t) + zda(t + timedelta(seconds=2 if i < 10 else 0)), 100 + i)))
-    assert got[0] == 1
-    assert sum(got[1:10]) == 0
-    assert got[13:] == [1] * 7
-    assert receiver.rejected[Reject.LABELS_DISAGREE] >= 19
+        got.append([label.doubt for label in labels(receiver, rmc(t) + zda(t + timedelta(seconds=2 if i < 10 else 0)), 100 + i)])
+    assert got[0][0] is None
+    assert {doubt for doubts in got[1:10] for doubt in doubts} == {LabelDoubt.RIVAL_SENTENCE}
+    assert got[13:] == [[None]] * 7
 
 
 def test_ubx_against_nmea_across_bursts() -> None:

@@ -230,7 +230,8 @@ def test_labels_that_creep_behind_are_late() -> None:
 
 def test_a_doubtful_label_needs_a_witness() -> None:
     """Of two talkers the one that a kept clock or the served time confirms is used; without a witness neither is, however long."""
-    for doubt, code in ((LabelDoubt.RIVAL_TALKER, Code.TWO_TALKERS), (LabelDoubt.FIX_UNSTATED, Code.LABELS_REFUSED)):
+    codes = (Code.TWO_TALKERS, Code.LABELS_DISAGREE, Code.LABELS_REFUSED)
+    for doubt, code in zip((LabelDoubt.RIVAL_TALKER, LabelDoubt.RIVAL_SENTENCE, LabelDoubt.FIX_UNSTATED), codes, strict=True):
         evidence = Evidence()
         for k in range(900):
             at = Instant((UTC_S + k) * NS + 100_000_000, k * NS + 100_000_000)
