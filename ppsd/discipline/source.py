@@ -315,7 +315,8 @@ class PulseSource(Source):
     def pulsed(self, edge: Edge, context: Context) -> Sample | None:
         """Take an edge of the pulse. Returns the last sample that it completes and that was used."""
         samples = self.time.pulse(edge, context)
-        if context.present is not None and edge.kind is self.time.rhythm.chosen:
+        # A receiver that is not well moves by itself.
+        if context.present is not None and edge.kind is self.time.rhythm.chosen and self.time.well(edge.at.mono_ns):
             self.voices.edge(edge.at.mono_ns, self.time.pairing.period_ns, context.present)
         if self.time.rhythm.period_ns:
             self.pulse.every_ns = max(NS, self.time.rhythm.period_ns)
@@ -438,7 +439,7 @@ class ReceiverSource(PulseSource):
 
     def _voiced(self, label: SecondLabel, leaps: LeapKeeper, count_s: int | None, context: Context) -> None:
         """A label that was trusted so far tells the raw clock's jumps; one of two talkers does not."""
-        if label.doubt is None and context.present is not None:
+        if label.doubt is None and context.present is not None and self.time.well(label.at.mono_ns):
             table_ns = leaps.table.utc_to_tai_ns(label.utc_ns, label.second_60)
             named_ns = table_ns if count_s is None else label.utc_ns + count_s * NS
             self.voices.label(label.at.mono_ns, named_ns, context.present, context.own_labels)
