@@ -199,8 +199,8 @@ class Engine:
                 out += [self._record(at), *notes] if bent else notes
             case Ticked():
                 self._kept_error_ns, self._just_stepped = None if self._near_leap(at) else event.kept_error_ns, False
-        if isinstance(event, Reported | Pulsed) and isinstance(source := self.sources[event.source], ReceiverSource):
-            self._look_at_raw(source, at, out)
+        if isinstance(event, Reported | Pulsed):
+            self._look_at_raw(self.sources[event.source], at, out)
         if at.mono_ns >= self._deadline:
             self._tick(at, out)
         self._doubt(at, out)
@@ -317,8 +317,10 @@ class Engine:
 
     # ---- the raw clock -------------------------------------------------------------------------------------------------------------
 
-    def _look_at_raw(self, receiver: ReceiverSource, at: Instant, out: list[Effect]) -> None:
+    def _look_at_raw(self, receiver: Source, at: Instant, out: list[Effect]) -> None:
         """Begin anew when both voices of ``receiver`` show that the raw clock has jumped."""
+        if not isinstance(receiver, ReceiverSource):
+            return
         by_ns = receiver.voices.moved_ns if self._raw_doubted(receiver, at.mono_ns) else None
         if by_ns is None or self.timescale.estimate is None:
             return

@@ -278,7 +278,6 @@ class PulseSource(Source):
         self.settings: _Pulsed = settings
         self.time = time
         self.pulse_path = ""
-        self.voices = Voices()
         self._make_channels()
 
     def _make_channels(self) -> None:
@@ -296,15 +295,13 @@ class PulseSource(Source):
         self.time.forget()
         self._make_channels()
         self.pull = Pull()
-        self.voices = Voices()
 
     def raw_jumped(self, since_ns: int, rate: float) -> None:
-        """Number the pulses again, from labels that are trusted as before."""
+        """As Source."""
         self.time.raw_jumped(since_ns)
         self._rate = rate
         self._make_channels()
         self.pull = Pull()
-        self.voices = Voices()
 
     def rate_changed(self) -> None:
         """Start the estimators again."""
@@ -315,9 +312,6 @@ class PulseSource(Source):
     def pulsed(self, edge: Edge, context: Context) -> Sample | None:
         """Take an edge of the pulse. Returns the last sample that it completes and that was used."""
         samples = self.time.pulse(edge, context)
-        # A receiver that is not well moves by itself.
-        if context.present is not None and edge.kind is self.time.rhythm.chosen and self.time.well(edge.at.mono_ns):
-            self.voices.edge(edge.at.mono_ns, self.time.pairing.period_ns, context.present)
         if self.time.rhythm.period_ns:
             self.pulse.every_ns = max(NS, self.time.rhythm.period_ns)
         used = [sample for sample in samples if self.pulse.add(sample, context.present)]
@@ -404,12 +398,23 @@ class ReceiverSource(PulseSource):
         learned = saved.sources.get(settings.name, SavedSource()).delay
         self.time: ReceiverTime = ReceiverTime(settings, not_before_s, saved_s=saved.utc_s, battery_ns=battery_ns, delay=learned)
         self.line = LineStatus()
+        self.voices = Voices()
         self._byte_ns = 0
         super().__init__(settings, self.time, saved, compensation)
 
     def _make_channels(self) -> None:
         super()._make_channels()
         self.label = self._channel(Estimator(LABEL_FLOOR_NS, 0.0, self._rate, STATE_RATE_SIGMA, learned=self._saved.label))
+
+    def forget(self) -> None:
+        """As PulseSource."""
+        super().forget()
+        self.voices = Voices()
+
+    def raw_jumped(self, since_ns: int, rate: float) -> None:
+        """As PulseSource; labels are trusted as before."""
+        super().raw_jumped(since_ns, rate)
+        self.voices = Voices()
 
     # ---- what arrives ------------------------------------------------------------------------------------------------------------
 
@@ -419,11 +424,13 @@ class ReceiverSource(PulseSource):
         out: list[Sample] = []
         trust_changed, before = False, leaps.table
         for value in values:
-            count_s = self._heard(value, leaps, context) if isinstance(value, SecondLabel) else None
             trusted = self.time.belief.trusted
+            count_s = self._heard(value, leaps, context) if isinstance(value, SecondLabel) else None
             came = self.time.take(value, byte_ns, replace(context, table=leaps.table, count_s=count_s))
-            if isinstance(value, SecondLabel) and context.present is not None and (trusted or self.voices.astray):
-                self._voiced(value, leaps, count_s, context)
+            if isinstance(value, SecondLabel) and value.doubt is None and (trusted or self.voices.astray):
+                counted = count_s is not None
+                named = value.utc_ns + (count_s or 0) * NS if counted else leaps.table.utc_to_tai_ns(value.utc_ns, value.second_60)
+                self._voice(named, value.at, context)
             trust_changed ^= came.trust_changed
             if came.notice is not None:
                 leaps.notice(self.id, came.notice, self.time.named_s)
@@ -437,12 +444,17 @@ class ReceiverSource(PulseSource):
             out += came.pulses
         return Progress(out, trust_changed, leaps.table != before)
 
-    def _voiced(self, label: SecondLabel, leaps: LeapKeeper, count_s: int | None, context: Context) -> None:
-        """A label that was trusted so far tells the raw clock's jumps; one of two talkers does not."""
-        if label.doubt is None and context.present is not None and self.time.well(label.at.mono_ns):
-            table_ns = leaps.table.utc_to_tai_ns(label.utc_ns, label.second_60)
-            named_ns = table_ns if count_s is None else label.utc_ns + count_s * NS
-            self.voices.label(label.at.mono_ns, named_ns, context.present, context.own_labels)
+    def pulsed(self, edge: Edge, context: Context) -> Sample | None:
+        """As PulseSource."""
+        sample = super().pulsed(edge, context)
+        if context.present is not None and edge.kind is self.time.rhythm.chosen and self.time.health.blocked(edge.at.mono_ns) is None:
+            self.voices.edge(edge.at.mono_ns, self.time.pairing.period_ns, context.present)
+        return sample
+
+    def _voice(self, named_tai_ns: int, at: Instant, context: Context) -> None:
+        """Compare a label with the served time, to see whether the raw clock has moved. A receiver that is not well moves by itself."""
+        if context.present is not None and self.time.health.blocked(at.mono_ns) is None:
+            self.voices.label(at.mono_ns, named_tai_ns, context.present, context.own_labels)
 
     def _heard(self, label: SecondLabel, leaps: LeapKeeper, context: Context) -> int | None:
         """TAI-UTC (s) of a label near a leap second, as ``Context`` wants it."""

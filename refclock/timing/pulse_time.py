@@ -83,11 +83,6 @@ class PulseTime:
         self._beside_clock = 0
         self._tell_rhythm()
 
-    def well(self, mono_ns: int) -> bool:
-        """Whether nothing is the matter with the receiver at raw ``mono_ns``. Of a pulse alone nothing is known."""
-        del mono_ns
-        return True
-
     def raw_jumped(self, since_ns: int) -> None:
         """The raw clock has jumped, at ``since_ns`` or just before. Find the pulses and number them again. The rhythm too was found on the
         old raw clock: of a square wave that stood still for half a period it takes the other edge."""

@@ -129,12 +129,8 @@ class ReceiverTime(PulseTime):
         self.waiting_since_ns = None
         self._tell_rhythm()
 
-    def well(self, mono_ns: int) -> bool:
-        """Whether its health forbids nothing at raw ``mono_ns``."""
-        return self.health.blocked(mono_ns) is None
-
     def raw_jumped(self, since_ns: int) -> None:
-        """The same; evidence and message delay hold."""
+        """As PulseTime; evidence and message delay hold."""
         self.evidence.raw_clock_jumped(since_ns)
         self._learned = self.learned_delay() or self._learned
         super().raw_jumped(since_ns)
@@ -185,7 +181,7 @@ class ReceiverTime(PulseTime):
                 self.pairing.fixed(label.at)
                 self.pairing.refused[belief.doubt.code] += 1
             return Outcome(trust_changed=changed)
-        if not self.well(label.at.mono_ns):
+        if self.health.blocked(label.at.mono_ns):
             self.pairing.refused[Code.DOUBTFUL_RECEIVER] += 1
             return Outcome(trust_changed=changed)
         if self._delay_unchecked:  # learned in an earlier run, perhaps at another line speed
@@ -239,7 +235,7 @@ class ReceiverTime(PulseTime):
         return super().pulse(edge, context)
 
     def _number(self, edge: Edge, context: Context) -> Sample | None:
-        if not self.well(edge.at.mono_ns):
+        if self.health.blocked(edge.at.mono_ns):
             self.pairing.refuse(Code.DOUBTFUL_RECEIVER, "the receiver is well again: waiting for its next second")
             return None
         return self.pairing.edge(edge, context.present, context.rivalled)
