@@ -9,9 +9,9 @@ Two patterns are the raw clock's as well, although the pulses say nothing:
 
 * Labels that come *early*, while no pulse keeps its place. A label may be late by anything, but not early.
 * Labels that are early by whole seconds, with pulses in place, while each names the second after the one before: a receiver that has
-  changed its leap count leaves a second out, on a clock that stood still the seconds follow one another, too fast. Or after a label that
-  was early by no whole second, or while they are early by more seconds than any leap count is wrong by. What remains is a stop of one to
-  ``COUNTS_S`` whole seconds, to 0.1 ms, in which messages were lost: it looks like another leap count.
+  changed its leap count leaves a second out, on a clock that stood still the seconds follow one another, too fast. Or while they are early
+  by more seconds than any leap count is wrong by. What remains is a stop of one to ``COUNTS_S`` whole seconds, to 0.1 ms, in which messages
+  were lost: it looks like another leap count.
 
 One edge and one label that have moved together are a doubt (``moving``): the time is withheld. ``AGREEING`` of each are a finding
 (``moved_ns``): the second is found again from the labels, which were trusted up to that moment.
@@ -176,12 +176,12 @@ class Voices:
             return False
         if self._labels[-1][0] - self._in_place_ns > SILENT_NS:  # no pulse keeps its place
             return True
-        whole = all(self._whole(by) for by in last)
+        # The first may have come while the clock stood still. Labels that creep past whole seconds are no jump.
+        whole = all(self._whole(by) for _, by in self._labels[1:])
         if self._period < NS and not any(self._whole(by) for by in last):
             return True  # in place is every pulse of the second, and a label of another leap count is whole seconds off
         early_s = -round(last[-1] / NS)
-        between = any(by < -self._tolerance and not self._whole(by) for _, by in self._labels)
-        return whole and (self._one_by_one or between or (early_s > COUNTS_S and early_s % LOCAL_S != 0))
+        return whole and (self._one_by_one or (early_s > COUNTS_S and early_s % LOCAL_S != 0))
 
     def _whole(self, by: float) -> bool:
         """Whether a label has moved by whole seconds."""
