@@ -518,8 +518,8 @@ class Engine:
         return Condition(Code.CLOCK_CONTRADICTS, words)
 
     def _ahead_of_kept_clock(self, at: Instant) -> int | None:
-        """ns by which the timescale is ahead of the system clock; None unless another program keeps that clock well enough."""
-        if self._kept_error_ns is None or self._kept_error_ns > NAMES_NS or self.timescale.estimate is None:
+        """ns by which the timescale is ahead of the system clock; None unless another program keeps that clock."""
+        if self._kept_error_ns is None or self.timescale.estimate is None:
             return None
         return self.timescale.tai_at(at.mono_ns) - self._system_tai(at)
 
@@ -541,7 +541,8 @@ class Engine:
         them: when it says otherwise later, nothing but that clock speaks for the first."""
         source = self.sources[selected]
         ahead_ns = self._ahead_of_kept_clock(at)
-        kept = ahead_ns is not None and abs(ahead_ns) <= self._kept_bound_ns(at)
+        names = (self._kept_error_ns or 0) <= NAMES_NS
+        kept = ahead_ns is not None and names and abs(ahead_ns) <= self._kept_bound_ns(at)
         naming = sum(self.sources[agreeing].names_seconds for agreeing in self.choice.agreeing)
         if not naming:
             return Rank.COUNT if kept else Rank.STEADINESS

@@ -173,23 +173,24 @@ class Evidence:
         self._late_ns: int | None = None  # how late the last label came that named the served second
         self._lates: list[int] = []  # how late the last labels came that contradict it
         self._moved = False  # the raw clock jumped since the last label
-        self._denied = ""  # why its leap count is not right, as the receiver itself or a table says
+        self._denied = ""  # the receiver itself says that it does not know its leap count, in words
+        self._refuted = ""  # a table says that the receiver's leap count is wrong, in words
         self._ended: tuple[tuple[str, Rank], int] | None = None  # (confirmation, raw instant at which a step or a silence ended it)
         self._counted = False  # the receiver itself says that it has its leap count from the sky
 
     def notice(self, notice: LeapNotice, table_s: int | None = None) -> None:
         """What the receiver says of its leap count. A stated one confirms. One that it does not know yet is taken at its word, whatever a
         clock that nobody keeps says. ``table_s``: TAI-UTC by a valid leap second table; None without one. A count that differs is wrong."""
-        self._denied = ""
+        self._denied = self._refuted = ""
         if notice.tai_offset_s is None:
             self._denied = "the receiver says that it does not know its leap count yet"
         elif table_s is not None and notice.tai_offset_s != table_s:
-            self._denied = (
+            self._refuted = (
                 f"the receiver counts with TAI-UTC = {notice.tai_offset_s} s, and a valid leap second table says {table_s} s: wait until "
                 "it has read the almanac; update its firmware if that goes on"
             )
-        self._counted = not self._denied
-        if self._denied and self._confirmed is not None and self._confirmed[1] is Rank.COUNT:
+        self._counted = not (self._denied or self._refuted)
+        if not self._counted and self._confirmed is not None and self._confirmed[1] is Rank.COUNT:
             self._confirmed = None
         if self._counted and self._place is not None and self._odd is None:
             self._confirm("receiver states its leap count", Rank.COUNT)
@@ -216,10 +217,11 @@ class Evidence:
         if label.doubt is not None and not _vouched(tai_ns, kept, served):
             return Belief(doubt=_unvouched(label))
         stray = self._follow(tai_ns, label)
-        if label.leap_known:
+        counted = label.leap_known and not self._refuted
+        if counted:
             self._confirm("receiver states its leap count", Rank.COUNT)
         if served is not None:
-            return self._beside(served, tai_ns, kept, usual_ns, counted=label.leap_known)
+            return self._beside(served, tai_ns, kept, usual_ns, counted=counted)
         self.dispute, self._late_ns = None, None
         if kept is not None:
             by_clock = _by_clock(kept, tai_ns)
@@ -231,7 +233,7 @@ class Evidence:
         if self._confirmed is not None:
             return Belief(self._confirmed[0], rank=self._confirmed[1])
         steady_s = (self._seen - self._since) / NS
-        words = self._denied or f"leap count not known yet: {steady_s:.0f} of {self.steady_s:.0f} s of steady fix"
+        words = self._refuted or self._denied or f"leap count not known yet: {steady_s:.0f} of {self.steady_s:.0f} s of steady fix"
         return Belief(doubt=obstacle(Code.LEAP_COUNT_UNKNOWN, words), held_s=self.held_s)
 
     @property
@@ -313,7 +315,7 @@ class Evidence:
             self._returned = self._returned + 1 if abs(self._place - was) < STEP_NS else 0
             if self._returned >= RETURNED:
                 self._confirm(why if why.endswith(SAME_AGAIN) else why + SAME_AGAIN, rank)
-        if self._denied:
+        if self._denied or self._refuted:
             return
         late_ns = label.at.real_ns - label.utc_ns
         if self.unkept_clock and CLOCK_NS[0] <= late_ns <= CLOCK_NS[1]:

@@ -274,9 +274,9 @@ class World:
         """Note what a person would read now, once each."""
         snapshot = self.engine.snapshot(at)
         sentences = [f"{snapshot.verdict}: {snapshot.why}" if snapshot.why else snapshot.verdict]
-        sentences += [c.words for c in snapshot.conditions]
+        sentences += [c.words for c in snapshot.conditions if c.words != snapshot.why]
         for source in snapshot.sources:
-            sentences += [*(c.words for c in source.conditions), source.message]
+            sentences += [*(c.words for c in source.conditions if c.words != snapshot.why), source.message]
             if source.pulse is not None:
                 sentences += [*source.pulse.doubts, source.pulse.changed]
         if snapshot.temperature is not None:

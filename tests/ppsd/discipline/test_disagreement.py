@@ -78,10 +78,9 @@ def ahead(now: Instant, clock_s: float) -> Instant:
     return Instant(now.real_ns + round(clock_s * NS), now.mono_ns)
 
 
-def ticked(engine: Engine, s: float, clock_s: float) -> list[Effect]:
-    """Another program keeps the system clock within 5 ms, by what the kernel says; it is ``clock_s`` ahead."""
-    now = at(s)
-    return engine.handle(Ticked(ahead(now, clock_s), kept_error_ns=5_000_000))
+def ticked(engine: Engine, s: float, clock_s: float, error_ns: int = 5_000_000) -> list[Effect]:
+    """Another program keeps the system clock within ``error_ns``, by what the kernel says; it is ``clock_s`` ahead."""
+    return engine.handle(Ticked(ahead(at(s), clock_s), error_ns))
 
 
 def test_a_kept_clock_overrules_a_second_that_it_has_never_confirmed() -> None:
@@ -114,3 +113,14 @@ def test_a_kept_clock_that_steps_is_told_and_not_followed() -> None:
     assert engine.mode is Mode.TRACK
     assert Code.CLOCK_CONTRADICTS in {c.code for c in engine.snapshot(ahead(at(120), 2.0)).conditions}
     assert abs(engine.timescale.tai_at(at(120).mono_ns) - (UTC0 + 120 + 37) * NS) < 1e6
+
+
+def test_a_clock_that_is_kept_loosely_contradicts_what_lies_beyond_its_error() -> None:
+    """A clock that NTP keeps within 2 s names no second, yet a served second that is an hour off it is not served."""
+    for clock_s, served in ((1.5, True), (-3600.0, False)):
+        engine = Engine(CONFIG, Saved(), at(0), simulated=False, version="test", pid=0)
+        for s in range(1, 60):
+            second(engine, s, {GOOD: 0})
+        assert engine.mode is Mode.TRACK
+        ticked(engine, 59.9, clock_s, error_ns=2 * NS)
+        assert (engine.mode is Mode.TRACK) is served

@@ -259,7 +259,7 @@ def test_a_count_that_a_valid_table_contradicts_confirms_nothing() -> None:
     """A receiver that counts with an old TAI-UTC is not believed, however steady; the reason names both counts."""
     evidence = Evidence()
     evidence.notice(LeapNotice(36, 0, None, Instant(0, 0)), table_s=37)
-    beliefs = run(evidence, 0, STEADY_S + 5, offset_s=1, clock=1.0)
+    beliefs = run(evidence, 0, STEADY_S + 5, offset_s=1, clock=1.0, known=True)
     assert not any(b.trusted for b in beliefs)
     assert "TAI-UTC = 36 s, and a valid leap second table says 37 s" in beliefs[-1].why
     evidence.notice(LeapNotice(37, 0, None, Instant(0, 0)), table_s=37)
