@@ -10,8 +10,9 @@ Two patterns are the raw clock's as well, although the pulses say nothing:
 * Labels that come *early*, while no pulse keeps its place. A label may be late by anything, but not early.
 * Labels that are early by whole seconds, with pulses in place, while each names the second after the one before: a receiver that has
   changed its leap count leaves a second out, on a clock that stood still the seconds follow one another, too fast. Or while they are early
-  by more seconds than any leap count is wrong by. What remains is a stop of one to ``COUNTS_S`` whole seconds, to 0.1 ms, in which messages
-  were lost: it looks like another leap count.
+  by more seconds than any leap count is wrong by: then the time is withheld, and the labels have to be steady for as long as after a cold
+  start, for the receiver's time of day may be wrong. What remains is a stop of one to ``COUNTS_S`` whole seconds, to 0.1 ms, in which
+  messages were lost: it looks like another leap count.
 
 One edge and one label that have moved together are a doubt (``moving``): the time is withheld. ``AGREEING`` of each are a finding
 (``moved_ns``): the second is found again from the labels, which were trusted up to that moment.
@@ -28,7 +29,7 @@ from typing import Final
 
 from refclock.robust import median
 from refclock.sample import NS
-from refclock.timing.evidence import COUNTS_S, LOCAL_S
+from refclock.timing.evidence import COUNTS_S, LOCAL_S, STEADY_S
 from refclock.timing.pairing import ROUNDING_BOUND_NS, WRONG_EDGE_NS, Present
 
 AGREEING: Final = 2
@@ -61,8 +62,9 @@ class Voices:
     def __init__(self) -> None:
         self._delays: deque[float] = deque(maxlen=HABIT)
         self._named: tuple[int, int] | None = None  # (raw, TAI named) of the last label
-        self._labels: list[tuple[int, float]] = []  # (raw, ns moved) of labels out of place, in a row
-        self._one_by_one = self._own = False
+        self._labels: deque[tuple[int, float]] = deque(maxlen=ALONE)  # (raw, ns moved) of the last labels out of place, in a row
+        self._since_ns = 0  # when they began
+        self._one_by_one = self._by_whole = self._own = False
         self._edges: deque[tuple[int, float, int]] = deque(maxlen=STEADY_EDGES + 1)  # (raw, ns off, period) of edges out of place, in a row
         self._offs: deque[float] = deque(maxlen=STEADY_EDGES)  # of edges in place
         self._in_place_ns = -(1 << 62)
@@ -83,7 +85,11 @@ class Voices:
             self._labels.clear()
             return
         follows = before is not None and named_tai_ns - before[1] == NS
-        self._one_by_one = follows and (self._one_by_one or not self._labels)
+        first = not self._labels
+        self._since_ns = mono_ns if first else self._since_ns
+        self._one_by_one = follows and (self._one_by_one or first)
+        # The first may have come while the clock stood still. Labels that creep past whole seconds are no jump.
+        self._by_whole = first or (self._by_whole and self._whole(moved))
         self._labels.append((mono_ns, moved))
 
     def edge(self, mono_ns: int, period_ns: int, present: Present) -> None:
@@ -115,7 +121,7 @@ class Voices:
     @property
     def since_ns(self) -> int:
         """Raw instant since which labels are out of place. Needs one."""
-        return self._labels[0][0]
+        return self._since_ns
 
     @property
     def moving(self) -> bool:
@@ -131,20 +137,21 @@ class Voices:
         """By how much the raw clock has moved, positive: it has jumped ahead; None while that is not known."""
         if not self.moving:
             return None
-        moved = [by for _, by in self._labels[-ALONE:]]
+        moved = [by for _, by in self._labels]
         steady = [abs(by - moved[-1]) <= self._tolerance for by in moved]
         if self._together(AGREEING) and len(moved) >= AGREEING and all(steady[-AGREEING:]):
             return round(moved[-1])
-        if self._labels_tell(ALONE) and len(moved) >= ALONE and all(steady):
+        if self._labels_tell(ALONE) and len(moved) >= ALONE and all(steady) and not self._against_pulses:
             return round(moved[-1])
-        undecided = self._labels[-1][0] - self.since_ns > UNDECIDED_NS
+        patience_ns = STEADY_S * NS if self._against_pulses else UNDECIDED_NS
+        undecided = self._labels[-1][0] - self.since_ns > patience_ns
         return round(moved[-1]) if undecided else None
 
     @property
     def trusted(self) -> bool:
-        """Whether the labels are as good for the second as before. Not when another leap count, or a line that has become slow, may be what
-        moved them: without pulses nobody can tell."""
-        return not self._own or self._early_alone
+        """Whether the labels are as good for the second as before. Not when another leap count, a slow line, or a wrong time of day may be
+        what moved them: without pulses that moved as well nobody can tell."""
+        return self._early_alone if self._own else not self._against_pulses
 
     def _together(self, count: int) -> bool:
         """Whether the last edges, ``count`` of them, and the last label have moved by the same."""
@@ -167,21 +174,30 @@ class Voices:
     def _labels_tell(self, count: int) -> bool:
         """Whether labels alone, the last ``count`` of them, show that the raw clock has stood still. When the served time is made of
         nothing else, labels that come late are a doubt too."""
-        last = [by for _, by in self._labels[-count:]]
+        last = [by for _, by in self._labels][-count:]
         if len(last) < count:
             return False
         if self._own:
             return count == AGREEING or self._early_alone
         if max(last) > -self._tolerance:
             return False
-        if self._labels[-1][0] - self._in_place_ns > SILENT_NS:  # no pulse keeps its place
+        if not self._pulses_stand:
             return True
-        # The first may have come while the clock stood still. Labels that creep past whole seconds are no jump.
-        whole = all(self._whole(by) for _, by in self._labels[1:])
         if self._period < NS and not any(self._whole(by) for by in last):
             return True  # in place is every pulse of the second, and a label of another leap count is whole seconds off
         early_s = -round(last[-1] / NS)
-        return whole and (self._one_by_one or (early_s > COUNTS_S and early_s % LOCAL_S != 0))
+        return self._by_whole and (self._one_by_one or (early_s > COUNTS_S and early_s % LOCAL_S != 0))
+
+    @property
+    def _pulses_stand(self) -> bool:
+        """Whether pulses have kept their place up to the last label."""
+        return self._labels[-1][0] - self._in_place_ns <= SILENT_NS
+
+    @property
+    def _against_pulses(self) -> bool:
+        """Whether labels alone say that whole seconds are missing, which are not those of a leap count. A stop leaves pulses in place by
+        chance once in 5000 times. The receiver's time of day may as well be wrong."""
+        return not self._own and not self._edges and self._pulses_stand and self._by_whole and not self._one_by_one
 
     def _whole(self, by: float) -> bool:
         """Whether a label has moved by whole seconds."""

@@ -80,7 +80,7 @@ def stop(length_s: float) -> Fault:
 @pytest.mark.parametrize("length_s", [0.1, 0.3, 0.5, 1.003, 2.5, 120.0])
 def test_a_stopped_machine_begins_anew_within_seconds(length_s: float, seed: int) -> None:
     """A virtual machine is stopped and its clocks with it: a few pulses later nothing wrong is served, and it is LOCKED again within
-    25 s of running, with the labels' evidence as before. Stops of whole seconds leave the pulses' phase in place."""
+    25 s of running, with the labels' evidence as before. Stops of whole seconds leave the pulses' phase nearly in place."""
     seen = run(stop(length_s), seed=seed, after_s=60 + round(length_s))
     assert [k for k in seen.beyond if k > length_s + 4] == []
     assert seen.locked_s <= length_s + 25

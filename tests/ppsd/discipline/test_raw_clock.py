@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from ppsd.discipline.raw_clock import Voices
 from refclock.sample import NS
+from refclock.timing.evidence import STEADY_S
 from refclock.timing.pairing import Present
 
 TAI0 = 1_800_000_000 * NS
@@ -105,4 +106,22 @@ def test_one_stray_of_each_ends_as_it_came() -> None:
     assert voices.moving
     assert voices.moved_ns is None
     heard(voices, 21)
+    assert not voices.moving
+
+
+def test_early_labels_against_pulses_in_place_are_doubted_and_not_followed() -> None:
+    """Labels 20 minutes early while pulses keep their place to 0.1 ms: a wrong time of day, or by chance a stop of whole seconds. It is
+    doubted at once, and followed only after labels have been steady for 13 minutes, and not as before."""
+    voices = settled()
+    for k in range(20, 22):
+        heard(voices, k, labels_s=-1200.0, names=1200)
+    assert voices.moving
+    for k in range(22, 20 + STEADY_S):
+        heard(voices, k, labels_s=-1200.0, names=1200)
+        assert voices.moved_ns is None
+    for k in range(20 + STEADY_S, 24 + STEADY_S):
+        heard(voices, k, labels_s=-1200.0, names=1200)
+    assert voices.moved_ns == -1200 * NS
+    assert not voices.trusted
+    heard(voices, 30 + STEADY_S)
     assert not voices.moving
