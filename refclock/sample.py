@@ -93,8 +93,9 @@ class LabelProtocol(StrEnum):
 
 
 class LabelDoubt(Enum):
-    """Why a label counts only where another witness names the same second; the value is shown to users."""
+    """Why a label counts only where another witness names the same second."""
 
+    CYCLE_UNCLEAR = "its first sentence came so long before that it may belong to another cycle"
     FIX_UNSTATED = "no message of the receiver states a fix"
     RIVAL_TALKER = "another talker on the line names another second"
     RIVAL_SENTENCE = "another sentence of the receiver names another second"
@@ -108,7 +109,7 @@ class SecondLabel:
     ``utc_ns``: the instant that it names, fraction included; nearly every receiver names whole seconds.
     ``second_60``: the sentence named 23:59:60; ``utc_ns`` then has the number of 23:59:59 (POSIX).
     ``at``: arrival of the first byte of the cycle's first sentence, later than the true instant by the message delay.
-    ``leap_known``: the receiver states that its UTC includes the current leap count (UBX only).
+    ``leap_known``: the receiver states that its UTC includes the current leap count (UBX; gpsd with one device).
     ``weeks_repaired``: multiples of 1024 weeks that the date window added to the receiver's date.
     ``talker``: who spoke on an NMEA line ("GP", "GN"); "" in other protocols. ``doubt``: why it is no witness of its own; None when it is.
     """

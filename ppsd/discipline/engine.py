@@ -287,6 +287,11 @@ class Engine:
             what, level = ("labels trusted", "info") if belief.trusted else ("labels not trusted", "warning")
             out.append(Note(what, level, {"source": source.id, "why": belief.why}))
         overruled = dispute is not None and dispute.overrules(self.timescale.rank)
+        withdrawn = source.time.evidence.withdrawn and self.timescale.rank is Rank.COUNT and self._served.source == source.id
+        if withdrawn:
+            out.append(Note("second given up", "error", {"source": source.id, "why": "the receiver says that its leap count is not known"}))
+            self._relearn(at, out)
+            return
         if overruled or (contradicts and self.selected in (None, source.id)):
             why = belief.why if overruled else source.time.pairing.condition.words
             out.append(Note("second given up", "error", {"source": source.id, "why": why}))

@@ -125,6 +125,8 @@ class Framer:
 
     def wrote(self, data: bytes) -> None:
         """The host has written these whole frames to the line."""
+        if not data:
+            return
         for frame in Framer().feed(data, Instant(0, 0), 0):
             self._echo.wrote(frame.data)
 

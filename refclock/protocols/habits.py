@@ -6,7 +6,7 @@ checksum in one kind of sentence or in any. If that were refused, the whole rece
 constancy: damage is rare beside sentences that are right, and does not come in the same form each time. But for a missing checksum, the
 sentence is checked all the same.
 
-Flow: framing (one sentence and its ending) -> **habits** -> its verdict; ``Framer.habit`` -> LineStatus (to people).
+Flow: framing (one sentence and its ending) -> **habits** -> its verdict; ``Habits.told`` -> LineStatus (to people).
 """
 
 from __future__ import annotations

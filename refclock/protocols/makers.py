@@ -116,6 +116,10 @@ class LeapCount:
         self._rivalled_ns: int | None = None
         self._announced = 0  # step of the last announcement, until it was taken
 
+    def rivalled(self, now_ns: int) -> bool:
+        """Whether two counts have contradicted each other lately."""
+        return self._rivalled_ns is not None and now_ns - self._rivalled_ns < RIVAL_NS
+
     def judged(self, notice: LeapNotice) -> LeapNotice:
         """``notice``, without its count while that contradicts what the receiver itself said lately. The change by an announced leap second
         is no contradiction."""
@@ -127,7 +131,7 @@ class LeapCount:
                 self._announced = 0
             self._stated = count, now
         self._announced = notice.step_s or self._announced
-        if self._rivalled_ns is None or now - self._rivalled_ns >= RIVAL_NS:
+        if not self.rivalled(now):
             return notice
         return LeapNotice(None, notice.step_s, notice.at_utc_s, notice.at)
 

@@ -33,7 +33,7 @@ import pynmea2
 
 from refclock.protocols.fixes import FixWorth, by_mode, by_quality
 from refclock.protocols.framing import Frame
-from refclock.protocols.labels import STATEMENT_FRESH_NS, Decoded, Epochs, Reject
+from refclock.protocols.labels import BURST_NS, DISPUTE_NS, STATEMENT_FRESH_NS, Decoded, Epochs, Reject
 from refclock.protocols.makers import antenna, leap_text, notice
 from refclock.sample import (
     NS,
@@ -95,7 +95,7 @@ class NmeaDecoder:
         self._spoken: dict[str, set[str]] = {}  # talker -> timed sentences that it has sent
         self._epochs = Epochs(DAY_S * NS)
         self._untimed: set[str] = set()  # sentences of this cycle whose time of day is empty
-        self._began_ns = self._heard_ns = -STATEMENT_FRESH_NS  # when sentences began to come, after a silence anew; when the last one came
+        self._began_ns = self._heard_ns = -DISPUTE_NS - 1  # when sentences began to come, after a silence anew; when the last one came
         self._sky = _Sky()
         self._handlers: dict[bytes, Callable[[str, pynmea2.NMEASentence, Frame], Said]] = {
             b"RMC": self._rmc,
@@ -112,7 +112,7 @@ class NmeaDecoder:
     def decode(self, frame: Frame) -> Decoded:
         """What the sentence says: a label, the sky as of the cycle that it ends, the leap count, health. Never raises."""
         body = frame.data
-        if frame.at.mono_ns - self._heard_ns >= STATEMENT_FRESH_NS:
+        if frame.at.mono_ns - self._heard_ns > DISPUTE_NS:
             self._began_ns = frame.at.mono_ns
         self._heard_ns = frame.at.mono_ns
         if frame.checksum is False:
@@ -228,7 +228,7 @@ class NmeaDecoder:
             return worth.reject
         year, month, day = (int(n) if n.isdecimal() and len(n) <= 4 else 0 for n in numbers)
         label = self._label(talker, "ZDA", civil_s(year, month, day) if year >= 1980 else None, zda.data[0], frame)
-        return label if isinstance(label, Reject) else replace(label, doubt=doubt)
+        return label if isinstance(label, Reject) else replace(label, doubt=doubt or label.doubt)
 
     def _gga(self, talker: str, gga: pynmea2.NMEASentence, frame: Frame) -> HealthReport | None:
         quality, used = field(gga, "gps_qual"), field(gga, "num_sats")
@@ -300,7 +300,9 @@ class NmeaDecoder:
             return Reject.DATE_WINDOW
         utc_s, periods = placed
         at = self._stamp(talker, of_day, frame.at)
-        return SecondLabel(utc_s * NS + of_day % NS, at, kind, second_60, weeks_repaired=periods, talker=talker)
+        # Of two cycles that overlap, a GGA one second ahead and a GGA of the same cycle look alike.
+        doubt = LabelDoubt.CYCLE_UNCLEAR if frame.at.mono_ns - at.mono_ns >= BURST_NS else None
+        return SecondLabel(utc_s * NS + of_day % NS, at, kind, second_60, weeks_repaired=periods, talker=talker, doubt=doubt)
 
 
 def field(sentence: pynmea2.NMEASentence, name: str) -> str:

@@ -63,14 +63,6 @@ REASONS: Final[Mapping[Reason, tuple[str, str]]] = {
         "sends only ZDA, which does not say whether there is a fix",
         "add RMC or GGA (they state the fix), or let NTP keep the system clock",
     ),
-    LabelDoubt.RIVAL_SENTENCE: (
-        "names different seconds in sentences of different kinds",
-        "switch off all but one of them (RMC), raise the speed (baud), or let NTP keep the system clock",
-    ),
-    LabelDoubt.RIVAL_TALKER: (
-        "shares its line with another talker that names another second",
-        "switch one of them off, or let NTP keep the system clock",
-    ),
 }
 """Reason -> what "it" does, and the remedy."""
 FIXLESS: Final = frozenset((Reject.VOID, Reject.NO_FIX, Reject.EMPTY, Reject.UNRESOLVED))

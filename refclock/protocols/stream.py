@@ -9,6 +9,7 @@ Flow: tty bytes + Instant -> **stream** -> ReceiverValues (to ``timing.receiver_
 from __future__ import annotations
 
 from collections import Counter, deque
+from dataclasses import replace
 from typing import Final
 
 from refclock.protocols.foreign import advice
@@ -105,11 +106,12 @@ class ReceiverStream:
         dropped: Reason | None = reject
         for value in decoded:
             if isinstance(value, SecondLabel):
-                offered = self.gate.offer(value, frame.at.mono_ns)
+                known = value.leap_known and not self._leap_count.rivalled(frame.at.mono_ns)
+                offered = self.gate.offer(replace(value, leap_known=known), frame.at.mono_ns)
                 if isinstance(offered, Reject):
                     dropped = reject = offered
                     continue
-                if offered.doubt is LabelDoubt.FIX_UNSTATED:  # of rival talkers ``timing.evidence`` tells which is which
+                if offered.doubt is LabelDoubt.FIX_UNSTATED:  # other doubts ``timing.evidence`` tells by itself
                     dropped = offered.doubt
                 self.labels += 1
                 values.append(offered)

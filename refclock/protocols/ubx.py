@@ -74,10 +74,9 @@ ACCURATE_NS: Final = 10_000
 LEAP_SKY: Final = frozenset((1, 2, 3, 4, 5, 8))
 """srcOfCurrLs of NAV-TIMELS for a count from satellites: GLONASS (difference to GPS), GPS, SBAS, BeiDou, Galileo, NavIC. Not: 0 firmware, 6
 aided, 7 configured, 255 unknown."""
-LEAP_UNNAMED: Final = frozenset((0, 255))
+LEAP_UNKNOWN: Final = 255
+LEAP_UNNAMED: Final = frozenset((0, LEAP_UNKNOWN))
 """srcOfCurrLs of a receiver that has not heard the count yet: the firmware's own, unknown."""
-TIMELS_NS: Final = 60 * NS
-"""ns; how long the provenance that a NAV-TIMELS stated holds. Receivers send it every second to every 10 s."""
 PS_PER_NS: Final = 1000
 
 GNSS: Final = {0: "GPS", 1: "SBAS", 2: "Galileo", 3: "BeiDou", 4: "IMES", 5: "QZSS", 6: "GLONASS", 7: "NavIC"}
@@ -118,7 +117,7 @@ class UbxDecoder:
         self._epochs = Epochs(WEEK_S * 1000)
         self._first: Instant | None = None  # when the epoch of the last navigation message began to be stated
         self._utc_at: int | None = None  # when a message last gave UTC itself
-        self._unsure_at: int | None = None  # when NAV-TIMELS last said that the leap count is not from satellites; None when it is
+        self._unsure = False  # NAV-TIMELS said last that the leap count is not from satellites
         self._sky_count: int | None = None  # GPS - UTC as it last came from satellites, s
         self._count_source = 0  # what it named instead
         self._insertion: tuple[int, int] | None = None  # (POSIX midnight, GPS leap count before it) of an announced 23:59:60
@@ -218,24 +217,25 @@ class UbxDecoder:
         placed = window(utc_ns // NS, self.not_before_s)
         if placed is None:
             return Reject.DATE_WINDOW
-        leap_known = self._unsure_at is None or at.mono_ns - self._unsure_at >= TIMELS_NS
-        return SecondLabel(placed[0] * NS + utc_ns % NS, self._first or at, kind, second_60, leap_known, placed[1], LabelProtocol.UBX)
+        first = self._first or at
+        return SecondLabel(placed[0] * NS + utc_ns % NS, first, kind, second_60, not self._unsure, placed[1], LabelProtocol.UBX)
 
     def _unresolved(self) -> Reject:
         """The receiver does not claim to know UTC yet. When it does, that is newer than a NAV-TIMELS that named no count. An aided or
         configured count stays what it is."""
         if self._count_source in LEAP_UNNAMED:
-            self._unsure_at = None
+            self._unsure = False
         return Reject.UNRESOLVED
 
-    def _timels(self, payload: bytes, at: Instant) -> LeapNotice:
+    def _timels(self, payload: bytes, at: Instant) -> LeapNotice | None:
         """NAV-TIMELS. A count that came from satellites once stays known, whatever source is named later: a M8T that had it from GLONASS
-        calls the source unknown when it has heard of the next leap second (recording gpsd-u-blox-m8t-time)."""
+        calls the source unknown when it has heard of the next leap second (recording gpsd-u-blox-m8t-time). So an unknown source of a
+        valid count proves nothing, and denies nothing either."""
         _tow, _version, source, current, _change_source, change, to_event, week, day, valid = _TIMELS.unpack_from(payload)
         if valid & 1 and source in LEAP_SKY and current in GPS_LEAPS:
             self._sky_count = current
         known = bool(valid & 1) and current == self._sky_count
-        self._unsure_at, self._count_source = None if known else at.mono_ns, source
+        self._unsure, self._count_source = not known, source
         step, midnight = 0, None
         if valid & 2 and to_event > 0 and change in (1, -1) and 1 <= day <= 7:
             # The leap second ends that day: day 1 is Sunday, the week's first.
@@ -243,6 +243,8 @@ class UbxDecoder:
             if placed is not None:
                 step, midnight = change, placed[0]
                 self._insertion = (midnight, current) if step > 0 else None
+        if source == LEAP_UNKNOWN and valid & 1 and not known and not step:
+            return None
         return LeapNotice(current + TAI_GPS_S if known else None, step, midnight, at)
 
     def _tim_tp(self, payload: bytes, at: Instant) -> Sawtooth | None:

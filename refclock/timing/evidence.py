@@ -177,6 +177,7 @@ class Evidence:
         self._refuted = ""  # a table says that the receiver's leap count is wrong, in words
         self._ended: tuple[tuple[str, Rank], int] | None = None  # (confirmation, raw instant at which a step or a silence ended it)
         self._counted = False  # the receiver itself says that it has its leap count from the sky
+        self._stated = self._flagged = False  # it has ever said so; a label of its has ever claimed it
 
     def notice(self, notice: LeapNotice, table_s: int | None = None) -> None:
         """What the receiver says of its leap count. A stated one confirms. One that it does not know yet is taken at its word, whatever a
@@ -190,6 +191,7 @@ class Evidence:
                 "it has read the almanac; update its firmware if that goes on"
             )
         self._counted = not (self._denied or self._refuted)
+        self._stated |= self._counted
         if not self._counted and self._confirmed is not None and self._confirmed[1] is Rank.COUNT:
             self._confirmed = None
         if self._counted and self._place is not None and self._odd is None:
@@ -214,10 +216,11 @@ class Evidence:
     ) -> Belief:
         """Judge a label; labels come in the order of their arrival. ``tai_ns``: the second that it names. ``kept``: the clock that another
         program keeps. ``served``: the timescale. ``usual_ns``: how late labels usually come, None while that is not known."""
-        if label.doubt is not None and not _vouched(tai_ns, kept, served):
+        if label.doubt is not None and not self._vouched(label, tai_ns, kept, served):
             return Belief(doubt=_unvouched(label))
         stray = self._follow(tai_ns, label)
         counted = label.leap_known and not self._refuted
+        self._flagged |= counted
         if counted:
             self._confirm("receiver states its leap count", Rank.COUNT)
         if served is not None:
@@ -235,6 +238,26 @@ class Evidence:
         steady_s = (self._seen - self._since) / NS
         words = self._refuted or self._denied or f"leap count not known yet: {steady_s:.0f} of {self.steady_s:.0f} s of steady fix"
         return Belief(doubt=obstacle(Code.LEAP_COUNT_UNKNOWN, words), held_s=self.held_s)
+
+    def _vouched(self, label: SecondLabel, tai_ns: int, kept: Witness | None, served: Witness | None) -> bool:
+        """Whether another witness names the second of a label that is none of its own."""
+        if any(_fits(w, tai_ns) for w in (kept, served) if w is not None):
+            return True
+        if label.doubt is not LabelDoubt.CYCLE_UNCLEAR:
+            return False
+        if kept is not None:
+            by_clock = _by_clock(kept, tai_ns)
+            return by_clock is not None and by_clock.trusted
+        return served is None and self._clock_agrees(label)
+
+    def _clock_agrees(self, label: SecondLabel) -> bool:
+        """Whether a system clock that nobody keeps names the label's second."""
+        return self.unkept_clock and CLOCK_NS[0] <= label.at.real_ns - label.utc_ns <= CLOCK_NS[1]
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether labels were believed by their own flag, and the receiver's first word on its count denies it."""
+        return bool(self._denied) and self._flagged and not self._stated
 
     @property
     def held_s(self) -> float:
@@ -317,9 +340,8 @@ class Evidence:
                 self._confirm(why if why.endswith(SAME_AGAIN) else why + SAME_AGAIN, rank)
         if self._denied or self._refuted:
             return
-        late_ns = label.at.real_ns - label.utc_ns
-        if self.unkept_clock and CLOCK_NS[0] <= late_ns <= CLOCK_NS[1]:
-            self._confirm(f"system clock agrees within {abs(late_ns) / NS:.2f} s", Rank.AGREEMENT)
+        if self._clock_agrees(label):
+            self._confirm(f"system clock agrees within {abs(label.at.real_ns - label.utc_ns) / NS:.2f} s", Rank.AGREEMENT)
         if self._seen - self._since >= self.steady_s * NS:
             self._confirm(f"{self.steady_s:.0f} s of steady fix: a leap count must have come", Rank.STEADINESS)
 
@@ -360,10 +382,6 @@ def _fits(witness: Witness, tai_ns: int) -> bool:
     return witness.error_ns <= NAMES_NS and CLOCK_NS[0] <= witness.tai_ns - tai_ns <= CLOCK_NS[1]
 
 
-def _vouched(tai_ns: int, kept: Witness | None, served: Witness | None) -> bool:
-    return any(_fits(w, tai_ns) for w in (kept, served) if w is not None)
-
-
 def _unvouched(label: SecondLabel) -> Condition:
     if label.doubt is LabelDoubt.RIVAL_TALKER:
         words = (
@@ -377,6 +395,12 @@ def _unvouched(label: SecondLabel) -> Condition:
             "one kind (RMC), raise the speed (baud) if they lag, or let NTP keep the system clock"
         )
         return obstacle(Code.LABELS_DISAGREE, words)
+    if label.doubt is LabelDoubt.CYCLE_UNCLEAR:
+        words = (
+            f"its {label.sentence} comes a second or more after the first sentence with the same time, and nothing confirms that "
+            "both belong to one cycle: let it send RMC first, raise the speed (baud), or let NTP keep the system clock"
+        )
+        return obstacle(Code.LABELS_REFUSED, words)
     words = (
         f"it sends {label.sentence}, but no message that states a fix, and nothing confirms its seconds: switch on RMC or GGA, or let NTP "
         "keep the system clock"

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 
 import pytest
 from line_world import Fault, Say, case, datetime, gga, rmc, s, timedelta, zda
 
 from refclock.condition import Code
+from refclock.protocols.ubx import NAV_PVT, NAV_TIMELS, encode
 
 
 def late(gap_s: float) -> Say:
     """GGA first, RMC ``gap_s`` later (many GSV between them on a slow line)."""
     return lambda utc, k: [(0.1, s(gga(utc))), (0.1 + gap_s, s(rmc(utc)))]
+
+
+def ubx_pvt(utc: datetime) -> bytes:
+    """NAV-PVT with a 3D fix and a resolved UTC."""
+    day = (utc.year, utc.month, utc.day, utc.hour, utc.minute, utc.second)
+    tow_ms = int(((utc - datetime(1980, 1, 6, tzinfo=utc.tzinfo)).total_seconds() + 18) % 604_800 * 1000)
+    pvt = struct.pack("<IHBBBBBBIiBBBB", tow_ms, *day, 7, 25, 0, 3, 1, 0, 9)
+    pvt += struct.pack("<iiiiII", 85653000, 473512000, 408000, 361000, 1200, 2000)
+    return encode(*NAV_PVT, pvt + bytes(92 - len(pvt)))
+
+
+def ubx_timels(source: int) -> bytes:
+    """NAV-TIMELS: 18 s, valid, from ``source``."""
+    return encode(*NAV_TIMELS, struct.pack("<IB3xBbBbiHH3xB", 0, 0, source, 18, 0, 0, 0, 0, 0, 1))
 
 
 @pytest.mark.parametrize("gap_s", [0.75, 0.85, 1.05, 1.8, 2.6])
@@ -25,11 +41,47 @@ def test_a_dated_sentence_may_come_late_in_its_cycle(gap_s: float) -> None:
     assert world.outcome.locked_after_s < 8 + gap_s
 
 
-def test_a_dated_sentence_that_becomes_late_moves_no_second() -> None:
+@pytest.mark.parametrize("kept_ms", [5, None])
+def test_a_dated_sentence_that_becomes_late_moves_no_second(kept_ms: float | None) -> None:
     """RMC 0.7 s after GGA, then 0.9 s: still the same seconds, without a kept clock as well."""
-    world = case("RMC later", lambda utc, k: late(0.7 if k < 30 else 0.9)(utc, k), want="locked", duration=90, kept_ms=5, baud=115200)
+    world = case("RMC later", lambda utc, k: late(0.7 if k < 30 else 0.9)(utc, k), want="locked", duration=90, kept_ms=kept_ms, baud=115200)
     assert world.outcome.final == "LOCKED"
     assert world.outcome.violations == 0
+
+
+@pytest.mark.parametrize(("kept_ms", "clock_s"), [(5, 0.002), (None, 0.002), (None, -90000.0)])
+def test_a_gga_a_second_ahead_of_its_rmc_moves_no_second(kept_ms: float | None, clock_s: float) -> None:
+    """On the wire it looks like an RMC that comes a second after the GGA of its cycle: used where a clock says which, never wrong."""
+
+    def say(utc: datetime, k: int) -> list[tuple[float, bytes]]:
+        del k
+        return [(0.1, s(gga(utc + timedelta(seconds=1))) + s(rmc(utc)))]
+
+    world = case("GGA ahead", say, want="never-wrong", duration=900, kept_ms=kept_ms, clock_off_s=clock_s, baud=115200)
+    assert world.outcome.violations == 0
+    assert (world.outcome.locked_after_s is not None) is (kept_ms is not None)
+
+
+@pytest.mark.parametrize("clock_s", [0.002, -90000.0])
+def test_an_rmc_a_second_after_its_gga_needs_a_clock_that_agrees(clock_s: float) -> None:
+    """The same on the wire: a system clock that agrees tells, also one that nobody keeps; without one nothing is named, and why is said."""
+    world = case("RMC late", late(1.05), want="never-wrong", duration=900, clock_off_s=clock_s, baud=115200)
+    assert world.outcome.violations == 0
+    assert (world.outcome.locked_after_s is not None) is (clock_s > 0)
+    assert clock_s > 0 or "let it send RMC first" in world.last.why
+
+
+@pytest.mark.parametrize("source", [0, 6, 7])
+def test_a_count_that_is_denied_after_the_lock_gives_the_second_up(source: int) -> None:
+    """NAV-PVT a second wrong claims its leap count; NAV-TIMELS, which comes 9 s later, says that it is no count from the sky: the second is
+    given up at once, and not named again."""
+
+    def say(utc: datetime, k: int) -> list[tuple[float, bytes]]:
+        return [(0.08, ubx_pvt(utc + timedelta(seconds=1)) + (ubx_timels(source) if k >= 9 else b""))]
+
+    world = case("denied", say, want="never-wrong", duration=120, clock_off_s=3.0, baud=115200)
+    assert world.outcome.final == "ACQUIRING"
+    assert world.outcome.synchronised < 12
 
 
 @pytest.mark.parametrize("ppm", [0.1, 1.0])

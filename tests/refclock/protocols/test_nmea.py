@@ -75,12 +75,13 @@ def test_what_names_no_second_is_refused_with_its_reason(body: str, reason: Reje
 
 
 def test_zda_needs_a_fresh_fix_that_nothing_contradicts() -> None:
-    """ZDA alone is a battery clock; with a fix of the last seconds it names the second; stale or contradicted it does not."""
+    """ZDA alone is a battery clock; with a fix of the last seconds it names the second; with a stale one it does so in doubt; contradicted
+    it does not."""
     nmea = decoder()
     zda = "GPZDA,131519.00,03,02,2016,00,00"
     say(nmea, f"GPGGA,131519.00,{POSITION},1,08,1.0,10,M,0,M,,", 100)
     assert len(say(nmea, zda, 100.1)) == 1
-    assert say(nmea, zda, 106) == []
+    assert [label.doubt for label in say(nmea, zda, 106)] == [LabelDoubt.FIX_UNSTATED]
     say(nmea, "GPGSA,A,3,01,02,03,,,,,,,,,,1,1,1", 110)
     assert len(say(nmea, zda, 110.1)) == 1
     say(nmea, rmc("131519", "030216", "V"), 111)

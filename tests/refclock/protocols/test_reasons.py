@@ -11,7 +11,7 @@ from refclock.sample import NS, LabelDoubt
 
 def test_every_reason_has_words_and_a_remedy() -> None:
     """No reason is told by its code name alone, and each says what to do."""
-    assert set(REASONS) == {*Reject, *LabelDoubt}
+    assert set(REASONS) == {*Reject, LabelDoubt.FIX_UNSTATED}
     for what, remedy in REASONS.values():
         assert what
         assert remedy

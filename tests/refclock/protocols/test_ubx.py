@@ -144,19 +144,22 @@ def test_timels_tells_the_leap_count_and_the_announced_step(payload: bytes, expe
 
 @pytest.mark.parametrize(("source", "known"), [(s, True) for s in (1, 2, 3, 4, 5, 8)] + [(s, False) for s in (0, 6, 7, 9, 255)])
 def test_a_count_that_is_not_from_the_sky_makes_no_label_known(source: int, known: bool) -> None:
-    """While NAV-TIMELS says that the count is aided, configured, the firmware's or unknown, NAV-PVT's "fully resolved" proves nothing; a
-    minute after the last NAV-TIMELS, and without any, it counts."""
+    """Once NAV-TIMELS has said that the count is aided, configured, the firmware's or unknown, NAV-PVT's "fully resolved" proves nothing,
+    until it says otherwise. Without any NAV-TIMELS it counts."""
     ubx = UbxDecoder(NOT_BEFORE)
-    (notice,) = say(ubx, (1, 0x26), timels(source), 100)
-    assert isinstance(notice, LeapNotice)
-    assert (notice.tai_offset_s is not None) is known
-    for message, payload, at_s, expected in (
-        ((1, 7), pvt(), 100.1, known),
-        ((1, 0x21), timeutc(), 130, known),
-        ((1, 7), pvt(second=2), 160.1, True),
-    ):
+    say(ubx, (1, 0x26), timels(source), 100)
+    for message, payload, at_s in (((1, 7), pvt(), 100.1), ((1, 0x21), timeutc(), 130), ((1, 7), pvt(second=2), 1000.1)):
         (label,) = (v for v in say(ubx, message, payload, at_s) if isinstance(v, SecondLabel))
-        assert label.leap_known is expected
+        assert label.leap_known is known
+    (label,) = (v for v in say(UbxDecoder(NOT_BEFORE), (1, 7), pvt(), 100) if isinstance(v, SecondLabel))
+    assert label.leap_known
+
+
+@pytest.mark.parametrize(("source", "said"), [(2, [36]), (0, [None]), (6, [None]), (7, [None]), (255, [])])
+def test_an_unknown_source_of_a_valid_count_denies_nothing(source: int, said: list[int | None]) -> None:
+    """A receiver that has forgotten where its count came from claims nothing: another witness may confirm it. The others deny it."""
+    values = say(UbxDecoder(NOT_BEFORE), (1, 0x26), timels(source, change=0), 100)
+    assert [v.tai_offset_s for v in values if isinstance(v, LeapNotice)] == said
 
 
 @pytest.mark.parametrize("source", [255, 7])
