@@ -290,7 +290,8 @@ class ClockProcess:
             self.tell("leap seconds", f"{path} cannot be read ({error.strerror}): {known}; install tzdata or set leap.file")
             return
         self.tell("leap seconds", None)
-        kernel_s = 0 if self._engine.simulated else refclock.kernel.clocks.read_adjtimex().tai_offset_s
+        ours = self._engine.simulated or self.config.clock.steer == "kernel"  # then the kernel's count is our own
+        kernel_s = 0 if ours else refclock.kernel.clocks.read_adjtimex().tai_offset_s
         self.handle(events.LeapFileRead(table, path, self._clock.now(), kernel_s))
 
     # ---- events in, effects out ------------------------------------------------------------------------------------------------------
@@ -406,4 +407,5 @@ def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | Non
             process.close(for_good=end is End.STOP)
         if end is End.STOP:
             return GOOD
-        resume = process.published if end is End.RELOAD else None
+        # As the server reads it: a suspend that nobody has noticed yet makes it void.
+        resume = state.left_record(run_dir / "timescale") if end is End.RELOAD else None

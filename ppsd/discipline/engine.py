@@ -144,7 +144,7 @@ class Engine:
         self._steering = Steering(config.clock, synchronised=resume is not None and resume.stratum > 0)
         self._steps = 0
         self._withheld: Condition | None = None
-        self._withheld_ns = at.mono_ns  # since when
+        self._withheld_ns = at.mono_ns  # since when, for this reason
         self._jumped: tuple[Instant, int] | None = None  # when the raw clock was found to have jumped, and by how much
         self._changed: RawClockChanged | None = None
         self._contradicting: set[SourceId] = set()  # whose labels contradict the seconds served from other sources
@@ -470,7 +470,7 @@ class Engine:
         self.leaps.watch(self.timescale.tai_at(at.mono_ns) if known else None)
         doubt = next(self._against(at), None) if known else None
         before, self._withheld = self._withheld, doubt
-        if before is None:
+        if before is None or doubt is None or before.code is not doubt.code:
             self._withheld_ns = at.mono_ns
         if (doubt is None) == (before is None):
             return

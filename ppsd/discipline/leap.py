@@ -171,6 +171,7 @@ class LeapKeeper:
             self._voices.clear()
             return
         if self._midnight_s is not None and self._settled_s() is not None and tai_ns > self._begins_ns(self._midnight_s) + AROUND_NS:
+            self._notices = {source: said for source, said in self._notices.items() if said[0] != self._midnight_s}
             self._close()
         if self._midnight_s is None:
             # A timescale that begins within the seconds in question may have been named before them.

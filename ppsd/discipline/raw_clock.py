@@ -29,7 +29,7 @@ from typing import Final
 
 from refclock.robust import median
 from refclock.sample import NS
-from refclock.timing.evidence import COUNTS_S, LOCAL_S, STEADY_S
+from refclock.timing.evidence import COUNTS_S, LOCAL_S, STEADY_S, in_time
 from refclock.timing.pairing import ROUNDING_BOUND_NS, WRONG_EDGE_NS, Present
 
 AGREEING: Final = 2
@@ -91,6 +91,9 @@ class Voices:
         # The first may have come while the clock stood still. Labels that creep past whole seconds are no jump.
         self._by_whole = first or (self._by_whole and self._whole(moved))
         self._labels.append((mono_ns, moved))
+        if not own and mono_ns - self._since_ns > UNDECIDED_NS and not self.moving:  # that is their place now
+            self._delays.clear()
+            self._labels.clear()
 
     def edge(self, mono_ns: int, period_ns: int, present: Present) -> None:
         """A leading edge at raw ``mono_ns`` of pulses with that period."""
@@ -135,7 +138,9 @@ class Voices:
     @property
     def moved_ns(self) -> int | None:
         """By how much the raw clock has moved, positive: it has jumped ahead; None while that is not known."""
-        if not self.moving:
+        if not self.moving or not self._in_time:
+            return None
+        if self._own and self._labels[-1][1] > 0:  # late labels alone prove nothing, however long they come
             return None
         moved = [by for _, by in self._labels]
         steady = [abs(by - moved[-1]) <= self._tolerance for by in moved]
@@ -153,9 +158,16 @@ class Voices:
         what moved them: without pulses that moved as well nobody can tell."""
         return self._early_alone if self._own else not self._against_pulses
 
+    @property
+    def _in_time(self) -> bool:
+        """Whether labels in place name the served second."""
+        return self._own or in_time(median(self._delays), None)
+
     def _together(self, count: int) -> bool:
         """Whether the last edges, ``count`` of them, and the last label have moved by the same."""
-        return len(self._edges) >= count and all(self._fits(off, period) for _, off, period in self._last_edges(count))
+        if len(self._edges) < count or self._labels[-1][0] - self._edges[-1][0] > SILENT_NS:
+            return False
+        return all(self._fits(off, period) for _, off, period in self._last_edges(count))
 
     def _last_edges(self, count: int) -> list[tuple[int, float, int]]:
         return list(self._edges)[-count:]
@@ -179,7 +191,7 @@ class Voices:
             return False
         if self._own:
             return count == AGREEING or self._early_alone
-        if max(last) > -self._tolerance:
+        if max(last) > -self._tolerance or not self._in_time:
             return False
         if not self._pulses_stand:
             return True
@@ -207,6 +219,7 @@ class Voices:
     def unclear_ns(self) -> float:
         """How far the last edges lie off the served second, when they agree and labels cannot tell whether they have moved too; else 0."""
         offs = [off for _, off, _ in self._last_edges(AGREEING)]
-        if len(offs) < AGREEING or self._labels or max(offs) - min(offs) > WRONG_EDGE_NS or max(map(abs, offs)) > self._tolerance:
+        if len(offs) < AGREEING or max(offs) - min(offs) > WRONG_EDGE_NS:
             return 0.0
-        return max(map(abs, offs))
+        off = max(map(abs, offs))
+        return off if self._labels or off <= self._tolerance else 0.0

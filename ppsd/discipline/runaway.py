@@ -74,7 +74,8 @@ class Pull:
         was = self.before is not None
         others = list(others)
         if steady:
-            self._look(claim, alone=not others)
+            disputed = any(abs(claim.tai_ns - other.tai_ns) > claim.bound_ns + other.bound_ns for other in others)
+            self._look(claim, disputed=disputed)
         if any(self._seen_by(claim, other) for other in others):
             self.acquit()
         if was == (self.before is not None):
@@ -88,8 +89,8 @@ class Pull:
         self.before = None
         self._past.clear()
 
-    def _look(self, e: Estimate, *, alone: bool) -> None:
-        """Compare the claim with the forecasts made before, and keep it as the next one."""
+    def _look(self, e: Estimate, *, disputed: bool) -> None:
+        """Compare the claim with the forecasts made before, and keep it as the next one. ``disputed``: another source does not agree."""
         if self.before is not None and abs(_ahead(e, self.before)) <= self.before.bound_at(e.mono_ns):
             self.acquit()
             return
@@ -101,7 +102,7 @@ class Pull:
         changes = any(_pulled(e, old) for old in asked)
         if self.before is not None:
             self._past.append(e)
-            self._wait(e, self.before, changes or not alone)
+            self._wait(e, self.before, changes or disputed)
             return
         self._looks = self._looks + 1 if changes else 0
         if self._looks < LOOKS:

@@ -424,10 +424,9 @@ class ReceiverSource(PulseSource):
         out: list[Sample] = []
         trust_changed, before = False, leaps.table
         for value in values:
-            trusted = self.time.belief.trusted
             count_s = self._heard(value, leaps, context) if isinstance(value, SecondLabel) else None
             came = self.time.take(value, byte_ns, replace(context, table=leaps.table, count_s=count_s))
-            if isinstance(value, SecondLabel) and value.doubt is None and (trusted or self.voices.astray):
+            if isinstance(value, SecondLabel) and value.doubt is None:
                 counted = count_s is not None
                 named = value.utc_ns + (count_s or 0) * NS if counted else leaps.table.utc_to_tai_ns(value.utc_ns, value.second_60)
                 self._voice(named, value.at, context)

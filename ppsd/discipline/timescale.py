@@ -108,11 +108,12 @@ class Timescale:
     def cover(self, mono_ns: int, claims: Iterable[Estimate], off_ns: float = 0.0) -> bool:
         """The bound covers these ``claims`` too, and pulses that are ``off_ns`` off its seconds, all of raw instant ``mono_ns``: they
         contradict the map and may be right. True when that changed it. Needs a map."""
+        claims = list(claims)
         doubts = [doubt for claim in claims if (doubt := self._contradicted(claim)) is not None]
-        doubt = None
+        doubt = None if claims else self.doubt  # without a claim nothing has resolved it
         if doubts:
             doubt = Doubt(mono_ns, max(d.ns for d in doubts), max(d.rate for d in doubts))
-        if doubt is None and self.doubt is None and off_ns == self.unclear_ns:
+        if doubt == self.doubt and off_ns == self.unclear_ns:
             return False
         self.doubt, self.unclear_ns = doubt, off_ns
         self._limit()
@@ -190,7 +191,8 @@ class Timescale:
         assert self.estimate is not None
         raw_ns, anchor_ns, rate = self._anchor(self.estimate)
         since = tai_ns - anchor_ns
-        return raw_ns + since - round(since * rate / (1 + rate)) - math.ceil(self.bound_ns(raw_ns))
+        then_ns = raw_ns + since - round(since * rate / (1 + rate))
+        return then_ns - math.ceil(self.bound_ns(then_ns))
 
     def _reaches(self, limit_ns: float) -> int:
         """Raw instant at which the bound reaches ``limit_ns``, by bisection to a second within the holdover limit."""

@@ -97,12 +97,35 @@ def test_a_jump_ahead_is_noticed_as_well(by_s: float) -> None:
     assert Code.RAW_CLOCK_JUMPED in seen.told
 
 
+def delayed(by_s: float, from_s: int = 300) -> Fault:
+    return Fault("label-delay", from_s, value=by_s)
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.3])
 @pytest.mark.parametrize("length_s", [0.0003, 0.005, 0.03])
-def test_a_short_pause_is_in_the_bound(length_s: float) -> None:
-    """A pause that messages cannot show moves the pulses alone: the bound reaches out to them until they are believed."""
-    seen = run(stop(length_s), after_s=120)
+def test_a_short_pause_is_in_the_bound(length_s: float, delay_s: float) -> None:
+    """A pause that messages cannot show moves the pulses alone: the bound reaches out to them until they are believed, also when the
+    messages have come later for a while."""
+    seen = run(stop(length_s), delayed(delay_s), after_s=120)
     assert [k for k in seen.beyond if k > 3] == []
     assert seen.locked_s <= 40
+
+
+@pytest.mark.parametrize("fault", [Fault("raw-jump", AT_S, value=2.5), stop(2.7)], ids=["jump", "stop"])
+@pytest.mark.parametrize(("delay_s", "locked"), [(0.3, True), (0.85, False), (1.2, False)])
+def test_after_messages_became_late_the_raw_clock_is_watched_as_before(delay_s: float, locked: bool, fault: Fault) -> None:
+    """Messages have come later for five minutes. A jump or a stop is noticed all the same; messages in doubt name no second after it."""
+    seen = run(delayed(delay_s), fault)
+    assert [k for k in seen.beyond if k > 6] == []
+    assert (seen.modes[59] is Mode.TRACK) is locked
+
+
+@pytest.mark.parametrize(("kind", "delay_s"), [("nmea", 2.5), ("nmea", 1.4), ("ublox8", 2.5)])
+def test_late_messages_alone_never_move_the_second(kind: str, delay_s: float) -> None:
+    """Without a pulse messages become late: nothing is served from then on, and never a wrong second, however long it lasts."""
+    seen = run(delayed(delay_s, AT_S), pulse=NO_PULSE, receiver=ReceiverModel(kind), after_s=150)
+    assert seen.beyond == []
+    assert seen.modes[149] is not Mode.TRACK
 
 
 @pytest.mark.parametrize(
@@ -164,10 +187,11 @@ def test_heat_outruns_no_bound(ramp: Ramp) -> None:
     assert seen.modes[459] is Mode.TRACK
 
 
-def test_a_counter_that_the_kernel_gives_up_is_learned_anew_at_once() -> None:
+@pytest.mark.parametrize("ppm", [100, 450])
+def test_a_counter_that_the_kernel_gives_up_is_learned_anew_at_once(ppm: float) -> None:
     """The kernel says that it counts on another counter: the bound allows for any rate at once, nobody suspects the receiver, and the new
     rate is learned within seconds."""
-    scenario = Scenario("counter", "", AT_S + 60, pulse=PI, receiver=ReceiverModel("nmea"), faults=(Fault("raw-rate", AT_S, value=100),))
+    scenario = Scenario("counter", "", AT_S + 60, pulse=PI, receiver=ReceiverModel("nmea"), faults=(Fault("raw-rate", AT_S, value=ppm),))
     world = World(scenario, 1)
     world.advance(AT_S)
     before = world.engine.timescale.estimate
