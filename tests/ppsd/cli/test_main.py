@@ -96,13 +96,20 @@ def test_status_tells_by_its_exit_code(daemon: Daemon, capsys: pytest.CaptureFix
     assert any("server: not running" in line for line in rest)
 
 
+@pytest.mark.parametrize("snapshot", [LOCKED, HOLDOVER], ids=["locked", "holdover"])
+def test_the_bound_is_in_the_first_80_columns(snapshot: Snapshot) -> None:
+    """A terminal of 80 columns, which cuts the line, shows within what the time is true: with long device names and in holdover too."""
+    long = replace(SOURCE, what="/dev/serial/by-id/usb-u-blox_AG_-_www.u-blox.com_u-blox_7_-_GPS_GNSS_Receiver-if00 + /dev/pps0")
+    assert "within ±18 µs" in reports.top_line(replace(snapshot, simulated=True, sources=(long,)))[:79]
+
+
 def test_status_text(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
     """Stages, sources in words, and the server's counters that are not zero."""
     run_dir = daemon("clock.sock", answer(LOCKED))
     daemon("serve.sock", lambda: json.dumps(SERVER.to_json()))
     assert cli.main(["status", "--run-dir", str(run_dir)]) == 0
     text = capsys.readouterr().out
-    assert "LOCKED to GPS+PPS · within ±18 µs" in text
+    assert "LOCKED · within ±18 µs · by GPS+PPS" in text
     assert "[x] receiver  [x] locked" in text
     assert (
         "* gps0: GPS+PPS, selected, fix 3D, 9/12 sats, jitter 120 ns, message 143.2 ± 4.1 ms after the second, 2 rejected (mostly popcorn)"
