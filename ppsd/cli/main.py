@@ -155,9 +155,7 @@ COMMANDS = {
                 option(
                     "--against", metavar="NAME", default="", help="compare with that source of the running daemon (default: the only other)"
                 ),
-                option(
-                    "--echo", metavar="LINE", default="", help="an output wired to the pulse's input: TTY:rts, TTY:dtr, /dev/gpiochipN:PIN"
-                ),
+                option("--echo", metavar="LINE", help="an output wired to the pulse's input: TTY:rts, TTY:dtr, /dev/gpiochipN:PIN"),
                 option("--seconds", metavar="S", type=seconds, default=60.0, help="compare for S seconds (default 60)"),
                 option("--count", metavar="N", type=count, default=100, help="measure N edges of an echo (default 100)"),
                 option("--apply", action="store_true", help="write the figure into the configuration"),

@@ -84,9 +84,12 @@ def edit(path: Path, change: Callable[[str], str]) -> Path | None:
 
 
 def with_bias(text: str, index: int, value: int) -> str:
-    """The configuration ``text`` with ``pps_bias_us`` (µs) of source number ``index`` (from 0) set to ``value``."""
+    """The configuration ``text`` with ``pps_bias_us`` (µs) of source number ``index`` (from 0) set to ``value``. A text without sources
+    gets one, which finds its receiver and pulse as before (``refclock.config.DEFAULT_SOURCE``)."""
     lines, at = text.split("\n"), locate(text)
     setting = f"pps_bias_us = {value}  # measured by refclock calibrate pps"
+    if ("source", 0) not in at:
+        return f'{text.rstrip()}\n\n[[source]]\ntype = "receiver"\n{setting}\n'.lstrip()
     number = at.get(("source", index, "pps_bias_us"))
     if number is not None:
         lines[number - 1] = re.sub(r"^(\s*)pps_bias_us\b.*", rf"\g<1>{setting}", lines[number - 1])

@@ -12,13 +12,12 @@ import pytest
 import ppsd.clock.pulses
 from ppsd.cli import run as foreground
 from ppsd.cli.run import Run, make_run_directory, spelled
-from ppsd.clock.discovery import DEFAULT
 from ppsd.clock.pulses import PulseInputs
 from ppsd.config.file import read
 from ppsd.config.tables import Config
 from ppsd.discipline.events import PulseFound
 from ppsd.process.control import ControlServer
-from refclock.config import ReceiverSource, ShmFeed
+from refclock.config import DEFAULT_SOURCE, ReceiverSource, ShmFeed
 from refclock.devices.ports import pair, pulses, serial_ports
 from refclock.devices.pps import BY_KERNEL
 from refclock.kernel.clocks import LocalClock
@@ -97,7 +96,7 @@ def test_nothing_configured_nothing_found(tmp_path: Path) -> None:
     assert "/dev/ttyACM*" in text
     assert "it will be noticed" in text
     assert "refclock query 127.0.0.1:11999" in text
-    assert replace(DEFAULT, name="") == ReceiverSource(device="auto", pps="auto")
+    assert replace(DEFAULT_SOURCE, name="") == ReceiverSource(device="auto", pps="auto")
 
 
 def test_commands_are_printed_as_they_can_be_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
