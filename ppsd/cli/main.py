@@ -10,11 +10,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from ppsd.cli.arguments import CONFIG, JSON, RUN_DIR, Command, build_parser, count, option, seconds
+from ppsd.cli.arguments import CONFIG, JSON, RUN_DIR, Command, count, option, parse, seconds
+from ppsd.process.encoding import print_anywhere
 from ppsd.process.exit_codes import GOOD, INTERRUPTED, Refused, complain, io_failure
 
 COMMANDS = {
@@ -203,8 +204,9 @@ COMMANDS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code. A closed pipe (``refclock ... | head``) is no error."""
+    print_anywhere((sys.stdout, sys.stderr))
     try:
-        code = _carry_out(build_parser(COMMANDS.values()).parse_args(argv))
+        code = _carry_out(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
@@ -216,10 +218,11 @@ def main(argv: list[str] | None = None) -> int:
         return io_failure(error)
 
 
-def _carry_out(args: argparse.Namespace) -> int:
+def _carry_out(words: Sequence[str]) -> int:
     from refclock.schema import ConfigError  # noqa: PLC0415 (--help needs no configuration)
 
     try:
+        args = parse(COMMANDS, words)
         run: Callable[[argparse.Namespace], int] = import_module(f"ppsd.cli.{COMMANDS[args.command].module}").run
         return run(args)
     except Refused as refusal:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import select
 import socket
 import subprocess
@@ -386,6 +387,53 @@ def test_wrong_command_lines(words: list[str], capsys: pytest.CaptureFixture[str
         code = exit_.code
     assert code == 64
     assert capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["statsu"], "there is no command statsu; did you mean status?"),
+        (["source"], "there is no command source; did you mean sources?"),
+        (["help", "detcet"], "there is no command detcet; did you mean detect?"),
+        (["xyzzy"], "there is no command xyzzy; there are run, status, "),
+    ],
+)
+def test_a_misspelled_command_is_recognised(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line with what was probably meant, else all that there are; exit 64."""
+    assert cli.main(words) == 64
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+def test_help_and_version_in_the_usual_ways(capsys: pytest.CaptureFixture[str]) -> None:
+    """``help`` is ``--help``, ``help COMMAND`` that of the command; ``--version`` and ``-V`` are ``version``."""
+    told = []
+    for words in (["help"], ["--help"], ["help", "query"], ["query", "--help"]):
+        with pytest.raises(SystemExit) as caught:
+            cli.main(words)
+        assert caught.value.code == 0
+        told.append(capsys.readouterr().out)
+    assert told[0] == told[1]
+    assert told[2] == told[3]
+    assert told[2] != told[0]
+    for words in (["version"], ["--version"], ["-V"]):
+        assert cli.main(words) == 0
+        assert capsys.readouterr().out.startswith("refclock ")
+
+
+@pytest.mark.device
+@pytest.mark.parametrize(("encoding", "bound"), [("ascii", "within +/-18 us"), ("latin-1", "within ±18 µs"), ("utf-8", "within ±18 µs")])
+def test_a_terminal_of_any_encoding(daemon: Daemon, encoding: str, bound: str) -> None:
+    """What the encoding lacks is written with what it has: status, and a file name that is no text in an error."""
+    run_dir = daemon("clock.sock", answer(LOCKED))
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    command = [sys.executable, "-m", "ppsd"]
+    done = subprocess.run([*command, "status", "--run-dir", str(run_dir)], env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert bound in done.stdout.decode(encoding)
+    done = subprocess.run([*command, "status", "--run-dir", b"/no/\xff\xc2\xb5"], env=environment, capture_output=True, check=False)
+    assert done.returncode == 3
+    assert b"no daemon in /no/?" in done.stderr
 
 
 @pytest.mark.parametrize("command", list(cli.COMMANDS))
