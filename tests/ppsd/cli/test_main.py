@@ -259,6 +259,40 @@ def test_intervals_as_chronyc() -> None:
     assert [reports._interval(s) for s in ages] == ["   -", "   0", "1199", " 20m", "599m", " 10h", "  4d", "400d", "  5y"]
 
 
+def test_the_rules_in_force_are_listed(daemon: Daemon, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``access list`` shows what the running server goes by, not what the file says by now; without a server the file, and says so."""
+    file = tmp_path / "c.toml"
+    file.write_text('[access]\nallow = ["10.0.0.0/8"]\n', encoding="utf-8")
+    words = ["access", "list", "--config", str(file), "--run-dir", str(tmp_path)]
+    assert cli.main(words) == 0
+    told = capsys.readouterr().out
+    assert "10.0.0.0/8" in told
+    assert f"# {file} (no server is running)" in told
+    rule = {"prefix": "192.0.2.0/24", "action": "ignore", "source": "access.ignore"}
+    daemon("serve.sock", lambda: json.dumps({"denied": "silence", "rules": [rule]}))
+    assert cli.main(words) == 0
+    told = capsys.readouterr().out
+    assert f"# the running server ({tmp_path})" in told
+    assert "192.0.2.0/24                                ignore" in told
+    assert "10.0.0.0/8" not in told
+    assert "deny (silently)" in told
+
+
+def test_the_table_of_clients_fits_a_terminal(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    """80 columns suffice for the longest addresses, largest counts and every mode; figures stay under their headings."""
+    figures = {"packets": 123_456_789, "drops": 1_234_567, "interval_s": 7000.0, "last_s": 90_000.0, "first_s": 9e6, "version": 4}
+    flags = {"authenticated": True, "interleaved": True}
+    addresses = ("192.0.2.7", "2001:db8:1:2::/64", "2001:db8:1234:5678:9abc:def0:1234:5678")
+    told = {"known": 3, "clients": [{"address": address} | figures | flags for address in addresses]}
+    run_dir = daemon("serve.sock", lambda: json.dumps(told))
+    assert cli.main(["clients", "--run-dir", str(run_dir)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    end = lines[0].index("Packets") + len("Packets")
+    assert [line[end - 9 : end] for line in lines if "123456789" in line] == ["123456789"] * 3
+    assert all(any(address in line for line in lines) for address in addresses)
+
+
 def test_feed_lines() -> None:
     """The line for each program that takes our samples; without feeds also what to write on our side."""
     feeds = (SockFeed(name="a", path="/run/chrony/x.sock"), ShmFeed(name="b", unit=3))
