@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TextIO
 
-from ppsd.cli.config import apply, file_of
+from ppsd.cli.config import apply, file_of, load_to_write
 from ppsd.cli.daemon import clock_snapshot, run_directory
 from ppsd.config.edit import with_bias
 from ppsd.config.file import load
@@ -59,7 +59,7 @@ POLL_S: Final = 0.5
 
 def run(args: argparse.Namespace) -> int:
     """``calibrate pps``, against another source or by an echo."""
-    config = load(args.config)
+    config = load_to_write(args.config) if args.apply else load(args.config)
     if args.echo is not None:
         name, pulse = pulse_of(config.sources or (DEFAULT_SOURCE,), args.source, Host())
         measure = partial(echo, name, pulse, args.echo, args.count)

@@ -104,7 +104,8 @@ COMMANDS = {
             "look for receivers and pulses: device, protocol and speed of each",
             "detect --apply",
             (
-                option("--apply", action="store_true", help="add what was found to the configuration"),
+                option("--apply", action="store_true", help="add what was found to the configuration; the file is made when it is missing"),
+                option("--pin", action="store_true", help='name device, speed and pulse instead of "auto"'),
                 option("--wait", metavar="SECONDS", type=seconds, default=13.0, help="listen for at most SECONDS (default 13)"),
                 JSON,
                 CONFIG,

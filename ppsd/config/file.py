@@ -314,13 +314,14 @@ def load(path: Path | None) -> Config:
 # ---- writing ----------------------------------------------------------------------------------------------------------------------
 
 
-def _value(value: object) -> str:
+def as_value(value: object) -> str:
+    """A value as TOML writes it."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, tuple):
-        return "[" + ", ".join(_value(v) for v in value) + "]"
+        return "[" + ", ".join(as_value(v) for v in value) + "]"
     return value.isoformat() if isinstance(value, date) else repr(value)
 
 
@@ -333,6 +334,6 @@ def as_toml(config: Config) -> str:
         lines = [header] + ([f'type = "{kind}"'] if kind else [])
         for spec in fields(item):
             value = getattr(item, spec.name)
-            lines.append(f"# {spec.name} is not set: {spec.metadata['rule'].what}" if value is None else f"{spec.name} = {_value(value)}")
+            lines.append(f"# {spec.name} is not set: {spec.metadata['rule'].what}" if value is None else f"{spec.name} = {as_value(value)}")
         out.append("\n".join(lines))
     return "\n\n".join(out) + "\n"

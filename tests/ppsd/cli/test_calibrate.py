@@ -125,7 +125,7 @@ def test_the_figure_is_written_where_it_belongs(tmp_path: Path) -> None:
     bias = judged("roof", "by an echo", [20_000.0 + i for i in range(50)], 1, 0.0)
     out = io.StringIO()
     assert calibrate(lambda: bias, parse(two), file, False, out) == 0
-    assert "pps_bias_us = 21  # measured" in file.read_text(encoding="utf-8")
+    assert "pps_bias_us = 21\n" in file.read_text(encoding="utf-8")
     assert (tmp_path / "refclock.toml.bak").read_text(encoding="utf-8") == two
     assert "roof: stamped 20.0 µs late" in out.getvalue()
     assert "pps_bias_us = 21" in out.getvalue()

@@ -18,13 +18,16 @@ import pytest
 
 from ppsd.cli import main as cli
 from ppsd.cli.arguments import Command
+from ppsd.cli.config import remarks
 from ppsd.cli.feed import feed_lines
+from ppsd.config.tables import Config, ServerConfig
 from ppsd.faces import text as reports
 from ppsd.ntp.packet import Header, parse
 from ppsd.process.control import ControlServer
 from ppsd.snapshot import Mode, ServerReport, Snapshot, SourceStatus, TemperatureStatus, Verdict
 from refclock.condition import Code, Condition
 from refclock.config import ShmFeed, SockFeed
+from refclock.kernel.host import Host
 from refclock.sample import FeedStatus, Leap
 from refclock.timescales import ntp64
 
@@ -408,6 +411,18 @@ def test_config_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert cli.main(["config", "show", "--config", str(file)]) == 0
     assert "threads = 2" in capsys.readouterr().out
     assert cli.main(["config", "check", "--config", str(tmp_path / "none")]) == 78
+
+
+def test_an_interface_that_is_not_there_is_told(tmp_path: Path) -> None:
+    """No mistake in the file, for it may come (USB, VLAN): what is meant and what there is are told, and that nobody is served now."""
+    for name in ("eth0", "lo"):
+        (tmp_path / "sys/class/net" / name).mkdir(parents=True)
+    config = Config(server=ServerConfig(interface="eht0"))
+    (told,) = remarks(config, Host(tmp_path))
+    assert "there is no eht0 now; did you mean eth0?" in told
+    assert "nobody is served" in told
+    assert not list(remarks(Config(server=ServerConfig(interface="eth0")), Host(tmp_path)))
+    assert not list(remarks(Config(server=ServerConfig(interface="eht0", enabled=False)), Host(tmp_path)))
 
 
 @pytest.mark.parametrize(
