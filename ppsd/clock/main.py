@@ -151,7 +151,7 @@ class ClockProcess:
             self.listen(self._watch.fileno(), self._stepped)
         self.listen(signals.wake, self._woken)
         self.nudge = signals.nudge
-        self._inputs = Inputs(config, self._clock, self._engine.earliest_s, self, Host())
+        self._inputs = Inputs(config, self._clock, self._engine.not_before_s, self, Host())
 
     def _open_control(self, run_dir: Path) -> ControlServer | None:
         """The control socket; None where unix sockets do not exist, as under a clock simulator that replaces libc."""
