@@ -74,7 +74,7 @@ NOTHING: Final = Outcome()
 class ReceiverTime(PulseTime):
     """One receiver's time.
 
-    ``not_before_s``: no true date is before it (POSIX). ``saved_s``: POSIX second that an earlier run knew, None without; no more than a hint.
+    ``not_before_s``: no true date is before it (POSIX). ``saved_s``: POSIX second that an earlier run knew, None without. It is a hint.
     ``battery_ns``: the battery clock (POSIX ns) minus raw time; None without one, or when another program keeps the system clock.
     ``delay``: learned earlier.
     """
