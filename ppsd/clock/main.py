@@ -39,6 +39,7 @@ from ppsd.clock.inputs import Inputs
 from ppsd.clock.sources import open_feed
 from ppsd.clock.system_clock import Clock, FreeRunningClock, KernelClock
 from ppsd.clock.thermometer import Thermometer
+from ppsd.config.contents import contents
 from ppsd.config.file import load
 from ppsd.config.tables import Config
 from ppsd.discipline import events
@@ -283,8 +284,7 @@ class ClockProcess:
     def _read_leap_file(self) -> None:
         path = self.config.leap.file
         try:
-            with Path(path).open("rb") as stream:
-                table = parse_leap_seconds_list(stream.read(LEAP_FILE_LIMIT).decode("ascii", "replace"))
+            table = parse_leap_seconds_list(contents(Path(path), LEAP_FILE_LIMIT).decode("ascii", "replace"))
         except OSError as error:
             known = f"known up to {day_of(KNOWN_UNTIL_S)} only"
             self.tell("leap seconds", f"{path} cannot be read ({error.strerror}): {known}; install tzdata or set leap.file")

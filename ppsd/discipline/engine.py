@@ -311,7 +311,7 @@ class Engine:
         """Who else speaks for the date and time of ``source``, which contradict the served ones; "" for nobody. A clock that we set or feed
         may: it contradicts us."""
         dispute = source.time.dispute
-        if dispute is None or dispute.labels < STANDING or self.timescale.rank is Rank.KEPT:
+        if dispute is None or dispute.labels < STANDING or self.timescale.estimate is None or self.timescale.rank is Rank.KEPT:
             return ""
         served_s = self._served_s(at)
         standing = {str(r.id): d for r in self._receivers() if (d := r.time.dispute) is not None and d.labels >= STANDING}

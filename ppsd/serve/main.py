@@ -33,6 +33,7 @@ from ppsd.process.log import open_log
 from ppsd.serve.ntp_server import NtpServer, ServerRules
 from ppsd.serve.timestamping import stamping
 from ppsd.snapshot import ServerReport
+from refclock.errors import explain
 from refclock.kernel.host import Host
 from refclock.schema import ConfigError
 
@@ -239,6 +240,9 @@ def _reload(serve: Serve, run_dir: Path, fds: list[int], started_s: float) -> Se
     except ConfigError as error:
         for problem in error.problems:
             serve.log.error("configuration refused, the old one stays", problem=str(problem))
+        return serve
+    except OSError as error:  # the rules were not taken
+        serve.log.error("configuration refused, the old one stays", problem=explain(error))
         return serve
     serve.close()
     try:
