@@ -33,6 +33,7 @@ from ppsd.process.log import open_log
 from ppsd.serve.ntp_server import NtpServer, ServerRules
 from ppsd.serve.timestamping import stamping
 from ppsd.snapshot import ServerReport
+from refclock.errors import explain
 from refclock.kernel.host import Host
 from refclock.schema import ConfigError
 
@@ -40,8 +41,8 @@ FIRST_FD = 3
 """SD_LISTEN_FDS_START (sd_listen_fds(3))."""
 THREADS = 4
 """Most threads unless configured: a Pi has four cores, and one thread answers about 300 000 requests/s."""
-CLIENTS_TOLD = 4000
-"""Most clients in one reply. Each takes about 200 octets, and a reply has at most 1 MB (``ppsd.process.control``)."""
+CLIENTS_TOLD = 2000
+"""Most clients in one reply. Each takes up to 300 octets, and a reply has at most 1 MB (``ppsd.process.control``)."""
 BEAT_S = 10.0
 """Seconds between two watchdog messages to systemd; the unit's WatchdogSec is at least three times as long."""
 
@@ -138,8 +139,8 @@ class Serve:
         verb, _, argument = line.partition(" ")
         if verb == "clients":
             most = min(int(argument), CLIENTS_TOLD) if argument.isdecimal() else CLIENTS_TOLD
-            found = self._server.clients()
-            return json.dumps({"known": len(found), "clients": [asdict(client) for client in found[:most]]})
+            found, known = self._server.clients(most)
+            return json.dumps({"known": known, "clients": [asdict(client) for client in found]})
         if line == "rules":
             return json.dumps({"denied": self.config.access.denied, "rules": [asdict(rule) for rule in self.config.access.rules().rules()]})
         if verb == "access":
@@ -241,6 +242,9 @@ def _reload(serve: Serve, run_dir: Path, fds: list[int], started_s: float) -> Se
     except ConfigError as error:
         for problem in error.problems:
             serve.log.error("configuration refused, the old one stays", problem=str(problem))
+        return serve
+    except OSError as error:  # the rules were not taken
+        serve.log.error("configuration refused, the old one stays", problem=explain(error))
         return serve
     serve.close()
     try:
