@@ -15,6 +15,7 @@ from ppsd.config.file import load
 from ppsd.config.tables import Config
 from ppsd.process.control import ask
 from ppsd.process.exit_codes import FAILED, GOOD, NO_DAEMON, USAGE, Refused
+from refclock.kernel.interfaces import Network, networks
 
 WORDS = {
     "allow": "is answered",
@@ -74,6 +75,14 @@ def table(answer: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def own_networks() -> tuple[Network, ...]:
+    """The networks that this machine's interfaces are in; none where the kernel does not tell."""
+    try:
+        return networks()
+    except OSError:
+        return ()
+
+
 def verdict(address: str, decision: Decision) -> str:
     """The treatment of an address and the rule that decides it, in one sentence."""
     why = f" by {decision.prefix} in {decision.source}" if decision.prefix else ": no rule matches; access.allow would let it in"
@@ -89,7 +98,7 @@ def test_access(config: Config, directory: Path, address: str, as_json: bool) ->
         decision = Decision(**ask(directory / "serve.sock", f"access {address}"))
         whose = "the running server"
     except OSError:
-        decision = config.access.rules().decide(address)
+        decision = config.access.rules(own_networks()).decide(address)
         whose = f"{config.file or 'the defaults'} (no server is running)"
     if as_json:
         print(json.dumps({"address": address, "whose": whose} | asdict(decision)))
@@ -100,11 +109,11 @@ def test_access(config: Config, directory: Path, address: str, as_json: bool) ->
 
 def list_access(config: Config, as_json: bool) -> int:
     """Print every rule of the configuration, the longest prefix first: the order in which they decide."""
-    rules = config.access.rules().rules()
+    rules = config.access.rules(own_networks()).rules()
     if as_json:
-        print(json.dumps([{"prefix": r.prefix, "action": r.action} for r in rules]))
+        print(json.dumps([{"prefix": r.prefix, "action": r.action, "source": r.source} for r in rules]))
     else:
         for rule in rules:
-            print(f"{rule.prefix:<43} {rule.action}")
+            print(f"{rule.prefix:<43} {rule.action:<13} {rule.source.partition(': ')[2]}".rstrip())
         print(f"{'everything else':<43} deny{' (told so now and then)' if config.access.denied == 'kod' else ' (silently)'}")
     return GOOD
