@@ -168,13 +168,19 @@ static void read_scale(const struct rec_params *record, int64_t raw_ns, int smea
         rec_smear(record, reading);
 }
 
-uint64_t pkt_timestamp(const struct rec_params *record, int64_t raw_ns, int smear)
+/* UTC of the served timescale at one instant. */
+static int64_t read_utc(const struct rec_params *record, int64_t raw_ns, int smear)
 {
     struct rec_reading reading;
-    if (record->tai_ns == 0)
-        return 0;
+    if (!smear)
+        return rec_utc_at(record, raw_ns);
     read_scale(record, raw_ns, smear, &reading);
-    return ntp_timestamp(reading.utc_ns);
+    return reading.utc_ns;
+}
+
+uint64_t pkt_timestamp(const struct rec_params *record, int64_t raw_ns, int smear)
+{
+    return record->tai_ns != 0 ? ntp_timestamp(read_utc(record, raw_ns, smear)) : 0;
 }
 
 /* Write the part of the header that depends on the departure alone; origin, receive and transmit are 0. */
@@ -217,13 +223,12 @@ static void put_system_times(const struct pkt_context *context, uint8_t *reply)
 static void put_times(const struct pkt_context *context, const uint8_t *request, const struct rec_reading *now, uint8_t *reply,
                       struct pkt_outcome *outcome)
 {
-    struct rec_reading arrived;
     int64_t rx = context->rx_raw_ns < context->tx_raw_ns ? context->rx_raw_ns : context->tx_raw_ns;
-    read_scale(&context->record, rx, context->smear, &arrived);
-    uint64_t receive = ntp_timestamp(arrived.utc_ns);
+    int64_t arrived_ns = read_utc(&context->record, rx, context->smear);
+    uint64_t receive = ntp_timestamp(arrived_ns);
     /* Transmit is always later than receive. It could be earlier when a leap second is inserted between the two. It must not be equal, for
      * the difference tells interleaved requests. */
-    uint64_t transmit = now->utc_ns > arrived.utc_ns ? ntp_timestamp(now->utc_ns) : receive + 1;
+    uint64_t transmit = now->utc_ns > arrived_ns ? ntp_timestamp(now->utc_ns) : receive + 1;
     uint64_t origin = get64(request + ORIGIN), theirs = get64(request + RECEIVE);
     int versed = (request[0] & 0x3f) == (4 << 3 | MODE_CLIENT);
     put64(reply + RECEIVE, receive);

@@ -77,19 +77,21 @@ static int takes_ipv4(int fd, int family)
     return family == AF_INET || (getsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only_ipv6, &size) == 0 && !only_ipv6);
 }
 
-/* Ask for what the kernel is to tell with each request: a stamp, the traffic class, and on a wildcard address the address asked. */
+void sok_tell_class(int fd, int on)
+{
+    (void)setsockopt(fd, IPPROTO_IP, IP_RECVTOS, &on, sizeof on);
+    (void)setsockopt(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, &on, sizeof on); /* of no IPv6 socket: ENOPROTOOPT */
+}
+
+/* Ask for what the kernel is to tell with each request: a stamp, and on a wildcard address the address asked. */
 static int prepare_socket(int fd, const struct sockaddr_storage *bound)
 {
     const int size = SOK_RECEIVE_BUFFER;
     int r = enable_option(fd, SOL_SOCKET, SO_TIMESTAMPNS), any = is_wildcard(bound);
-    if (r == 0 && takes_ipv4(fd, bound->ss_family)) {
-        (void)enable_option(fd, IPPROTO_IP, IP_RECVTOS);
-        r = any ? enable_option(fd, IPPROTO_IP, IP_PKTINFO) : 0;
-    }
-    if (r == 0 && bound->ss_family == AF_INET6) {
-        (void)enable_option(fd, IPPROTO_IPV6, IPV6_RECVTCLASS);
-        r = any ? enable_option(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO) : 0;
-    }
+    if (r == 0 && any && takes_ipv4(fd, bound->ss_family))
+        r = enable_option(fd, IPPROTO_IP, IP_PKTINFO);
+    if (r == 0 && any && bound->ss_family == AF_INET6)
+        r = enable_option(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO);
     if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size) < 0) /* needs CAP_NET_ADMIN */
         (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);    /* up to net.core.rmem_max */
     return r;

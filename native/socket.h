@@ -1,8 +1,8 @@
-/* socket: UDP sockets that are ready to serve. The kernel stamps each request, tells its traffic class and which address it was sent to, and
- * has room for bursts. The address of a socket is that of one machine, or the wildcard.
+/* socket: UDP sockets that are ready to serve. The kernel stamps each request, tells which address it was sent to, and has room for bursts.
+ * The address of a socket is that of one machine, or the wildcard.
  *
- * Functions: a descriptor or 0; or -errno. While packets are answered, only sok_load, sok_filter and sok_stamps_departures are called, and
- * those seldom.
+ * Functions: a descriptor or 0; or -errno. While packets are answered, only sok_load, sok_filter, sok_tell_class and sok_stamps_departures
+ * are called, and those seldom.
  */
 #ifndef SOCKET_H
 #define SOCKET_H
@@ -37,6 +37,8 @@ int sok_select(int fd, const struct sock_filter *program, size_t length);
 int sok_filter(int fd, const struct sock_filter *program, size_t length);
 /* Read the state of the receive buffer. */
 int sok_load(int fd, struct sok_load *out);
+/* Let the kernel tell the traffic class of each request, or not. */
+void sok_tell_class(int fd, int on);
 /* Let a message ask for a stamp of its departure (SO_TIMESTAMPING). 1; 0: this socket cannot. */
 int sok_stamps_departures(int fd);
 #endif

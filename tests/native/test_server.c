@@ -283,6 +283,48 @@ static void a_reply_has_the_dscp_of_the_request_or_the_configured_one(void)
     srv_destroy(s);
 }
 
+/* Requests as fast as they go, for one moment: how many replies there were. */
+static int burst(int fd)
+{
+    uint8_t request[48] = {4 << 3 | 3}, reply[2100];
+    int replies = 0;
+    for (int i = 0; i < 500; i++) {
+        (void)!send(fd, request, 48, MSG_DONTWAIT);
+        while (recv(fd, reply, sizeof reply, MSG_DONTWAIT) > 0)
+            replies++;
+    }
+    return replies;
+}
+
+static uint8_t class_of_reply(int fd, int asked)
+{
+    const int on = 1;
+    char control[128];
+    uint8_t packet[48] = {4 << 3 | 3}, told = 0;
+    struct iovec vector = {packet, sizeof packet};
+    struct msghdr m = {.msg_iov = &vector, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    CHECK(setsockopt(fd, IPPROTO_IP, IP_RECVTOS, &on, sizeof on) == 0 && setsockopt(fd, IPPROTO_IP, IP_TOS, &asked, sizeof asked) == 0);
+    CHECK(send(fd, packet, 48, 0) == 48 && recvmsg(fd, &m, 0) == 48);
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); c; c = CMSG_NXTHDR(&m, c))
+        told = *CMSG_DATA(c);
+    return told;
+}
+
+static void after_a_rush_dscp_is_looked_at_again(void)
+{
+    struct srv *s = made(1);
+    CHECK_EQUAL(srv_listen(s, "127.0.0.1", 0, ""), 0);
+    CHECK_EQUAL(srv_start(s), 0);
+    int fd = client(port_of(s, 0), "127.0.0.1"), rush = client_from(port_of(s, 0), "127.0.7.1");
+    for (int i = 0; i < 20; i++)
+        burst(rush);
+    usleep(500000); /* nobody asks */
+    CHECK_EQUAL(class_of_reply(fd, 46 << 2), 46 << 2);
+    close(fd);
+    close(rush);
+    srv_destroy(s);
+}
+
 static void an_inherited_socket_is_served_and_left_to_its_owner(void)
 {
     struct srv *s;
@@ -507,19 +549,6 @@ static void kisses_are_few_of_all_threads_together(void)
     srv_destroy(s);
 }
 
-/* Requests as fast as they go, for one moment: how many replies there were. */
-static int burst(int fd)
-{
-    uint8_t request[48] = {4 << 3 | 3}, reply[2100];
-    int replies = 0;
-    for (int i = 0; i < 500; i++) {
-        (void)!send(fd, request, 48, MSG_DONTWAIT);
-        while (recv(fd, reply, sizeof reply, MSG_DONTWAIT) > 0)
-            replies++;
-    }
-    return replies;
-}
-
 static void a_flood_is_stopped_in_the_kernel_and_its_source_let_in_again(void)
 {
     struct srv *s = made(2);
@@ -691,7 +720,10 @@ static void rules_are_replaced_without_losing_a_request(void)
 {
     pthread_t threads[4], watcher;
     void *lost;
+    struct srv_rules keyed = open_rules();
+    keyed.keys = one_key(9);
     loaded = made(2);
+    CHECK_EQUAL(srv_configure(loaded, &keyed), 0);
     CHECK_EQUAL(srv_listen(loaded, "0.0.0.0", 0, ""), 0);
     CHECK_EQUAL(srv_start(loaded), 0);
     CHECK_EQUAL(pthread_create(&watcher, NULL, watch, NULL), 0);
@@ -725,6 +757,7 @@ int main(void)
     RUN(an_address_belongs_to_one_server);
     RUN(addresses_come_and_go_while_it_serves);
     RUN(a_reply_has_the_dscp_of_the_request_or_the_configured_one);
+    RUN(after_a_rush_dscp_is_looked_at_again);
     RUN(an_inherited_socket_is_served_and_left_to_its_owner);
     RUN(a_new_server_denies_everybody);
     RUN(kisses_are_few);
