@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import errno
 import os
+import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from pathlib import Path
 from types import TracebackType
@@ -126,6 +127,32 @@ def _key_set(keys: Sequence[SymmetricKey]) -> MacKeys:
             lib.mac_destroy(cell[0])
             checked(result, f"taking key {key.key_id}", _HINTS)
     return cell[0]
+
+
+class Authenticator:
+    """Makes and checks the MACs of one key, as the server does (native/mac.h)."""
+
+    def __init__(self, key: SymmetricKey) -> None:
+        self.key_id: Final = key.key_id
+        keys = _key_set([replace(key, prefixes=())])
+        self._key = lib.mac_find(keys, key.key_id)
+        weakref.finalize(self, lib.mac_destroy, keys)
+
+    def sign(self, packet: bytes) -> bytes:
+        """``packet`` with a MAC behind it."""
+        length = lib.mac_length(self._key, packet[0] >> 3 & 7)
+        code = ffi.new("uint8_t[]", length)
+        lib.mac_make(self._key, packet, len(packet), code, length)
+        return packet + self.key_id.to_bytes(lib.MAC_ID, "big") + ffi.buffer(code)[:length]
+
+    def accepts(self, packet: bytes) -> bool:
+        """Whether ``packet`` ends in a right MAC of this key."""
+        version = packet[0] >> 3 & 7 if packet else 0
+        end = len(packet) - lib.mac_length(self._key, version)
+        begin = end - lib.MAC_ID
+        if begin < lib.PKT_HEADER or int.from_bytes(packet[begin:end], "big") != self.key_id:
+            return False
+        return bool(lib.mac_check(self._key, version, packet, begin, packet[end:], len(packet) - end))
 
 
 class PacketPath:
