@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from refclock.kernel.unix_socket import Name, bound
+from refclock.kernel.names import Name
+from refclock.kernel.unix_socket import bound
 
 CLIENTS = 8
 """Connections; the oldest is dropped for one more. Enough for the dashboard, metrics and some shells."""
@@ -71,6 +72,7 @@ class ControlServer:
         try:
             if not self._name.missing():
                 return False
+            self._name.make_directory()
             listener = self._listen()
         except OSError:  # the directory cannot be made or written: the next look tries again
             return False

@@ -38,26 +38,6 @@ def bound(path: Path, kind: socket.SocketKind, mode: int) -> socket.socket:
     return sock
 
 
-class Name:
-    """The name by which others find a file that this process has made. Cleaners of directories remove it, and the file goes on unseen."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._mode = stat.S_IMODE(path.parent.stat().st_mode)
-
-    def missing(self) -> bool:
-        """Whether nothing has the name any more; its directory is then made anew, should it be missing too. OSError: it cannot be."""
-        try:
-            self.path.lstat()
-        except FileNotFoundError:
-            directory = self.path.parent
-            if not directory.exists():
-                directory.mkdir(parents=True, exist_ok=True)
-                directory.chmod(self._mode)
-            return True
-        return False
-
-
 def _remove_stale(path: Path) -> None:
     """Remove a socket without a listener, and nothing else."""
     try:
