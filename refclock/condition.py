@@ -83,6 +83,7 @@ class Code(StrEnum):
     pulses-missing           one pulse in ten or more does not come                check the wire and the fix
     raw-clock-changed        the kernel counts the raw clock on another counter    see the kernel's log; choose a stable clocksource
     clock-stepped            others have set the system clock                      find out who (RC20); a virtual machine's guest tools
+    clock-shared             another program sets the system clock too              end it, or set steer = "none" (RC20)
     clock-too-far-off        beyond clock.panic_s: the system clock is left alone  set the clock, or raise panic_s
     clock-slewing            the system clock is far off and is being slewed       wait, or allow steps (clock.step)
     steering-refused         the kernel refuses to steer the system clock          give CAP_SYS_TIME, or set steer = "none"
@@ -162,6 +163,7 @@ class Code(StrEnum):
     PULSES_MISSING = "pulses-missing"
     RAW_CLOCK_CHANGED = "raw-clock-changed"
     CLOCK_STEPPED = "clock-stepped"
+    CLOCK_SHARED = "clock-shared"
     CLOCK_TOO_FAR_OFF = "clock-too-far-off"
     CLOCK_SLEWING = "clock-slewing"
     STEERING_REFUSED = "steering-refused"

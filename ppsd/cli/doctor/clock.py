@@ -10,7 +10,7 @@ from ppsd.cli.query import ask_once
 from ppsd.snapshot import Verdict
 from refclock.condition import Code, Condition
 from refclock.kernel.clocks import STA_UNSYNC, read_adjtimex
-from refclock.kernel.host import rivals
+from refclock.kernel.rivals import rivals
 from refclock.timescales import DAY_S, KNOWN_UNTIL_S, day_of, parse_leap_seconds_list
 from refclock.timing.pairing import OFF_CLOCK_NS
 
@@ -24,14 +24,21 @@ RTC_OFF_S: Final = 5
 
 def other_disciplines(p: Patient) -> Finding:
     """RC20: does another program steer the system clock?"""
-    found = rivals(p.host)
-    if not found:
-        return Finding("RC20", OK, "nobody else steers this clock")
-    rival = found[0]
-    if p.config.clock.steer == "none":
-        return Finding("RC20", OK, f"{rival} steers this clock, we do not: refclock feed tells how to give it our time")
-    do = f'choose: [clock] steer = "none" and refclock feed; or: sudo systemctl disable --now {rival.unit}'
-    return Finding("RC20", FAIL, f"{rival} and refclock both steer this clock", do)
+    found, steered = rivals(p.host), p.config.clock.steer == "kernel"
+    names = " and ".join(map(str, found))
+    if steered and found:
+        do = f'{found[0].remedy}; or: [clock] steer = "none", and refclock feed'
+        return Finding("RC20", FAIL, f"{names} and refclock both steer this clock", do)
+    if len(found) > 1:
+        return Finding("RC20", FAIL, f"{names} both steer this clock", f"choose one: {found[0].remedy}")
+    told = p.clock.has(Code.CLOCK_SHARED) if p.clock else None
+    if told is not None:
+        return Finding("RC20", FAIL, told.words, 'find it, or: [clock] steer = "none"')
+    if found:
+        return Finding("RC20", OK, f"{names} steers this clock, we do not: refclock feed tells how to give it our time")
+    if p.host.text("/proc/1/comm") is None:
+        return Finding("RC20", SKIP, "the machine's processes are hidden from this user (hidepid): run it as root")
+    return Finding("RC20", OK, "nobody else steers this clock")
 
 
 def kernel_clock(p: Patient) -> Finding:
