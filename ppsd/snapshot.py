@@ -131,6 +131,7 @@ class Snapshot:
     temperature: TemperatureStatus | None = None  # None: no thermometer is read
     conditions: tuple[Condition, ...] = ()  # of the whole daemon; a source's own are with it
     feeds: tuple[FeedStatus, ...] = ()
+    listen: tuple[str, ...] = ()  # addresses that the configuration wants served; empty: no NTP server
 
     @property
     def selected(self) -> SourceStatus | None:

@@ -6,11 +6,18 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from ppsd.process.control import alive, ask
 from ppsd.process.exit_codes import NO_DAEMON, NO_PERMISSION, Refused
-from ppsd.snapshot import Snapshot
+from ppsd.snapshot import ServerReport, Snapshot
 from refclock.errors import explain
+
+if TYPE_CHECKING:
+    from refclock.kernel.host import Host
+
+UNSEEN: Final = "not to be asked by this user"
+"""Instead of the server's report: it may well run."""
 
 
 def run_directory(given: Path | None) -> Path:
@@ -61,6 +68,41 @@ def clock_snapshot(directory: Path) -> Snapshot:
         raise Refused(NO_DAEMON, f"refclock: {explain(error, str(path))}") from None
     except ValueError as error:
         raise Refused(NO_DAEMON, f"refclock: {path}: {error}") from None
+
+
+def server_report(directory: Path, timeout_s: float = 1.0) -> ServerReport | str:
+    """The report of the serve process; a few words why there is none."""
+    try:
+        return ServerReport.from_json(ask(directory / "serve.sock", "snapshot", timeout_s))
+    except FileNotFoundError:
+        return "not running"
+    except ConnectionRefusedError:
+        return "not running (it was killed)"
+    except PermissionError:
+        return UNSEEN
+    except OSError as error:
+        return f"not answering ({error.strerror or error})"
+    except ValueError as error:
+        return f"not understood ({error})"
+
+
+def holders(clock: Snapshot, server: ServerReport | str, host: Host | None = None) -> dict[str, str]:
+    """Which other program holds an address that the daemon is to serve and does not. What only root may see is left out."""
+    report = None if isinstance(server, str) else server
+    lacking = [text for text in clock.listen if report is None or text not in report.addresses]
+    if not lacking or (report is not None and report.socket_activated):
+        return {}
+    from ppsd.config.tables import parse_endpoint  # noqa: PLC0415 (a daemon that is well needs neither of these)
+    from refclock.kernel.host import Host  # noqa: PLC0415
+
+    host, found = host or Host(), {}
+    for text in lacking:
+        if (endpoint := parse_endpoint(text)) is None:
+            continue
+        who = [name for name in host.port_holders([endpoint]) if report is None or not name.endswith(f"(pid {report.pid})")]
+        if who:
+            found[text] = ", ".join(who)
+    return found
 
 
 def may_not_ask(path: Path) -> Refused:

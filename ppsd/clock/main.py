@@ -347,8 +347,9 @@ class ClockProcess:
     def snapshot(self) -> Snapshot:
         """The engine's snapshot, with the feeds and the conditions of this process."""
         engine = self._engine.snapshot(self._clock.now())
-        feeds = tuple(feed.status() for feed in self._feeds)
-        return replace(engine, feeds=feeds, conditions=(*engine.conditions, *self._conditions()))
+        feeds, own = tuple(feed.status() for feed in self._feeds), self.config.server
+        conditions = (*engine.conditions, *self._conditions())
+        return replace(engine, feeds=feeds, listen=own.listen if own.enabled else (), conditions=conditions)
 
     def _conditions(self) -> Iterator[Condition]:
         """Conditions of the machine around the engine: steering, files, pulse devices, feeds."""
