@@ -75,6 +75,7 @@ class Code(StrEnum):
     told only, nothing is refused
     labels-in-doubt          its messages contradict pulses and served second      see its words; the time is served by the pulses
     second-unconfirmed       the second rests on one receiver's steadiness alone   let NTP keep the clock, or add a source
+    copy                     it hands on the pulses of another source               nothing; a second receiver would be a second opinion
     receiver-complains       the receiver itself reports an error                  as its words say
     checksum-habit           it writes its checksums in a way of its own           nothing; update the firmware if there is one
     2d-fix                   a fix without height: the bound is wider              give the antenna a wider view of the sky
@@ -155,6 +156,7 @@ class Code(StrEnum):
 
     LABELS_IN_DOUBT = "labels-in-doubt"
     SECOND_UNCONFIRMED = "second-unconfirmed"
+    COPY = "copy"
     RECEIVER_COMPLAINS = "receiver-complains"
     CHECKSUM_HABIT = "checksum-habit"
     FIX_2D = "2d-fix"

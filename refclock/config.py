@@ -180,6 +180,10 @@ class ReceiverSource(LabelledSource):
     pps: str = key(AUTO, 'a device like "/dev/pps0", a line like "/dev/ttyS0:dcd", "auto", or "" for none', empty=True, check=path_or_auto)
 
 
+LOCAL_HOSTS: Final = ("localhost", "::1")
+"""Names of this host, besides 127.0.0.0/8."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpsdSource(LabelledSource):
     """gpsd's JSON stream. ``device``: only that one of gpsd's receivers ("" = any)."""
@@ -188,6 +192,11 @@ class GpsdSource(LabelledSource):
     host: str = key("127.0.0.1", "a host name or address")
     port: int = key(2947, "a TCP port", low=1, high=65535)
     device: str = key("", "one of gpsd's devices, or empty for any", empty=True)
+
+    @property
+    def local(self) -> bool:
+        """Whether that gpsd runs on this host: it stamps with our own clock, and other programs' samples may be its copies."""
+        return self.host in LOCAL_HOSTS or self.host.startswith("127.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

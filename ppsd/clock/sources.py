@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Protocol
 
 from ppsd.discipline.events import Configured, LineSeen, Pulsed, Report, Reported, Sampled
 from refclock import config
@@ -143,10 +143,6 @@ class Line:
         self._line.close()
 
 
-LOCAL_HOSTS: Final = ("localhost", "::1")
-"""Names of this host, besides 127.0.0.0/8. A gpsd on this host stamps with our own clock."""
-
-
 class GpsdLine:
     """A connection to gpsd. If ``pps`` names a pulse device, the pulses come from that device. Otherwise the PPS objects of a gpsd on this
     host are the pulses, with an allowance for their delay (``refclock.timing.receiver_time.GPSD_PULSE_NS``). ``what`` says which."""
@@ -157,7 +153,7 @@ class GpsdLine:
         self._socket = GpsdSocket(config.host, config.port, clock)
         self._name = f"gpsd at {config.host}:{config.port}" + (f" + {config.pps}" if config.pps else "")
         self._clock = clock
-        self._local = config.host in LOCAL_HOSTS or config.host.startswith("127.")
+        self._local = config.local
         self._pulses = self._local and not config.pps
         self._own_pulse = bool(config.pps)
         self._sequence = 0

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 
 from ppsd.config.tables import Config
 from ppsd.discipline import report
+from ppsd.discipline.copies import Copies
 from ppsd.discipline.events import (
     ClockStepped,
     Configured,
@@ -132,6 +133,7 @@ class Engine:
         receivers = self._receivers()
         self.earliest_s = max((r.time.earliest_s for r in receivers), default=self.not_before_s)
         """POSIX second before which no true date lies: the release's, or the last that an earlier run knew."""
+        self._copies = Copies(config.sources)
         self._served = _Served()
         self._kept_error_ns: int | None = None
         self._just_stepped = False  # the clock was set since the kernel was asked who keeps it: it numbers nothing until then
@@ -243,6 +245,7 @@ class Engine:
 
     def _pulsed(self, event: Pulsed, present: Present | None, out: list[Effect]) -> None:
         source = self._pulses_of(event.source)
+        self._copies.stamped(source.id, event.edge.at.real_ns)
         sample = source.pulsed(event.edge, self._context(source, present))
         if news := source.time.pulse_news():
             out.append(Note("pulses changed", "warning", {"source": source.id, "what": news}))
@@ -262,6 +265,8 @@ class Engine:
     def _sampled(self, event: Sampled, at: Instant, out: list[Effect]) -> None:
         source, sample = self.sources[event.source], event.sample
         assert isinstance(source, SampleSource), f"{event.source} has no samples of another program"
+        self._copies.stamped(source.id, sample.at.real_ns)
+        source.copy_of = self._copies.original(source.id)
         named_by = self.timescale.present(sample.at.mono_ns) if sample.pulse else None
         leaps = self.leaps.table
         ours = source.sampled(sample, self.leaps, named_by, self.timescale.present(at.mono_ns), own=self._served.source == source.id)

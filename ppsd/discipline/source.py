@@ -554,6 +554,7 @@ class SampleSource(Source):
         super().__init__(settings, saved, compensation)
         self.settings: config.ShmSource | config.SockSource = settings
         self.samples = 0
+        self.copy_of: SourceId | None = None
         self._make_channel()
 
     def _make_channel(self) -> None:
@@ -608,6 +609,17 @@ class SampleSource(Source):
     def second_known(self) -> bool:
         """True once there is an estimate: finished samples name their seconds."""
         return self.ready
+
+    @property
+    def names_seconds(self) -> bool:
+        """As Source. A copy says what its original says."""
+        return self.copy_of is None
+
+    def _conditions(self, now_ns: int) -> list[Condition]:
+        del now_ns
+        if self.copy_of is None:
+            return []
+        return [Condition(Code.COPY, f"it hands on the pulses of {self.copy_of}: no second opinion, so it has no vote beside it")]
 
     @property
     def allowance_ns(self) -> float:
