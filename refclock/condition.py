@@ -80,6 +80,7 @@ class Code(StrEnum):
     checksum-habit           it writes its checksums in a way of its own           nothing; update the firmware if there is one
     2d-fix                   a fix without height: the bound is wider              give the antenna a wider view of the sky
     surveying                a timing receiver is still finding its place          wait: the pulse improves when it is done
+    pulse-line-unnamed       its driver does not say if the line is polled (USB)    state pps_over_usb = false for a pin or a real port
     stray-edges              edges beside the pulses                               a ground wire; a shorter wire; 100 ohm in series
     pulses-missing           one pulse in ten or more does not come                check the wire and the fix
     raw-clock-changed        the kernel counts the raw clock on another counter    see the kernel's log; choose a stable clocksource
@@ -161,6 +162,7 @@ class Code(StrEnum):
     CHECKSUM_HABIT = "checksum-habit"
     FIX_2D = "2d-fix"
     SURVEYING = "surveying"
+    PULSE_LINE_UNNAMED = "pulse-line-unnamed"
     STRAY_EDGES = "stray-edges"
     PULSES_MISSING = "pulses-missing"
     RAW_CLOCK_CHANGED = "raw-clock-changed"

@@ -102,7 +102,7 @@ class ClockProcess:
     def __init__(self, config: Config, run_dir: Path, simulated: bool, resume: Record | None, signals: Signals) -> None:
         self.config, self._signals = config, signals
         self._log = open_log(config.log.format, config.log.level, "clock")
-        self._feeds = [open_feed(feed) for feed in config.feeds]
+        self._feeds = [open_feed(feed, config.sources) for feed in config.feeds]
         self._told: dict[str, str] = {}
         self._poll = select.poll()
         self._readers: dict[int, Callable[[], None]] = {}
@@ -309,7 +309,7 @@ class ClockProcess:
                 self._publish()
             case events.Feed():
                 for feed in self._feeds:
-                    feed.send(effect.at, effect.offset_ns, effect.uncertainty_ns, effect.leap)
+                    feed.send(effect.at, effect.offset_ns, effect.bound_ns, effect.leap)
                     self.tell(f"feed {feed.name}", feed.why)
             case events.Steer():
                 self._steer(effect)

@@ -7,6 +7,7 @@ Flow: serial lines, gpsd, SOCK and SHM (``refclock``) -> **sources** -> Reported
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -17,7 +18,7 @@ from refclock.devices.modem_lines import Changes
 from refclock.devices.receiver_line import ReceiverLine
 from refclock.devices.serial_port import open_port
 from refclock.exchange.gpsd import GpsdSocket
-from refclock.exchange.samples import RawSample
+from refclock.exchange.samples import FeedWriter, RawSample
 from refclock.exchange.shm import ShmFeedWriter, ShmIntake
 from refclock.exchange.sock import SockFeedWriter, SockIntake
 from refclock.kernel.clocks import LocalClock
@@ -27,11 +28,12 @@ from refclock.receiver.session import ReceiverSession
 from refclock.sample import NS, Edge, EdgeKind, ForeignSample, Instant, Leap, LineStatus, SecondLabel, SkyView, SourceId
 
 
-def open_feed(feed: config.Feed) -> SockFeedWriter | ShmFeedWriter:
-    """The writer for one ``[[feed]]``. The program that reads the feed need not be running."""
+def open_feed(feed: config.Feed, sources: Sequence[config.Source] = ()) -> FeedWriter:
+    """The writer for one ``[[feed]]`` from ``sources``. The program that reads the feed need not be running."""
+    limit_ns = config.promise_us(feed, sources) * 1e3
     if isinstance(feed, config.SockFeed):
-        return SockFeedWriter(feed.path, feed.name)
-    return ShmFeedWriter(feed.unit, feed.name)
+        return SockFeedWriter(feed.path, feed.name, limit_ns)
+    return ShmFeedWriter(feed.unit, feed.name, limit_ns)
 
 
 class Device(Protocol):

@@ -389,7 +389,8 @@ class Engine:
         served = certain and source.id == self.selected and self.mode in (Mode.CONVERGE, Mode.TRACK)
         if served and sample.at.era == at.era and not self.leaps.near(sample.tai_ns):
             offset = self.leaps.table.tai_to_utc_ns(sample.tai_ns) - sample.at.real_ns
-            out.append(Feed(sample.at, offset, sample.uncertainty_ns, self.leaps.announced(sample.tai_ns)))
+            bound_ns = math.ceil(self.timescale.bound_ns(at.mono_ns))
+            out.append(Feed(sample.at, offset, bound_ns, self.leaps.announced(sample.tai_ns)))
 
     def _decide(self, at: Instant, out: list[Effect]) -> None:
         """Choose a source and serve its estimate, or hold over."""

@@ -17,13 +17,13 @@ import pytest
 
 from ppsd.cli import main as cli
 from ppsd.cli.arguments import Command
-from ppsd.cli.feed import feed_lines
+from ppsd.cli.feed import feed_lines, tighter_us
 from ppsd.faces import text as reports
 from ppsd.ntp.packet import Header, parse
 from ppsd.process.control import ControlServer
 from ppsd.snapshot import Mode, ServerReport, Snapshot, SourceStatus, TemperatureStatus, Verdict
 from refclock.condition import Code, Condition
-from refclock.config import ShmFeed, SockFeed
+from refclock.config import GpsdSource, ShmFeed, SockFeed
 from refclock.sample import FeedStatus, Leap
 from refclock.timescales import ntp64
 
@@ -282,6 +282,14 @@ def test_feed_lines() -> None:
     assert "127.127.28.3" in feed_lines("ntpd", feeds)[1]
     assert "refclock shm unit 3" in feed_lines("ntpsec", feeds)[1]
     assert "# [[feed]]" in feed_lines("chrony", ())
+    assert all("delay 0.002" in line for line in feed_lines("chrony", feeds))
+    assert "delay 0.0001" in feed_lines("chrony", [SockFeed(path="/x", max_bound_us=50)])[0]
+    assert "precision 1e-3 delay 2" in feed_lines("chrony", feeds, [GpsdSource()])[0]
+
+
+def test_a_tighter_promise_is_offered_only_when_it_is_one() -> None:
+    """Twice the present bound, rounded up to 1, 2 or 5; nothing when the promise is as tight already."""
+    assert [tighter_us(ns, 1000) for ns in (18_000, 3_100, 260_000, 600_000, 10)] == [50, 10, 0, 0, 1]
 
 
 @pytest.mark.device
