@@ -107,4 +107,4 @@ def holders(clock: Snapshot, server: ServerReport | str, host: Host | None = Non
 
 def may_not_ask(path: Path) -> Refused:
     """The refusal when this user may not use the control socket at ``path``."""
-    return Refused(NO_PERMISSION, f"refclock: {path}: not allowed; try as the daemon's user or root")
+    return Refused(NO_PERMISSION, f"refclock: {path}: not allowed; try as the daemon's user, as root or as a member of run.group")

@@ -119,7 +119,7 @@ class Run:
             pulse = "/dev/pps-sim0" if config.simulation.pulse else ""
             source = ReceiverSource(name="gps0", device=str(self.directory / "ttySIM0"), pps=pulse, pps_over_usb=False)
             feeds = config.feeds if self.config_path is not None else ()
-            config = replace(config, run=RunConfig(str(self.directory), state), sources=(source,), feeds=feeds)
+            config = replace(config, run=replace(config.run, directory=str(self.directory), state=state), sources=(source,), feeds=feeds)
         elif self.run_dir is not None:
             config = replace(config, run=replace(config.run, directory=str(self.directory)))
         self.looks = not config.sources

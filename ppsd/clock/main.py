@@ -156,13 +156,14 @@ class ClockProcess:
     def _open_control(self, run_dir: Path) -> ControlServer | None:
         """The control socket; None where unix sockets do not exist, as under a clock simulator that replaces libc."""
         try:
-            control = ControlServer(run_dir / "clock.sock", self._answer)
+            control = ControlServer(run_dir / "clock.sock", self._answer, group=self.config.run.group)
         except OSError as error:
             if error.errno not in NO_SOCKETS:
                 raise
             self.tell("control socket", explain(error))
             return None
         self._closers.callback(control.close)
+        self.tell("control socket", control.complaint)
         return control
 
     def run(self, until_ns: int | None) -> End:

@@ -116,10 +116,12 @@ class Serve:
         self._activated = bool(fds)
         self._server = open_server(config, rules_of(config, keys), run_dir, fds)
         try:
-            self._control = ControlServer(run_dir / "serve.sock", self._answer)
+            self._control = ControlServer(run_dir / "serve.sock", self._answer, group=config.run.group)
         except OSError:
             self._server.close()
             raise
+        if self._control.complaint:
+            self.log.warning("control socket", problem=self._control.complaint)
         self._server.start()
         self._broadcast_s = 0.0
         self._broadcast_failed = ""
