@@ -180,6 +180,10 @@ class ReceiverSource(LabelledSource):
     pps: str = key(AUTO, 'a device like "/dev/pps0", a line like "/dev/ttyS0:dcd", "auto", or "" for none', empty=True, check=path_or_auto)
 
 
+DEFAULT_SOURCE: Final = ReceiverSource(name="gps0")
+"""The source when none is configured: one receiver on any port, and its pulse. A ``[[source]]`` with nothing but its type is the same."""
+
+
 LOCAL_HOSTS: Final = ("localhost", "::1")
 """Names of this host, besides 127.0.0.0/8."""
 

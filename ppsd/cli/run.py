@@ -13,6 +13,8 @@ import argparse
 import contextlib
 import errno
 import os
+import shlex
+import shutil
 import stat
 import sys
 from dataclasses import dataclass, field, replace
@@ -69,6 +71,18 @@ def make_run_directory(path: Path, private: bool) -> None:
         raise PermissionError(errno.EPERM, "belongs to, or can be changed by, another user", str(path))
     if not os.access(path, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, "may not be written by this user", str(path))
+
+
+def spelled(script: Path) -> tuple[list[str], str]:
+    """How a person calls the program ``script`` in another terminal: (what must be typed once before, the command)."""
+    found = shutil.which(script.name)
+    name = script.name if found is not None and Path(found).resolve() == script.resolve() else shlex.quote(str(script))
+    if os.geteuid() == 0 and "SUDO_USER" in os.environ:
+        return [], f"sudo {name}"
+    activate = script.with_name("activate")  # of a virtual environment (venv)
+    if name != script.name and activate.exists():
+        return [f". {shlex.quote(str(activate))}"], script.name
+    return [], name
 
 
 @dataclass(slots=True)
@@ -150,23 +164,24 @@ class Run:
         ]
 
     def greeting(self) -> list[str]:
-        """Lines that say what runs and what to try next."""
+        """Lines that say what runs, and commands to try next, exactly as they can be typed in another terminal."""
         config = self.config
         ntp = f"NTP on {', '.join(config.server.listen)}" if config.server.enabled else "no NTP server"
         clock = "your clock is not touched" if config.clock.steer == "none" else "disciplining the system clock"
         what = f"SIMULATED receiver ({config.simulation.receiver}); " if self.simulated else ""
-        lines = [f"refclock: {what}{clock}; {ntp}; run directory {self.directory}"]
+        lines = [f"refclock: {what}{clock}", f"{ntp}; run directory {self.directory}"]
         if self.looks:
             lines.append(self.outlook())
         elif not self.simulated:
             lines.append("sources: " + ", ".join(f"{s.name} ({s.kind})" for s in config.sources))
-        first = config.server.listen[0]
-        loopback = first.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:").removesuffix(":123")
-        query = f" · refclock query {loopback}" if config.server.enabled else ""
         usual = (sim_directory(), Path(RunConfig().directory))  # the commands find these by themselves
-        where = "" if self.directory in usual else f" --run-dir {self.directory}"
-        lines.append(f"try:  refclock status{where} · refclock sources{where}{query}")
-        return lines
+        where = "" if self.directory in usual else f" --run-dir {shlex.quote(str(self.directory))}"
+        first, called = spelled(Path(sys.executable).with_name("refclock"))
+        commands = [*first, f"{called} status{where}", f"{called} sources{where}"]
+        if config.server.enabled:
+            address = config.server.listen[0].replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:").removesuffix(":123")
+            commands.append(f"{called} query {address}")
+        return [*lines, "try, in another terminal:", *(f"  {command}" for command in commands)]
 
     def outlook(self) -> str:
         """The lines on which the clock process looks for receivers, in one sentence."""

@@ -11,7 +11,7 @@ from typing import Final
 from ppsd.cli.query import Try, ask_once
 from ppsd.config.tables import Config
 from ppsd.snapshot import ServerReport, Snapshot, SourceStatus
-from refclock.config import AUTO, PulsedSource, ReceiverSource, Source
+from refclock.config import AUTO, DEFAULT_SOURCE, PulsedSource, ReceiverSource, Source
 from refclock.kernel.host import Host
 
 OK, WARN, FAIL, SKIP = "ok", "warn", "fail", "skip"
@@ -70,7 +70,7 @@ class Patient:
     @property
     def settings(self) -> tuple[Source, ...]:
         """The configured sources; without any, the receiver that the daemon looks for."""
-        return self.config.sources or (ReceiverSource(name="gps"),)
+        return self.config.sources or (DEFAULT_SOURCE,)
 
     @property
     def sources(self) -> list[SourceStatus]:
