@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from ppsd.process.control import alive, ask
 from ppsd.process.exit_codes import NO_DAEMON, NO_PERMISSION, Refused
-from ppsd.snapshot import ServerReport, Snapshot
+from ppsd.snapshot import LineReport, ServerReport, Snapshot
 from refclock.errors import explain
 
 if TYPE_CHECKING:
@@ -103,6 +103,29 @@ def holders(clock: Snapshot, server: ServerReport | str, host: Host | None = Non
         if who:
             found[text] = ", ".join(who)
     return found
+
+
+def configuration(directory: Path, given: Path | None) -> Path | None:
+    """The configuration file to go by: the one ``given``, else what ``refclock run`` made for the daemon that is alive there, else the
+    default one (None)."""
+    running = directory / "refclock.toml"
+    return running if given is None and running.exists() and alive(directory / "clock.sock") else given
+
+
+def read_lines(directory: Path) -> list[LineReport]:
+    """The receivers' lines that the daemon reads; none without a daemon, or with one that this user may not ask."""
+    try:
+        return LineReport.many(ask(directory / "clock.sock", "lines"))
+    except (OSError, ValueError):
+        return []
+
+
+def read_line(directory: Path, device: str | None, host: Host) -> LineReport | None:
+    """The daemon's line on ``device``, or of the source of that name; without one its first line. None: it reads no such line."""
+    lines = read_lines(directory)
+    if device is None:
+        return next(iter(lines), None)
+    return next((line for line in lines if line.source == device or host.target(line.device) == host.target(device)), None)
 
 
 def may_not_ask(path: Path) -> Refused:

@@ -32,7 +32,7 @@ from typing import Final
 
 import refclock.kernel.clocks
 from ppsd import version
-from ppsd.clock import state
+from ppsd.clock import onlookers, state
 from ppsd.clock.cpu_latency import hold
 from ppsd.clock.inputs import Inputs
 from ppsd.clock.sources import open_feed
@@ -340,9 +340,12 @@ class ClockProcess:
             self._told[what] = why
 
     def _answer(self, line: str) -> str:
-        if line != "snapshot":
-            return json.dumps({"error": f"unknown verb {line[:32]!r}; known: snapshot"})
-        return json.dumps(self.snapshot().to_json(), separators=(",", ":"))
+        if line == "snapshot":
+            return json.dumps(self.snapshot().to_json(), separators=(",", ":"))
+        told = onlookers.answer(line, self._inputs.lines, self._inputs.pulses)
+        if told is None:
+            told = {"error": f"unknown verb {line[:32]!r}; known: {', '.join(('snapshot', *onlookers.VERBS))}"}
+        return json.dumps(told, separators=(",", ":"))
 
     def snapshot(self) -> Snapshot:
         """The engine's snapshot, with the feeds and the conditions of this process."""

@@ -23,6 +23,7 @@ from refclock.exchange.shm import ShmFeedWriter, ShmIntake
 from refclock.exchange.sock import SockFeedWriter, SockIntake
 from refclock.kernel.clocks import LocalClock
 from refclock.protocols.gpsd import GpsdPulse, GpsdStream
+from refclock.receiver.commands import CommandQueue
 from refclock.receiver.profile import timing_profile
 from refclock.receiver.session import ReceiverSession
 from refclock.sample import NS, Edge, EdgeKind, ForeignSample, Instant, Leap, LineStatus, SecondLabel, SkyView, SourceId
@@ -80,6 +81,8 @@ class Line:
         self._line = ReceiverLine(port, session, clock)
         self._session = session
         self._changes = Changes(self._line.fileno(), self.opened_ns)
+        self.named_s: int | None = None
+        """The last second that it named (POSIX)."""
         self._name = config.device + (f" + {config.pps}" if config.pps not in ("", AUTO) else "")
         self._searched = not config.baud
         self._seen = LineStatus()
@@ -108,6 +111,39 @@ class Line:
         return self._session.heard_ns
 
     @property
+    def byte_ns(self) -> int:
+        """Line time of one byte, ns; 0 for USB."""
+        return self._line.byte_ns
+
+    @property
+    def bits(self) -> str:
+        """Format of the line when it is not eight data bits."""
+        return self._session.bits
+
+    @property
+    def protocol(self) -> str:
+        """What it speaks."""
+        return self._session.stream.protocol
+
+    @property
+    def heard_count(self) -> int:
+        """Number of the next read."""
+        return self._line.tape.count
+
+    def heard(self, number: int, most: int) -> tuple[list[tuple[Instant, bytes]], int]:
+        """Reads from ``number`` on, as ``refclock.devices.receiver_line.Tape.since``."""
+        return self._line.tape.since(number, most)
+
+    @property
+    def writes(self) -> bool:
+        """Whether the receiver is asked and told anything at all."""
+        return self._session.writes
+
+    def settings(self) -> CommandQueue | None:
+        """As ``refclock.receiver.session.ReceiverSession.settings``."""
+        return self._session.settings()
+
+    @property
     def identity(self) -> str:
         """The receiver's own identity; "" when it has sent none."""
         return self._session.stream.identity
@@ -124,6 +160,9 @@ class Line:
     def read(self) -> list[Report]:
         """The values decoded from the bytes that arrived, and news of the receiver's configuration."""
         data, values, at = self._line.read()
+        for value in values:
+            if isinstance(value, SecondLabel):
+                self.named_s = value.utc_ns // NS
         events: list[Report] = [Reported(self._id, tuple(values), at, self._line.byte_ns)] if data else []
         return events + self._news(at)
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Final, TextIO
 
-from ppsd.cli.daemon import run_directory, server_report
+from ppsd.cli.daemon import configuration, run_directory, server_report
 from ppsd.cli.doctor import clock, network, receiver
 from ppsd.cli.doctor.finding import FAIL, OK, SKIP, WARN, Finding, Patient
 from ppsd.config.file import load
@@ -36,8 +36,7 @@ def run(args: argparse.Namespace) -> int:
         told = Snapshot.from_json(ask(directory / "clock.sock", "snapshot"))
     except (OSError, ValueError):
         told = None
-    running = directory / "refclock.toml"  # what ``refclock run`` made of the configuration and its options
-    config = load(running if told is not None and args.config is None and running.exists() else args.config)
+    config = load(configuration(directory, args.config))
     server = server_report(directory)
     return doctor(Patient(Host(), config, told, servers=args.against, server=server), args.json, args.fix, sys.stdout)
 

@@ -80,7 +80,7 @@ def holders(p: Patient) -> Finding:
     for device in p.devices:
         for who in p.host.holders(device):
             if not who.endswith((f"(pid {own})", f"(pid {os.getpid()})")):
-                do, writes = release(who.partition(" (pid")[0], p.host.target(device))
+                do, writes = release(who, p.host.target(device))
                 what = f"{device} is in use by {who}: who reads a line takes bytes from the others"
                 return Finding("RC02", FAIL, what, do, writes)
     return Finding("RC02", OK, "nobody else holds the receiver's line") if p.devices else Finding("RC02", SKIP, "no line to look at")

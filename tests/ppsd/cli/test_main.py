@@ -19,6 +19,7 @@ import pytest
 from ppsd.cli import main as cli
 from ppsd.cli.arguments import Command
 from ppsd.cli.config import remarks
+from ppsd.cli.detect import release
 from ppsd.cli.feed import feed_lines, tighter_us
 from ppsd.config.tables import Config, ServerConfig
 from ppsd.faces import text as reports
@@ -574,3 +575,23 @@ def test_closed_pipe() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "advice"),
+    [
+        ("python3\0-I\0-m\0ppsd\0clock\0", "ppsd", "refclock itself"),
+        ("/usr/bin/python3\0/usr/bin/gpscat\0/dev/ttyUSB0\0", "gpscat", "end gpscat"),
+        ("python3\0-c\0import serial\0", "python3", "ps -fp 77 tells what runs there"),
+    ],
+)
+def test_nobody_is_told_to_end_python(tmp_path: Path, command: str, name: str, advice: str) -> None:
+    """A program in an interpreter is named by its script or module; where there is none, how to find out what it is."""
+    directory = tmp_path / "proc/77"
+    (directory / "fd").mkdir(parents=True)
+    (directory / "comm").write_text("python3\n")
+    (directory / "cmdline").write_text(command)
+    (directory / "fd/3").symlink_to("/dev/ttyUSB0")
+    (who,) = Host(tmp_path).holders("/dev/ttyUSB0")
+    assert who == f"{name} (pid 77)"
+    assert advice in release(who, "/dev/ttyUSB0")[0]
