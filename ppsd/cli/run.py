@@ -26,7 +26,7 @@ from ppsd.cli.sim import preload_environment
 from ppsd.cli.supervisor import Program, Screen, Supervisor, python
 from ppsd.config.edit import replace_file
 from ppsd.config.file import DEFAULT_FILE, as_toml, load
-from ppsd.config.tables import Config, RunConfig, parse_endpoint
+from ppsd.config.tables import Config, LogConfig, RunConfig, parse_endpoint
 from ppsd.faces.text import top_line, undelivered
 from ppsd.process.control import alive, ask
 from ppsd.process.exit_codes import USAGE, Refused, io_failure
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     """Run everything until told to stop."""
     if args.ntp is not None and parse_endpoint(args.ntp) is None:
         raise Refused(USAGE, f"refclock run: --ntp {args.ntp}: must be an address and port like 127.0.0.1:11123 or [::1]:11123")
-    wanted = Run(args.config, args.sim, args.ntp, args.run_dir)
+    wanted = Run(args.config, args.sim, args.ntp, args.run_dir, watched=sys.stdout.isatty())
     try:
         wanted.prepare()
         return _keep_alive(wanted, args.duration, sys.stdout)
@@ -98,6 +98,8 @@ class Run:
     directory: Path = Path()
     looks: bool = False
     """Whether the clock process looks for receivers, because none is configured."""
+    watched: bool = False
+    """Whether a person sees the output: of a simulation only warnings are logged then, so that the greeting stays on the screen."""
 
     def prepare(self) -> None:
         """Check the configuration, make the run directory, write the effective configuration. Starts nothing. ConfigError, OSError."""
@@ -133,6 +135,8 @@ class Run:
             pulse = "/dev/pps-sim0" if config.simulation.pulse else ""
             source = ReceiverSource(name="gps0", device=str(self.directory / "ttySIM0"), pps=pulse, pps_over_usb=False)
             feeds = config.feeds if self.config_path is not None else ()
+            if self.watched and config.log == LogConfig():
+                config = replace(config, log=LogConfig(level="warning"))
             config = replace(config, run=replace(config.run, directory=str(self.directory), state=state), sources=(source,), feeds=feeds)
         elif self.run_dir is not None:
             config = replace(config, run=replace(config.run, directory=str(self.directory)))

@@ -212,6 +212,7 @@ def test_the_newcomers_path(machine: Machine) -> None:
         lambda: re.search(r"^SIMULATED LOCKED .*within ±[0-9.]+ .s", first.screen(), re.MULTILINE),
         LOCK_S,
     )
+    assert "try, in another terminal:" in first.screen(), "the greeting has scrolled away"
     greeting = first.text()
     suggested = re.search(r"^try, in another terminal:\n((?:  .*\n)+)", greeting, re.MULTILINE)
     assert suggested is not None, greeting
