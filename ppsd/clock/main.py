@@ -34,7 +34,6 @@ import refclock.kernel.clocks
 from ppsd import version
 from ppsd.clock import state
 from ppsd.clock.cpu_latency import hold
-from ppsd.clock.discovery import DEFAULT
 from ppsd.clock.inputs import Inputs
 from ppsd.clock.sources import open_feed
 from ppsd.clock.system_clock import Clock, FreeRunningClock, KernelClock
@@ -52,7 +51,7 @@ from ppsd.process.lifecycle import Signals, notify
 from ppsd.process.log import open_log
 from ppsd.snapshot import Snapshot
 from refclock.condition import Code, Condition
-from refclock.config import ShmSource
+from refclock.config import DEFAULT_SOURCE, ShmSource
 from refclock.errors import explain
 from refclock.kernel.clocks import LocalClock, StepWatch
 from refclock.kernel.host import Host, battery_witness_s
@@ -135,7 +134,7 @@ class ClockProcess:
         now = self._clock.now()
         self._era = now.era
         self._chores_ns = self._leap_file_ns = self._status_ns = now.mono_ns
-        config = replace(config, sources=config.sources or (DEFAULT,))
+        config = replace(config, sources=config.sources or (DEFAULT_SOURCE,))
         battery_s = None if simulated else battery_witness_s(Host(), refclock.kernel.clocks.read_adjtimex())
         self._engine = Engine(
             config, saved, now, simulated=simulated, version=version(), pid=os.getpid(), resume=resume, battery_s=battery_s

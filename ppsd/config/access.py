@@ -59,6 +59,19 @@ def _span(network: IPv4Network | IPv6Network) -> tuple[int, int, int]:
     return base, base + (1 << (128 - length)), length
 
 
+def contradictions(lists: Mapping[str, object]) -> Iterator[tuple[str, int, str, int]]:
+    """Every prefix that is under two actions: (action, index, earlier action, its index). ``lists``: action -> list of texts, as a file has
+    them; whatever is no prefix is passed over."""
+    first: dict[tuple[int, int, int], tuple[str, int]] = {}
+    for action, listed in lists.items():
+        for index, text in enumerate(listed if isinstance(listed, list) else ()):
+            network = parse_prefix(text) if isinstance(text, str) else None
+            if network is not None:
+                other, at = first.setdefault(_span(network), (action, index))
+                if other != action:
+                    yield action, index, other, at
+
+
 def address_number(text: str) -> int | None:
     """An address as a 128-bit number, without its scope; None when ``text`` is not an address."""
     try:

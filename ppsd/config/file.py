@@ -18,7 +18,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from ppsd.config.access import is_private, prefix_complaint
+from ppsd.config.access import ACTIONS, contradictions, is_private, prefix_complaint
+from ppsd.config.other_files import counterpart
 from ppsd.config.tables import TABLES, Config, covering, endpoint_text, parse_endpoint
 from ppsd.config.toml_text import line_of, locate, written
 from refclock.config import (
@@ -55,6 +56,30 @@ _NO_KEY = re.compile(r""""(?:[^"\\\n]|\\.)*"|'[^'\n]*'|\#.*""")
 # ---- reading ----------------------------------------------------------------------------------------------------------------------
 
 
+def _quoted(value: str) -> str:
+    """``value`` as TOML writes a text."""
+    return json.dumps(value.strip(), ensure_ascii=False)
+
+
+def _remedy(line: str) -> str:
+    """What is most probably wrong with a line that is not TOML, "; ..."; "" when nothing usual is."""
+    bare = line.partition("#")[0].strip()
+    word = re.match(r"[A-Za-z_-]+(?=\s+[^=\s]|$)", bare)
+    if word is not None and (instead := counterpart(word[0])):
+        return f"; {word[0]} is a word of chrony.conf or ntp.conf: {instead}"
+    key, equals, value = (part.strip() for part in bare.partition("=")) if "=" in bare else ("", "", bare.rstrip(","))
+    if value.count('"') % 2 or (value.count("'") % 2 and '"' not in value):
+        return "; a quotation mark is missing"
+    if value.lower() in ("true", "yes", "on", "false", "no", "off"):
+        return f"; write it {'true' if value.lower() in ('true', 'yes', 'on') else 'false'}"
+    if value.startswith("["):
+        elements = [element.strip(" \"'") for element in value.strip("[]").split(",")]
+        return f"; texts need quotes: {key} = [{', '.join(map(_quoted, filter(None, elements)))}]" if equals and "[[" not in value else ""
+    if re.match(r"[A-Za-z/]|[0-9a-fA-F]*[.:][0-9a-fA-F.:]", value) and not re.search(r"[\"'={}]", value):
+        return f"; a text needs quotes: {f'{key} = ' if equals else ''}{_quoted(value)}"
+    return ""
+
+
 def _syntax(text: str, file: str) -> tuple[dict[str, Any], str, list[Problem]]:
     """Parse ``text``. A faulty line is reported and removed, a faulty header with its whole table, and the rest is parsed again. Returns
     the decoded file, the text that it was decoded from, and the problems."""
@@ -73,9 +98,9 @@ def _syntax(text: str, file: str) -> tuple[dict[str, Any], str, list[Problem]]:
             number = int(match[1]) if match else 0
             what = str(error)[: match.start()] if match else str(error).removesuffix(" (at end of document)")
             if not number and "end of document" in str(error):
-                problems.append(Problem(file, len(lines), "", f"not TOML: {what} at the end of the file"))
+                problems.append(Problem(file, len(lines), "", f"not TOML: {what} at the end of the file{_remedy(lines[-1])}"))
                 return {}, "", problems
-            problems.append(Problem(file, number, "", f"not TOML: {what}"))
+            problems.append(Problem(file, number, "", f"not TOML: {what}{_remedy(lines[number - 1]) if number else ''}"))
             if not number or not lines[number - 1].strip() or len(problems) == SYNTAX_ERRORS or len(text) > 1 << 16:
                 return {}, "", problems
             last = number
@@ -89,9 +114,13 @@ def _elsewhere(here: str) -> Callable[[str], str]:
     """Makes hints for unknown keys of table ``here``: the table that has the key."""
 
     def hint(name: str) -> str:
+        if here == "server" and (instead := counterpart(name)):
+            return f"; {instead}"
         for table, cls in (*TABLES.items(), *(("[source]", c) for c in SOURCES.values())):
             if here not in (table, "[source]") and name in {f.name for f in fields(cls)}:
                 return f"; did you mean {name} of [{table}]?"
+        if instead := counterpart(name):
+            return f"; {instead}"
         kinds = [kind for kind, cls in SOURCES.items() if here == "[source]" and name in {f.name for f in fields(cls)}]
         if len(kinds) > 1:
             return f" here; only types {', '.join(kinds[:-1])} and {kinds[-1]} have it"
@@ -208,9 +237,21 @@ def doubts(config: Config) -> list[Problem]:
     return found
 
 
+def _judge_access(raw: Mapping[str, Any], reader: _Reader) -> None:
+    """Report every network that the file itself lists under two actions: one of them was not meant. The default lists are no statement."""
+    table = raw.get("access")
+    lists: dict[str, Any] = {action: table.get(action) for action in ACTIONS} if isinstance(table, dict) else {}
+    for action, index, other, at in contradictions(lists):
+        where = line_of(reader.lines, ("access", other, at))
+        what = f"{lists[action][index]} is also under {other}, on line {where}: leave it in one of the two"
+        reader.report(("access", action, index), what)
+
+
 def _judge_server(tables: Mapping[str, Any], reader: _Reader) -> None:
     """Report contradictions between the tables server, access and keys."""
     server, access = tables["server"], tables["access"]
+    if server.enabled and not server.listen:
+        reader.report(("server", "listen"), 'names no address: write one, such as "0.0.0.0:123"; to serve nobody, enabled = false')
     public = [prefix for prefix in (*access.allow, *access.authenticated) if prefix_complaint(prefix) is None and not is_private(prefix)]
     if server.leap_smear and not server.smear_public and public:
         who = f"{public[0]} is open to them"
@@ -244,6 +285,7 @@ def parse(text: str, file: str = "configuration") -> Config:
             )
             reader.report((*sources[0][0], "type"), what)
     _judge_server(tables, reader)
+    _judge_access(raw, reader)
     if problems:
         raise ConfigError(sorted(problems, key=lambda p: p.line))
     return Config(**tables, sources=tuple(named_sources), feeds=tuple(named_feeds), file=file)
@@ -295,13 +337,14 @@ def load(path: Path | None) -> Config:
 # ---- writing ----------------------------------------------------------------------------------------------------------------------
 
 
-def _value(value: object) -> str:
+def as_value(value: object) -> str:
+    """A value as TOML writes it."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, tuple):
-        return "[" + ", ".join(_value(v) for v in value) + "]"
+        return "[" + ", ".join(as_value(v) for v in value) + "]"
     return value.isoformat() if isinstance(value, date) else repr(value)
 
 
@@ -314,6 +357,6 @@ def as_toml(config: Config) -> str:
         lines = [header] + ([f'type = "{kind}"'] if kind else [])
         for spec in fields(item):
             value = getattr(item, spec.name)
-            lines.append(f"# {spec.name} is not set: {spec.metadata['rule'].what}" if value is None else f"{spec.name} = {_value(value)}")
+            lines.append(f"# {spec.name} is not set: {spec.metadata['rule'].what}" if value is None else f"{spec.name} = {as_value(value)}")
         out.append("\n".join(lines))
     return "\n\n".join(out) + "\n"

@@ -179,13 +179,16 @@ class Serve:
             most = min(int(argument), CLIENTS_TOLD) if argument.isdecimal() else CLIENTS_TOLD
             found = self._server.clients()
             return json.dumps({"known": len(found), "clients": [asdict(client) for client in found[:most]]})
+        if line == "rules":
+            rules = self.config.access.rules(self._own).rules()
+            return json.dumps({"denied": self.config.access.denied, "rules": [asdict(rule) for rule in rules]})
         if verb == "access":
             try:
                 return json.dumps(asdict(self.config.access.rules(self._own).decide(argument)))
             except ValueError as error:
                 return json.dumps({"error": str(error)})
         if line != "snapshot":
-            return json.dumps({"error": f"unknown verb {line[:32]!r}; known: snapshot, clients, access"})
+            return json.dumps({"error": f"unknown verb {line[:32]!r}; known: snapshot, clients, access, rules"})
         report = ServerReport(
             pid=os.getpid(),
             uptime_s=time.monotonic() - self._started_s,
