@@ -28,6 +28,9 @@ COLUMNS: Final = f"{'Packets':>9} {'Drops':>7} {'Every':>7} {'Last':>7} {'Known'
 """Headings behind the address."""
 ADDRESS: Final = 80 - len(COLUMNS) - 5
 """Characters of the longest address that leaves the figures on its line, in a terminal of 80 columns: a mode has up to 9."""
+PATIENCE_S = 10.0
+"""Seconds to wait for the clients: the largest table takes about 5 s to look through."""
+SLOW = "it is busy, or stopped (its log says which); try again"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -45,9 +48,11 @@ def run(args: argparse.Namespace) -> int:
 def _print_clients(directory: Path, most: int, as_json: bool) -> int:
     path = directory / "serve.sock"
     try:
-        answer = ask(path, f"clients {most}")
+        answer = ask(path, f"clients {most}", PATIENCE_S)
     except PermissionError:
         raise may_not_ask(path) from None
+    except TimeoutError:
+        raise Refused(FAILED, f"refclock: the server in {directory} has not answered for {PATIENCE_S:g} s: {SLOW}") from None
     except OSError as error:
         raise Refused(NO_DAEMON, f"refclock: no server in {directory} ({error.strerror or error}); start one: refclock run") from None
     print(json.dumps(answer) if as_json else table(answer))
@@ -107,9 +112,11 @@ def test_access(config: Config, directory: Path, address: str, as_json: bool) ->
     try:
         decision = Decision(**ask(directory / "serve.sock", f"access {address}"))
         whose = "the running server"
-    except OSError:
+    except OSError as error:
         decision = config.access.rules(own_networks()).decide(address)
-        whose = f"{config.file or 'the defaults'} (no server is running)"
+        absent = isinstance(error, FileNotFoundError | ConnectionRefusedError)
+        why = "no server is running" if absent else f"the running server was not asked: {error.strerror or error}"
+        whose = f"{config.file or 'the defaults'} ({why})"
     if as_json:
         print(json.dumps({"address": address, "whose": whose} | asdict(decision)))
     else:
@@ -128,7 +135,7 @@ def list_access(config: Config, directory: Path, as_json: bool) -> int:
         nobody = isinstance(error, FileNotFoundError | ConnectionRefusedError)
         whose = f"{config.file or 'the defaults'} ({'no server is running' if nobody else explain(error, str(path))})"
     if as_json:
-        print(json.dumps([asdict(r) for r in rules]))
+        print(json.dumps([{"prefix": r.prefix, "action": r.action, "source": r.source} for r in rules]))
         return GOOD
     print(f"# {whose}")
     for rule in rules:

@@ -38,6 +38,7 @@ from ppsd.clock.inputs import Inputs
 from ppsd.clock.sources import open_feed
 from ppsd.clock.system_clock import Clock, FreeRunningClock, KernelClock
 from ppsd.clock.thermometer import Thermometer
+from ppsd.config.contents import contents
 from ppsd.config.file import load
 from ppsd.config.tables import Config
 from ppsd.discipline import events
@@ -150,7 +151,7 @@ class ClockProcess:
             self.listen(self._watch.fileno(), self._stepped)
         self.listen(signals.wake, self._woken)
         self.nudge = signals.nudge
-        self._inputs = Inputs(config, self._clock, self._engine.earliest_s, self, Host())
+        self._inputs = Inputs(config, self._clock, self._engine.not_before_s, self, Host())
 
     def _open_control(self, run_dir: Path) -> ControlServer | None:
         """The control socket; None where unix sockets do not exist, as under a clock simulator that replaces libc."""
@@ -295,8 +296,7 @@ class ClockProcess:
     def _read_leap_file(self) -> None:
         path = self.config.leap.file
         try:
-            with Path(path).open("rb") as stream:
-                table = parse_leap_seconds_list(stream.read(LEAP_FILE_LIMIT).decode("ascii", "replace"))
+            table = parse_leap_seconds_list(contents(Path(path), LEAP_FILE_LIMIT).decode("ascii", "replace"))
         except OSError as error:
             known = f"known up to {day_of(KNOWN_UNTIL_S)} only"
             self.tell("leap seconds", f"{path} cannot be read ({error.strerror}): {known}; install tzdata or set leap.file")

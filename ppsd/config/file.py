@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ppsd.config.access import ACTIONS, contradictions, is_private, prefix_complaint
+from ppsd.config.contents import contents
 from ppsd.config.other_files import counterpart
 from ppsd.config.tables import TABLES, Config, covering, endpoint_text, parse_endpoint
 from ppsd.config.toml_text import line_of, locate, written
@@ -36,13 +37,15 @@ from refclock.config import (
     SockSource,
     Source,
 )
-from refclock.schema import ConfigError, Key, Problem, read_table, suggestion
+from refclock.schema import ConfigError, Key, Problem, read_table, report_unknown, suggestion
 
 DEFAULT_FILE = "/etc/refclock/refclock.toml"
 LIMIT_BYTES = 1 << 20
 """Octets; a larger file is refused. Files written by hand have a few kB."""
 SYNTAX_ERRORS = 20
 """Syntax errors after which reading stops: the file is probably not TOML."""
+TOLD = 200
+"""Characters of a syntax error that are told: it may contain a key of any length."""
 KEY_DEPTH = 64
 """Dots outside strings in one line; a line with more is refused. tomllib's time grows with the square of a key's parts (0.6 s for 8000;
 measured on x86-64)."""
@@ -50,7 +53,8 @@ ELEMENTS = 64
 """Sources, and feeds, that one file may have: more than any machine has ports for."""
 _NAME_PREFIX = {"receiver": "gps", "gpsd": "gpsd", "pps": "pps", "shm": "shm", "sock": "sock"}
 
-_NO_KEY = re.compile(r""""(?:[^"\\\n]|\\.)*"|'[^'\n]*'|\#.*""")
+_NO_KEY = re.compile(r""""(?:[^"\\\n]|\\.)*"?|'[^'\n]*'?|\#.*""")
+"""What is no key: strings and comments. A string that does not end goes to the end of its line, so no text is looked at twice."""
 
 
 # ---- reading ----------------------------------------------------------------------------------------------------------------------
@@ -93,14 +97,16 @@ def _syntax(text: str, file: str) -> tuple[dict[str, Any], str, list[Problem]]:
         except RecursionError:
             return {}, "", [*problems, Problem(file, 0, "", "lists or tables are nested too deeply")]
         except ValueError as error:  # TOMLDecodeError, or int() on thousands of digits
-            match = re.search(r"\s*\(at line (\d+), column \d+\)$", str(error))
+            what, _, place = str(error).rpartition(" (at line ")
+            match = re.fullmatch(r"(\d+), column \d+\)", place)
             lines = text.split("\n")
             number = int(match[1]) if match else 0
-            what = str(error)[: match.start()] if match else str(error).removesuffix(" (at end of document)")
+            what = what if match else str(error).removesuffix(" (at end of document)")
             if not number and "end of document" in str(error):
                 problems.append(Problem(file, len(lines), "", f"not TOML: {what} at the end of the file{_remedy(lines[-1])}"))
                 return {}, "", problems
-            problems.append(Problem(file, number, "", f"not TOML: {what}{_remedy(lines[number - 1]) if number else ''}"))
+            remedy = _remedy(lines[number - 1]) if number else ""
+            problems.append(Problem(file, number, "", f"not TOML: {what[:TOLD]}{remedy}"))
             if not number or not lines[number - 1].strip() or len(problems) == SYNTAX_ERRORS or len(text) > 1 << 16:
                 return {}, "", problems
             last = number
@@ -215,6 +221,16 @@ def _resources(items: Iterable[tuple[Key, Source | Feed]]) -> Iterator[tuple[Key
             yield (*at, "pps"), "pulse device", item.pps
 
 
+def _judge_access(raw: Mapping[str, Any], reader: _Reader) -> None:
+    """Report every network that the file itself lists under two actions: one of them was not meant. The default lists are no statement."""
+    table = raw.get("access")
+    lists: dict[str, Any] = {action: table.get(action) for action in ACTIONS} if isinstance(table, dict) else {}
+    for action, index, other, at in contradictions(lists):
+        where = line_of(reader.lines, ("access", other, at))
+        what = f"{lists[action][index]} is also under {other}, on line {where}: leave it in one of the two"
+        reader.report(("access", action, index), what)
+
+
 def _canonical(listen: str) -> str:
     """An address and port in one spelling: [0::0]:123 is [::]:123."""
     endpoint = parse_endpoint(listen)
@@ -223,7 +239,7 @@ def _canonical(listen: str) -> str:
 
 def doubts(config: Config) -> list[Problem]:
     """What is valid and cannot be meant: single addresses beside the wildcard address that takes them in. They are served all the same."""
-    lines = locate(Path(config.file).read_text(encoding="utf-8")) if config.file else {}
+    lines = locate(contents(Path(config.file), LIMIT_BYTES).decode()) if config.file else {}
     endpoints = [endpoint for text in config.server.listen if (endpoint := parse_endpoint(text)) is not None]
     found = []
     for i, endpoint in enumerate(endpoints):
@@ -235,16 +251,6 @@ def doubts(config: Config) -> list[Problem]:
             at: Key = ("server", "listen", i)
             found.append(Problem(config.file, line_of(lines, at), written(at), what))
     return found
-
-
-def _judge_access(raw: Mapping[str, Any], reader: _Reader) -> None:
-    """Report every network that the file itself lists under two actions: one of them was not meant. The default lists are no statement."""
-    table = raw.get("access")
-    lists: dict[str, Any] = {action: table.get(action) for action in ACTIONS} if isinstance(table, dict) else {}
-    for action, index, other, at in contradictions(lists):
-        where = line_of(reader.lines, ("access", other, at))
-        what = f"{lists[action][index]} is also under {other}, on line {where}: leave it in one of the two"
-        reader.report(("access", action, index), what)
 
 
 def _judge_server(tables: Mapping[str, Any], reader: _Reader) -> None:
@@ -266,9 +272,7 @@ def parse(text: str, file: str = "configuration") -> Config:
     raw, text, problems = _syntax(text.removeprefix("\ufeff").replace("\r\n", "\n"), file)
     reader = _Reader(file, locate(text), problems)
     known = [*TABLES, "source", "feed"]
-    for name in raw:
-        if name not in known:
-            reader.report((name,), f"unknown table or key{suggestion(name, known) or _elsewhere('')(name)}")
+    report_unknown("table or key", raw, (), known, reader.report, _elsewhere(""))
     tables = {name: reader.table(name, cls, raw) for name, cls in TABLES.items()}
     sources, feeds = reader.array("source", SOURCES, raw, None), reader.array("feed", FEEDS, raw, None)
     named_sources = reader.named(sources, _NAME_PREFIX)
@@ -299,20 +303,14 @@ def read(path: Path) -> Config:
         return ConfigError([Problem(file, 0, "", what)])
 
     try:
-        if path.is_fifo():
-            raise refused("is a pipe; a regular file is needed")
-        with path.open("rb") as stream:
-            data = stream.read(LIMIT_BYTES + 1)
+        data = contents(path, LIMIT_BYTES)
     except FileNotFoundError:
         raise refused("does not exist") from None
-    except IsADirectoryError:
-        raise refused("is a directory; a file is needed") from None
     except PermissionError:
         raise refused("may not be read by this user") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise refused(f"cannot be read: {error}") from None
-    if len(data) > LIMIT_BYTES:
-        raise refused(f"is larger than {LIMIT_BYTES >> 20} MB")
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise refused(why if why.startswith("is ") else f"cannot be read: {why}") from None
     return parse_bytes(data, file)
 
 

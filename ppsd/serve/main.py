@@ -44,8 +44,8 @@ FIRST_FD = 3
 """SD_LISTEN_FDS_START (sd_listen_fds(3))."""
 THREADS = 4
 """Most threads unless configured: a Pi has four cores, and one thread answers about 300 000 requests/s."""
-CLIENTS_TOLD = 4000
-"""Most clients in one reply. Each takes about 200 octets, and a reply has at most 1 MB (``ppsd.process.control``)."""
+CLIENTS_TOLD = 2000
+"""Most clients in one reply. Each takes up to 300 octets, and a reply has at most 1 MB (``ppsd.process.control``)."""
 LOOK_S = 2.0
 """Seconds between two looks at addresses and files, which take some system calls, and between two watchdog messages to systemd at most; the
 unit's WatchdogSec is at least three times as long."""
@@ -177,11 +177,11 @@ class Serve:
         verb, _, argument = line.partition(" ")
         if verb == "clients":
             most = min(int(argument), CLIENTS_TOLD) if argument.isdecimal() else CLIENTS_TOLD
-            found = self._server.clients()
-            return json.dumps({"known": len(found), "clients": [asdict(client) for client in found[:most]]})
+            found, known = self._server.clients(most)
+            return json.dumps({"known": known, "clients": [asdict(client) for client in found]})
         if line == "rules":
-            rules = self.config.access.rules(self._own).rules()
-            return json.dumps({"denied": self.config.access.denied, "rules": [asdict(rule) for rule in rules]})
+            rules = [asdict(rule) for rule in self.config.access.rules(self._own).rules()]
+            return json.dumps({"denied": self.config.access.denied, "rules": rules})
         if verb == "access":
             try:
                 return json.dumps(asdict(self.config.access.rules(self._own).decide(argument)))
@@ -289,12 +289,12 @@ def _reload(serve: Serve, run_dir: Path, fds: list[int], started_s: float) -> Se
         if (socket_part(renewed.server), renewed.log) == (socket_part(old.server), old.log):
             serve.configure(renewed, keys)
             return serve
-    except OSError as error:
-        serve.log.error("configuration refused, the old one stays", problem=error.strerror)
-        return serve
     except ConfigError as error:
         for problem in error.problems:
             serve.log.error("configuration refused, the old one stays", problem=str(problem))
+        return serve
+    except OSError as error:  # unreadable, or the rules were not taken
+        serve.log.error("configuration refused, the old one stays", problem=explain(error))
         return serve
     serve.close()
     try:
