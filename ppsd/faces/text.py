@@ -225,8 +225,6 @@ def status(clock: Snapshot, server: ServerReport | str, failed: str = "") -> str
     told += [c.words for c in clock.conditions if c.words != clock.why]
     lines += dict.fromkeys(told)
     lines.append(f"{server_line(server)}; system clock: {_system_clock(clock)}")
-    if not isinstance(server, str):
-        lines += [f"not served: {one.address}: {one.why}" for one in server.unserved if not one.harmless]
     return "\n".join(lines)
 
 

@@ -25,7 +25,7 @@ from ppsd.config.tables import Config, ServerConfig
 from ppsd.faces import text as reports
 from ppsd.ntp.packet import Header, parse
 from ppsd.process.control import ControlServer
-from ppsd.snapshot import Mode, ServerReport, Snapshot, SourceStatus, TemperatureStatus, Unserved, Verdict
+from ppsd.snapshot import Mode, ServerReport, Snapshot, SourceStatus, TemperatureStatus, Verdict
 from refclock.condition import Code, Condition
 from refclock.config import GpsdSource, ShmFeed, SockFeed
 from refclock.kernel.host import Host
@@ -50,14 +50,6 @@ ACQUIRING = replace(
 )  # fmt: skip
 
 SERVER = ServerReport(3, 60.0, ("0.0.0.0:123",), False, {"reply": {"basic": 12, "unsynchronised": 0}, "drop": {"short": 1}})
-
-
-def test_status_names_addresses_that_are_not_served() -> None:
-    """Each with its reason and remedy, on a line of its own; IPv6 on a machine that has none is no fault."""
-    missing = Unserved("10.8.0.1:123", "listening at 10.8.0.1 port 123: no interface has this address yet")
-    shown = reports.status(LOCKED, replace(SERVER, unserved=(missing, Unserved("[::]:123", "this kernel has no IPv6", harmless=True))))
-    assert "not served: 10.8.0.1:123: listening at 10.8.0.1 port 123: no interface has this address yet" in shown.splitlines()
-    assert "[::]" not in shown
 
 
 def answer(snapshot: Snapshot) -> Callable[[], str]:
