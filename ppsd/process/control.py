@@ -50,7 +50,7 @@ class ControlServer:
         self.path = path
         self._answer = answer
         self._clients: dict[int, _Client] = {}
-        self._mode = mode
+        self._mode, self._group = mode, group
         self._listener = self._listen()
         self._name = Name(path)
         try:
@@ -58,7 +58,6 @@ class ControlServer:
         except OSError:
             self._listener.close()
             raise
-        self.complaint = _shared(path, group) if group else ""
         self._epoll.register(self._listener, select.EPOLLIN)
 
     def _listen(self) -> socket.socket:
@@ -68,6 +67,7 @@ class ControlServer:
         except OSError:
             listener.close()
             raise
+        self.complaint = _shared(self.path, self._group) if self._group else ""
         return listener
 
     def renew(self) -> bool:
