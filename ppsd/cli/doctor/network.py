@@ -100,7 +100,10 @@ def firewall(p: Patient) -> Finding:
         if p.host.text("/proc/modules") is not None and not re.search(r"^(nf_tables|ip_tables) ", p.host.text("/proc/modules") or "", re.M):
             return Finding("RC32", OK, "the kernel has no firewall loaded")
         return Finding("RC32", SKIP, "the firewall's rules cannot be read (nft or iptables, as root)")
-    shut = [port for port in ports if refuses(rules, port)]
+    verdicts = {port: refuses(rules, port) for port in ports}
+    shut = [port for port, verdict in verdicts.items() if verdict]
+    if not shut and None in verdicts.values():
+        return Finding("RC32", SKIP, "the firewall lets in by interface or address: ask from another machine (refclock query)")
     if not shut:
         return Finding("RC32", OK, f"no rule of this machine's firewall keeps UDP {', '.join(map(str, ports))} out")
     what = f"this machine's firewall refuses what no rule lets in, and no rule lets UDP {shut[0]} in: other machines get no answer"
@@ -111,15 +114,23 @@ def _loopback(address: str) -> bool:
     return address.startswith("127.") or address == "::1"
 
 
-def refuses(rules: str, port: int) -> bool:
-    """Whether an input chain of ``nft list ruleset`` or ``iptables-save`` refuses by default and nothing in the rules names the port. A
-    rule that names it may still refuse it: that is somebody's will."""
-    names = rf"\b{port}\b" + (r"|\bntp\b" if port == 123 else "")
+def refuses(rules: str, port: int) -> bool | None:
+    """Whether input chains of ``nft list ruleset`` or ``iptables-save`` refuse by default and no rule lets UDP ``port`` in. None: rules
+    that let in by interface or address may do so. A rule that names the port may still refuse it: that is somebody's will."""
     nft = re.search(r"hook input [^\n}]*policy drop", rules) is not None
     nft |= re.search(r"hook input [^}]*\n\s*(counter [^\n]*)?(drop|reject)\b[^}]*\}", rules) is not None
     iptables = re.search(r"^:INPUT DROP", rules, re.M) or re.search(r"^-A INPUT (-m comment [^\n]* )?-j (DROP|REJECT)", rules, re.M)
-    passing = [line for line in rules.splitlines() if re.search(r"dport|dports", line)]
-    return (nft or iptables is not None) and not any(re.search(names, line) for line in passing)
+    if not nft and iptables is None:
+        return False
+    names = rf"\b{port}\b" + (r"|\bntp\b" if port == 123 else "")
+    accepting = [line for line in rules.splitlines() if re.search(r"\baccept\b", line, re.I) and not re.search(OTHERWISE, line)]
+    if any(re.search("dport", line) and re.search(names, line) for line in accepting):
+        return False
+    return True if all("dport" in line for line in accepting) else None
+
+
+OTHERWISE: Final = r"policy|^:|established|\blo\b|icmp|^-A (FORWARD|OUTPUT|DOCKER|POSTROUTING|PREROUTING)|multicast|igmp|239\.|224\.|ff02"
+"""What marks lines that let something in which is no request: replies, this machine itself, ICMP, multicast, and chains of other hooks."""
 
 
 def _opening(p: Patient, port: int) -> str:

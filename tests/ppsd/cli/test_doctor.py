@@ -522,6 +522,8 @@ def test_overruns_of_another_line_are_not_the_receivers(machine: Machine) -> Non
         (NFT_SHUT.replace("tcp dport 22", "udp dport 123"), OK),
         (NFT_SHUT.replace("tcp dport 22", "udp dport { 53, ntp }"), OK),
         (NFT_SHUT.replace("policy drop", "policy accept"), OK),
+        (NFT_SHUT.replace("tcp dport 22", 'iifname "br-lan"'), SKIP),
+        (NFT_SHUT.replace("tcp dport 22", "udp dport 5353"), FAIL),
         (NFT_SHUT.replace("policy drop", "policy accept").replace("tcp dport 22 accept", "counter packets 3 bytes 120 drop"), FAIL),
         (IPTABLES_SHUT.replace("-p tcp --dport 22", "-p udp -m udp --dport 123"), OK),
         (IPTABLES_SHUT.replace("-A INPUT -j REJECT\n", ""), OK),
