@@ -16,6 +16,7 @@ from typing import Final, TextIO
 from ppsd.cli.daemon import configuration, run_directory, server_report
 from ppsd.cli.doctor import clock, network, receiver
 from ppsd.cli.doctor.finding import FAIL, OK, SKIP, WARN, Finding, Patient
+from ppsd.cli.query import authenticator
 from ppsd.config.file import load
 from ppsd.process.control import ask
 from ppsd.process.exit_codes import BAD, DEGRADED, FAILED, GOOD, IO_ERROR, NO_PERMISSION, USAGE
@@ -37,8 +38,8 @@ def run(args: argparse.Namespace) -> int:
     except (OSError, ValueError):
         told = None
     config = load(configuration(directory, args.config))
-    server = server_report(directory)
-    return doctor(Patient(Host(), config, told, servers=args.against, server=server), args.json, args.fix, sys.stdout)
+    server, key = server_report(directory), authenticator(args.key, args.keys, args.config)
+    return doctor(Patient(Host(), config, told, servers=args.against, key=key, server=server), args.json, args.fix, sys.stdout)
 
 
 def examine(patient: Patient) -> list[Finding]:

@@ -6,13 +6,16 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ppsd.cli.query import Try, ask_once
 from ppsd.config.tables import Config
 from ppsd.snapshot import ServerReport, Snapshot, SourceStatus
 from refclock.config import AUTO, DEFAULT_SOURCE, PulsedSource, ReceiverSource, Source
 from refclock.kernel.host import Host
+
+if TYPE_CHECKING:
+    from ppsd.serve.ntp_server import Authenticator
 
 OK, WARN, FAIL, SKIP = "ok", "warn", "fail", "skip"
 WORST: Final = (FAIL, WARN, SKIP, OK)
@@ -53,9 +56,9 @@ COMMAND_S: Final = 5.0
 @dataclass(frozen=True, slots=True)
 class Patient:
     """The machine to examine. ``clock``: snapshot of the running daemon, None without one. ``pause``: sleeps for seconds (time.sleep).
-    ``now_s``: system time (POSIX). ``servers``: NTP servers to compare with. ``server``: report of the serve process, or a few words why
-    there is none. ``ask``: asks an NTP server (``ppsd.cli.query``). ``output``: what a command of this machine prints, None when it cannot
-    be run."""
+    ``now_s``: system time (POSIX). ``servers``: NTP servers to compare with, authenticated with ``key``. ``server``: report of the serve
+    process, or a few words why there is none. ``ask``: asks an NTP server (``ppsd.cli.query``). ``output``: what a command of this machine
+    prints, None when it cannot be run."""
 
     host: Host
     config: Config
@@ -63,6 +66,7 @@ class Patient:
     pause: Callable[[float], None] = time.sleep
     now_s: Callable[[], float] = time.time
     servers: Sequence[str] = ()
+    key: Authenticator | None = None
     server: ServerReport | str = "not running"
     ask: Callable[[tuple[object, ...], int], Try] = ask_once
     output: Callable[[Sequence[str]], str | None] = output_of

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -20,7 +21,7 @@ from ppsd.cli import main as cli
 from ppsd.cli.doctor import clock as doctor_clock
 from ppsd.cli.doctor.doctor import doctor, examine, report
 from ppsd.cli.doctor.finding import FAIL, OK, SKIP, WARN, Finding, Patient
-from ppsd.cli.query import Try
+from ppsd.cli.query import Address, Try
 from ppsd.config.file import parse
 from ppsd.discipline.events import Reported
 from ppsd.ntp.packet import Exchange, Header
@@ -43,6 +44,7 @@ FREE = Adjtimex(-12.5, 0, 16, 1, 37, STA_UNSYNC, 0, Leap.UNSYNCHRONISED)
 
 SERVING = ServerReport(3, 60.0, ("0.0.0.0:123",), False, {})
 ANSWER = Exchange(Header(stratum=1, leap=Leap.NORMAL), 0, 0, 0)
+ADDRESS = Address(socket.AF_INET, ("127.0.0.1", 123))
 
 
 class Machine:
@@ -96,7 +98,7 @@ class Machine:
             self.wait,
             lambda: NOW_S,
             server=server,
-            ask=lambda *_: tried or Try(ANSWER, "", ANSWER.header),
+            ask=lambda *_: tried or Try(ADDRESS, ANSWER, "", ANSWER.header),
             output=lambda _: rules,
         )
         return {finding.check: finding for finding in examine(patient)}
@@ -289,7 +291,7 @@ def fed(state: str, sent: int, why: str) -> Snapshot:
 
 
 def unsynchronised(_: Machine) -> Changes:
-    return {"tried": Try(None, "unsynchronised", Header(leap=Leap.UNSYNCHRONISED, stratum=0))}
+    return {"tried": Try(ADDRESS, None, "unsynchronised", Header(leap=Leap.UNSYNCHRONISED, stratum=0))}
 
 
 AILMENTS: dict[str, tuple[str, str, Callable[[Machine], Changes]]] = {
@@ -337,7 +339,7 @@ AILMENTS: dict[str, tuple[str, str, Callable[[Machine], Changes]]] = {
     "server not running": ("RC30", FAIL, lambda _: {"server": "not running"}),
     "nothing bound": ("RC30", FAIL, lambda _: {"server": replace(SERVING, addresses=())}),
     "another address bound": ("RC30", WARN, lambda _: {"server": replace(SERVING, addresses=("127.0.0.1:123",))}),
-    "server does not answer": ("RC31", FAIL, lambda _: {"tried": Try(None, "no reply")}),
+    "server does not answer": ("RC31", FAIL, lambda _: {"tried": Try(ADDRESS, None, "no reply")}),
     "server has no time": ("RC31", FAIL, unsynchronised),
     "firewall (nft)": ("RC32", FAIL, lambda _: {"rules": NFT_SHUT}),
     "firewall (iptables)": ("RC32", FAIL, lambda _: {"rules": IPTABLES_SHUT}),
