@@ -24,35 +24,28 @@ def server(p: Patient) -> Finding:
     """RC30: does the NTP server run, on every address that is wanted?"""
     if not p.listen:
         return Finding("RC30", SKIP, NO_SERVER)
-    found = _holders(p)
-    if found:
-        address, who = next(iter(found.items()))
+    if p.server == UNSEEN:
+        return Finding("RC30", SKIP, f"the NTP server is {UNSEEN}")
+    for address, who in holders(p.listen, p.server, p.host).items():
         do = f"end {who.partition(' (pid')[0]}, or set another port or address: [server] listen"
         return Finding("RC30", FAIL, f"{address} is held by {who}: nothing is served there", do)
     if p.clock is None:
         return Finding("RC30", SKIP, NO_DAEMON)
-    if p.server == UNSEEN:
-        return Finding("RC30", SKIP, f"the NTP server is {UNSEEN}")
     if isinstance(p.server, str):
         do = "see its log; start it: refclock run, or the unit that runs refclock's serve process"
         return Finding("RC30", FAIL, f"the NTP server is {p.server}: nothing is served", do)
-    if not p.server.addresses:
-        return Finding("RC30", FAIL, f"none of {', '.join(p.listen)} could be bound: nothing is served", "see the server's log")
-    has_v6 = p.host.path("/proc/net/if_inet6").exists()
-    lacking = [text for text in p.listen if text not in p.server.addresses and (has_v6 or not text.startswith("["))]
-    lacking = [] if p.server.socket_activated else lacking
+    served, lacking = ", ".join(p.server.addresses), [one for one in p.server.unserved if not one.harmless]
+    words = "; ".join(one.why for one in lacking)
+    if not served:
+        why = words or f"none of {', '.join(p.listen)} could be bound"
+        return Finding("RC30", FAIL, f"nothing is served: {why}", "see the server's log")
+    if any(one.taken for one in lacking):
+        do = "end the program that has it, or set another port or address: [server] listen"
+        return Finding("RC30", FAIL, f"serving on {served} only; {words}", do)
     if lacking:
         do = "an address that is not there comes with its interface; take it out of [server] listen if it never does"
-        return Finding("RC30", WARN, f"serving on {', '.join(p.server.addresses)}, and not on {', '.join(lacking)}", do)
-    return Finding("RC30", OK, f"serving on {', '.join(p.server.addresses)}")
-
-
-def _holders(p: Patient) -> dict[str, str]:
-    """Which other program holds an address that is wanted; also before our server has been started."""
-    if p.clock is not None:
-        return holders(p.clock, p.server, p.host)
-    pairs = ((text, parse_endpoint(text)) for text in p.listen)
-    return {text: ", ".join(who) for text, endpoint in pairs if endpoint is not None and (who := p.host.port_holders([endpoint]))}
+        return Finding("RC30", WARN, f"serving on {served} only; {words}", do)
+    return Finding("RC30", OK, f"serving on {served}")
 
 
 def answer(p: Patient) -> Finding:

@@ -25,7 +25,7 @@ from ppsd.cli.query import Address, Try
 from ppsd.config.file import parse
 from ppsd.discipline.events import Reported
 from ppsd.ntp.packet import Exchange, Header
-from ppsd.snapshot import ServerReport, Snapshot
+from ppsd.snapshot import ServerReport, Snapshot, Unserved
 from refclock.condition import Code, Condition
 from refclock.kernel.clocks import STA_UNSYNC, Adjtimex
 from refclock.kernel.host import Host
@@ -43,6 +43,7 @@ FREE = Adjtimex(-12.5, 0, 16, 1, 37, STA_UNSYNC, 0, Leap.UNSYNCHRONISED)
 
 
 SERVING = ServerReport(3, 60.0, ("0.0.0.0:123",), False, {})
+ABSENT = Unserved("10.9.9.9:123", "listening at 10.9.9.9 port 123: no interface has that address")
 ANSWER = Exchange(Header(stratum=1, leap=Leap.NORMAL), 0, 0, 0)
 ADDRESS = Address(socket.AF_INET, ("127.0.0.1", 123))
 
@@ -338,7 +339,8 @@ AILMENTS: dict[str, tuple[str, str, Callable[[Machine], Changes]]] = {
     "port held by another": ("RC30", FAIL, port_held),
     "server not running": ("RC30", FAIL, lambda _: {"server": "not running"}),
     "nothing bound": ("RC30", FAIL, lambda _: {"server": replace(SERVING, addresses=())}),
-    "another address bound": ("RC30", WARN, lambda _: {"server": replace(SERVING, addresses=("127.0.0.1:123",))}),
+    "an address not there yet": ("RC30", WARN, lambda _: {"server": replace(SERVING, unserved=(ABSENT,))}),
+    "one of two held by another": ("RC30", FAIL, lambda _: {"server": replace(SERVING, unserved=(replace(ABSENT, taken=True),))}),
     "server does not answer": ("RC31", FAIL, lambda _: {"tried": Try(ADDRESS, None, "no reply")}),
     "server has no time": ("RC31", FAIL, unsynchronised),
     "firewall (nft)": ("RC32", FAIL, lambda _: {"rules": NFT_SHUT}),
