@@ -121,7 +121,11 @@ class Addresses:
     @property
     def unserved(self) -> tuple[Unserved, ...]:
         """The addresses that should be served and are not, with the reason and the remedy."""
-        waiting = (Unserved(one.text, one.why, one.failed == errno.EAFNOSUPPORT) for one in self._listeners if one.why)
+        waiting = (
+            Unserved(one.text, one.why, one.failed == errno.EAFNOSUPPORT, one.failed == errno.EADDRINUSE)
+            for one in self._listeners
+            if one.why
+        )
         return (*self._refused, *waiting)
 
     def _review(self, one: _Listener) -> None:
