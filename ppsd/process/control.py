@@ -53,7 +53,8 @@ class ControlServer:
         except OSError:
             self._listener.close()
             raise
-        self._epoll.register(self._listener, select.EPOLLIN)
+        self._wakes = select.EPOLLIN
+        self._epoll.register(self._listener, self._wakes)
 
     def fileno(self) -> int:
         """The descriptor to poll: readable when ``handle_ready`` has work."""
@@ -81,12 +82,21 @@ class ControlServer:
         except OSError:  # the client has gone; or descriptors ran out, and then the oldest client is dropped
             if self._clients:
                 self._drop(next(iter(self._clients.values())))
+            else:  # nothing can be given up: wake for the next client, not again and again for this one
+                self._wake_on(select.EPOLLIN | select.EPOLLET)
             return
+        self._wake_on(select.EPOLLIN)
         if len(self._clients) == CLIENTS:
             self._drop(next(iter(self._clients.values())))
         sock.setblocking(False)
         self._clients[sock.fileno()] = _Client(sock)
         self._epoll.register(sock, select.EPOLLIN)
+
+    def _wake_on(self, events: int) -> None:
+        """Be woken by the listener on these ``events`` from now on."""
+        if events != self._wakes:
+            self._wakes = events
+            self._epoll.modify(self._listener, events)
 
     def _drop(self, client: _Client) -> None:
         fd = client.sock.fileno()
