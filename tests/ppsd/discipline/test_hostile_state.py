@@ -1,22 +1,26 @@
-"""A state file whose numbers parse and lie: the next run starts, tells and serves all the same."""
+"""A state file or a record whose numbers parse and lie: the next run starts, tells and serves all the same."""
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from datetime import date
+from pathlib import Path
 from typing import cast
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ppsd.clock.state import left_record
 from ppsd.config.tables import ClockConfig, Config
 from ppsd.discipline.engine import Engine
 from ppsd.discipline.events import Effect, Publish, Pulsed, Reported, Sampled, TemperatureRead, Ticked
 from ppsd.discipline.noise import QUANTILES
 from ppsd.discipline.saved import Learned, Saved, SavedSource, SavedTemperature, from_json
 from refclock.config import ReceiverSource, SockSource
+from refclock.kernel.timescale import TimescaleWriter
+from refclock.record import Record
 from refclock.sample import NS, Edge, EdgeKind, ForeignSample, Instant, Leap, SecondLabel, SourceId
 from refclock.timing.receiver_time import LearnedDelay
 
@@ -86,3 +90,49 @@ def test_no_number_in_the_state_ends_the_next_run(changes: list[tuple[tuple[str 
     if engine.timescale.estimate is not None:
         error_ns = engine.timescale.tai_at(at(40).mono_ns) - (UTC0 + 40 + 37) * NS
         assert abs(error_ns) <= engine.timescale.bound_ns(at(40).mono_ns)
+
+
+INT64 = st.one_of(
+    st.integers(-(1 << 63), (1 << 63) - 1), st.sampled_from([0, -1, RAW0 - NS, RAW0 + 100 * NS, (UTC0 + 37) * NS, (1 << 63) - 1])
+)
+FLOATS = st.one_of(st.floats(), st.sampled_from([0.0, 1e-9, 1e-5, 0.09, 1e3, 1e6, 1e18, 1e300]))
+records = st.builds(
+    Record,
+    raw_ns=INT64,
+    tai_ns=INT64,
+    rate=FLOATS,
+    bound_ns=FLOATS,
+    bound_rate=FLOATS,
+    bound_wander_ns=FLOATS,
+    root_delay_ns=INT64,
+    reference_raw_ns=INT64,
+    valid_until_raw_ns=INT64,
+    leap_tai_ns=INT64,
+    leap_step_s=st.integers(-2, 2),
+    tai_offset_s=st.one_of(st.sampled_from([0, 36, 37, 38, 3600]), st.integers(-(1 << 31), (1 << 31) - 1)),
+    refid=st.integers(0, (1 << 32) - 1),
+    precision=st.integers(-128, 127),
+    stratum=st.integers(0, 255),
+    simulated=st.booleans(),
+)
+PLAUSIBLE = Record(RAW0 - NS, (UTC0 + 36) * NS, 1e-5, 1e3, 1e-8, 1.0, 0, RAW0 - NS, RAW0 + 3600 * NS, 0, 0, 37, 0x50505300, -23, 1, False)
+fields = st.dictionaries(st.sampled_from(PLAUSIBLE.__slots__), st.just(0), max_size=4)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(fields, records)
+def test_no_record_ends_the_next_run(tmp_path: Path, changed: dict[str, int], lie: Record) -> None:
+    """A record file with any number in place of any: the run begins with it or anew, and publishes, tells and saves no NaN."""
+    path = tmp_path / "timescale"
+    writer = TimescaleWriter(path)
+    writer.publish(replace(PLAUSIBLE, **{name: getattr(lie, name) for name in changed}))
+    writer.close()
+    engine = Engine(CONFIG, Saved(), at(0), simulated=False, version="", pid=1, resume=left_record(path))
+    out = [effect for s in range(1, 20) for effect in second(engine, s)]
+    for effect in out:
+        if isinstance(effect, Publish):
+            assert all(math.isfinite(v) for v in astuple(effect.record) if isinstance(v, float))
+            writer = TimescaleWriter(path)
+            writer.publish(effect.record)
+            writer.close()
+    json.dumps([engine.snapshot(at(20)).to_json(), engine.state().to_json()], allow_nan=False)
