@@ -7,8 +7,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ppsd.process.control import alive, ask
-from ppsd.process.exit_codes import NO_DAEMON, NO_PERMISSION, Refused
+from ppsd.process.control import PATIENCE_S, alive, ask
+from ppsd.process.exit_codes import FAILED, NO_DAEMON, NO_PERMISSION, Refused
 from ppsd.snapshot import Snapshot
 from refclock.errors import explain
 
@@ -57,10 +57,18 @@ def clock_snapshot(directory: Path) -> Snapshot:
     except (FileNotFoundError, ConnectionRefusedError):
         start = "start one: refclock run, or without a receiver: refclock run --sim"
         raise Refused(NO_DAEMON, f"refclock: no daemon in {directory} ({start})") from None
+    except TimeoutError:
+        raise silent("daemon", directory, PATIENCE_S) from None
     except OSError as error:
         raise Refused(NO_DAEMON, f"refclock: {explain(error, str(path))}") from None
     except ValueError as error:
         raise Refused(NO_DAEMON, f"refclock: {path}: {error}") from None
+
+
+def silent(who: str, directory: Path, waited_s: float) -> Refused:
+    """The refusal when a process that runs does not answer."""
+    why = "it is busy, or stopped (its log says which); try again"
+    return Refused(FAILED, f"refclock: the {who} in {directory} has not answered for {waited_s:g} s: {why}")
 
 
 def may_not_ask(path: Path) -> Refused:

@@ -25,6 +25,8 @@ CLIENTS = 8
 """Connections; the oldest is dropped for one more. Enough for the dashboard, metrics and some shells."""
 LINE_BYTES = 256
 """Octets; a client that sends a longer request is dropped."""
+PATIENCE_S = 1.0
+"""Seconds to wait for a reply by default: a process that is well answers within milliseconds."""
 REPLY_BYTES = 1 << 20
 """Octets; a client refuses a longer reply. A snapshot has a few kB."""
 
@@ -143,7 +145,7 @@ def alive(path: Path, timeout_s: float = 0.2) -> bool:
         return True
 
 
-def ask(path: Path, verb: str, timeout_s: float = 1.0) -> dict[str, Any]:
+def ask(path: Path, verb: str, timeout_s: float = PATIENCE_S) -> dict[str, Any]:
     """Send one verb and return the decoded reply. OSError: nobody listens, no reply in time, a malformed reply, or an unknown verb."""
     deadline = time.monotonic() + timeout_s
     reply = bytearray()
