@@ -398,6 +398,7 @@ def test_query_of_nobody(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["query", "127.0.0.1:99999"]) == 64
 
 
+@pytest.mark.device
 def test_config_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """check tells every mistake and exits 78; show prints what reads back."""
     file = tmp_path / "c.toml"
