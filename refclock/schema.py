@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from datetime import date, datetime
 from typing import Any, TypeVar, get_type_hints
@@ -16,6 +16,8 @@ from typing import Any, TypeVar, get_type_hints
 T = TypeVar("T")
 Key = tuple[str | int, ...]
 """Path of a value in the file: ("server", "threads"), ("source", 0, "baud")."""
+UNKNOWN_TOLD = 20
+"""Unknown keys of a table that are told one by one. With more it is probably another program's file, and each takes 0.1 ms to explain."""
 TEXT_LENGTH = 4096
 """Characters of the longest text value: PATH_MAX of linux/limits.h."""
 DATE_YEARS = (1980, 2200)
@@ -153,6 +155,17 @@ def _kind_shown(value: object) -> str:
     return "a table" if isinstance(value, dict) else "a list" if isinstance(value, list) else _shown(value)
 
 
+def report_unknown(  # noqa: PLR0917 (one table, as read_table has it)
+    what: str, names: Iterable[str], at: Key, known: list[str], report: Callable[[Key, str], None], elsewhere: Callable[[str], str]
+) -> None:
+    """Report the ``names`` of table ``at`` that are not ``known``: ``UNKNOWN_TOLD`` of them one by one, with what was probably meant."""
+    unknown = [name for name in names if name not in known]
+    for name in unknown[:UNKNOWN_TOLD]:
+        report((*at, name), f"unknown {what}{suggestion(name, known) or elsewhere(name)}")
+    if len(unknown) > UNKNOWN_TOLD:
+        report((*at, unknown[UNKNOWN_TOLD]), f"is unknown, and so are {len(unknown) - UNKNOWN_TOLD - 1} more")
+
+
 def read_table(
     cls: type[T],
     table: Mapping[str, Any],
@@ -171,9 +184,7 @@ def read_table(
     specs: dict[str, Field[Any]] = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
     hints = get_type_hints(cls)
     known = [*specs, *also]
-    for name in table:
-        if name not in known:
-            report((*at, name), f"unknown key{suggestion(name, known) or elsewhere(name)}")
+    report_unknown("key", table, at, known, report, elsewhere)
     values: dict[str, Any] = {}
     whole = True
     for name, spec in specs.items():

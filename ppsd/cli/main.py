@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from ppsd.cli.arguments import CONFIG, JSON, RUN_DIR, Command, count, option, parse, seconds
+from ppsd.cli.arguments import CONFIG, JSON, KEY, KEYS, RUN_DIR, Command, count, option, parse, seconds
 from ppsd.process.encoding import print_anywhere
 from ppsd.process.exit_codes import GOOD, INTERRUPTED, Refused, complain, io_failure
 
@@ -71,6 +71,8 @@ COMMANDS = {
             (
                 option("--fix", metavar="CHECK", help="carry out that check's safe remedy"),
                 option("--against", metavar="HOST", action="append", default=[], help="compare with that NTP server (may be repeated)"),
+                KEY,
+                KEYS,
                 JSON,
                 CONFIG,
                 RUN_DIR,
@@ -84,7 +86,10 @@ COMMANDS = {
             (
                 option("server", metavar="HOST[:PORT]", help="name or address; IPv6 with a port: [ADDRESS]:PORT"),
                 option("-n", dest="count", metavar="N", type=count, default=1, help="ask N times (default 1)"),
+                KEY,
+                KEYS,
                 JSON,
+                CONFIG,
             ),
         ),
         Command(

@@ -13,7 +13,8 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ppsd.config.file import as_value, parse
+from ppsd.config.contents import contents
+from ppsd.config.file import LIMIT_BYTES, as_value, parse
 from ppsd.config.toml_text import locate
 
 
@@ -70,7 +71,7 @@ def edit(path: Path, change: Callable[[str], str]) -> Path | None:
 
     ConfigError: the result is not a valid configuration. OSError: it cannot be written. Both leave the file unchanged.
     """
-    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    before = contents(path, LIMIT_BYTES).decode("utf-8") if path.exists() else ""
     after = change(before)
     parse(after, str(path))
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,12 +14,14 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from datetime import date
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from ppsd.config.access import ACTIONS, contradictions, is_private, prefix_complaint
+from ppsd.config.contents import contents
 from ppsd.config.other_files import counterpart
-from ppsd.config.tables import TABLES, Config
+from ppsd.config.tables import TABLES, Config, covering, endpoint_text, parse_endpoint
 from ppsd.config.toml_text import line_of, locate, written
 from refclock.config import (
     FEEDS,
@@ -35,13 +37,15 @@ from refclock.config import (
     SockSource,
     Source,
 )
-from refclock.schema import ConfigError, Key, Problem, read_table, suggestion
+from refclock.schema import ConfigError, Key, Problem, read_table, report_unknown, suggestion
 
 DEFAULT_FILE = "/etc/refclock/refclock.toml"
 LIMIT_BYTES = 1 << 20
 """Octets; a larger file is refused. Files written by hand have a few kB."""
 SYNTAX_ERRORS = 20
 """Syntax errors after which reading stops: the file is probably not TOML."""
+TOLD = 200
+"""Characters of a syntax error that are told: it may contain a key of any length."""
 KEY_DEPTH = 64
 """Dots outside strings in one line; a line with more is refused. tomllib's time grows with the square of a key's parts (0.6 s for 8000;
 measured on x86-64)."""
@@ -49,7 +53,8 @@ ELEMENTS = 64
 """Sources, and feeds, that one file may have: more than any machine has ports for."""
 _NAME_PREFIX = {"receiver": "gps", "gpsd": "gpsd", "pps": "pps", "shm": "shm", "sock": "sock"}
 
-_NO_KEY = re.compile(r""""(?:[^"\\\n]|\\.)*"|'[^'\n]*'|\#.*""")
+_NO_KEY = re.compile(r""""(?:[^"\\\n]|\\.)*"?|'[^'\n]*'?|\#.*""")
+"""What is no key: strings and comments. A string that does not end goes to the end of its line, so no text is looked at twice."""
 
 
 # ---- reading ----------------------------------------------------------------------------------------------------------------------
@@ -92,14 +97,16 @@ def _syntax(text: str, file: str) -> tuple[dict[str, Any], str, list[Problem]]:
         except RecursionError:
             return {}, "", [*problems, Problem(file, 0, "", "lists or tables are nested too deeply")]
         except ValueError as error:  # TOMLDecodeError, or int() on thousands of digits
-            match = re.search(r"\s*\(at line (\d+), column \d+\)$", str(error))
+            what, _, place = str(error).rpartition(" (at line ")
+            match = re.fullmatch(r"(\d+), column \d+\)", place)
             lines = text.split("\n")
             number = int(match[1]) if match else 0
-            what = str(error)[: match.start()] if match else str(error).removesuffix(" (at end of document)")
+            what = what if match else str(error).removesuffix(" (at end of document)")
             if not number and "end of document" in str(error):
                 problems.append(Problem(file, len(lines), "", f"not TOML: {what} at the end of the file{_remedy(lines[-1])}"))
                 return {}, "", problems
-            problems.append(Problem(file, number, "", f"not TOML: {what}{_remedy(lines[number - 1]) if number else ''}"))
+            remedy = _remedy(lines[number - 1]) if number else ""
+            problems.append(Problem(file, number, "", f"not TOML: {what[:TOLD]}{remedy}"))
             if not number or not lines[number - 1].strip() or len(problems) == SYNTAX_ERRORS or len(text) > 1 << 16:
                 return {}, "", problems
             last = number
@@ -224,15 +231,37 @@ def _judge_access(raw: Mapping[str, Any], reader: _Reader) -> None:
         reader.report(("access", action, index), what)
 
 
+def _canonical(listen: str) -> str:
+    """An address and port in one spelling: [0::0]:123 is [::]:123."""
+    endpoint = parse_endpoint(listen)
+    return endpoint_text(str(ip_address(endpoint[0])), endpoint[1]) if endpoint is not None else listen
+
+
+def doubts(config: Config) -> list[Problem]:
+    """What is valid and cannot be meant: single addresses beside the wildcard address that takes them in. They are served all the same."""
+    lines = locate(contents(Path(config.file), LIMIT_BYTES).decode()) if config.file else {}
+    endpoints = [endpoint for text in config.server.listen if (endpoint := parse_endpoint(text)) is not None]
+    found = []
+    for i, endpoint in enumerate(endpoints):
+        wide = covering(endpoint, endpoints)
+        if wide is not None:
+            what = (
+                f"{endpoint_text(*endpoint)} is superfluous beside {endpoint_text(*wide)}, which is every address: leave out one of the two"
+            )
+            at: Key = ("server", "listen", i)
+            found.append(Problem(config.file, line_of(lines, at), written(at), what))
+    return found
+
+
 def _judge_server(tables: Mapping[str, Any], reader: _Reader) -> None:
     """Report contradictions between the tables server, access and keys."""
     server, access = tables["server"], tables["access"]
     if server.enabled and not server.listen:
         reader.report(("server", "listen"), 'names no address: write one, such as "0.0.0.0:123"; to serve nobody, enabled = false')
     public = [prefix for prefix in (*access.allow, *access.authenticated) if prefix_complaint(prefix) is None and not is_private(prefix)]
-    if server.leap_smear and not server.smear_public and (public or server.symmetric):
-        who = f"{public[0]} is open to" if public else "server.symmetric admits"
-        what = f"clients that may also ask servers that do not smear ({who} them); if none does, confirm with smear_public = true"
+    if server.leap_smear and not server.smear_public and public:
+        who = f"{public[0]} is open to them"
+        what = f"clients that may also ask servers that do not smear ({who}); if none does, confirm with smear_public = true"
         reader.report(("server", "leap_smear"), what)
     if server.broadcast and not (server.broadcast_key and tables["keys"].file):
         reader.report(("server", "broadcast"), "is only sent authenticated; set broadcast_key and keys.file")
@@ -243,15 +272,13 @@ def parse(text: str, file: str = "configuration") -> Config:
     raw, text, problems = _syntax(text.removeprefix("\ufeff").replace("\r\n", "\n"), file)
     reader = _Reader(file, locate(text), problems)
     known = [*TABLES, "source", "feed"]
-    for name in raw:
-        if name not in known:
-            reader.report((name,), f"unknown table or key{suggestion(name, known) or _elsewhere('')(name)}")
+    report_unknown("table or key", raw, (), known, reader.report, _elsewhere(""))
     tables = {name: reader.table(name, cls, raw) for name, cls in TABLES.items()}
     sources, feeds = reader.array("source", SOURCES, raw, None), reader.array("feed", FEEDS, raw, None)
     named_sources = reader.named(sources, _NAME_PREFIX)
     named_feeds = reader.named(feeds, {"sock": "sock", "shm": "shm"})
     reader.unique(_resources([*sources, *feeds]))
-    reader.unique((("server", "listen", i), "address", address) for i, address in enumerate(tables["server"].listen))
+    reader.unique((("server", "listen", i), "address", _canonical(address)) for i, address in enumerate(tables["server"].listen))
     if sources and reader.complete and all(source.noselect for _, source in sources):
         reader.report((*sources[0][0], "noselect"), "every source is noselect: none could ever be used")
     if sources and reader.complete and all(isinstance(source, PpsSource) for _, source in sources):
@@ -276,20 +303,14 @@ def read(path: Path) -> Config:
         return ConfigError([Problem(file, 0, "", what)])
 
     try:
-        if path.is_fifo():
-            raise refused("is a pipe; a regular file is needed")
-        with path.open("rb") as stream:
-            data = stream.read(LIMIT_BYTES + 1)
+        data = contents(path, LIMIT_BYTES)
     except FileNotFoundError:
         raise refused("does not exist") from None
-    except IsADirectoryError:
-        raise refused("is a directory; a file is needed") from None
     except PermissionError:
         raise refused("may not be read by this user") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise refused(f"cannot be read: {error}") from None
-    if len(data) > LIMIT_BYTES:
-        raise refused(f"is larger than {LIMIT_BYTES >> 20} MB")
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise refused(why if why.startswith("is ") else f"cannot be read: {why}") from None
     return parse_bytes(data, file)
 
 

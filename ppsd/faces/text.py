@@ -177,7 +177,7 @@ def _parse_utc(text: str) -> datetime:
         return datetime.fromisoformat(text[:17] + "59")
 
 
-_ACTIONS = {"reply": "answered", "nak": "refused (crypto-NAK)", "kod": "told off (kiss-o'-death)", "drop": "dropped"}
+_ACTIONS = {"reply": "answered", "kod": "told off (kiss-o'-death)", "drop": "dropped"}
 """enum pkt_action in words."""
 
 

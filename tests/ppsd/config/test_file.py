@@ -257,6 +257,24 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         parse_bytes(b"\xff\xfea\x00", "utf-16")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        'x = "' + '\\"' * 100_000,
+        "[server]\n" + "".join(f"k{i} = 1\n" for i in range(50_000)),
+        'x = {"' + " " * 100_000 + '" = 1, "' + " " * 100_000 + '" = 2}',
+    ],
+    ids=["a string that does not end", "keys of another program", "one long key twice"],
+)
+def test_a_mistake_is_told_in_some_lines_whatever_its_size(text: str) -> None:
+    """Text by the 100 kB that is no configuration: the mistakes are told, not each of thousands, and no text is searched again and again
+    (that would take hours)."""
+    with pytest.raises(ConfigError) as error:
+        parse(text)
+    assert len(error.value.problems) <= 21
+    assert len(str(error.value)) < 4000
+
+
 def test_endpoints() -> None:
     """Addresses are numeric; IPv6 stands in brackets; the port is a port."""
     assert parse_endpoint("127.0.0.1:11123") == ("127.0.0.1", 11123)
