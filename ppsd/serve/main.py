@@ -117,10 +117,12 @@ class Serve:
         try:
             self._addresses = Addresses(self._server, self.log, fds)
             self._addresses.serve(own.listen, own.interface)
-            self._control = ControlServer(run_dir / "serve.sock", self._answer)
+            self._control = ControlServer(run_dir / "serve.sock", self._answer, group=config.run.group)
         except OSError:
             self._server.close()
             raise
+        if self._control.complaint:
+            self.log.warning("control socket", problem=self._control.complaint)
         self._server.start()
         self._looked_s = self._networks_s = started_s
         self._broadcast_s = 0.0
