@@ -61,8 +61,10 @@ Daemon = Callable[[str, Callable[[], str]], Path]
 
 
 @pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    """Control sockets in a run directory, each answering what its function says."""
+def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
+    """Control sockets in a run directory, each answering what its function says, on a machine without other processes."""
+    empty = Host(tmp_path / "machine")
+    monkeypatch.setattr("refclock.kernel.host.Host", lambda: empty)
     servers: list[ControlServer] = []
     threads: list[threading.Thread] = []
     stop, stopped = socket.socketpair()
