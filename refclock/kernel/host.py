@@ -14,6 +14,8 @@ from typing import Final
 from refclock.kernel.clocks import Adjtimex
 from refclock.sample import Leap
 
+RTC_LATEST_S: Final = 7_258_118_400
+"""POSIX s of 2200-01-01: no RTC chip counts farther (drivers/rtc: most have two digits for the year)."""
 INTERPRETER: Final = re.compile(r"(python|perl|ruby|node|lua|tclsh)[0-9.]*")
 """Names of processes that say nothing of the program that runs in them."""
 
@@ -30,10 +32,6 @@ def _script(words: Sequence[str]) -> str:
             continue
         return word.rpartition("/")[2]
     return ""
-
-
-RTC_LATEST_S: Final = 7_258_118_400
-"""POSIX s of 2200-01-01: no RTC chip counts farther (drivers/rtc: most have two digits for the year)."""
 
 
 class Host:
