@@ -105,7 +105,11 @@ venv)
     fi
     say "building the C core and installing the pinned packages: half a minute, some minutes on a Raspberry Pi"
     PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 \
-        "$venv/bin/python" -m pip install --retries 2 --editable ".${2:+[$2]}" >>$LOG 2>&1 && exit 0
+        "$venv/bin/python" -m pip install --retries 2 --editable ".${2:+[$2]}" >>$LOG 2>&1 && {
+        # Compiled now, by the owner of the source: what root would compile at the first `sudo refclock run` the owner could not remove.
+        "$venv/bin/python" -m compileall -q refclock ppsd hw-sim/refclock_sim >>$LOG 2>&1 || true
+        exit 0
+    }
     [ -z "$made" ] || rm -rf "$venv"
     reached || fail "the Python packages that refclock needs cannot be fetched: is there a network? Then run make again."
     fail "the Python packages cannot be installed: $(grep -iE '^ *(error|fatal)|: error:|: fatal error:' $LOG | tail -n 1). The whole output is in $LOG." ;;
