@@ -34,7 +34,7 @@ ROOMS: dict[str, set[str]] = {  # room: what it may import besides itself
     "refclock.devices": {"refclock", "refclock.receiver", "refclock.kernel"},
     "ppsd": {"refclock"},
     "ppsd.ntp": {"refclock"},
-    "ppsd.config": {"refclock"},
+    "ppsd.config": {"refclock", "refclock.kernel"},
     "ppsd.process": {"refclock", "refclock.kernel"},
     "ppsd.faces": {"refclock", "ppsd", "ppsd.ntp", "ppsd.config"},
     "ppsd.discipline": {"refclock", "refclock.timing", "ppsd", "ppsd.config"},

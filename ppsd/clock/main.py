@@ -48,7 +48,7 @@ from ppsd.discipline.saved import Saved, from_json
 from ppsd.faces.text import top_line
 from ppsd.process.control import ControlServer
 from ppsd.process.exit_codes import GOOD
-from ppsd.process.lifecycle import Signals, notify
+from ppsd.process.lifecycle import Signals, make_run_directory, notify
 from ppsd.process.log import open_log
 from ppsd.snapshot import Snapshot
 from refclock.condition import Code, Condition
@@ -380,7 +380,7 @@ def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | Non
     OSError: see ClockProcess. ``run_dir`` stays the same through a reload.
     """
     signals = Signals()
-    run_dir.mkdir(parents=True, exist_ok=True)
+    make_run_directory(run_dir, user=config.run.user)
     until_ns = None if duration_s is None else refclock.kernel.clocks.read_clocks().raw_ns + round(duration_s * NS)
     resume = state.left_record(run_dir / "timescale")
     while True:

@@ -28,7 +28,7 @@ from ppsd.config.keys import SymmetricKey, read_keys
 from ppsd.config.tables import Config, ServerConfig, parse_endpoint
 from ppsd.process.control import ControlServer
 from ppsd.process.exit_codes import GOOD, complain
-from ppsd.process.lifecycle import Signals, notify
+from ppsd.process.lifecycle import Signals, make_run_directory, notify
 from ppsd.process.log import open_log
 from ppsd.serve.ntp_server import NtpServer, ServerRules
 from ppsd.serve.timestamping import stamping
@@ -208,7 +208,7 @@ def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | Non
     started_s = time.monotonic()
     until_s = None if duration_s is None else started_s + duration_s
     signals = Signals()
-    run_dir.mkdir(parents=True, exist_ok=True)
+    make_run_directory(run_dir, user=config.run.user)
     fds = inherited_sockets()
     try:
         keys = read_keys(config)

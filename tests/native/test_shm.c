@@ -167,7 +167,7 @@ static void other_sizes_and_units_are_refused(void)
     CHECK_EQUAL(shm_attach(256, 1, -1, &s), -EINVAL);
 }
 
-static void a_strangers_segment_is_not_written(void)
+static void a_strangers_segment_is_neither_written_nor_believed(void)
 {
     struct shm *s;
     struct shmid_ds ds;
@@ -178,7 +178,9 @@ static void a_strangers_segment_is_not_written(void)
     ds.shm_perm.uid = 12345;
     CHECK_EQUAL(shmctl(id, IPC_SET, &ds), 0);
     CHECK_EQUAL(shm_attach(unit, 1, -1, &s), -EPERM);
-    CHECK_EQUAL(shm_attach(unit, 0, -1, &s), 0);
+    CHECK_EQUAL(shm_attach(unit, 0, -1, &s), -EPERM);
+    CHECK_EQUAL(shm_attach_of(unit, 54321, &s), -EPERM);
+    CHECK_EQUAL(shm_attach_of(unit, 12345, &s), 0);
     shm_detach(s);
 }
 
@@ -191,6 +193,6 @@ int main(void)
     RUN(microseconds_do_where_nanoseconds_are_not_filled_in);
     RUN(nonsense_is_consumed_and_refused);
     RUN(other_sizes_and_units_are_refused);
-    RUN(a_strangers_segment_is_not_written);
+    RUN(a_strangers_segment_is_neither_written_nor_believed);
     return 0;
 }
