@@ -8,7 +8,7 @@ PEERS  := chrony gpsd gpsd-clients pps-tools ntpsec-ntpdig ntpsec-ntpdate iprout
 # What the two commands need from the system: a C compiler, Python with venv and headers, nettle (symmetric keys).
 BUILD  := gcc make python3 python3-venv python3-dev nettle-dev tzdata
 
-.PHONY: run test test-fast check digest bench bench-server bench-clock bench-cost bench-temperature bench-beside sim fuzz clean setup peers
+.PHONY: run test test-fast check digest bench bench-server bench-clock bench-cost bench-temperature bench-beside sim fuzz cross clean setup peers
 
 setup: $(STAMP)
 
@@ -68,6 +68,11 @@ bench-beside: setup peers
 
 fuzz: setup peers
 	$(MAKE) -C native fuzz
+
+# The C core's tests as built for ARMv6, ARMv7, ARM64 and i686, under an emulator.
+cross:
+	@sh image/cross.sh
+	$(MAKE) -C native -j$$(nproc) cross
 
 clean:
 	rm -rf build $(VENV) *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

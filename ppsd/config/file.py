@@ -9,7 +9,9 @@ its children.
 from __future__ import annotations
 
 import json
+import os
 import re
+import stat
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, replace
@@ -34,6 +36,7 @@ from refclock.config import (
     SockSource,
     Source,
 )
+from refclock.kernel.files import Opener
 from refclock.schema import ConfigError, Key, Problem, read_table, suggestion
 
 DEFAULT_FILE = "/etc/refclock/refclock.toml"
@@ -226,7 +229,7 @@ def parse(text: str, file: str = "configuration") -> Config:
     return Config(**tables, sources=tuple(named_sources), feeds=tuple(named_feeds), file=file)
 
 
-def read(path: Path) -> Config:
+def read(path: Path, opener: Opener = os.open) -> Config:
     """The file at ``path`` as a Config. ConfigError: the file is invalid, cannot be read, or exceeds ``LIMIT_BYTES``."""
     file = str(path)
 
@@ -234,9 +237,9 @@ def read(path: Path) -> Config:
         return ConfigError([Problem(file, 0, "", what)])
 
     try:
-        if path.is_fifo():
-            raise refused("is a pipe; a regular file is needed")
-        with path.open("rb") as stream:
+        with open(path, "rb", opener=lambda name, flags: opener(name, flags | os.O_NONBLOCK)) as stream:
+            if stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode):
+                raise refused("is a pipe; a regular file is needed")
             data = stream.read(LIMIT_BYTES + 1)
     except FileNotFoundError:
         raise refused("does not exist") from None
@@ -260,13 +263,13 @@ def parse_bytes(data: bytes, file: str) -> Config:
         raise ConfigError([Problem(file, line, "", f"byte 0x{data[error.start]:02x} is not UTF-8 text")]) from None
 
 
-def load(path: Path | None) -> Config:
-    """The file at ``path``; for None, the default file if it exists, else the defaults."""
+def load(path: Path | None, opener: Opener = os.open) -> Config:
+    """The file at ``path``; for None, the default file if it exists, else the defaults. ``opener``: opens files in place of os.open."""
     if path is None:
         path = Path(DEFAULT_FILE)
         if not path.exists():
             return Config()
-    return read(path)
+    return read(path, opener)
 
 
 # ---- writing ----------------------------------------------------------------------------------------------------------------------

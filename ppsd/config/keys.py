@@ -17,7 +17,7 @@ from pathlib import Path
 from ppsd.config.access import AccessList, Rule, prefix_complaint
 from ppsd.config.tables import Config
 from refclock.errors import explain
-from refclock.kernel.files import open_trusted, owners
+from refclock.kernel.files import Opener, open_trusted, owners
 from refclock.schema import ConfigError, Problem
 
 KINDS = ("MD5", "SHA1", "SHA256", "AES128", "AES256")
@@ -125,17 +125,18 @@ def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
             yield number, words[:comment]
 
 
-def read_keys(config: Config) -> tuple[SymmetricKey, ...]:
+def read_keys(config: Config, opener: Opener = os.open) -> tuple[SymmetricKey, ...]:
     """The keys of ``keys.file``. ConfigError: faulty lines, an unreadable file, or one that every user may read: the keys are secret.
 
-    Links to the file are followed. It must belong to root, to this process's user or to ``run.user``.
+    Links to the file are followed. It must belong to root, to this process's user or to ``run.user``. ``opener``: opens it in place of
+    os.open.
     """
     path = config.keys.file
     if not path:
         return ()
     try:
         trusted = owners(config.run.user)
-        with os.fdopen(open_trusted(Path(os.path.realpath(path)), trusted), encoding="utf-8", errors="replace") as stream:
+        with os.fdopen(open_trusted(Path(os.path.realpath(path)), trusted, opener), encoding="utf-8", errors="replace") as stream:
             if os.fstat(stream.fileno()).st_mode & (stat.S_IROTH | stat.S_IWOTH):
                 raise ConfigError([Problem(path, 0, "", f"every user may read or change these keys; run: chmod 640 {path}")])
             keys, problems = parse_keys(stream.read(1 << 20), config.keys.weak)

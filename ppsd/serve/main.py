@@ -2,7 +2,8 @@
 
 Flow: record (mmap) -> C threads (``ppsd.serve.ntp_server``) -> NTP clients. Python starts the threads and then sleeps. Its one loop wakes
 for a request on ``serve.sock``, a signal, a broadcast or the watchdog. The process needs no device, and no privilege once the port is
-bound. systemd may also hand over the sockets (LISTEN_FDS, sd_listen_fds(3)); ``server.listen`` is then ignored.
+bound: started by root, it becomes ``run.user`` before the first packet. systemd may also hand over the sockets (LISTEN_FDS,
+sd_listen_fds(3)); ``server.listen`` is then ignored.
 
 The serve process does not talk to the clock process. While the clock process is absent, the threads answer from the last record, whose
 bound grows by its own rule. Without a record they answer with leap indicator 3.
@@ -34,6 +35,7 @@ from ppsd.serve.ntp_server import NtpServer, ServerRules
 from ppsd.serve.timestamping import stamping
 from ppsd.snapshot import ServerReport
 from refclock.kernel.host import Host
+from refclock.kernel.sandbox import SERVE, Account, Capability, Reader, account, confine, lend, refused
 from refclock.schema import ConfigError
 
 FIRST_FD = 3
@@ -120,10 +122,23 @@ class Serve:
         except OSError:
             self._server.close()
             raise
-        self._server.start()
         self._broadcast_s = 0.0
         self._broadcast_failed = ""
         self.addresses = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self._server.bound_addresses]
+
+    def confine(self, to: Account, also: int) -> None:
+        """Before the first packet, give up what serving does not need: root's user, all rights but that to bind a low port (for addresses
+        that come later), system calls of others. A user who is not root has only the system calls to give up."""
+        if os.geteuid() == 0 and to.user != 0:
+            os.chown(self._control.path, to.user, -1)  # so that this process may remove it
+            if not to.exists:
+                self.log.info("serving as a user that nobody has", user=to.user, why=f"there is no user {self.config.run.user}")
+        for what in confine(SERVE, [Capability.NET_BIND_SERVICE], to, also):
+            self.log.warning("not given up", what=what)
+
+    def start(self) -> None:
+        """Answer from now on."""
+        self._server.start()
         self.log.info("serving", addresses=", ".join(self.addresses))
         notify(f"READY=1\nSTATUS=serving NTP on {', '.join(self.addresses)}")
 
@@ -189,12 +204,18 @@ class Serve:
             if self._control.fileno() in ready:
                 self._control.handle_ready()
             notify("WATCHDOG=1")
+            self._tell_refusals()
             if signals.wake in ready:
                 signals.drain()
                 return
 
+    def _tell_refusals(self) -> None:
+        for call in refused():
+            self.log.error("system call refused: this process does not make it", call=call)
+
     def close(self) -> None:
         """Close the server's sockets and the control socket."""
+        self._tell_refusals()
         self._control.close()
         self._server.close()
 
@@ -209,30 +230,44 @@ def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | Non
     until_s = None if duration_s is None else started_s + duration_s
     signals = Signals()
     make_run_directory(run_dir, user=config.run.user)
+    reader = Reader(lambda: readable(config.file))
     fds = inherited_sockets()
     try:
         keys = read_keys(config)
     except ConfigError as error:
         return complain(error)
+    to = account(config.run.user)
+    run_dir, group = lend(run_dir, to)
     serve = Serve(config, keys, run_dir, fds, started_s)
+    serve.confine(to, group)
+    serve.start()
     try:
         while not signals.stop and (until_s is None or time.monotonic() < until_s):
             serve.wait(signals, until_s)
             if signals.reload and not signals.stop:
                 signals.reload = False
-                serve = _reload(serve, run_dir, fds, started_s)
+                serve = _reload(serve, run_dir, fds, started_s, reader)
     finally:
         notify("STOPPING=1")
         serve.close()
     return GOOD
 
 
-def _reload(serve: Serve, run_dir: Path, fds: list[int], started_s: float) -> Serve:
+def readable(file: str) -> set[str]:
+    """The files that a reload reads: the configuration ``file``, and the keys that it names."""
+    try:
+        keys = load(Path(file)).keys.file if file else ""
+    except ConfigError:
+        keys = ""
+    return {file, keys, os.path.realpath(keys)} if keys else {file}
+
+
+def _reload(serve: Serve, run_dir: Path, fds: list[int], started_s: float, reader: Reader) -> Serve:
     """The server under the configuration now on disk, or under the old one if the new one is bad."""
     old, old_keys = serve.config, serve.keys
     try:
-        renewed = load(Path(old.file) if old.file else None)
-        keys = read_keys(renewed)  # a bad key file is refused before any socket is closed
+        renewed = load(Path(old.file) if old.file else None, reader.open)
+        keys = read_keys(renewed, reader.open)  # a bad key file is refused before any socket is closed
         if (socket_part(renewed.server), renewed.log) == (socket_part(old.server), old.log):
             serve.configure(renewed, keys)
             return serve
@@ -242,8 +277,10 @@ def _reload(serve: Serve, run_dir: Path, fds: list[int], started_s: float) -> Se
         return serve
     serve.close()
     try:
-        return Serve(renewed, keys, run_dir, fds, started_s)
+        serve = Serve(renewed, keys, run_dir, fds, started_s)
+        serve.start()
     except OSError as error:
         serve = Serve(old, old_keys, run_dir, fds, started_s)
+        serve.start()
         serve.log.error("configuration refused, the old one stays", problem=error.strerror)
-        return serve
+    return serve

@@ -12,7 +12,7 @@ import errno
 import os
 import pwd
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -98,12 +98,16 @@ def _others_write(found: os.stat_result) -> bool:
 # ---- reading -------------------------------------------------------------------------------------------------------------------------
 
 
-def open_trusted(path: Path, trusted: Collection[int]) -> int:
+Opener = Callable[[str, int], int]
+"""Opens a path with flags, as os.open does."""
+
+
+def open_trusted(path: Path, trusted: Collection[int], opener: Opener = os.open) -> int:
     """A descriptor of the regular file at ``path``, to read it. No link is followed, no pipe is waited for.
 
     PermissionError: it belongs to another user than ``trusted``, or others may write it. OSError: no such file, or not a regular one.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    fd = opener(str(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
