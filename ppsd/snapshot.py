@@ -171,8 +171,19 @@ class Stamping:
 
 
 @dataclass(frozen=True, slots=True)
+class Unserved:
+    """An address that the server should serve and cannot. ``why``: the reason and the remedy. ``harmless``: nothing is missing, for this
+    machine has no addresses of that kind."""
+
+    address: str
+    why: str
+    harmless: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ServerReport:
-    """The NTP server at one instant. ``counters``: action (reply, nak, kod, drop, server) -> reason -> packets."""
+    """The NTP server at one instant. ``counters``: action (reply, kod, drop, server) -> reason -> packets. ``unserved``: configured
+    addresses that are not served now."""
 
     pid: int
     uptime_s: float
@@ -180,6 +191,7 @@ class ServerReport:
     socket_activated: bool
     counters: Mapping[str, Mapping[str, int]]
     interfaces: tuple[Stamping, ...] = ()
+    unserved: tuple[Unserved, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """For json.dumps; keys are the fields' names."""

@@ -11,6 +11,9 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
+import shlex
+import shutil
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +23,7 @@ from ppsd.cli.daemon import sim_directory
 from ppsd.cli.sim import preload_environment
 from ppsd.cli.supervisor import Program, Screen, Supervisor, python
 from ppsd.config.file import DEFAULT_FILE, as_toml, load
-from ppsd.config.tables import Config, RunConfig, parse_endpoint
+from ppsd.config.tables import Config, LogConfig, RunConfig, parse_endpoint
 from ppsd.faces.text import top_line
 from ppsd.process.control import alive, ask
 from ppsd.process.exit_codes import USAGE, Refused, io_failure
@@ -40,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     """Run everything until told to stop."""
     if args.ntp is not None and parse_endpoint(args.ntp) is None:
         raise Refused(USAGE, f"refclock run: --ntp {args.ntp}: must be an address and port like 127.0.0.1:11123 or [::1]:11123")
-    wanted = Run(args.config, args.sim, args.ntp, args.run_dir)
+    wanted = Run(args.config, args.sim, args.ntp, args.run_dir, watched=sys.stdout.isatty())
     try:
         wanted.prepare()
         return _keep_alive(wanted, args.duration, sys.stdout)
@@ -49,6 +52,18 @@ def run(args: argparse.Namespace) -> int:
         if not args.sim:
             print("refclock: be root or the daemon's user, give a --run-dir of your own, or try: refclock run --sim", file=sys.stderr)
         return code
+
+
+def spelled(script: Path) -> tuple[list[str], str]:
+    """How a person calls the program ``script`` in another terminal: (what must be typed once before, the command)."""
+    found = shutil.which(script.name)
+    name = script.name if found is not None and Path(found).resolve() == script.resolve() else shlex.quote(str(script))
+    if os.geteuid() == 0 and "SUDO_USER" in os.environ:
+        return [], f"sudo {name}"
+    activate = script.with_name("activate")  # of a virtual environment (venv)
+    if name != script.name and activate.exists():
+        return [f". {shlex.quote(str(activate))}"], script.name
+    return [], name
 
 
 @dataclass(slots=True)
@@ -64,6 +79,8 @@ class Run:
     directory: Path = Path()
     looks: bool = False
     """Whether the clock process looks for receivers, because none is configured."""
+    watched: bool = False
+    """Whether a person sees the output: of a simulation only warnings are logged then, so that the greeting stays on the screen."""
 
     def prepare(self) -> None:
         """Check the configuration, make the run directory, write the effective configuration. Starts nothing. ConfigError, OSError."""
@@ -99,6 +116,8 @@ class Run:
             pulse = "/dev/pps-sim0" if config.simulation.pulse else ""
             source = ReceiverSource(name="gps0", device=str(self.directory / "ttySIM0"), pps=pulse, pps_over_usb=False)
             feeds = config.feeds if self.config_path is not None else ()
+            if self.watched and config.log == LogConfig():
+                config = replace(config, log=LogConfig(level="warning"))
             config = replace(config, run=replace(config.run, directory=str(self.directory), state=state), sources=(source,), feeds=feeds)
         elif self.run_dir is not None:
             config = replace(config, run=replace(config.run, directory=str(self.directory)))
@@ -130,23 +149,24 @@ class Run:
         ]
 
     def greeting(self) -> list[str]:
-        """Lines that say what runs and what to try next."""
+        """Lines that say what runs, and commands to try next, exactly as they can be typed in another terminal."""
         config = self.config
         ntp = f"NTP on {', '.join(config.server.listen)}" if config.server.enabled else "no NTP server"
         clock = "your clock is not touched" if config.clock.steer == "none" else "disciplining the system clock"
         what = f"SIMULATED receiver ({config.simulation.receiver}); " if self.simulated else ""
-        lines = [f"refclock: {what}{clock}; {ntp}; run directory {self.directory}"]
+        lines = [f"refclock: {what}{clock}", f"{ntp}; run directory {self.directory}"]
         if self.looks:
             lines.append(self.outlook())
         elif not self.simulated:
             lines.append("sources: " + ", ".join(f"{s.name} ({s.kind})" for s in config.sources))
-        first = config.server.listen[0]
-        loopback = first.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:").removesuffix(":123")
-        query = f" · refclock query {loopback}" if config.server.enabled else ""
         usual = (sim_directory(), Path(RunConfig().directory))  # the commands find these by themselves
-        where = "" if self.directory in usual else f" --run-dir {self.directory}"
-        lines.append(f"try:  refclock status{where} · refclock sources{where}{query}")
-        return lines
+        where = "" if self.directory in usual else f" --run-dir {shlex.quote(str(self.directory))}"
+        first, called = spelled(Path(sys.executable).with_name("refclock"))
+        commands = [*first, f"{called} status{where}", f"{called} sources{where}"]
+        if config.server.enabled:
+            address = config.server.listen[0].replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:").removesuffix(":123")
+            commands.append(f"{called} query {address}")
+        return [*lines, "try, in another terminal:", *(f"  {command}" for command in commands)]
 
     def outlook(self) -> str:
         """The lines on which the clock process looks for receivers, in one sentence."""

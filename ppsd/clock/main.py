@@ -34,11 +34,11 @@ import refclock.kernel.clocks
 from ppsd import version
 from ppsd.clock import state
 from ppsd.clock.cpu_latency import hold
-from ppsd.clock.discovery import DEFAULT
 from ppsd.clock.inputs import Inputs
 from ppsd.clock.sources import open_feed
 from ppsd.clock.system_clock import Clock, FreeRunningClock, KernelClock
 from ppsd.clock.thermometer import Thermometer
+from ppsd.config.contents import contents
 from ppsd.config.file import load
 from ppsd.config.tables import Config
 from ppsd.discipline import events
@@ -52,7 +52,7 @@ from ppsd.process.lifecycle import Signals, make_run_directory, notify
 from ppsd.process.log import open_log
 from ppsd.snapshot import Snapshot
 from refclock.condition import Code, Condition
-from refclock.config import ShmSource, SockFeed
+from refclock.config import DEFAULT_SOURCE, ShmSource, SockFeed
 from refclock.errors import explain
 from refclock.kernel.clocks import LocalClock, StepWatch
 from refclock.kernel.host import Host, battery_witness_s
@@ -109,7 +109,7 @@ class ClockProcess:
         self._readers: dict[int, Callable[[], None]] = {}
         self._closers = contextlib.ExitStack()
         try:
-            control = self._open_control(run_dir)
+            self._control = self._open_control(run_dir)
             self._writer = TimescaleWriter(run_dir / "timescale")
             self._closers.callback(self._writer.close)
             # With shared memory the loop runs five times a second and notices a step each time; it needs no watch to wake it.
@@ -136,7 +136,7 @@ class ClockProcess:
         now = self._clock.now()
         self._era = now.era
         self._chores_ns = self._leap_file_ns = self._status_ns = now.mono_ns
-        config = replace(config, sources=config.sources or (DEFAULT,))
+        config = replace(config, sources=config.sources or (DEFAULT_SOURCE,))
         battery_s = None if simulated else battery_witness_s(Host(), refclock.kernel.clocks.read_adjtimex())
         self._engine = Engine(
             config, saved, now, simulated=simulated, version=version(), pid=os.getpid(), resume=resume, battery_s=battery_s
@@ -146,13 +146,13 @@ class ClockProcess:
             self._carry_out(Publish(self._engine.timescale.record(*self._engine.leaps.schedule(0))))
         else:
             self._log.info("resumed", bound_ns=round(self._engine.timescale.bound_ns(now.mono_ns)))
-        if control is not None:
-            self.listen(control.fileno(), control.handle_ready)
+        if self._control is not None:
+            self.listen(self._control.fileno(), self._control.handle_ready)
         if self._watch is not None:
             self.listen(self._watch.fileno(), self._stepped)
         self.listen(signals.wake, self._woken)
         self.nudge = signals.nudge
-        self._inputs = Inputs(config, self._clock, self._engine.earliest_s, self, Host())
+        self._inputs = Inputs(config, self._clock, self._engine.not_before_s, self, Host())
 
     def _open_control(self, run_dir: Path) -> ControlServer | None:
         """The control socket; None where unix sockets do not exist, as under a clock simulator that replaces libc."""
@@ -233,6 +233,7 @@ class ClockProcess:
     def _chores(self, now: Instant) -> None:
         """Do what is due once a second."""
         self._tell_refusals()
+        self._keep_names()
         self._publish()
         self._notice_counter(now)
         self._steering.expire(now)
@@ -287,11 +288,22 @@ class ClockProcess:
         if self.published is not None and not self._suspended():
             self._writer.publish(self.published)
 
+    def _keep_names(self) -> None:
+        """Make anew what somebody has removed from the run directory, for the server and the commands to find."""
+        removed = "was removed from the run directory by somebody, and is made anew"
+        try:
+            if self._writer.renew():
+                self._log.warning(f"the timescale {removed}")
+            if self._control is not None and self._control.renew():
+                self._log.warning(f"the control socket {removed}")
+            self.tell("run directory", None)
+        except OSError as error:
+            self.tell("run directory", explain(error))
+
     def _read_leap_file(self) -> None:
         path = self.config.leap.file
         try:
-            with Path(path).open("rb") as stream:
-                table = parse_leap_seconds_list(stream.read(LEAP_FILE_LIMIT).decode("ascii", "replace"))
+            table = parse_leap_seconds_list(contents(Path(path), LEAP_FILE_LIMIT).decode("ascii", "replace"))
         except OSError as error:
             known = f"known up to {day_of(KNOWN_UNTIL_S)} only"
             self.tell("leap seconds", f"{path} cannot be read ({error.strerror}): {known}; install tzdata or set leap.file")

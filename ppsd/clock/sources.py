@@ -253,8 +253,10 @@ class Intake:
         return ForeignSample(at, raw.offset_ns, raw.uncertainty_ns, raw.leap, raw.pulse)
 
     def tick(self, now: Instant) -> list[Report]:
-        """Do nothing."""
+        """Look whether other programs still find the socket. OSError: somebody has removed it."""
         del now
+        if isinstance(self._intake, SockIntake) and self._intake.name.missing():
+            raise OSError(errno.ENOENT, "was removed by somebody, and is made anew", self._intake.path)
         return []
 
     def close(self) -> None:

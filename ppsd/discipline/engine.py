@@ -55,7 +55,8 @@ from refclock.config import PpsSource, ShmSource, SockSource
 from refclock.record import Record
 from refclock.sample import MAX_FREQUENCY_PPM, NS, Instant, Sample, SourceId
 from refclock.timescales import DAY_S
-from refclock.timing.evidence import CLOCK_ERROR_NS, NAMES_NS, OVERRULING, Rank
+from refclock.timing.dates import SLACK_S, witness
+from refclock.timing.evidence import CLOCK_ERROR_NS, NAMES_NS, OVERRULING, STANDING, Rank
 from refclock.timing.pairing import Present
 from refclock.timing.pulse_time import Context, PulseTime
 
@@ -129,15 +130,13 @@ class Engine:
             else:
                 receiver = ReceiverSource(settings, self.not_before_s, state, battery_ns, self.compensation)
                 self.sources[receiver.id] = receiver
-        receivers = self._receivers()
-        self.earliest_s = max((r.time.earliest_s for r in receivers), default=self.not_before_s)
-        """POSIX second before which no true date lies: the release's, or the last that an earlier run knew."""
+        self._saved_s = state.utc_s
         self._served = _Served()
         self._kept_error_ns: int | None = None
         self._just_stepped = False  # the clock was set since the kernel was asked who keeps it: it numbers nothing until then
         self.selected: SourceId | None = None
         self.choice = Choice(None, frozenset(), {})
-        self._started = at
+        self._started = self._now = at
         self._deadline = at.mono_ns + TICK_NS
         self._persist_at = at.mono_ns + PERSIST_FIRST_NS
         self._decided_at = at.mono_ns
@@ -160,7 +159,7 @@ class Engine:
 
     def handle(self, event: Event) -> list[Effect]:
         """Take one event; events must come in the order of their instants."""
-        at = event.at
+        at = self._now = event.at
         present = self.timescale.present(at.mono_ns)
         out: list[Effect] = []
         match event:
@@ -239,7 +238,16 @@ class Engine:
         rivalled = served.disputed if served.held else served.source not in (None, source.id)
         lagging = isinstance(source, ReceiverSource) and source.line.saturated
         kept_error_ns = None if self._just_stepped else self._kept_error_ns
-        return Context(self.leaps.table, present, own_labels, rivalled, kept_error_ns, self.timescale.rank, lagging)
+        return Context(
+            self.leaps.table,
+            present,
+            own_labels,
+            rivalled,
+            self._seconded(source),
+            kept_error_ns,
+            self.timescale.rank,
+            lagging,
+        )
 
     def _pulsed(self, event: Pulsed, present: Present | None, out: list[Effect]) -> None:
         source = self._pulses_of(event.source)
@@ -248,9 +256,13 @@ class Engine:
             out.append(Note("pulses changed", "warning", {"source": source.id, "what": news}))
         if sample is not None:
             self._after_sample(source, sample, event.at, out)
-        elif present is not None and not source.names_seconds and source.time.contradicts and self._served.source == source.id:
+        elif present is not None and source.time.contradicts and self._served.source == source.id and not self._seconded(source):
             out.append(Note("second given up", "error", {"source": source.id, "why": source.time.pairing.condition.words}))
             self._relearn(event.at, out)
+
+    def _seconded(self, source: Source) -> bool:
+        """Whether a source other than ``source`` names seconds itself and agrees with what is served."""
+        return any(self.sources[agreeing].names_seconds for agreeing in self.choice.agreeing if agreeing != source.id)
 
     def _reported(self, event: Reported, present: Present | None, out: list[Effect]) -> None:
         receiver = self._receiver(event.source)
@@ -274,7 +286,7 @@ class Engine:
     def _leap_file(self, event: LeapFileRead, out: list[Effect]) -> None:
         e, damage = self.timescale.estimate, self.leaps.damage
         before = self.leaps.schedule(e.tai_ns)[2] if e is not None else None
-        self.leaps.read(event.table, event.path, max(event.at.real_ns // NS, self.earliest_s), event.kernel_s)
+        self.leaps.read(event.table, event.path, max(event.at.real_ns // NS, self.not_before_s), event.kernel_s)
         if self.leaps.damage is not None and self.leaps.damage != damage:
             out.append(Note("leap second table in doubt", "warning", {"why": self.leaps.damage.words}))
         if e is not None and before is not None and self.leaps.schedule(e.tai_ns)[2] != before:
@@ -286,7 +298,8 @@ class Engine:
         if came.trust_changed:
             what, level = ("labels trusted", "info") if belief.trusted else ("labels not trusted", "warning")
             out.append(Note(what, level, {"source": source.id, "why": belief.why}))
-        overruled = dispute is not None and dispute.overrules(self.timescale.rank)
+        beside = self._witness_beside(source, at)
+        overruled = beside != "" or (dispute is not None and dispute.overrules(self.timescale.rank))
         withdrawn = source.time.evidence.withdrawn and self.timescale.rank is Rank.COUNT and self._served.source == source.id
         if withdrawn:
             out.append(Note("second given up", "error", {"source": source.id, "why": "the receiver says that its leap count is not known"}))
@@ -294,6 +307,7 @@ class Engine:
             return
         if overruled or (contradicts and self.selected in (None, source.id)):
             why = belief.why if overruled else source.time.pairing.condition.words
+            why += f"; {beside} says the same" if beside else ""
             out.append(Note("second given up", "error", {"source": source.id, "why": why}))
             self._relearn(at, out)
             return
@@ -305,6 +319,35 @@ class Engine:
                 out.append(Note("sources disagree", "warning", {"source": source.id, "why": why}))
         if came.samples:
             self._after_sample(source, came.samples[-1], at, out)
+
+    def _witness_beside(self, source: ReceiverSource, at: Instant) -> str:
+        """Who else speaks for the date and time of ``source``, which contradict the served ones; "" for nobody. A clock that we set or feed
+        may: it contradicts us."""
+        dispute = source.time.dispute
+        if dispute is None or dispute.labels < STANDING or self.timescale.estimate is None or self.timescale.rank is Rank.KEPT:
+            return ""
+        served_s = self._served_s(at)
+        standing = {str(r.id): d for r in self._receivers() if (d := r.time.dispute) is not None and d.labels >= STANDING}
+        says = {name: served_s - d.late_ns / NS for name, d in standing.items() if name != source.id}
+        return witness(served_s - dispute.late_ns / NS, served_s, {**source.time.clocks(at), **says})
+
+    def _served_s(self, at: Instant) -> float:
+        """POSIX second of the timescale at ``at``. Needs a timescale."""
+        return self.leaps.table.tai_to_utc_ns(self.timescale.tai_at(at.mono_ns)) / NS
+
+    def _date_to_save(self) -> int | None:
+        """POSIX second that is certainly known: the served one, when a second witness names the same date, else the one that an earlier run
+        saved, unless it was contradicted. A clock that we set or feed is no witness."""
+        e, config = self.timescale.estimate, self.config
+        clocks: dict[str, float] = {}
+        if config.clock.steer != "kernel" and not config.feeds:
+            clocks = next((r.time.clocks(self._now) for r in self._receivers()), clocks)
+        if e is not None and self.mode is Mode.TRACK:
+            served_s = self._served_s(self._now)
+            if self.timescale.rank is Rank.KEPT or any(abs(clock_s - served_s) <= SLACK_S for clock_s in clocks.values()):
+                return int(served_s)
+        contradicted = any(r.time.saved_s is None for r in self._receivers())
+        return None if contradicted else self._saved_s
 
     def _relearn(self, at: Instant, out: list[Effect]) -> None:
         """The second was wrong: stop serving time and number the seconds again."""
@@ -601,7 +644,7 @@ class Engine:
         learned = {str(source.id): state for source in self.sources.values() if (state := source.state()) != SavedSource()}
         return Saved(
             rate=None if e is None else e.rate,
-            utc_s=None if e is None else self.leaps.table.tai_to_utc_ns(e.tai_ns) // NS,
+            utc_s=self._date_to_save(),
             sources=learned,
             temperature=self.compensation.state(),
         )

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from refclock.kernel.names import Name
 from refclock.kernel.unix_socket import bound
 
 CLIENTS = 8
@@ -46,14 +47,40 @@ class ControlServer:
         self.path = path
         self._answer = answer
         self._clients: dict[int, _Client] = {}
-        self._listener = bound(path, socket.SOCK_STREAM, mode)
+        self._mode = mode
+        self._listener = self._listen()
+        self._name = Name(path)
         try:
-            self._listener.listen(16 * CLIENTS)  # a burst waits; a full backlog would refuse at once (EAGAIN)
             self._epoll = select.epoll()
         except OSError:
             self._listener.close()
             raise
         self._epoll.register(self._listener, select.EPOLLIN)
+
+    def _listen(self) -> socket.socket:
+        listener = bound(self.path, socket.SOCK_STREAM, self._mode)
+        try:
+            listener.listen(16 * CLIENTS)  # a burst waits; a full backlog would refuse at once (EAGAIN)
+        except OSError:
+            listener.close()
+            raise
+        return listener
+
+    def renew(self) -> bool:
+        """Make the socket anew when its name has been removed, as by a cleaner of directories. Returns whether it was; False also while
+        that fails."""
+        try:
+            if not self._name.missing():
+                return False
+            self._name.make_directory()
+            listener = self._listen()
+        except OSError:  # the directory cannot be made or written: the next look tries again
+            return False
+        self._epoll.unregister(self._listener)
+        self._listener.close()
+        self._listener, self._name = listener, Name(self.path)
+        self._epoll.register(listener, select.EPOLLIN)
+        return True
 
     def fileno(self) -> int:
         """The descriptor to poll: readable when ``handle_ready`` has work."""

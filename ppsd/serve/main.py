@@ -10,13 +10,16 @@ bound grows by its own rule. Without a record they answer with leap indicator 3.
 
 SIGTERM, SIGINT: the process ends with exit code 0.
 SIGHUP: the configuration and the key file are read again; bad ones are refused and the old ones stay. Rules, limits and keys are replaced
-without losing a request. Only a change of addresses, threads, interface, table size or log needs new sockets. Requests that wait in the
-old sockets' queues are then lost, and NTP clients ask again.
+without losing a request, and of the addresses only those that differ. A change of threads, table size or log needs new sockets. Requests
+that wait in the old sockets' queues are then lost, and NTP clients ask again.
+
+Each address is served when it can be (``ppsd.serve.addresses``). Interfaces and addresses that come or go are noticed at once, through
+netlink, and every few seconds besides.
 """
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import json
 import os
 import select
@@ -31,21 +34,26 @@ from ppsd.process.control import ControlServer
 from ppsd.process.exit_codes import GOOD, complain
 from ppsd.process.lifecycle import Signals, make_run_directory, notify
 from ppsd.process.log import open_log
+from ppsd.serve.addresses import Addresses
 from ppsd.serve.ntp_server import NtpServer, ServerRules
 from ppsd.serve.timestamping import stamping
 from ppsd.snapshot import ServerReport
-from refclock.kernel.host import Host
-from refclock.kernel.sandbox import SERVE, Account, Capability, Reader, account, confine, lend, refused
+from refclock.errors import explain
+from refclock.kernel.interfaces import InterfaceWatch, Network, networks
+from refclock.kernel.sandbox import SERVE, Account, Capability, Helper, account, confine, lend, refused, to_drop
 from refclock.schema import ConfigError
 
 FIRST_FD = 3
 """SD_LISTEN_FDS_START (sd_listen_fds(3))."""
 THREADS = 4
 """Most threads unless configured: a Pi has four cores, and one thread answers about 300 000 requests/s."""
-CLIENTS_TOLD = 4000
-"""Most clients in one reply. Each takes about 200 octets, and a reply has at most 1 MB (``ppsd.process.control``)."""
-BEAT_S = 10.0
-"""Seconds between two watchdog messages to systemd; the unit's WatchdogSec is at least three times as long."""
+CLIENTS_TOLD = 2000
+"""Most clients in one reply. Each takes up to 300 octets, and a reply has at most 1 MB (``ppsd.process.control``)."""
+LOOK_S = 2.0
+"""Seconds between two looks at addresses and files, which take some system calls, and between two watchdog messages to systemd at most; the
+unit's WatchdogSec is at least three times as long."""
+NETWORKS_S = 60.0
+"""Seconds between two readings of the interfaces' networks when no interface has changed: a router may announce another one."""
 
 
 def inherited_sockets() -> list[int]:
@@ -60,11 +68,11 @@ def inherited_sockets() -> list[int]:
     return fds
 
 
-def rules_of(config: Config, keys: tuple[SymmetricKey, ...]) -> ServerRules:
-    """The rules for the server threads, from the configuration and its keys."""
+def rules_of(config: Config, keys: tuple[SymmetricKey, ...], own: tuple[Network, ...]) -> ServerRules:
+    """The rules for the server threads, from the configuration, its keys and the networks that the interfaces are in."""
     limits = config.limits
     return ServerRules(
-        ranges=config.access.rules().ranges(),
+        ranges=config.access.rules(own).ranges(),
         keys=keys,
         rate=limits.rate,
         burst=limits.burst,
@@ -73,6 +81,7 @@ def rules_of(config: Config, keys: tuple[SymmetricKey, ...]) -> ServerRules:
         cpu_limit=limits.cpu_limit,
         tell_denied=config.access.denied == "kod",
         symmetric=config.server.symmetric,
+        dscp=config.server.dscp,
         smear=config.server.leap_smear,
     )
 
@@ -83,7 +92,10 @@ def socket_part(server: ServerConfig) -> ServerConfig:
     plain = ServerConfig()
     return replace(
         server,
+        listen=plain.listen,
+        interface=plain.interface,
         symmetric=plain.symmetric,
+        dscp=plain.dscp,
         leap_smear=plain.leap_smear,
         smear_public=plain.smear_public,
         broadcast=plain.broadcast,
@@ -92,44 +104,36 @@ def socket_part(server: ServerConfig) -> ServerConfig:
     )
 
 
-def open_server(config: Config, rules: ServerRules, run_dir: Path, fds: list[int]) -> NtpServer:
-    """The server of ``config``, bound but not started. OSError names the address, the reason, the program that holds it and the remedy."""
-    own = config.server
-    addresses = [] if fds else [a for text in own.listen if (a := parse_endpoint(text)) is not None]
-    threads = own.threads or min(len(os.sched_getaffinity(0)), THREADS)
-    try:
-        table = own.client_table_mib << 20
-        return NtpServer(run_dir / "timescale", addresses, rules, threads=threads, fds=fds, table_bytes=table, interface=own.interface)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            holders = Host().port_holders(addresses)
-            if holders:
-                raise OSError(errno.EADDRINUSE, f"{error.strerror}; held by {', '.join(holders)}") from error
-        raise
-
-
 class Serve:
-    """One run of the server on one set of sockets. OSError: an address or the control socket could not be bound."""
+    """One run of the server. OSError: the control socket could not be bound, or no address at all and waiting would not help."""
 
-    def __init__(self, config: Config, keys: tuple[SymmetricKey, ...], run_dir: Path, fds: list[int], started_s: float) -> None:
-        self._started_s = started_s
+    def __init__(
+        self, config: Config, keys: tuple[SymmetricKey, ...], run_dir: Path, fds: list[int], started_s: float, *, helper: Helper
+    ) -> None:
+        self._started_s, self._helper = started_s, helper
         self.config, self.keys = config, keys
         self.log = open_log(config.log.format, config.log.level, "serve")
-        self._activated = bool(fds)
-        self._server = open_server(config, rules_of(config, keys), run_dir, fds)
+        self._watch = self._open_watch()
+        self._own = self._own_networks()
+        own = config.server
+        threads = own.threads or min(len(os.sched_getaffinity(0)), THREADS)
+        rules = rules_of(config, keys, self._own)
+        self._server = NtpServer(run_dir / "timescale", [], rules, threads=threads, table_bytes=own.client_table_mib << 20)
         try:
+            self._addresses = Addresses(self._server, self.log, fds)
+            self._addresses.serve(own.listen, own.interface)
             self._control = ControlServer(run_dir / "serve.sock", self._answer)
         except OSError:
             self._server.close()
             raise
+        self._looked_s = self._networks_s = started_s
         self._broadcast_s = 0.0
         self._broadcast_failed = ""
-        self.addresses = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self._server.bound_addresses]
 
     def confine(self, to: Account, also: int) -> None:
         """Before the first packet, give up what serving does not need: root's user, all rights but that to bind a low port (for addresses
         that come later), system calls of others. A user who is not root has only the system calls to give up."""
-        if os.geteuid() == 0 and to.user != 0:
+        if to_drop(to):
             os.chown(self._control.path, to.user, -1)  # so that this process may remove it
             if not to.exists:
                 self.log.info("serving as a user that nobody has", user=to.user, why=f"there is no user {self.config.run.user}")
@@ -139,36 +143,80 @@ class Serve:
     def start(self) -> None:
         """Answer from now on."""
         self._server.start()
-        self.log.info("serving", addresses=", ".join(self.addresses))
-        notify(f"READY=1\nSTATUS=serving NTP on {', '.join(self.addresses)}")
+        self._notify()
 
     def configure(self, config: Config, keys: tuple[SymmetricKey, ...]) -> None:
-        """Put new rules, limits and keys in force."""
-        self._server.configure(rules_of(config, keys))
+        """Put new addresses, rules, limits and keys in force. OSError: none of the addresses can be served; nothing has changed."""
+        self._addresses.serve(config.server.listen, config.server.interface)
+        self._server.configure(rules_of(config, keys, self._own))
         self.config, self.keys = config, keys
         self._broadcast_s = 0.0
         self.log.info("rules, limits and keys renewed")
+        self._notify()
+
+    def _notify(self) -> None:
+        """Tell systemd what is served."""
+        served, unserved = self._addresses.served, [one.address for one in self._addresses.unserved if not one.harmless]
+        status = f"serving NTP on {', '.join(served) or 'no address'}" + (f"; not on {', '.join(unserved)}" if unserved else "")
+        notify(f"READY=1\nSTATUS={status}")
+
+    def _open_watch(self) -> InterfaceWatch | None:
+        try:
+            return InterfaceWatch()
+        except OSError as error:
+            self.log.warning("changes of interfaces are noticed late", problem=explain(error))
+            return None
+
+    def _own_networks(self) -> tuple[Network, ...]:
+        """The networks that the interfaces are in; none where the kernel does not tell."""
+        try:
+            return networks()
+        except OSError as error:
+            self.log.warning("the interfaces' networks are not known, private ones are", problem=explain(error))
+            return ()
+
+    def _look(self, now_s: float, changed: bool) -> None:
+        """Look after what others may take away or bring: interfaces, addresses, and the files in the run directory."""
+        self._looked_s = now_s
+        if self._addresses.review():
+            self._notify()
+        with contextlib.suppress(OSError):  # the next look tries again
+            self._helper.enter()
+        if self._control.renew():
+            self.log.warning("the control socket was removed by somebody and is made anew", path=str(self._control.path))
+        if not changed and now_s - self._networks_s < NETWORKS_S:
+            return
+        self._networks_s = now_s
+        own = self._own_networks()
+        if own != self._own:
+            self._own = own
+            self._server.configure(rules_of(self.config, self.keys, own))
+            self.log.info("own networks", networks=", ".join(f"{network.prefix} ({network.interface})" for network in own))
 
     def _answer(self, line: str) -> str:
         verb, _, argument = line.partition(" ")
         if verb == "clients":
             most = min(int(argument), CLIENTS_TOLD) if argument.isdecimal() else CLIENTS_TOLD
-            found = self._server.clients()
-            return json.dumps({"known": len(found), "clients": [asdict(client) for client in found[:most]]})
+            found, known = self._server.clients(most)
+            return json.dumps({"known": known, "clients": [asdict(client) for client in found]})
+        if line == "rules":
+            rules = [asdict(rule) for rule in self.config.access.rules(self._own).rules()]
+            return json.dumps({"denied": self.config.access.denied, "rules": rules})
         if verb == "access":
             try:
-                return json.dumps(asdict(self.config.access.rules().decide(argument)))
+                return json.dumps(asdict(self.config.access.rules(self._own).decide(argument)))
             except ValueError as error:
                 return json.dumps({"error": str(error)})
         if line != "snapshot":
-            return json.dumps({"error": f"unknown verb {line[:32]!r}; known: snapshot, clients, access"})
+            return json.dumps({"error": f"unknown verb {line[:32]!r}; known: snapshot, clients, access, rules"})
         report = ServerReport(
             pid=os.getpid(),
             uptime_s=time.monotonic() - self._started_s,
-            addresses=tuple(self.addresses),
-            socket_activated=self._activated,
+            addresses=self._addresses.served,
+            socket_activated=self._addresses.activated,
             counters=self._server.counters(),
             interfaces=tuple(stamping()),
+            unserved=self._addresses.unserved,
         )
         return json.dumps(report.to_json())
 
@@ -195,14 +243,22 @@ class Serve:
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(signals.wake, select.POLLIN)
+        if self._watch is not None:
+            poll.register(self._watch, select.POLLIN)
         while until_s is None or time.monotonic() < until_s:
             self._broadcast()
-            pause_s = BEAT_S if until_s is None else max(0.0, min(BEAT_S, until_s - time.monotonic()))
+            pause_s = LOOK_S if until_s is None else max(0.0, min(LOOK_S, until_s - time.monotonic()))
             if self.config.server.broadcast:
                 pause_s = max(0.0, min(pause_s, self._broadcast_s - time.monotonic()))
             ready = {fd for fd, _ in poll.poll(pause_s * 1000)}
             if self._control.fileno() in ready:
                 self._control.handle_ready()
+            changed = self._watch is not None and self._watch.fileno() in ready
+            if changed and self._watch is not None:
+                self._watch.drain()
+            now_s = time.monotonic()
+            if changed or now_s - self._looked_s >= LOOK_S:
+                self._look(now_s, changed)
             notify("WATCHDOG=1")
             self._tell_refusals()
             if signals.wake in ready:
@@ -218,6 +274,8 @@ class Serve:
         self._tell_refusals()
         self._control.close()
         self._server.close()
+        if self._watch is not None:
+            self._watch.close()
 
 
 def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | None) -> int:
@@ -230,15 +288,15 @@ def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | Non
     until_s = None if duration_s is None else started_s + duration_s
     signals = Signals()
     make_run_directory(run_dir, user=config.run.user)
-    reader = Reader(lambda: readable(config.file))
+    to = account(config.run.user)
+    helper = Helper(to, run_dir, lambda: readable(config.file))
     fds = inherited_sockets()
     try:
         keys = read_keys(config)
     except ConfigError as error:
         return complain(error)
-    to = account(config.run.user)
     run_dir, group = lend(run_dir, to)
-    serve = Serve(config, keys, run_dir, fds, started_s)
+    serve = Serve(config, keys, run_dir, fds, started_s, helper=helper)
     serve.confine(to, group)
     serve.start()
     try:
@@ -246,7 +304,7 @@ def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | Non
             serve.wait(signals, until_s)
             if signals.reload and not signals.stop:
                 signals.reload = False
-                serve = _reload(serve, run_dir, fds, started_s, reader)
+                serve = _reload(serve, run_dir, fds, started_s, helper)
     finally:
         notify("STOPPING=1")
         serve.close()
@@ -262,12 +320,12 @@ def readable(file: str) -> set[str]:
     return {file, keys, os.path.realpath(keys)} if keys else {file}
 
 
-def _reload(serve: Serve, run_dir: Path, fds: list[int], started_s: float, reader: Reader) -> Serve:
+def _reload(serve: Serve, run_dir: Path, fds: list[int], started_s: float, helper: Helper) -> Serve:
     """The server under the configuration now on disk, or under the old one if the new one is bad."""
     old, old_keys = serve.config, serve.keys
     try:
-        renewed = load(Path(old.file) if old.file else None, reader.open)
-        keys = read_keys(renewed, reader.open)  # a bad key file is refused before any socket is closed
+        renewed = load(Path(old.file) if old.file else None, helper.open)
+        keys = read_keys(renewed, helper.open)  # a bad key file is refused before any socket is closed
         if (socket_part(renewed.server), renewed.log) == (socket_part(old.server), old.log):
             serve.configure(renewed, keys)
             return serve
@@ -275,12 +333,15 @@ def _reload(serve: Serve, run_dir: Path, fds: list[int], started_s: float, reade
         for problem in error.problems:
             serve.log.error("configuration refused, the old one stays", problem=str(problem))
         return serve
+    except OSError as error:  # unreadable, or the rules were not taken
+        serve.log.error("configuration refused, the old one stays", problem=explain(error))
+        return serve
     serve.close()
     try:
-        serve = Serve(renewed, keys, run_dir, fds, started_s)
+        serve = Serve(renewed, keys, run_dir, fds, started_s, helper=helper)
         serve.start()
     except OSError as error:
-        serve = Serve(old, old_keys, run_dir, fds, started_s)
+        serve = Serve(old, old_keys, run_dir, fds, started_s, helper=helper)
         serve.start()
         serve.log.error("configuration refused, the old one stays", problem=error.strerror)
     return serve

@@ -19,6 +19,7 @@ from typing import Final
 
 from refclock.errors import explain
 from refclock.exchange.samples import EARLIEST_S, LATEST_S, FeedWriter, RawSample, SampleReject
+from refclock.kernel.names import Name
 from refclock.kernel.unix_socket import bound
 from refclock.sample import NS, Instant, Leap
 
@@ -120,6 +121,7 @@ class SockIntake:
         self.received = 0
         self.rejected: Counter[str] = Counter()
         self._socket = bound(Path(path), socket.SOCK_DGRAM, mode)
+        self.name = Name(Path(path))
         self._inode = Path(path).lstat().st_ino
 
     def fileno(self) -> int:

@@ -98,6 +98,13 @@ def _others_write(found: os.stat_result) -> bool:
 # ---- reading -------------------------------------------------------------------------------------------------------------------------
 
 
+def check_owner(path: Path, found: os.stat_result, trusted: Collection[int]) -> None:
+    """PermissionError when what was ``found`` at ``path`` belongs to another user than ``trusted``."""
+    if found.st_uid not in trusted:
+        who = user_name(found.st_uid)
+        raise PermissionError(errno.EPERM, f"belongs to another user ({who}), so it is not believed; remove it, or chown it", str(path))
+
+
 Opener = Callable[[str, int], int]
 """Opens a path with flags, as os.open does."""
 
@@ -112,9 +119,7 @@ def open_trusted(path: Path, trusted: Collection[int], opener: Opener = os.open)
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "is no regular file", str(path))
-        if found.st_uid not in trusted:
-            who = user_name(found.st_uid)
-            raise PermissionError(errno.EPERM, f"belongs to another user ({who}), so it is not believed; remove it, or chown it", str(path))
+        check_owner(path, found, trusted)
         if found.st_mode & stat.S_IWOTH:
             raise PermissionError(errno.EPERM, "every user may change it, so it is not believed; run: chmod o-w", str(path))
     except OSError:

@@ -31,7 +31,9 @@ NOBODYS: Final = 61123
 
 
 PATIENCE_S: Final = 5.0
-"""s to wait for a reader's answer; it opens one file."""
+"""s to wait for a helper's answer; it opens one file."""
+DIRECTORY: Final = "."
+"""The request for the run directory."""
 PATH_BYTES: Final = 4096
 """Octets of the longest path (PATH_MAX of linux/limits.h)."""
 
@@ -39,6 +41,7 @@ PATH_BYTES: Final = 4096
 class Capability(IntEnum):
     """Capabilities that a process may need; numbers of linux/capability.h."""
 
+    CHOWN = 0
     DAC_OVERRIDE = 1
     DAC_READ_SEARCH = 2
     NET_BIND_SERVICE = 10
@@ -69,31 +72,32 @@ def account(user: str) -> Account:
 
 
 def lend(directory: Path, to: Account) -> tuple[Path, int]:
-    """Let ``to`` make files in a directory of root, and remove its own only (it becomes sticky, and its group's). Root does nothing for
-    itself, and others than root can do nothing. Returns the directory as ``to`` reaches it, and the group that it needs for that.
+    """Let ``to`` make files in a directory of root, and remove its own only (it becomes sticky, and its group's). This process changes into
+    the directory, for ``to`` may not reach it from above. Returns the path from there, and the group that ``to`` needs.
 
-    Where a directory above is closed to ``to``, this process changes into ``directory``, and the path is relative.
+    Root has no need of that for itself, and others than root can do nothing: the path stays as it is.
     """
-    if os.geteuid() != 0 or to.user == 0:
+    if not to_drop(to):
         return directory, to.group
     found = directory.stat()
     group = to.group if found.st_gid == 0 else found.st_gid
     if found.st_uid == 0:
         os.chown(directory, -1, group)
         directory.chmod(stat.S_IMODE(found.st_mode) | stat.S_ISVTX | stat.S_IWGRP | stat.S_IXGRP)
-    for above in directory.absolute().resolve().parents:
-        seen = above.stat()
-        if not (seen.st_mode & stat.S_IXOTH or (seen.st_uid == to.user and seen.st_mode & stat.S_IXUSR)):
-            os.chdir(directory)
-            return Path(), group
-    return directory, group
+    os.chdir(directory)
+    return Path(), group
+
+
+def to_drop(to: Account) -> bool:
+    """Whether this process is root's and is to become somebody else."""
+    return os.geteuid() == 0 and to.user != 0
 
 
 def confine(process: int, keep: Collection[Capability], to: Account | None = None, also: int = 0) -> list[str]:
     """Become ``to`` with the further group ``also``, when this is root; keep of the capabilities only ``keep``; make only the system calls
     of ``process``. Threads that were started before keep their capabilities. Returns what could not be given up, and why."""
     kept: list[str] = []
-    if to is not None and os.geteuid() == 0 and to.user != 0:
+    if to is not None and to_drop(to):
         result = lib.sbx_become(to.user, to.group, also)
         if result < 0:
             kept.append(f"stays user 0, without its rights: user {to.user} cannot be taken on ({os.strerror(-result)})")
@@ -112,22 +116,24 @@ def refused() -> Iterator[str]:
         yield f"{ffi.string(lib.sbx_call_name(number)).decode()} ({number})"
 
 
-class Reader:
-    """A process of root's that opens files for this one, to be read after it has become another user: keys are root's alone.
+class Helper:
+    """A process of root's that does for this one what it may no longer do once it is ``to``. It opens files to read: keys are root's alone.
+    And it makes the run directory again, when it has been removed.
 
-    ``allowed``: the files that it opens, asked anew each time; it must not trust what this process says. It is started before any socket is
-    bound, parses nothing that came from the network, and ends with this process. Another user than root needs none.
+    ``allowed``: the files that it opens, asked anew each time; it trusts nothing that this process says. It is started before any socket is
+    bound, parses nothing that came from the network, and ends with this process. Another user than root has none.
     """
 
-    def __init__(self, allowed: Callable[[], Collection[str]]) -> None:
+    def __init__(self, to: Account, directory: Path, allowed: Callable[[], Collection[str]]) -> None:
         self._ask: socket.socket | None = None
-        if os.geteuid() != 0:
+        if not to_drop(to):
             return
         self._ask, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._ask.settimeout(PATIENCE_S)
+        place = directory.absolute()
         if os.fork() == 0:
             try:
-                _answer(theirs, allowed)
+                _help(theirs, to, place, allowed)
             finally:
                 os._exit(0)
         theirs.close()
@@ -137,31 +143,46 @@ class Reader:
         try:
             return os.open(path, flags)
         except PermissionError:
-            if self._ask is None or os.geteuid() == 0:
+            if self._ask is None:
                 raise
-        self._ask.send(os.fsencode(path))
+        return self._descriptor(path)
+
+    def enter(self) -> None:
+        """Change into the run directory again when it has been removed since. OSError: it cannot be made."""
+        if self._ask is not None and Path().stat().st_nlink == 0:
+            fd = self._descriptor(DIRECTORY)
+            os.fchdir(fd)
+            os.close(fd)
+
+    def _descriptor(self, of: str) -> int:
+        assert self._ask is not None
+        self._ask.send(os.fsencode(of))
         said, fds, _, _ = socket.recv_fds(self._ask, 16, 1)
         if not fds:
-            number = int(said or str(errno.EACCES))
-            raise OSError(number, os.strerror(number), path)
+            number = int(said or str(errno.EPIPE))
+            raise OSError(number, os.strerror(number), of)
         os.set_inheritable(fds[0], False)
         return fds[0]
 
 
-def _answer(theirs: socket.socket, allowed: Callable[[], Collection[str]]) -> None:
-    """The reader's life: one request after the other, until the asking process has ended."""
+def _help(theirs: socket.socket, to: Account, directory: Path, allowed: Callable[[], Collection[str]]) -> None:
+    """The helper's life: one request after the other, until the asking process has ended."""
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     wanted = theirs.detach()
     os.dup2(wanted, 0)
-    os.closerange(3, max(wanted, resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
-    confine(SERVE, [Capability.DAC_READ_SEARCH])
+    os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    confine(SERVE, [Capability.DAC_READ_SEARCH, Capability.CHOWN])
     with socket.socket(fileno=0) as asked:
         while path := asked.recv(PATH_BYTES):
             name = os.fsdecode(path)
             try:
-                if name not in allowed():
+                if name == DIRECTORY:
+                    directory.mkdir(parents=True, exist_ok=True)
+                    lend(directory, to)
+                    name = "."
+                elif name not in allowed():
                     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
                 fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
             except OSError as error:

@@ -32,8 +32,8 @@ from refclock.sample import (
     SecondLabel,
     SkyView,
 )
-from refclock.timing.dates import floor_s, impossible
-from refclock.timing.evidence import CLOCK_ERROR_NS, NAMES_NS, STANDING, Belief, Dispute, Evidence, Witness, in_time
+from refclock.timing.dates import SLACK_S, floor_s, impossible, repaired, witness
+from refclock.timing.evidence import CLOCK_ERROR_NS, COUNTS_S, NAMES_NS, STANDING, Belief, Dispute, Evidence, Witness, in_time
 from refclock.timing.health import Health
 from refclock.timing.pairing import DEFAULT_DELAY_UNCERTAINTY_NS, FIX_TIMEOUT_NS, Pairing
 from refclock.timing.pulse_time import FRESH_NS, Context, PulseTime
@@ -74,9 +74,9 @@ NOTHING: Final = Outcome()
 class ReceiverTime(PulseTime):
     """One receiver's time.
 
-    ``not_before_s``: no true date is before it (POSIX). ``saved_s``: POSIX second that an earlier run knew; None without. ``battery_ns``:
-    the battery clock (POSIX ns) minus raw time; None without one, or when another program keeps the system clock. ``delay``: learned
-    earlier.
+    ``not_before_s``: no true date is before it (POSIX). ``saved_s``: POSIX second that an earlier run knew, None without. It is a hint.
+    ``battery_ns``: the battery clock (POSIX ns) minus raw time; None without one, or when another program keeps the system clock.
+    ``delay``: learned earlier.
     """
 
     def __init__(
@@ -89,9 +89,10 @@ class ReceiverTime(PulseTime):
         delay: LearnedDelay | None = None,
     ) -> None:
         self.config: ReceiverSource | GpsdSource = config
-        self._not_before_s, self._saved_s, self._battery_ns = not_before_s, saved_s, battery_ns
+        self._not_before_s, self._battery_ns = not_before_s, battery_ns
+        self.saved_s = saved_s
+        """As the argument; None once the receiver and a second witness contradict it."""
         self._learned = delay
-        self.earliest_s = floor_s(not_before_s, saved_s)
         self.evidence = Evidence()
         self.belief = Belief(doubt=obstacle(Code.WAITING_FOR_SECOND, "waiting for the receiver's first valid second"))
         """What holds of the receiver's labels."""
@@ -106,10 +107,11 @@ class ReceiverTime(PulseTime):
         """Raw time of the first trusted label since the start or since ``forget``."""
         self._byte_ns = 0
         self._spoke = LabelProtocol.NMEA
-        self._rival: tuple[Condition, int] | None = None  # what a talker or a sentence says that nothing confirms, and when
+        self._aside: tuple[Condition, int] | None = None  # what was said that is not believed, beside what is, and when
         self._sawtooth: Sawtooth | None = None
         self._reported_ns = 0.0
         self._strayed_most_ns, self._strayed_mono_ns = 0.0, 0  # of the oscillator without a fix, and when that was last so
+        self._unfixed: tuple[int, float] | None = None  # since when it has had no fix, and how far it had strayed by then
         super().__init__(config)
 
     def forget(self) -> None:
@@ -165,6 +167,7 @@ class ReceiverTime(PulseTime):
 
     def label(self, label: SecondLabel, byte_ns: int, context: Context) -> Outcome:
         """A valid label. It numbers pulses only while labels are trusted."""
+        label = self._dated(label)
         self.labels += 1
         self._byte_ns = byte_ns
         self.place_ns, self.label_mono_ns = label.utc_ns - label.at.mono_ns, label.at.mono_ns
@@ -202,6 +205,20 @@ class ReceiverTime(PulseTime):
         pulses = [Sample(s.at, s.tai_ns, s.uncertainty_ns, bias_ns) for s in out.pulses]
         return Outcome(pulses, out.label, trust_changed=changed)
 
+    def clocks(self, at: Instant) -> dict[str, float]:
+        """POSIX seconds that the system clock and the battery clock show at ``at``, by name."""
+        shown = {"system clock": at.real_ns / NS}
+        return shown if self._battery_ns is None else {**shown, "battery clock": (self._battery_ns + at.mono_ns) / NS}
+
+    def _dated(self, label: SecondLabel) -> SecondLabel:
+        """The label with its date repaired by the saved one, as long as that stands."""
+        if self.saved_s is None:
+            return label
+        utc_s = label.utc_ns / NS
+        if utc_s < self.saved_s - SLACK_S and witness(utc_s, self.saved_s, self.clocks(label.at)):
+            self.saved_s = None
+        return repaired(label, floor_s(self._not_before_s, self.saved_s))
+
     def _witnesses(self, at: Instant, context: Context) -> tuple[Witness | None, Witness | None]:
         """(the clock that another program keeps, the served timescale) at ``at``."""
         kept = served = None
@@ -214,13 +231,14 @@ class ReceiverTime(PulseTime):
     def _judge(self, label: SecondLabel, tai_ns: int, kept: Witness | None, served: Witness | None) -> Belief:
         """Whether this very label may be used. ``belief`` is what holds of the receiver: one stray does not end it."""
         battery_s = None if self._battery_ns is None else (self._battery_ns + label.at.mono_ns) // NS
-        wrong = impossible(label, self._not_before_s, self._saved_s, battery_s)
+        wrong = impossible(label, self._not_before_s, self.saved_s, battery_s)
         if wrong is not None:
+            self._aside = wrong, label.at.mono_ns
             self.belief = Belief(doubt=wrong)
             return self.belief
         belief = self.evidence.judge(label, tai_ns, kept=kept, served=served, usual_ns=self.pairing.usual_ns)
         if label.doubt in (LabelDoubt.RIVAL_TALKER, LabelDoubt.RIVAL_SENTENCE) and belief.doubt is not None:
-            self._rival = (belief.doubt, label.at.mono_ns)
+            self._aside = (belief.doubt, label.at.mono_ns)
             if self.belief.trusted:
                 return belief
         dispute = self.dispute
@@ -238,17 +256,27 @@ class ReceiverTime(PulseTime):
         if self.health.blocked(edge.at.mono_ns):
             self.pairing.refuse(Code.DOUBTFUL_RECEIVER, "the receiver is well again: waiting for its next second")
             return None
-        return self.pairing.edge(edge, context.present, context.rivalled)
+        present, long_trusted = context.present, self.pairing.fix_timeout_ns > FIX_TIMEOUT_NS
+        if present is not None and long_trusted and not (self.labels or context.rivalled or self._strayed_mono_ns):
+            # An earlier run may have left it without a fix. What it had strayed by then is in the bound that was left.
+            self._strayed_most_ns, self._strayed_mono_ns = present.bound_ns, edge.at.mono_ns
+        return self.pairing.edge(edge, present, context.rivalled)
 
     def _strayed_ns(self, mono_ns: int) -> float:
         """How far the receiver's oscillator may have strayed since its last fix, or may not have come back from since then; ns."""
         ppb, since_ns = self.config.holdover_ppb, self.pairing.since_fix_ns(mono_ns)
         if ppb is None:
             ppb = HOLDOVER_PPB if self.config.pulse_without_fix_s * NS > FIX_TIMEOUT_NS else 0.0
-        left = max(0.0, 1.0 - (mono_ns - self._strayed_mono_ns) / RETURN_NS)
-        if since_ns > FRESH_NS:
-            self._strayed_most_ns, self._strayed_mono_ns, left = max(self._strayed_most_ns * left, since_ns * ppb * 1e-9), mono_ns, 1.0
-        return self._strayed_most_ns * left
+        if since_ns > FRESH_NS:  # nothing brings it back meanwhile: it strays on from where it was
+            lost_ns = mono_ns - since_ns
+            if self._unfixed is None or self._unfixed[0] != lost_ns:
+                self._unfixed = lost_ns, self._returning_ns(lost_ns)
+            self._strayed_most_ns, self._strayed_mono_ns = self._unfixed[1] + since_ns * ppb * 1e-9, mono_ns
+        return self._returning_ns(mono_ns)
+
+    def _returning_ns(self, mono_ns: int) -> float:
+        """How much of it is left at raw ``mono_ns`` when it has had a fix since."""
+        return self._strayed_most_ns * max(0.0, 1.0 - max(0, mono_ns - self._strayed_mono_ns) / RETURN_NS)
 
     def _corrected(self, at: Instant) -> Instant:
         """The edge corrected for the pulse's quantisation error and for the delay of the antenna's cable."""
@@ -295,9 +323,11 @@ class ReceiverTime(PulseTime):
         """All that is wrong with the receiver, whether it is used or not."""
         found = [*self.health.conditions(now_mono_ns), *super().conditions(now_mono_ns)]
         if self.dispute is not None and self.dispute.labels >= STANDING and self.belief.doubt is not None:
-            found.append(Condition(Code.LABELS_IN_DOUBT, f"{self.belief.doubt.words}; the pulses hold the second"))
-        if self._rival is not None and now_mono_ns - self._rival[1] < FIX_TIMEOUT_NS:
-            found.append(replace(self._rival[0], blocks=False))
+            dated = abs(self.dispute.late_ns) > COUNTS_S * NS
+            remedy = "; if the served date is wrong, set the system clock, and the one that it confirms is served" if dated else ""
+            found.append(Condition(Code.LABELS_IN_DOUBT, f"{self.belief.doubt.words}; the pulses hold the second{remedy}"))
+        if self._aside is not None and now_mono_ns - self._aside[1] < FIX_TIMEOUT_NS:
+            found.append(replace(self._aside[0], blocks=False))
         return found
 
     def obstacle(self, now_mono_ns: int, line: LineStatus) -> Condition:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import socket
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ppsd.cli.doctor.finding import FAIL, OK, SKIP, WARN, Finding, Patient
-from ppsd.cli.query import ask_once
+from ppsd.cli.query import addresses_of, failures, first_answer, split_server
 from ppsd.snapshot import Verdict
 from refclock.condition import Code, Condition
 from refclock.kernel.clocks import STA_UNSYNC, read_adjtimex
 from refclock.kernel.host import rivals
 from refclock.timescales import DAY_S, KNOWN_UNTIL_S, day_of, parse_leap_seconds_list
 from refclock.timing.pairing import OFF_CLOCK_NS
+
+if TYPE_CHECKING:
+    from ppsd.serve.ntp_server import Authenticator
 
 STEADY_SOURCES: Final = ("tsc", "arch_sys_counter", "kvm-clock", "riscv_clocksource", "hyperv_clocksource_tsc_page")
 """Clock sources that are read from the processor, not from a slow device."""
@@ -95,29 +97,32 @@ def steps(p: Patient) -> Finding:
     return Finding("RC24", OK, "nobody set the system clock")
 
 
-def _offset_s(server: str) -> float | None:
-    """The server's time minus this clock's (s); None without an answer. ``server``: name or address; IPv6 without a port."""
-    host, port = (server.rpartition(":")[0], server.rpartition(":")[2]) if server.count(":") == 1 else (server, "123")
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
-    except (OSError, UnicodeError):
-        return None
-    exchange = ask_once(address, family).exchange
-    return exchange.offset_ns / 1e9 if exchange is not None else None
+def _ask(server: str, key: Authenticator | None) -> tuple[float | None, str]:
+    """(the server's time minus this clock's in s, ""), or (None, what failed). Every address of the server is tried."""
+    host, port = split_server(server)
+    addresses = addresses_of(host, port)
+    if isinstance(addresses, str):
+        return None, addresses
+    tries = first_answer(addresses, key)
+    exchange = tries[-1].exchange
+    return (exchange.offset_ns / 1e9, "") if exchange is not None else (None, failures(tries))
 
 
 def cross_check(p: Patient) -> Finding:
     """RC25: do other servers agree? Only servers that the user names are asked."""
     if not p.servers:
         return Finding("RC25", SKIP, "not asked to compare with other servers (--against HOST)")
-    found = [(server, _offset_s(server)) for server in p.servers]
-    answered = [(server, offset) for server, offset in found if offset is not None]
+    found = [(server, *_ask(server, p.key)) for server in p.servers]
+    answered = [(server, offset) for server, offset, _ in found if offset is not None]
+    failed = "; ".join(f"{server}: {why}" for server, offset, why in found if offset is None)
+    do = "check the name, the network and the firewall (UDP 123 out), and that it serves this machine"
     if not answered:
-        return Finding("RC25", WARN, f"no answer from {', '.join(p.servers)}", "check the network and the firewall (UDP 123 out)")
+        return Finding("RC25", WARN, f"no time from {failed}", do)
     server, worst = max(answered, key=lambda pair: abs(pair[1]))
     if abs(worst) > 0.5:
         return Finding("RC25", FAIL, f"{server} is {worst:+.1f} s from this clock", "one of the two is wrong: RC09 to RC11")
-    return Finding("RC25", OK, f"{len(answered)} of {len(found)} servers agree within {abs(worst) * 1e3:.0f} ms")
+    agree = f"{len(answered)} of {len(found)} servers agree within {abs(worst) * 1e3:.0f} ms"
+    return Finding("RC25", WARN, f"{agree}; no time from {failed}", do) if failed else Finding("RC25", OK, agree)
 
 
 def leap_table(p: Patient) -> Finding:

@@ -16,6 +16,7 @@ from typing import Final, TextIO
 from ppsd.cli.daemon import run_directory
 from ppsd.cli.doctor import clock, receiver
 from ppsd.cli.doctor.finding import FAIL, OK, SKIP, WARN, Finding, Patient
+from ppsd.cli.query import authenticator
 from ppsd.config.file import load
 from ppsd.process.control import ask
 from ppsd.process.exit_codes import BAD, DEGRADED, FAILED, GOOD, IO_ERROR, NO_PERMISSION, USAGE
@@ -36,7 +37,8 @@ def run(args: argparse.Namespace) -> int:
         told = Snapshot.from_json(ask(run_directory(args.run_dir) / "clock.sock", "snapshot"))
     except (OSError, ValueError):
         told = None
-    return doctor(Patient(Host(), config, told, servers=args.against), args.json, args.fix, sys.stdout)
+    key = authenticator(args.key, args.keys, args.config)
+    return doctor(Patient(Host(), config, told, servers=args.against, key=key), args.json, args.fix, sys.stdout)
 
 
 def examine(patient: Patient) -> list[Finding]:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ppsd.config.tables import Config
 from ppsd.snapshot import Snapshot, SourceStatus
 from refclock.config import AUTO, ReceiverSource
 from refclock.kernel.host import Host
+
+if TYPE_CHECKING:
+    from ppsd.serve.ntp_server import Authenticator
 
 OK, WARN, FAIL, SKIP = "ok", "warn", "fail", "skip"
 
@@ -29,7 +33,7 @@ class Finding:
 @dataclass(frozen=True, slots=True)
 class Patient:
     """The machine to examine. ``clock``: snapshot of the running daemon, None without one. ``pause``: sleeps for seconds (time.sleep).
-    ``now_s``: system time (POSIX). ``servers``: NTP servers to compare with."""
+    ``now_s``: system time (POSIX). ``servers``: NTP servers to compare with, authenticated with ``key``."""
 
     host: Host
     config: Config
@@ -37,6 +41,7 @@ class Patient:
     pause: Callable[[float], None] = time.sleep
     now_s: Callable[[], float] = time.time
     servers: Sequence[str] = ()
+    key: Authenticator | None = None
 
     @property
     def sources(self) -> list[SourceStatus]:
