@@ -114,6 +114,7 @@ COMMANDS = {
                 option("--wait", metavar="SECONDS", type=seconds, default=13.0, help="listen for at most SECONDS (default 13)"),
                 JSON,
                 CONFIG,
+                RUN_DIR,
             ),
         ),
         Command(
@@ -122,10 +123,13 @@ COMMANDS = {
             "show what a receiver sends, and the result of each sentence",
             "nmea /dev/ttyAMA0",
             (
-                option("device", metavar="DEVICE", help="serial device that no other program reads"),
+                option(
+                    "device", metavar="DEVICE", nargs="?", help="serial device, or a source of the running daemon (default: its first line)"
+                ),
                 option("--baud", type=int, default=0, help="the line's speed (default: find it)"),
                 option("--duration", metavar="SECONDS", type=seconds, help="end after that time"),
                 CONFIG,
+                RUN_DIR,
             ),
         ),
         Command(
@@ -134,11 +138,14 @@ COMMANDS = {
             "show a receiver, set it up for timing, or undo that",
             "receiver configure --save",
             (
-                option("action", choices=("show", "configure", "reset"), help="the daemon configures by itself; it must not hold the line"),
+                option(
+                    "action", choices=("show", "configure", "reset"), help="show works while the daemon runs, which configures by itself"
+                ),
                 option("device", metavar="DEVICE", nargs="?", help="serial device (default: the first receiver found)"),
                 option("--save", action="store_true", help="keep the set-up beyond a loss of power"),
                 JSON,
                 CONFIG,
+                RUN_DIR,
             ),
         ),
         Command(

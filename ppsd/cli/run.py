@@ -17,14 +17,14 @@ import shutil
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TextIO
+from typing import Final, TextIO
 
-from ppsd.cli.daemon import sim_directory
+from ppsd.cli.daemon import holders, server_report, sim_directory
 from ppsd.cli.sim import preload_environment
 from ppsd.cli.supervisor import Program, Screen, Supervisor, python
 from ppsd.config.file import DEFAULT_FILE, as_toml, load
 from ppsd.config.tables import Config, LogConfig, RunConfig, parse_endpoint
-from ppsd.faces.text import top_line
+from ppsd.faces.text import top_line, undelivered
 from ppsd.process.control import alive, ask
 from ppsd.process.exit_codes import USAGE, Refused, io_failure
 from ppsd.process.lifecycle import make_run_directory
@@ -37,6 +37,8 @@ from refclock.schema import ConfigError, Problem
 
 SIM_LISTEN = "127.0.0.1:11123"
 """Address of the simulation's server; a port above 1023 needs no privilege."""
+START_S: Final = 5.0
+"""s after the clock process's start before a server that does not answer is told: both start at once."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -183,7 +185,11 @@ class Run:
         """(key, status line) from the clock process; the line is printed again when the key changes."""
         try:
             clock = Snapshot.from_json(ask(self.directory / "clock.sock", "snapshot", 0.2))
-            return f"{clock.verdict} {clock.why}", top_line(clock)
+            failed = ""
+            if clock.uptime_s > START_S:
+                server = server_report(self.directory, 0.2) if clock.listen else ""
+                failed = undelivered(clock, server, holders(clock, server, self.host))
+            return f"{failed} {clock.verdict} {clock.why}", top_line(clock, failed)
         except (OSError, ValueError):
             return "none", "waiting for the clock process"
 

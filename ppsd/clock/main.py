@@ -32,7 +32,7 @@ from typing import Final
 
 import refclock.kernel.clocks
 from ppsd import version
-from ppsd.clock import state
+from ppsd.clock import onlookers, state
 from ppsd.clock.cpu_latency import hold
 from ppsd.clock.inputs import Inputs
 from ppsd.clock.sources import open_feed
@@ -103,7 +103,7 @@ class ClockProcess:
     def __init__(self, config: Config, run_dir: Path, simulated: bool, resume: Record | None, signals: Signals) -> None:
         self.config, self._signals = config, signals
         self._log = open_log(config.log.format, config.log.level, "clock")
-        self._feeds = [open_feed(feed) for feed in config.feeds]
+        self._feeds = [open_feed(feed, config.sources) for feed in config.feeds]
         self._told: dict[str, str] = {}
         self._poll = select.poll()
         self._readers: dict[int, Callable[[], None]] = {}
@@ -157,13 +157,14 @@ class ClockProcess:
     def _open_control(self, run_dir: Path) -> ControlServer | None:
         """The control socket; None where unix sockets do not exist, as under a clock simulator that replaces libc."""
         try:
-            control = ControlServer(run_dir / "clock.sock", self._answer)
+            control = ControlServer(run_dir / "clock.sock", self._answer, group=self.config.run.group)
         except OSError as error:
             if error.errno not in NO_SOCKETS:
                 raise
             self.tell("control socket", explain(error))
             return None
         self._closers.callback(control.close)
+        self.tell("control socket", control.complaint)
         return control
 
     def run(self, until_ns: int | None) -> End:
@@ -328,7 +329,7 @@ class ClockProcess:
                 self._publish()
             case events.Feed():
                 for feed in self._feeds:
-                    feed.send(effect.at, effect.offset_ns, effect.uncertainty_ns, effect.leap)
+                    feed.send(effect.at, effect.offset_ns, effect.bound_ns, effect.leap)
                     self.tell(f"feed {feed.name}", feed.why)
             case events.Steer():
                 self._steer(effect)
@@ -359,15 +360,19 @@ class ClockProcess:
             self._told[what] = why
 
     def _answer(self, line: str) -> str:
-        if line != "snapshot":
-            return json.dumps({"error": f"unknown verb {line[:32]!r}; known: snapshot"})
-        return json.dumps(self.snapshot().to_json(), separators=(",", ":"))
+        if line == "snapshot":
+            return json.dumps(self.snapshot().to_json(), separators=(",", ":"))
+        told = onlookers.answer(line, self._inputs.lines, self._inputs.pulses)
+        if told is None:
+            told = {"error": f"unknown verb {line[:32]!r}; known: {', '.join(('snapshot', *onlookers.VERBS))}"}
+        return json.dumps(told, separators=(",", ":"))
 
     def snapshot(self) -> Snapshot:
         """The engine's snapshot, with the feeds and the conditions of this process."""
         engine = self._engine.snapshot(self._clock.now())
-        feeds = tuple(feed.status() for feed in self._feeds)
-        return replace(engine, feeds=feeds, conditions=(*engine.conditions, *self._conditions()))
+        feeds, own = tuple(feed.status() for feed in self._feeds), self.config.server
+        conditions = (*engine.conditions, *self._conditions())
+        return replace(engine, feeds=feeds, listen=own.listen if own.enabled else (), conditions=conditions)
 
     def _conditions(self) -> Iterator[Condition]:
         """Conditions of the machine around the engine: steering, files, pulse devices, feeds."""
@@ -396,8 +401,10 @@ def _slept_ns() -> int:
 def rights(config: Config) -> set[Capability]:
     """What this process needs of root's rights: to set the system clock and a pulse device's mode, to wake a pulse's thread in time, to see
     who has a serial port open and to read any file that its owner configured. With SOCK it also crosses chronyd's directory, and with a
-    named owner's shared memory it reads that."""
+    named owner's shared memory it reads that. It gives its socket to a group."""
     found = {Capability.SYS_TIME, Capability.SYS_NICE, Capability.SYS_PTRACE, Capability.DAC_READ_SEARCH}
+    if config.run.group:
+        found.add(Capability.CHOWN)
     if any(isinstance(feed, SockFeed) for feed in config.feeds):
         found.add(Capability.DAC_OVERRIDE)
     if any(isinstance(source, ShmSource) and source.owner for source in config.sources):

@@ -47,6 +47,10 @@ def _endpoint(text: str) -> str | None:
     return None if parse_endpoint(text) else 'must be an address and port like "0.0.0.0:123" or "[::]:123"'
 
 
+def _group(text: str) -> str | None:
+    return None if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}|[0-9]{1,9}", text) else "is not a group's name or number"
+
+
 def _interface(text: str) -> str | None:
     return None if re.fullmatch(r"[^\s/:]{1,15}", text) else "is not an interface name; ip link lists them"
 
@@ -142,11 +146,13 @@ SERVER_USER: Final = "refclock"
 @dataclass(frozen=True, slots=True)
 class RunConfig:
     """Directories and users. ``directory``: control sockets and the timescale record. ``state``: files that survive a reboot. ``user``: who
-    serves the network when the daemon is started by root; without a user of the default name, a number that nobody has."""
+    serves the network when the daemon is started by root; without a user of the default name, a number that nobody has. ``group``: who,
+    besides the daemon's user and root, may ask the daemon about its state (refclock status, clients, nmea ...)."""
 
     directory: str = key("/run/refclock", "an absolute path", check=run_directory)
     state: str = key("/var/lib/refclock", "an absolute path", check=absolute_path)
     user: str = key(SERVER_USER, "a user's name or number", check=login)
+    group: str = key("", 'a group of this machine, or "" for none', empty=True, check=_group)
 
 
 @dataclass(frozen=True, slots=True)

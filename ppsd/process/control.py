@@ -4,13 +4,15 @@ A request is one line: a verb in UTF-8 of at most ``LINE_BYTES`` octets. The rep
 requests on one connection. The server is one object for the process's poll loop: its descriptor is an epoll instance that holds the
 listener and all clients. The server never blocks. A reply that a client does not read waits in a buffer, and the client's next request is
 not read until the buffer is empty. When the table of clients is full, the oldest client is dropped. The permissions of the socket and of
-its directory decide who may ask.
+its directory decide who may ask: its owner, and a group (``run.group``).
 """
 
 from __future__ import annotations
 
 import errno
+import grp
 import json
+import os
 import select
 import socket
 import time
@@ -40,10 +42,11 @@ class _Client:
 class ControlServer:
     """Listens on ``path``; ``answer`` turns a request line into a reply line (without newline) and must not raise.
 
-    OSError from the constructor: see ``refclock.kernel.unix_socket.bound``. ``mode``: permission bits of the socket.
+    OSError from the constructor: see ``refclock.kernel.unix_socket.bound``. ``mode``: permission bits of the socket. ``group``: name or
+    number of the group that may ask as well; "": this process's own. ``complaint``: why that group may not, "" when it may.
     """
 
-    def __init__(self, path: Path, answer: Callable[[str], str], mode: int = 0o660) -> None:
+    def __init__(self, path: Path, answer: Callable[[str], str], mode: int = 0o660, group: str = "") -> None:
         self.path = path
         self._answer = answer
         self._clients: dict[int, _Client] = {}
@@ -55,6 +58,8 @@ class ControlServer:
         except OSError:
             self._listener.close()
             raise
+        self._group = group
+        self.complaint = self._share()
         self._epoll.register(self._listener, select.EPOLLIN)
 
     def _listen(self) -> socket.socket:
@@ -65,6 +70,9 @@ class ControlServer:
             listener.close()
             raise
         return listener
+
+    def _share(self) -> str:
+        return _shared(self.path, self._group) if self._group else ""
 
     def renew(self) -> bool:
         """Make the socket anew when its name has been removed, as by a cleaner of directories. Returns whether it was; False also while
@@ -79,6 +87,7 @@ class ControlServer:
         self._epoll.unregister(self._listener)
         self._listener.close()
         self._listener, self._name = listener, Name(self.path)
+        self.complaint = self._share()
         self._epoll.register(listener, select.EPOLLIN)
         return True
 
@@ -145,6 +154,17 @@ class ControlServer:
             self._drop(client)
             return
         self._epoll.modify(client.sock, select.EPOLLOUT if client.unsent else select.EPOLLIN)
+
+
+def _shared(path: Path, group: str) -> str:
+    """Give the socket at ``path`` to ``group``. Returns why that failed, in words."""
+    try:
+        os.chown(path, -1, int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid)
+    except KeyError:
+        return f"there is no group {group}, so it may not ask; make it (sudo groupadd --system {group}) or correct run.group"
+    except OSError as error:
+        return f"{group} may not ask: {error.strerror}; only root, or a member of that group, can give it the socket"
+    return ""
 
 
 def alive(path: Path, timeout_s: float = 0.2) -> bool:

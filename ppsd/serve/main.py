@@ -122,10 +122,12 @@ class Serve:
         try:
             self._addresses = Addresses(self._server, self.log, fds)
             self._addresses.serve(own.listen, own.interface)
-            self._control = ControlServer(run_dir / "serve.sock", self._answer)
+            self._control = ControlServer(run_dir / "serve.sock", self._answer, group=config.run.group)
         except OSError:
             self._server.close()
             raise
+        if self._control.complaint:
+            self.log.warning("control socket", problem=self._control.complaint)
         self._looked_s = self._networks_s = started_s
         self._broadcast_s = 0.0
         self._broadcast_failed = ""
@@ -288,7 +290,7 @@ def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | Non
     until_s = None if duration_s is None else started_s + duration_s
     signals = Signals()
     make_run_directory(run_dir, user=config.run.user)
-    to = account(config.run.user)
+    to = account(config.run.user, config.run.group)
     helper = Helper(to, run_dir, lambda: readable(config.file))
     fds = inherited_sockets()
     try:

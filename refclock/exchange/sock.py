@@ -40,15 +40,17 @@ class SockFeedWriter(FeedWriter):
 
     kind = "sock"
 
-    def __init__(self, path: str, name: str = "", wide: bool = sysconfig.get_config_var("SIZEOF_TIME_T") != 4) -> None:
-        super().__init__(name, path)
+    def __init__(
+        self, path: str, name: str = "", limit_ns: float = math.inf, *, wide: bool = sysconfig.get_config_var("SIZEOF_TIME_T") != 4
+    ) -> None:
+        super().__init__(name, path, limit_ns)
         self._wide = wide
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 
-    def send(self, at: Instant, offset_ns: int, uncertainty_ns: int, leap: Leap) -> None:
-        """One sample: at ``at`` (REALTIME) reference - local was ``offset_ns``. The format has no field for ``uncertainty_ns``. Its stamp
-        is cut to us, which only concerns when the offset was measured: the offset keeps its ns. Failure shows in ``status``."""
-        del uncertainty_ns
+    def _write(self, at: Instant, offset_ns: int, bound_ns: int, leap: Leap) -> None:
+        """As FeedWriter. The format has no field for ``bound_ns``. Its stamp is cut to us, which only concerns when the offset was
+        measured: the offset keeps its ns."""
+        del bound_ns
         seconds, ns = divmod(at.real_ns, NS)
         layout = SOCK_64 if self._wide else SOCK_32
         if not self._wide:
