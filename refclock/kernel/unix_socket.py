@@ -28,7 +28,7 @@ def bound(path: Path, kind: socket.SocketKind, mode: int) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     before = os.umask(0)
     try:
-        # bind makes the file with this mode less the umask (net/unix/af_unix.c). A chmod of the name could meet what another user put there.
+        # bind makes the file with this mode less the umask (net/unix/af_unix.c). A chmod by name could meet what another user put there.
         os.fchmod(sock.fileno(), mode)
         sock.bind(str(path))
     except OSError as error:
