@@ -50,7 +50,7 @@ class ControlServer:
         self.path = path
         self._answer = answer
         self._clients: dict[int, _Client] = {}
-        self._mode = mode
+        self._mode, self._group = mode, group
         self._listener = self._listen()
         self._name = Name(path)
         try:
@@ -58,8 +58,6 @@ class ControlServer:
         except OSError:
             self._listener.close()
             raise
-        self._group = group
-        self.complaint = self._share()
         self._epoll.register(self._listener, select.EPOLLIN)
 
     def _listen(self) -> socket.socket:
@@ -69,10 +67,8 @@ class ControlServer:
         except OSError:
             listener.close()
             raise
+        self.complaint = _shared(self.path, self._group) if self._group else ""
         return listener
-
-    def _share(self) -> str:
-        return _shared(self.path, self._group) if self._group else ""
 
     def renew(self) -> bool:
         """Make the socket anew when its name has been removed, as by a cleaner of directories. Returns whether it was; False also while
@@ -87,7 +83,6 @@ class ControlServer:
         self._epoll.unregister(self._listener)
         self._listener.close()
         self._listener, self._name = listener, Name(self.path)
-        self.complaint = self._share()
         self._epoll.register(listener, select.EPOLLIN)
         return True
 
