@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ppsd.process.control import alive, ask
-from ppsd.process.exit_codes import NO_DAEMON, NO_PERMISSION, Refused
+from ppsd.process.control import PATIENCE_S, alive, ask
+from ppsd.process.exit_codes import FAILED, NO_DAEMON, NO_PERMISSION, Refused
 from ppsd.snapshot import LineReport, ServerReport, Snapshot
 from refclock.errors import explain
 
@@ -75,6 +75,8 @@ def clock_snapshot(directory: Path) -> Snapshot:
     except (FileNotFoundError, ConnectionRefusedError):
         start = "start one: refclock run, or without a receiver: refclock run --sim"
         raise Refused(NO_DAEMON, f"refclock: no daemon in {directory} ({start})") from None
+    except TimeoutError:
+        raise silent("daemon", directory, PATIENCE_S) from None
     except OSError as error:
         raise Refused(NO_DAEMON, f"refclock: {explain(error, str(path))}") from None
     except ValueError as error:
@@ -133,6 +135,12 @@ def read_line(directory: Path, device: str | None, host: Host) -> LineReport | N
     if device is None:
         return next(iter(lines), None)
     return next((line for line in lines if line.source == device or host.target(line.device) == host.target(device)), None)
+
+
+def silent(who: str, directory: Path, waited_s: float) -> Refused:
+    """The refusal when a process that runs does not answer."""
+    why = "it is busy, or stopped (its log says which); try again"
+    return Refused(FAILED, f"refclock: the {who} in {directory} has not answered for {waited_s:g} s: {why}")
 
 
 def may_not_ask(path: Path) -> Refused:

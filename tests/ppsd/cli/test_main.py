@@ -61,8 +61,10 @@ Daemon = Callable[[str, Callable[[], str]], Path]
 
 
 @pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    """Control sockets in a run directory, each answering what its function says."""
+def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
+    """Control sockets in a run directory, each answering what its function says, on a machine without other processes."""
+    empty = Host(tmp_path / "machine")
+    monkeypatch.setattr("refclock.kernel.host.Host", lambda: empty)
     servers: list[ControlServer] = []
     threads: list[threading.Thread] = []
     stop, stopped = socket.socketpair()
@@ -443,6 +445,7 @@ def test_query_of_nobody(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["query", "127.0.0.1:99999"]) == 64
 
 
+@pytest.mark.device
 def test_config_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """check tells every mistake and exits 78; show prints what reads back."""
     file = tmp_path / "c.toml"
