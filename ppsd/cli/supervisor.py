@@ -15,6 +15,7 @@ import os
 import select
 import shutil
 import signal
+import site
 import subprocess
 import sys
 import time
@@ -199,7 +200,7 @@ class Supervisor:
                 self._start(child, now)
 
     def _start(self, child: _Child, now: float) -> None:
-        """Start in a process group of its own, so that Ctrl-C reaches only the supervisor."""
+        """Start in a process group of its own, so that Ctrl-C reaches only the supervisor, and in /, where nobody else has left a file."""
         theirs, child.lifeline = os.pipe2(os.O_CLOEXEC)
         env = {**os.environ, **child.program.env, PARENT_FD: str(theirs)}
         env.pop("NOTIFY_SOCKET", None)
@@ -210,6 +211,7 @@ class Supervisor:
                 stdout=subprocess.PIPE if self._screen.live else None,
                 stderr=subprocess.STDOUT if self._screen.live else None,
                 env=env,
+                cwd="/",
                 pass_fds=(theirs,),
                 process_group=0,
             )
@@ -278,5 +280,8 @@ class Supervisor:
 
 
 def python(*words: str) -> tuple[str, ...]:
-    """Command line of a Python module under the running interpreter."""
-    return (sys.executable, "-m", *words)
+    """Command line of a Python module under the running interpreter, isolated: neither the working directory nor PYTHON* variables add
+    modules (``python -I``). The user's own site directory counts only when this program itself is installed there."""
+    installed = str(Path(__file__).resolve())
+    ours = site.ENABLE_USER_SITE and installed.startswith(os.path.realpath(site.getusersitepackages()) + os.sep)
+    return (sys.executable, "-EP" if ours else "-I", "-m", *words)

@@ -2,7 +2,8 @@
 
 Flow: record (mmap) -> C threads (``ppsd.serve.ntp_server``) -> NTP clients. Python starts the threads and then sleeps. Its one loop wakes
 for a request on ``serve.sock``, a signal, a broadcast or the watchdog. The process needs no device, and no privilege once the port is
-bound. systemd may also hand over the sockets (LISTEN_FDS, sd_listen_fds(3)); ``server.listen`` is then ignored.
+bound: started by root, it becomes ``run.user`` before the first packet. systemd may also hand over the sockets (LISTEN_FDS,
+sd_listen_fds(3)); ``server.listen`` is then ignored.
 
 The serve process does not talk to the clock process. While the clock process is absent, the threads answer from the last record, whose
 bound grows by its own rule. Without a record they answer with leap indicator 3.
@@ -18,6 +19,7 @@ netlink, and every few seconds besides.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -30,7 +32,7 @@ from ppsd.config.keys import SymmetricKey, read_keys
 from ppsd.config.tables import Config, ServerConfig, parse_endpoint
 from ppsd.process.control import ControlServer
 from ppsd.process.exit_codes import GOOD, complain
-from ppsd.process.lifecycle import Signals, notify
+from ppsd.process.lifecycle import Signals, make_run_directory, notify
 from ppsd.process.log import open_log
 from ppsd.serve.addresses import Addresses
 from ppsd.serve.ntp_server import NtpServer, ServerRules
@@ -38,6 +40,7 @@ from ppsd.serve.timestamping import stamping
 from ppsd.snapshot import ServerReport
 from refclock.errors import explain
 from refclock.kernel.interfaces import InterfaceWatch, Network, networks
+from refclock.kernel.sandbox import SERVE, Account, Capability, Helper, account, confine, lend, refused, to_drop
 from refclock.schema import ConfigError
 
 FIRST_FD = 3
@@ -106,8 +109,10 @@ def socket_part(server: ServerConfig) -> ServerConfig:
 class Serve:
     """One run of the server. OSError: the control socket could not be bound, or no address at all and waiting would not help."""
 
-    def __init__(self, config: Config, keys: tuple[SymmetricKey, ...], run_dir: Path, fds: list[int], started_s: float) -> None:
-        self._started_s = started_s
+    def __init__(
+        self, config: Config, keys: tuple[SymmetricKey, ...], run_dir: Path, fds: list[int], started_s: float, *, helper: Helper
+    ) -> None:
+        self._started_s, self._helper = started_s, helper
         self.config, self.keys = config, keys
         self.log = open_log(config.log.format, config.log.level, "serve")
         self._watch = self._open_watch()
@@ -125,10 +130,23 @@ class Serve:
             raise
         if self._control.complaint:
             self.log.warning("control socket", problem=self._control.complaint)
-        self._server.start()
         self._look_s, self._networks_s = started_s + LOOK_S, started_s + NETWORKS_S
         self._broadcast_s = 0.0
         self._broadcast_failed = ""
+
+    def confine(self, to: Account, also: int) -> None:
+        """Before the first packet, give up what serving does not need: root's user, all rights but that to bind a low port (for addresses
+        that come later), system calls of others. A user who is not root has only the system calls to give up."""
+        if to_drop(to):
+            os.chown(self._control.path, to.user, -1)  # so that this process may remove it
+            if not to.exists:
+                self.log.info("serving as a user that nobody has", user=to.user, why=f"there is no user {self.config.run.user}")
+        for what in confine(SERVE, [Capability.NET_BIND_SERVICE], to, also):
+            self.log.warning("not given up", what=what)
+
+    def start(self) -> None:
+        """Answer from now on."""
+        self._server.start()
         self._notify()
 
     def configure(self, config: Config, keys: tuple[SymmetricKey, ...]) -> None:
@@ -174,6 +192,8 @@ class Serve:
         self._look_s = now_s + LOOK_S
         if self._addresses.review():
             self._notify()
+        with contextlib.suppress(OSError):  # the next look tries again
+            self._helper.enter()
         if self._control.renew():
             self.log.warning("the control socket was removed by somebody and is made anew", path=str(self._control.path))
         if now_s < self._networks_s:
@@ -255,12 +275,18 @@ class Serve:
             if (now_s := time.monotonic()) >= self._look_s:
                 self._look(now_s)
             notify("WATCHDOG=1")
+            self._tell_refusals()
             if signals.wake in ready:
                 signals.drain()
                 return
 
+    def _tell_refusals(self) -> None:
+        for call in refused():
+            self.log.error("system call refused: this process does not make it", call=call)
+
     def close(self) -> None:
         """Close the server's sockets and the control socket."""
+        self._tell_refusals()
         self._control.close()
         self._server.close()
         if self._watch is not None:
@@ -276,31 +302,45 @@ def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | Non
     started_s = time.monotonic()
     until_s = None if duration_s is None else started_s + duration_s
     signals = Signals()
-    run_dir.mkdir(parents=True, exist_ok=True)
+    make_run_directory(run_dir, user=config.run.user)
+    to = account(config.run.user, config.run.group)
+    helper = Helper(to, run_dir, lambda: readable(config.file))
     fds = inherited_sockets()
     try:
         keys = read_keys(config)
     except ConfigError as error:
         return complain(error)
-    serve = Serve(config, keys, run_dir, fds, started_s)
+    run_dir, group = lend(run_dir, to)
+    serve = Serve(config, keys, run_dir, fds, started_s, helper=helper)
+    serve.confine(to, group)
+    serve.start()
     try:
         while not signals.stop and (until_s is None or time.monotonic() < until_s):
             serve.wait(signals, until_s)
             if signals.reload and not signals.stop:
                 signals.reload = False
-                serve = _reload(serve, run_dir, fds, started_s)
+                serve = _reload(serve, run_dir, fds, started_s, helper)
     finally:
         notify("STOPPING=1")
         serve.close()
     return GOOD
 
 
-def _reload(serve: Serve, run_dir: Path, fds: list[int], started_s: float) -> Serve:
+def readable(file: str) -> set[str]:
+    """The files that a reload reads: the configuration ``file``, and the keys that it names."""
+    try:
+        keys = load(Path(file)).keys.file if file else ""
+    except ConfigError:
+        keys = ""
+    return {file, keys, os.path.realpath(keys)} if keys else {file}
+
+
+def _reload(serve: Serve, run_dir: Path, fds: list[int], started_s: float, helper: Helper) -> Serve:
     """The server under the configuration now on disk, or under the old one if the new one is bad."""
     old, old_keys = serve.config, serve.keys
     try:
-        renewed = load(Path(old.file) if old.file else None)
-        keys = read_keys(renewed)  # a bad key file is refused before any socket is closed
+        renewed = load(Path(old.file) if old.file else None, helper.open)
+        keys = read_keys(renewed, helper.open)  # a bad key file is refused before any socket is closed
         if (socket_part(renewed.server), renewed.log) == (socket_part(old.server), old.log):
             serve.configure(renewed, keys)
             return serve
@@ -313,8 +353,10 @@ def _reload(serve: Serve, run_dir: Path, fds: list[int], started_s: float) -> Se
         return serve
     serve.close()
     try:
-        return Serve(renewed, keys, run_dir, fds, started_s)
+        serve = Serve(renewed, keys, run_dir, fds, started_s, helper=helper)
+        serve.start()
     except OSError as error:
-        serve = Serve(old, old_keys, run_dir, fds, started_s)
+        serve = Serve(old, old_keys, run_dir, fds, started_s, helper=helper)
+        serve.start()
         serve.log.error("configuration refused, the old one stays", problem=error.strerror)
-        return serve
+    return serve
