@@ -82,7 +82,7 @@ def test_without_ipv6_the_rest_is_served(network: Processes, sockets: Sockets, t
     told = wait_for("the server answers", lambda: snapshot(run_dir, "serve.sock"), 20)
     assert ask(sockets.open(), LOOPBACK)[0][0] >> 6 == 3
     assert told["addresses"] == ["0.0.0.0:123"]
-    assert told["unserved"] == [{"address": "[::]:123", "why": told["unserved"][0]["why"], "harmless": True}]  # type: ignore[index]
+    assert told["unserved"] == [{"address": "[::]:123", "why": told["unserved"][0]["why"], "harmless": True, "taken": False}]  # type: ignore[index]
     assert "no IPv6" in network.output("serve")
 
 
