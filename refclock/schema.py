@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from datetime import date, datetime
 from typing import Any, TypeVar, get_type_hints
@@ -129,11 +129,8 @@ def _convert(kind: object, value: object, rule: Rule) -> tuple[Any, str | None]:
         elif not DATE_YEARS[0] <= value.year <= DATE_YEARS[1]:
             complaint = f"{value} is out of range; allowed: years {DATE_YEARS[0]} to {DATE_YEARS[1]}"
     elif kind == tuple[str, ...]:
-        if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-            name = 'a list of texts like ["a", "b"]'
-        else:
-            complaint = next((c for c in (_text_complaint(v, rule) for v in value) if c), None)
-            result = tuple(value)
+        name = "" if isinstance(value, list) else "a list"
+        result = tuple(value) if isinstance(value, list) else None
     else:
         name = "" if isinstance(value, str) else "a text in quotes"
         complaint = None if name or rule.choices else _text_complaint(value, rule)  # type: ignore[arg-type]
@@ -143,6 +140,15 @@ def _convert(kind: object, value: object, rule: Rule) -> tuple[Any, str | None]:
         hint = suggestion(value, [str(c) for c in rule.choices]) if isinstance(value, str) else ""
         complaint = f"{_shown(value)} is not known; {rule.allowed()}{hint}"
     return result, complaint
+
+
+def _element_complaints(value: list[object], rule: Rule) -> Iterator[tuple[int, str]]:
+    """(index, complaint) of every wrong element of a list of texts."""
+    for index, element in enumerate(value):
+        if not isinstance(element, str):
+            yield index, f"expected a text in quotes, found {_kind_shown(element)}; {rule.allowed()}"
+        elif complaint := _text_complaint(element, rule):
+            yield index, complaint
 
 
 def _kind_shown(value: object) -> str:
@@ -185,10 +191,14 @@ def read_table(
         rule: Rule = spec.metadata["rule"]
         if name in table:
             value, complaint = _convert(hints[name], table[name], rule)
-            if complaint is None:
+            wrong = list(_element_complaints(table[name], rule)) if isinstance(value, tuple) else []
+            if complaint is None and not wrong:
                 values[name] = value
                 continue
-            report((*at, name), complaint)
+            if complaint is not None:
+                report((*at, name), complaint)
+            for index, what in wrong:
+                report((*at, name, index), what)
             whole = whole and spec.default is not MISSING
         elif spec.default is MISSING:
             whole = False

@@ -10,11 +10,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from ppsd.cli.arguments import CONFIG, JSON, RUN_DIR, Command, build_parser, count, option, seconds
+from ppsd.cli.arguments import CONFIG, JSON, KEY, KEYS, RUN_DIR, Command, count, option, parse, seconds
+from ppsd.process.encoding import print_anywhere
 from ppsd.process.exit_codes import GOOD, INTERRUPTED, Refused, complain, io_failure
 
 COMMANDS = {
@@ -70,6 +71,8 @@ COMMANDS = {
             (
                 option("--fix", metavar="CHECK", help="carry out that check's safe remedy"),
                 option("--against", metavar="HOST", action="append", default=[], help="compare with that NTP server (may be repeated)"),
+                KEY,
+                KEYS,
                 JSON,
                 CONFIG,
                 RUN_DIR,
@@ -83,7 +86,10 @@ COMMANDS = {
             (
                 option("server", metavar="HOST[:PORT]", help="name or address; IPv6 with a port: [ADDRESS]:PORT"),
                 option("-n", dest="count", metavar="N", type=count, default=1, help="ask N times (default 1)"),
+                KEY,
+                KEYS,
                 JSON,
+                CONFIG,
             ),
         ),
         Command(
@@ -103,10 +109,12 @@ COMMANDS = {
             "look for receivers and pulses: device, protocol and speed of each",
             "detect --apply",
             (
-                option("--apply", action="store_true", help="add what was found to the configuration"),
+                option("--apply", action="store_true", help="add what was found to the configuration; the file is made when it is missing"),
+                option("--pin", action="store_true", help='name device, speed and pulse instead of "auto"'),
                 option("--wait", metavar="SECONDS", type=seconds, default=13.0, help="listen for at most SECONDS (default 13)"),
                 JSON,
                 CONFIG,
+                RUN_DIR,
             ),
         ),
         Command(
@@ -115,10 +123,13 @@ COMMANDS = {
             "show what a receiver sends, and the result of each sentence",
             "nmea /dev/ttyAMA0",
             (
-                option("device", metavar="DEVICE", help="serial device that no other program reads"),
+                option(
+                    "device", metavar="DEVICE", nargs="?", help="serial device, or a source of the running daemon (default: its first line)"
+                ),
                 option("--baud", type=int, default=0, help="the line's speed (default: find it)"),
                 option("--duration", metavar="SECONDS", type=seconds, help="end after that time"),
                 CONFIG,
+                RUN_DIR,
             ),
         ),
         Command(
@@ -127,11 +138,14 @@ COMMANDS = {
             "show a receiver, set it up for timing, or undo that",
             "receiver configure --save",
             (
-                option("action", choices=("show", "configure", "reset"), help="the daemon configures by itself; it must not hold the line"),
+                option(
+                    "action", choices=("show", "configure", "reset"), help="show works while the daemon runs, which configures by itself"
+                ),
                 option("device", metavar="DEVICE", nargs="?", help="serial device (default: the first receiver found)"),
                 option("--save", action="store_true", help="keep the set-up beyond a loss of power"),
                 JSON,
                 CONFIG,
+                RUN_DIR,
             ),
         ),
         Command(
@@ -155,9 +169,7 @@ COMMANDS = {
                 option(
                     "--against", metavar="NAME", default="", help="compare with that source of the running daemon (default: the only other)"
                 ),
-                option(
-                    "--echo", metavar="LINE", default="", help="an output wired to the pulse's input: TTY:rts, TTY:dtr, /dev/gpiochipN:PIN"
-                ),
+                option("--echo", metavar="LINE", help="an output wired to the pulse's input: TTY:rts, TTY:dtr, /dev/gpiochipN:PIN"),
                 option("--seconds", metavar="S", type=seconds, default=60.0, help="compare for S seconds (default 60)"),
                 option("--count", metavar="N", type=count, default=100, help="measure N edges of an echo (default 100)"),
                 option("--apply", action="store_true", help="write the figure into the configuration"),
@@ -205,8 +217,9 @@ COMMANDS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code. A closed pipe (``refclock ... | head``) is no error."""
+    print_anywhere((sys.stdout, sys.stderr))
     try:
-        code = _carry_out(build_parser(COMMANDS.values()).parse_args(argv))
+        code = _carry_out(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
@@ -218,10 +231,11 @@ def main(argv: list[str] | None = None) -> int:
         return io_failure(error)
 
 
-def _carry_out(args: argparse.Namespace) -> int:
+def _carry_out(words: Sequence[str]) -> int:
     from refclock.schema import ConfigError  # noqa: PLC0415 (--help needs no configuration)
 
     try:
+        args = parse(COMMANDS, words)
         run: Callable[[argparse.Namespace], int] = import_module(f"ppsd.cli.{COMMANDS[args.command].module}").run
         return run(args)
     except Refused as refusal:

@@ -43,8 +43,6 @@ HELD_NS: Final = 10 * NS
 """Nanoseconds of rest for a port that was held or could not be opened, and for a UART: opening a UART resets no board."""
 SAID_MAX: Final = 256
 """Characters of a receiver's identity that are believed of the file; receivers send less than 100."""
-DEFAULT: Final = ReceiverSource(name="gps0")
-"""The source when none is configured: one receiver on any port."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,9 +32,8 @@ from typing import Final
 
 import refclock.kernel.clocks
 from ppsd import version
-from ppsd.clock import state
+from ppsd.clock import onlookers, state
 from ppsd.clock.cpu_latency import hold
-from ppsd.clock.discovery import DEFAULT
 from ppsd.clock.inputs import Inputs
 from ppsd.clock.sources import open_feed
 from ppsd.clock.system_clock import Clock, FreeRunningClock, KernelClock
@@ -53,7 +52,7 @@ from ppsd.process.lifecycle import Signals, notify
 from ppsd.process.log import open_log
 from ppsd.snapshot import Snapshot
 from refclock.condition import Code, Condition
-from refclock.config import ShmSource
+from refclock.config import DEFAULT_SOURCE, ShmSource
 from refclock.errors import explain
 from refclock.kernel.clocks import LocalClock, StepWatch
 from refclock.kernel.host import Host, battery_witness_s
@@ -103,13 +102,13 @@ class ClockProcess:
     def __init__(self, config: Config, run_dir: Path, simulated: bool, resume: Record | None, signals: Signals) -> None:
         self.config, self._signals = config, signals
         self._log = open_log(config.log.format, config.log.level, "clock")
-        self._feeds = [open_feed(feed) for feed in config.feeds]
+        self._feeds = [open_feed(feed, config.sources) for feed in config.feeds]
         self._told: dict[str, str] = {}
         self._poll = select.poll()
         self._readers: dict[int, Callable[[], None]] = {}
         self._closers = contextlib.ExitStack()
         try:
-            control = self._open_control(run_dir)
+            self._control = self._open_control(run_dir)
             self._writer = TimescaleWriter(run_dir / "timescale")
             self._closers.callback(self._writer.close)
             # With shared memory the loop runs five times a second and notices a step each time; it needs no watch to wake it.
@@ -136,7 +135,7 @@ class ClockProcess:
         now = self._clock.now()
         self._era = now.era
         self._chores_ns = self._leap_file_ns = self._status_ns = now.mono_ns
-        config = replace(config, sources=config.sources or (DEFAULT,))
+        config = replace(config, sources=config.sources or (DEFAULT_SOURCE,))
         battery_s = None if simulated else battery_witness_s(Host(), refclock.kernel.clocks.read_adjtimex())
         self._engine = Engine(
             config, saved, now, simulated=simulated, version=version(), pid=os.getpid(), resume=resume, battery_s=battery_s
@@ -146,8 +145,8 @@ class ClockProcess:
             self._carry_out(Publish(self._engine.timescale.record(*self._engine.leaps.schedule(0))))
         else:
             self._log.info("resumed", bound_ns=round(self._engine.timescale.bound_ns(now.mono_ns)))
-        if control is not None:
-            self.listen(control.fileno(), control.handle_ready)
+        if self._control is not None:
+            self.listen(self._control.fileno(), self._control.handle_ready)
         if self._watch is not None:
             self.listen(self._watch.fileno(), self._stepped)
         self.listen(signals.wake, self._woken)
@@ -157,13 +156,14 @@ class ClockProcess:
     def _open_control(self, run_dir: Path) -> ControlServer | None:
         """The control socket; None where unix sockets do not exist, as under a clock simulator that replaces libc."""
         try:
-            control = ControlServer(run_dir / "clock.sock", self._answer)
+            control = ControlServer(run_dir / "clock.sock", self._answer, group=self.config.run.group)
         except OSError as error:
             if error.errno not in NO_SOCKETS:
                 raise
             self.tell("control socket", explain(error))
             return None
         self._closers.callback(control.close)
+        self.tell("control socket", control.complaint)
         return control
 
     def run(self, until_ns: int | None) -> End:
@@ -231,6 +231,7 @@ class ClockProcess:
 
     def _chores(self, now: Instant) -> None:
         """Do what is due once a second."""
+        self._keep_names()
         self._publish()
         self._notice_counter(now)
         self._steering.expire(now)
@@ -281,6 +282,18 @@ class ClockProcess:
         if self.published is not None and not self._suspended():
             self._writer.publish(self.published)
 
+    def _keep_names(self) -> None:
+        """Make anew what somebody has removed from the run directory, for the server and the commands to find."""
+        removed = "was removed from the run directory by somebody, and is made anew"
+        try:
+            if self._writer.renew():
+                self._log.warning(f"the timescale {removed}")
+            if self._control is not None and self._control.renew():
+                self._log.warning(f"the control socket {removed}")
+            self.tell("run directory", None)
+        except OSError as error:
+            self.tell("run directory", explain(error))
+
     def _read_leap_file(self) -> None:
         path = self.config.leap.file
         try:
@@ -309,7 +322,7 @@ class ClockProcess:
                 self._publish()
             case events.Feed():
                 for feed in self._feeds:
-                    feed.send(effect.at, effect.offset_ns, effect.uncertainty_ns, effect.leap)
+                    feed.send(effect.at, effect.offset_ns, effect.bound_ns, effect.leap)
                     self.tell(f"feed {feed.name}", feed.why)
             case events.Steer():
                 self._steer(effect)
@@ -340,15 +353,19 @@ class ClockProcess:
             self._told[what] = why
 
     def _answer(self, line: str) -> str:
-        if line != "snapshot":
-            return json.dumps({"error": f"unknown verb {line[:32]!r}; known: snapshot"})
-        return json.dumps(self.snapshot().to_json(), separators=(",", ":"))
+        if line == "snapshot":
+            return json.dumps(self.snapshot().to_json(), separators=(",", ":"))
+        told = onlookers.answer(line, self._inputs.lines, self._inputs.pulses)
+        if told is None:
+            told = {"error": f"unknown verb {line[:32]!r}; known: {', '.join(('snapshot', *onlookers.VERBS))}"}
+        return json.dumps(told, separators=(",", ":"))
 
     def snapshot(self) -> Snapshot:
         """The engine's snapshot, with the feeds and the conditions of this process."""
         engine = self._engine.snapshot(self._clock.now())
-        feeds = tuple(feed.status() for feed in self._feeds)
-        return replace(engine, feeds=feeds, conditions=(*engine.conditions, *self._conditions()))
+        feeds, own = tuple(feed.status() for feed in self._feeds), self.config.server
+        conditions = (*engine.conditions, *self._conditions())
+        return replace(engine, feeds=feeds, listen=own.listen if own.enabled else (), conditions=conditions)
 
     def _conditions(self) -> Iterator[Condition]:
         """Conditions of the machine around the engine: steering, files, pulse devices, feeds."""

@@ -14,12 +14,14 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from datetime import date
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from ppsd.config.access import is_private, prefix_complaint
+from ppsd.config.access import ACTIONS, contradictions, is_private, prefix_complaint
 from ppsd.config.contents import contents
-from ppsd.config.tables import TABLES, Config
+from ppsd.config.other_files import counterpart
+from ppsd.config.tables import TABLES, Config, covering, endpoint_text, parse_endpoint
 from ppsd.config.toml_text import line_of, locate, written
 from refclock.config import (
     FEEDS,
@@ -58,6 +60,30 @@ _NO_KEY = re.compile(r""""(?:[^"\\\n]|\\.)*"?|'[^'\n]*'?|\#.*""")
 # ---- reading ----------------------------------------------------------------------------------------------------------------------
 
 
+def _quoted(value: str) -> str:
+    """``value`` as TOML writes a text."""
+    return json.dumps(value.strip(), ensure_ascii=False)
+
+
+def _remedy(line: str) -> str:
+    """What is most probably wrong with a line that is not TOML, "; ..."; "" when nothing usual is."""
+    bare = line.partition("#")[0].strip()
+    word = re.match(r"[A-Za-z_-]+(?=\s+[^=\s]|$)", bare)
+    if word is not None and (instead := counterpart(word[0])):
+        return f"; {word[0]} is a word of chrony.conf or ntp.conf: {instead}"
+    key, equals, value = (part.strip() for part in bare.partition("=")) if "=" in bare else ("", "", bare.rstrip(","))
+    if value.count('"') % 2 or (value.count("'") % 2 and '"' not in value):
+        return "; a quotation mark is missing"
+    if value.lower() in ("true", "yes", "on", "false", "no", "off"):
+        return f"; write it {'true' if value.lower() in ('true', 'yes', 'on') else 'false'}"
+    if value.startswith("["):
+        elements = [element.strip(" \"'") for element in value.strip("[]").split(",")]
+        return f"; texts need quotes: {key} = [{', '.join(map(_quoted, filter(None, elements)))}]" if equals and "[[" not in value else ""
+    if re.match(r"[A-Za-z/]|[0-9a-fA-F]*[.:][0-9a-fA-F.:]", value) and not re.search(r"[\"'={}]", value):
+        return f"; a text needs quotes: {f'{key} = ' if equals else ''}{_quoted(value)}"
+    return ""
+
+
 def _syntax(text: str, file: str) -> tuple[dict[str, Any], str, list[Problem]]:
     """Parse ``text``. A faulty line is reported and removed, a faulty header with its whole table, and the rest is parsed again. Returns
     the decoded file, the text that it was decoded from, and the problems."""
@@ -77,9 +103,10 @@ def _syntax(text: str, file: str) -> tuple[dict[str, Any], str, list[Problem]]:
             number = int(match[1]) if match else 0
             what = what if match else str(error).removesuffix(" (at end of document)")
             if not number and "end of document" in str(error):
-                problems.append(Problem(file, len(lines), "", f"not TOML: {what} at the end of the file"))
+                problems.append(Problem(file, len(lines), "", f"not TOML: {what} at the end of the file{_remedy(lines[-1])}"))
                 return {}, "", problems
-            problems.append(Problem(file, number, "", f"not TOML: {what[:TOLD]}"))
+            remedy = _remedy(lines[number - 1]) if number else ""
+            problems.append(Problem(file, number, "", f"not TOML: {what[:TOLD]}{remedy}"))
             if not number or not lines[number - 1].strip() or len(problems) == SYNTAX_ERRORS or len(text) > 1 << 16:
                 return {}, "", problems
             last = number
@@ -93,9 +120,13 @@ def _elsewhere(here: str) -> Callable[[str], str]:
     """Makes hints for unknown keys of table ``here``: the table that has the key."""
 
     def hint(name: str) -> str:
+        if here == "server" and (instead := counterpart(name)):
+            return f"; {instead}"
         for table, cls in (*TABLES.items(), *(("[source]", c) for c in SOURCES.values())):
             if here not in (table, "[source]") and name in {f.name for f in fields(cls)}:
                 return f"; did you mean {name} of [{table}]?"
+        if instead := counterpart(name):
+            return f"; {instead}"
         kinds = [kind for kind, cls in SOURCES.items() if here == "[source]" and name in {f.name for f in fields(cls)}]
         if len(kinds) > 1:
             return f" here; only types {', '.join(kinds[:-1])} and {kinds[-1]} have it"
@@ -190,13 +221,47 @@ def _resources(items: Iterable[tuple[Key, Source | Feed]]) -> Iterator[tuple[Key
             yield (*at, "pps"), "pulse device", item.pps
 
 
+def _judge_access(raw: Mapping[str, Any], reader: _Reader) -> None:
+    """Report every network that the file itself lists under two actions: one of them was not meant. The default lists are no statement."""
+    table = raw.get("access")
+    lists: dict[str, Any] = {action: table.get(action) for action in ACTIONS} if isinstance(table, dict) else {}
+    for action, index, other, at in contradictions(lists):
+        where = line_of(reader.lines, ("access", other, at))
+        what = f"{lists[action][index]} is also under {other}, on line {where}: leave it in one of the two"
+        reader.report(("access", action, index), what)
+
+
+def _canonical(listen: str) -> str:
+    """An address and port in one spelling: [0::0]:123 is [::]:123."""
+    endpoint = parse_endpoint(listen)
+    return endpoint_text(str(ip_address(endpoint[0])), endpoint[1]) if endpoint is not None else listen
+
+
+def doubts(config: Config) -> list[Problem]:
+    """What is valid and cannot be meant: single addresses beside the wildcard address that takes them in. They are served all the same."""
+    lines = locate(contents(Path(config.file), LIMIT_BYTES).decode()) if config.file else {}
+    endpoints = [endpoint for text in config.server.listen if (endpoint := parse_endpoint(text)) is not None]
+    found = []
+    for i, endpoint in enumerate(endpoints):
+        wide = covering(endpoint, endpoints)
+        if wide is not None:
+            what = (
+                f"{endpoint_text(*endpoint)} is superfluous beside {endpoint_text(*wide)}, which is every address: leave out one of the two"
+            )
+            at: Key = ("server", "listen", i)
+            found.append(Problem(config.file, line_of(lines, at), written(at), what))
+    return found
+
+
 def _judge_server(tables: Mapping[str, Any], reader: _Reader) -> None:
     """Report contradictions between the tables server, access and keys."""
     server, access = tables["server"], tables["access"]
+    if server.enabled and not server.listen:
+        reader.report(("server", "listen"), 'names no address: write one, such as "0.0.0.0:123"; to serve nobody, enabled = false')
     public = [prefix for prefix in (*access.allow, *access.authenticated) if prefix_complaint(prefix) is None and not is_private(prefix)]
-    if server.leap_smear and not server.smear_public and (public or server.symmetric):
-        who = f"{public[0]} is open to" if public else "server.symmetric admits"
-        what = f"clients that may also ask servers that do not smear ({who} them); if none does, confirm with smear_public = true"
+    if server.leap_smear and not server.smear_public and public:
+        who = f"{public[0]} is open to them"
+        what = f"clients that may also ask servers that do not smear ({who}); if none does, confirm with smear_public = true"
         reader.report(("server", "leap_smear"), what)
     if server.broadcast and not (server.broadcast_key and tables["keys"].file):
         reader.report(("server", "broadcast"), "is only sent authenticated; set broadcast_key and keys.file")
@@ -213,7 +278,7 @@ def parse(text: str, file: str = "configuration") -> Config:
     named_sources = reader.named(sources, _NAME_PREFIX)
     named_feeds = reader.named(feeds, {"sock": "sock", "shm": "shm"})
     reader.unique(_resources([*sources, *feeds]))
-    reader.unique((("server", "listen", i), "address", address) for i, address in enumerate(tables["server"].listen))
+    reader.unique((("server", "listen", i), "address", _canonical(address)) for i, address in enumerate(tables["server"].listen))
     if sources and reader.complete and all(source.noselect for _, source in sources):
         reader.report((*sources[0][0], "noselect"), "every source is noselect: none could ever be used")
     if sources and reader.complete and all(isinstance(source, PpsSource) for _, source in sources):
@@ -224,6 +289,7 @@ def parse(text: str, file: str = "configuration") -> Config:
             )
             reader.report((*sources[0][0], "type"), what)
     _judge_server(tables, reader)
+    _judge_access(raw, reader)
     if problems:
         raise ConfigError(sorted(problems, key=lambda p: p.line))
     return Config(**tables, sources=tuple(named_sources), feeds=tuple(named_feeds), file=file)
@@ -269,13 +335,14 @@ def load(path: Path | None) -> Config:
 # ---- writing ----------------------------------------------------------------------------------------------------------------------
 
 
-def _value(value: object) -> str:
+def as_value(value: object) -> str:
+    """A value as TOML writes it."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, tuple):
-        return "[" + ", ".join(_value(v) for v in value) + "]"
+        return "[" + ", ".join(as_value(v) for v in value) + "]"
     return value.isoformat() if isinstance(value, date) else repr(value)
 
 
@@ -288,6 +355,6 @@ def as_toml(config: Config) -> str:
         lines = [header] + ([f'type = "{kind}"'] if kind else [])
         for spec in fields(item):
             value = getattr(item, spec.name)
-            lines.append(f"# {spec.name} is not set: {spec.metadata['rule'].what}" if value is None else f"{spec.name} = {_value(value)}")
+            lines.append(f"# {spec.name} is not set: {spec.metadata['rule'].what}" if value is None else f"{spec.name} = {as_value(value)}")
         out.append("\n".join(lines))
     return "\n\n".join(out) + "\n"

@@ -9,13 +9,15 @@ bound grows by its own rule. Without a record they answer with leap indicator 3.
 
 SIGTERM, SIGINT: the process ends with exit code 0.
 SIGHUP: the configuration and the key file are read again; bad ones are refused and the old ones stay. Rules, limits and keys are replaced
-without losing a request. Only a change of addresses, threads, interface, table size or log needs new sockets. Requests that wait in the
-old sockets' queues are then lost, and NTP clients ask again.
+without losing a request, and of the addresses only those that differ. A change of threads, table size or log needs new sockets. Requests
+that wait in the old sockets' queues are then lost, and NTP clients ask again.
+
+Each address is served when it can be (``ppsd.serve.addresses``). Interfaces and addresses that come or go are noticed at once, through
+netlink, and every few seconds besides.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import select
@@ -30,11 +32,12 @@ from ppsd.process.control import ControlServer
 from ppsd.process.exit_codes import GOOD, complain
 from ppsd.process.lifecycle import Signals, notify
 from ppsd.process.log import open_log
+from ppsd.serve.addresses import Addresses
 from ppsd.serve.ntp_server import NtpServer, ServerRules
 from ppsd.serve.timestamping import stamping
 from ppsd.snapshot import ServerReport
 from refclock.errors import explain
-from refclock.kernel.host import Host
+from refclock.kernel.interfaces import InterfaceWatch, Network, networks
 from refclock.schema import ConfigError
 
 FIRST_FD = 3
@@ -43,8 +46,11 @@ THREADS = 4
 """Most threads unless configured: a Pi has four cores, and one thread answers about 300 000 requests/s."""
 CLIENTS_TOLD = 2000
 """Most clients in one reply. Each takes up to 300 octets, and a reply has at most 1 MB (``ppsd.process.control``)."""
-BEAT_S = 10.0
-"""Seconds between two watchdog messages to systemd; the unit's WatchdogSec is at least three times as long."""
+LOOK_S = 2.0
+"""Seconds between two looks at addresses and files, which take some system calls, and between two watchdog messages to systemd at most; the
+unit's WatchdogSec is at least three times as long."""
+NETWORKS_S = 60.0
+"""Seconds between two readings of the interfaces' networks when no interface has changed: a router may announce another one."""
 
 
 def inherited_sockets() -> list[int]:
@@ -59,11 +65,11 @@ def inherited_sockets() -> list[int]:
     return fds
 
 
-def rules_of(config: Config, keys: tuple[SymmetricKey, ...]) -> ServerRules:
-    """The rules for the server threads, from the configuration and its keys."""
+def rules_of(config: Config, keys: tuple[SymmetricKey, ...], own: tuple[Network, ...]) -> ServerRules:
+    """The rules for the server threads, from the configuration, its keys and the networks that the interfaces are in."""
     limits = config.limits
     return ServerRules(
-        ranges=config.access.rules().ranges(),
+        ranges=config.access.rules(own).ranges(),
         keys=keys,
         rate=limits.rate,
         burst=limits.burst,
@@ -72,6 +78,7 @@ def rules_of(config: Config, keys: tuple[SymmetricKey, ...]) -> ServerRules:
         cpu_limit=limits.cpu_limit,
         tell_denied=config.access.denied == "kod",
         symmetric=config.server.symmetric,
+        dscp=config.server.dscp,
         smear=config.server.leap_smear,
     )
 
@@ -82,7 +89,10 @@ def socket_part(server: ServerConfig) -> ServerConfig:
     plain = ServerConfig()
     return replace(
         server,
+        listen=plain.listen,
+        interface=plain.interface,
         symmetric=plain.symmetric,
+        dscp=plain.dscp,
         leap_smear=plain.leap_smear,
         smear_public=plain.smear_public,
         broadcast=plain.broadcast,
@@ -91,49 +101,79 @@ def socket_part(server: ServerConfig) -> ServerConfig:
     )
 
 
-def open_server(config: Config, rules: ServerRules, run_dir: Path, fds: list[int]) -> NtpServer:
-    """The server of ``config``, bound but not started. OSError names the address, the reason, the program that holds it and the remedy."""
-    own = config.server
-    addresses = [] if fds else [a for text in own.listen if (a := parse_endpoint(text)) is not None]
-    threads = own.threads or min(len(os.sched_getaffinity(0)), THREADS)
-    try:
-        table = own.client_table_mib << 20
-        return NtpServer(run_dir / "timescale", addresses, rules, threads=threads, fds=fds, table_bytes=table, interface=own.interface)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            holders = Host().port_holders(addresses)
-            if holders:
-                raise OSError(errno.EADDRINUSE, f"{error.strerror}; held by {', '.join(holders)}") from error
-        raise
-
-
 class Serve:
-    """One run of the server on one set of sockets. OSError: an address or the control socket could not be bound."""
+    """One run of the server. OSError: the control socket could not be bound, or no address at all and waiting would not help."""
 
     def __init__(self, config: Config, keys: tuple[SymmetricKey, ...], run_dir: Path, fds: list[int], started_s: float) -> None:
         self._started_s = started_s
         self.config, self.keys = config, keys
         self.log = open_log(config.log.format, config.log.level, "serve")
-        self._activated = bool(fds)
-        self._server = open_server(config, rules_of(config, keys), run_dir, fds)
+        self._watch = self._open_watch()
+        self._own = self._own_networks()
+        own = config.server
+        threads = own.threads or min(len(os.sched_getaffinity(0)), THREADS)
+        rules = rules_of(config, keys, self._own)
+        self._server = NtpServer(run_dir / "timescale", [], rules, threads=threads, table_bytes=own.client_table_mib << 20)
         try:
-            self._control = ControlServer(run_dir / "serve.sock", self._answer)
+            self._addresses = Addresses(self._server, self.log, fds)
+            self._addresses.serve(own.listen, own.interface)
+            self._control = ControlServer(run_dir / "serve.sock", self._answer, group=config.run.group)
         except OSError:
             self._server.close()
             raise
+        if self._control.complaint:
+            self.log.warning("control socket", problem=self._control.complaint)
         self._server.start()
+        self._looked_s = self._networks_s = started_s
         self._broadcast_s = 0.0
         self._broadcast_failed = ""
-        self.addresses = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self._server.bound_addresses]
-        self.log.info("serving", addresses=", ".join(self.addresses))
-        notify(f"READY=1\nSTATUS=serving NTP on {', '.join(self.addresses)}")
+        self._notify()
 
     def configure(self, config: Config, keys: tuple[SymmetricKey, ...]) -> None:
-        """Put new rules, limits and keys in force."""
-        self._server.configure(rules_of(config, keys))
+        """Put new addresses, rules, limits and keys in force. OSError: none of the addresses can be served; nothing has changed."""
+        self._addresses.serve(config.server.listen, config.server.interface)
+        self._server.configure(rules_of(config, keys, self._own))
         self.config, self.keys = config, keys
         self._broadcast_s = 0.0
         self.log.info("rules, limits and keys renewed")
+        self._notify()
+
+    def _notify(self) -> None:
+        """Tell systemd what is served."""
+        served, unserved = self._addresses.served, [one.address for one in self._addresses.unserved if not one.harmless]
+        status = f"serving NTP on {', '.join(served) or 'no address'}" + (f"; not on {', '.join(unserved)}" if unserved else "")
+        notify(f"READY=1\nSTATUS={status}")
+
+    def _open_watch(self) -> InterfaceWatch | None:
+        try:
+            return InterfaceWatch()
+        except OSError as error:
+            self.log.warning("changes of interfaces are noticed late", problem=explain(error))
+            return None
+
+    def _own_networks(self) -> tuple[Network, ...]:
+        """The networks that the interfaces are in; none where the kernel does not tell."""
+        try:
+            return networks()
+        except OSError as error:
+            self.log.warning("the interfaces' networks are not known, private ones are", problem=explain(error))
+            return ()
+
+    def _look(self, now_s: float, changed: bool) -> None:
+        """Look after what others may take away or bring: interfaces, addresses, and the files in the run directory."""
+        self._looked_s = now_s
+        if self._addresses.review():
+            self._notify()
+        if self._control.renew():
+            self.log.warning("the control socket was removed by somebody and is made anew", path=str(self._control.path))
+        if not changed and now_s - self._networks_s < NETWORKS_S:
+            return
+        self._networks_s = now_s
+        own = self._own_networks()
+        if own != self._own:
+            self._own = own
+            self._server.configure(rules_of(self.config, self.keys, own))
+            self.log.info("own networks", networks=", ".join(f"{network.prefix} ({network.interface})" for network in own))
 
     def _answer(self, line: str) -> str:
         verb, _, argument = line.partition(" ")
@@ -141,20 +181,24 @@ class Serve:
             most = min(int(argument), CLIENTS_TOLD) if argument.isdecimal() else CLIENTS_TOLD
             found, known = self._server.clients(most)
             return json.dumps({"known": known, "clients": [asdict(client) for client in found]})
+        if line == "rules":
+            rules = [asdict(rule) for rule in self.config.access.rules(self._own).rules()]
+            return json.dumps({"denied": self.config.access.denied, "rules": rules})
         if verb == "access":
             try:
-                return json.dumps(asdict(self.config.access.rules().decide(argument)))
+                return json.dumps(asdict(self.config.access.rules(self._own).decide(argument)))
             except ValueError as error:
                 return json.dumps({"error": str(error)})
         if line != "snapshot":
-            return json.dumps({"error": f"unknown verb {line[:32]!r}; known: snapshot, clients, access"})
+            return json.dumps({"error": f"unknown verb {line[:32]!r}; known: snapshot, clients, access, rules"})
         report = ServerReport(
             pid=os.getpid(),
             uptime_s=time.monotonic() - self._started_s,
-            addresses=tuple(self.addresses),
-            socket_activated=self._activated,
+            addresses=self._addresses.served,
+            socket_activated=self._addresses.activated,
             counters=self._server.counters(),
             interfaces=tuple(stamping()),
+            unserved=self._addresses.unserved,
         )
         return json.dumps(report.to_json())
 
@@ -181,14 +225,22 @@ class Serve:
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(signals.wake, select.POLLIN)
+        if self._watch is not None:
+            poll.register(self._watch, select.POLLIN)
         while until_s is None or time.monotonic() < until_s:
             self._broadcast()
-            pause_s = BEAT_S if until_s is None else max(0.0, min(BEAT_S, until_s - time.monotonic()))
+            pause_s = LOOK_S if until_s is None else max(0.0, min(LOOK_S, until_s - time.monotonic()))
             if self.config.server.broadcast:
                 pause_s = max(0.0, min(pause_s, self._broadcast_s - time.monotonic()))
             ready = {fd for fd, _ in poll.poll(pause_s * 1000)}
             if self._control.fileno() in ready:
                 self._control.handle_ready()
+            changed = self._watch is not None and self._watch.fileno() in ready
+            if changed and self._watch is not None:
+                self._watch.drain()
+            now_s = time.monotonic()
+            if changed or now_s - self._looked_s >= LOOK_S:
+                self._look(now_s, changed)
             notify("WATCHDOG=1")
             if signals.wake in ready:
                 signals.drain()
@@ -198,6 +250,8 @@ class Serve:
         """Close the server's sockets and the control socket."""
         self._control.close()
         self._server.close()
+        if self._watch is not None:
+            self._watch.close()
 
 
 def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | None) -> int:
@@ -241,7 +295,7 @@ def _reload(serve: Serve, run_dir: Path, fds: list[int], started_s: float) -> Se
         for problem in error.problems:
             serve.log.error("configuration refused, the old one stays", problem=str(problem))
         return serve
-    except OSError as error:  # the rules were not taken
+    except OSError as error:  # unreadable, or the rules were not taken
         serve.log.error("configuration refused, the old one stays", problem=explain(error))
         return serve
     serve.close()

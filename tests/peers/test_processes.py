@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -224,6 +225,26 @@ def test_reload_keeps_the_old_configuration_when_the_new_one_is_bad(house: House
     wait_for("the new run", lambda: "resumed" in house.log("clock"), 5)
     wait_for("LOCKED again", house.locked, LOCK_SECONDS)
     assert clock.poll() is None
+
+
+def test_what_a_cleaner_removes_is_made_anew(house: House) -> None:
+    """The run directory is emptied, then removed, and the sample socket with it: within seconds the clock process can be asked again, takes
+    samples, and a server that is started then has the time. The processes that ran go on."""
+    clock = house.start("clock")
+    wait_for("LOCKED", house.locked, LOCK_SECONDS)
+    for how in ("emptied", "removed"):
+        shutil.rmtree(house.run_dir)
+        if how == "emptied":
+            house.run_dir.mkdir()
+        house.sock.unlink()
+        wait_for(f"an answer after the directory was {how}", house.locked, LOCK_SECONDS)
+        wait_for("a socket for samples", house.sock.exists, LOCK_SECONDS)
+        serve = house.start("serve")
+        wait_for("stratum 1", lambda: house.stratum() == 1, LOCK_SECONDS)
+        serve.terminate()
+        serve.wait(10)
+    assert clock.poll() is None
+    assert house.log("clock").count("the timescale was removed from the run directory") == 2
 
 
 def test_a_second_one_is_refused(house: House) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import select
 import socket
 import subprocess
@@ -17,13 +18,17 @@ import pytest
 
 from ppsd.cli import main as cli
 from ppsd.cli.arguments import Command
-from ppsd.cli.feed import feed_lines
+from ppsd.cli.config import remarks
+from ppsd.cli.detect import release
+from ppsd.cli.feed import feed_lines, tighter_us
+from ppsd.config.tables import Config, ServerConfig
 from ppsd.faces import text as reports
 from ppsd.ntp.packet import Header, parse
 from ppsd.process.control import ControlServer
 from ppsd.snapshot import Mode, ServerReport, Snapshot, SourceStatus, TemperatureStatus, Verdict
 from refclock.condition import Code, Condition
-from refclock.config import ShmFeed, SockFeed
+from refclock.config import GpsdSource, ShmFeed, SockFeed
+from refclock.kernel.host import Host
 from refclock.sample import FeedStatus, Leap
 from refclock.timescales import ntp64
 
@@ -96,13 +101,20 @@ def test_status_tells_by_its_exit_code(daemon: Daemon, capsys: pytest.CaptureFix
     assert any("server: not running" in line for line in rest)
 
 
+@pytest.mark.parametrize("snapshot", [LOCKED, HOLDOVER], ids=["locked", "holdover"])
+def test_the_bound_is_in_the_first_80_columns(snapshot: Snapshot) -> None:
+    """A terminal of 80 columns, which cuts the line, shows within what the time is true: with long device names and in holdover too."""
+    long = replace(SOURCE, what="/dev/serial/by-id/usb-u-blox_AG_-_www.u-blox.com_u-blox_7_-_GPS_GNSS_Receiver-if00 + /dev/pps0")
+    assert "within ±18 µs" in reports.top_line(replace(snapshot, simulated=True, sources=(long,)))[:79]
+
+
 def test_status_text(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
     """Stages, sources in words, and the server's counters that are not zero."""
     run_dir = daemon("clock.sock", answer(LOCKED))
     daemon("serve.sock", lambda: json.dumps(SERVER.to_json()))
     assert cli.main(["status", "--run-dir", str(run_dir)]) == 0
     text = capsys.readouterr().out
-    assert "LOCKED to GPS+PPS · within ±18 µs" in text
+    assert "LOCKED · within ±18 µs · by GPS+PPS" in text
     assert "[x] receiver  [x] locked" in text
     assert (
         "* gps0: GPS+PPS, selected, fix 3D, 9/12 sats, jitter 120 ns, message 143.2 ± 4.1 ms after the second, 2 rejected (mostly popcorn)"
@@ -111,13 +123,44 @@ def test_status_text(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None
     assert "server: 12 answered, 1 dropped (short 1); system clock: left alone, 31 ns behind" in text
 
 
+@pytest.mark.parametrize(
+    ("server", "words"),
+    [
+        (None, "NOT SERVED: the NTP server is not running · LOCKED · within"),
+        (replace(SERVER, addresses=()), "NOT SERVED: no address could be bound: 0.0.0.0:123 · LOCKED · within"),
+        (SERVER, "LOCKED · within"),
+        (replace(SERVER, addresses=("0.0.0.0:123",), socket_activated=True), "LOCKED · within"),
+    ],
+)
+def test_a_time_that_nobody_gets_is_not_called_well(
+    daemon: Daemon, capsys: pytest.CaptureFixture[str], server: ServerReport | None, words: str
+) -> None:
+    """Locked, and configured to serve: without a server or an address status begins with that, and exits with 2."""
+    run_dir = daemon("clock.sock", answer(replace(LOCKED, listen=("0.0.0.0:123",))))
+    if server is not None:
+        daemon("serve.sock", lambda: json.dumps(server.to_json()))
+    code = cli.main(["status", "--run-dir", str(run_dir)])
+    assert capsys.readouterr().out.startswith(words)
+    assert code == (2 if words.startswith("NOT") else 0)
+
+
+def test_a_killed_server_is_not_called_well(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    """A socket that a killed server left behind is no server."""
+    run_dir = daemon("clock.sock", answer(replace(LOCKED, listen=("0.0.0.0:123",))))
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(run_dir / "serve.sock"))
+    assert cli.main(["status", "--run-dir", str(run_dir)]) == 2
+    assert capsys.readouterr().out.startswith("NOT SERVED: the NTP server is not running (it was killed)")
+
+
 def test_status_tells_what_else_is_the_matter(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
     """A locked clock whose feed is not taken and whose clock somebody set: a line for each, and one for each of a source's conditions."""
     feed, stepped = Condition(Code.FEED_NOT_TAKEN, "feed a: chronyd does not run"), Condition(Code.CLOCK_STEPPED, "stepped by others once")
     flat = replace(SOURCE, conditions=(Condition(Code.FIX_2D, "2D fix only", source="gps0"),))
     run_dir = daemon("clock.sock", answer(replace(LOCKED, conditions=(stepped, feed), sources=(flat,))))
-    assert cli.main(["status", "--run-dir", str(run_dir)]) == 0
+    assert cli.main(["status", "--run-dir", str(run_dir)]) == 2
     lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("NOT TAKEN: feed a: chronyd does not run · LOCKED")
     assert lines[-3:-1] == ["stepped by others once", "feed a: chronyd does not run"]
     assert "  gps0: 2D fix only" in lines
 
@@ -127,15 +170,6 @@ def test_an_answer_that_is_not_understood_is_told(daemon: Daemon, capsys: pytest
     run_dir = daemon("clock.sock", lambda: json.dumps({"mode": "track"}))
     assert cli.main(["status", "--run-dir", str(run_dir)]) == 3
     assert "clock.sock: version is missing: the daemon is of another version" in capsys.readouterr().err
-
-
-def test_status_with_a_dead_server(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
-    """A server process that left its socket behind is not serving, however good the clock."""
-    run_dir = daemon("clock.sock", answer(LOCKED))
-    with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(str(run_dir / "serve.sock"))
-    assert cli.main(["status", "--run-dir", str(run_dir)]) == 2
-    assert "server: not answering" in capsys.readouterr().out
 
 
 def test_json_reports(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
@@ -251,6 +285,40 @@ def test_intervals_as_chronyc() -> None:
     assert [reports._interval(s) for s in ages] == ["   -", "   0", "1199", " 20m", "599m", " 10h", "  4d", "400d", "  5y"]
 
 
+def test_the_rules_in_force_are_listed(daemon: Daemon, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``access list`` shows what the running server goes by, not what the file says by now; without a server the file, and says so."""
+    file = tmp_path / "c.toml"
+    file.write_text('[access]\nallow = ["10.0.0.0/8"]\n', encoding="utf-8")
+    words = ["access", "list", "--config", str(file), "--run-dir", str(tmp_path)]
+    assert cli.main(words) == 0
+    told = capsys.readouterr().out
+    assert "10.0.0.0/8" in told
+    assert f"# {file} (no server is running)" in told
+    rule = {"prefix": "192.0.2.0/24", "action": "ignore", "source": "access.ignore"}
+    daemon("serve.sock", lambda: json.dumps({"denied": "silence", "rules": [rule]}))
+    assert cli.main(words) == 0
+    told = capsys.readouterr().out
+    assert f"# the running server ({tmp_path})" in told
+    assert "192.0.2.0/24                                ignore" in told
+    assert "10.0.0.0/8" not in told
+    assert "deny (silently)" in told
+
+
+def test_the_table_of_clients_fits_a_terminal(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    """80 columns suffice for the longest addresses, largest counts and every mode; figures stay under their headings."""
+    figures = {"packets": 123_456_789, "drops": 1_234_567, "interval_s": 7000.0, "last_s": 90_000.0, "first_s": 9e6, "version": 4}
+    flags = {"authenticated": True, "interleaved": True}
+    addresses = ("192.0.2.7", "2001:db8:1:2::/64", "2001:db8:1234:5678:9abc:def0:1234:5678")
+    told = {"known": 3, "clients": [{"address": address} | figures | flags for address in addresses]}
+    run_dir = daemon("serve.sock", lambda: json.dumps(told))
+    assert cli.main(["clients", "--run-dir", str(run_dir)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    end = lines[0].index("Packets") + len("Packets")
+    assert [line[end - 9 : end] for line in lines if "123456789" in line] == ["123456789"] * 3
+    assert all(any(address in line for line in lines) for address in addresses)
+
+
 def test_feed_lines() -> None:
     """The line for each program that takes our samples; without feeds also what to write on our side."""
     feeds = (SockFeed(name="a", path="/run/chrony/x.sock"), ShmFeed(name="b", unit=3))
@@ -260,6 +328,14 @@ def test_feed_lines() -> None:
     assert "127.127.28.3" in feed_lines("ntpd", feeds)[1]
     assert "refclock shm unit 3" in feed_lines("ntpsec", feeds)[1]
     assert "# [[feed]]" in feed_lines("chrony", ())
+    assert all("delay 0.002" in line for line in feed_lines("chrony", feeds))
+    assert "delay 0.0001" in feed_lines("chrony", [SockFeed(path="/x", max_bound_us=50)])[0]
+    assert "precision 1e-3 delay 2" in feed_lines("chrony", feeds, [GpsdSource()])[0]
+
+
+def test_a_tighter_promise_is_offered_only_when_it_is_one() -> None:
+    """Twice the present bound, rounded up to 1, 2 or 5; nothing when the promise is as tight already."""
+    assert [tighter_us(ns, 1000) for ns in (18_000, 3_100, 260_000, 600_000, 10)] == [50, 10, 0, 0, 1]
 
 
 @pytest.mark.device
@@ -368,6 +444,18 @@ def test_config_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert cli.main(["config", "check", "--config", str(tmp_path / "none")]) == 78
 
 
+def test_an_interface_that_is_not_there_is_told(tmp_path: Path) -> None:
+    """No mistake in the file, for it may come (USB, VLAN): what is meant and what there is are told, and that nobody is served now."""
+    for name in ("eth0", "lo"):
+        (tmp_path / "sys/class/net" / name).mkdir(parents=True)
+    config = Config(server=ServerConfig(interface="eht0"))
+    (told,) = remarks(config, Host(tmp_path))
+    assert "there is no eht0 now; did you mean eth0?" in told
+    assert "nobody is served" in told
+    assert not list(remarks(Config(server=ServerConfig(interface="eth0")), Host(tmp_path)))
+    assert not list(remarks(Config(server=ServerConfig(interface="eht0", enabled=False)), Host(tmp_path)))
+
+
 @pytest.mark.parametrize(
     "words", [[], ["dance"], ["run", "--duration", "-1"], ["run", "--ntp", "here"], ["query"], ["query", "h", "-n", "0"]]
 )
@@ -379,6 +467,53 @@ def test_wrong_command_lines(words: list[str], capsys: pytest.CaptureFixture[str
         code = exit_.code
     assert code == 64
     assert capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["statsu"], "there is no command statsu; did you mean status?"),
+        (["source"], "there is no command source; did you mean sources?"),
+        (["help", "detcet"], "there is no command detcet; did you mean detect?"),
+        (["xyzzy"], "there is no command xyzzy; there are run, status, "),
+    ],
+)
+def test_a_misspelled_command_is_recognised(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line with what was probably meant, else all that there are; exit 64."""
+    assert cli.main(words) == 64
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+def test_help_and_version_in_the_usual_ways(capsys: pytest.CaptureFixture[str]) -> None:
+    """``help`` is ``--help``, ``help COMMAND`` that of the command; ``--version`` and ``-V`` are ``version``."""
+    told = []
+    for words in (["help"], ["--help"], ["help", "query"], ["query", "--help"]):
+        with pytest.raises(SystemExit) as caught:
+            cli.main(words)
+        assert caught.value.code == 0
+        told.append(capsys.readouterr().out)
+    assert told[0] == told[1]
+    assert told[2] == told[3]
+    assert told[2] != told[0]
+    for words in (["version"], ["--version"], ["-V"]):
+        assert cli.main(words) == 0
+        assert capsys.readouterr().out.startswith("refclock ")
+
+
+@pytest.mark.device
+@pytest.mark.parametrize(("encoding", "bound"), [("ascii", "within +/-18 us"), ("latin-1", "within ±18 µs"), ("utf-8", "within ±18 µs")])
+def test_a_terminal_of_any_encoding(daemon: Daemon, encoding: str, bound: str) -> None:
+    """What the encoding lacks is written with what it has: status, and a file name that is no text in an error."""
+    run_dir = daemon("clock.sock", answer(LOCKED))
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    command = [sys.executable, "-m", "ppsd"]
+    done = subprocess.run([*command, "status", "--run-dir", str(run_dir)], env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert bound in done.stdout.decode(encoding)
+    done = subprocess.run([*command, "status", "--run-dir", b"/no/\xff\xc2\xb5"], env=environment, capture_output=True, check=False)
+    assert done.returncode == 3
+    assert b"no daemon in /no/?" in done.stderr
 
 
 @pytest.mark.parametrize("command", list(cli.COMMANDS))
@@ -440,3 +575,23 @@ def test_closed_pipe() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "advice"),
+    [
+        ("python3\0-I\0-m\0ppsd\0clock\0", "ppsd", "refclock itself"),
+        ("/usr/bin/python3\0/usr/bin/gpscat\0/dev/ttyUSB0\0", "gpscat", "end gpscat"),
+        ("python3\0-c\0import serial\0", "python3", "ps -fp 77 tells what runs there"),
+    ],
+)
+def test_nobody_is_told_to_end_python(tmp_path: Path, command: str, name: str, advice: str) -> None:
+    """A program in an interpreter is named by its script or module; where there is none, how to find out what it is."""
+    directory = tmp_path / "proc/77"
+    (directory / "fd").mkdir(parents=True)
+    (directory / "comm").write_text("python3\n")
+    (directory / "cmdline").write_text(command)
+    (directory / "fd/3").symlink_to("/dev/ttyUSB0")
+    (who,) = Host(tmp_path).holders("/dev/ttyUSB0")
+    assert who == f"{name} (pid 77)"
+    assert advice in release(who, "/dev/ttyUSB0")[0]
