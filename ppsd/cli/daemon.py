@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -94,21 +95,17 @@ def server_report(directory: Path, timeout_s: float = 1.0) -> ServerReport | str
         return f"not understood ({error})"
 
 
-def holders(clock: Snapshot, server: ServerReport | str, host: Host | None = None) -> dict[str, str]:
-    """Which other program holds an address that the daemon is to serve and does not. What only root may see is left out."""
-    report = None if isinstance(server, str) else server
-    lacking = [text for text in clock.listen if report is None or text not in report.addresses]
-    if not lacking or (report is not None and report.socket_activated):
+def holders(listen: Sequence[str], server: ServerReport | str, host: Host | None = None) -> dict[str, str]:
+    """Which program holds an address that is to be served, while no server of ours runs. What only root may see is left out."""
+    if not isinstance(server, str) or not listen:
         return {}
     from ppsd.config.tables import parse_endpoint  # noqa: PLC0415 (a daemon that is well needs neither of these)
     from refclock.kernel.host import Host  # noqa: PLC0415
 
     host, found = host or Host(), {}
-    for text in lacking:
-        if (endpoint := parse_endpoint(text)) is None:
-            continue
-        who = [name for name in host.port_holders([endpoint]) if report is None or not name.endswith(f"(pid {report.pid})")]
-        if who:
+    for text in listen:
+        endpoint = parse_endpoint(text)
+        if endpoint is not None and (who := host.port_holders([endpoint])):
             found[text] = ", ".join(who)
     return found
 

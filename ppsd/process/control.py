@@ -52,7 +52,7 @@ class ControlServer:
         self.path = path
         self._answer = answer
         self._clients: dict[int, _Client] = {}
-        self._mode = mode
+        self._mode, self._group = mode, group
         self._listener = self._listen()
         self._name = Name(path)
         try:
@@ -60,7 +60,6 @@ class ControlServer:
         except OSError:
             self._listener.close()
             raise
-        self.complaint = _shared(path, group) if group else ""
         self._wakes = select.EPOLLIN
         self._epoll.register(self._listener, self._wakes)
 
@@ -71,6 +70,7 @@ class ControlServer:
         except OSError:
             listener.close()
             raise
+        self.complaint = _shared(self.path, self._group) if self._group else ""
         return listener
 
     def renew(self) -> bool:

@@ -227,3 +227,27 @@ def test_a_group_that_is_not_there_is_told_and_ends_nothing(tmp_path: Path) -> N
     assert "there is no group no-such-group" in server.complaint
     assert "groupadd" in server.complaint
     server.close()
+
+
+def test_a_socket_that_somebody_removed_is_made_anew_as_it_was(tmp_path: Path) -> None:
+    """Its directory too; one that is there is left alone, also when it is another process's by now."""
+    group = str(os.getgid())
+    directory = tmp_path / "run"
+    directory.mkdir(0o750)
+    server = ControlServer(directory / "s", answer, group=group)
+    was = (server.path.stat().st_mode, server.path.stat().st_gid)
+    assert not server.renew()
+    server.path.unlink()
+    directory.rmdir()
+    assert server.renew()
+    assert (server.path.stat().st_mode, server.path.stat().st_gid) == was
+    assert directory.stat().st_mode & 0o777 == 0o750
+    with connect(server.path) as client:
+        client.sendall(b"snapshot\n")
+        for _ in range(2):  # the connection, then the request
+            server.handle_ready()
+        assert client.recv(100) == b'{"mode": "track"}\n'
+    server.path.unlink()
+    server.path.touch()
+    assert not server.renew()
+    server.close()
