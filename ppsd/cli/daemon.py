@@ -83,6 +83,12 @@ def clock_snapshot(directory: Path) -> Snapshot:
         raise Refused(NO_DAEMON, f"refclock: {path}: {error}") from None
 
 
+def silent(who: str, directory: Path, waited_s: float) -> Refused:
+    """The refusal when a process that runs does not answer."""
+    why = "it is busy, or stopped (its log says which); try again"
+    return Refused(FAILED, f"refclock: the {who} in {directory} has not answered for {waited_s:g} s: {why}")
+
+
 def server_report(directory: Path, timeout_s: float = 1.0) -> ServerReport | str:
     """The report of the serve process; a few words why there is none."""
     try:
@@ -135,12 +141,6 @@ def read_line(directory: Path, device: str | None, host: Host) -> LineReport | N
     if device is None:
         return next(iter(lines), None)
     return next((line for line in lines if line.source == device or host.target(line.device) == host.target(device)), None)
-
-
-def silent(who: str, directory: Path, waited_s: float) -> Refused:
-    """The refusal when a process that runs does not answer."""
-    why = "it is busy, or stopped (its log says which); try again"
-    return Refused(FAILED, f"refclock: the {who} in {directory} has not answered for {waited_s:g} s: {why}")
 
 
 def may_not_ask(path: Path) -> Refused:

@@ -86,7 +86,8 @@ class ControlServer:
         self._epoll.unregister(self._listener)
         self._listener.close()
         self._listener, self._name = listener, Name(self.path)
-        self._epoll.register(listener, select.EPOLLIN)
+        self._wakes = select.EPOLLIN
+        self._epoll.register(listener, self._wakes)
         return True
 
     def fileno(self) -> int:

@@ -196,3 +196,14 @@ def test_one_witness_alone_overrules_no_record() -> None:
         told = " ".join(c.words for c in restarted.snapshot(at(160, clock_s)).sources[0].conditions)
         assert "it sends local time" in told
         assert "if the served date is wrong, set the system clock" in told
+
+
+def test_a_kept_clock_alone_withholds_a_record_that_it_contradicts() -> None:
+    """Before the receiver has said anything: from the first tick on the record of before is not served, and after five seconds it is given
+    up."""
+    left = record(run(start(Saved(), 0), range(1, 60), AHEAD_S))
+    restarted = start(Saved(), 61, resume=left)
+    out = run(restarted, range(62, 64), 0, kept_ns=5_000_000, sources=())
+    assert record(out).stratum == 0
+    run(restarted, range(64, 72), 0, kept_ns=5_000_000, sources=())
+    assert restarted.timescale.estimate is None

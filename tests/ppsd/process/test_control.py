@@ -164,6 +164,35 @@ def test_asking_nobody(tmp_path: Path, server: ControlServer) -> None:
         ask(server.path, "snapshot", 0.05)
 
 
+def test_without_descriptors_it_sleeps_and_answers_when_there_are_some(server: ControlServer) -> None:
+    """A client that comes while all descriptors of the process are used up wakes the loop twice, not for ever. It is answered once a later
+    client shows that there are some again."""
+    first, later = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.open("/dev/null", os.O_RDONLY)
+    os.close(lowest)
+    poll = select.poll()
+    poll.register(server, select.POLLIN)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        first.connect(str(server.path))
+        wakes = 0
+        while poll.poll(0) and wakes < 100:
+            wakes += 1
+            server.handle_ready()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert 1 <= wakes <= 2
+    later.connect(str(server.path))
+    with first, later:
+        for client in (first, later):
+            client.settimeout(5)
+            client.sendall(b"snapshot\n")
+        while poll.poll(100):
+            server.handle_ready()
+        assert [json.loads(client.recv(4096)) for client in (first, later)] == [{"mode": "track"}] * 2
+
+
 @pytest.mark.device
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
 def test_a_member_of_the_group_may_ask_and_others_may_not() -> None:
@@ -222,32 +251,3 @@ def test_a_socket_that_somebody_removed_is_made_anew_as_it_was(tmp_path: Path) -
     server.path.touch()
     assert not server.renew()
     server.close()
-
-
-def test_without_descriptors_it_sleeps_and_answers_when_there_are_some(server: ControlServer) -> None:
-    """A client that comes while all descriptors of the process are used up wakes the loop twice, not for ever. It is answered once a later
-    client shows that there are some again."""
-    first, later = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest = os.open("/dev/null", os.O_RDONLY)
-    os.close(lowest)
-    poll = select.poll()
-    poll.register(server, select.POLLIN)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
-    try:
-        first.connect(str(server.path))
-        wakes = 0
-        while poll.poll(0) and wakes < 100:
-            wakes += 1
-            server.handle_ready()
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert 1 <= wakes <= 2
-    later.connect(str(server.path))
-    with first, later:
-        for client in (first, later):
-            client.settimeout(5)
-            client.sendall(b"snapshot\n")
-        while poll.poll(100):
-            server.handle_ready()
-        assert [json.loads(client.recv(4096)) for client in (first, later)] == [{"mode": "track"}] * 2
