@@ -54,7 +54,7 @@ from ppsd.snapshot import Snapshot
 from refclock.condition import Code, Condition
 from refclock.config import ShmSource
 from refclock.errors import explain
-from refclock.kernel.clocks import LocalClock, StepWatch
+from refclock.kernel.clocks import Adjtimex, LocalClock, StepWatch
 from refclock.kernel.host import Host, battery_witness_s
 from refclock.kernel.timescale import TimescaleWriter
 from refclock.record import Record
@@ -112,9 +112,7 @@ class ClockProcess:
             self._writer = TimescaleWriter(run_dir / "timescale")
             self._closers.callback(self._writer.close)
             # With shared memory the loop runs five times a second and notices a step each time; it needs no watch to wake it.
-            self._watch = None if any(isinstance(s, ShmSource) for s in config.sources) else StepWatch()
-            if self._watch is not None:
-                self._closers.callback(self._watch.close)
+            self._watch = None if any(isinstance(s, ShmSource) for s in config.sources) else self._open_watch()
             kernel_clock = refclock.kernel.clocks
             steers = config.clock.steer == "kernel"
             self._steering: Clock = KernelClock(kernel_clock, Host()) if steers else FreeRunningClock(kernel_clock)
@@ -136,7 +134,8 @@ class ClockProcess:
         self._era = now.era
         self._chores_ns = self._leap_file_ns = self._status_ns = now.mono_ns
         config = replace(config, sources=config.sources or (DEFAULT,))
-        battery_s = None if simulated else battery_witness_s(Host(), refclock.kernel.clocks.read_adjtimex())
+        kernel = None if simulated else self._kernel_state()
+        battery_s = None if kernel is None else battery_witness_s(Host(), kernel)
         self._engine = Engine(
             config, saved, now, simulated=simulated, version=version(), pid=os.getpid(), resume=resume, battery_s=battery_s
         )
@@ -164,6 +163,27 @@ class ClockProcess:
             return None
         self._closers.callback(control.close)
         return control
+
+    def _open_watch(self) -> StepWatch | None:
+        """The watch for steps of the system clock; None where the kernel refuses it. A step is then noticed within a second."""
+        try:
+            watch = StepWatch()
+        except OSError as error:
+            self.tell("step watch", f"{explain(error)}; steps of the system clock are noticed once a second")
+            return None
+        self._closers.callback(watch.close)
+        return watch
+
+    def _kernel_state(self) -> Adjtimex | None:
+        """The state of the kernel's clock; None where it may not even be read (systemd's ProtectClock, some containers)."""
+        try:
+            state = refclock.kernel.clocks.read_adjtimex()
+        except OSError as error:
+            lost = "whether another program keeps the system clock is not known, so it is no witness"
+            self.tell("kernel's clock", f"{explain(error)}; {lost}; allow adjtimex(2) to change that (ProtectClock=no)")
+            return None
+        self.tell("kernel's clock", None)
+        return state
 
     def run(self, until_ns: int | None) -> End:
         """Run until a signal, a suspend, or the raw instant ``until_ns``; returns why it ended."""
@@ -291,8 +311,8 @@ class ClockProcess:
             return
         self.tell("leap seconds", None)
         ours = self._engine.simulated or self.config.clock.steer == "kernel"  # then the kernel's count is our own
-        kernel_s = 0 if ours else refclock.kernel.clocks.read_adjtimex().tai_offset_s
-        self.handle(events.LeapFileRead(table, path, self._clock.now(), kernel_s))
+        kernel = None if ours else self._kernel_state()
+        self.handle(events.LeapFileRead(table, path, self._clock.now(), 0 if kernel is None else kernel.tai_offset_s))
 
     # ---- events in, effects out ------------------------------------------------------------------------------------------------------
 

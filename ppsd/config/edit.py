@@ -53,10 +53,10 @@ def _put(path: Path, data: bytes, like: os.stat_result | None, mode: int | None 
             stream.flush()
             os.fsync(fd)
         partial.replace(path)
-    except OSError:
+    except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-        raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # write(2) names no file
     with contextlib.suppress(OSError):  # makes the rename durable; not every file system supports it
         directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

@@ -90,11 +90,19 @@ def socket_part(server: ServerConfig) -> ServerConfig:
     )
 
 
+def _processors() -> int:
+    """How many processors this process may use; 1 where the kernel does not say."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except OSError:
+        return os.cpu_count() or 1
+
+
 def open_server(config: Config, rules: ServerRules, run_dir: Path, fds: list[int]) -> NtpServer:
     """The server of ``config``, bound but not started. OSError names the address, the reason, the program that holds it and the remedy."""
     own = config.server
     addresses = [] if fds else [a for text in own.listen if (a := parse_endpoint(text)) is not None]
-    threads = own.threads or min(len(os.sched_getaffinity(0)), THREADS)
+    threads = own.threads or min(_processors(), THREADS)
     try:
         table = own.client_table_mib << 20
         return NtpServer(run_dir / "timescale", addresses, rules, threads=threads, fds=fds, table_bytes=table, interface=own.interface)

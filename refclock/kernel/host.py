@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from refclock.kernel.clocks import Adjtimex
+from refclock.plain_text import printable
 from refclock.sample import Leap
 
 
@@ -69,7 +70,7 @@ class Host:
         for entry in self.names("/proc/[0-9]*"):
             name = self.text(f"{entry}/comm")
             if name:
-                yield int(entry.rpartition("/")[2]), name
+                yield int(entry.rpartition("/")[2]), printable(name)
 
     def open_files(self, wanted: Collection[str]) -> dict[str, list[str]]:
         """Who has each of these files open ("gpsd (pid 412)"), by one pass over all processes. Only root sees other users' files.

@@ -92,10 +92,11 @@ class House:
     def words(self, name: str) -> list[str]:
         return [sys.executable, "-m", "ppsd", name, "--config", str(self.config)]
 
-    def start(self, name: str) -> subprocess.Popen[bytes]:
+    def start(self, name: str, *under: str) -> subprocess.Popen[bytes]:
+        """A process of the daemon; ``under``: the command that runs it."""
+        words, environment = [*under, *self.words(name)], os.environ | self.environment
         with (self.directory / f"{name}.log").open("ab") as log:
-            environment = os.environ | self.environment
-            self._running.append(subprocess.Popen(self.words(name), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment))
+            self._running.append(subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment))
         return self._running[-1]
 
     def log(self, name: str) -> str:
@@ -261,6 +262,39 @@ def test_missing_devices_are_named_and_awaited(house: House) -> None:
     assert [feed["state"] for feed in seen["feeds"]] == ["waiting"]
     assert "pulse of" in house.log("clock")
     assert end(clock) == 0
+
+
+@pytest.mark.parametrize(("what", "told"), [("clock", "kernel's clock"), ("netlink", ""), ("watch", "step watch"), ("cpus", "")])
+def test_a_look_that_is_refused_costs_only_what_it_would_have_shown(house: House, what: str, told: str) -> None:
+    """The kernel refuses to tell the state of its clock, its interfaces, steps of the clock or the processors: the time is served all the
+    same, ``status`` is answered, and the log says what is missing."""
+    deny = house.directory / "deny"
+    subprocess.run(["cc", "-O1", "-o", str(deny), str(Path(__file__).with_name("deny.c"))], check=True)
+    serve, clock = house.start("serve", str(deny), what), house.start("clock", str(deny), what)
+    wait_for("stratum 1", lambda: house.stratum() == 1, LOCK_SECONDS)
+    seen = house.snapshot("serve")
+    assert seen is not None
+    assert (seen["interfaces"] == []) == (what == "netlink")
+    assert told in house.log("clock")
+    assert (end(clock), end(serve)) == (0, 0)
+
+
+def test_no_space_is_a_sentence_that_names_the_file(house: House) -> None:
+    """On a full file system the clock process ends with 74 and names the file that has no room; nothing dies of a page that cannot be had.
+    A server that finds what was left there answers "not synchronised"."""
+    room = house.directory / "room"
+    room.mkdir()
+    fill = f"mount -t tmpfs -o size=16k tmpfs {room} && {{ dd if=/dev/zero of={room}/full bs=4k 2>/dev/null; :; }}"
+    words = [*house.words("clock"), "--run-dir", str(room), "--duration", "1"]
+    told = subprocess.run(["unshare", "-rm", "sh", "-c", f'{fill}; exec "$@"', "sh", *words], capture_output=True, text=True, check=False)
+    assert told.returncode == 74, told
+    assert f"{room}/timescale: No space left on device" in told.stderr
+    words = [*house.words("serve"), "--run-dir", str(room), "--duration", "2"]
+    served = ["unshare", "-rm", "sh", "-c", f'{fill}; truncate -s 4096 {room}/timescale; rm {room}/full; exec "$@"', "sh", *words]
+    with subprocess.Popen(served) as process:
+        answer = wait_for("an answer", house.ask, LOCK_SECONDS)
+        assert (answer.leap, answer.stratum) == (Leap.UNSYNCHRONISED, 0)
+        assert process.wait(20) == 0
 
 
 LIAR = """
