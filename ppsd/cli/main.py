@@ -34,6 +34,13 @@ COMMANDS = {
             ),
         ),
         Command(
+            "reload",
+            "reload",
+            "make the daemon read its configuration again: 0 taken, 78 the old one stays",
+            "reload",
+            (RUN_DIR,),
+        ),
+        Command(
             "status",
             "show",
             "show the daemon's state: 0 locked, 1 holdover, 2 not serving, 3 no daemon",

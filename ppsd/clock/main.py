@@ -9,8 +9,8 @@ Two things pass from one run to the next. The record in ``run_dir/timescale`` is
 restart keeps the synchronisation. The state file survives a reboot.
 
 SIGTERM, SIGINT: the state is saved and the exit code is 0. Nothing is published, so the server goes on with the last record.
-SIGHUP: the configuration is read again. A bad one is refused and the old one stays. A changed one restarts everything inside the process,
-from the record in force.
+SIGHUP: the configuration is read again, and what it needs is tried. A bad one is refused and the old one stays. Of a good one only what
+changed is touched. Other sources mean a new run inside the process, from the record in force: the served time goes on.
 Suspend: CLOCK_MONOTONIC_RAW stops while the machine is suspended, which shows as CLOCK_BOOTTIME running ahead of CLOCK_MONOTONIC. The
 timescale is then void: an unsynchronised record is published, and everything restarts without the old one. The server sees the same by
 itself (native/record.h); so the record is published again once a second, and never after a suspend.
@@ -40,7 +40,7 @@ from ppsd.clock.sources import open_feed
 from ppsd.clock.system_clock import Clock, FreeRunningClock, KernelClock
 from ppsd.clock.thermometer import Thermometer
 from ppsd.config.file import load
-from ppsd.config.tables import Config
+from ppsd.config.tables import Config, changed, without_waiting
 from ppsd.discipline import events
 from ppsd.discipline.engine import Engine
 from ppsd.discipline.events import Effect, Event, Publish
@@ -48,12 +48,14 @@ from ppsd.discipline.saved import Saved, from_json
 from ppsd.faces.text import top_line
 from ppsd.process.control import ControlServer
 from ppsd.process.exit_codes import GOOD
-from ppsd.process.lifecycle import Signals, notify
+from ppsd.process.lifecycle import Signals, hold_alone, notify
 from ppsd.process.log import open_log
+from ppsd.process.reloading import JUDGE, TELL, Reloaded, Reloads, judgement
 from ppsd.snapshot import Snapshot
 from refclock.condition import Code, Condition
-from refclock.config import ShmSource
+from refclock.config import ShmSource, SockSource
 from refclock.errors import explain
+from refclock.exchange.sock import SockIntake
 from refclock.kernel.clocks import Adjtimex, LocalClock, StepWatch
 from refclock.kernel.host import Host, battery_witness_s
 from refclock.kernel.timescale import TimescaleWriter
@@ -65,6 +67,8 @@ from refclock.timescales import DAY_S, KNOWN_UNTIL_S, day_of, parse_leap_seconds
 SUSPENDED_NS: Final = 100_000_000
 """Nanoseconds; a larger growth of BOOTTIME - MONOTONIC means that the machine was suspended. The two are read microseconds apart, and every
 suspend is longer."""
+OWN_KEYS: Final = ("clock.", "leap.", "log.", "source ", "feed ")
+"""How the names of the keys begin that concern this process (``ppsd.config.tables``)."""
 LEAP_FILE_LIMIT: Final = 1 << 20
 """Octets read of leap-seconds.list; the real file has 5 kB (tzdata 2024b)."""
 NO_SOCKETS: Final = frozenset({errno.EINVAL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT})
@@ -94,15 +98,18 @@ class End(Enum):
 
 
 class ClockProcess:
-    """One run under one configuration; owns every open device. ``resume``: a record of this boot to continue from.
+    """One run under one configuration; owns every open device. ``resume``: a record of this boot to continue from. ``reloads``: what
+    happened at those of the whole process.
 
     OSError from the constructor: another clock process runs in ``run_dir``, the record cannot be created, or the clock may not be steered.
     """
 
-    def __init__(self, config: Config, run_dir: Path, simulated: bool, resume: Record | None, signals: Signals) -> None:
-        self.config, self._signals = config, signals
+    def __init__(
+        self, config: Config, run_dir: Path, simulated: bool, resume: Record | None, signals: Signals, *, reloads: Reloads
+    ) -> None:
+        self.config, self._signals, self._reloads = config, signals, reloads
         self._log = open_log(config.log.format, config.log.level, "clock")
-        self._feeds = [open_feed(feed) for feed in config.feeds]
+        self._feeds = {feed: open_feed(feed) for feed in config.feeds}
         self._told: dict[str, str] = {}
         self._poll = select.poll()
         self._readers: dict[int, Callable[[], None]] = {}
@@ -113,10 +120,8 @@ class ClockProcess:
             self._closers.callback(self._writer.close)
             # With shared memory the loop runs five times a second and notices a step each time; it needs no watch to wake it.
             self._watch = None if any(isinstance(s, ShmSource) for s in config.sources) else self._open_watch()
-            kernel_clock = refclock.kernel.clocks
-            steers = config.clock.steer == "kernel"
-            self._steering: Clock = KernelClock(kernel_clock, Host()) if steers else FreeRunningClock(kernel_clock)
-            self._closers.callback(self._steering.close)
+            self._steering = _steering(config)
+            self._closers.callback(self._leave_clock)
         except OSError:
             self._closers.close()
             raise
@@ -125,7 +130,8 @@ class ClockProcess:
         file, complaint = state.load(Path(config.run.state))
         saved, useless = from_json(file)
         self.tell("state", complaint or (f"{Path(config.run.state) / state.FILE_NAME}: {useless}" if useless else None))
-        self.tell("cpu_latency_us", hold(config.clock.cpu_latency_us, self._closers))
+        self._latency = self._closers.enter_context(contextlib.ExitStack())
+        self.tell("cpu_latency_us", hold(config.clock.cpu_latency_us, self._latency))
         self._clock = LocalClock()
         self._slept_ns = _slept_ns()
         self._host = Host()
@@ -164,6 +170,10 @@ class ClockProcess:
         self._closers.callback(control.close)
         return control
 
+    def _leave_clock(self) -> None:
+        """Leave the system clock running at its best known rate."""
+        self._steering.close()
+
     def _open_watch(self) -> StepWatch | None:
         """The watch for steps of the system clock; None where the kernel refuses it. A step is then noticed within a second."""
         try:
@@ -180,7 +190,7 @@ class ClockProcess:
             state = refclock.kernel.clocks.read_adjtimex()
         except OSError as error:
             lost = "whether another program keeps the system clock is not known, so it is no witness"
-            self.tell("kernel's clock", f"{explain(error)}; {lost}; allow adjtimex(2) to change that (ProtectClock=no)")
+            self.tell("kernel's clock", f"{explain(error)}; {lost}")
             return None
         self.tell("kernel's clock", None)
         return state
@@ -217,15 +227,87 @@ class ClockProcess:
         if learned != Saved():
             self.tell("state", state.save(Path(self.config.run.state), learned.to_json()))
 
-    def refuse(self, error: ConfigError) -> None:
-        """Log why a new configuration is refused."""
-        for problem in error.problems:
-            self._log.error("configuration refused, the old one stays", problem=str(problem))
+    # ---- reloading -------------------------------------------------------------------------------------------------------------------
+
+    def reload(self) -> Config | None:
+        """Read the configuration again and take up what changed. Returns the configuration for a new run when other sources are configured;
+        None: this run goes on."""
+        found, problems = self._judge()
+        old, new = self.config, without_waiting(self.config, found)
+        if not problems and not _of_a_new_run(old, new):
+            try:
+                self._take_up(new)
+            except OSError as error:
+                problems = [explain(error)]
+        if problems:
+            self.refuse(problems)
+            return None
+        names = ", ".join(name for name in changed(old, new) if name.startswith(OWN_KEYS))
+        if _of_a_new_run(old, new):
+            self._log.info("configuration changed, sources are opened again", changed=names)
+            self._reloads.happened(Reloaded(True, ("the clock process opens its sources again, and holds the time meanwhile",)))
+            return new
+        self._log.info("configuration taken up", changed=names or "nothing")
+        untouched = "its sources were not touched"
+        told = f"the clock process has taken up: {names}; {untouched}" if names else f"the clock process: nothing has changed; {untouched}"
+        self._reloads.happened(Reloaded(True, (told,)))
+        return None
+
+    def refuse(self, problems: list[str]) -> None:
+        """Tell why a configuration was not taken."""
+        for problem in problems:
+            self._log.error("configuration refused, the old one stays", problem=problem)
+        self._reloads.happened(Reloaded(False, (*problems, "the clock process keeps its configuration")))
+
+    def _judge(self) -> tuple[Config, list[str]]:
+        """The configuration as it is now on disk, and what stands against it. What it needs is tried; nothing is changed."""
+        try:
+            found = load(Path(self.config.file) if self.config.file else None)
+        except ConfigError as error:
+            return self.config, [str(problem) for problem in error.problems]
+        problems: list[str] = []
+        if found.clock.steer == "kernel" != self.config.clock.steer:
+            try:
+                if self._engine.simulated:
+                    raise OSError(errno.EPERM, 'clock.steer must be "none" in a simulation')
+                _steering(found).close()
+            except OSError as error:
+                problems.append(explain(error))
+        here = {source.path for source in self.config.sources if isinstance(source, SockSource)}
+        for source in found.sources:
+            if isinstance(source, SockSource) and source.path not in here:
+                try:
+                    SockIntake(source.path).close()
+                except FileNotFoundError:  # its directory may come later, as a device may
+                    pass
+                except OSError as error:
+                    problems.append(explain(error))
+        return found, problems
+
+    def _take_up(self, new: Config) -> None:
+        """Put ``new`` in force; its sources are those of this run. OSError: the clock may not be steered, and nothing was changed."""
+        old = self.config
+        if new.clock.steer != old.clock.steer:
+            steering = _steering(new)
+            self._steering.close()
+            self._steering = steering
+        self.config = new
+        if new.log != old.log:
+            self._log = open_log(new.log.format, new.log.level, "clock")
+        if new.leap != old.leap:
+            self._leap_file_ns = 0
+        if new.clock.cpu_latency_us != old.clock.cpu_latency_us:
+            self._latency.close()
+            self.tell("cpu_latency_us", hold(new.clock.cpu_latency_us, self._latency))
+        for feed in [feed for feed in self._feeds if feed not in new.feeds]:
+            self._feeds.pop(feed).close()
+        self._feeds = {feed: self._feeds.get(feed) or open_feed(feed) for feed in new.feeds}
+        self._engine.configure(new.clock)
 
     def close(self, for_good: bool) -> None:
         """Close everything; the published record stays. ``for_good``: the process is about to end, and its end stops the pulse threads."""
         self._inputs.close(for_good)
-        for feed in self._feeds:
+        for feed in self._feeds.values():
             feed.close()
         self._closers.close()
 
@@ -251,6 +333,7 @@ class ClockProcess:
     def _chores(self, now: Instant) -> None:
         """Do what is due once a second."""
         self._publish()
+        self._log.settle()
         self._notice_counter(now)
         self._steering.expire(now)
         self._inputs.tick(now)
@@ -328,7 +411,7 @@ class ClockProcess:
                 self.published = effect.record
                 self._publish()
             case events.Feed():
-                for feed in self._feeds:
+                for feed in self._feeds.values():
                     feed.send(effect.at, effect.offset_ns, effect.uncertainty_ns, effect.leap)
                     self.tell(f"feed {feed.name}", feed.why)
             case events.Steer():
@@ -336,7 +419,7 @@ class ClockProcess:
             case events.Persist():
                 self.tell("state", state.save(Path(self.config.run.state), effect.state.to_json()))
             case events.Note():
-                getattr(self._log, effect.level)(effect.event, **effect.fields)
+                self._log.tell(effect.level, effect.event, effect.fields)
 
     def _steer(self, steer: events.Steer) -> None:
         try:
@@ -360,14 +443,18 @@ class ClockProcess:
             self._told[what] = why
 
     def _answer(self, line: str) -> str:
+        if line == JUDGE:
+            return judgement(self._judge()[1])
+        if line == TELL:
+            return self._reloads.answer()
         if line != "snapshot":
-            return json.dumps({"error": f"unknown verb {line[:32]!r}; known: snapshot"})
+            return json.dumps({"error": f"unknown verb {line[:32]!r}; known: snapshot, {JUDGE}, {TELL}"})
         return json.dumps(self.snapshot().to_json(), separators=(",", ":"))
 
     def snapshot(self) -> Snapshot:
         """The engine's snapshot, with the feeds and the conditions of this process."""
         engine = self._engine.snapshot(self._clock.now())
-        feeds = tuple(feed.status() for feed in self._feeds)
+        feeds = tuple(feed.status() for feed in self._feeds.values())
         return replace(engine, feeds=feeds, conditions=(*engine.conditions, *self._conditions()))
 
     def _conditions(self) -> Iterator[Condition]:
@@ -381,9 +468,21 @@ class ClockProcess:
             absent = self._told.get(f"pulse of {name}")
             if absent:
                 yield Condition(Code.PULSE_DEVICE_ABSENT, f"pulse of {name}: {absent}", source=name)
-        for feed in self._feeds:
+        for feed in self._feeds.values():
             if feed.why and feed.lost:
                 yield Condition(Code.FEED_NOT_TAKEN, f"feed {feed.name}: {feed.why}")
+
+
+def _steering(config: Config) -> Clock:
+    """The system clock as ``config`` wants it. OSError: it may not be steered."""
+    control = refclock.kernel.clocks
+    return KernelClock(control, Host()) if config.clock.steer == "kernel" else FreeRunningClock(control)
+
+
+def _of_a_new_run(old: Config, new: Config) -> bool:
+    """Whether the engine and the devices of ``old`` cannot go on under ``new``."""
+    before, after = old.clock, new.clock
+    return old.sources != new.sources or (before.temperature, before.not_before) != (after.temperature, after.not_before)
 
 
 def _slept_ns() -> int:
@@ -399,24 +498,20 @@ def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | Non
 
     OSError: see ClockProcess. ``run_dir`` stays the same through a reload.
     """
-    signals = Signals()
+    signals, reloads = Signals(), Reloads()
     run_dir.mkdir(parents=True, exist_ok=True)
+    alone = hold_alone(run_dir)
     until_ns = None if duration_s is None else refclock.kernel.clocks.read_clocks().raw_ns + round(duration_s * NS)
     resume = state.left_record(run_dir / "timescale")
+    process = ClockProcess(config, run_dir, simulated, resume, signals, reloads=reloads)
     while True:
-        process = ClockProcess(config, run_dir, simulated, resume, signals)
-        end = End.STOP
+        end, renewed = End.STOP, None
         try:
             end = process.run(until_ns)
             while end is End.RELOAD:
                 signals.reload = False
-                try:
-                    renewed = load(Path(config.file) if config.file else None)
-                except ConfigError as error:
-                    process.refuse(error)
-                    renewed = config
-                if renewed != config:
-                    config = renewed
+                renewed = process.reload()
+                if renewed is not None:
                     break
                 end = process.run(until_ns)
             if end is not End.SUSPENDED:
@@ -426,6 +521,15 @@ def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | Non
                 notify("STOPPING=1")
             process.close(for_good=end is End.STOP)
         if end is End.STOP:
+            os.close(alone)
             return GOOD
         # As the server reads it: a suspend that nobody has noticed yet makes it void.
         resume = state.left_record(run_dir / "timescale") if end is End.RELOAD else None
+        config = process.config
+        try:
+            process = ClockProcess(renewed or config, run_dir, simulated, resume, signals, reloads=reloads)
+        except OSError as error:
+            if renewed is None:
+                raise
+            process = ClockProcess(config, run_dir, simulated, resume, signals, reloads=reloads)
+            process.refuse([explain(error)])

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from ppsd.config.tables import Config
+from ppsd.config.tables import ClockConfig, Config
 from ppsd.discipline import report
 from ppsd.discipline.events import (
     ClockStepped,
@@ -155,6 +155,14 @@ class Engine:
             self.leaps.resume(resume)
         else:
             self.timescale.drop()
+
+    def configure(self, clock: ClockConfig) -> None:
+        """Go on under another table [clock], whose temperature and not_before are the same."""
+        before = self.config.clock
+        self.config = replace(self.config, clock=clock)
+        self.timescale.holdover_limit_ns = round(clock.holdover_limit_s * NS)
+        self.timescale.max_bound_ns = clock.max_bound_ms * 1e6
+        self._steering = self._steering.under(clock) if clock.steer == before.steer else Steering(clock, synchronised=False)
 
     # ---- events in, effects out --------------------------------------------------------------------------------------------------
 

@@ -25,37 +25,27 @@ from pathlib import Path
 
 from ppsd.config.file import load
 from ppsd.config.keys import SymmetricKey, read_keys
-from ppsd.config.tables import Config, ServerConfig, parse_endpoint
+from ppsd.config.tables import Config, ServerConfig, changed, parse_endpoint, without_waiting
 from ppsd.process.control import ControlServer
 from ppsd.process.exit_codes import GOOD, complain
-from ppsd.process.lifecycle import Signals, notify
-from ppsd.process.log import open_log
+from ppsd.process.lifecycle import FIRST_FD, Signals, handed_over, notify, watchdog_s
+from ppsd.process.log import open_log, speaker
+from ppsd.process.reloading import JUDGE, TELL, Reloaded, Reloads, judgement, refused_addresses
 from ppsd.serve.ntp_server import NtpServer, ServerRules
 from ppsd.serve.timestamping import stamping
 from ppsd.snapshot import ServerReport
+from refclock.errors import explain
 from refclock.kernel.host import Host
 from refclock.schema import ConfigError
 
-FIRST_FD = 3
-"""SD_LISTEN_FDS_START (sd_listen_fds(3))."""
 THREADS = 4
 """Most threads unless configured: a Pi has four cores, and one thread answers about 300 000 requests/s."""
 CLIENTS_TOLD = 4000
 """Most clients in one reply. Each takes about 200 octets, and a reply has at most 1 MB (``ppsd.process.control``)."""
+OWN_KEYS = ("server.", "access.", "limits.", "keys.", "log.")
+"""How the names of the keys begin that concern this process (``ppsd.config.tables``)."""
 BEAT_S = 10.0
-"""Seconds between two watchdog messages to systemd; the unit's WatchdogSec is at least three times as long."""
-
-
-def inherited_sockets() -> list[int]:
-    """The UDP sockets that systemd handed to this process. The variables are removed, so that no child takes them for its own."""
-    pid, count = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
-    os.environ.pop("LISTEN_FDNAMES", None)
-    if pid != str(os.getpid()) or not count.isdigit():
-        return []
-    fds = list(range(FIRST_FD, FIRST_FD + min(int(count), 32)))  # SRV_SOCKETS_MAX of native/server.h
-    for fd in fds:
-        os.set_inheritable(fd, False)
-    return fds
+"""Seconds between two watchdog messages, at most; the sender of WATCHDOG_USEC may want them more often."""
 
 
 def rules_of(config: Config, keys: tuple[SymmetricKey, ...]) -> ServerRules:
@@ -117,8 +107,11 @@ def open_server(config: Config, rules: ServerRules, run_dir: Path, fds: list[int
 class Serve:
     """One run of the server on one set of sockets. OSError: an address or the control socket could not be bound."""
 
-    def __init__(self, config: Config, keys: tuple[SymmetricKey, ...], run_dir: Path, fds: list[int], started_s: float) -> None:
+    def __init__(
+        self, config: Config, keys: tuple[SymmetricKey, ...], run_dir: Path, fds: list[int], started_s: float, *, reloads: Reloads
+    ) -> None:
         self._started_s = started_s
+        self.reloads = reloads
         self.config, self.keys = config, keys
         self.log = open_log(config.log.format, config.log.level, "serve")
         self._activated = bool(fds)
@@ -138,9 +131,28 @@ class Serve:
     def configure(self, config: Config, keys: tuple[SymmetricKey, ...]) -> None:
         """Put new rules, limits and keys in force."""
         self._server.configure(rules_of(config, keys))
+        if config.log != self.config.log:
+            self.log = open_log(config.log.format, config.log.level, "serve")
         self.config, self.keys = config, keys
         self._broadcast_s = 0.0
         self.log.info("rules, limits and keys renewed")
+
+    def judge(self) -> tuple[Config, tuple[SymmetricKey, ...], list[str]]:
+        """The configuration as it is now on disk, its keys, and what stands against them. New addresses are tried; nothing is changed."""
+        old = self.config
+        try:
+            found = load(Path(old.file) if old.file else None)
+            keys = read_keys(found)
+        except ConfigError as error:
+            return old, self.keys, [str(problem) for problem in error.problems]
+        new = [text for text in found.server.listen if text not in old.server.listen and not self._activated]
+        return found, keys, refused_addresses(end for text in new if (end := parse_endpoint(text)) is not None)
+
+    def refuse(self, problems: list[str]) -> None:
+        """Tell why a configuration was not taken."""
+        for problem in problems:
+            self.log.error("configuration refused, the old one stays", problem=problem)
+        self.reloads.happened(Reloaded(False, (*problems, "the server keeps its configuration")))
 
     def _answer(self, line: str) -> str:
         verb, _, argument = line.partition(" ")
@@ -153,8 +165,12 @@ class Serve:
                 return json.dumps(asdict(self.config.access.rules().decide(argument)))
             except ValueError as error:
                 return json.dumps({"error": str(error)})
+        if line == JUDGE:
+            return judgement(self.judge()[2])
+        if line == TELL:
+            return self.reloads.answer()
         if line != "snapshot":
-            return json.dumps({"error": f"unknown verb {line[:32]!r}; known: snapshot, clients, access"})
+            return json.dumps({"error": f"unknown verb {line[:32]!r}; known: snapshot, clients, access, {JUDGE}, {TELL}"})
         report = ServerReport(
             pid=os.getpid(),
             uptime_s=time.monotonic() - self._started_s,
@@ -188,9 +204,11 @@ class Serve:
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(signals.wake, select.POLLIN)
+        beat_s = watchdog_s(BEAT_S)
         while until_s is None or time.monotonic() < until_s:
             self._broadcast()
-            pause_s = BEAT_S if until_s is None else max(0.0, min(BEAT_S, until_s - time.monotonic()))
+            self.log.settle()
+            pause_s = beat_s if until_s is None else max(0.0, min(beat_s, until_s - time.monotonic()))
             if self.config.server.broadcast:
                 pause_s = max(0.0, min(pause_s, self._broadcast_s - time.monotonic()))
             ready = {fd for fd, _ in poll.poll(pause_s * 1000)}
@@ -217,12 +235,12 @@ def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | Non
     until_s = None if duration_s is None else started_s + duration_s
     signals = Signals()
     run_dir.mkdir(parents=True, exist_ok=True)
-    fds = inherited_sockets()
+    fds = [FIRST_FD + number for number in range(handed_over())]
     try:
         keys = read_keys(config)
     except ConfigError as error:
-        return complain(error)
-    serve = Serve(config, keys, run_dir, fds, started_s)
+        return complain(error, speaker(open_log(config.log.format, config.log.level, "serve"), config.log.format))
+    serve = Serve(config, keys, run_dir, fds, started_s, reloads=Reloads())
     try:
         while not signals.stop and (until_s is None or time.monotonic() < until_s):
             serve.wait(signals, until_s)
@@ -236,22 +254,30 @@ def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | Non
 
 
 def _reload(serve: Serve, run_dir: Path, fds: list[int], started_s: float) -> Serve:
-    """The server under the configuration now on disk, or under the old one if the new one is bad."""
-    old, old_keys = serve.config, serve.keys
-    try:
-        renewed = load(Path(old.file) if old.file else None)
-        keys = read_keys(renewed)  # a bad key file is refused before any socket is closed
-        if (socket_part(renewed.server), renewed.log) == (socket_part(old.server), old.log):
+    """The server under the configuration now on disk, or under the old one if the new one is bad. Sockets are made anew only when what
+    they need has changed."""
+    renewed, keys, problems = serve.judge()
+    if problems:
+        serve.refuse(problems)
+        return serve
+    old, old_keys, reloads = serve.config, serve.keys, serve.reloads
+    renewed = without_waiting(old, renewed)
+    names = ", ".join(name for name in changed(old, renewed) if name.startswith(OWN_KEYS)) + ("" if keys == old_keys else ", keys")
+    told = f"the server has taken up: {names.removeprefix(', ')}" if names else "the server: nothing has changed"
+    if socket_part(renewed.server) == socket_part(old.server):
+        try:
             serve.configure(renewed, keys)
+        except OSError as error:
+            serve.refuse([explain(error)])
             return serve
-    except ConfigError as error:
-        for problem in error.problems:
-            serve.log.error("configuration refused, the old one stays", problem=str(problem))
+        reloads.happened(Reloaded(True, (f"{told}; no request was lost",)))
         return serve
     serve.close()
     try:
-        return Serve(renewed, keys, run_dir, fds, started_s)
+        serve = Serve(renewed, keys, run_dir, fds, started_s, reloads=reloads)
     except OSError as error:
-        serve = Serve(old, old_keys, run_dir, fds, started_s)
-        serve.log.error("configuration refused, the old one stays", problem=error.strerror)
+        serve = Serve(old, old_keys, run_dir, fds, started_s, reloads=reloads)
+        serve.refuse([explain(error)])
         return serve
+    reloads.happened(Reloaded(True, (f"{told}; its sockets were made anew",)))
+    return serve
