@@ -219,7 +219,6 @@ class Inputs:
                 continue
             ticking = self._finder.ticking_pulse(line.device, self._pulses.in_use, now_ns) or line.own_pulse(now_ns)
             if ticking and ticking != silent:
-                self._loop.tell(f"pulse of {name}", f"{silent} is silent and {ticking} ticks: that one is used from now on")
                 for event in self._pulses.change(name, ticking):
                     self._finder.ticks_again(line.device)
                     self._loop.handle(event)

@@ -247,7 +247,16 @@ class Engine:
         rivalled = served.disputed if served.held else served.source not in (None, source.id)
         lagging = isinstance(source, ReceiverSource) and source.line.saturated
         kept_error_ns = None if self._just_stepped else self._kept_error_ns
-        return Context(self.leaps.table, present, own_labels, rivalled, kept_error_ns, self.timescale.rank, lagging)
+        return Context(
+            self.leaps.table,
+            present,
+            own_labels,
+            rivalled,
+            self._seconded(source),
+            kept_error_ns,
+            self.timescale.rank,
+            lagging,
+        )
 
     def _pulsed(self, event: Pulsed, present: Present | None, out: list[Effect]) -> None:
         source = self._pulses_of(event.source)
@@ -256,9 +265,13 @@ class Engine:
             out.append(Note("pulses changed", "warning", {"source": source.id, "what": news}))
         if sample is not None:
             self._after_sample(source, sample, event.at, out)
-        elif present is not None and not source.names_seconds and source.time.contradicts and self._served.source == source.id:
+        elif present is not None and source.time.contradicts and self._served.source == source.id and not self._seconded(source):
             out.append(Note("second given up", "error", {"source": source.id, "why": source.time.pairing.condition.words}))
             self._relearn(event.at, out)
+
+    def _seconded(self, source: Source) -> bool:
+        """Whether a source other than ``source`` names seconds itself and agrees with what is served."""
+        return any(self.sources[agreeing].names_seconds for agreeing in self.choice.agreeing if agreeing != source.id)
 
     def _reported(self, event: Reported, present: Present | None, out: list[Effect]) -> None:
         receiver = self._receiver(event.source)

@@ -31,10 +31,10 @@ def impossible(label: SecondLabel, not_before_s: int, saved_s: int | None, batte
     (RTC) showed at the label's instant, None without one."""
     utc_s, clock_s = label.utc_ns // NS, label.at.real_ns // NS
     floor = floor_s(not_before_s, saved_s)
-    kept = clock_s >= floor  # a clock that shows less was never set
+    was_set = clock_s >= floor
     stated = _day(utc_s - label.weeks_repaired * ROLLOVER_S)
     repaired = f", which would be {_day(utc_s)} after {1024 * label.weeks_repaired} weeks" if label.weeks_repaired else ""
-    if kept and abs(utc_s - clock_s) > NEAREST_S:
+    if was_set and abs(utc_s - clock_s) > NEAREST_S:
         return obstacle(
             Code.WEEK_ROLLOVER,
             f"the receiver says {stated}{repaired}, the system clock {_day(clock_s)}: one of them is wrong by a week rollover; "
@@ -47,13 +47,13 @@ def impossible(label: SecondLabel, not_before_s: int, saved_s: int | None, batte
                 f"the receiver says {stated}{repaired}, the battery clock (RTC) {_day(battery_s)}: one of them is wrong by a week "
                 "rollover; set the battery clock (hwclock), or clock.not_before in the configuration",
             )
-        kept = True
-    if not kept and saved_s is not None and floor > not_before_s and label.weeks_repaired and utc_s >= floor + NEAREST_S:
+        was_set = True
+    if not was_set and saved_s is not None and floor > not_before_s and label.weeks_repaired and utc_s >= floor + NEAREST_S:
         return obstacle(
             Code.TIME_GOES_BACK,
             f"the receiver says {stated}, but {_day(saved_s)} was already known here: time does not go back; set the system clock",
         )
-    if not kept and utc_s >= not_before_s + ROLLOVER_S:
+    if not was_set and utc_s >= not_before_s + ROLLOVER_S:
         return obstacle(
             Code.DATE_UNCONFIRMED,
             f"the receiver says {stated}, more than 1024 weeks after this release, and nothing confirms it; set the system clock",

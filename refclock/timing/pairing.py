@@ -71,6 +71,8 @@ WRONG_EDGE_NS = 25_000_000
 20 ms late."""
 OFF_CLOCK_NS = 50_000_000
 """ns; the same for a system clock that another program keeps. Its stated error may leave out the asymmetry of the network."""
+SHORTEST_NS = 100_000_000
+"""ns by which a trailing edge is late at least: the width that most receivers' pulses have (u-blox, MediaTek, SiRF)."""
 SPEAKS_AT_ONCE_NS = 5_000_000
 """ns by which a label may come before a pulse of which only one edge is captured: USB polls once a ms, and drivers add delay."""
 PHASE = 0.35
@@ -220,10 +222,16 @@ class Pairing:
         apparent = tai_ns - (at.mono_ns - pulse)  # TAI of the pulse if the label had no delay
         opinion = None if clock_ns is None else pulse + clock_ns
         if self.period_ns < NS:
-            second = self._one_of_many(tai_ns, at.mono_ns - pulse, opinion if kept_ns is not None and self._tells(kept_ns) else None)
+            tells = kept_ns is not None and self._tells(max(CLOCK_ERROR_NS, kept_ns))
+            second = self._one_of_many(tai_ns, at.mono_ns - pulse, opinion if tells else None)
         else:
             by_clock = opinion if kept_ns is not None and kept_ns <= NAMES_NS else None
-            second = self._second(apparent, pulse, opinion) if by_clock is None or kept_ns is None else self._by_clock(by_clock, kept_ns)
+            if by_clock is None or kept_ns is None:
+                second = self._second(apparent, pulse, opinion)
+            else:
+                second = self._by_clock(by_clock, kept_ns)
+                if not isinstance(second, Condition) and self.stated_delay_ns is None and not self._leads(by_clock - second, kept_ns):
+                    second = self._after_message(second - apparent, AMBIGUOUS_NS) or second
         if isinstance(second, Condition):
             self._naming.clear()
             return second
@@ -249,6 +257,11 @@ class Pairing:
         """Whether a time or delay known within ``error_ns`` distinguishes one of several pulses a second from the next."""
         return error_ns <= PHASE * self.period_ns
 
+    def _leads(self, off_ns: float, kept_ns: int) -> bool:
+        """Whether an edge that comes ``off_ns`` after the seconds of a clock kept within ``kept_ns`` begins the pulse: both edges are
+        captured and compared, or the trailing one would come farther off."""
+        return not self.alone or abs(off_ns) + max(CLOCK_ERROR_NS, kept_ns) < SHORTEST_NS
+
     def _by_clock(self, opinion: int, kept_ns: int) -> int | Condition:
         """TAI second that a pulse marks by a system clock kept within ``kept_ns``, or why it lies off the seconds of that clock.
 
@@ -273,17 +286,15 @@ class Pairing:
             if abs(second - apparent - self.stated_delay_ns) <= AMBIGUOUS_NS:
                 return second
         second = _nearest(apparent)
-        if self.alone and -EARLY_NS <= second - apparent < -SPEAKS_AT_ONCE_NS:
-            return self.refuse(
-                Code.PULSE_AFTER_MESSAGE,
-                f"its messages come {(apparent - second) / 1e6:.0f} ms before the pulse, and only one edge is captured: probably the "
-                f"trailing edge; {OTHER_EDGE}; for a receiver that sends before its pulse: message_delay_ms = "
-                f"{(second - apparent) / 1e6:.0f}",
-            )
+        # TIM-TP tells a trailing edge from the next pulse no better: it may come between the two edges.
+        announced = self._numbered if self._numbered is not None and pulse - self._numbered[1] < FIX_TIMEOUT_NS else None
+        before = self._after_message(second - apparent, EARLY_NS if announced is None else AMBIGUOUS_NS)
+        if before is not None:
+            return before
         if -EARLY_NS <= second - apparent <= AMBIGUOUS_NS:
             return second
-        if self._numbered is not None and pulse - self._numbered[1] < FIX_TIMEOUT_NS:
-            second = _nearest(pulse + self._numbered[0])
+        if announced is not None:
+            second = _nearest(pulse + announced[0])
             if -AMBIGUOUS_NS <= second - apparent <= NS + AMBIGUOUS_NS:
                 return second
         elif opinion is not None:
@@ -295,6 +306,17 @@ class Pairing:
             Code.AMBIGUOUS_DELAY,
             f"labels arrive {late_s:.2f} s after a pulse or {1 - late_s:.2f} s before the next: which second it is cannot be told; "
             "wanted: a right system clock (NTP), another receiver, UBX TIM-TP, or message_delay_ms in the configuration",
+        )
+
+    def _after_message(self, delay_ns: int, early_ns: int) -> Condition | None:
+        """Why the only edge that is captured is not used: a message with ``delay_ns`` comes before it, by less than ``early_ns``; None when
+        it does not."""
+        if not self.alone or not -early_ns <= delay_ns < -SPEAKS_AT_ONCE_NS:
+            return None
+        return self.refuse(
+            Code.PULSE_AFTER_MESSAGE,
+            f"its messages come {-delay_ns / 1e6:.0f} ms before the pulse, and only one edge is captured: probably the trailing edge; "
+            f"{OTHER_EDGE}; for a receiver that sends before its pulse: message_delay_ms = {delay_ns / 1e6:.0f}",
         )
 
     def _one_of_many(self, tai_ns: int, since_pulse: int, opinion: int | None) -> int | Condition:
@@ -392,11 +414,21 @@ class Pairing:
             return None
         return self._rounded(edge, tai_ns)
 
-    def kept(self, edge: Edge, opinion: int, kept_ns: int) -> Sample | Condition | None:
+    def kept(self, edge: Edge, opinion: int, kept_ns: int, *, stated: bool) -> Sample | Condition | None:
         """A pulse as the sample of its second by a system clock that another program keeps within ``kept_ns``, or why it lies beside that
-        clock's seconds; None when it marks none. ``opinion``: its TAI by that clock."""
-        beside = self._by_clock(opinion, kept_ns) if self.period_ns >= NS else None
-        return beside if isinstance(beside, Condition) else self._rounded(edge, opinion)
+        clock's seconds; None when it marks none. ``opinion``: its TAI by that clock. ``stated``: the configuration says which edge."""
+        if self.period_ns >= NS:
+            second = self._by_clock(opinion, kept_ns)
+            if isinstance(second, Condition):
+                return second
+            if not stated and not self._leads(opinion - second, kept_ns):
+                return self.refuse(
+                    Code.OFF_CLOCK,
+                    "only one edge is captured, and whether it begins the pulse cannot be told by the system clock, which another program "
+                    f"keeps within {kept_ns / 1e6:.0f} ms only, and which is {abs(opinion - second) / 1e6:.0f} ms off it: have both "
+                    'captured (pps-gpio: capture_clear=on), or state the edge that marks the second (edge = "assert" or "clear")',
+                )
+        return self._rounded(edge, opinion)
 
     def off_second(self) -> Condition | None:
         """How far the pulses lie off the served seconds, and the likely cause; None when they mark them."""

@@ -20,7 +20,7 @@ from refclock.condition import Code, Condition, obstacle
 from refclock.config import AUTO, PpsSource, PulsedSource, ReceiverSource
 from refclock.sample import NS, Edge, Instant, PulseReport, Sample
 from refclock.timescales import LeapTable
-from refclock.timing.evidence import Rank
+from refclock.timing.evidence import CLOCK_ERROR_NS, Rank
 from refclock.timing.pairing import DEFAULT_DELAY_UNCERTAINTY_NS, TAKING_UP, Pairing, Present
 from refclock.timing.pulses import Rhythm
 
@@ -34,6 +34,7 @@ take one for its neighbour."""
 BESIDE_CLOCK: Final = 10
 """Pulses in a row beside the seconds of a kept clock, after which the second that was made of them is given up: no gust of load lasts as
 long."""
+WAITING: Final = obstacle(Code.WAITING_FOR_PULSES, "waiting for pulses")
 FOR_EVER_NS: Final = 1 << 62
 """ns; nobody states a fix of these pulses, so they have no last one."""
 
@@ -44,15 +45,16 @@ class Context:
 
     ``table``: leap seconds in force. ``present``: the served timescale, None without one. ``own_labels``: the timescale was made from this
     receiver's labels, so it cannot measure their delay. ``rivalled``: it was made from another source, so selection judges pulses off its
-    seconds. ``kept_error_ns``: error within which another program keeps the system clock; None when none does. ``rank``: the best evidence
-    that the served second rests on. ``lagging``: the line is never idle, so labels lag by an unknown delay. ``count_s``: TAI-UTC with which
-    this label counts, near a leap second; None: as ``table`` says.
+    seconds. ``seconded``: another source, which names seconds itself, agrees with it. ``kept_error_ns``: error within which another program
+    keeps the system clock; None when none does. ``rank``: the best evidence that the served second rests on. ``lagging``: the line is never
+    idle, so labels lag by an unknown delay. ``count_s``: TAI-UTC with which this label counts, near a leap second; None: as ``table`` says.
     """
 
     table: LeapTable = field(default_factory=LeapTable)
     present: Present | None = None
     own_labels: bool = False
     rivalled: bool = False
+    seconded: bool = False
     kept_error_ns: int | None = None
     rank: Rank = Rank.STEADINESS
     lagging: bool = False
@@ -72,6 +74,7 @@ class PulseTime:
         self.numbered_by = ""
         """What names the seconds of the pulses, in words; "" while nothing does."""
         self._beside_clock = 0  # pulses in a row that lie beside the seconds of a kept clock
+        self._off_clock_ns = 0  # how far after these the last one came; 0 when it marks one, or when the clock was not asked
         self._pulse_mono_ns = 0
         self._pulse_told = ("", False, 0)
         self.stamped_by("", PULSE_BIAS_US)
@@ -80,6 +83,7 @@ class PulseTime:
     def forget(self) -> None:
         """Start the numbering again, because the second was wrong."""
         self.pairing = Pairing(None, DEFAULT_DELAY_UNCERTAINTY_NS, FOR_EVER_NS)
+        self.pairing.condition = WAITING
         self._beside_clock = 0
         self._tell_rhythm()
 
@@ -124,27 +128,36 @@ class PulseTime:
             self.pairing.refuse(contradiction.code, contradiction.words)
             return None
         sample = self._number(Edge(at, edge.kind, edge.sequence, edge.uncertainty_ns), context)
-        self.rhythm.off_by(self.pairing.off_ns)
+        self.rhythm.off_by(self.pairing.off_ns or self._off_clock_ns)
         return None if sample is None else Sample(sample.at, sample.tai_ns, sample.uncertainty_ns, self._allowance_ns(edge.at.mono_ns))
 
     def _number(self, edge: Edge, context: Context) -> Sample | None:
         """The pulse with its second; None when nobody names that, or when the pulse lies beside it."""
         present, kept_ns, sample = context.present, context.kept_error_ns, None
-        kept = kept_ns is not None and kept_ns <= CLOCK_SHARE * min(NS, self.rhythm.period_ns)
-        if kept and kept_ns is not None and not context.rivalled:
-            by_clock = self.pairing.kept(edge, context.table.utc_to_tai_ns(edge.at.real_ns), kept_ns)
+        named = present is not None and present.bound_ns < self.pairing.rounding_ns
+        standing = named and (context.rivalled or context.seconded)  # between the sources and that clock the engine decides
+        kept = kept_ns is not None and max(CLOCK_ERROR_NS, kept_ns) <= CLOCK_SHARE * min(NS, self.rhythm.period_ns)
+        self._off_clock_ns = 0
+        if kept and kept_ns is not None and not standing:
+            opinion = context.table.utc_to_tai_ns(edge.at.real_ns)
+            by_clock = self.pairing.kept(edge, opinion, kept_ns, stated=self.rhythm.fixed is not None)
             if isinstance(by_clock, Condition):
+                self._off_clock_ns = (opinion + NS // 2) % NS - NS // 2
                 self._beside_clock += 1
                 return None
-            sample, self._beside_clock = by_clock, 0
-        if present is not None and present.bound_ns < self.pairing.rounding_ns:
-            self.numbered_by = "numbered by the seconds of another source" if context.rivalled else self.numbered_by
+            sample = by_clock
+        self._beside_clock = 0
+        if present is not None and named:
             sample = self.pairing.edge(edge, present, context.rivalled)
+        if standing:
+            self.numbered_by = "numbered by the seconds of another source"
         elif kept and kept_ns is not None:
             self.numbered_by = f"numbered by the system clock, which another program keeps within {kept_ns / 1e6:.0f} ms"
+        elif named:
+            self.numbered_by = "counted on from the seconds before"
         else:
             self.numbered_by = ""
-            self.pairing.refuse(Code.PULSES_UNNUMBERED, _unnumbered(kept_ns))
+            self.pairing.refuse(Code.PULSES_UNNUMBERED, _unnumbered(kept_ns, present, self.pairing.rounding_ns))
         if sample is not None:
             self.pairing.condition = TAKING_UP
         return sample
@@ -189,7 +202,7 @@ class PulseTime:
     @property
     def cable_words(self) -> str:
         """Which side subtracts the cable's delay, the receiver or this program; "" when none is configured."""
-        who = "the receiver takes it off" if self.cable_told else "taken off here, for the receiver was not told"
+        who = "the receiver takes it off" if self.cable_told else "taken off here"
         return f"antenna cable {self._cable_ns} ns: {who}" if self._cable_ns else ""
 
     def report(self) -> PulseReport | None:
@@ -221,7 +234,7 @@ class PulseTime:
         if (refusal := self.rhythm.refusal()) is not None:
             return refusal
         if not self.pulses:
-            return obstacle(Code.WAITING_FOR_PULSES, "waiting for pulses")
+            return WAITING
         silent_ns = now_mono_ns - self._pulse_mono_ns
         if silent_ns > self.fresh_ns:
             words = f"no pulse for {silent_ns / NS:.0f} s: check the wire and the receiver's pulse setting"
@@ -229,13 +242,16 @@ class PulseTime:
         return None
 
 
-def _unnumbered(kept_ns: int | None) -> str:
-    """Why a kept clock does not number the pulses, and what to do. ``kept_ns``: its error, None without one."""
-    if kept_ns is not None:
+def _unnumbered(kept_ns: int | None, present: Present | None, wanted_ns: int) -> str:
+    """Why neither the served time nor a kept clock numbers the pulses, and what to do. ``kept_ns``: that clock's error, None without one.
+    ``wanted_ns``: the bound of the served time that is wanted."""
+    if present is not None:
+        why = f"the served time is good to {present.bound_ns / 1e6:.0f} ms only, and {wanted_ns / 1e6:.0f} ms are wanted"
+    elif kept_ns is not None:
         why = f"the system clock is kept within {kept_ns / 1e6:.0f} ms only"
     else:
         why = "no program keeps the system clock independently of this one"
     return (
         f"pulses come, but nobody names their seconds: {why}; let NTP keep that clock (chronyd or ntpd with servers; here "
-        'steer = "none" and no [[feed]]), or add a receiver or another [[source]]'
+        'steer = "none" and no [[feed]]), or add a receiver, or another [[source]] that is good to a tenth of a second'
     )

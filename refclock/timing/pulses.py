@@ -69,8 +69,8 @@ SQUARE = 0.05
 SQUARE_OFF = 5
 """Pulses of a square wave at the half second of the served time; then its other edge is taken for the second."""
 WIDTH_TELLS_NS = 20_000_000
-"""Nanoseconds by which the two parts of the period must differ before a stated width tells them apart: twice what either edge may miss
-(FITS_NS)."""
+"""Nanoseconds by which the two parts of the period must differ before a stated width tells them apart: each of the two edges may miss by
+FITS_NS, and what one part gains the other loses."""
 VOTES = 3
 """Pulses in a row that must agree before another edge is chosen."""
 GOOD_JITTER_NS = 100_000.0
@@ -392,8 +392,8 @@ class Rhythm:
         return Condition(
             Code.WRONG_EDGE,
             f'edge = "{self.fixed.value}" is stated, but the {_other(self.fixed).value} edge begins the pulse, '
-            f'{self.width_ns / 1e6:.0f} ms before: its seconds would be that late; set edge = "auto" '
-            "(a pulse longer than half its period: state pulse_width_ms)",
+            f'{self.width_ns / 1e6:.0f} ms before: its seconds would be that late; set edge = "auto"'
+            + (" (a pulse longer than half its period: state pulse_width_ms)" if self.stated_ns is None else ""),
         )
 
     def refusal(self) -> Condition | None:

@@ -106,10 +106,11 @@ class ReceiverTime(PulseTime):
         """Raw time of the first trusted label since the start or since ``forget``."""
         self._byte_ns = 0
         self._spoke = LabelProtocol.NMEA
-        self._rival: tuple[Condition, int] | None = None  # what a talker or a sentence says that nothing confirms, and when
+        self._aside: tuple[Condition, int] | None = None  # what was said that is not believed, beside what is, and when
         self._sawtooth: Sawtooth | None = None
         self._reported_ns = 0.0
         self._strayed_most_ns, self._strayed_mono_ns = 0.0, 0  # of the oscillator without a fix, and when that was last so
+        self._unfixed: tuple[int, float] | None = None  # since when it has had no fix, and how far it had strayed by then
         super().__init__(config)
 
     def forget(self) -> None:
@@ -216,11 +217,12 @@ class ReceiverTime(PulseTime):
         battery_s = None if self._battery_ns is None else (self._battery_ns + label.at.mono_ns) // NS
         wrong = impossible(label, self._not_before_s, self._saved_s, battery_s)
         if wrong is not None:
+            self._aside = wrong, label.at.mono_ns
             self.belief = Belief(doubt=wrong)
             return self.belief
         belief = self.evidence.judge(label, tai_ns, kept=kept, served=served, usual_ns=self.pairing.usual_ns)
         if label.doubt in (LabelDoubt.RIVAL_TALKER, LabelDoubt.RIVAL_SENTENCE) and belief.doubt is not None:
-            self._rival = (belief.doubt, label.at.mono_ns)
+            self._aside = (belief.doubt, label.at.mono_ns)
             if self.belief.trusted:
                 return belief
         dispute = self.dispute
@@ -238,17 +240,27 @@ class ReceiverTime(PulseTime):
         if self.health.blocked(edge.at.mono_ns):
             self.pairing.refuse(Code.DOUBTFUL_RECEIVER, "the receiver is well again: waiting for its next second")
             return None
-        return self.pairing.edge(edge, context.present, context.rivalled)
+        present, long_trusted = context.present, self.pairing.fix_timeout_ns > FIX_TIMEOUT_NS
+        if present is not None and long_trusted and not (self.labels or context.rivalled or self._strayed_mono_ns):
+            # An earlier run may have left it without a fix. What it had strayed by then is in the bound that was left.
+            self._strayed_most_ns, self._strayed_mono_ns = present.bound_ns, edge.at.mono_ns
+        return self.pairing.edge(edge, present, context.rivalled)
 
     def _strayed_ns(self, mono_ns: int) -> float:
         """How far the receiver's oscillator may have strayed since its last fix, or may not have come back from since then; ns."""
         ppb, since_ns = self.config.holdover_ppb, self.pairing.since_fix_ns(mono_ns)
         if ppb is None:
             ppb = HOLDOVER_PPB if self.config.pulse_without_fix_s * NS > FIX_TIMEOUT_NS else 0.0
-        left = max(0.0, 1.0 - (mono_ns - self._strayed_mono_ns) / RETURN_NS)
-        if since_ns > FRESH_NS:
-            self._strayed_most_ns, self._strayed_mono_ns, left = max(self._strayed_most_ns * left, since_ns * ppb * 1e-9), mono_ns, 1.0
-        return self._strayed_most_ns * left
+        if since_ns > FRESH_NS:  # nothing brings it back meanwhile: it strays on from where it was
+            lost_ns = mono_ns - since_ns
+            if self._unfixed is None or self._unfixed[0] != lost_ns:
+                self._unfixed = lost_ns, self._returning_ns(lost_ns)
+            self._strayed_most_ns, self._strayed_mono_ns = self._unfixed[1] + since_ns * ppb * 1e-9, mono_ns
+        return self._returning_ns(mono_ns)
+
+    def _returning_ns(self, mono_ns: int) -> float:
+        """How much of it is left at raw ``mono_ns`` when it has had a fix since."""
+        return self._strayed_most_ns * max(0.0, 1.0 - max(0, mono_ns - self._strayed_mono_ns) / RETURN_NS)
 
     def _corrected(self, at: Instant) -> Instant:
         """The edge corrected for the pulse's quantisation error and for the delay of the antenna's cable."""
@@ -296,8 +308,8 @@ class ReceiverTime(PulseTime):
         found = [*self.health.conditions(now_mono_ns), *super().conditions(now_mono_ns)]
         if self.dispute is not None and self.dispute.labels >= STANDING and self.belief.doubt is not None:
             found.append(Condition(Code.LABELS_IN_DOUBT, f"{self.belief.doubt.words}; the pulses hold the second"))
-        if self._rival is not None and now_mono_ns - self._rival[1] < FIX_TIMEOUT_NS:
-            found.append(replace(self._rival[0], blocks=False))
+        if self._aside is not None and now_mono_ns - self._aside[1] < FIX_TIMEOUT_NS:
+            found.append(replace(self._aside[0], blocks=False))
         return found
 
     def obstacle(self, now_mono_ns: int, line: LineStatus) -> Condition:

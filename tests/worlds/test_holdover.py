@@ -7,6 +7,12 @@ from refclock_sim.models.pulse import PulseError
 from refclock_sim.worlds.scenario import Fault, PulseModel, ReceiverModel, Scenario
 from refclock_sim.worlds.world import World
 
+from refclock.config import ReceiverSource
+from refclock.sample import NS, Edge, EdgeKind, Instant, Sample
+from refclock.timing.pairing import Present
+from refclock.timing.pulse_time import Context
+from refclock.timing.receiver_time import ReceiverTime
+
 LOST_S, FOUND_S = 600, 1800
 
 
@@ -49,6 +55,45 @@ def test_the_bound_covers_what_the_oscillator_may_have_strayed(ppb: float, back_
     assert grown_us < bound_us < 1.3 * grown_us + 40
     outcome = world.run()
     assert (outcome.violations, outcome.wrong_seconds, outcome.final) == (0, 0, "LOCKED")
+
+
+def test_a_glimpse_of_the_sky_brings_no_oscillator_back() -> None:
+    """Six hours without a fix, but for five seconds in each: it strays on from where it was, and the bound covers it all the while."""
+    hours = 6
+    glimpses = [Fault("no-fix", LOST_S + h * 3600, LOST_S + (h + 1) * 3600 - 5) for h in range(hours)]
+    end_s = LOST_S + hours * 3600
+    scenario = Scenario(
+        name="glimpses",
+        claim="",
+        duration_s=end_s,
+        pulse=PulseModel("pi", 4.0),
+        receiver=ReceiverModel("nmea"),
+        config={"pulse_without_fix_s": 86_400.0, "holdover_ppb": 100.0},
+        faults=tuple(glimpses),
+    )
+
+    class Straying(PulseError):
+        def late_ns(self, true_s: int, raw_ns: int) -> float:
+            return max(0, true_s - LOST_S) * 98.0
+
+    world = World(scenario, 1)
+    assert world._pulse is not None
+    world._pulse += Straying()
+    outcome = world.run()
+    assert (outcome.violations, outcome.wrong_seconds, outcome.final) == (0, 0, "LOCKED")
+
+
+def test_a_restart_without_a_fix_forgets_no_straying() -> None:
+    """The daemon is started anew while its oscillator has had no fix for hours: what it may have strayed stays in the bound."""
+    config = ReceiverSource(device="/dev/ttyS0", pps="/dev/pps0", pulse_without_fix_s=86_400.0, holdover_ppb=1000.0)
+    time = ReceiverTime(config, 0)
+    mono_ns, samples = 5 * NS, list[Sample]()
+    for k in range(40):
+        present = Present(mono_ns, mono_ns, 0.0, 43_000_000.0)
+        edge = Edge(Instant(mono_ns + k * NS, mono_ns + k * NS), EdgeKind.ASSERT, k)
+        samples += time.pulse(edge, Context(present=present))
+    assert samples
+    assert all(42_900_000 <= sample.bias_ns < 43_100_000 for sample in samples)
 
 
 def test_pulses_without_a_fix_end_when_the_owner_said() -> None:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from line_world import LineWorld, Say, gga, rmc, run_case, s, timedelta, zda
-from refclock_sim.worlds.scenario import load_scenario
+from refclock_sim.worlds.scenario import PulseModel, ReceiverModel, Scenario, Start, load_scenario
 from refclock_sim.worlds.world import World
 
 FILES = sorted((Path(__file__).parents[2] / "hw-sim" / "scenarios" / "witnesses").glob("*.toml"))
@@ -29,6 +29,17 @@ def test_single_fault(path: Path) -> None:
     """The file's claim holds, its sentences were said, and at every packet the error is within the bound that it carries."""
     outcome = World(load_scenario(path), 101).run()
     assert not outcome.failures(load_scenario(path)), (outcome.notes, outcome.said)
+
+
+@pytest.mark.parametrize("width_ms", [100.0, 200.0, 300.0])
+@pytest.mark.parametrize("delay_ms", [10.0, 30.0, 60.0])
+@pytest.mark.parametrize("kind", ["ublox8", "ublox8-timing"])
+def test_a_lone_trailing_edge_is_not_the_pulse_that_is_announced(kind: str, delay_ms: float, width_ms: float) -> None:
+    """The receiver announces its next pulse (TIM-TP) between the two edges of this one, and only the trailing edge reaches us: the pulse is
+    refused, and the messages are used alone."""
+    pulse, receiver = PulseModel("pi", width_ms=width_ms, edges="clear"), ReceiverModel(kind, delay_ms=delay_ms)
+    world = World(Scenario("announced", "", 120, pulse=pulse, receiver=receiver, start=Start(clock_offset_s=0.02)), 1)
+    assert world.run().violations == 0
 
 
 @dataclass(frozen=True, slots=True)

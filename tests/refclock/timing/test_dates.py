@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from refclock.condition import Code
 from refclock.config import ReceiverSource
 from refclock.kernel.clocks import read_adjtimex
 from refclock.kernel.host import Host, battery_witness_s
@@ -108,3 +109,20 @@ def test_battery_clock_is_asked_only_when_nobody_keeps_the_clock(tmp_path: Path)
     (rtc / "since_epoch").write_text("1800000000\n")
     assert battery_witness_s(Host(tmp_path), replace(kernel, leap=Leap.UNSYNCHRONISED)) == 1_800_000_000
     assert battery_witness_s(Host(tmp_path), replace(kernel, leap=Leap.NORMAL)) is None
+
+
+def test_an_impossible_date_is_shown_while_the_pulses_go_on() -> None:
+    """One label of the wrong rollover among right ones is no reason to stop, and it is told for ten seconds."""
+    time = ReceiverTime(ReceiverSource(device="/dev/ttyS0", pps="/dev/pps0"), BUILD)
+    right_s = posix("2026-11-21")
+
+    def label(second: int, off_s: int = 0) -> None:
+        at = Instant((right_s + second) * NS, (100 + second) * NS)
+        time.label(SecondLabel((right_s + second + off_s) * NS, at, "RMC"), 0, Context())
+
+    label(0)
+    label(1, WEEKS)
+    label(2)
+    codes = {second: [(c.code, c.blocks) for c in time.conditions((100 + second) * NS)] for second in (2, 20)}
+    assert (Code.WEEK_ROLLOVER, False) in codes[2]
+    assert (Code.WEEK_ROLLOVER, False) not in codes[20]

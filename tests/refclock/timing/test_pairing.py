@@ -209,3 +209,28 @@ def test_a_kept_clock_names_the_pulse_whatever_the_delay(late_s: float, kept_ms:
     assert named
     for sample in named:
         assert sample.tai_ns == (UTC0 + (sample.at.mono_ns - MONO0) // NS + 37) * NS
+
+
+@given(st.integers(0, 300), st.floats(-0.99, 0.99), st.sampled_from([100, 150, 200]), st.floats(-0.01, 0.09), st.booleans())
+def test_a_message_before_a_lone_edge_is_refused_beside_a_kept_clock_too(
+    kept_ms: int, share: float, width_ms: int, delay_s: float, leading: bool
+) -> None:
+    """Only one edge is captured, and messages come before it: the trailing edge never gets a second, whatever a kept clock is off by within
+    its error. The leading edge is used when the clock shows that it is no trailing one."""
+    late_s = 0.0 if leading else width_ms / 1e3
+    pairing = Pairing(None, DEFAULT_DELAY_UNCERTAINTY_NS)
+    pairing.rhythm(NS, alone=True)
+    clock_ns = (UTC0 + 37) * NS - MONO0 + round(share * kept_ms * 1e6)
+    named = []
+    for k in range(10):
+        at = Instant(UTC0 * NS, MONO0).shifted(round((k + delay_s) * NS))
+        if delay_s >= late_s:
+            pairing.edge(edge(k), None)
+        named += numbered(pairing.label((UTC0 + k + 37) * NS, at, None, clock_ns, kept_ns=kept_ms * 1_000_000))
+        if delay_s < late_s:
+            pulse = edge(k)
+            pairing.edge(Edge(pulse.at.shifted(round(late_s * NS)), EdgeKind.ASSERT, k), None)
+    if not leading:
+        assert not named
+    elif (1 + abs(share)) * kept_ms < 99 or delay_s > 0:
+        assert named, pairing.condition.words
