@@ -10,7 +10,8 @@ restart keeps the synchronisation. The state file survives a reboot.
 
 SIGTERM, SIGINT: the state is saved and the exit code is 0. Nothing is published, so the server goes on with the last record.
 SIGHUP: the configuration is read again, and what it needs is tried. A bad one is refused and the old one stays. Of a good one only what
-changed is touched. Other sources mean a new run inside the process, from the record in force: the served time goes on.
+changed is touched. Another thermometer or another ``not_before`` mean a new run inside the process, from the record in force: the served
+time goes on.
 Suspend: CLOCK_MONOTONIC_RAW stops while the machine is suspended, which shows as CLOCK_BOOTTIME running ahead of CLOCK_MONOTONIC. The
 timescale is then void: an unsynchronised record is published, and everything restarts without the old one. The server sees the same by
 itself (native/record.h); so the record is published again once a second, and never after a suspend.
@@ -230,7 +231,7 @@ class ClockProcess:
     # ---- reloading -------------------------------------------------------------------------------------------------------------------
 
     def reload(self) -> Config | None:
-        """Read the configuration again and take up what changed. Returns the configuration for a new run when other sources are configured;
+        """Read the configuration again and take up what changed. Returns the configuration for a new run when this one cannot take it up;
         None: this run goes on."""
         found, problems = self._judge()
         old, new = self.config, without_waiting(self.config, found)
@@ -248,7 +249,7 @@ class ClockProcess:
             self._reloads.happened(Reloaded(True, ("the clock process opens its sources again, and holds the time meanwhile",)))
             return new
         self._log.info("configuration taken up", changed=names or "nothing")
-        untouched = "its sources were not touched"
+        untouched = "its sources were not touched" if old.sources == new.sources else "its other sources were not touched"
         told = f"the clock process has taken up: {names}; {untouched}" if names else f"the clock process: nothing has changed; {untouched}"
         self._reloads.happened(Reloaded(True, (told,)))
         return None
@@ -285,7 +286,7 @@ class ClockProcess:
         return found, problems
 
     def _take_up(self, new: Config) -> None:
-        """Put ``new`` in force; its sources are those of this run. OSError: the clock may not be steered, and nothing was changed."""
+        """Put ``new`` in force in this run. OSError: the clock may not be steered, and nothing was changed."""
         old = self.config
         if new.clock.steer != old.clock.steer:
             steering = _steering(new)
@@ -302,7 +303,9 @@ class ClockProcess:
         for feed in [feed for feed in self._feeds if feed not in new.feeds]:
             self._feeds.pop(feed).close()
         self._feeds = {feed: self._feeds.get(feed) or open_feed(feed) for feed in new.feeds}
-        self._engine.configure(new.clock)
+        sources = new.sources or (DEFAULT,)
+        self._engine.configure(replace(new, sources=sources))
+        self._inputs.configure(sources)
 
     def close(self, for_good: bool) -> None:
         """Close everything; the published record stays. ``for_good``: the process is about to end, and its end stops the pulse threads."""
@@ -480,9 +483,9 @@ def _steering(config: Config) -> Clock:
 
 
 def _of_a_new_run(old: Config, new: Config) -> bool:
-    """Whether the engine and the devices of ``old`` cannot go on under ``new``."""
+    """Whether the engine of ``old`` cannot go on under ``new``: what it has learned depends on these keys."""
     before, after = old.clock, new.clock
-    return old.sources != new.sources or (before.temperature, before.not_before) != (after.temperature, after.not_before)
+    return (before.temperature, before.not_before) != (after.temperature, after.not_before)
 
 
 def _slept_ns() -> int:

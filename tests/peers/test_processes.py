@@ -214,7 +214,8 @@ def test_after_a_suspend_not_one_answer_is_wrong(house: House, stopped: bool) ->
 
 def test_reload_keeps_the_old_configuration_when_the_new_one_is_bad(house: House) -> None:
     """SIGHUP with a broken file: the reason with its line goes to the log and nothing else changes. With a good one the same run goes on
-    under the new configuration; with other sources the same process does, from the record in force."""
+    under the new configuration, and so do sources that are configured as before; for another thermometer the engine begins anew, from the
+    record in force."""
     clock = house.start("clock")
     wait_for("LOCKED", house.locked, LOCK_SECONDS)
     house.write("[clock]\nmax_bound_ms = -1\n")
@@ -227,6 +228,11 @@ def test_reload_keeps_the_old_configuration_when_the_new_one_is_bad(house: House
     assert house.locked()
     assert "resumed" not in house.log("clock")
     house.write('[[source]]\ntype = "shm"\nunit = 213\n')
+    os.kill(clock.pid, signal.SIGHUP)
+    wait_for("the news", lambda: 'source shm0"' in house.log("clock"), 5)
+    wait_for("the source", lambda: [s["name"] for s in (house.snapshot() or {"sources": []})["sources"]] == ["sock0", "shm0"], 5)
+    assert house.locked()
+    house.write('[clock]\ntemperature = "off"\n')
     os.kill(clock.pid, signal.SIGHUP)
     wait_for("the new run", lambda: "resumed" in house.log("clock"), 5)
     wait_for("LOCKED again", house.locked, LOCK_SECONDS)
