@@ -200,7 +200,8 @@ class Run:
     def greeting(self) -> list[str]:
         """Lines that say what runs and what to try next."""
         config = self.config
-        ntp = f"NTP on {', '.join(config.server.listen)}" if config.server.enabled else "no NTP server"
+        where = f"{self.sockets} sockets handed over" if self.sockets else ", ".join(config.server.listen)
+        ntp = f"NTP on {where}" if config.server.enabled else "no NTP server"
         clock = "your clock is not touched" if config.clock.steer == "none" else "disciplining the system clock"
         what = f"SIMULATED receiver ({config.simulation.receiver}); " if self.simulated else ""
         lines = [f"refclock: {what}{clock}; {ntp}; run directory {self.directory}"]

@@ -38,9 +38,10 @@ from typing import Final, TextIO
 from ppsd.process.control import ControlServer
 from ppsd.process.exit_codes import BAD_CONFIG, NO_PERMISSION, USAGE
 from ppsd.process.lifecycle import FIRST_FD, PARENT_FD, Terminal, notify
-from ppsd.process.log import Log, Sink
+from ppsd.process.log import Log, Repeats, Sink, Telling
 from ppsd.process.reloading import TELL, Reloaded, Reloads
 from refclock.errors import explain
+from refclock.plain_text import printable
 
 FINAL_CODES = frozenset({USAGE, NO_PERMISSION, BAD_CONFIG})
 """Exit codes after which a new start would fail as well."""
@@ -107,8 +108,9 @@ class Screen:
         self._terminal = out.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
         self._sink = Sink(out.fileno())
         self._key = ""
-        self._shown_s = 0.0
+        self._shown_s = -math.inf
         self._text = ""
+        self._states = Repeats()
         self.speak(form)
 
     def speak(self, form: str) -> None:
@@ -139,7 +141,8 @@ class Screen:
         self._log.settle()
 
     def status(self, key: str, text: str) -> None:
-        """Show the status ``text``. Without a terminal it is printed when ``key`` changes."""
+        """Show the status ``text``. Without a terminal it is printed when ``key`` changes; one that comes and goes is told less often."""
+        text = printable(text)
         if self.live:
             cut = text[: max(10, shutil.get_terminal_size().columns - 1)]
             for word, code in _COLOURS.items():
@@ -148,8 +151,12 @@ class Screen:
                     break
             self._text = cut
             self.write("")
-        elif key != self._key or time.monotonic() - self._shown_s >= REPEAT_S:
-            self._key, self._shown_s = key, time.monotonic()
+            return
+        now = time.monotonic()
+        news = key != self._key and self._states.admit(Telling("", key, {}), now) is not None
+        self._key = key
+        if news or now - self._shown_s >= REPEAT_S:
+            self._shown_s = now
             self.line(text)
 
     def end(self) -> None:

@@ -25,7 +25,7 @@ import json
 import os
 import select
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
@@ -54,7 +54,8 @@ from ppsd.process.log import open_log
 from ppsd.process.reloading import JUDGE, TELL, Reloaded, Reloads, judgement
 from ppsd.snapshot import Snapshot
 from refclock.condition import Code, Condition
-from refclock.config import ShmSource, SockSource
+from refclock.config import PulsedSource, ReceiverSource, ShmSource, SockSource, Source
+from refclock.devices.ports import control_line
 from refclock.errors import explain
 from refclock.exchange.sock import SockIntake
 from refclock.kernel.clocks import Adjtimex, LocalClock, StepWatch
@@ -251,7 +252,7 @@ class ClockProcess:
         self._log.info("configuration taken up", changed=names or "nothing")
         untouched = "its sources were not touched" if old.sources == new.sources else "its other sources were not touched"
         told = f"the clock process has taken up: {names}; {untouched}" if names else f"the clock process: nothing has changed; {untouched}"
-        self._reloads.happened(Reloaded(True, (told,)))
+        self._reloads.happened(Reloaded(True, (told, *_absent(source for source in new.sources if source not in old.sources))))
         return None
 
     def refuse(self, problems: list[str]) -> None:
@@ -486,6 +487,17 @@ def _of_a_new_run(old: Config, new: Config) -> bool:
     """Whether the engine of ``old`` cannot go on under ``new``: what it has learned depends on these keys."""
     before, after = old.clock, new.clock
     return (before.temperature, before.not_before) != (after.temperature, after.not_before)
+
+
+def _absent(sources: Iterable[Source]) -> Iterator[str]:
+    """What is not there of the devices that ``sources`` name."""
+    for source in sources:
+        device = source.device if isinstance(source, ReceiverSource) else ""
+        pulse = source.pps if isinstance(source, PulsedSource) else ""
+        line = control_line(pulse)
+        for path in (device, pulse if line is None else line[0]):
+            if path.startswith("/") and not Path(path).exists():
+                yield f"{source.name}: there is no {path} now; it will be taken when it comes"
 
 
 def _slept_ns() -> int:

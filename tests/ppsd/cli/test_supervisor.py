@@ -215,13 +215,17 @@ def test_live_screen() -> None:
 
 
 def test_status_off_a_terminal_is_told_when_it_changes() -> None:
-    """The same state is not repeated within the minute."""
+    """The same state is not repeated within the minute, and one that flaps, or counts seconds, does not fill the log."""
     with tempfile.TemporaryFile("w+", encoding="utf-8") as out:
         screen = Screen(out)
         for key in ("a", "a", "b", "b", "a"):
             screen.status(key, f"state {key}")
         out.seek(0)
         assert out.read() == "state a\nstate b\nstate a\n"
+        for second in range(1000):
+            screen.status(f"lost for {second} s", f"lost for {second} s")
+        out.seek(0)
+        assert len(out.readlines()) < 10
 
 
 @pytest.mark.parametrize("abstract", [False, True])
