@@ -2,20 +2,37 @@
 VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.ready
+TOOLS  := $(VENV)/.ready-tools
+MADE_OF = pyproject.toml setup.py constraints.txt native/build.py $(wildcard native/*.c native/*.h) $(wildcard hw-sim/*.c) image/setup.sh
 NTP    ?= 127.0.0.1:11123
 SEEDS  ?= --seeds 5 --first-seed 800
 PEERS  := chrony gpsd gpsd-clients pps-tools ntpsec-ntpdig ntpsec-ntpdate iproute2 clang tmux
 # What the two commands need from the system: a C compiler, Python with venv and headers, nettle (symmetric keys).
 BUILD  := gcc make python3 python3-venv python3-dev nettle-dev tzdata
 
-.PHONY: run test test-fast check digest bench bench-server bench-clock bench-cost bench-temperature bench-beside sim fuzz clean setup peers
+.PHONY: run test test-fast check digest bench bench-server bench-clock bench-cost bench-temperature bench-beside sim fuzz clean setup develop peers
 
+# To run it, and to work on it: the second adds linter, type checker and test runner (110 MB).
 setup: $(STAMP)
+develop: $(TOOLS)
 
-$(STAMP): pyproject.toml setup.py constraints.txt native/build.py $(wildcard native/*.c native/*.h) $(wildcard hw-sim/*.c) image/setup.sh
+# The stamps name the directory that they were made in. When it was moved or copied, everything is set up anew.
+ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
+.PHONY: $(STAMP)
+endif
+ifneq ($(shell cat $(TOOLS) 2>/dev/null),$(CURDIR))
+.PHONY: $(TOOLS)
+endif
+
+$(STAMP): $(MADE_OF)
 	@sh image/setup.sh build $(BUILD)
 	@sh image/setup.sh venv $(VENV)
-	@touch $@
+	@pwd -P > $@
+
+$(TOOLS): $(MADE_OF)
+	@sh image/setup.sh build $(BUILD)
+	@sh image/setup.sh venv $(VENV) dev
+	@pwd -P | tee $@ > $(STAMP)
 
 peers:
 	@sh image/setup.sh peers $(PEERS)
@@ -24,14 +41,14 @@ run: setup
 	@exec $(VENV)/bin/refclock run --sim --ntp $(NTP)
 
 # Whatever is not held to the wall clock runs side by side on all processors; the rest one by one.
-test: setup peers
+test: develop peers
 	$(PY) -m pytest -n logical -m 'not realtime and not peers'
 	$(PY) -m pytest -m 'realtime or peers'
 
-test-fast: setup
+test-fast: develop
 	$(PY) -m pytest -n logical -m pure
 
-check: setup
+check: develop
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
@@ -39,34 +56,34 @@ sim: setup
 	@set -e; for f in hw-sim/scenarios/*.toml hw-sim/scenarios/*/*.toml; do $(VENV)/bin/refclock sim $$f; done
 
 # Whether a change left the behaviour alone: `make digest > before`, change something, `make digest AGAINST=before`.
-digest: setup
+digest: develop
 	@$(PY) tests/bench/digest.py $(if $(AGAINST),--against $(AGAINST))
 
-bench: setup peers
+bench: develop peers
 	$(PY) tests/bench/footprint.py
 	$(PY) tests/bench/decoding.py
 
-bench-server: setup peers
+bench-server: develop peers
 	@mkdir -p build/bench
 	$(CC) -std=gnu11 -O2 -Wall -Wextra -Werror -o build/bench/ntpload tests/bench/ntpload.c -lnettle
 	$(CC) -std=gnu11 -O2 -Wall -Wextra -Werror -o build/bench/udpceiling tests/bench/udpceiling.c
 	$(PY) tests/bench/server.py
 
-bench-clock: setup
+bench-clock: develop
 	$(PY) tests/bench/clock.py $(SEEDS) --keep
 
 # What a sample and a second of messages cost, beside another checkout: make bench-cost AGAINST=DIRECTORY
-bench-cost: setup
+bench-cost: develop
 	$(PY) tests/bench/cost.py $(if $(AGAINST),--against $(AGAINST))
 
-bench-temperature: setup
+bench-temperature: develop
 	$(PY) tests/bench/temperature.py $(SEEDS) --keep
 
-bench-beside: setup peers
+bench-beside: develop peers
 	@test -n "$(CLKNETSIM)" || { echo 'make bench-beside CLKNETSIM=DIRECTORY: where mlichvar/clknetsim was built'; exit 64; }
 	$(PY) tests/bench/beside.py $(CLKNETSIM) --keep
 
-fuzz: setup peers
+fuzz: develop peers
 	$(MAKE) -C native fuzz
 
 clean:

@@ -180,6 +180,10 @@ class ReceiverSource(LabelledSource):
     pps: str = key(AUTO, 'a device like "/dev/pps0", a line like "/dev/ttyS0:dcd", "auto", or "" for none', empty=True, check=path_or_auto)
 
 
+DEFAULT_SOURCE: Final = ReceiverSource(name="gps0")
+"""The source when none is configured: one receiver on any port, and its pulse. A ``[[source]]`` with nothing but its type is the same."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpsdSource(LabelledSource):
     """gpsd's JSON stream. ``device``: only that one of gpsd's receivers ("" = any)."""

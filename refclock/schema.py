@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from datetime import date, datetime
 from typing import Any, TypeVar, get_type_hints
@@ -16,6 +16,8 @@ from typing import Any, TypeVar, get_type_hints
 T = TypeVar("T")
 Key = tuple[str | int, ...]
 """Path of a value in the file: ("server", "threads"), ("source", 0, "baud")."""
+UNKNOWN_TOLD = 20
+"""Unknown keys of a table that are told one by one. With more it is probably another program's file, and each takes 0.1 ms to explain."""
 TEXT_LENGTH = 4096
 """Characters of the longest text value: PATH_MAX of linux/limits.h."""
 DATE_YEARS = (1980, 2200)
@@ -127,11 +129,8 @@ def _convert(kind: object, value: object, rule: Rule) -> tuple[Any, str | None]:
         elif not DATE_YEARS[0] <= value.year <= DATE_YEARS[1]:
             complaint = f"{value} is out of range; allowed: years {DATE_YEARS[0]} to {DATE_YEARS[1]}"
     elif kind == tuple[str, ...]:
-        if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-            name = 'a list of texts like ["a", "b"]'
-        else:
-            complaint = next((c for c in (_text_complaint(v, rule) for v in value) if c), None)
-            result = tuple(value)
+        name = "" if isinstance(value, list) else "a list"
+        result = tuple(value) if isinstance(value, list) else None
     else:
         name = "" if isinstance(value, str) else "a text in quotes"
         complaint = None if name or rule.choices else _text_complaint(value, rule)  # type: ignore[arg-type]
@@ -143,8 +142,28 @@ def _convert(kind: object, value: object, rule: Rule) -> tuple[Any, str | None]:
     return result, complaint
 
 
+def _element_complaints(value: list[object], rule: Rule) -> Iterator[tuple[int, str]]:
+    """(index, complaint) of every wrong element of a list of texts."""
+    for index, element in enumerate(value):
+        if not isinstance(element, str):
+            yield index, f"expected a text in quotes, found {_kind_shown(element)}; {rule.allowed()}"
+        elif complaint := _text_complaint(element, rule):
+            yield index, complaint
+
+
 def _kind_shown(value: object) -> str:
     return "a table" if isinstance(value, dict) else "a list" if isinstance(value, list) else _shown(value)
+
+
+def report_unknown(  # noqa: PLR0917 (one table, as read_table has it)
+    what: str, names: Iterable[str], at: Key, known: list[str], report: Callable[[Key, str], None], elsewhere: Callable[[str], str]
+) -> None:
+    """Report the ``names`` of table ``at`` that are not ``known``: ``UNKNOWN_TOLD`` of them one by one, with what was probably meant."""
+    unknown = [name for name in names if name not in known]
+    for name in unknown[:UNKNOWN_TOLD]:
+        report((*at, name), f"unknown {what}{suggestion(name, known) or elsewhere(name)}")
+    if len(unknown) > UNKNOWN_TOLD:
+        report((*at, unknown[UNKNOWN_TOLD]), f"is unknown, and so are {len(unknown) - UNKNOWN_TOLD - 1} more")
 
 
 def read_table(
@@ -165,19 +184,21 @@ def read_table(
     specs: dict[str, Field[Any]] = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
     hints = get_type_hints(cls)
     known = [*specs, *also]
-    for name in table:
-        if name not in known:
-            report((*at, name), f"unknown key{suggestion(name, known) or elsewhere(name)}")
+    report_unknown("key", table, at, known, report, elsewhere)
     values: dict[str, Any] = {}
     whole = True
     for name, spec in specs.items():
         rule: Rule = spec.metadata["rule"]
         if name in table:
             value, complaint = _convert(hints[name], table[name], rule)
-            if complaint is None:
+            wrong = list(_element_complaints(table[name], rule)) if isinstance(value, tuple) else []
+            if complaint is None and not wrong:
                 values[name] = value
                 continue
-            report((*at, name), complaint)
+            if complaint is not None:
+                report((*at, name), complaint)
+            for index, what in wrong:
+                report((*at, name, index), what)
             whole = whole and spec.default is not MISSING
         elif spec.default is MISSING:
             whole = False

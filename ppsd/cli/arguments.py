@@ -1,4 +1,4 @@
-"""Makes the parser of ``refclock``'s command line from a table of commands.
+"""Parses the command line of ``refclock`` by a table of commands.
 
 A wrong command line ends with the exit code of sysexits.h. The commands themselves are in the modules that the table names.
 """
@@ -8,11 +8,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, NoReturn
 
-from ppsd.process.exit_codes import USAGE
+from ppsd.process.exit_codes import USAGE, Refused
 
 MOST: Final = 2000
 """Largest count in an argument: one reply of the control socket, 1 MiB, holds this many clients of some 300 bytes."""
@@ -67,13 +67,31 @@ class _Parser(argparse.ArgumentParser):
         self.exit(USAGE, f"{self.prog}: {message}\n")
 
 
-def build_parser(commands: Iterable[Command]) -> argparse.ArgumentParser:
-    """The parser of the whole command line; ``command`` in its result is the name of the chosen one."""
+def parse(commands: Mapping[str, Command], words: Sequence[str]) -> argparse.Namespace:
+    """The command line ``words``; ``command`` in the result is the name of the chosen command. A wrong one ends with USAGE. ``help
+    [COMMAND]`` is read as ``[COMMAND] --help``, and ``--version`` as ``version``."""
+    first = words[0] if words else ""
+    if first == "help":
+        words = [*words[1:2], "--help"]
+    elif first in ("--version", "-V"):
+        words = ["version"]
+    name = words[0] if words else ""
+    if name and not name.startswith("-") and name not in commands:
+        from refclock.schema import suggestion  # noqa: PLC0415 (a right command needs no guess)
+
+        known = ", ".join(commands)
+        raise Refused(USAGE, f"refclock: there is no command {name}{suggestion(name, list(commands)) or f'; there are {known}'}")
+    return _parser(commands.values()).parse_args(words)
+
+
+def _parser(commands: Iterable[Command]) -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
     parser = _Parser(
         prog="refclock",
         description="A GPS receiver and a Linux box become an honest stratum-1 time server.",
         epilog="Nothing at hand?  refclock run --sim   needs no receiver and no root, and does not touch the clock.",
     )
+    parser.add_argument("-V", "--version", action="store_true", help="print the version and end")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
     for c in commands:
         what = f"{c.help[0].upper()}{c.help[1:]}."

@@ -17,13 +17,13 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final, TextIO
 
-from ppsd.cli.config import apply, file_of
+from ppsd.cli.config import apply, file_of, load_to_write
 from ppsd.cli.daemon import clock_snapshot, run_directory
 from ppsd.config.edit import with_bias
 from ppsd.config.file import load
@@ -31,9 +31,11 @@ from ppsd.config.tables import Config
 from ppsd.config.toml_text import locate
 from ppsd.process.exit_codes import FAILED, GOOD, USAGE, Refused
 from ppsd.snapshot import Snapshot
-from refclock.config import PulsedSource
+from refclock.config import AUTO, DEFAULT_SOURCE, PulsedSource, ReceiverSource, Source
 from refclock.devices.modem_lines import OutputLine, open_pulse
+from refclock.devices.ports import pulses
 from refclock.kernel.clocks import LocalClock
+from refclock.kernel.host import Host
 from refclock.robust import median, spread
 
 ECHO_WAIT_S: Final = 0.5
@@ -46,6 +48,9 @@ WARM_UP: Final = 4
 """Edges of an echo that are not counted: caches are cold."""
 ENOUGH: Final = 20
 """Measurements; with fewer there is no result."""
+LOST: Final = 0.25
+"""Share of the measurements that may be missing. A wire or a receiver loses none; where many are lost, those that came need not be like the
+others (the late ones may be missing), or come from elsewhere."""
 CHANCE: Final = 4.0
 """Standard errors of a median in the uncertainty; a median has 1.25 times the standard error of a mean."""
 POLL_S: Final = 0.5
@@ -54,25 +59,37 @@ POLL_S: Final = 0.5
 
 def run(args: argparse.Namespace) -> int:
     """``calibrate pps``, against another source or by an echo."""
-    config = load(args.config)
-    pulses = {
-        s.name: s.pps for s in config.sources if isinstance(s, PulsedSource) and s.pps.startswith("/") and args.source in ("", s.name)
-    }
-    if args.echo and len(pulses) != 1:
-        known = ", ".join(pulses) or "none"
-        why = f"whose pulse is it? --source NAME; the configuration names one for: {known}"
-        raise Refused(USAGE, f"refclock calibrate pps: {why}")
-    directory = run_directory(args.run_dir)
-    if not args.echo:
-        clock_snapshot(directory)  # refuse at once without a daemon
-
-    def measure() -> Bias:
-        if args.echo:
-            ((name, pulse),) = pulses.items()
-            return echo(name, pulse, args.echo, args.count)
-        return versus(partial(clock_snapshot, directory), time.sleep, args.source, args.against, args.seconds)
-
+    config = load_to_write(args.config) if args.apply else load(args.config)
+    if args.echo is not None:
+        name, pulse = pulse_of(config.sources or (DEFAULT_SOURCE,), args.source, Host())
+        measure = partial(echo, name, pulse, args.echo, args.count)
+    else:
+        look = partial(clock_snapshot, run_directory(args.run_dir))
+        look()  # refuse at once without a daemon
+        measure = partial(versus, look, time.sleep, args.source, args.against, args.seconds)
     return calibrate(measure, config, file_of(config, args.config) if args.apply else None, args.json, sys.stdout)
+
+
+def pulse_of(sources: Sequence[Source], wanted: str, host: Host) -> tuple[str, str]:
+    """(source, its pulse device). ``wanted``: the source's name, "" for the only one with a pulse. A pulse that is found automatically is
+    the one of its receiver's line, else the only one that no other source names. Refused: it cannot be told."""
+    pulsed = [s for s in sources if isinstance(s, PulsedSource) and s.pps and wanted in ("", s.name)]
+    if len(pulsed) != 1:
+        known = ", ".join(s.name for s in sources if isinstance(s, PulsedSource) and s.pps) or "no source has one"
+        raise Refused(USAGE, f"refclock calibrate pps: whose pulse is it? Choose with --source NAME: {known}")
+    (source,) = pulsed
+    if source.pps != AUTO:
+        return source.name, source.pps
+    named = {s.pps for s in sources if isinstance(s, PulsedSource)}
+    free = [node for node in pulses(host) if not node.refused and node.path not in named]
+    device = source.device if isinstance(source, ReceiverSource) else AUTO
+    own = [node for node in free if device != AUTO and node.belongs(host, device)]
+    found = own or [node for node in free if device == AUTO or not node.tty]
+    if len(found) != 1:
+        there = ", ".join(node.path for node in found) or "no pulse device"
+        why = f'there is {there}; write the pulse of {source.name} into its [[source]], such as pps = "/dev/pps0" or pps = "/dev/ttyS0:dcd"'
+        raise Refused(USAGE, f"refclock calibrate pps: {why}")
+    return source.name, found[0].path
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +120,10 @@ class CannotTell(ValueError):
 
 def judged(source: str, how: str, late_ns: list[float], lost: int, known_us: float) -> Bias:
     """The result of single latenesses (ns)."""
+    if lost > LOST * (len(late_ns) + lost):
+        raise CannotTell(
+            f"{lost} of {len(late_ns) + lost} pulses were lost; what is left says little: see to the wiring, or to the reception"
+        )
     if len(late_ns) < ENOUGH:
         raise CannotTell(f"only {len(late_ns)} measurements, {lost} without answer: at least {ENOUGH} are needed")
     ordered = sorted(late_ns)
@@ -118,7 +139,8 @@ def judged(source: str, how: str, late_ns: list[float], lost: int, known_us: flo
 
 def versus(look: Callable[[], Snapshot], pause: Callable[[float], None], wanted: str, against: str, seconds: float) -> Bias:
     """Compare two sources of the running daemon for ``seconds``. ``wanted``, ``against``: names, "" for the only candidate."""
-    first = {s.name: s for s in look().sources}
+    before = last = look()
+    first = {s.name: s for s in before.sources}
     wanted = _chosen(wanted, [n for n, s in first.items() if s.pulse is not None], first, "--source", "a source with a pulse")
     against = _chosen(against, [n for n in first if n != wanted], first, "--against", "another source to compare it with")
     if against == wanted:
@@ -128,7 +150,8 @@ def versus(look: Callable[[], Snapshot], pause: Callable[[float], None], wanted:
     bound_ns: float | None = None
     for _ in range(max(1, round(seconds / POLL_S))):
         pause(POLL_S)
-        now = {s.name: s for s in look().sources}
+        last = look()
+        now = {s.name: s for s in last.sources}
         for name, seen in offsets.items():
             status = now.get(name)
             if status is not None and status.samples != counted[name] and status.offset_ns is not None:
@@ -145,8 +168,9 @@ def versus(look: Callable[[], Snapshot], pause: Callable[[float], None], wanted:
         raise CannotTell(f"{against} does not say how good it is yet; try again in a minute")
     reference = median(offsets[against])
     late = [reference - offset for offset in offsets[wanted]]  # a late stamp makes the offset too small
+    lost = max(0, int(last.uptime_s - before.uptime_s) - len(offsets[wanted]))
     known_us = (bound_ns + CHANCE * 1.25 * spread(offsets[against]) / math.sqrt(len(offsets[against]))) / 1e3
-    return judged(wanted, f"against {against}, itself good to ±{known_us:.3g} µs", late, 0, known_us)
+    return judged(wanted, f"against {against}, itself good to ±{known_us:.3g} µs", late, lost, known_us)
 
 
 def _chosen(name: str, fit: list[str], known: Collection[str], option: str, what: str) -> str:
@@ -191,7 +215,7 @@ def echo(source: str, pulse: str, output: str, count: int) -> Bias:
             device.stop()
     finally:
         line.close()
-    if lost > len(late):
+    if lost > LOST * count:
         raise CannotTell(
             f"{len(late)} of {count} edges came back: is {output} wired to the input of {pulse}, and the receiver's pulse off it?"
         )
@@ -218,7 +242,8 @@ def calibrate(measure: Callable[[], Bias], config: Config, apply_to: Path | None
     except CannotTell as why:
         print(f"refclock calibrate pps: {why}", file=sys.stderr)
         return FAILED
-    allowed = next((s.pps_bias_us for s in config.sources if s.name == bias.source and isinstance(s, PulsedSource)), None)
+    sources = config.sources or (DEFAULT_SOURCE,)
+    allowed = next((s.pps_bias_us for s in sources if s.name == bias.source and isinstance(s, PulsedSource)), None)
     useful = bias.known_us <= max(abs(bias.late_us), allowed or 0.0)
     report(bias, as_json, useful, out)
     if not useful:
@@ -227,9 +252,9 @@ def calibrate(measure: Callable[[], Bias], config: Config, apply_to: Path | None
         return FAILED
     if apply_to is None:
         return GOOD
-    index = next((i for i, s in enumerate(config.sources) if s.name == bias.source), None)
+    index = next((i for i, s in enumerate(sources) if s.name == bias.source), None)
     text = apply_to.read_text(encoding="utf-8") if apply_to.exists() else ""
-    if index is None or ("source", index) not in locate(text):
+    if index is None or (config.sources and ("source", index) not in locate(text)):
         print(f"refclock calibrate pps: {apply_to} has no [[source]] {bias.source}; nothing was written", file=sys.stderr)
         return FAILED
     change = partial(with_bias, index=index, value=bias.pps_bias_us)

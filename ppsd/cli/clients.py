@@ -6,15 +6,16 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ppsd.cli.arguments import MOST
 from ppsd.cli.daemon import may_not_ask, run_directory
-from ppsd.config.access import Decision, address_number
+from ppsd.config.access import Decision, Rule, address_number
 from ppsd.config.file import load
 from ppsd.config.tables import Config
 from ppsd.process.control import ask
 from ppsd.process.exit_codes import FAILED, GOOD, NO_DAEMON, USAGE, Refused
+from refclock.errors import explain
 
 WORDS = {
     "allow": "is answered",
@@ -22,7 +23,13 @@ WORDS = {
     "deny": "is denied",
     "ignore": "is ignored: no answer at all",
 }
-HEADER = f"{'Address':<39} {'Packets':>9} {'Drops':>7} {'Every':>8} {'Last':>8} {'Known':>8}  V Mode"
+COLUMNS: Final = f"{'Packets':>9} {'Drops':>7} {'Every':>7} {'Last':>7} {'Known':>7} V Mode"
+"""Headings behind the address."""
+ADDRESS: Final = 80 - len(COLUMNS) - 5
+"""Characters of the longest address that leaves the figures on its line, in a terminal of 80 columns: a mode has up to 9."""
+PATIENCE_S = 10.0
+"""Seconds to wait for the clients: the largest table takes about 5 s to look through."""
+SLOW = "it is busy, or stopped (its log says which); try again"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,16 +40,18 @@ def run(args: argparse.Namespace) -> int:
         raise Refused(USAGE, "refclock access: test needs an address, list takes none")
     config = load(args.config)
     if args.action == "list":
-        return list_access(config, args.json)
+        return list_access(config, run_directory(args.run_dir), args.json)
     return test_access(config, run_directory(args.run_dir), args.address, args.json)
 
 
 def _print_clients(directory: Path, most: int, as_json: bool) -> int:
     path = directory / "serve.sock"
     try:
-        answer = ask(path, f"clients {most}")
+        answer = ask(path, f"clients {most}", PATIENCE_S)
     except PermissionError:
         raise may_not_ask(path) from None
+    except TimeoutError:
+        raise Refused(FAILED, f"refclock: the server in {directory} has not answered for {PATIENCE_S:g} s: {SLOW}") from None
     except OSError as error:
         raise Refused(NO_DAEMON, f"refclock: no server in {directory} ({error.strerror or error}); start one: refclock run") from None
     print(json.dumps(answer) if as_json else table(answer))
@@ -60,12 +69,18 @@ def _span(seconds: float | None) -> str:
 
 
 def table(answer: dict[str, Any]) -> str:
-    """The clients as a table, the latest first."""
-    lines = [HEADER, "=" * len(HEADER)]
+    """The clients as a table of at most 80 columns, the latest first. A longer address has a line of its own."""
+    width = max([7, *(n for c in answer["clients"] if (n := len(c["address"])) <= ADDRESS)])
+    header = f"{'Address':<{width}} {COLUMNS}"
+    lines = [header, "=" * max(len(header), width + len(COLUMNS) + 6)]
     for c in answer["clients"]:
-        times = f"{_span(c['interval_s']):>8} {_span(c['last_s']):>8} {_span(c['first_s']):>8}"
-        mode = " ".join(word for word, on in (("key", c["authenticated"]), ("interleaved", c["interleaved"])) if on) or "basic"
-        lines.append(f"{c['address']:<39} {c['packets']:>9} {c['drops']:>7} {times}  {c['version']} {mode}")
+        figures = f"{c['packets']:>9} {c['drops']:>7} {_span(c['interval_s']):>7} {_span(c['last_s']):>7} {_span(c['first_s']):>7}"
+        mode = "+".join(word for word, on in (("key", c["authenticated"]), ("inter", c["interleaved"])) if on) or "basic"
+        address = c["address"]
+        if len(address) > width:
+            lines.append(address)
+            address = ""
+        lines.append(f"{address:<{width}} {figures} {c['version']} {mode}")
     rest = answer["known"] - len(answer["clients"])
     if rest > 0:
         lines.append(f"... and {rest} more" + (f" (-n {answer['known']})" if answer["known"] <= MOST else ""))
@@ -88,9 +103,11 @@ def test_access(config: Config, directory: Path, address: str, as_json: bool) ->
     try:
         decision = Decision(**ask(directory / "serve.sock", f"access {address}"))
         whose = "the running server"
-    except OSError:
+    except OSError as error:
         decision = config.access.rules().decide(address)
-        whose = f"{config.file or 'the defaults'} (no server is running)"
+        absent = isinstance(error, FileNotFoundError | ConnectionRefusedError)
+        why = "no server is running" if absent else f"the running server was not asked: {error.strerror or error}"
+        whose = f"{config.file or 'the defaults'} ({why})"
     if as_json:
         print(json.dumps({"address": address, "whose": whose} | asdict(decision)))
     else:
@@ -98,13 +115,21 @@ def test_access(config: Config, directory: Path, address: str, as_json: bool) ->
     return GOOD if decision.action in ("allow", "authenticated") else FAILED
 
 
-def list_access(config: Config, as_json: bool) -> int:
-    """Print every rule of the configuration, the longest prefix first: the order in which they decide."""
-    rules = config.access.rules().rules()
+def list_access(config: Config, directory: Path, as_json: bool) -> int:
+    """Print every rule of the running server, else of the configuration, the longest prefix first: the order in which they decide."""
+    path = directory / "serve.sock"
+    try:
+        told = ask(path, "rules")
+        rules, denied, whose = [Rule(**rule) for rule in told["rules"]], str(told["denied"]), f"the running server ({directory})"
+    except OSError as error:
+        rules, denied = list(config.access.rules().rules()), config.access.denied
+        nobody = isinstance(error, FileNotFoundError | ConnectionRefusedError)
+        whose = f"{config.file or 'the defaults'} ({'no server is running' if nobody else explain(error, str(path))})"
     if as_json:
         print(json.dumps([{"prefix": r.prefix, "action": r.action} for r in rules]))
-    else:
-        for rule in rules:
-            print(f"{rule.prefix:<43} {rule.action}")
-        print(f"{'everything else':<43} deny{' (told so now and then)' if config.access.denied == 'kod' else ' (silently)'}")
+        return GOOD
+    print(f"# {whose}")
+    for rule in rules:
+        print(f"{rule.prefix:<43} {rule.action}")
+    print(f"{'everything else':<43} deny{' (told so now and then)' if denied == 'kod' else ' (silently)'}")
     return GOOD

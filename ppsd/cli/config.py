@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -14,7 +14,8 @@ from ppsd.config.keys import read_keys
 from ppsd.config.tables import Config
 from ppsd.process.exit_codes import BAD_CONFIG, GOOD, complain
 from refclock.errors import explain
-from refclock.schema import ConfigError
+from refclock.kernel.host import Host
+from refclock.schema import ConfigError, suggestion
 
 
 def run(args: argparse.Namespace) -> int:
@@ -25,12 +26,27 @@ def run(args: argparse.Namespace) -> int:
         print(as_toml(config), end="")
     else:
         print(f"{config.file or 'no file, the defaults'}: good; {len(config.sources)} sources, {len(config.feeds)} feeds")
+        for remark in remarks(config, Host()):
+            print(f"but: {remark}")
     return GOOD
+
+
+def remarks(config: Config, host: Host) -> Iterator[str]:
+    """What is no mistake in the file, but does not work on this machine as it is now."""
+    wanted, there = config.server.interface, [path.rpartition("/")[2] for path in host.names("/sys/class/net/*")]
+    if config.server.enabled and wanted and there and wanted not in there:
+        names = ", ".join(there)
+        yield f"server.interface: there is no {wanted} now{suggestion(wanted, there)}; nobody is served until it comes; there are {names}"
 
 
 def file_of(config: Config, given: Path | None) -> Path:
     """The file of ``config``; the default file when it has none."""
     return given or Path(config.file or DEFAULT_FILE)
+
+
+def load_to_write(given: Path | None) -> Config:
+    """The configuration that a command with ``--apply`` is going to change. A file that is not there is going to be made."""
+    return Config() if given is not None and not given.exists() else load(given)
 
 
 def apply(path: Path, change: Callable[[str], str], command: str, out: TextIO) -> int:

@@ -1,7 +1,8 @@
 """``refclock detect``: finds receivers and pulses, and the programs that hold their devices.
 
-It opens devices that no other program holds, and closes them at the end. It changes nothing, except that ``--apply`` adds the receivers to
-the configuration.
+It opens devices that no other program holds, and closes them at the end. It changes nothing, except that ``--apply`` adds to the
+configuration the receivers that it has no source for. Such a source finds its receiver itself (``device = "auto"``), so that it is found
+again on another port; ``--pin`` writes down device, speed and pulse instead.
 """
 
 from __future__ import annotations
@@ -10,18 +11,20 @@ import argparse
 import json
 import re
 import select
+import shutil
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TextIO
 
-from ppsd.cli.config import apply, file_of
-from ppsd.config.file import load
+from ppsd.cli.config import apply, file_of, load_to_write
+from ppsd.config.edit import with_keys
+from ppsd.config.file import DEFAULT_FILE, as_value, load
 from ppsd.config.tables import Config
 from ppsd.process.exit_codes import FAILED, GOOD
-from refclock.config import AUTO
+from refclock.config import AUTO, ReceiverSource
 from refclock.devices.ports import Port, PulseNode, control_line, pair, pulses, serial_ports
 from refclock.devices.receiver_line import SILENT_TICK_NS
 from refclock.devices.scan import Found, Search
@@ -33,8 +36,21 @@ from refclock.timescales import DAY_S
 
 def run(args: argparse.Namespace) -> int:
     """Search, and with ``--apply`` write the result."""
-    config = load(args.config)
-    return detect(config, args.wait, args.json, file_of(config, args.config) if args.apply else None, sys.stdout)
+    config = load_to_write(args.config) if args.apply else load(args.config)
+    found_by = Wanted(args.wait, args.json, args.pin, file_of(config, args.config), args.apply)
+    return detect(config, found_by, sys.stdout)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What ``detect`` is to do: listen to a port for ``patience_s``; write the result into ``file`` (``apply``), with the devices as they
+    are found instead of "auto" (``pin``)."""
+
+    patience_s: float
+    as_json: bool = False
+    pin: bool = False
+    file: Path = Path(DEFAULT_FILE)
+    apply: bool = False
 
 
 def not_before_s(config: Config) -> int:
@@ -49,17 +65,25 @@ def listen(host: Host, ports: Sequence[Port], not_before_s: int, patience_s: flo
         search.add(port)
     poll = select.poll()
     poll.register(search, select.POLLIN)
+    shown = dict[str, int]()
     while len(found) < len(ports):
         poll.poll(SILENT_TICK_NS * 1000 // NS)
         found |= {f.port.path: f for f in search.step()}
-        if progress is not None and search.listening:
-            tried = ", ".join(f"{path} at {baud}" for path, baud in search.listening.items())
-            progress.write(f"\rlistening: {tried}"[:118].ljust(118))
-            progress.flush()
+        for path, baud in search.listening.items() if progress is not None else ():
+            if shown.get(path) != baud:
+                shown[path] = baud
+                _show(progress, f"listening{f' at {baud} baud' if baud else ''}: {path}")
     search.close()
     if progress is not None:
-        progress.write("\r" + " " * 118 + "\r")
+        _show(progress, "")
     return [_advised(host, found[port.path]) for port in ports]
+
+
+def _show(progress: TextIO | None, line: str) -> None:
+    """Rewrite the progress line, cut to the terminal's width: a longer one could not be rewritten."""
+    if progress is not None:
+        progress.write(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}")
+        progress.flush()
 
 
 def _advised(host: Host, f: Found) -> Found:
@@ -76,15 +100,59 @@ def _paired(host: Host, found: Sequence[Found], some: Sequence[PulseNode]) -> li
     return [replace(f, pulse=pulse_of.get(f.port.path) or f.pulse) for f in found]
 
 
-def blocks(found: Sequence[Found], some: Sequence[PulseNode] = ()) -> str:
-    """The ``[[source]]`` tables of the receivers found. A pulse that belongs to the line (of ``some``, or a control line) needs no name."""
-    own = {"", *(pulse.path for pulse in some if pulse.tty), *(f.pulse for f in found if control_line(f.pulse))}
+def settings(f: Found, some: Sequence[PulseNode], pin: bool) -> dict[str, str | int]:
+    """The keys of the ``[[source]]`` of a receiver found. ``pin``: those that hold for this device alone. A pulse that belongs to the line
+    (of ``some``, or a control line) needs no name."""
+    if not pin:
+        return {"device": AUTO, "pps": AUTO}
+    own = f.pulse == "" or control_line(f.pulse) is not None or any(pulse.path == f.pulse and pulse.tty for pulse in some)
+    baud = f.verdict.baud if f.verdict is not None and f.has_speed else 0
+    return {"device": f.port.identity, "baud": baud, "pps": AUTO if own else f.pulse}
+
+
+def blocks(found: Sequence[Found], some: Sequence[PulseNode] = (), *, pin: bool = False) -> str:
+    """The ``[[source]]`` tables of these receivers."""
     return "\n".join(
-        f'[[source]]\ntype = "receiver"\ndevice = "{f.port.identity}"\nbaud = {f.verdict.baud if f.has_speed else 0}\n'
-        f'pps = "{AUTO if f.pulse in own else f.pulse}"\n'
+        f"[[source]]  # found on {f.port.path}\n"
+        + "".join(f"{name} = {as_value(value)}\n" for name, value in {"type": "receiver", **settings(f, some, pin)}.items())
         for f in found
-        if f.verdict is not None and f.verdict.usable
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be written: ``keys`` of the sources that the file has, by number, and ``more`` of them."""
+
+    keys: Mapping[int, Mapping[str, str | int]]
+    more: str
+
+    def __bool__(self) -> bool:
+        return bool(self.keys or self.more)
+
+    def __str__(self) -> str:
+        lines = [f"source {index + 1}: {name} = {as_value(value)}" for index, new in self.keys.items() for name, value in new.items()]
+        return "\n".join(filter(None, ("\n".join(lines), self.more)))
+
+    def carried_out(self, text: str) -> str:
+        """The configuration ``text`` with it."""
+        for index, new in self.keys.items():
+            text = with_keys(text, index, new)
+        return f"{text.rstrip()}\n\n# found by refclock detect\n{self.more}".lstrip() if self.more else text
+
+
+def planned(config: Config, host: Host, found: Sequence[Found], some: Sequence[PulseNode], pin: bool) -> Plan:
+    """What is missing in ``config`` of the receivers that were found. A source whose device is "auto" takes one that no other names;
+    ``pin`` writes down which."""
+    receivers = [(index, source) for index, source in enumerate(config.sources) if isinstance(source, ReceiverSource)]
+    named = {host.target(source.device) for _, source in receivers}
+    left = [f for f in found if f.verdict is not None and f.verdict.usable and host.target(f.port.path) not in named]
+    keys: dict[int, dict[str, str | int]] = {}
+    for index, source in receivers:
+        if source.device == AUTO and left:
+            new = settings(left.pop(0), some, pin)
+            free = {"device": True, "baud": source.baud == 0, "pps": source.pps == AUTO}
+            keys[index] = {name: value for name, value in new.items() if free[name] and value != getattr(source, name)}
+    return Plan({index: new for index, new in keys.items() if new}, blocks(left, some, pin=pin))
 
 
 def described(f: Found) -> str:
@@ -104,14 +172,15 @@ def described(f: Found) -> str:
     return ", ".join([*words, f"pulse {f.pulse}" if f.pulse else "no pulse"])
 
 
-def detect(config: Config, patience_s: float, as_json: bool, apply_to: Path | None, out: TextIO, *, host: Host | None = None) -> int:
-    """Look for receivers and pulses; GOOD when a receiver was found, else FAILED. ``apply_to``: add them to that configuration."""
+def detect(config: Config, wanted: Wanted, out: TextIO, *, host: Host | None = None) -> int:
+    """Look for receivers and pulses; GOOD when a receiver was found, else FAILED."""
     host = host or Host()
     some = pulses(host)
-    progress = sys.stderr if sys.stderr.isatty() and not as_json else None
-    found = _paired(host, listen(host, serial_ports(host), not_before_s(config), patience_s, progress), some)
-    good = blocks(found, some)
-    if as_json:
+    progress = sys.stderr if sys.stderr.isatty() and not wanted.as_json else None
+    found = _paired(host, listen(host, serial_ports(host), not_before_s(config), wanted.patience_s, progress), some)
+    good = any(f.verdict is not None and f.verdict.usable for f in found)
+    plan = planned(config, host, found, some, wanted.pin)
+    if wanted.as_json:
         report = [asdict(f) | {"usable": f.verdict is not None and f.verdict.usable} for f in found]
         print(json.dumps({"ports": report, "pulses": [asdict(pulse) for pulse in some]}), file=out)
     else:
@@ -121,13 +190,18 @@ def detect(config: Config, patience_s: float, as_json: bool, apply_to: Path | No
             print(f"{pulse.path:<16} {pulse.refused or 'pulse' + (f' of {pulse.tty}' if pulse.tty else f' ({pulse.driver})')}", file=out)
         if not found:
             print("no serial device that could be a receiver; plug one in, or enable the UART (enable_uart=1 in config.txt)", file=out)
-        if good:
-            print(f"\n{good}", file=out)
-    if apply_to is not None and good:
-        return apply(apply_to, lambda text: f"{text.rstrip()}\n\n# found by refclock detect\n{good}".lstrip(), "detect", out)
-    if good and not as_json:
-        print("refclock detect --apply writes that into the configuration", file=out)
-    return GOOD if good else FAILED
+        if plan:
+            print(f"\n{plan}", file=out)
+    told = sys.stderr if wanted.as_json else out
+    if not good:
+        return FAILED
+    if not plan:
+        print(f"{wanted.file} has a source for each receiver that was found: nothing to write", file=told)
+        return GOOD
+    if wanted.apply:
+        return apply(wanted.file, plan.carried_out, "detect", told)
+    print(f"refclock detect --apply{' --pin' if wanted.pin else ''} writes that into {wanted.file}", file=told)
+    return GOOD
 
 
 RULE_FILE: Final = "/etc/udev/rules.d/77-refclock.rules"

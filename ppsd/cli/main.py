@@ -10,11 +10,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from ppsd.cli.arguments import CONFIG, JSON, RUN_DIR, Command, build_parser, count, option, seconds
+from ppsd.cli.arguments import CONFIG, JSON, RUN_DIR, Command, count, option, parse, seconds
+from ppsd.process.encoding import print_anywhere
 from ppsd.process.exit_codes import GOOD, INTERRUPTED, Refused, complain, io_failure
 
 COMMANDS = {
@@ -110,7 +111,8 @@ COMMANDS = {
             "look for receivers and pulses: device, protocol and speed of each",
             "detect --apply",
             (
-                option("--apply", action="store_true", help="add what was found to the configuration"),
+                option("--apply", action="store_true", help="add what was found to the configuration; the file is made when it is missing"),
+                option("--pin", action="store_true", help='name device, speed and pulse instead of "auto"'),
                 option("--wait", metavar="SECONDS", type=seconds, default=13.0, help="listen for at most SECONDS (default 13)"),
                 JSON,
                 CONFIG,
@@ -162,9 +164,7 @@ COMMANDS = {
                 option(
                     "--against", metavar="NAME", default="", help="compare with that source of the running daemon (default: the only other)"
                 ),
-                option(
-                    "--echo", metavar="LINE", default="", help="an output wired to the pulse's input: TTY:rts, TTY:dtr, /dev/gpiochipN:PIN"
-                ),
+                option("--echo", metavar="LINE", help="an output wired to the pulse's input: TTY:rts, TTY:dtr, /dev/gpiochipN:PIN"),
                 option("--seconds", metavar="S", type=seconds, default=60.0, help="compare for S seconds (default 60)"),
                 option("--count", metavar="N", type=count, default=100, help="measure N edges of an echo (default 100)"),
                 option("--apply", action="store_true", help="write the figure into the configuration"),
@@ -212,8 +212,9 @@ COMMANDS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code. A closed pipe (``refclock ... | head``) is no error."""
+    print_anywhere((sys.stdout, sys.stderr))
     try:
-        code = _carry_out(build_parser(COMMANDS.values()).parse_args(argv))
+        code = _carry_out(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
@@ -225,10 +226,11 @@ def main(argv: list[str] | None = None) -> int:
         return io_failure(error)
 
 
-def _carry_out(args: argparse.Namespace) -> int:
+def _carry_out(words: Sequence[str]) -> int:
     from refclock.schema import ConfigError  # noqa: PLC0415 (--help needs no configuration)
 
     try:
+        args = parse(COMMANDS, words)
         run: Callable[[argparse.Namespace], int] = import_module(f"ppsd.cli.{COMMANDS[args.command].module}").run
         return run(args)
     except Refused as refusal:

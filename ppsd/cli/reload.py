@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from ppsd.cli.daemon import may_not_ask, run_directory
-from ppsd.process.control import ask
+from ppsd.process.control import JUDGE, TELL, ask
 from ppsd.process.exit_codes import BAD_CONFIG, FAILED, GOOD, NO_DAEMON, NO_PERMISSION, Refused
-from ppsd.process.reloading import JUDGE, TELL
 from refclock.errors import explain
 
 PROCESSES: Final = ("clock", "serve")

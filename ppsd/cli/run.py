@@ -13,6 +13,8 @@ import argparse
 import contextlib
 import errno
 import os
+import shlex
+import shutil
 import stat
 import sys
 from collections.abc import Iterator
@@ -26,12 +28,11 @@ from ppsd.cli.supervisor import Program, Screen, Supervisor, python
 from ppsd.config.edit import replace_file
 from ppsd.config.file import DEFAULT_FILE, as_toml, load
 from ppsd.config.keys import read_keys
-from ppsd.config.tables import Config, RunConfig, changed, parse_endpoint, waiting, without_waiting
+from ppsd.config.tables import Config, LogConfig, RunConfig, changed, parse_endpoint, waiting, without_waiting
 from ppsd.faces.text import top_line
-from ppsd.process.control import alive, ask
+from ppsd.process.control import JUDGE, Reloaded, alive, ask
 from ppsd.process.exit_codes import USAGE, Refused, io_failure
-from ppsd.process.lifecycle import handed_over
-from ppsd.process.reloading import JUDGE, Reloaded, refused_addresses
+from ppsd.process.lifecycle import handed_over, refused_addresses
 from ppsd.snapshot import Snapshot
 from refclock.config import ReceiverSource
 from refclock.devices.ports import SERIAL_PATTERNS, pulses, serial_ports
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     """Run everything until told to stop."""
     if args.ntp is not None and parse_endpoint(args.ntp) is None:
         raise Refused(USAGE, f"refclock run: --ntp {args.ntp}: must be an address and port like 127.0.0.1:11123 or [::1]:11123")
-    wanted = Run(args.config, args.sim, args.ntp, args.run_dir)
+    wanted = Run(args.config, args.sim, args.ntp, args.run_dir, watched=sys.stdout.isatty())
     try:
         wanted.prepare()
         return _keep_alive(wanted, args.duration, sys.stdout)
@@ -76,6 +77,18 @@ def make_run_directory(path: Path, private: bool) -> None:
         raise PermissionError(errno.EACCES, "may not be written by this user", str(path))
 
 
+def spelled(script: Path) -> tuple[list[str], str]:
+    """How a person calls the program ``script`` in another terminal: (what must be typed once before, the command)."""
+    found = shutil.which(script.name)
+    name = script.name if found is not None and Path(found).resolve() == script.resolve() else shlex.quote(str(script))
+    if os.geteuid() == 0 and "SUDO_USER" in os.environ:
+        return [], f"sudo {name}"
+    activate = script.with_name("activate")  # of a virtual environment (venv)
+    if name != script.name and activate.exists():
+        return [f". {shlex.quote(str(activate))}"], script.name
+    return [], name
+
+
 @dataclass(slots=True)
 class Run:
     """One foreground run. ``config_path``: as given by the user, None = the default file. ``listen``: replaces the configured addresses."""
@@ -93,6 +106,8 @@ class Run:
     """The environment in which programs see the simulated devices; empty until it is known."""
     looks: bool = False
     """Whether the clock process looks for receivers, because none is configured."""
+    watched: bool = False
+    """Whether a person sees the output: of a simulation only warnings are logged then, so that the greeting stays on the screen."""
 
     def prepare(self) -> None:
         """Check the configuration, make the run directory, write the effective configuration. Starts nothing. ConfigError, OSError."""
@@ -166,6 +181,8 @@ class Run:
             pulse = "/dev/pps-sim0" if config.simulation.pulse else ""
             source = ReceiverSource(name="gps0", device=str(self.directory / "ttySIM0"), pps=pulse, pps_over_usb=False)
             feeds = config.feeds if self.config_path is not None else ()
+            if self.watched and config.log == LogConfig():
+                config = replace(config, log=LogConfig(level="warning"))
             config = replace(config, run=RunConfig(str(self.directory), state), sources=(source,), feeds=feeds)
         elif self.run_dir is not None:
             config = replace(config, run=replace(config.run, directory=str(self.directory)))
@@ -198,24 +215,25 @@ class Run:
         ]
 
     def greeting(self) -> list[str]:
-        """Lines that say what runs and what to try next."""
+        """Lines that say what runs, and commands to try next, exactly as they can be typed in another terminal."""
         config = self.config
         where = f"{self.sockets} sockets handed over" if self.sockets else ", ".join(config.server.listen)
         ntp = f"NTP on {where}" if config.server.enabled else "no NTP server"
         clock = "your clock is not touched" if config.clock.steer == "none" else "disciplining the system clock"
         what = f"SIMULATED receiver ({config.simulation.receiver}); " if self.simulated else ""
-        lines = [f"refclock: {what}{clock}; {ntp}; run directory {self.directory}"]
+        lines = [f"refclock: {what}{clock}", f"{ntp}; run directory {self.directory}"]
         if self.looks:
             lines.append(self.outlook())
         elif not self.simulated:
             lines.append("sources: " + ", ".join(f"{s.name} ({s.kind})" for s in config.sources))
-        first = config.server.listen[0]
-        loopback = first.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:").removesuffix(":123")
-        query = f" · refclock query {loopback}" if config.server.enabled else ""
         usual = (sim_directory(), Path(RunConfig().directory))  # the commands find these by themselves
-        where = "" if self.directory in usual else f" --run-dir {self.directory}"
-        lines.append(f"try:  refclock status{where} · refclock sources{where}{query}")
-        return lines
+        where = "" if self.directory in usual else f" --run-dir {shlex.quote(str(self.directory))}"
+        first, called = spelled(Path(sys.executable).with_name("refclock"))
+        commands = [*first, f"{called} status{where}", f"{called} sources{where}"]
+        if config.server.enabled:
+            address = config.server.listen[0].replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:").removesuffix(":123")
+            commands.append(f"{called} query {address}")
+        return [*lines, "try, in another terminal:", *(f"  {command}" for command in commands)]
 
     def outlook(self) -> str:
         """The lines on which the clock process looks for receivers, in one sentence."""

@@ -35,13 +35,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, TextIO
 
-from ppsd.process.control import ControlServer
+from ppsd.process.control import TELL, ControlServer, Reloaded, Reloads
 from ppsd.process.exit_codes import BAD_CONFIG, NO_PERMISSION, USAGE
 from ppsd.process.lifecycle import FIRST_FD, PARENT_FD, Terminal, notify
 from ppsd.process.log import Log, Repeats, Sink, Telling
-from ppsd.process.reloading import TELL, Reloaded, Reloads
-from refclock.errors import explain
-from refclock.plain_text import printable
+from refclock.errors import explain, printable
 
 FINAL_CODES = frozenset({USAGE, NO_PERMISSION, BAD_CONFIG})
 """Exit codes after which a new start would fail as well."""

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TextIO
+from typing import Final, TextIO
 
 from ppsd.cli.daemon import clock_snapshot, run_directory
 from ppsd.cli.detect import described, listen, not_before_s
@@ -154,25 +154,47 @@ def watch_pulses(path: str, count: int | None, out: TextIO) -> int:
 # ---- sats ---------------------------------------------------------------------------------------------------------------------------
 
 
+SYSTEMS: Final = {"GPS": "G", "GLONASS": "R", "Galileo": "E", "BeiDou": "C", "QZSS": "J", "SBAS": "S", "NavIC": "I"}
+"""Letters of the satellite systems (RINEX 3.04, table 1)."""
+SLOTS: Final = (
+    ("GLONASS", 65, 96, 64),
+    ("QZSS", 193, 202, 192),
+    ("Galileo", 301, 336, 300),
+    ("BeiDou", 401, 437, 400),
+    ("SBAS", 120, 158, 100),
+    ("SBAS", 33, 64, 13),
+)
+"""System, from, to, number to subtract: the numbers by which NMEA tells satellites of all systems apart (u-blox protocol specification,
+satellite numbering), to those of RINEX within each system."""
+
+
+def designation(s: Satellite) -> str:
+    """A satellite's name, the same for every receiver: G07 is number 7 of GPS, E07 of Galileo (RINEX 3.04, section 3.5)."""
+    number = next((s.number - less for system, low, high, less in SLOTS if s.gnss == system and low <= s.number <= high), s.number)
+    return f"{SYSTEMS.get(s.gnss, '?')}{number:02d}"
+
+
 def sky(satellites: Sequence[Satellite]) -> str:
-    """The sky as text, north up. Dots are the horizon; satellites are numbers, in brackets when not used."""
+    """The sky as text, north up. Dots are the horizon; satellites are named, in brackets when not used. A name for which there is no room
+    is moved by a row or left out: the table has it."""
     rows = [[" "] * SKY_WIDTH for _ in range(SKY_HEIGHT)]
     middle_x, middle_y = SKY_WIDTH // 2, SKY_HEIGHT // 2
     for degree in range(0, 360, 6):
         x, y = middle_x + (middle_x - 2) * math.sin(math.radians(degree)), middle_y - middle_y * math.cos(math.radians(degree))
         rows[round(y)][round(x)] = "."
     rows[0][middle_x], rows[-1][middle_x], rows[middle_y][1], rows[middle_y][-2], rows[middle_y][middle_x] = "NSWE+"
-    for s in sorted(satellites, key=lambda s: s.used):
+    for s in sorted(satellites, key=lambda s: not s.used):
         if s.elevation is None or s.azimuth is None:
             continue
         distance = (90 - max(0, min(90, s.elevation))) / 90
         x = middle_x + (middle_x - 4) * distance * math.sin(math.radians(s.azimuth))
         y = middle_y - (middle_y - 1) * distance * math.cos(math.radians(s.azimuth))
-        name = f"{s.number}" if s.used else f"({s.number})"
-        for i, letter in enumerate(name):
-            column = round(x) - len(name) // 2 + i
-            if 0 <= column < SKY_WIDTH:
-                rows[round(y)][column] = letter
+        name = designation(s) if s.used else f"({designation(s)})"
+        first = max(0, min(SKY_WIDTH - len(name), round(x) - len(name) // 2))
+        for row in (round(y), round(y) - 1, round(y) + 1):
+            if 0 <= row < SKY_HEIGHT and not any(c.isalnum() or c in "()" for c in rows[row][max(0, first - 1) : first + len(name) + 1]):
+                rows[row][first : first + len(name)] = name
+                break
     return "\n".join("".join(row).rstrip() for row in rows)
 
 
@@ -185,12 +207,15 @@ def print_satellites(clock: Snapshot, as_json: bool, out: TextIO) -> int:
     for source in receivers:
         some = sorted(source.satellites, key=lambda s: (not s.used, -(s.snr or 0)))
         print(f"{source.name}: fix {source.fix}, {source.satellites_used} of {source.satellites_seen} satellites used", file=out)
-        print(f"{'system':<8} {'number':>6} {'elevation':>9} {'azimuth':>7} {'signal':>6}", file=out)
+        print("satellite  system   elevation  azimuth  signal", file=out)
         for s in some:
             bar = "#" * max(0, ((s.snr or 0) - 10) // 2)
-            told = [("-" if value is None else str(value)) for value in (s.elevation, s.azimuth, s.snr)]
-            star = "*" if s.used else " "
-            print(f"{s.gnss:<8} {s.number:>6} {told[0]:>9} {told[1]:>7} {told[2]:>6} {star} {bar}".rstrip(), file=out)
+            angles = [("-" if value is None else f"{value}°") for value in (s.elevation, s.azimuth)]
+            signal = "-" if s.snr is None else f"{s.snr} dB-Hz"
+            used = "used" if s.used else "not used"
+            line = f"{designation(s):<9}  {s.gnss or 'unknown':<7}  {angles[0]:>9}  {angles[1]:>7}  {signal:>8}  {used:<8} {bar}"
+            print(line.rstrip(), file=out)
+        print("\nThe sky: north is up, the dots are the horizon; in brackets: seen, but not used", file=out)
         print(sky(some), file=out)
     if not receivers:
         print("no receiver tells of satellites (it sends no GSV or NAV-SAT, or there is none)", file=out)

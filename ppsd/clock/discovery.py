@@ -39,8 +39,6 @@ REST_NS: Final = (10 * NS, 30 * NS, 90 * NS, 270 * NS)
 """Nanoseconds of rest before the n-th new attempt at a USB port without a receiver; the last value repeats."""
 HELD_NS: Final = 10 * NS
 """Nanoseconds of rest for a port that was held or could not be opened, and for a UART: opening a UART resets no board."""
-DEFAULT: Final = ReceiverSource(name="gps0")
-"""The source when none is configured: one receiver on any port."""
 
 
 @dataclass(frozen=True, slots=True)

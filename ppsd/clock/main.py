@@ -35,11 +35,11 @@ import refclock.kernel.clocks
 from ppsd import version
 from ppsd.clock import state
 from ppsd.clock.cpu_latency import hold
-from ppsd.clock.discovery import DEFAULT
 from ppsd.clock.inputs import Inputs
 from ppsd.clock.sources import open_feed
 from ppsd.clock.system_clock import Clock, FreeRunningClock, KernelClock
 from ppsd.clock.thermometer import Thermometer
+from ppsd.config.contents import contents
 from ppsd.config.file import load
 from ppsd.config.tables import Config, changed, without_waiting
 from ppsd.discipline import events
@@ -47,14 +47,13 @@ from ppsd.discipline.engine import Engine
 from ppsd.discipline.events import Effect, Event, Publish
 from ppsd.discipline.saved import Saved, from_json
 from ppsd.faces.text import top_line
-from ppsd.process.control import ControlServer
+from ppsd.process.control import JUDGE, TELL, ControlServer, Reloaded, Reloads, judgement
 from ppsd.process.exit_codes import GOOD
 from ppsd.process.lifecycle import Signals, hold_alone, notify
 from ppsd.process.log import open_log
-from ppsd.process.reloading import JUDGE, TELL, Reloaded, Reloads, judgement
 from ppsd.snapshot import Snapshot
 from refclock.condition import Code, Condition
-from refclock.config import PulsedSource, ReceiverSource, ShmSource, SockSource, Source
+from refclock.config import DEFAULT_SOURCE, PulsedSource, ReceiverSource, ShmSource, SockSource, Source
 from refclock.devices.ports import control_line
 from refclock.errors import explain
 from refclock.exchange.sock import SockIntake
@@ -141,7 +140,7 @@ class ClockProcess:
         now = self._clock.now()
         self._era = now.era
         self._chores_ns = self._leap_file_ns = self._status_ns = now.mono_ns
-        config = replace(config, sources=config.sources or (DEFAULT,))
+        config = replace(config, sources=config.sources or (DEFAULT_SOURCE,))
         kernel = None if simulated else self._kernel_state()
         battery_s = None if kernel is None else battery_witness_s(Host(), kernel)
         self._engine = Engine(
@@ -158,7 +157,7 @@ class ClockProcess:
             self.listen(self._watch.fileno(), self._stepped)
         self.listen(signals.wake, self._woken)
         self.nudge = signals.nudge
-        self._inputs = Inputs(config, self._clock, self._engine.earliest_s, self, Host())
+        self._inputs = Inputs(config, self._clock, self._engine.not_before_s, self, Host())
 
     def _open_control(self, run_dir: Path) -> ControlServer | None:
         """The control socket; None where unix sockets do not exist, as under a clock simulator that replaces libc."""
@@ -304,7 +303,7 @@ class ClockProcess:
         for feed in [feed for feed in self._feeds if feed not in new.feeds]:
             self._feeds.pop(feed).close()
         self._feeds = {feed: self._feeds.get(feed) or open_feed(feed) for feed in new.feeds}
-        sources = new.sources or (DEFAULT,)
+        sources = new.sources or (DEFAULT_SOURCE,)
         self._engine.configure(replace(new, sources=sources))
         self._inputs.configure(sources)
 
@@ -390,8 +389,7 @@ class ClockProcess:
     def _read_leap_file(self) -> None:
         path = self.config.leap.file
         try:
-            with Path(path).open("rb") as stream:
-                table = parse_leap_seconds_list(stream.read(LEAP_FILE_LIMIT).decode("ascii", "replace"))
+            table = parse_leap_seconds_list(contents(Path(path), LEAP_FILE_LIMIT).decode("ascii", "replace"))
         except OSError as error:
             known = f"known up to {day_of(KNOWN_UNTIL_S)} only"
             self.tell("leap seconds", f"{path} cannot be read ({error.strerror}): {known}; install tzdata or set leap.file")

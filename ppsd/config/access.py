@@ -9,7 +9,7 @@ address and its IPv4-mapped IPv6 address (::ffff:a.b.c.d, RFC 4291 section 2.5.5
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Final
@@ -48,6 +48,19 @@ def _span(network: IPv4Network | IPv6Network) -> tuple[int, int, int]:
     if network.version == 4:
         base, length = base | MAPPED, length + 96
     return base, base + (1 << (128 - length)), length
+
+
+def contradictions(lists: Mapping[str, object]) -> Iterator[tuple[str, int, str, int]]:
+    """Every prefix that is under two actions: (action, index, earlier action, its index). ``lists``: action -> list of texts, as a file has
+    them; whatever is no prefix is passed over."""
+    first: dict[tuple[int, int, int], tuple[str, int]] = {}
+    for action, listed in lists.items():
+        for index, text in enumerate(listed if isinstance(listed, list) else ()):
+            network = parse_prefix(text) if isinstance(text, str) else None
+            if network is not None:
+                other, at = first.setdefault(_span(network), (action, index))
+                if other != action:
+                    yield action, index, other, at
 
 
 def address_number(text: str) -> int | None:

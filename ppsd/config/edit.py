@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ppsd.config.file import parse
+from ppsd.config.contents import contents
+from ppsd.config.file import LIMIT_BYTES, as_value, parse
 from ppsd.config.toml_text import locate
 
 
@@ -70,7 +71,7 @@ def edit(path: Path, change: Callable[[str], str]) -> Path | None:
 
     ConfigError: the result is not a valid configuration. OSError: it cannot be written. Both leave the file unchanged.
     """
-    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    before = contents(path, LIMIT_BYTES).decode("utf-8") if path.exists() else ""
     after = change(before)
     parse(after, str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,13 +84,24 @@ def edit(path: Path, change: Callable[[str], str]) -> Path | None:
     return backup
 
 
-def with_bias(text: str, index: int, value: int) -> str:
-    """The configuration ``text`` with ``pps_bias_us`` (µs) of source number ``index`` (from 0) set to ``value``."""
-    lines, at = text.split("\n"), locate(text)
-    setting = f"pps_bias_us = {value}  # measured by refclock calibrate pps"
-    number = at.get(("source", index, "pps_bias_us"))
-    if number is not None:
-        lines[number - 1] = re.sub(r"^(\s*)pps_bias_us\b.*", rf"\g<1>{setting}", lines[number - 1])
-    else:
-        lines.insert(at["source", index], setting)
+def with_keys(text: str, index: int, settings: Mapping[str, str | int]) -> str:
+    """The configuration ``text`` with these keys of source number ``index`` (from 0). A comment behind a value that is replaced is lost."""
+    lines = text.split("\n")
+    for name, value in settings.items():
+        at, setting = locate("\n".join(lines)), f"{name} = {as_value(value)}"
+        number = at.get(("source", index, name))
+        if number is not None:
+            found = re.match(rf"(\s*){name}\b", lines[number - 1])
+            if found is not None:
+                lines[number - 1] = found[1] + setting
+        else:
+            lines.insert(at["source", index], setting)
     return "\n".join(lines)
+
+
+def with_bias(text: str, index: int, value: int) -> str:
+    """The configuration ``text`` with ``pps_bias_us`` (µs) of source number ``index`` (from 0) set to ``value``. A text without sources
+    gets one, which finds its receiver and pulse as before (``refclock.config.DEFAULT_SOURCE``)."""
+    if ("source", 0) not in locate(text):
+        text, index = f'{text.rstrip()}\n\n[[source]]\ntype = "receiver"\n'.lstrip(), 0
+    return with_keys(text, index, {"pps_bias_us": value})

@@ -17,7 +17,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from ppsd.config.access import is_private, prefix_complaint
+from ppsd.config.access import ACTIONS, contradictions, is_private, prefix_complaint
+from ppsd.config.contents import contents
+from ppsd.config.other_files import counterpart
 from ppsd.config.tables import TABLES, Config
 from ppsd.config.toml_text import line_of, locate, written
 from refclock.config import (
@@ -34,13 +36,15 @@ from refclock.config import (
     SockSource,
     Source,
 )
-from refclock.schema import ConfigError, Key, Problem, read_table, suggestion
+from refclock.schema import ConfigError, Key, Problem, read_table, report_unknown, suggestion
 
 DEFAULT_FILE = "/etc/refclock/refclock.toml"
 LIMIT_BYTES = 1 << 20
 """Octets; a larger file is refused. Files written by hand have a few kB."""
 SYNTAX_ERRORS = 20
 """Syntax errors after which reading stops: the file is probably not TOML."""
+TOLD = 200
+"""Characters of a syntax error that are told: it may contain a key of any length."""
 KEY_DEPTH = 64
 """Dots outside strings in one line; a line with more is refused. tomllib's time grows with the square of a key's parts (0.6 s for 8000;
 measured on x86-64)."""
@@ -48,10 +52,35 @@ ELEMENTS = 64
 """Sources, and feeds, that one file may have: more than any machine has ports for."""
 _NAME_PREFIX = {"receiver": "gps", "gpsd": "gpsd", "pps": "pps", "shm": "shm", "sock": "sock"}
 
-_NO_KEY = re.compile(r""""(?:[^"\\\n]|\\.)*"|'[^'\n]*'|\#.*""")
+_NO_KEY = re.compile(r""""(?:[^"\\\n]|\\.)*"?|'[^'\n]*'?|\#.*""")
+"""What is no key: strings and comments. A string that does not end goes to the end of its line, so no text is looked at twice."""
 
 
 # ---- reading ----------------------------------------------------------------------------------------------------------------------
+
+
+def _quoted(value: str) -> str:
+    """``value`` as TOML writes a text."""
+    return json.dumps(value.strip(), ensure_ascii=False)
+
+
+def _remedy(line: str) -> str:
+    """What is most probably wrong with a line that is not TOML, "; ..."; "" when nothing usual is."""
+    bare = line.partition("#")[0].strip()
+    word = re.match(r"[A-Za-z_-]+(?=\s+[^=\s]|$)", bare)
+    if word is not None and (instead := counterpart(word[0])):
+        return f"; {word[0]} is a word of chrony.conf or ntp.conf: {instead}"
+    key, equals, value = (part.strip() for part in bare.partition("=")) if "=" in bare else ("", "", bare.rstrip(","))
+    if value.count('"') % 2 or (value.count("'") % 2 and '"' not in value):
+        return "; a quotation mark is missing"
+    if value.lower() in ("true", "yes", "on", "false", "no", "off"):
+        return f"; write it {'true' if value.lower() in ('true', 'yes', 'on') else 'false'}"
+    if value.startswith("["):
+        elements = [element.strip(" \"'") for element in value.strip("[]").split(",")]
+        return f"; texts need quotes: {key} = [{', '.join(map(_quoted, filter(None, elements)))}]" if equals and "[[" not in value else ""
+    if re.match(r"[A-Za-z/]|[0-9a-fA-F]*[.:][0-9a-fA-F.:]", value) and not re.search(r"[\"'={}]", value):
+        return f"; a text needs quotes: {f'{key} = ' if equals else ''}{_quoted(value)}"
+    return ""
 
 
 def _syntax(text: str, file: str) -> tuple[dict[str, Any], str, list[Problem]]:
@@ -67,14 +96,16 @@ def _syntax(text: str, file: str) -> tuple[dict[str, Any], str, list[Problem]]:
         except RecursionError:
             return {}, "", [*problems, Problem(file, 0, "", "lists or tables are nested too deeply")]
         except ValueError as error:  # TOMLDecodeError, or int() on thousands of digits
-            match = re.search(r"\s*\(at line (\d+), column \d+\)$", str(error))
+            what, _, place = str(error).rpartition(" (at line ")
+            match = re.fullmatch(r"(\d+), column \d+\)", place)
             lines = text.split("\n")
             number = int(match[1]) if match else 0
-            what = str(error)[: match.start()] if match else str(error).removesuffix(" (at end of document)")
+            what = what if match else str(error).removesuffix(" (at end of document)")
             if not number and "end of document" in str(error):
-                problems.append(Problem(file, len(lines), "", f"not TOML: {what} at the end of the file"))
+                problems.append(Problem(file, len(lines), "", f"not TOML: {what} at the end of the file{_remedy(lines[-1])}"))
                 return {}, "", problems
-            problems.append(Problem(file, number, "", f"not TOML: {what}"))
+            remedy = _remedy(lines[number - 1]) if number else ""
+            problems.append(Problem(file, number, "", f"not TOML: {what[:TOLD]}{remedy}"))
             if not number or not lines[number - 1].strip() or len(problems) == SYNTAX_ERRORS or len(text) > 1 << 16:
                 return {}, "", problems
             last = number
@@ -88,9 +119,13 @@ def _elsewhere(here: str) -> Callable[[str], str]:
     """Makes hints for unknown keys of table ``here``: the table that has the key."""
 
     def hint(name: str) -> str:
+        if here == "server" and (instead := counterpart(name)):
+            return f"; {instead}"
         for table, cls in (*TABLES.items(), *(("[source]", c) for c in SOURCES.values())):
             if here not in (table, "[source]") and name in {f.name for f in fields(cls)}:
                 return f"; did you mean {name} of [{table}]?"
+        if instead := counterpart(name):
+            return f"; {instead}"
         kinds = [kind for kind, cls in SOURCES.items() if here == "[source]" and name in {f.name for f in fields(cls)}]
         if len(kinds) > 1:
             return f" here; only types {', '.join(kinds[:-1])} and {kinds[-1]} have it"
@@ -185,9 +220,21 @@ def _resources(items: Iterable[tuple[Key, Source | Feed]]) -> Iterator[tuple[Key
             yield (*at, "pps"), "pulse device", item.pps
 
 
+def _judge_access(raw: Mapping[str, Any], reader: _Reader) -> None:
+    """Report every network that the file itself lists under two actions: one of them was not meant. The default lists are no statement."""
+    table = raw.get("access")
+    lists: dict[str, Any] = {action: table.get(action) for action in ACTIONS} if isinstance(table, dict) else {}
+    for action, index, other, at in contradictions(lists):
+        where = line_of(reader.lines, ("access", other, at))
+        what = f"{lists[action][index]} is also under {other}, on line {where}: leave it in one of the two"
+        reader.report(("access", action, index), what)
+
+
 def _judge_server(tables: Mapping[str, Any], reader: _Reader) -> None:
     """Report contradictions between the tables server, access and keys."""
     server, access = tables["server"], tables["access"]
+    if server.enabled and not server.listen:
+        reader.report(("server", "listen"), 'names no address: write one, such as "0.0.0.0:123"; to serve nobody, enabled = false')
     public = [prefix for prefix in (*access.allow, *access.authenticated) if prefix_complaint(prefix) is None and not is_private(prefix)]
     if server.leap_smear and not server.smear_public and (public or server.symmetric):
         who = f"{public[0]} is open to" if public else "server.symmetric admits"
@@ -202,9 +249,7 @@ def parse(text: str, file: str = "configuration") -> Config:
     raw, text, problems = _syntax(text.removeprefix("\ufeff").replace("\r\n", "\n"), file)
     reader = _Reader(file, locate(text), problems)
     known = [*TABLES, "source", "feed"]
-    for name in raw:
-        if name not in known:
-            reader.report((name,), f"unknown table or key{suggestion(name, known) or _elsewhere('')(name)}")
+    report_unknown("table or key", raw, (), known, reader.report, _elsewhere(""))
     tables = {name: reader.table(name, cls, raw) for name, cls in TABLES.items()}
     sources, feeds = reader.array("source", SOURCES, raw, None), reader.array("feed", FEEDS, raw, None)
     named_sources = reader.named(sources, _NAME_PREFIX)
@@ -221,6 +266,7 @@ def parse(text: str, file: str = "configuration") -> Config:
             )
             reader.report((*sources[0][0], "type"), what)
     _judge_server(tables, reader)
+    _judge_access(raw, reader)
     if problems:
         raise ConfigError(sorted(problems, key=lambda p: p.line))
     return Config(**tables, sources=tuple(named_sources), feeds=tuple(named_feeds), file=file)
@@ -234,20 +280,14 @@ def read(path: Path) -> Config:
         return ConfigError([Problem(file, 0, "", what)])
 
     try:
-        if path.is_fifo():
-            raise refused("is a pipe; a regular file is needed")
-        with path.open("rb") as stream:
-            data = stream.read(LIMIT_BYTES + 1)
+        data = contents(path, LIMIT_BYTES)
     except FileNotFoundError:
         raise refused("does not exist") from None
-    except IsADirectoryError:
-        raise refused("is a directory; a file is needed") from None
     except PermissionError:
         raise refused("may not be read by this user") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise refused(f"cannot be read: {error}") from None
-    if len(data) > LIMIT_BYTES:
-        raise refused(f"is larger than {LIMIT_BYTES >> 20} MB")
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise refused(why if why.startswith("is ") else f"cannot be read: {why}") from None
     return parse_bytes(data, file)
 
 
@@ -272,13 +312,14 @@ def load(path: Path | None) -> Config:
 # ---- writing ----------------------------------------------------------------------------------------------------------------------
 
 
-def _value(value: object) -> str:
+def as_value(value: object) -> str:
+    """A value as TOML writes it."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, tuple):
-        return "[" + ", ".join(_value(v) for v in value) + "]"
+        return "[" + ", ".join(as_value(v) for v in value) + "]"
     return value.isoformat() if isinstance(value, date) else repr(value)
 
 
@@ -291,6 +332,6 @@ def as_toml(config: Config) -> str:
         lines = [header] + ([f'type = "{kind}"'] if kind else [])
         for spec in fields(item):
             value = getattr(item, spec.name)
-            lines.append(f"# {spec.name} is not set: {spec.metadata['rule'].what}" if value is None else f"{spec.name} = {_value(value)}")
+            lines.append(f"# {spec.name} is not set: {spec.metadata['rule'].what}" if value is None else f"{spec.name} = {as_value(value)}")
         out.append("\n".join(lines))
     return "\n\n".join(out) + "\n"

@@ -7,14 +7,13 @@ comma-separated list of the addresses and prefixes from which the key is accepte
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ppsd.config.access import AccessList, Rule, prefix_complaint
+from ppsd.config.contents import contents
 from ppsd.config.tables import Config
 from refclock.errors import explain
 from refclock.schema import ConfigError, Problem
@@ -25,6 +24,10 @@ WEAK = ("MD5", "SHA1")
 """Types refused unless ``keys.weak`` is set. RFC 8573 section 2 deprecates MD5; SHA-1 keyed by concatenation is no better."""
 SECRET_BYTES = {"AES128": 16, "AES256": 32}
 """Octets of a secret, for types that fix its length."""
+SECRET_MAX = 4096
+"""Octets of the longest secret (native/mac.c)."""
+LIMIT_BYTES = 1 << 20
+"""Octets of a key file: some ten thousand keys."""
 ALIASES = {"M": "MD5", "SHA": "SHA1", "AES": "AES128"} | {
     f"AES{dash}{bits}{end}": f"AES{bits}" for dash in ("", "-") for bits in (128, 256) for end in ("", "CMAC", "-CMAC")
 }
@@ -91,6 +94,8 @@ def _read(words: list[str]) -> SymmetricKey | str:
         return (
             f"key {words[0]}: its secret is not a hexadecimal number of whole bytes (text longer than {TEXT_LENGTH} needs ASCII: before it)"
         )
+    if len(secret) > SECRET_MAX:
+        return f"key {words[0]}: a secret has at most {SECRET_MAX} bytes, this one has {len(secret)}; 32 are enough"
     needed = SECRET_BYTES.get(kind, len(secret))
     if len(secret) != needed:
         return f"key {words[0]}: a secret of {kind} has {needed} bytes ({2 * needed} digits after HEX:), this one has {len(secret)}"
@@ -130,12 +135,10 @@ def read_keys(config: Config) -> tuple[SymmetricKey, ...]:
     if not path:
         return ()
     try:
-        with Path(path).open(encoding="utf-8", errors="replace") as stream:
-            if os.fstat(stream.fileno()).st_mode & (stat.S_IROTH | stat.S_IWOTH):
-                raise ConfigError([Problem(path, 0, "", f"every user may read or change these keys; run: chmod 640 {path}")])
-            keys, problems = parse_keys(stream.read(1 << 20), config.keys.weak)
+        text = contents(Path(path), LIMIT_BYTES, private=True).decode("utf-8", "replace")
     except OSError as error:
-        raise ConfigError([Problem(path, 0, "", explain(error, "the key file cannot be read"))]) from error
+        raise ConfigError([Problem(path, 0, "", explain(error, "the key file cannot be used"))]) from error
+    keys, problems = parse_keys(text, config.keys.weak)
     found = [Problem(path, line, "", what) for line, what in problems]
     if config.server.broadcast and config.server.broadcast_key not in {key.key_id for key in keys}:
         found.append(Problem(path, 0, "", f"has no key {config.server.broadcast_key}, which server.broadcast_key names"))

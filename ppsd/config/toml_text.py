@@ -1,4 +1,4 @@
-"""The line of each table and key in a TOML text. Error messages need it, and tomllib does not report it."""
+"""The line of each table, key and list element in a TOML text. Error messages need it, and tomllib does not report it."""
 
 from __future__ import annotations
 
@@ -15,19 +15,25 @@ _TOKEN = re.compile(
 )
 
 
-def _statements(text: str) -> Iterator[tuple[int, list[str]]]:
-    """(line, tokens before the value) of each header and assignment of a valid TOML text. A header's tokens include its brackets."""
-    line, first, depth, tokens, in_value = 1, 1, 0, list[str](), False
+def _statements(text: str) -> Iterator[tuple[int, list[str], list[int]]]:
+    """(line, tokens before the value, line of each element when the value is a list) of each header and assignment of a valid TOML text. A
+    header's tokens include its brackets."""
+    line, first, depth, tokens, in_value, elements, fresh = 1, 1, 0, list[str](), False, list[int](), False
     for match in _TOKEN.finditer(text + "\n"):
         what, token = match.lastgroup, match[0]
         if what == "end" and depth == 0:
             if tokens:
-                yield first, tokens
-            tokens, in_value = [], False
+                yield first, tokens, elements
+            tokens, in_value, elements = [], False, []
         elif in_value:
-            depth += (token in ("[", "{")) - (token in ("]", "}")) if what == "mark" else 0
+            if fresh and depth == 1 and token != "]" and (what in ("text", "word", "long") or token in ("[", "{")):
+                elements.append(line)
+                fresh = False
+            if what == "mark":
+                fresh = fresh or (token == "[" and depth == 0) or (token == "," and depth == 1)
+                depth += (token in ("[", "{")) - (token in ("]", "}"))
         elif what == "mark" and token == "=" and tokens:
-            in_value = True
+            in_value, fresh = True, False
         elif what in ("text", "word", "mark", "long"):
             first = line if not tokens else first
             tokens.append(token)
@@ -49,11 +55,12 @@ def _parts(tokens: Iterable[str]) -> Key:
 
 
 def locate(text: str) -> dict[Key, int]:
-    """The line, from 1, of every table, array element and key of a TOML text. A key inside an inline table has its statement's line."""
+    """The line, from 1, of every table, key, and element of an array of a TOML text. A key inside an inline table has its statement's
+    line."""
     lines: dict[Key, int] = {}
     counts: dict[Key, int] = {}
     at: Key = ()
-    for line, tokens in _statements(text):
+    for line, tokens, elements in _statements(text):
         parts = _parts(tokens)
         if tokens[0] == "[":
             if tokens[1:2] == ["["]:
@@ -65,6 +72,8 @@ def locate(text: str) -> dict[Key, int]:
         else:
             for n in range(1, len(parts) + 1):
                 lines.setdefault((*at, *parts[:n]), line)
+            for index, where in enumerate(elements):
+                lines.setdefault((*at, *parts, index), where)
     return lines
 
 

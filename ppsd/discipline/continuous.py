@@ -116,6 +116,10 @@ class ContinuousEstimator:
 
     # ---- a state from samples ------------------------------------------------------------------------------------------------------
 
+    def begin_anew(self) -> None:
+        """Forget the samples of the last first state."""
+        self._seed.clear()
+
     def begin(self, t: float, z: float) -> Track | None:
         """A sample while there is no state. Returns the state once there are enough samples."""
         if self._seed and t - self._seed[-1][0] < SEED_APART_S:
@@ -153,7 +157,7 @@ class ContinuousEstimator:
         if self._prior is not None and abs(self._prior[0] - slope) < SEED_SIGMAS * (self._prior[1] + slope_sigma):
             gain = pyy / (pyy + self._prior[1] ** 2)
             y += gain * (self._prior[0] - slope)
-            pyy *= 1 - gain
+            pyy = gain * self._prior[1] ** 2  # (1 - gain) pyy, without the difference that rounding takes to 0
         # 3. Phase: the line's level in the middle of the points, where the slope matters least, extrapolated to the last one.
         middle = median([p[0] for p in points])
         x = level + slope * middle + y * (t - middle)

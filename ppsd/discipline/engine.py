@@ -56,7 +56,8 @@ from refclock.config import Source as Settings
 from refclock.record import Record
 from refclock.sample import MAX_FREQUENCY_PPM, NS, Instant, Sample, SourceId
 from refclock.timescales import DAY_S
-from refclock.timing.evidence import CLOCK_ERROR_NS, NAMES_NS, OVERRULING, Rank
+from refclock.timing.dates import SLACK_S, witness
+from refclock.timing.evidence import CLOCK_ERROR_NS, NAMES_NS, OVERRULING, STANDING, Rank
 from refclock.timing.pairing import Present
 from refclock.timing.pulse_time import Context, PulseTime
 
@@ -122,15 +123,13 @@ class Engine:
         self.timescale = Timescale(simulated, round(config.clock.holdover_limit_s * NS), config.clock.max_bound_ms * 1e6)
         self.compensation = Compensation(state.temperature, self.timescale, config.clock.temperature != "off")
         self.sources = {SourceId(settings.name): self._source(settings) for settings in config.sources}
-        receivers = self._receivers()
-        self.earliest_s = max((r.time.earliest_s for r in receivers), default=self.not_before_s)
-        """POSIX second before which no true date lies: the release's, or the last that an earlier run knew."""
+        self._saved_s = state.utc_s
         self._served = _Served()
         self._kept_error_ns: int | None = None
         self._just_stepped = False  # the clock was set since the kernel was asked who keeps it: it numbers nothing until then
         self.selected: SourceId | None = None
         self.choice = Choice(None, frozenset(), {})
-        self._started = at
+        self._started = self._now = at
         self._deadline = at.mono_ns + TICK_NS
         self._persist_at = at.mono_ns + PERSIST_FIRST_NS
         self._decided_at = at.mono_ns
@@ -178,7 +177,7 @@ class Engine:
 
     def handle(self, event: Event) -> list[Effect]:
         """Take one event; events must come in the order of their instants."""
-        at = event.at
+        at = self._now = event.at
         present = self.timescale.present(at.mono_ns)
         out: list[Effect] = []
         match event:
@@ -305,7 +304,7 @@ class Engine:
     def _leap_file(self, event: LeapFileRead, out: list[Effect]) -> None:
         e, damage = self.timescale.estimate, self.leaps.damage
         before = self.leaps.schedule(e.tai_ns)[2] if e is not None else None
-        self.leaps.read(event.table, event.path, max(event.at.real_ns // NS, self.earliest_s), event.kernel_s)
+        self.leaps.read(event.table, event.path, max(event.at.real_ns // NS, self.not_before_s), event.kernel_s)
         if self.leaps.damage is not None and self.leaps.damage != damage:
             out.append(Note("leap second table in doubt", "warning", {"why": self.leaps.damage.words}))
         if e is not None and before is not None and self.leaps.schedule(e.tai_ns)[2] != before:
@@ -317,7 +316,8 @@ class Engine:
         if came.trust_changed:
             what, level = ("labels trusted", "info") if belief.trusted else ("labels not trusted", "warning")
             out.append(Note(what, level, {"source": source.id, "why": belief.why}))
-        overruled = dispute is not None and dispute.overrules(self.timescale.rank)
+        beside = self._witness_beside(source, at)
+        overruled = beside != "" or (dispute is not None and dispute.overrules(self.timescale.rank))
         withdrawn = source.time.evidence.withdrawn and self.timescale.rank is Rank.COUNT and self._served.source == source.id
         if withdrawn:
             out.append(Note("second given up", "error", {"source": source.id, "why": "the receiver says that its leap count is not known"}))
@@ -325,6 +325,7 @@ class Engine:
             return
         if overruled or (contradicts and self.selected in (None, source.id)):
             why = belief.why if overruled else source.time.pairing.condition.words
+            why += f"; {beside} says the same" if beside else ""
             out.append(Note("second given up", "error", {"source": source.id, "why": why}))
             self._relearn(at, out)
             return
@@ -336,6 +337,35 @@ class Engine:
                 out.append(Note("sources disagree", "warning", {"source": source.id, "why": why}))
         if came.samples:
             self._after_sample(source, came.samples[-1], at, out)
+
+    def _witness_beside(self, source: ReceiverSource, at: Instant) -> str:
+        """Who else speaks for the date and time of ``source``, which contradict the served ones; "" for nobody. A clock that we set or feed
+        may: it contradicts us."""
+        dispute = source.time.dispute
+        if dispute is None or dispute.labels < STANDING or self.timescale.estimate is None or self.timescale.rank is Rank.KEPT:
+            return ""
+        served_s = self._served_s(at)
+        standing = {str(r.id): d for r in self._receivers() if (d := r.time.dispute) is not None and d.labels >= STANDING}
+        says = {name: served_s - d.late_ns / NS for name, d in standing.items() if name != source.id}
+        return witness(served_s - dispute.late_ns / NS, served_s, {**source.time.clocks(at), **says})
+
+    def _served_s(self, at: Instant) -> float:
+        """POSIX second of the timescale at ``at``. Needs a timescale."""
+        return self.leaps.table.tai_to_utc_ns(self.timescale.tai_at(at.mono_ns)) / NS
+
+    def _date_to_save(self) -> int | None:
+        """POSIX second that is certainly known: the served one, when a second witness names the same date, else the one that an earlier run
+        saved, unless it was contradicted. A clock that we set or feed is no witness."""
+        e, config = self.timescale.estimate, self.config
+        clocks: dict[str, float] = {}
+        if config.clock.steer != "kernel" and not config.feeds:
+            clocks = next((r.time.clocks(self._now) for r in self._receivers()), clocks)
+        if e is not None and self.mode is Mode.TRACK:
+            served_s = self._served_s(self._now)
+            if self.timescale.rank is Rank.KEPT or any(abs(clock_s - served_s) <= SLACK_S for clock_s in clocks.values()):
+                return int(served_s)
+        contradicted = any(r.time.saved_s is None for r in self._receivers())
+        return None if contradicted else self._saved_s
 
     def _relearn(self, at: Instant, out: list[Effect]) -> None:
         """The second was wrong: stop serving time and number the seconds again."""
@@ -632,7 +662,7 @@ class Engine:
         learned = {str(source.id): state for source in self.sources.values() if (state := source.state()) != SavedSource()}
         return Saved(
             rate=None if e is None else e.rate,
-            utc_s=None if e is None else self.leaps.table.tai_to_utc_ns(e.tai_ns) // NS,
+            utc_s=self._date_to_save(),
             sources=learned,
             temperature=self.compensation.state(),
         )

@@ -113,6 +113,10 @@ class Estimator:
             return self._start(self._continuous.begin(t, z))
         # The sample: used, refused, or the last one that it took to see that the state was wrong.
         taken = line.take(track, t, z, dt)
+        if not track.bank.sound:
+            self._track = None
+            self._continuous.begin_anew()
+            return self._start(self._continuous.begin(t, z))
         if taken is None:
             return self._refuse(line, track, t, z)
         if taken is not track:
@@ -132,8 +136,8 @@ class Estimator:
         return self._polled if self._polled.frame_ns else self._continuous
 
     def _start(self, track: Track | None) -> bool:
-        """Go on with a new state, when there is one."""
-        if track is None:
+        """Go on with a new state, when there is one that is sound."""
+        if track is None or not track.bank.sound:
             return False
         if track.frame_ns:
             self._continuous.lapse(UNIFORM * track.frame_ns)

@@ -54,6 +54,8 @@ OFF_GRID = 1e-4
 """Share of samples that lie in no frame of a polled line: keeps the likelihood of an impossible sample finite."""
 INFORMATION_CUT = 0.999
 """Share of a variance that one sample may take away: a covariance stays positive."""
+FASTEST = 5e8
+"""ns/s; a frequency error of half. No clock has it: a filter that says so has followed samples that mark no time."""
 ROOT_TAU = math.sqrt(2 * math.pi)
 
 
@@ -252,6 +254,12 @@ class Bank:
             m.pxx += phase_ns**2
             m.pyy += rate**2
         self._mixture = None
+
+    @property
+    def sound(self) -> bool:
+        """Whether its numbers mean anything. Samples that jump by years leave a covariance of rounding errors, which may be negative."""
+        covariances = all(m.pxx > 0.0 and m.pyy > 0.0 for m in (*self.members, self.scout))  # False for NaN, too
+        return covariances and abs(self.mixture().y) < FASTEST
 
     def astray(self) -> tuple[float, float]:
         """How far the scout is from the mixture, and the standard deviation of that when the mixture is right (ns).

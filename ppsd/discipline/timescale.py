@@ -187,12 +187,12 @@ class Timescale:
         return straight if turn is None else straight + round(turn.ns + turn.rate * (mono_ns - turn.mono_ns) / NS)
 
     def _raw_before(self, tai_ns: int) -> int:
-        """Raw instant at which TAI is certainly not yet ``tai_ns``, by the present bound."""
+        """Raw instant at which TAI is certainly not yet ``tai_ns``, by the present bound; 0 when the bound is longer than that."""
         assert self.estimate is not None
         raw_ns, anchor_ns, rate = self._anchor(self.estimate)
         since = tai_ns - anchor_ns
         then_ns = raw_ns + since - round(since * rate / (1 + rate))
-        return then_ns - math.ceil(self.bound_ns(then_ns))
+        return max(0, then_ns - math.ceil(self.bound_ns(then_ns)))
 
     def _reaches(self, limit_ns: float) -> int:
         """Raw instant at which the bound reaches ``limit_ns``, by bisection to a second within the holdover limit."""

@@ -34,18 +34,19 @@ def plain_duration(s: float) -> str:
 
 
 def top_line(clock: Snapshot) -> str:
-    """The summary in one line: state and source, error bound, leap second, satellites, uptime."""
+    """The summary in one line: state, error bound, source, leap second, satellites, uptime. What matters most comes first: a terminal of 80
+    columns shows the line's beginning."""
     selected, words = clock.selected, list[str]()
-    if clock.verdict is Verdict.LOCKED and selected is not None:
-        words.append(f"LOCKED to {selected.what}")
-    elif clock.verdict is Verdict.HOLDOVER and clock.holdover_s is not None:
+    if clock.verdict is Verdict.HOLDOVER and clock.holdover_s is not None:
         words.append(f"HOLDOVER {plain_duration(clock.holdover_s)}")
-        if clock.holdover_left_s is not None:
-            words.append(f"safe for {plain_duration(clock.holdover_left_s)}")
     else:
         words.append(clock.verdict)
     if clock.bound_ns is not None:
         words.append(f"within ±{plain_ns(clock.bound_ns)}")
+    if clock.verdict is Verdict.HOLDOVER and clock.holdover_left_s is not None:
+        words.append(f"safe for {plain_duration(clock.holdover_left_s)}")
+    if clock.verdict is Verdict.LOCKED and selected is not None:
+        words.append(f"by {selected.what}")
     if clock.why:
         words.append(clock.why)
     words.append(f"leap: {'none pending' if clock.leap_pending == 'none' else clock.leap_pending}")

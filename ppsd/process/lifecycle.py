@@ -13,10 +13,12 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Final
+
+from refclock.errors import explain
 
 PARENT_FD = "REFCLOCK_PARENT_FD"
 """Environment variable with the descriptor of the child's end of the supervisor's pipe."""
@@ -77,6 +79,30 @@ def handed_over() -> int:
     for fd in range(FIRST_FD, FIRST_FD + found):
         os.set_inheritable(fd, False)
     return found
+
+
+_BIND_HINTS: Final = {
+    errno.EACCES: "ports below 1024 need CAP_NET_BIND_SERVICE or socket activation",
+    errno.EADDRINUSE: "another program has it (ss -ulnp says which); stop that one, or use another port",
+}
+
+
+def refused_addresses(endpoints: Iterable[tuple[str, int]]) -> list[str]:
+    """Why each of these addresses (numeric host, port) cannot be served. An address that no interface has may come later, and an address
+    family that this machine does not have is none of its faults: neither is refused."""
+    refused: list[str] = []
+    for host, port in endpoints:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as sock:
+                if family == socket.AF_INET6:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # one of this user's that overlaps is none of anybody else
+                sock.bind((host, port))
+        except OSError as error:
+            if error.errno in _BIND_HINTS:
+                refused.append(explain(error, f"listening at {host} port {port}", _BIND_HINTS))
+    return refused
 
 
 def hold_alone(directory: Path) -> int:

@@ -24,7 +24,7 @@ from typing import Final, NamedTuple, Protocol
 
 import structlog
 
-from refclock.plain_text import printable
+from refclock.errors import printable
 
 LINE_BYTES: Final = 4096
 """Octets; a longer line is cut. PIPE_BUF of linux/limits.h: a pipe takes a write up to this size whole or not at all."""

@@ -26,11 +26,10 @@ from pathlib import Path
 from ppsd.config.file import load
 from ppsd.config.keys import SymmetricKey, read_keys
 from ppsd.config.tables import Config, ServerConfig, changed, parse_endpoint, without_waiting
-from ppsd.process.control import ControlServer
+from ppsd.process.control import JUDGE, TELL, ControlServer, Reloaded, Reloads, judgement
 from ppsd.process.exit_codes import GOOD, complain
-from ppsd.process.lifecycle import FIRST_FD, Signals, handed_over, notify, watchdog_s
+from ppsd.process.lifecycle import FIRST_FD, Signals, handed_over, notify, refused_addresses, watchdog_s
 from ppsd.process.log import open_log, speaker
-from ppsd.process.reloading import JUDGE, TELL, Reloaded, Reloads, judgement, refused_addresses
 from ppsd.serve.ntp_server import NtpServer, ServerRules
 from ppsd.serve.timestamping import stamping
 from ppsd.snapshot import ServerReport
@@ -40,8 +39,8 @@ from refclock.schema import ConfigError
 
 THREADS = 4
 """Most threads unless configured: a Pi has four cores, and one thread answers about 300 000 requests/s."""
-CLIENTS_TOLD = 4000
-"""Most clients in one reply. Each takes about 200 octets, and a reply has at most 1 MB (``ppsd.process.control``)."""
+CLIENTS_TOLD = 2000
+"""Most clients in one reply. Each takes up to 300 octets, and a reply has at most 1 MB (``ppsd.process.control``)."""
 OWN_KEYS = ("server.", "access.", "limits.", "keys.", "log.")
 """How the names of the keys begin that concern this process (``ppsd.config.tables``)."""
 BEAT_S = 10.0
@@ -158,8 +157,10 @@ class Serve:
         verb, _, argument = line.partition(" ")
         if verb == "clients":
             most = min(int(argument), CLIENTS_TOLD) if argument.isdecimal() else CLIENTS_TOLD
-            found = self._server.clients()
-            return json.dumps({"known": len(found), "clients": [asdict(client) for client in found[:most]]})
+            found, known = self._server.clients(most)
+            return json.dumps({"known": known, "clients": [asdict(client) for client in found]})
+        if line == "rules":
+            return json.dumps({"denied": self.config.access.denied, "rules": [asdict(rule) for rule in self.config.access.rules().rules()]})
         if verb == "access":
             try:
                 return json.dumps(asdict(self.config.access.rules().decide(argument)))
@@ -170,7 +171,7 @@ class Serve:
         if line == TELL:
             return self.reloads.answer()
         if line != "snapshot":
-            return json.dumps({"error": f"unknown verb {line[:32]!r}; known: snapshot, clients, access, {JUDGE}, {TELL}"})
+            return json.dumps({"error": f"unknown verb {line[:32]!r}; known: snapshot, clients, access, rules, {JUDGE}, {TELL}"})
         report = ServerReport(
             pid=os.getpid(),
             uptime_s=time.monotonic() - self._started_s,

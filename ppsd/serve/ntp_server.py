@@ -11,6 +11,7 @@ import errno
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from heapq import heappush, heapreplace
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from pathlib import Path
 from types import TracebackType
@@ -216,13 +217,22 @@ class NtpServer:
             own.keys = _key_set(rules.keys)
         checked(lib.srv_configure(self._srv, own), "putting the rules in force", _HINTS)
 
-    def clients(self) -> list[Client]:
-        """A copy of the table of clients, most recent first. Takes about 1 µs a client; serving goes on meanwhile."""
-        place, some, found = ffi.new("size_t *"), ffi.new("struct cli_client[]", _COPY), list[Client]()
+    def clients(self, most: int) -> tuple[list[Client], int]:
+        """(the ``most`` clients that asked last, the latest first; how many there are in all). Takes about 0.2 µs for each client in the
+        table, and memory only for those returned; serving goes on meanwhile."""
+        place, some = ffi.new("size_t *"), ffi.new("struct cli_client[]", _COPY)
+        latest: list[tuple[int, int, Client]] = []  # a heap: (last request, which, client)
+        known = 0
         while copied := lib.srv_clients(self._srv, place, some, _COPY):
             now_ns = lib.srv_now()
-            found.extend(_client(some[i], now_ns) for i in range(copied))
-        return sorted(found, key=lambda client: client.last_s)
+            for i in range(copied):
+                last_ns = some[i].last_ns
+                if len(latest) < most:
+                    heappush(latest, (last_ns, known + i, _client(some[i], now_ns)))
+                elif most and last_ns > latest[0][0]:
+                    heapreplace(latest, (last_ns, known + i, _client(some[i], now_ns)))
+            known += copied
+        return [client for _, _, client in sorted(latest, reverse=True)], known
 
     def broadcast(self, host: str, port: int, key_id: int, poll: int) -> bool:
         """Send one broadcast, authenticated with key ``key_id``; ``poll`` in log2 s. False: not synchronised, nothing was sent. OSError:

@@ -31,6 +31,7 @@ from typing import Final, Protocol
 
 from refclock.devices.ports import LINES, control_line, over_usb, polled, pulses
 from refclock.devices.pps import BY_KERNEL, JOIN_S, EdgeQueue, PpsThread, Stamping
+from refclock.errors import explain
 from refclock.kernel.clocks import LocalClock, Reading
 from refclock.kernel.host import Host
 from refclock.kernel.pps import line_level, look_at_line, wait_for_line
@@ -256,7 +257,7 @@ class OutputLine:
         device, _, name = path.rpartition(":")
         self.path = path
         self._mask = OUTPUTS.get(name, 0)
-        if not self._mask and not (re.fullmatch(r"\d{1,3}", name) and "gpiochip" in device):
+        if not device or (not self._mask and not (re.fullmatch(r"\d{1,3}", name) and "gpiochip" in device)):
             what = f"{path} is no line that can be set; name one like /dev/ttyS0:rts, /dev/ttyS0:dtr or /dev/gpiochip0:23"
             raise OSError(errno.EINVAL, what)
         try:
@@ -264,13 +265,17 @@ class OutputLine:
             try:
                 if not self._mask:
                     self._take_pin(int(name))
-                self.set(False)
             except OSError:
                 os.close(self._fd)
                 raise
         except OSError as e:
-            busy = "; something else has it" if e.errno == errno.EBUSY else ""
-            raise OSError(e.errno, f"{path}: {os.strerror(e.errno or 0)}{busy}") from e
+            hints = {errno.EBUSY: "something else has it", errno.EINVAL: "the chip has no such pin", errno.ENOTTY: "it is no gpiochip"}
+            raise OSError(e.errno, explain(OSError(e.errno, e.strerror), path, hints)) from e
+        try:
+            self.set(False)
+        except OSError:
+            self.close()
+            raise
 
     def _take_pin(self, offset: int) -> None:
         """Replace the chip's descriptor by that of one of its pins, as an output (linux/gpio.h)."""
@@ -281,11 +286,15 @@ class OutputLine:
         self._fd = _REQUEST.unpack(request)[-1]
 
     def set(self, high: bool) -> None:
-        """Move it; the electrical edge has happened when this returns, or (USB) follows within milliseconds."""
-        if self._mask:
-            fcntl.ioctl(self._fd, termios.TIOCMBIS if high else termios.TIOCMBIC, struct.pack("i", self._mask))
-        else:
-            fcntl.ioctl(self._fd, _SET_VALUES, struct.pack("=QQ", int(high), 1))
+        """Move it; the electrical edge has happened when this returns, or (USB) follows within milliseconds. OSError: it is gone."""
+        try:
+            if self._mask:
+                fcntl.ioctl(self._fd, termios.TIOCMBIS if high else termios.TIOCMBIC, struct.pack("i", self._mask))
+            else:
+                fcntl.ioctl(self._fd, _SET_VALUES, struct.pack("=QQ", int(high), 1))
+        except OSError as e:
+            hints = {errno.ENOTTY: "it has no such line; a serial port has rts and dtr, a gpiochip numbered pins"}
+            raise OSError(e.errno, explain(e, self.path, hints)) from e
 
     def close(self) -> None:
         """Close it."""

@@ -25,9 +25,9 @@ CONNECT_NS: Final = 10 * NS
 """ns after which an attempt to connect is given up: three SYNs (at 1, 3 and 7 s; tcp(7))."""
 LOOKUP_S: Final = 0.02
 """s to wait for the address of a name: the hosts file answers at once, a resolver is not waited for."""
-READ_BYTES: Final = 65_536
-READS: Final = 4
-"""Reads in one call at most, so that a flood does not hold the caller."""
+READ_BYTES: Final = 16_384
+READS: Final = 2
+"""Reads in one call at most, so that a flood does not hold the caller. gpsd sends 2 to 10 kB a second."""
 KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 """s, s, probes: a peer that is gone (power, cable) is noticed after 25 s (tcp(7))."""
 

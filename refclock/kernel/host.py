@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from refclock.errors import printable
 from refclock.kernel.clocks import Adjtimex
-from refclock.plain_text import printable
 from refclock.sample import Leap
 
 

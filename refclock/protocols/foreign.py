@@ -20,13 +20,17 @@ from binascii import crc32, crc_hqx
 from collections import Counter
 from collections.abc import Callable
 from enum import Enum
+from itertools import accumulate
+from operator import xor
 from struct import unpack_from
 from typing import Final, NamedTuple
 
-from refclock.protocols.checksums import crc24q, nmea_checksum, ubx_checksum
+from refclock.protocols.checksums import Effort, crc24q, nmea_checksum, ubx_checksum
 
 LONGEST: Final = 4096
 """Bytes; a longer claim is a chance pair of bytes. NovAtel range logs reach 3 kB, SiRF and RTCM 1 kB."""
+RTCM2_EFFORT: Final = 64
+"""Bytes of effort (``checksums.Effort``) for the parity of three words: it costs as much as an exclusive or of so many."""
 HEARD_MAX: Final = 1024
 """Bytes of an unfinished frame that ``Hearer`` keeps: TSIP and Garmin packets have at most 255 data bytes, 520 with doubled DLEs."""
 
@@ -213,6 +217,8 @@ class Hearer:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self._pending = b""
+        self._effort = Effort()
+        self._base = 0  # position in the stream of the first pending byte
         self._behind = -1  # where in the pending bytes the last DLE frame ended
         self._last = ""
 
@@ -231,6 +237,7 @@ class Hearer:
                 break
             position = end if end is not None and end > position else position + 1
         self._pending = buffer[position:]
+        self._base += position
         self._behind -= position
 
     def _at(self, buffer: bytes, start: int) -> int | None:
@@ -261,14 +268,22 @@ class Hearer:
 
     def _oncore(self, buffer: bytes, start: int) -> int | None:
         """``@@``, two letters, data, exclusive or, CR LF (Motorola Oncore user's guide, I/O commands)."""
-        end = buffer.find(b"\r\n", start + 7)
-        while 0 <= end - start <= HEARD_MAX and nmea_checksum(buffer[start + 2 : end - 1]) != buffer[end - 1]:
-            end = buffer.find(b"\r\n", end + 1)
+        last = start + HEARD_MAX
+        end = buffer.find(b"\r\n", start + 7, last)
         if end < 0:
             return None
-        good = end - start <= HEARD_MAX
-        self.counts["Oncore"] += good
-        return end + 2 if good else start
+        if not self._effort.allows(self._base + start, HEARD_MAX):
+            return start
+        sums = list(accumulate(buffer[start + 2 : last], xor))
+        while end >= 0 and sums[end - start - 3]:  # the data and their exclusive or leave nothing
+            end = buffer.find(b"\r\n", end + 1, last)
+        if end < 0:
+            if len(buffer) <= last:
+                return None
+            self._effort.spend(HEARD_MAX)
+            return start
+        self.counts["Oncore"] += 1
+        return end + 2
 
     def _sbf(self, buffer: bytes, start: int) -> int | None:
         """``$@``, CRC, id, length in bytes, a multiple of four (Septentrio SBF reference guide)."""
@@ -305,10 +320,14 @@ class Hearer:
         """Three words with the preamble and right parity (RTCM 10402.3 section 4.2): 18 bits of parity, 8 of preamble."""
         if len(buffer) < start + 15:
             return None
+        if not self._effort.allows(self._base + start, RTCM2_EFFORT):
+            return start
         words = [_word(buffer[i : i + 5]) for i in range(start, start + 15, 5)]
         before = int(buffer[start] == 0x59)  # preamble inverted: the last bit of the word before was 1
         good = any(all(_right(earlier, word) for earlier, word in zip([before | guess, *words], words, strict=False)) for guess in (0, 2))
         self.counts["RTCM2"] += good
+        if not good:
+            self._effort.spend(RTCM2_EFFORT)
         return start + 15 if good else start
 
     def _pair(self, name: str, start: int, end: int) -> int:
@@ -324,9 +343,14 @@ class Hearer:
             return start
         if buffer.find(b"\x10\x03", start + 2, start + HEARD_MAX) < 0:  # nothing that could be an end: by far the most frequent case
             return None
+        if not self._effort.allows(self._base + start, HEARD_MAX):
+            return start
         match = _DLE.match(buffer, start)
         if match is None:
-            return None if _DLE_OPEN.fullmatch(buffer, start) else start
+            if _DLE_OPEN.fullmatch(buffer, start):
+                return None
+            self._effort.spend(HEARD_MAX)
+            return start
         body = match[1].replace(b"\x10\x10", b"\x10")
         garmin = len(body) >= 3 and len(body) == body[1] + 3 and sum(body) & 0xFF == 0
         name = "Garmin" if garmin else "EverMore" if body[0] == 2 else "TSIP"

@@ -16,7 +16,8 @@ A frame that the host itself wrote, and that comes back on the line, is dropped 
 A line whose port is set to eight data bits, but whose receiver sends seven and a parity bit, is read all the same: ``SevenBits`` takes the
 eighth bit away once a run of text has shown what it is.
 
-What is found depends on the bytes alone, never on how reads cut them up. The buffer is bounded by the longest frame.
+What is found depends on the bytes alone, never on how reads cut them up. The buffer is bounded by the longest frame, and the work by the
+number of bytes: once wrong claims have used up what a line is worth (``checksums.Effort``), headers are passed over unread for a while.
 
 Flow: tty bytes + Instant -> **framing** -> nmea | ubx -> labels.
 """
@@ -28,7 +29,7 @@ from collections import Counter, deque
 from enum import Enum
 from typing import Final, NamedTuple
 
-from refclock.protocols.checksums import nmea_checksum, ubx_checksum
+from refclock.protocols.checksums import Effort, nmea_checksum, ubx_checksum
 from refclock.protocols.echo import Echo
 from refclock.protocols.foreign import LEADS, Hearer, NoSpan, span
 from refclock.protocols.habits import ChecksumHabits
@@ -42,7 +43,8 @@ UBX_OVERHEAD: Final = 8
 """Bytes of a frame besides its payload: sync 2, class, id, length 2, checksum 2 (u-blox protocol specification, UBX frame structure)."""
 
 _SYNC = re.compile(rb"[$!\xb5]|" + LEADS)
-_BODY = re.compile(rb"[$!][\x20-\x23\x25-\x29\x2b-\x7e]*")  # printable, without $ and *
+_BODY = re.compile(rb"[$!][\x20-\x23\x25-\x29\x2b-\x7e]{0,%d}" % SENTENCE_MAX)  # printable, without $ and *
+_SHIP = re.compile(rb"!(?:[A-Z]{5},|[A-Z]{0,5}\Z)")
 _EMBEDDED = re.compile(rb"\$([A-Z][\x20-\x23\x25-\x29\x2b-\x7e]{5,1015})\*([0-9A-Fa-f]{2})")
 _PLAIN = re.compile(rb"[A-Z]{2}[A-Z]{3},")
 _ADDRESS = re.compile(rb"[A-Z][A-Z0-9]{2}")  # in a binary stream every 3000th byte is a $ before a line end
@@ -101,6 +103,7 @@ class Framer:
         self._bits = SevenBits()
         self.habits = ChecksumHabits()
         self._echo = Echo()
+        self._effort = Effort()
         self._echoed = 0  # bytes of frames that came back
         self.sure: Counter[FrameKind] = Counter()
         self._pending = b""
@@ -177,6 +180,8 @@ class Framer:
 
     def _sentence(self, buffer: bytes, start: int, frames: list[Frame]) -> int | None:
         """Take the sentence at ``start``: position behind it, ``start`` + 1 when it is none, None when bytes are missing."""
+        if buffer[start] == 0x21 and not _SHIP.match(buffer, start):
+            return start + 1
         match = _BODY.match(buffer, start)
         end = match.end() if match else start + 1
         if end - start > SENTENCE_MAX - 3:
@@ -214,7 +219,7 @@ class Framer:
 
     def _ship(self, buffer: bytes, start: int, end: int) -> int | None:
         """An encapsulated sentence (NMEA 0183 section 5.3.3: AIS); anything else that begins with ``!`` is junk."""
-        if buffer[end] != 0x2A or buffer[start + 6 : start + 7] != b",":
+        if buffer[end] != 0x2A:
             return start + 1
         if len(buffer) < end + 3:
             return None
@@ -228,12 +233,16 @@ class Framer:
         claim = span(buffer, start)
         if isinstance(claim, NoSpan):
             return None if claim is NoSpan.MORE else start + 1
+        if not self._effort.allows(self._base + start, claim.length):
+            return start + 1
         end = start + claim.length
-        if _holds_frame(buffer, start + 2, min(end, len(buffer))):
+        if _holds_frame(buffer, start + 2, end):
+            self._effort.spend(claim.length)
             return start + 1
         if len(buffer) < end:
             return None
         if not claim.form.good(buffer[start:end]):
+            self._effort.spend(claim.length)
             return start + 1
         self._taken[claim.form.name] += 1
         return end
@@ -252,13 +261,18 @@ class Framer:
             self.counts["ubx-length"] += 1
             return start + 1
         end = start + UBX_OVERHEAD + length
-        if _holds_frame(buffer, start + 2, min(end, available)):
+        if not self._effort.allows(self._base + start, length):
+            self.counts["ubx-checksum"] += 1
+            return start + 1
+        if _holds_frame(buffer, start + 2, end):
             self.counts["ubx-bogus"] += 1
+            self._effort.spend(length)
             return start + 1
         if available < end:
             return None
         if ubx_checksum(buffer[start + 2 : end - 2]) != buffer[end - 2 : end]:
             self.counts["ubx-checksum"] += 1
+            self._effort.spend(length)
             return start + 1
         body = buffer[start + 2 : start + 4] + buffer[start + 6 : end - 2]
         if self._came_back(body, end - start):
@@ -278,18 +292,21 @@ class Framer:
 
 
 def _holds_frame(buffer: bytes, start: int, end: int) -> bool:
-    """Whether a complete frame with the right checksum lies wholly within buffer[start:end]."""
-    if buffer.find(b"$", start, end) >= 0:
-        for match in _EMBEDDED.finditer(buffer, start, end):
+    """Whether a frame with the right checksum lies wholly within buffer[start:end] and has arrived. UBX headers within are looked at until
+    they have claimed as much as there is room for."""
+    arrived = min(end, len(buffer))
+    if buffer.find(b"$", start, arrived) >= 0:
+        for match in _EMBEDDED.finditer(buffer, start, arrived):
             if nmea_checksum(match[1]) == int(match[2], 16):
                 return True
-    inner = buffer.find(b"\xb5\x62", start, end)
-    while inner >= 0:
-        if inner + UBX_OVERHEAD <= end:
-            stop = inner + UBX_OVERHEAD + (buffer[inner + 4] | buffer[inner + 5] << 8)
-            if stop <= end and ubx_checksum(buffer[inner + 2 : stop - 2]) == buffer[stop - 2 : stop]:
+    room, inner = end - start, buffer.find(b"\xb5\x62", start, arrived)
+    while inner >= 0 and room > 0 and inner + 6 <= arrived:
+        stop = inner + UBX_OVERHEAD + (buffer[inner + 4] | buffer[inner + 5] << 8)
+        if stop <= end:
+            room -= stop - inner
+            if stop <= arrived and ubx_checksum(buffer[inner + 2 : stop - 2]) == buffer[stop - 2 : stop]:
                 return True
-        inner = buffer.find(b"\xb5\x62", inner + 1, end)
+        inner = buffer.find(b"\xb5\x62", inner + 1, arrived)
     return False
 
 

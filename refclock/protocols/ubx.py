@@ -24,7 +24,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from refclock.plain_text import printable
+from refclock.errors import printable
 from refclock.protocols.checksums import ubx_checksum
 from refclock.protocols.fixes import UBX_MODES, FixWorth, by_ubx
 from refclock.protocols.framing import Frame

@@ -32,8 +32,8 @@ from refclock.sample import (
     SecondLabel,
     SkyView,
 )
-from refclock.timing.dates import floor_s, impossible
-from refclock.timing.evidence import CLOCK_ERROR_NS, NAMES_NS, STANDING, Belief, Dispute, Evidence, Witness, in_time
+from refclock.timing.dates import SLACK_S, floor_s, impossible, repaired, witness
+from refclock.timing.evidence import CLOCK_ERROR_NS, COUNTS_S, NAMES_NS, STANDING, Belief, Dispute, Evidence, Witness, in_time
 from refclock.timing.health import Health
 from refclock.timing.pairing import DEFAULT_DELAY_UNCERTAINTY_NS, FIX_TIMEOUT_NS, Pairing
 from refclock.timing.pulse_time import FRESH_NS, Context, PulseTime
@@ -74,9 +74,9 @@ NOTHING: Final = Outcome()
 class ReceiverTime(PulseTime):
     """One receiver's time.
 
-    ``not_before_s``: no true date is before it (POSIX). ``saved_s``: POSIX second that an earlier run knew; None without. ``battery_ns``:
-    the battery clock (POSIX ns) minus raw time; None without one, or when another program keeps the system clock. ``delay``: learned
-    earlier.
+    ``not_before_s``: no true date is before it (POSIX). ``saved_s``: POSIX second that an earlier run knew, None without. It is a hint.
+    ``battery_ns``: the battery clock (POSIX ns) minus raw time; None without one, or when another program keeps the system clock.
+    ``delay``: learned earlier.
     """
 
     def __init__(
@@ -89,9 +89,10 @@ class ReceiverTime(PulseTime):
         delay: LearnedDelay | None = None,
     ) -> None:
         self.config: ReceiverSource | GpsdSource = config
-        self._not_before_s, self._saved_s, self._battery_ns = not_before_s, saved_s, battery_ns
+        self._not_before_s, self._battery_ns = not_before_s, battery_ns
+        self.saved_s = saved_s
+        """As the argument; None once the receiver and a second witness contradict it."""
         self._learned = delay
-        self.earliest_s = floor_s(not_before_s, saved_s)
         self.evidence = Evidence()
         self.belief = Belief(doubt=obstacle(Code.WAITING_FOR_SECOND, "waiting for the receiver's first valid second"))
         """What holds of the receiver's labels."""
@@ -166,6 +167,7 @@ class ReceiverTime(PulseTime):
 
     def label(self, label: SecondLabel, byte_ns: int, context: Context) -> Outcome:
         """A valid label. It numbers pulses only while labels are trusted."""
+        label = self._dated(label)
         self.labels += 1
         self._byte_ns = byte_ns
         self.place_ns, self.label_mono_ns = label.utc_ns - label.at.mono_ns, label.at.mono_ns
@@ -203,6 +205,20 @@ class ReceiverTime(PulseTime):
         pulses = [Sample(s.at, s.tai_ns, s.uncertainty_ns, bias_ns) for s in out.pulses]
         return Outcome(pulses, out.label, trust_changed=changed)
 
+    def clocks(self, at: Instant) -> dict[str, float]:
+        """POSIX seconds that the system clock and the battery clock show at ``at``, by name."""
+        shown = {"system clock": at.real_ns / NS}
+        return shown if self._battery_ns is None else {**shown, "battery clock": (self._battery_ns + at.mono_ns) / NS}
+
+    def _dated(self, label: SecondLabel) -> SecondLabel:
+        """The label with its date repaired by the saved one, as long as that stands."""
+        if self.saved_s is None:
+            return label
+        utc_s = label.utc_ns / NS
+        if utc_s < self.saved_s - SLACK_S and witness(utc_s, self.saved_s, self.clocks(label.at)):
+            self.saved_s = None
+        return repaired(label, floor_s(self._not_before_s, self.saved_s))
+
     def _witnesses(self, at: Instant, context: Context) -> tuple[Witness | None, Witness | None]:
         """(the clock that another program keeps, the served timescale) at ``at``."""
         kept = served = None
@@ -215,7 +231,7 @@ class ReceiverTime(PulseTime):
     def _judge(self, label: SecondLabel, tai_ns: int, kept: Witness | None, served: Witness | None) -> Belief:
         """Whether this very label may be used. ``belief`` is what holds of the receiver: one stray does not end it."""
         battery_s = None if self._battery_ns is None else (self._battery_ns + label.at.mono_ns) // NS
-        wrong = impossible(label, self._not_before_s, self._saved_s, battery_s)
+        wrong = impossible(label, self._not_before_s, self.saved_s, battery_s)
         if wrong is not None:
             self._aside = wrong, label.at.mono_ns
             self.belief = Belief(doubt=wrong)
@@ -307,7 +323,9 @@ class ReceiverTime(PulseTime):
         """All that is wrong with the receiver, whether it is used or not."""
         found = [*self.health.conditions(now_mono_ns), *super().conditions(now_mono_ns)]
         if self.dispute is not None and self.dispute.labels >= STANDING and self.belief.doubt is not None:
-            found.append(Condition(Code.LABELS_IN_DOUBT, f"{self.belief.doubt.words}; the pulses hold the second"))
+            dated = abs(self.dispute.late_ns) > COUNTS_S * NS
+            remedy = "; if the served date is wrong, set the system clock, and the one that it confirms is served" if dated else ""
+            found.append(Condition(Code.LABELS_IN_DOUBT, f"{self.belief.doubt.words}; the pulses hold the second{remedy}"))
         if self._aside is not None and now_mono_ns - self._aside[1] < FIX_TIMEOUT_NS:
             found.append(replace(self._aside[0], blocks=False))
         return found

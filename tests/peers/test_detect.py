@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import os
 import sys
 import threading
 import time
 import tty
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,12 +19,13 @@ from peers import Processes, wait_for
 from refclock_sim.receiver.gnss import Gnss
 from refclock_sim.receiver.output import MODELS, Receiver
 
-from ppsd.cli.detect import blocks, detect, listen
+from ppsd.cli.config import apply, load_to_write
+from ppsd.cli.detect import Plan, Wanted, blocks, detect, listen, planned
 from ppsd.cli.receiver import receiver_command
-from ppsd.cli.watch import sky, watch_line
-from ppsd.config.file import read
+from ppsd.cli.watch import designation, sky, watch_line
+from ppsd.config.file import parse, read
 from ppsd.config.tables import Config
-from refclock.config import ReceiverSource
+from refclock.config import DEFAULT_SOURCE, ReceiverSource
 from refclock.devices.ports import Port
 from refclock.devices.scan import Found
 from refclock.kernel.host import Host
@@ -108,7 +111,7 @@ def test_a_line_that_gives_back_what_is_sent_is_no_receiver(tmp_path: Path, afte
     plug = threading.Thread(target=echo)
     plug.start()
     config, out = tmp_path / "refclock.toml", io.StringIO()
-    detect(Config(), 9.0, False, config, out, host=OnePort(tmp_path))
+    detect(Config(), Wanted(9.0, file=config, apply=True), out, host=OnePort(tmp_path))
     over.set()
     plug.join()
     os.close(master)
@@ -138,7 +141,7 @@ def test_a_receiver_of_the_kernels_gnss_class_is_found(tmp_path: Path) -> None:
     talker = threading.Thread(target=speak)
     talker.start()
     config, out = tmp_path / "refclock.toml", io.StringIO()
-    detect(Config(), 15.0, False, config, out, host=OnePort(tmp_path / "nowhere"))
+    detect(Config(), Wanted(15.0, pin=True, file=config, apply=True), out, host=OnePort(tmp_path / "nowhere"))
     over.set()
     talker.join()
     assert f"{path} NMEA, says " in " ".join(out.getvalue().split())
@@ -157,28 +160,68 @@ def test_a_held_port_is_not_touched() -> None:
 
 
 def test_apply_keeps_what_was_configured(processes: Processes, tmp_path: Path) -> None:
-    """The tables are appended, the old file stays beside it, the result is a good configuration; a second time is refused, nothing lost."""
+    """The receiver is added with "auto", so that it may change its port; the old file stays beside it. A second time there is nothing to
+    write. --pin writes down device and speed of the same source."""
     port = plugged(processes, tmp_path / "r", "nmea", 9600)
     machine = tmp_path / "machine"
     (machine / "dev").mkdir(parents=True)
     (machine / "dev/ttyUSB0").symlink_to(port.path)
     config = tmp_path / "refclock.toml"
     config.write_text("# mine\n[server]\nthreads = 3\n", encoding="utf-8")
-    found = [Found(port, Identification("NMEA", 9600), "/dev/pps0")]
-    assert blocks(found).startswith('[[source]]\ntype = "receiver"')
-    out = io.StringIO()
     host = _only(port, machine)
-    assert detect(Config(), PATIENCE_S, False, config, out, host=host) == 0
+
+    def applied(*, pin: bool = False) -> str:
+        out = io.StringIO()
+        assert detect(read(config), Wanted(PATIENCE_S, pin=pin, file=config, apply=True), out, host=host) == 0
+        return out.getvalue()
+
+    applied()
     written = read(config)
-    assert (written.server.threads, [s.kind for s in written.sources]) == (3, ["receiver"])
+    assert (written.server.threads, written.sources) == (3, (DEFAULT_SOURCE,))
     assert config.read_text(encoding="utf-8").startswith("# mine\n")
     assert config.with_name("refclock.toml.bak").read_text(encoding="utf-8") == "# mine\n[server]\nthreads = 3\n"
     before = config.read_text(encoding="utf-8")
-    assert detect(Config(), PATIENCE_S, False, config, io.StringIO(), host=host) == 78
+    assert "nothing to write" in applied()
     assert config.read_text(encoding="utf-8") == before
+    applied(pin=True)
+    assert read(config).sources == (replace(DEFAULT_SOURCE, device=port.identity, baud=9600),)
+    assert "nothing to write" in applied(pin=True)
     told = io.StringIO()
-    assert detect(Config(), PATIENCE_S, True, None, told, host=host) == 0
+    assert detect(Config(), Wanted(PATIENCE_S, as_json=True, file=config), told, host=host) == 0
     assert json.loads(told.getvalue())["ports"][0]["verdict"]["baud"] == 9600
+
+
+def test_what_is_written_of_several_receivers(tmp_path: Path) -> None:
+    """Sources that name their device keep it, one with "auto" stands for the next receiver, the rest get sources of their own; a file that
+    is not there is made, folder and all. What somebody stated stays."""
+    found = [Found(Port(f"/dev/ttyUSB{n}", f"/dev/serial/by-id/r{n}"), Identification("NMEA", 9600), f"/dev/pps{n}") for n in range(3)]
+    found.append(Found(Port("/dev/ttyS0", "/dev/ttyS0"), Identification("silent", 0)))
+    host = Host(tmp_path)
+    assert planned(Config(), host, found, (), False).more.count('device = "auto"') == 3
+    half = parse(
+        '[[source]]\ntype = "receiver"\npps = "/dev/pps7"\n[[source]]\ntype = "receiver"\ndevice = "/dev/ttyUSB0"\npps = ""\n', "f"
+    )
+    assert planned(half, host, found, (), False) == Plan({}, blocks(found[2:3]))
+    plan = planned(half, host, found, (), True)
+    assert plan.keys == {0: {"device": "/dev/serial/by-id/r1", "baud": 9600}}
+    assert 'device = "/dev/serial/by-id/r2"\nbaud = 9600\npps = "/dev/pps2"' in plan.more
+    file = tmp_path / "etc" / "refclock" / "refclock.toml"
+    assert load_to_write(file) == Config()
+    assert apply(file, planned(Config(), host, found, (), True).carried_out, "detect", io.StringIO()) == 0
+    assert [source.name for source in read(file).sources] == ["gps0", "gps1", "gps2"]
+
+
+def test_progress_fits_the_terminal(processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it listens one line is rewritten, about the port that changed, and fits 40 columns; at the end it is gone."""
+    port = plugged(processes, tmp_path / "r", "nmea", 38400)
+    monkeypatch.setenv("COLUMNS", "40")
+    progress = io.StringIO()
+    listen(Host(tmp_path), [port, Port("/dev/ttyNONE", "", ("gpsd (pid 4)",))], NOT_BEFORE_S, PATIENCE_S, progress)
+    *lines, last = progress.getvalue().split("\r\x1b[K")[1:]
+    assert last == ""
+    assert lines
+    assert max(map(len, lines)) < 40
+    assert all(a != b for a, b in itertools.pairwise(lines))
 
 
 class _OnePort(Host):
@@ -217,9 +260,27 @@ def test_the_sky() -> None:
     ]
     rows = sky(some).splitlines()
     assert "N" in rows[0]
-    assert "12" in rows[1]
-    assert rows[len(rows) // 2].replace(".", " ").split() == ["W", "7", "(3)", "E"]
+    assert "G12" in rows[1]
+    assert rows[len(rows) // 2].replace(".", " ").split() == ["W", "G07", "(G03)", "E"]
     assert "99" not in sky(some)
+
+
+def test_satellites_are_unambiguous() -> None:
+    """Number 7 of GPS and of Galileo have different names, GLONASS's the same by NMEA's numbers and by UBX's; names that would cover each
+    other are moved apart, and none is cut at the rim."""
+    names = [("GPS", 7, "G07"), ("Galileo", 7, "E07"), ("Galileo", 307, "E07"), ("GLONASS", 7, "R07"), ("GLONASS", 71, "R07")]
+    names += [("SBAS", 136, "S36"), ("SBAS", 49, "S36"), ("QZSS", 194, "J02"), ("BeiDou", 12, "C12"), ("", 5, "?05")]
+    for system, number, name in names:
+        assert designation(Satellite(system, number, 10, 10, 40, True)) == name
+    together = [
+        Satellite("GPS", 7, 40, 200, 40, True),
+        Satellite("Galileo", 7, 41, 201, 40, True),
+        Satellite("GLONASS", 7, 40, 199, 40, False),
+    ]
+    shown = sky([*together, Satellite("GPS", 30, 0, 270, 40, False), Satellite("GPS", 31, 0, 90, 40, False)])
+    for name in ("G07", "E07", "(R07)", "(G30)", "(G31)"):
+        assert name in shown, shown
+    assert max(map(len, shown.splitlines())) <= 49
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import os
 import random
+import re
 import select
 import signal
 import socket
@@ -309,3 +310,14 @@ def test_leap_smear(serve: Serving, sockets: Sockets, step: int, hours: int) -> 
     gone = 43200 + min(step, 0) - hours * 3600  # SI seconds since noon; the 12 h before a deleted second are one shorter
     assert abs(smeared - (gone * 86400 / length - gone)) < 0.05
     assert leap == 0
+
+
+def test_the_rules_in_force_are_listed(network: Processes, serve: Serving) -> None:
+    """``refclock access list`` shows the rules by which the server decides: after a reload the new ones."""
+    server = serve(OPEN_HOUSE)
+    words = [*REFCLOCK, "access", "list", "--run-dir", str(server.run_dir)]
+    assert "192.0.2.0/24" not in network.run(words).stdout
+    server.reload(OPEN_HOUSE + '[access]\nignore = ["192.0.2.0/24"]\n', "rules, limits and keys renewed")
+    told = network.run(words)
+    assert told.returncode == 0, told.stderr
+    assert re.search(r"^192\.0\.2\.0/24 +ignore$", told.stdout, re.MULTILINE), told.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from refclock_sim.ports.device import PULSE, TTY, preload_environment
+from refclock_sim.ports.device import PPS_DEVICE, PULSE, TTY, preload_environment, preload_library
 from refclock_sim.ports.pty import Pty
 from refclock_sim.ports.pulse_file import CAPTURE_CLEAR, SIZE, PulseFile
 
@@ -31,6 +32,22 @@ def open_tty(path: Path) -> int:
 def words(path: Path) -> tuple[int, ...]:
     """assert and clear sequence, transitions, level, assert and clear stamp of a pulse file: what fake_pps.c reads at these places."""
     return struct.unpack_from("=16x4I2q", path.read_bytes())
+
+
+@pytest.mark.parametrize("folder", ["a b", "a:b"])
+def test_the_preload_works_from_a_folder_with_a_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    """A checkout in "My Projects": a program opens the simulated pulse, and the loader has nothing to complain of."""
+    library = preload_library("fake_pps")
+    copy, directory = tmp_path / folder / library.name, tmp_path / "run"
+    for path in (copy.parent, directory):
+        path.mkdir()
+    shutil.copy(library, copy)
+    monkeypatch.setattr("refclock_sim.ports.device.preload_library", lambda _: copy)
+    with PulseFile(directory / PULSE):
+        opened = [sys.executable, "-c", f"import os; os.open({PPS_DEVICE!r}, os.O_RDWR)"]
+        for _ in range(2):
+            environment = os.environ | preload_environment(directory)
+            assert subprocess.run(opened, env=environment, capture_output=True, check=True).stderr == b""
 
 
 # ---- the tty --------------------------------------------------------------------------------------------------------------------------

@@ -48,13 +48,30 @@ def preload_library(name: str) -> Path:
     raise FileNotFoundError(f"{package / name}*.so is not built: run python setup.py build_ext --inplace")
 
 
+def preloadable(library: Path, directory: Path) -> str:
+    """A path of ``library`` for LD_PRELOAD. The loader splits at spaces and colons (ld.so(8)), so such a path is replaced by a link that is
+    made in ``directory``. ValueError: the path of ``directory`` cannot be written there either."""
+
+    def splits(path: Path) -> bool:
+        return any(c == ":" or c.isspace() for c in str(path))
+
+    if not splits(library):
+        return str(library)
+    link = directory.absolute() / f"{library.name.partition('.')[0]}.so"
+    if splits(link):
+        raise ValueError(f"{directory}: refclock is in {library.parent}; of both paths one must be without a space or ':'")
+    link.unlink(missing_ok=True)
+    link.symlink_to(library)
+    return str(link)
+
+
 def clock_environment(state: Path, utc_ns: int) -> dict[str, str]:
     """Environment variables under which programs share a system clock that they may set and steer (fake_clock.c).
 
     ``state``: the clock's file, made by the first program; ``utc_ns``: its first reading, ns since 1970.
     """
     return {
-        "LD_PRELOAD": str(preload_library("fake_clock")),
+        "LD_PRELOAD": preloadable(preload_library("fake_clock"), state.parent),
         "REFCLOCK_FAKE_CLOCK": str(state.absolute()),
         "REFCLOCK_FAKE_CLOCK_START": str(utc_ns),
     }
@@ -63,8 +80,8 @@ def clock_environment(state: Path, utc_ns: int) -> dict[str, str]:
 def preload_environment(directory: Path, pps_device: str = PPS_DEVICE) -> dict[str, str]:
     """Environment variables under which a child takes the tty and pulse of ``directory`` for real devices.
 
-    The child opens ``directory``/ttySIM0 and ``pps_device``. ValueError: a path contains ``:`` or ``=``. FileNotFoundError: fake_pps is not
-    built. A library that is already preloaded stays first.
+    The child opens ``directory``/ttySIM0 and ``pps_device``. ValueError: a path cannot be written there. FileNotFoundError: fake_pps is not
+    built. OSError: ``directory`` cannot be written. A library that is already preloaded stays first.
     """
     pulse, line = str((directory / PULSE).absolute()), str((directory / TTY).absolute())
     for path in (pulse, line, pps_device):
@@ -72,7 +89,7 @@ def preload_environment(directory: Path, pps_device: str = PPS_DEVICE) -> dict[s
             raise ValueError(f"{path}: a path with ':' or '=' cannot be simulated")
     others = os.environ.get("LD_PRELOAD", "")
     return {
-        "LD_PRELOAD": f"{others} {preload_library('fake_pps')}".strip(),
+        "LD_PRELOAD": f"{others} {preloadable(preload_library('fake_pps'), directory)}".strip(),
         "REFCLOCK_FAKE_PPS": f"{pps_device}={pulse}",
         "REFCLOCK_FAKE_TTY": f"{line}={pulse}",
     }

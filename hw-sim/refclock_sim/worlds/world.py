@@ -134,7 +134,7 @@ class World:
 
     def _open(self, at: Instant) -> ReceiverSession:
         """The receiver's line, opened anew."""
-        return ReceiverSession(at.mono_ns, self.engine.earliest_s, baud=9600)
+        return ReceiverSession(at.mono_ns, self.engine.not_before_s, baud=9600)
 
     # ---- clocks ------------------------------------------------------------------------------------------------------------------
 

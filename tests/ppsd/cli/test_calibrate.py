@@ -21,16 +21,20 @@ from refclock_sim.ports.device import PULSE, TTY, preload_environment
 from refclock_sim.ports.pty import Pty
 from refclock_sim.ports.pulse_file import PulseFile
 
-from ppsd.cli.calibrate import Bias, CannotTell, calibrate, judged, versus
+from ppsd.cli.calibrate import Bias, CannotTell, calibrate, echo, judged, pulse_of, versus
 from ppsd.config.edit import with_bias
 from ppsd.config.file import parse
 from ppsd.config.tables import Config
 from ppsd.discipline.engine import Engine
 from ppsd.discipline.events import Pulsed, SourceFound
 from ppsd.discipline.saved import Saved
+from ppsd.process.exit_codes import Refused
 from ppsd.snapshot import Snapshot
-from refclock.config import ReceiverSource
+from refclock.config import DEFAULT_SOURCE, ReceiverSource
 from refclock.devices.modem_lines import OutputLine
+from refclock.devices.pps import BY_KERNEL
+from refclock.kernel.clocks import LocalClock
+from refclock.kernel.host import Host
 from refclock.sample import NS, Edge, EdgeKind, Instant, SourceId
 
 pytestmark = [pytest.mark.device, pytest.mark.realtime]
@@ -54,24 +58,25 @@ PAIR = pair()
 
 
 class Daemon:
-    """Snapshots of a daemon whose pulse is stamped ``late_us`` late, beside one that is right, good to ``bound_us``."""
+    """Snapshots of a daemon whose pulse is stamped ``late_us`` late, beside one that is right, good to ``bound_us``. ``share``: of the
+    pulses that come."""
 
-    def __init__(self, late_us: float, bound_us: float, *, moving: bool = True) -> None:
-        self.late_us, self.bound_us, self.moving = late_us, bound_us, moving
+    def __init__(self, late_us: float, bound_us: float, *, moving: bool = True, share: float = 1.0) -> None:
+        self.late_us, self.bound_us, self.moving, self.share = late_us, bound_us, moving, share
         self.random, self.seconds = Random(7), 0.0
 
     def pause(self, seconds: float) -> None:
         self.seconds += seconds
 
     def ask(self) -> Snapshot:
-        n = int(self.seconds) if self.moving else 0
+        n = int(self.seconds * self.share) if self.moving else 0
         served_us = 40.0  # what is served is nobody's truth
         offsets = (served_us - self.late_us + self.random.gauss(0, 2), served_us + self.random.gauss(0, 1))
         sources = [
             replace(status, samples=n, offset_ns=round(us * 1e3), bound_ns=round(self.bound_us * 1e3))
             for us, status in zip(offsets, PAIR.sources, strict=True)
         ]
-        return replace(PAIR, sources=tuple(sources))
+        return replace(PAIR, sources=tuple(sources), uptime_s=self.seconds)
 
 
 def test_a_pulse_is_compared_with_another_source() -> None:
@@ -89,6 +94,7 @@ def test_a_pulse_is_compared_with_another_source() -> None:
     ("daemon", "names", "words"),
     [
         (Daemon(5, 5, moving=False), ("", ""), "roof gave 0 samples in 60 s, 20 are needed: waiting for the receiver's first valid second"),
+        (Daemon(5, 5, share=0.5), ("", ""), "30 of 60 pulses were lost"),
         (Daemon(5, 5), ("attic", ""), "there is no source attic; there are roof, lab"),
         (Daemon(5, 5), ("roof", "roof"), "cannot be compared with itself"),
     ],
@@ -119,7 +125,7 @@ def test_the_figure_is_written_where_it_belongs(tmp_path: Path) -> None:
     bias = judged("roof", "by an echo", [20_000.0 + i for i in range(50)], 1, 0.0)
     out = io.StringIO()
     assert calibrate(lambda: bias, parse(two), file, False, out) == 0
-    assert "pps_bias_us = 21  # measured" in file.read_text(encoding="utf-8")
+    assert "pps_bias_us = 21\n" in file.read_text(encoding="utf-8")
     assert (tmp_path / "refclock.toml.bak").read_text(encoding="utf-8") == two
     assert "roof: stamped 20.0 µs late" in out.getvalue()
     assert "pps_bias_us = 21" in out.getvalue()
@@ -155,6 +161,110 @@ def test_an_output_that_is_not_wired_says_so(tmp_path: Path) -> None:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert f"is {tty}:dtr wired to the input of /dev/pps-sim0" in done.stderr
+
+
+class Loose:
+    """A wire with a bad contact: of the edges that go in, every second comes out."""
+
+    stamping = BY_KERNEL
+    error = ""
+
+    def __init__(self) -> None:
+        self.clock, self.moves, self.edges = LocalClock(), 0, list[Edge]()
+
+    def set(self, high: bool) -> None:
+        self.moves += 1
+        if self.moves % 2:
+            self.edges.append(Edge(self.clock.now(), EdgeKind.ASSERT, self.moves))
+
+    def take(self) -> list[Edge]:
+        taken, self.edges = self.edges, []
+        return taken
+
+    def stop(self) -> None:
+        pass
+
+    close = stop
+
+
+def test_half_of_the_edges_lost_is_no_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 40 edges of an echo 20 come back, enough for a figure: there is none, and what to look at is told."""
+    wire = Loose()
+    monkeypatch.setattr("ppsd.cli.calibrate.ECHO_WAIT_S", 0.01)
+    monkeypatch.setattr("ppsd.cli.calibrate.PAUSE_S", 0.001)
+    monkeypatch.setattr("ppsd.cli.calibrate.OutputLine", lambda _: wire)
+    monkeypatch.setattr("ppsd.cli.calibrate.open_pulse", lambda *_: wire)
+    with pytest.raises(CannotTell, match="20 of 40 edges came back: is /dev/ttyS0:rts wired to the input of /dev/pps0"):
+        echo("roof", "/dev/pps0", "/dev/ttyS0:rts", 40)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("", "is no line that can be set; name one like /dev/ttyS0:rts"),
+        ("rts", "is no line that can be set; name one like /dev/ttyS0:rts"),
+        ("/dev/ttyS0:cts", "is no line that can be set; name one like /dev/ttyS0:rts"),
+        ("/dev/gpiochip0:\u00b2", "is no line that can be set"),
+        ("/dev/gpiochip0:GPIO23", "is no line that can be set"),
+        ("{tmp}/missing:rts", "No such file or directory"),
+        ("{tmp}:rts", "Is a directory"),
+        ("{tmp}/file:rts", "it has no such line; a serial port has rts and dtr"),
+        ("{tmp}/gpiochip0:23", "it is no gpiochip"),
+        ("{tmp}/a\udc80:rts", "No such file or directory"),
+    ],
+)
+def test_a_wrong_line_is_a_sentence(tmp_path: Path, line: str, words: str) -> None:
+    """Misspelled, of another kind, not there, no terminal, a name that is no text: one line that says so, exit 74, no traceback."""
+    for name in ("file", "gpiochip0"):
+        (tmp_path / name).touch()
+    file = tmp_path / "refclock.toml"
+    file.write_text(CONFIG, encoding="utf-8")
+    command = [sys.executable, "-m", "ppsd", "calibrate", "pps", "--echo", line.format(tmp=tmp_path), "--config", str(file)]
+    done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    said = done.stderr.decode()
+    assert done.returncode == 74, said
+    assert words in said
+    assert len(said.splitlines()) == 1
+
+
+def machine(root: Path, *found: tuple[str, str]) -> Host:
+    """A machine with pulse devices: (name, the terminal that it belongs to)."""
+    for name, tty in found:
+        entry = root / f"sys/class/pps/{name}"
+        entry.mkdir(parents=True)
+        (entry / "name").write_text("pps\n", encoding="ascii")
+        (entry / "path").write_text(f"{tty}\n", encoding="ascii")
+    return Host(root)
+
+
+def test_a_box_that_found_everything_by_itself_is_calibrated(tmp_path: Path) -> None:
+    """Nothing is configured: the pulse is the machine's, and the figure goes into a [[source]] that finds its receiver as before; the file
+    is made when there is none."""
+    assert pulse_of((DEFAULT_SOURCE,), "", machine(tmp_path, ("pps0", ""))) == ("gps0", "/dev/pps0")
+    bias = judged("gps0", "by an echo", [20_000.0 + i for i in range(50)], 1, 0.0)
+    for before in ("", "[log]\nlevel = 'debug'\n"):
+        file = tmp_path / "etc" / f"{len(before)}.toml"
+        if before:
+            file.write_text(before, encoding="utf-8")
+        assert calibrate(lambda: bias, parse(before), file, False, io.StringIO()) == 0
+        (source,) = parse(file.read_text(encoding="utf-8")).sources
+        assert source == replace(DEFAULT_SOURCE, pps_bias_us=21.0)
+        assert file.read_text(encoding="utf-8").startswith(before)
+
+
+def test_whose_pulse_is_measured(tmp_path: Path) -> None:
+    """Of several pulse devices that of the receiver's own line; without one, what is to be written is told."""
+    host = machine(tmp_path, ("pps0", ""), ("pps1", "/dev/ttyUSB0"))
+    usb, other = ReceiverSource(name="gps0", device="/dev/ttyUSB0"), ReceiverSource(name="gps1", device="/dev/ttyS0")
+    assert pulse_of((usb, other), "gps0", host) == ("gps0", "/dev/pps1")
+    assert pulse_of((usb, other), "gps1", host) == ("gps1", "/dev/pps0")
+    for sources, name, words in (
+        ((usb, other), "", "gps0, gps1"),
+        ((DEFAULT_SOURCE,), "", "there is /dev/pps0, /dev/pps1"),
+        ((), "", "no source"),
+    ):
+        with pytest.raises(Refused, match=words):
+            pulse_of(sources, name, host)
 
 
 class Chip:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import select
 import socket
 import subprocess
@@ -17,13 +18,16 @@ import pytest
 
 from ppsd.cli import main as cli
 from ppsd.cli.arguments import Command
+from ppsd.cli.config import remarks
 from ppsd.cli.feed import feed_lines
+from ppsd.config.tables import Config, ServerConfig
 from ppsd.faces import text as reports
 from ppsd.ntp.packet import Header, parse
 from ppsd.process.control import ControlServer
 from ppsd.snapshot import Mode, ServerReport, Snapshot, SourceStatus, TemperatureStatus, Verdict
 from refclock.condition import Code, Condition
 from refclock.config import ShmFeed, SockFeed
+from refclock.kernel.host import Host
 from refclock.sample import FeedStatus, Leap
 from refclock.timescales import ntp64
 
@@ -96,13 +100,20 @@ def test_status_tells_by_its_exit_code(daemon: Daemon, capsys: pytest.CaptureFix
     assert any("server: not running" in line for line in rest)
 
 
+@pytest.mark.parametrize("snapshot", [LOCKED, HOLDOVER], ids=["locked", "holdover"])
+def test_the_bound_is_in_the_first_80_columns(snapshot: Snapshot) -> None:
+    """A terminal of 80 columns, which cuts the line, shows within what the time is true: with long device names and in holdover too."""
+    long = replace(SOURCE, what="/dev/serial/by-id/usb-u-blox_AG_-_www.u-blox.com_u-blox_7_-_GPS_GNSS_Receiver-if00 + /dev/pps0")
+    assert "within ±18 µs" in reports.top_line(replace(snapshot, simulated=True, sources=(long,)))[:79]
+
+
 def test_status_text(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
     """Stages, sources in words, and the server's counters that are not zero."""
     run_dir = daemon("clock.sock", answer(LOCKED))
     daemon("serve.sock", lambda: json.dumps(SERVER.to_json()))
     assert cli.main(["status", "--run-dir", str(run_dir)]) == 0
     text = capsys.readouterr().out
-    assert "LOCKED to GPS+PPS · within ±18 µs" in text
+    assert "LOCKED · within ±18 µs · by GPS+PPS" in text
     assert "[x] receiver  [x] locked" in text
     assert (
         "* gps0: GPS+PPS, selected, fix 3D, 9/12 sats, jitter 120 ns, message 143.2 ± 4.1 ms after the second, 2 rejected (mostly popcorn)"
@@ -251,6 +262,40 @@ def test_intervals_as_chronyc() -> None:
     assert [reports._interval(s) for s in ages] == ["   -", "   0", "1199", " 20m", "599m", " 10h", "  4d", "400d", "  5y"]
 
 
+def test_the_rules_in_force_are_listed(daemon: Daemon, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``access list`` shows what the running server goes by, not what the file says by now; without a server the file, and says so."""
+    file = tmp_path / "c.toml"
+    file.write_text('[access]\nallow = ["10.0.0.0/8"]\n', encoding="utf-8")
+    words = ["access", "list", "--config", str(file), "--run-dir", str(tmp_path)]
+    assert cli.main(words) == 0
+    told = capsys.readouterr().out
+    assert "10.0.0.0/8" in told
+    assert f"# {file} (no server is running)" in told
+    rule = {"prefix": "192.0.2.0/24", "action": "ignore", "source": "access.ignore"}
+    daemon("serve.sock", lambda: json.dumps({"denied": "silence", "rules": [rule]}))
+    assert cli.main(words) == 0
+    told = capsys.readouterr().out
+    assert f"# the running server ({tmp_path})" in told
+    assert "192.0.2.0/24                                ignore" in told
+    assert "10.0.0.0/8" not in told
+    assert "deny (silently)" in told
+
+
+def test_the_table_of_clients_fits_a_terminal(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    """80 columns suffice for the longest addresses, largest counts and every mode; figures stay under their headings."""
+    figures = {"packets": 123_456_789, "drops": 1_234_567, "interval_s": 7000.0, "last_s": 90_000.0, "first_s": 9e6, "version": 4}
+    flags = {"authenticated": True, "interleaved": True}
+    addresses = ("192.0.2.7", "2001:db8:1:2::/64", "2001:db8:1234:5678:9abc:def0:1234:5678")
+    told = {"known": 3, "clients": [{"address": address} | figures | flags for address in addresses]}
+    run_dir = daemon("serve.sock", lambda: json.dumps(told))
+    assert cli.main(["clients", "--run-dir", str(run_dir)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    end = lines[0].index("Packets") + len("Packets")
+    assert [line[end - 9 : end] for line in lines if "123456789" in line] == ["123456789"] * 3
+    assert all(any(address in line for line in lines) for address in addresses)
+
+
 def test_feed_lines() -> None:
     """The line for each program that takes our samples; without feeds also what to write on our side."""
     feeds = (SockFeed(name="a", path="/run/chrony/x.sock"), ShmFeed(name="b", unit=3))
@@ -368,6 +413,18 @@ def test_config_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert cli.main(["config", "check", "--config", str(tmp_path / "none")]) == 78
 
 
+def test_an_interface_that_is_not_there_is_told(tmp_path: Path) -> None:
+    """No mistake in the file, for it may come (USB, VLAN): what is meant and what there is are told, and that nobody is served now."""
+    for name in ("eth0", "lo"):
+        (tmp_path / "sys/class/net" / name).mkdir(parents=True)
+    config = Config(server=ServerConfig(interface="eht0"))
+    (told,) = remarks(config, Host(tmp_path))
+    assert "there is no eht0 now; did you mean eth0?" in told
+    assert "nobody is served" in told
+    assert not list(remarks(Config(server=ServerConfig(interface="eth0")), Host(tmp_path)))
+    assert not list(remarks(Config(server=ServerConfig(interface="eht0", enabled=False)), Host(tmp_path)))
+
+
 @pytest.mark.parametrize(
     "words", [[], ["dance"], ["run", "--duration", "-1"], ["run", "--ntp", "here"], ["query"], ["query", "h", "-n", "0"]]
 )
@@ -379,6 +436,53 @@ def test_wrong_command_lines(words: list[str], capsys: pytest.CaptureFixture[str
         code = exit_.code
     assert code == 64
     assert capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["statsu"], "there is no command statsu; did you mean status?"),
+        (["source"], "there is no command source; did you mean sources?"),
+        (["help", "detcet"], "there is no command detcet; did you mean detect?"),
+        (["xyzzy"], "there is no command xyzzy; there are run, status, "),
+    ],
+)
+def test_a_misspelled_command_is_recognised(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line with what was probably meant, else all that there are; exit 64."""
+    assert cli.main(words) == 64
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+def test_help_and_version_in_the_usual_ways(capsys: pytest.CaptureFixture[str]) -> None:
+    """``help`` is ``--help``, ``help COMMAND`` that of the command; ``--version`` and ``-V`` are ``version``."""
+    told = []
+    for words in (["help"], ["--help"], ["help", "query"], ["query", "--help"]):
+        with pytest.raises(SystemExit) as caught:
+            cli.main(words)
+        assert caught.value.code == 0
+        told.append(capsys.readouterr().out)
+    assert told[0] == told[1]
+    assert told[2] == told[3]
+    assert told[2] != told[0]
+    for words in (["version"], ["--version"], ["-V"]):
+        assert cli.main(words) == 0
+        assert capsys.readouterr().out.startswith("refclock ")
+
+
+@pytest.mark.device
+@pytest.mark.parametrize(("encoding", "bound"), [("ascii", "within +/-18 us"), ("latin-1", "within ±18 µs"), ("utf-8", "within ±18 µs")])
+def test_a_terminal_of_any_encoding(daemon: Daemon, encoding: str, bound: str) -> None:
+    """What the encoding lacks is written with what it has: status, and a file name that is no text in an error."""
+    run_dir = daemon("clock.sock", answer(LOCKED))
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    command = [sys.executable, "-m", "ppsd"]
+    done = subprocess.run([*command, "status", "--run-dir", str(run_dir)], env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert bound in done.stdout.decode(encoding)
+    done = subprocess.run([*command, "status", "--run-dir", b"/no/\xff\xc2\xb5"], env=environment, capture_output=True, check=False)
+    assert done.returncode == 3
+    assert b"no daemon in /no/?" in done.stderr
 
 
 @pytest.mark.parametrize("command", list(cli.COMMANDS))

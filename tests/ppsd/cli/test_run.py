@@ -11,15 +11,13 @@ import pytest
 
 import ppsd.clock.pulses
 from ppsd.cli import run as foreground
-from ppsd.cli.run import Run, make_run_directory
-from ppsd.clock.discovery import DEFAULT
+from ppsd.cli.run import Run, make_run_directory, spelled
 from ppsd.clock.pulses import PulseInputs
 from ppsd.config.file import read
 from ppsd.config.tables import Config
 from ppsd.discipline.events import PulseFound
-from ppsd.process.control import ControlServer
-from ppsd.process.reloading import Reloaded
-from refclock.config import ReceiverSource, ShmFeed
+from ppsd.process.control import ControlServer, Reloaded
+from refclock.config import DEFAULT_SOURCE, ReceiverSource, ShmFeed
 from refclock.devices.ports import pair, pulses, serial_ports
 from refclock.devices.pps import BY_KERNEL
 from refclock.kernel.clocks import LocalClock
@@ -98,7 +96,28 @@ def test_nothing_configured_nothing_found(tmp_path: Path) -> None:
     assert "/dev/ttyACM*" in text
     assert "it will be noticed" in text
     assert "refclock query 127.0.0.1:11999" in text
-    assert replace(DEFAULT, name="") == ReceiverSource(device="auto", pps="auto")
+    assert replace(DEFAULT_SOURCE, name="") == ReceiverSource(device="auto", pps="auto")
+
+
+def test_commands_are_printed_as_they_can_be_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a virtual environment that is not active, its activation comes first; with sudo the whole path; on the PATH just the name. A
+    space in a path is quoted."""
+    programs = tmp_path / "my clone" / "bin"
+    programs.mkdir(parents=True)
+    script = programs / "refclock"
+    script.touch(0o755)
+    monkeypatch.delenv("SUDO_USER", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert spelled(script) == ([], f"'{script}'")
+    (programs / "activate").touch()
+    assert spelled(script) == ([f". '{programs}/activate'"], "refclock")
+    monkeypatch.setenv("SUDO_USER", "pi")
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert spelled(script) == ([], f"sudo '{script}'")
+    monkeypatch.setenv("PATH", str(programs))
+    assert spelled(script) == ([], "sudo refclock")
+    monkeypatch.delenv("SUDO_USER")
+    assert spelled(script) == ([], "refclock")
 
 
 def test_effective_configuration_keeps_what_was_configured(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from typing import TextIO
 import pytest
 
 from ppsd.cli.supervisor import PAUSES_S, Program, Screen, Supervisor
+from ppsd.process.control import Reloaded
 from ppsd.process.lifecycle import notify
-from ppsd.process.reloading import Reloaded
 
 pytestmark = [pytest.mark.device, pytest.mark.realtime]
 
@@ -117,7 +117,6 @@ def test_a_program_that_is_not_there(supervisor: Supervise) -> None:
 SCRIPT = """
 import sys
 from ppsd.cli.supervisor import Program, Screen, Supervisor
-from ppsd.process.reloading import Reloaded
 programs = [Program(n, (sys.executable, "-c", code), reports=n in {reporting!r}) for n, code in {programs!r}.items()]
 def reload(): return Reloaded({reload}, ("reread",)), [p for p in programs if p.name != "unwanted"]
 screen = Screen(sys.stdout, {form!r})

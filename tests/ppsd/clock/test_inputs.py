@@ -53,7 +53,7 @@ class Daemon:
         self.told: dict[str, str] = {}
         self._poll, self._readers = select.poll(), dict[int, Callable[[], None]]()
         self._ticked_s = 0
-        self.inputs = Inputs(config, machine.clock, self.engine.earliest_s, self, machine)
+        self.inputs = Inputs(config, machine.clock, self.engine.not_before_s, self, machine)
 
     def configure(self, *sources: ReceiverSource) -> None:
         """Go on with these sources, as the clock process does on SIGHUP."""

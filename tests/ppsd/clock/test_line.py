@@ -38,7 +38,7 @@ def test_a_receiver_is_set_up_over_its_line(configure: bool) -> None:
     source = config.ReceiverSource(name="gps", device=os.ttyname(slave), baud=9600, pps="", configure=configure)
     clock = LocalClock()
     engine = Engine(Config(sources=(source,)), Saved(), clock.now(), simulated=True, version="test", pid=1)
-    line = Line(source, clock, engine.earliest_s)
+    line = Line(source, clock, engine.not_before_s)
     seen: list[Configured] = []
     written = b""
     try:
@@ -80,7 +80,7 @@ def test_the_daemon_finds_speed_and_format_and_follows_a_change(baud: int, bits:
     clock = SimulatedClock(wire.now)
     source = config.ReceiverSource(name="gps", device=os.ttyname(slave), pps="", configure=False)
     engine = Engine(Config(sources=(source,)), Saved(), clock.now(), simulated=True, version="test", pid=1)
-    line = Line(source, clock, engine.earliest_s)
+    line = Line(source, clock, engine.not_before_s)
     receiver = engine.sources[SourceId("gps")]
     assert isinstance(receiver, ReceiverSource)
 

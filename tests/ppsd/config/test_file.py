@@ -103,9 +103,16 @@ def test_names_are_made_around_those_given() -> None:
         ("[server]\nthreads = 2.0", 2, "server.threads", "a whole number"),
         ("[server]\nthreads = 0x" + "f" * 9000, 2, "server.threads", "a huge number is out of range"),
         ("[server]\nenabled = 0xffffffffffffffffffffff", 2, "server.enabled", "true or false"),
-        ("[server]\nlisten = ['0.0.0.0']", 2, "server.listen", "0.0.0.0:123"),
-        ("[server]\nlisten = [1]", 2, "server.listen", "a list of texts"),
-        ("[server]\n\nlisten = ['[::]:123',\n'[::]:123']", 3, "server.listen[1]", "already used"),
+        ("[server]\nlisten = ['0.0.0.0']", 2, "server.listen[0]", "0.0.0.0:123"),
+        ("[server]\nlisten = [1]", 2, "server.listen[0]", "expected a text in quotes, found 1"),
+        ("[server]\nlisten = '[::]:123'", 2, "server.listen", "expected a list"),
+        ("[server]\nlisten = []", 2, "server.listen", "names no address"),
+        ("[server]\nport = 123", 2, "server.port", 'listen = ["0.0.0.0:123", "[::]:123"]'),
+        ("[server]\nbindaddress = '10.0.0.1'", 2, "server.bindaddress", "listen of [server]"),
+        ("pool = 'pool.ntp.org'", 1, "pool", "refclock feed"),
+        ("[access]\nallow = ['10.0.0.0/8']\ndeny = ['10.0.0.0/8']", 3, "access.deny[0]", "is also under allow, on line 2"),
+        ("[access]\nallow = ['::ffff:10.0.0.0/104']\nignore = [\n'10.0.0.0/8']", 4, "access.ignore[0]", "is also under allow"),
+        ("[server]\n\nlisten = ['[::]:123',\n'[::]:123']", 4, "server.listen[1]", "already used"),
         ("[run]\ndirectory = 'here'", 2, "run.directory", "absolute path"),
         ("[run]\ndirectory = '/" + "x" * 120 + "'", 2, "run.directory", "bytes"),
         ("[run]\nstate = ''", 2, "run.state", "must not be empty"),
@@ -150,6 +157,65 @@ def test_all_mistakes_at_once() -> None:
     assert str(found[1]).startswith('f.toml:4: log.level: "loud" is not known; allowed: "debug"')
 
 
+def test_every_wrong_element_of_a_list_is_told() -> None:
+    """Of a list over several lines each element that is wrong, by its number and on its own line; the good ones are passed over."""
+    text = '[access]\nallow = [\n  "10.0.0.0/8", # mine\n  "nonsense",\n  3, "10.0.0.1/8",\n  ["a", "b"],\n  "fe80::/10",\n]\n'
+    found = problems(text)
+    assert [(p.line, p.key) for p in found] == [
+        (4, "access.allow[1]"),
+        (5, "access.allow[2]"),
+        (5, "access.allow[3]"),
+        (6, "access.allow[4]"),
+    ]
+    assert "found 3" in found[1].what
+    assert 'did you mean "10.0.0.0/8"?' in found[2].what
+    assert "found a list" in found[3].what
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ("level = debug", 'a text needs quotes: level = "debug"'),
+        ("device = /dev/ttyS0  # mine", 'a text needs quotes: device = "/dev/ttyS0"'),
+        ("pps = /dev/ttyS0:dcd", 'a text needs quotes: pps = "/dev/ttyS0:dcd"'),
+        ("listen = 0.0.0.0:123", 'a text needs quotes: listen = "0.0.0.0:123"'),
+        ("allow = [10.0.0.0/8, fe80::/10]", 'texts need quotes: allow = ["10.0.0.0/8", "fe80::/10"]'),
+        ('allow = ["10.0.0.0/8", fe80::/10]', 'texts need quotes: allow = ["10.0.0.0/8", "fe80::/10"]'),
+        ('[access]\nallow = [\n"10.0.0.0/8",\nfe80::/10,\n]', 'a text needs quotes: "fe80::/10"'),
+        ('pps = "/dev/pps0', "a quotation mark is missing"),
+        ("pps = /dev/pps0'", "a quotation mark is missing"),
+        ("enabled = yes", "write it true"),
+        ("enabled = False", "write it false"),
+        ("server 192.168.1.1 iburst", "server is a word of chrony.conf or ntp.conf: time is taken from receivers"),
+        ("driftfile /var/lib/chrony/drift", "driftfile is a word of chrony.conf or ntp.conf: not needed"),
+        ("allow 192.168.0.0/16", 'allow = ["192.168.0.0/16"]'),
+        ("refclock SHM 0 refid GPS", "[[source]]"),
+        ("rtcsync", "rtcsync is a word of chrony.conf"),
+        ("MakeStep 1 3", "step of [clock]"),
+        ("restrict default nomodify", "lists in [access]"),
+    ],
+)
+def test_a_line_that_is_no_toml_has_a_remedy(line: str, part: str) -> None:
+    """Missing quotes, other programs' words, Python's and YAML's truth: the line as it should be, or what is written here instead."""
+    (problem,) = problems(line)
+    assert part in problem.what, problem.what
+
+
+def test_the_default_rules_may_be_narrowed() -> None:
+    """A network that is allowed by default may be denied: only what the file itself says twice is a contradiction."""
+    parse('[access]\ndeny = ["10.0.0.0/8"]\n')
+    parse('[access]\nallow = ["10.0.0.0/8"]\ndeny = ["10.1.0.0/16"]\n')
+
+
+def test_a_whole_chrony_conf_is_answered_line_by_line() -> None:
+    """Who names chrony.conf is told for each line what refclock has instead."""
+    found = problems(
+        "pool 2.debian.pool.ntp.org iburst\nkeyfile /etc/chrony/chrony.keys\nmaxupdateskew 100.0\nrtcsync\nmakestep 1 3\nlog a\n"
+    )
+    assert [p.line for p in found] == [1, 2, 3, 4, 5, 6]
+    assert all("is a word of chrony.conf" in p.what for p in found)
+
+
 def test_a_line_left_out_is_not_reported_missing() -> None:
     """What a syntax error hides is not called missing too."""
     (problem,) = problems("[[source]]\ntype = 'receiver'\ndevice = /dev/ttyS0\n")
@@ -189,6 +255,24 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         read(latin)
     with pytest.raises(ConfigError):
         parse_bytes(b"\xff\xfea\x00", "utf-16")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'x = "' + '\\"' * 100_000,
+        "[server]\n" + "".join(f"k{i} = 1\n" for i in range(50_000)),
+        'x = {"' + " " * 100_000 + '" = 1, "' + " " * 100_000 + '" = 2}',
+    ],
+    ids=["a string that does not end", "keys of another program", "one long key twice"],
+)
+def test_a_mistake_is_told_in_some_lines_whatever_its_size(text: str) -> None:
+    """Text by the 100 kB that is no configuration: the mistakes are told, not each of thousands, and no text is searched again and again
+    (that would take hours)."""
+    with pytest.raises(ConfigError) as error:
+        parse(text)
+    assert len(error.value.problems) <= 21
+    assert len(str(error.value)) < 4000
 
 
 def test_endpoints() -> None:

@@ -1,10 +1,16 @@
 """keys.py: key files as chrony and ntp write them."""
 
+import os
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ppsd.config.keys import SymmetricKey, parse_keys
+from ppsd.config.keys import SECRET_MAX, SymmetricKey, parse_keys, read_keys
+from ppsd.config.tables import Config, KeysConfig
+from ppsd.serve.ntp_server import NtpServer, ServerRules
+from refclock.schema import ConfigError
 
 CHRONY = """
 # made by chronyc keygen
@@ -94,3 +100,33 @@ def test_any_text_is_keys_or_problems(text: str) -> None:
     keys, problems = parse_keys(text, allow_weak=True)
     assert all(0 < key.key_id < 1 << 32 and key.secret for key in keys)
     assert all(line >= 1 and what for line, what in problems)
+
+
+def refused(path: Path) -> str:
+    """What is told of a key file that is not taken."""
+    with pytest.raises(ConfigError) as error:
+        read_keys(Config(keys=KeysConfig(file=str(path))))
+    return str(error.value)
+
+
+def test_a_key_file_is_taken_whole_or_not_at_all(tmp_path: Path) -> None:
+    """Of a file of more than 1 MB nothing is cut off in silence; a pipe in its place is not waited for."""
+    path = tmp_path / "keys"
+    path.write_text("# a comment\n" * 100_000 + "7 AES128 HEX:000102030405060708090a0b0c0d0e0f\n")
+    path.chmod(0o600)
+    assert "the key file cannot be used: is larger than 1 MB" in refused(path)
+    path.unlink()
+    os.mkfifo(path, 0o600)
+    assert "is a pipe; a regular file is needed" in refused(path)
+
+
+def test_secrets_longer_than_the_server_takes_are_named(tmp_path: Path) -> None:
+    """One byte more than the server's limit is a problem of the file, with its line; the longest one is served."""
+    path = tmp_path / "keys"
+    path.write_text(f"1 SHA256 HEX:{'ab' * SECRET_MAX}\n2 SHA256 HEX:{'ab' * (SECRET_MAX + 1)}\n")
+    path.chmod(0o600)
+    assert f"{path}:2: key 2: a secret has at most 4096 bytes, this one has 4097" in refused(path)
+    path.write_text(f"1 SHA256 HEX:{'ab' * SECRET_MAX}\n")
+    keys = read_keys(Config(keys=KeysConfig(file=str(path))))
+    with NtpServer(tmp_path / "timescale", [("127.0.0.1", 0)], ServerRules(ranges=(), keys=keys)) as server:
+        server.configure(ServerRules(ranges=(), keys=keys))

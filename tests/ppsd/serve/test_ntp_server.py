@@ -3,6 +3,7 @@
 import os
 import socket
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -192,3 +193,22 @@ def test_the_packet_path_is_a_function() -> None:
     assert respond(bytes([8]) + REQUEST[1:], record, arrival, departure, source_port=123) == (b"", "drop", "mode_reserved")
     path.publish(true_record(stratum=3))
     assert path.respond(REQUEST, arrival, departure)[0][1] == 3
+
+
+def test_the_latest_clients_are_told_in_constant_memory(timescale: Path) -> None:
+    """Of 6000 clients the five that asked last, the latest first, and how many there are. A list of all of them would take 3 MB."""
+    with NtpServer(timescale, [("127.0.0.1", 0)], OPEN, table_bytes=4 << 20) as server:
+        server.start()
+        for n in range(6000):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                client.bind((f"127.1.{n // 200}.{n % 200 + 1}", 0))
+                client.settimeout(5)
+                client.sendto(REQUEST, server.bound_addresses[0])
+                client.recv(2048)
+        tracemalloc.start()
+        found, known = server.clients(5)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert known > 5900  # a set of 16 may have been full
+    assert [client.address for client in found] == [f"127.1.29.{n}" for n in (200, 199, 198, 197, 196)]
+    assert peak < 1_000_000

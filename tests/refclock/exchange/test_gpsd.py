@@ -338,7 +338,7 @@ def test_pulses_of_a_gpsd_on_this_host_are_used_and_said() -> None:
         source = GpsdSource(name="gpsd0", host="127.0.0.1", port=server.getsockname()[1])
         config = Config(clock=ClockConfig(not_before=date(2026, 1, 1)), sources=(source,))
         engine = Engine(config, Saved(), clock.now(), simulated=True, version="", pid=0)
-        line = GpsdLine(source, clock, engine.earliest_s)
+        line = GpsdLine(source, clock, engine.not_before_s)
         gpsd = server.accept()[0]
         while not line.what:
             line.tick(clock.now())
@@ -372,7 +372,7 @@ def test_what_gpsd_says_in_vain_is_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         source = GpsdSource(name="gpsd0", host="127.0.0.1", port=server.getsockname()[1])
         engine = Engine(Config(sources=(source,)), Saved(), clock.now(), simulated=True, version="", pid=0)
-        line = GpsdLine(source, clock, engine.earliest_s)
+        line = GpsdLine(source, clock, engine.not_before_s)
         gpsd = server.accept()[0]
         while not line.what:
             line.tick(clock.now())
