@@ -9,8 +9,8 @@ enum { STRATUM = 1, POLL = 2, PRECISION = 3, ROOT_DELAY = 4, ROOT_DISPERSION = 8
        RECEIVE = 32, TRANSMIT = 40 };
 enum { MODE_ACTIVE = 1, MODE_PASSIVE = 2, MODE_CLIENT = 3, MODE_SERVER = 4, MODE_BROADCAST = 5, NTP_PORT = 123 };
 enum { MAC_DES = MAC_ID + 8, MAC_V4_SHORT = MAC_ID + 16, MAC_V4_MAX = MAC_ID + MAC_CODE_V4_MAX, MAC_MAX = MAC_ID + MAC_CODE_MAX };
-enum { FIELD_MIN = 16, NAK = MAC_ID }; /* RFC 7822 7.5.1; RFC 5905 A.5.1 */
-enum { UNSYNCHRONISED = 3 };           /* RFC 5905 figure 9 */
+enum { FIELD_MIN = 16 };     /* RFC 7822 7.5.1 */
+enum { UNSYNCHRONISED = 3 }; /* RFC 5905 figure 9 */
 #define CODE(a, b, c, d) ((uint32_t)(a) << 24 | (b) << 16 | (c) << 8 | (d))
 static const uint32_t refid_init = CODE('I', 'N', 'I', 'T'), code_rate = CODE('R', 'A', 'T', 'E'), code_deny = CODE('D', 'E', 'N', 'Y');
 static const uint64_t ntp_unix_s = 2208988800; /* 1900 to 1970, RFC 5905 figure 4 */
@@ -104,11 +104,12 @@ static enum pkt_reason check_request(const struct pkt_context *context, const ui
         return PKT_VERSION;
     if (context->source_port == 0)
         return PKT_PORT_ZERO;
+    if (context->not_unicast)
+        return PKT_NOT_UNICAST;
     int version_1 = mode == 0 && version == 1 && context->source_port != NTP_PORT;
     if (mode != MODE_CLIENT && !version_1 && !(mode == MODE_ACTIVE && context->symmetric))
         return unwanted[mode];
-    enum pkt_reason reason = find_mac(version, request, length, parts);
-    return reason == PKT_BASIC && mode == MODE_ACTIVE && !parts->mac_size ? PKT_MODE_SYMMETRIC : reason;
+    return find_mac(version, request, length, parts);
 }
 
 /* The key that made the request's MAC; NULL, and *why, when none of these keys did. */
@@ -143,7 +144,7 @@ static void decide_action(const struct pkt_context *context, const uint8_t *requ
     else
         refused = 0;
     if (refused) {
-        int active = (request[0] & 7) == MODE_ACTIVE; /* answered only with a right MAC */
+        int active = (request[0] & 7) == MODE_ACTIVE; /* no kiss-o'-death is defined for it */
         outcome->action = context->may_kod && context->access != ACL_IGNORE && !active ? PKT_KOD : PKT_DROP;
         return;
     }
@@ -155,7 +156,7 @@ static void decide_action(const struct pkt_context *context, const uint8_t *requ
     outcome->authenticated = *key != NULL;
     if (*key)
         return;
-    outcome->action = (request[0] & 7) == MODE_ACTIVE ? PKT_DROP : PKT_NAK;
+    outcome->action = PKT_DROP;
     outcome->reason = (uint8_t)why;
 }
 
@@ -167,13 +168,19 @@ static void read_scale(const struct rec_params *record, int64_t raw_ns, int smea
         rec_smear(record, reading);
 }
 
-uint64_t pkt_timestamp(const struct rec_params *record, int64_t raw_ns, int smear)
+/* UTC of the served timescale at one instant. */
+static int64_t read_utc(const struct rec_params *record, int64_t raw_ns, int smear)
 {
     struct rec_reading reading;
-    if (record->tai_ns == 0)
-        return 0;
+    if (!smear)
+        return rec_utc_at(record, raw_ns);
     read_scale(record, raw_ns, smear, &reading);
-    return ntp_timestamp(reading.utc_ns);
+    return reading.utc_ns;
+}
+
+uint64_t pkt_timestamp(const struct rec_params *record, int64_t raw_ns, int smear)
+{
+    return record->tai_ns != 0 ? ntp_timestamp(read_utc(record, raw_ns, smear)) : 0;
 }
 
 /* Write the part of the header that depends on the departure alone; origin, receive and transmit are 0. */
@@ -198,17 +205,30 @@ static size_t put_mac(const struct mac_key *key, uint32_t id, uint8_t *packet, s
     return PKT_HEADER + MAC_ID + code_size;
 }
 
+/* The system clock's NTP timestamp at an instant. */
+static uint64_t system_timestamp(const struct pkt_context *context, int64_t raw_ns)
+{
+    return ntp_timestamp((int64_t)((uint64_t)raw_ns + (uint64_t)context->system_ahead_ns));
+}
+
+/* Write receive and transmit by the system clock. A later request cannot refer to them. */
+static void put_system_times(const struct pkt_context *context, uint8_t *reply)
+{
+    uint64_t receive = system_timestamp(context, context->rx_raw_ns);
+    put64(reply + RECEIVE, receive);
+    put64(reply + TRANSMIT, context->tx_raw_ns > context->rx_raw_ns ? system_timestamp(context, context->tx_raw_ns) : receive + 1);
+}
+
 /* Write receive, origin and transmit. In interleaved mode transmit is that of the previous reply (RFC 9769 2). */
 static void put_times(const struct pkt_context *context, const uint8_t *request, const struct rec_reading *now, uint8_t *reply,
                       struct pkt_outcome *outcome)
 {
-    struct rec_reading arrived;
     int64_t rx = context->rx_raw_ns < context->tx_raw_ns ? context->rx_raw_ns : context->tx_raw_ns;
-    read_scale(&context->record, rx, context->smear, &arrived);
-    uint64_t receive = ntp_timestamp(arrived.utc_ns);
+    int64_t arrived_ns = read_utc(&context->record, rx, context->smear);
+    uint64_t receive = ntp_timestamp(arrived_ns);
     /* Transmit is always later than receive. It could be earlier when a leap second is inserted between the two. It must not be equal, for
      * the difference tells interleaved requests. */
-    uint64_t transmit = now->utc_ns > arrived.utc_ns ? ntp_timestamp(now->utc_ns) : receive + 1;
+    uint64_t transmit = now->utc_ns > arrived_ns ? ntp_timestamp(now->utc_ns) : receive + 1;
     uint64_t origin = get64(request + ORIGIN), theirs = get64(request + RECEIVE);
     int versed = (request[0] & 0x3f) == (4 << 3 | MODE_CLIENT);
     put64(reply + RECEIVE, receive);
@@ -243,15 +263,13 @@ size_t pkt_respond(const struct pkt_context *context, const uint8_t *request, si
         outcome->reason = PKT_SYMMETRIC_PASSIVE;
     put_header(&now, version, active ? MODE_PASSIVE : MODE_SERVER, request[POLL], reply);
     memcpy(reply + ORIGIN, request + TRANSMIT, 8);
-    if (context->record.tai_ns != 0)
+    if (now.leap == UNSYNCHRONISED)
+        put_system_times(context, reply);
+    else
         put_times(context, request, &now, reply, outcome);
     if (outcome->action == PKT_REPLY)
         return key ? put_mac(key, get32(request + parts.mac), reply, parts.mac_size - MAC_ID) : PKT_HEADER;
     outcome->receive = outcome->transmit = 0; /* a later request cannot refer to it */
-    if (outcome->action == PKT_NAK) {
-        memset(reply + PKT_HEADER, 0, NAK);
-        return PKT_HEADER + NAK;
-    }
     reply[0] |= UNSYNCHRONISED << 6;
     reply[STRATUM] = 0;
     put32(reply + REFID, outcome->reason == PKT_RATE ? code_rate : code_deny);
@@ -272,7 +290,7 @@ size_t pkt_broadcast(const struct pkt_context *context, uint32_t id, int poll, u
 
 const char *pkt_action_name(int action)
 {
-    static const char *const names[PKT_ACTIONS] = {[PKT_DROP] = "drop", [PKT_REPLY] = "reply", [PKT_NAK] = "nak", [PKT_KOD] = "kod"};
+    static const char *const names[PKT_ACTIONS] = {[PKT_DROP] = "drop", [PKT_REPLY] = "reply", [PKT_KOD] = "kod"};
     return action >= 0 && action < PKT_ACTIONS ? names[action] : NULL;
 }
 
@@ -294,6 +312,7 @@ const char *pkt_reason_name(int reason)
         [PKT_LONG] = "long",
         [PKT_VERSION] = "version",
         [PKT_PORT_ZERO] = "port_zero",
+        [PKT_NOT_UNICAST] = "not_unicast",
         [PKT_MODE_RESERVED] = "mode_reserved",
         [PKT_MODE_SYMMETRIC] = "mode_symmetric",
         [PKT_MODE_SERVER] = "mode_server",

@@ -1,8 +1,10 @@
 /* packet: what to answer to one NTP request. The one pure decision of the server: no clock, no socket, no memory of its own.
  *
  * RFC 5905 (header, modes), RFC 7822 (extension fields), RFC 8573 (MAC), RFC 9769 (interleaved mode), RFC 4330 (an unsynchronised server
- * answers and says so), RFC 8633 5.6 (no other modes). A reply is never longer than its request, and no server answers a reply. Every
- * packet ends in exactly one (action, reason).
+ * answers and says so), RFC 8633 5.6 (no other modes). A symmetric active request (mode 1) is answered in mode 2 and leaves no association
+ * behind, as in chronyd and ntpd: Windows and routers that are told of a peer ask so. A request whose MAC no key of ours made gets silence,
+ * as from chronyd: domain members and some devices append 20 or 24 bytes that are no MAC. A reply is never longer than its request, and no
+ * server answers a reply. Every packet ends in exactly one (action, reason).
  */
 #ifndef PACKET_H
 #define PACKET_H
@@ -22,7 +24,6 @@ enum {
 enum pkt_action {
     PKT_DROP,  /* silence */
     PKT_REPLY, /* time, or LI 3 */
-    PKT_NAK,   /* time and a crypto-NAK: the request's MAC is wrong */
     PKT_KOD,   /* kiss-o'-death (RFC 5905 7.4): no time, a reason */
     PKT_ACTIONS
 };
@@ -33,19 +34,20 @@ enum pkt_reason {
     PKT_INTERLEAVED,         /* reply: with the departure of the previous reply */
     PKT_SYMMETRIC_PASSIVE,   /* reply in mode 2 */
     PKT_UNSYNCHRONISED,      /* reply: LI 3, stratum 0, INIT */
-    PKT_UNKNOWN_KEY,         /* nak */
-    PKT_WRONG_MAC,           /* nak */
-    PKT_KEY_ELSEWHERE,       /* nak: this address may not use the key */
     PKT_RATE,                /* kod RATE, or drop: asks too often */
     PKT_DENIED,              /* kod DENY, or drop */
     PKT_UNAUTHENTICATED,     /* kod DENY, or drop: this address must authenticate */
     PKT_IGNORED,             /* drop by rule; all reasons from here on are drops */
+    PKT_UNKNOWN_KEY,
+    PKT_WRONG_MAC,
+    PKT_KEY_ELSEWHERE,       /* this address may not use the key */
     PKT_SHORT,               /* less than a header */
     PKT_LONG,                /* more than PKT_REQUEST_MAX */
     PKT_VERSION,             /* not 1..4 */
     PKT_PORT_ZERO,           /* a reply could not be sent */
+    PKT_NOT_UNICAST,         /* sent to a broadcast or multicast address: every server there would answer, each thread of ours too */
     PKT_MODE_RESERVED,       /* mode 0, except version 1 from a port other than 123 (RFC 1059 has no modes) */
-    PKT_MODE_SYMMETRIC,      /* mode 2; mode 1 unless it is allowed and the request has a MAC */
+    PKT_MODE_SYMMETRIC,      /* mode 2; mode 1 unless it is allowed */
     PKT_MODE_SERVER,         /* replies are not answered */
     PKT_MODE_BROADCAST,
     PKT_MODE_CONTROL,        /* mode 6 */
@@ -61,13 +63,15 @@ struct pkt_context {
     struct rec_params record;
     int64_t rx_raw_ns;            /* arrival on CLOCK_MONOTONIC_RAW */
     int64_t tx_raw_ns;            /* departure */
+    int64_t system_ahead_ns;      /* CLOCK_REALTIME - CLOCK_MONOTONIC_RAW, for unsynchronised replies */
     const struct mac_keys *keys;  /* NULL: none, so every MAC is unknown */
     struct acl_address source;    /* the client's */
     uint16_t source_port;         /* host order */
     uint8_t access;               /* enum acl_action of the source */
     uint8_t over_rate;            /* 1: it gets no time */
     uint8_t may_kod;              /* 1: a kiss-o'-death may be sent */
-    uint8_t symmetric;            /* 1: mode 1, authenticated, is answered in mode 2 */
+    uint8_t symmetric;            /* 1: mode 1 is answered in mode 2 */
+    uint8_t not_unicast;          /* 1: the request was sent to a broadcast or multicast address */
     uint8_t smear;                /* 1: leap seconds are smeared (rec_smear) */
     uint64_t receive, transmit;   /* NTP timestamps of the previous reply to this client, for interleaved mode; 0: none */
 };
@@ -79,8 +83,8 @@ struct pkt_outcome {
     uint64_t receive, transmit; /* NTP timestamps of this reply, to be remembered; 0: nothing */
 };
 
-/* Answer a request: write the reply (room: PKT_REPLY_MAX bytes, not overlapping request) and return its length; 0: silence. With a record
- * that never had a time (tai_ns = 0) the receive and transmit timestamps are 0, "unknown" (RFC 5905 6). */
+/* Answer a request: write the reply (room: PKT_REPLY_MAX bytes, not overlapping request) and return its length; 0: silence. An unsynchronised
+ * reply has the system clock's receive and transmit timestamps: simple clients do not look at LI, and take a zero for the year 2036. */
 size_t pkt_respond(const struct pkt_context *context, const uint8_t *request, size_t length, uint8_t *reply, struct pkt_outcome *outcome);
 /* Write a broadcast (mode 5, RFC 5905 3) with the MAC of key `id` (room: PKT_REPLY_MAX). It leaves at context->tx_raw_ns; of the context
  * only record, tx_raw_ns, keys and smear are used. poll: log2 s. Its length; 0: unsynchronised, or no such key. */

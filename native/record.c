@@ -319,6 +319,11 @@ void rec_at(const struct rec_params *p, int64_t raw_ns, struct rec_reading *out)
         out->leap = p->leap_step_s > 0 ? 1 : 2;
 }
 
+int64_t rec_utc_at(const struct rec_params *p, int64_t raw_ns)
+{
+    return utc_from_tai(p, tai_at(p, raw_ns));
+}
+
 /* Smeared UTC at one instant. From noon to noon UTC advances by DAY_S seconds while DAY_S + step SI seconds pass. A deleted second makes
  * the first half shorter by a second. */
 static int64_t smeared_utc(const struct rec_params *p, int64_t tai_ns, int64_t utc_ns)

@@ -70,6 +70,8 @@ int rec_read_now(const struct rec *page, int64_t raw_ns, int64_t ahead_ns, struc
  * valid_until_raw_ns, when raw_ns is more than a minute before the anchor (a record of another boot), or when the bound is not a number.
  * The times are filled in all the same. */
 void rec_at(const struct rec_params *p, int64_t raw_ns, struct rec_reading *out);
+/* The utc_ns of that reading alone. */
+int64_t rec_utc_at(const struct rec_params *p, int64_t raw_ns);
 /* Smear a leap second near r: spread it linearly over the 24 h from noon to noon UTC around it, as the large public servers do (RFC 8633
  * 3.7.1). r.utc_ns and r.reference_utc_ns are moved; r.leap no longer announces it. Only for clients whose servers all smear. */
 void rec_smear(const struct rec_params *p, struct rec_reading *r);

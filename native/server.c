@@ -21,15 +21,13 @@ static const struct timespec handover_pause = {0, 200000}; /* ns; between two lo
 struct srv {
     struct wrk_shared shared;
     char *record_path;
-    char *interface;
     struct wrk_rules *rules; /* in force; the workers read shared.rules */
     struct wrk **workers;
     int threads;
-    int running;   /* threads started */
-    int listeners; /* addresses that srv_bound tells */
-    int adopted;   /* sockets of srv_adopt */
+    int running; /* threads started */
+    int adopted; /* sockets of srv_adopt */
     struct {
-        char host[SRV_HOST_MAX];
+        char host[SRV_HOST_MAX]; /* "": the place is free */
         uint16_t port;
     } bound[SRV_SOCKETS_MAX];
 };
@@ -51,7 +49,7 @@ static int rules_make_sense(const struct srv_rules *rules)
         return 0;
     if (!(rules->rate >= 0 && rules->rate <= 1e9) || (rules->rate > 0 && rules->burst == 0)) /* NaN too */
         return 0;
-    return rules->kod_rate >= 0 && rules->kod_rate <= 1e6 && rules->cpu_limit > 0;
+    return rules->kod_rate >= 0 && rules->kod_rate <= 1e6 && rules->cpu_limit > 0 && rules->dscp >= -1 && rules->dscp < 64;
 }
 
 static int64_t limit_ns(double ns)
@@ -69,7 +67,8 @@ static int make_rules(const struct srv_rules *from, int threads, struct wrk_rule
         return -ENOMEM;
     }
     *r = (struct wrk_rules){.range_count = from->range_count, .keys = from->keys, .cpu_limit = from->cpu_limit,
-                            .tell_denied = from->tell_denied, .symmetric = from->symmetric, .smear = from->smear};
+                            .tell_denied = from->tell_denied, .symmetric = from->symmetric, .smear = from->smear,
+                            .dscp = from->dscp};
     int error = rules_make_sense(from) ? 0 : -EINVAL;
     if (error == 0 && from->range_count) {
         r->ranges = malloc(from->range_count * sizeof *r->ranges);
@@ -114,7 +113,7 @@ int srv_configure(struct srv *s, const struct srv_rules *rules)
 
 /* ---- set-up ---------------------------------------------------------------------------------------------------------------------- */
 
-int srv_create(const char *record_path, int threads, size_t table_bytes, const char *interface, struct srv **out)
+int srv_create(const char *record_path, int threads, size_t table_bytes, struct srv **out)
 {
     static const struct srv_rules closed = {.cpu_limit = 1};
     *out = NULL;
@@ -124,10 +123,9 @@ int srv_create(const char *record_path, int threads, size_t table_bytes, const c
     if (!s)
         return -ENOMEM;
     s->record_path = strdup(record_path);
-    s->interface = strdup(interface);
     s->workers = calloc((size_t)threads, sizeof *s->workers);
     s->shared.record_path = s->record_path;
-    int r = s->record_path && s->interface && s->workers ? 0 : -ENOMEM;
+    int r = s->record_path && s->workers ? 0 : -ENOMEM;
     if (r == 0 && getrandom(&s->shared.hash_key, sizeof s->shared.hash_key, 0) != sizeof s->shared.hash_key)
         r = -errno;
     for (; r == 0 && s->threads < threads; s->threads += r == 0)
@@ -141,37 +139,37 @@ int srv_create(const char *record_path, int threads, size_t table_bytes, const c
     return r;
 }
 
-/* 0: another address may be served. -EALREADY, -ENOSPC. */
-static int check_room(const struct srv *s)
+/* A free place; -ENOSPC. No worker has more sockets than places are taken. */
+static int free_place(const struct srv *s)
 {
-    if (s->running)
-        return -EALREADY;
-    if (s->listeners == SRV_SOCKETS_MAX)
-        return -ENOSPC;
-    for (int t = 0; t < s->threads; t++)
-        if (wrk_socket_count(s->workers[t]) == SRV_SOCKETS_MAX)
-            return -ENOSPC;
-    return 0;
+    for (int place = 0; place < SRV_SOCKETS_MAX; place++)
+        if (!s->bound[place].host[0])
+            return place;
+    return -ENOSPC;
 }
 
-/* Remember where a socket is bound, for srv_bound. */
-static int note_bound(struct srv *s, const struct sockaddr_storage *address, socklen_t length)
+/* Remember where the sockets of a place are bound, for srv_bound. */
+static int note_bound(struct srv *s, int place, const struct sockaddr_storage *address, socklen_t length)
 {
-    int r = sok_name(address, length, s->bound[s->listeners].host, SRV_HOST_MAX, &s->bound[s->listeners].port);
-    s->listeners += r == 0;
-    return r;
+    return sok_name(address, length, s->bound[place].host, SRV_HOST_MAX, &s->bound[place].port);
 }
 
-int srv_listen(struct srv *s, const char *host, uint16_t port)
+/* Stop the threads for a change of their sockets. 1: they ran. */
+static int pause_threads(struct srv *s)
+{
+    int running = s->running > 0;
+    srv_stop(s);
+    return running;
+}
+
+int srv_listen(struct srv *s, const char *host, uint16_t port, const char *interface)
 {
     struct sockaddr_storage address;
     struct sock_filter program[FLD_PROGRAM_MAX];
     socklen_t length;
-    int fds[SRV_THREADS_MAX], opened = 0, r = check_room(s);
-    if (r == 0)
-        r = sok_address(host, port, &address, &length);
+    int fds[SRV_THREADS_MAX], opened = 0, place = free_place(s), r = place < 0 ? place : sok_address(host, port, &address, &length);
     while (r == 0 && opened < s->threads) {
-        fds[opened] = sok_open(&address, &length, s->interface, opened == 0, s->threads > 1);
+        fds[opened] = sok_open(&address, &length, interface, opened == 0, s->threads > 1);
         if (fds[opened] < 0)
             r = fds[opened];
         else
@@ -180,40 +178,60 @@ int srv_listen(struct srv *s, const char *host, uint16_t port)
     if (r == 0 && s->threads > 1)
         r = sok_select(fds[0], program, fld_selector(&s->shared.hash_key, (unsigned)s->threads, program));
     if (r == 0)
-        r = note_bound(s, &address, length);
+        r = note_bound(s, place, &address, length);
+    int running = r == 0 && pause_threads(s);
     for (int i = 0; i < opened; i++) {
         if (r < 0)
             close(fds[i]);
         else
-            wrk_add_socket(s->workers[i], fds[i]);
+            wrk_add_socket(s->workers[i], fds[i], place);
     }
-    return r;
+    if (running)
+        r = srv_start(s);
+    return r < 0 ? r : place;
 }
 
 int srv_adopt(struct srv *s, int fd)
 {
     struct sockaddr_storage address;
     socklen_t length;
-    int r = check_room(s), ours;
-    if (r < 0)
-        return r;
-    ours = sok_adopt(fd, &address, &length);
+    int place = free_place(s), ours = place < 0 ? place : sok_adopt(fd, &address, &length);
     if (ours < 0)
         return ours;
-    r = note_bound(s, &address, length);
-    if (r < 0)
+    int r = note_bound(s, place, &address, length);
+    if (r < 0) {
         close(ours);
-    else
-        wrk_add_socket(s->workers[s->adopted++ % s->threads], ours);
-    return r;
+        return r;
+    }
+    int running = pause_threads(s);
+    wrk_add_socket(s->workers[s->adopted++ % s->threads], ours, place);
+    if (running)
+        r = srv_start(s);
+    return r < 0 ? r : place;
 }
 
-int srv_bound(const struct srv *s, int i, char *host, uint16_t *port)
+static int is_taken(const struct srv *s, int place)
 {
-    if (i < 0 || i >= s->listeners)
+    return place >= 0 && place < SRV_SOCKETS_MAX && s->bound[place].host[0];
+}
+
+int srv_leave(struct srv *s, int place)
+{
+    if (!is_taken(s, place))
         return -ENOENT;
-    memcpy(host, s->bound[i].host, SRV_HOST_MAX);
-    *port = s->bound[i].port;
+    int running = pause_threads(s);
+    for (int t = 0; t < s->threads; t++)
+        wrk_drop_sockets(s->workers[t], place);
+    s->bound[place].host[0] = 0;
+    return running ? srv_start(s) : 0;
+}
+
+int srv_bound(const struct srv *s, int place, char *host, uint16_t *port)
+{
+    if (!is_taken(s, place))
+        return -ENOENT;
+    memcpy(host, s->bound[place].host, SRV_HOST_MAX);
+    *port = s->bound[place].port;
     return 0;
 }
 
@@ -249,7 +267,6 @@ void srv_destroy(struct srv *s)
         wrk_destroy(s->workers[t]);
     free_rules(s->rules);
     free(s->record_path);
-    free(s->interface);
     free(s->workers);
     free(s);
 }

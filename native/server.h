@@ -32,6 +32,7 @@ struct srv_rules {
     double cpu_limit;               /* share of a core that a thread may use, > 0; 1: no limit (flood.h) */
     uint8_t tell_denied;            /* 1: those denied get KoD DENY; 0: silence */
     uint8_t symmetric, smear;       /* struct pkt_context */
+    int8_t dscp;                    /* of replies, 0..63 (RFC 2474); -1: that of the request */
 };
 
 /* Counters since srv_create, but for those that say now. */
@@ -50,20 +51,23 @@ struct srv_counts {
 
 struct srv; /* a server */
 
-/* Create a server of 1..SRV_THREADS_MAX threads, which do not run yet. table_bytes: for the clients of all threads. interface: the only one
- * that is served; "": all. The record file at record_path need not exist yet and may be replaced, for it is looked for once a second;
- * without a record replies say LI 3. Until srv_configure everybody is denied. */
-int srv_create(const char *record_path, int threads, size_t table_bytes, const char *interface, struct srv **out);
+/* Create a server of 1..SRV_THREADS_MAX threads, which do not run yet. table_bytes: for the clients of all threads. The record file at
+ * record_path need not exist yet and may be replaced, for it is looked for once a second; without a record replies say LI 3. Until
+ * srv_configure everybody is denied. */
+int srv_create(const char *record_path, int threads, size_t table_bytes, struct srv **out);
 /* Put rules in force, also while serving. It returns when no thread uses the old ones any more. -EINVAL: they make no sense. */
 int srv_configure(struct srv *s, const struct srv_rules *rules);
-/* Listen at a numeric host and a port (0: any free one). An IPv6 host takes no IPv4. -EADDRINUSE: also when another of these servers has
- * the address. */
-int srv_listen(struct srv *s, const char *host, uint16_t port);
-/* Serve a copy of a bound UDP socket (socket activation), by one thread. The caller keeps fd. */
+/* Listen at a numeric host and a port (0: any free one): its place, 0..SRV_SOCKETS_MAX - 1. An IPv6 host takes no IPv4. interface: the only
+ * one that is served there; "": all. While serving, the threads pause for some 0.1 ms, in which requests wait. -EADDRINUSE: also when
+ * another of these servers has the address. */
+int srv_listen(struct srv *s, const char *host, uint16_t port, const char *interface);
+/* Serve a copy of a bound UDP socket (socket activation), by one thread: its place. The caller keeps fd. */
 int srv_adopt(struct srv *s, int fd);
-/* The i-th address that is served; host: SRV_HOST_MAX bytes. -ENOENT: i is past the last one. */
-int srv_bound(const struct srv *s, int i, char *host, uint16_t *port);
-/* Start the threads. No srv_listen and srv_adopt while they run. -EALREADY. */
+/* Close the sockets of a place, also while serving. Requests that wait in them are lost. -ENOENT: there are none. */
+int srv_leave(struct srv *s, int place);
+/* The address served at a place; host: SRV_HOST_MAX bytes. -ENOENT: none. */
+int srv_bound(const struct srv *s, int place, char *host, uint16_t *port);
+/* Start the threads. -EALREADY. */
 int srv_start(struct srv *s);
 /* End the threads after the batches in hand. The sockets stay bound. */
 void srv_stop(struct srv *s);

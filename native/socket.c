@@ -56,13 +56,42 @@ int sok_stamps_departures(int fd)
     return setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPING, &flags, sizeof flags) == 0;
 }
 
+/* 1: a broadcast or multicast address. connect refuses a broadcast address with EACCES until SO_BROADCAST is set (ip(7)). */
+static int is_not_unicast(const struct sockaddr_storage *address, socklen_t length)
+{
+    if (address->ss_family == AF_INET6)
+        return IN6_IS_ADDR_MULTICAST(&((const struct sockaddr_in6 *)address)->sin6_addr);
+    if (IN_MULTICAST(ntohl(((const struct sockaddr_in *)address)->sin_addr.s_addr)))
+        return 1;
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    int refused = fd >= 0 && connect(fd, (const struct sockaddr *)address, length) < 0 && errno == EACCES;
+    if (fd >= 0)
+        close(fd);
+    return refused;
+}
+
+static int takes_ipv4(int fd, int family)
+{
+    int only_ipv6 = 1;
+    socklen_t size = sizeof only_ipv6;
+    return family == AF_INET || (getsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only_ipv6, &size) == 0 && !only_ipv6);
+}
+
+void sok_tell_class(int fd, int on)
+{
+    (void)setsockopt(fd, IPPROTO_IP, IP_RECVTOS, &on, sizeof on);
+    (void)setsockopt(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, &on, sizeof on); /* of no IPv6 socket: ENOPROTOOPT */
+}
+
 /* Ask for what the kernel is to tell with each request: a stamp, and on a wildcard address the address asked. */
 static int prepare_socket(int fd, const struct sockaddr_storage *bound)
 {
     const int size = SOK_RECEIVE_BUFFER;
-    int r = enable_option(fd, SOL_SOCKET, SO_TIMESTAMPNS);
-    if (r == 0 && is_wildcard(bound))
-        r = bound->ss_family == AF_INET ? enable_option(fd, IPPROTO_IP, IP_PKTINFO) : enable_option(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO);
+    int r = enable_option(fd, SOL_SOCKET, SO_TIMESTAMPNS), any = is_wildcard(bound);
+    if (r == 0 && any && takes_ipv4(fd, bound->ss_family))
+        r = enable_option(fd, IPPROTO_IP, IP_PKTINFO);
+    if (r == 0 && any && bound->ss_family == AF_INET6)
+        r = enable_option(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO);
     if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size) < 0) /* needs CAP_NET_ADMIN */
         (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);    /* up to net.core.rmem_max */
     return r;
@@ -73,6 +102,10 @@ int sok_open(struct sockaddr_storage *address, socklen_t *length, const char *in
     int fd = socket(address->ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0), r;
     if (fd < 0)
         return -errno;
+    if (is_not_unicast(address, *length)) {
+        close(fd);
+        return -EOPNOTSUPP;
+    }
     r = address->ss_family == AF_INET6 ? enable_option(fd, IPPROTO_IPV6, IPV6_V6ONLY) : 0;
     if (r == 0 && *interface && setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, interface, (socklen_t)strlen(interface)) < 0)
         r = -errno;
@@ -102,6 +135,8 @@ int sok_adopt(int fd, struct sockaddr_storage *address, socklen_t *length)
         return -errno;
     if (type != SOCK_DGRAM || (address->ss_family != AF_INET && address->ss_family != AF_INET6))
         return -EPROTOTYPE;
+    if (is_not_unicast(address, *length))
+        return -EOPNOTSUPP;
     ours = fcntl(fd, F_DUPFD_CLOEXEC, 0);
     if (ours < 0)
         return -errno;

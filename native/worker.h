@@ -23,6 +23,7 @@ struct wrk_rules {
     double cpu_limit;         /* share of a core that a worker may use; 1: no limit */
     uint8_t tell_denied;      /* struct srv_rules */
     uint8_t symmetric, smear; /* struct pkt_context */
+    int dscp;                 /* struct srv_rules */
 };
 
 /* What the workers of one server share. The server changes the last three, atomically, and wakes the workers. */
@@ -40,8 +41,10 @@ struct wrk; /* a worker */
 int wrk_create(const struct wrk_shared *shared, size_t table_bytes, struct wrk **out);
 /* Close its sockets and free it. It does not run. */
 void wrk_destroy(struct wrk *w);
-/* Give it a socket, before wrk_start; at most SRV_SOCKETS_MAX. */
-void wrk_add_socket(struct wrk *w, int fd);
+/* Give it a socket, of that place in the server's list; at most SRV_SOCKETS_MAX. It does not run. */
+void wrk_add_socket(struct wrk *w, int fd, int place);
+/* Close its sockets of a place. It does not run. */
+void wrk_drop_sockets(struct wrk *w, int place);
 int wrk_socket_count(const struct wrk *w);
 /* Its socket 0 .. wrk_socket_count - 1. */
 int wrk_socket(const struct wrk *w, int i);

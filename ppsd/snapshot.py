@@ -131,6 +131,7 @@ class Snapshot:
     temperature: TemperatureStatus | None = None  # None: no thermometer is read
     conditions: tuple[Condition, ...] = ()  # of the whole daemon; a source's own are with it
     feeds: tuple[FeedStatus, ...] = ()
+    listen: tuple[str, ...] = ()  # addresses that the configuration wants served; empty: no NTP server
 
     @property
     def selected(self) -> SourceStatus | None:
@@ -171,8 +172,19 @@ class Stamping:
 
 
 @dataclass(frozen=True, slots=True)
+class Unserved:
+    """An address that the server should serve and cannot. ``why``: the reason and the remedy. ``harmless``: nothing is missing, for this
+    machine has no addresses of that kind."""
+
+    address: str
+    why: str
+    harmless: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ServerReport:
-    """The NTP server at one instant. ``counters``: action (reply, nak, kod, drop, server) -> reason -> packets."""
+    """The NTP server at one instant. ``counters``: action (reply, kod, drop, server) -> reason -> packets. ``unserved``: configured
+    addresses that are not served now."""
 
     pid: int
     uptime_s: float
@@ -180,6 +192,7 @@ class ServerReport:
     socket_activated: bool
     counters: Mapping[str, Mapping[str, int]]
     interfaces: tuple[Stamping, ...] = ()
+    unserved: tuple[Unserved, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """For json.dumps; keys are the fields' names."""
@@ -187,6 +200,59 @@ class ServerReport:
 
     @classmethod
     def from_json(cls, told: object) -> ServerReport:
+        """As of Snapshot."""
+        return _record(cls, told, "")
+
+
+# ---- a receiver's line, for onlookers -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LineReport:
+    """A receiver's line that the clock process reads. ``baud``: 0 without a speed; ``byte_ns``: line time of one byte, 0 for USB; ``bits``:
+    "7N2", "" for eight data bits. ``protocol``: "" before anything intelligible came. ``named_s``: the last second that it named (POSIX).
+    ``pulse``: path of its open pulse, "" without. ``heard``: number of the next read."""
+
+    source: str
+    device: str
+    baud: int
+    byte_ns: int
+    bits: str
+    protocol: str
+    identity: str
+    named_s: int | None
+    pulse: str
+    heard: int
+
+    @classmethod
+    def many(cls, told: Mapping[str, Any]) -> list[LineReport]:
+        """The reply to the verb "lines". ValueError as of Snapshot."""
+        return [_record(cls, line, "lines") for line in told.get("lines", ())]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a line brought: for each read REALTIME and RAW at its end (ns), and its octets in hexadecimal. ``after``: number of the next."""
+
+    after: int
+    reads: tuple[tuple[int, int, str], ...]
+
+    @classmethod
+    def from_json(cls, told: object) -> Reading:
+        """As of Snapshot."""
+        return _record(cls, told, "")
+
+
+@dataclass(frozen=True, slots=True)
+class LineSettings:
+    """A receiver's answers to questions for its settings, in hexadecimal by the question's name. ``why``: why it cannot be asked."""
+
+    why: str
+    finished: bool
+    told: Mapping[str, str]
+
+    @classmethod
+    def from_json(cls, told: object) -> LineSettings:
         """As of Snapshot."""
         return _record(cls, told, "")
 

@@ -75,14 +75,17 @@ class Code(StrEnum):
     told only, nothing is refused
     labels-in-doubt          its messages contradict pulses and served second      see its words; the time is served by the pulses
     second-unconfirmed       the second rests on one receiver's steadiness alone   let NTP keep the clock, or add a source
+    copy                     it hands on the pulses of another source               nothing; a second receiver would be a second opinion
     receiver-complains       the receiver itself reports an error                  as its words say
     checksum-habit           it writes its checksums in a way of its own           nothing; update the firmware if there is one
     2d-fix                   a fix without height: the bound is wider              give the antenna a wider view of the sky
     surveying                a timing receiver is still finding its place          wait: the pulse improves when it is done
+    pulse-line-unnamed       its driver does not say if the line is polled (USB)    state pps_over_usb = false for a pin or a real port
     stray-edges              edges beside the pulses                               a ground wire; a shorter wire; 100 ohm in series
     pulses-missing           one pulse in ten or more does not come                check the wire and the fix
     raw-clock-changed        the kernel counts the raw clock on another counter    see the kernel's log; choose a stable clocksource
     clock-stepped            others have set the system clock                      find out who (RC20); a virtual machine's guest tools
+    clock-shared             another program sets the system clock too              end it, or set steer = "none" (RC20)
     clock-too-far-off        beyond clock.panic_s: the system clock is left alone  set the clock, or raise panic_s
     clock-slewing            the system clock is far off and is being slewed       wait, or allow steps (clock.step)
     steering-refused         the kernel refuses to steer the system clock          give CAP_SYS_TIME, or set steer = "none"
@@ -154,14 +157,17 @@ class Code(StrEnum):
 
     LABELS_IN_DOUBT = "labels-in-doubt"
     SECOND_UNCONFIRMED = "second-unconfirmed"
+    COPY = "copy"
     RECEIVER_COMPLAINS = "receiver-complains"
     CHECKSUM_HABIT = "checksum-habit"
     FIX_2D = "2d-fix"
     SURVEYING = "surveying"
+    PULSE_LINE_UNNAMED = "pulse-line-unnamed"
     STRAY_EDGES = "stray-edges"
     PULSES_MISSING = "pulses-missing"
     RAW_CLOCK_CHANGED = "raw-clock-changed"
     CLOCK_STEPPED = "clock-stepped"
+    CLOCK_SHARED = "clock-shared"
     CLOCK_TOO_FAR_OFF = "clock-too-far-off"
     CLOCK_SLEWING = "clock-slewing"
     STEERING_REFUSED = "steering-refused"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from typing import ClassVar, Final
 
@@ -184,6 +184,10 @@ DEFAULT_SOURCE: Final = ReceiverSource(name="gps0")
 """The source when none is configured: one receiver on any port, and its pulse. A ``[[source]]`` with nothing but its type is the same."""
 
 
+LOCAL_HOSTS: Final = ("localhost", "::1")
+"""Names of this host, besides 127.0.0.0/8."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpsdSource(LabelledSource):
     """gpsd's JSON stream. ``device``: only that one of gpsd's receivers ("" = any)."""
@@ -192,6 +196,11 @@ class GpsdSource(LabelledSource):
     host: str = key("127.0.0.1", "a host name or address")
     port: int = key(2947, "a TCP port", low=1, high=65535)
     device: str = key("", "one of gpsd's devices, or empty for any", empty=True)
+
+    @property
+    def local(self) -> bool:
+        """Whether that gpsd runs on this host: it stamps with our own clock, and other programs' samples may be its copies."""
+        return self.host in LOCAL_HOSTS or self.host.startswith("127.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,25 +236,49 @@ class SockSource(AnySource):
     bias_us: float = key(UNSTATED_BIAS_US, "microseconds", low=0, high=1_000_000)
 
 
+PULSED_PROMISE_US: Final = 1000.0
+"""us; the bound that is promised of pulses when none is stated. It holds however they are stamped: on a USB line it is 0.7 ms."""
+MESSAGES_PROMISE_US: Final = 1_000_000.0
+"""us; the same without pulses: messages and unstated samples of other programs are good to 0.6 s, and take a while to be measured."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SockFeed:
+class AnyFeed:
+    """Keys of every ``[[feed]]``. ``max_bound_us``: samples go out only while the error bound is below it. The line that ``refclock feed``
+    prints tells the other program to allow for it; None: see ``promise_us``."""
+
+    name: str = key("", "a unique name; default: made from the type", empty=True, check=plain_name)
+    max_bound_us: float | None = key(None, "microseconds; not set: 1000, without pulses 1 s", low=1, high=MESSAGES_PROMISE_US)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SockFeed(AnyFeed):
     """Samples for chronyd, which makes the socket at ``path`` (chrony.conf: ``refclock SOCK path``)."""
 
     kind: ClassVar[str] = "sock"
     path: str = key(MISSING, "the socket that chronyd makes", check=socket_path)
-    name: str = key("", "a unique name; default: made from the type", empty=True, check=plain_name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShmFeed:
+class ShmFeed(AnyFeed):
     """Samples for ntpd or chronyd in NTP shared memory segment ``unit`` (units 0 and 1: root only)."""
 
     kind: ClassVar[str] = "shm"
     unit: int = key(MISSING, "the segment's number", low=0, high=255)
-    name: str = key("", "a unique name; default: made from the type", empty=True, check=plain_name)
 
 
 Source = ReceiverSource | GpsdSource | PpsSource | ShmSource | SockSource
 Feed = SockFeed | ShmFeed
+
+
+def promise_us(feed: Feed, sources: Sequence[Source]) -> float:
+    """The error bound (us) that the fed program is promised. Without a stated one it is that of the kind of ``sources``, any of which may
+    be served. No sources: a receiver is looked for, with its pulse."""
+    if feed.max_bound_us is not None:
+        return feed.max_bound_us
+    pulsed = all(isinstance(source, PulsedSource) and source.pps for source in sources if not source.noselect)
+    return PULSED_PROMISE_US if pulsed else MESSAGES_PROMISE_US
+
+
 SOURCES: Mapping[str, type[Source]] = {c.kind: c for c in (ReceiverSource, GpsdSource, PpsSource, ShmSource, SockSource)}
 FEEDS: Mapping[str, type[Feed]] = {c.kind: c for c in (SockFeed, ShmFeed)}

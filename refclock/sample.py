@@ -297,8 +297,8 @@ class FeedStatus:
     """State of a feed of samples to another program.
 
     ``kind``: sock or shm; ``target``: path or unit. ``state``: waiting (nothing to send yet), sending, absent (no program receives),
-    refused (no permission), stalled (its queue is full), failed. ``sent`` and ``lost`` count samples. ``why``: cause and remedy, "" while
-    sending.
+    withheld (the error bound is wider than promised), refused (no permission), stalled (its queue is full), failed. ``sent`` and ``lost``
+    count samples. ``why``: cause and remedy, "" while sending.
     """
 
     name: str

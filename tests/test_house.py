@@ -40,7 +40,7 @@ ROOMS: dict[str, set[str]] = {  # room: what it may import besides itself
     "ppsd.discipline": {"refclock", "refclock.timing", "ppsd", "ppsd.config"},
     "ppsd.clock": REFCLOCK | SHARED | {"ppsd.discipline", "ppsd.faces"},
     "ppsd.serve": {"refclock.kernel", "refclock.exchange", "ppsd.ntp", "ppsd.faces"} | SHARED,
-    "ppsd.cli": REFCLOCK | SHARED | {"ppsd.faces", "ppsd.ntp"},
+    "ppsd.cli": REFCLOCK | SHARED | {"ppsd.faces", "ppsd.ntp", "ppsd.serve"},
     "ppsd.__main__": SHARED | {"ppsd.clock", "ppsd.serve", "ppsd.cli"},
     **dict.fromkeys(SIMULATOR, REFCLOCK | SHARED | {*SIMULATOR, "ppsd.ntp", "ppsd.faces", "ppsd.discipline", "ppsd.clock", "ppsd.serve"}),
 }
@@ -63,7 +63,7 @@ FENCES: dict[str, set[str]] = {
     "ppsd.clock.main": {"ppsd.serve", "ppsd.cli", "refclock_sim", "ssl", "http", "asyncio"},
 }
 """What nothing that a process may ever load imports. Libraries are not searched: structlog itself brings asyncio, and that brings ssl."""
-SERVE_MODULES = 25
+SERVE_MODULES = 28
 """Modules of ours that the process in front of the network may load."""
 MOST_ROOMS, MOST_FLOORS = 13, 5
 """Of ppsd. A room's floor is one above the highest room that it imports."""
@@ -196,7 +196,7 @@ def test_a_process_never_reaches_what_is_fenced_off(process: str) -> None:
 
 
 def test_the_process_in_front_of_the_network_is_small() -> None:
-    """At most 25 modules of ours, lazily loaded ones included, can be reached by a packet's process."""
+    """At most 28 modules of ours, lazily loaded ones included, can be reached by a packet's process."""
     ours = [name for name in reached("ppsd.serve.main") if name in modules() and modules()[name].name != "__init__.py"]
     assert len(ours) <= SERVE_MODULES, sorted(ours)
 

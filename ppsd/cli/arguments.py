@@ -61,6 +61,10 @@ RUN_DIR: Final = option("--run-dir", metavar="DIR", type=Path, help="the daemon'
 JSON: Final = option("--json", action="store_true", help="one JSON object instead of text")
 
 
+KEY: Final = option("--key", metavar="N", type=int, help="authenticate with key N")
+KEYS: Final = option("--keys", metavar="FILE", type=Path, help="key file for --key (default: keys.file of the configuration)")
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)

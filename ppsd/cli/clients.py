@@ -16,6 +16,7 @@ from ppsd.config.tables import Config
 from ppsd.process.control import ask
 from ppsd.process.exit_codes import FAILED, GOOD, NO_DAEMON, USAGE, Refused
 from refclock.errors import explain
+from refclock.kernel.interfaces import Network, networks
 
 WORDS = {
     "allow": "is answered",
@@ -89,6 +90,14 @@ def table(answer: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def own_networks() -> tuple[Network, ...]:
+    """The networks that this machine's interfaces are in; none where the kernel does not tell."""
+    try:
+        return networks()
+    except OSError:
+        return ()
+
+
 def verdict(address: str, decision: Decision) -> str:
     """The treatment of an address and the rule that decides it, in one sentence."""
     why = f" by {decision.prefix} in {decision.source}" if decision.prefix else ": no rule matches; access.allow would let it in"
@@ -104,7 +113,7 @@ def test_access(config: Config, directory: Path, address: str, as_json: bool) ->
         decision = Decision(**ask(directory / "serve.sock", f"access {address}"))
         whose = "the running server"
     except OSError as error:
-        decision = config.access.rules().decide(address)
+        decision = config.access.rules(own_networks()).decide(address)
         absent = isinstance(error, FileNotFoundError | ConnectionRefusedError)
         why = "no server is running" if absent else f"the running server was not asked: {error.strerror or error}"
         whose = f"{config.file or 'the defaults'} ({why})"
@@ -122,14 +131,14 @@ def list_access(config: Config, directory: Path, as_json: bool) -> int:
         told = ask(path, "rules")
         rules, denied, whose = [Rule(**rule) for rule in told["rules"]], str(told["denied"]), f"the running server ({directory})"
     except OSError as error:
-        rules, denied = list(config.access.rules().rules()), config.access.denied
+        rules, denied = list(config.access.rules(own_networks()).rules()), config.access.denied
         nobody = isinstance(error, FileNotFoundError | ConnectionRefusedError)
         whose = f"{config.file or 'the defaults'} ({'no server is running' if nobody else explain(error, str(path))})"
     if as_json:
-        print(json.dumps([{"prefix": r.prefix, "action": r.action} for r in rules]))
+        print(json.dumps([{"prefix": r.prefix, "action": r.action, "source": r.source} for r in rules]))
         return GOOD
     print(f"# {whose}")
     for rule in rules:
-        print(f"{rule.prefix:<43} {rule.action}")
+        print(f"{rule.prefix:<43} {rule.action:<13} {rule.source.partition(': ')[2]}".rstrip())
     print(f"{'everything else':<43} deny{' (told so now and then)' if denied == 'kod' else ' (silently)'}")
     return GOOD

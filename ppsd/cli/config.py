@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from ppsd.config.edit import edit
-from ppsd.config.file import DEFAULT_FILE, as_toml, load
+from ppsd.config.file import DEFAULT_FILE, as_toml, doubts, load
 from ppsd.config.keys import read_keys
 from ppsd.config.tables import Config
 from ppsd.process.exit_codes import BAD_CONFIG, GOOD, complain
@@ -24,6 +24,8 @@ def run(args: argparse.Namespace) -> int:
     read_keys(config)
     if args.action == "show":
         print(as_toml(config), end="")
+    elif found := doubts(config):
+        raise ConfigError(found)
     else:
         print(f"{config.file or 'no file, the defaults'}: good; {len(config.sources)} sources, {len(config.feeds)} feeds")
         for remark in remarks(config, Host()):

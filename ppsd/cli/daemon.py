@@ -6,11 +6,18 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from ppsd.process.control import alive, ask
 from ppsd.process.exit_codes import NO_DAEMON, NO_PERMISSION, Refused
-from ppsd.snapshot import Snapshot
+from ppsd.snapshot import LineReport, ServerReport, Snapshot
 from refclock.errors import explain
+
+if TYPE_CHECKING:
+    from refclock.kernel.host import Host
+
+UNSEEN: Final = "not to be asked by this user"
+"""Instead of the server's report: it may well run."""
 
 
 def run_directory(given: Path | None) -> Path:
@@ -63,6 +70,64 @@ def clock_snapshot(directory: Path) -> Snapshot:
         raise Refused(NO_DAEMON, f"refclock: {path}: {error}") from None
 
 
+def server_report(directory: Path, timeout_s: float = 1.0) -> ServerReport | str:
+    """The report of the serve process; a few words why there is none."""
+    try:
+        return ServerReport.from_json(ask(directory / "serve.sock", "snapshot", timeout_s))
+    except FileNotFoundError:
+        return "not running"
+    except ConnectionRefusedError:
+        return "not running (it was killed)"
+    except PermissionError:
+        return UNSEEN
+    except OSError as error:
+        return f"not answering ({error.strerror or error})"
+    except ValueError as error:
+        return f"not understood ({error})"
+
+
+def holders(clock: Snapshot, server: ServerReport | str, host: Host | None = None) -> dict[str, str]:
+    """Which other program holds an address that the daemon is to serve and does not. What only root may see is left out."""
+    report = None if isinstance(server, str) else server
+    lacking = [text for text in clock.listen if report is None or text not in report.addresses]
+    if not lacking or (report is not None and report.socket_activated):
+        return {}
+    from ppsd.config.tables import parse_endpoint  # noqa: PLC0415 (a daemon that is well needs neither of these)
+    from refclock.kernel.host import Host  # noqa: PLC0415
+
+    host, found = host or Host(), {}
+    for text in lacking:
+        if (endpoint := parse_endpoint(text)) is None:
+            continue
+        who = [name for name in host.port_holders([endpoint]) if report is None or not name.endswith(f"(pid {report.pid})")]
+        if who:
+            found[text] = ", ".join(who)
+    return found
+
+
+def configuration(directory: Path, given: Path | None) -> Path | None:
+    """The configuration file to go by: the one ``given``, else what ``refclock run`` made for the daemon that is alive there, else the
+    default one (None)."""
+    running = directory / "refclock.toml"
+    return running if given is None and running.exists() and alive(directory / "clock.sock") else given
+
+
+def read_lines(directory: Path) -> list[LineReport]:
+    """The receivers' lines that the daemon reads; none without a daemon, or with one that this user may not ask."""
+    try:
+        return LineReport.many(ask(directory / "clock.sock", "lines"))
+    except (OSError, ValueError):
+        return []
+
+
+def read_line(directory: Path, device: str | None, host: Host) -> LineReport | None:
+    """The daemon's line on ``device``, or of the source of that name; without one its first line. None: it reads no such line."""
+    lines = read_lines(directory)
+    if device is None:
+        return next(iter(lines), None)
+    return next((line for line in lines if line.source == device or host.target(line.device) == host.target(device)), None)
+
+
 def may_not_ask(path: Path) -> Refused:
     """The refusal when this user may not use the control socket at ``path``."""
-    return Refused(NO_PERMISSION, f"refclock: {path}: not allowed; try as the daemon's user or root")
+    return Refused(NO_PERMISSION, f"refclock: {path}: not allowed; try as the daemon's user, as root or as a member of run.group")

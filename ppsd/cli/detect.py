@@ -20,16 +20,19 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from ppsd.cli.config import apply, file_of, load_to_write
+from ppsd.cli.daemon import read_lines, run_directory
 from ppsd.config.edit import with_keys
 from ppsd.config.file import DEFAULT_FILE, as_value, load
 from ppsd.config.tables import Config
 from ppsd.process.exit_codes import FAILED, GOOD
+from ppsd.snapshot import LineReport
 from refclock.config import AUTO, ReceiverSource
 from refclock.devices.ports import Port, PulseNode, control_line, pair, pulses, serial_ports
 from refclock.devices.receiver_line import SILENT_TICK_NS
 from refclock.devices.scan import Found, Search
 from refclock.kernel.clocks import LocalClock
-from refclock.kernel.host import Host
+from refclock.kernel.host import INTERPRETER, Host
+from refclock.receiver.autobaud import Identification
 from refclock.sample import NS
 from refclock.timescales import DAY_S
 
@@ -38,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     """Search, and with ``--apply`` write the result."""
     config = load_to_write(args.config) if args.apply else load(args.config)
     found_by = Wanted(args.wait, args.json, args.pin, file_of(config, args.config), args.apply)
-    return detect(config, found_by, sys.stdout)
+    return detect(config, found_by, sys.stdout, lines=read_lines(run_directory(args.run_dir)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +93,15 @@ def _advised(host: Host, f: Found) -> Found:
     """``f``, with the way to free its port when another program holds it."""
     if not f.port.holders:
         return f
-    name = f.port.holders[0].partition(" (pid")[0]
-    return replace(f, problem=f"{f.problem}; {release(name, host.target(f.port.path))[0]}")
+    return replace(f, problem=f"{f.problem}; {release(f.port.holders[0], host.target(f.port.path))[0]}")
+
+
+def _read_by_daemon(host: Host, line: LineReport, ports: Sequence[Port]) -> Found:
+    """What the daemon says of the line that it reads, one of ``ports`` or a simulated one."""
+    target = host.target(line.device)
+    port = next((port for port in ports if host.target(port.path) == target), Port(line.device, line.device))
+    verdict = Identification(line.protocol or "silent", line.baud, line.identity, line.named_s, bits=line.bits)
+    return Found(port, verdict, line.pulse, f"read by the daemon ({line.source})", has_speed=line.byte_ns > 0)
 
 
 def _paired(host: Host, found: Sequence[Found], some: Sequence[PulseNode]) -> list[Found]:
@@ -169,17 +179,20 @@ def described(f: Found) -> str:
         words.append(f"says {datetime.fromtimestamp(v.utc_s, UTC):%Y-%m-%d %H:%M:%S} UTC")
     if v.satellites is not None:
         words.append(f"{v.satellites} satellites used")
-    return ", ".join([*words, f"pulse {f.pulse}" if f.pulse else "no pulse"])
+    return ", ".join([*words, f"pulse {f.pulse}" if f.pulse else "no pulse", *([f.problem] if f.problem else [])])
 
 
-def detect(config: Config, wanted: Wanted, out: TextIO, *, host: Host | None = None) -> int:
-    """Look for receivers and pulses; GOOD when a receiver was found, else FAILED."""
+def detect(config: Config, wanted: Wanted, out: TextIO, *, host: Host | None = None, lines: Sequence[LineReport] = ()) -> int:
+    """Look for receivers and pulses; GOOD when a receiver was found, else FAILED. ``lines``: those that the running daemon reads."""
     host = host or Host()
     some = pulses(host)
     progress = sys.stderr if sys.stderr.isatty() and not wanted.as_json else None
-    found = _paired(host, listen(host, serial_ports(host), not_before_s(config), wanted.patience_s, progress), some)
+    ports = serial_ports(host)
+    read = {host.target(line.device): _read_by_daemon(host, line, ports) for line in lines}
+    free = [port for port in ports if host.target(port.path) not in read]
+    found = [*read.values(), *_paired(host, listen(host, free, not_before_s(config), wanted.patience_s, progress), some)]
     good = any(f.verdict is not None and f.verdict.usable for f in found)
-    plan = planned(config, host, found, some, wanted.pin)
+    plan = planned(config, host, [f for f in found if f.port in ports], some, wanted.pin)  # a simulated line is no port
     if wanted.as_json:
         report = [asdict(f) | {"usable": f.verdict is not None and f.verdict.usable} for f in found]
         print(json.dumps({"ports": report, "pulses": [asdict(pulse) for pulse in some]}), file=out)
@@ -207,8 +220,11 @@ def detect(config: Config, wanted: Wanted, out: TextIO, *, host: Host | None = N
 RULE_FILE: Final = "/etc/udev/rules.d/77-refclock.rules"
 
 
-def release(name: str, device: str) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """How to make a program release a device: (what to do, files to write)."""
+def release(who: str, device: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """How to make a program release a device: (what to do, files to write). ``who``: "gpsd (pid 412)"."""
+    name, _, pid = who.removesuffix(")").partition(" (pid ")
+    if name in ("ppsd", "refclock"):
+        return "that is refclock itself: refclock nmea, sats and receiver show work through its daemon, as a user who may ask it", ()
     if name == "gpsd":
         return 'take the time from gpsd: [[source]] type = "gpsd"; or: sudo systemctl disable --now gpsd.socket gpsd', ()
     if name.startswith("ModemManager"):
@@ -218,4 +234,6 @@ def release(name: str, device: str) -> tuple[str, tuple[tuple[str, str], ...]]:
         return "sudo systemctl disable --now ModemManager", ((RULE_FILE, rule),)
     if "getty" in name or name == "login":
         return f"sudo systemctl disable --now serial-getty@{device.rpartition('/')[2]}", ()
+    if INTERPRETER.fullmatch(name):
+        return f"ps -fp {pid} tells what runs there: end that program, or give it another port", ()
     return f"end {name}, or give it another port", ()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from ppsd.cli.daemon import clock_snapshot, run_directory
 from ppsd.config.file import load
+from ppsd.faces.text import plain_ns
 from ppsd.process.control import alive
 from ppsd.process.exit_codes import FAILED, GOOD
+from refclock.config import PULSED_PROMISE_US, Feed, ShmFeed, SockFeed, Source, promise_us
 from refclock.sample import FeedStatus
 
 CHRONY_SOCKET = "/run/chrony/refclock.sock"
@@ -25,7 +28,7 @@ WAIT_S: Final = 1.5
 def run(args: argparse.Namespace) -> int:
     """Print the lines; with a running daemon, check that its samples are taken."""
     config = load(args.config)
-    print("\n".join(feed_lines(args.program, config.feeds)), flush=True)
+    print("\n".join(feed_lines(args.program, config.feeds, config.sources)), flush=True)
     if not config.feeds:
         return GOOD
     directory = run_directory(args.run_dir)
@@ -39,31 +42,51 @@ def run(args: argparse.Namespace) -> int:
     for good, text in feed_problems(before.feeds, after.feeds):
         print(f"# {text}", file=sys.stderr)
         code = code if good else FAILED
+    if after.bound_ns is not None:
+        for feed in config.feeds:
+            better = tighter_us(after.bound_ns, promise_us(feed, config.sources))
+            if better:
+                words = (
+                    f"the error bound is {plain_ns(after.bound_ns)} now: max_bound_us = {better:g} promises more, then take the line anew"
+                )
+                print(f"# {feed.name}: {words}", file=sys.stderr)
     return code
 
 
-def _feed_line(program: str, kind: str, target: str | int) -> str:
-    if kind == "sock":
+def tighter_us(bound_ns: int, promised_us: float) -> float:
+    """A bound (us) that may be promised instead: twice the present one, rounded up to 1, 2 or 5; 0 when that is no better."""
+    twice_us = max(2 * bound_ns / 1e3, 1.0)
+    power = 10.0 ** math.floor(math.log10(twice_us))
+    found = next(step * power for step in (1, 2, 5, 10) if step * power >= twice_us)
+    return found if found < promised_us else 0.0
+
+
+def _feed_line(program: str, feed: Feed, sources: Sequence[Source]) -> str:
+    """The line for one feed. chronyd and its clients add half of ``delay`` to the error that they allow for (chrony.conf(5)); ntpd takes
+    the bound from the segment's precision."""
+    promised_us = promise_us(feed, sources)
+    options = f"refid GPS poll 3 precision {'1e-7' if promised_us <= PULSED_PROMISE_US else '1e-3'} delay {2 * promised_us / 1e6:g}"
+    if isinstance(feed, SockFeed):
         if program == "chrony":
-            return f"refclock SOCK {target} refid GPS poll 3 precision 1e-7"
-        return f"# {target}: only chronyd takes samples from a socket; for {program} use a feed of type shm"
+            return f"refclock SOCK {feed.path} {options}"
+        return f"# {feed.path}: only chronyd takes samples from a socket; for {program} use a feed of type shm"
     if program == "chrony":
-        return f"refclock SHM {target} refid GPS poll 3 precision 1e-7"
+        return f"refclock SHM {feed.unit} {options}"
     if program == "ntpsec":
-        return f"refclock shm unit {target} refid GPS minpoll 4 maxpoll 4"
-    return f"server 127.127.28.{target} minpoll 4 maxpoll 4\nfudge 127.127.28.{target} refid GPS"
+        return f"refclock shm unit {feed.unit} refid GPS minpoll 4 maxpoll 4"
+    return f"server 127.127.28.{feed.unit} minpoll 4 maxpoll 4\nfudge 127.127.28.{feed.unit} refid GPS"
 
 
-def feed_lines(program: str, feeds: tuple[Any, ...]) -> list[str]:
+def feed_lines(program: str, feeds: Sequence[Feed], sources: Sequence[Source] = ()) -> list[str]:
     """Lines for the configuration of ``program`` (chrony, ntpd, ntpsec), one a feed; without feeds, also those for refclock.toml."""
     if feeds:
-        return [_feed_line(program, f.kind, f.path if f.kind == "sock" else f.unit) for f in feeds]
+        return [_feed_line(program, feed, sources) for feed in feeds]
     if program == "chrony":
         ours = f'[[feed]]\ntype = "sock"\npath = "{CHRONY_SOCKET}"'
-        line = _feed_line(program, "sock", CHRONY_SOCKET)
+        line = _feed_line(program, SockFeed(path=CHRONY_SOCKET), sources)
     else:
         ours = f'[[feed]]\ntype = "shm"\nunit = {SHM_UNIT}'
-        line = _feed_line(program, "shm", SHM_UNIT)
+        line = _feed_line(program, ShmFeed(unit=SHM_UNIT), sources)
     return [line, "# and in refclock.toml:", *("# " + text for text in ours.split("\n"))]
 
 

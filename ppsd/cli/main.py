@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from ppsd.cli.arguments import CONFIG, JSON, RUN_DIR, Command, count, option, parse, seconds
+from ppsd.cli.arguments import CONFIG, JSON, KEY, KEYS, RUN_DIR, Command, count, option, parse, seconds
 from ppsd.process.encoding import print_anywhere
 from ppsd.process.exit_codes import GOOD, INTERRUPTED, Refused, complain, io_failure
 
@@ -78,6 +78,8 @@ COMMANDS = {
             (
                 option("--fix", metavar="CHECK", help="carry out that check's safe remedy"),
                 option("--against", metavar="HOST", action="append", default=[], help="compare with that NTP server (may be repeated)"),
+                KEY,
+                KEYS,
                 JSON,
                 CONFIG,
                 RUN_DIR,
@@ -91,7 +93,10 @@ COMMANDS = {
             (
                 option("server", metavar="HOST[:PORT]", help="name or address; IPv6 with a port: [ADDRESS]:PORT"),
                 option("-n", dest="count", metavar="N", type=count, default=1, help="ask N times (default 1)"),
+                KEY,
+                KEYS,
                 JSON,
+                CONFIG,
             ),
         ),
         Command(
@@ -116,6 +121,7 @@ COMMANDS = {
                 option("--wait", metavar="SECONDS", type=seconds, default=13.0, help="listen for at most SECONDS (default 13)"),
                 JSON,
                 CONFIG,
+                RUN_DIR,
             ),
         ),
         Command(
@@ -124,10 +130,13 @@ COMMANDS = {
             "show what a receiver sends, and the result of each sentence",
             "nmea /dev/ttyAMA0",
             (
-                option("device", metavar="DEVICE", help="serial device that no other program reads"),
+                option(
+                    "device", metavar="DEVICE", nargs="?", help="serial device, or a source of the running daemon (default: its first line)"
+                ),
                 option("--baud", type=int, default=0, help="the line's speed (default: find it)"),
                 option("--duration", metavar="SECONDS", type=seconds, help="end after that time"),
                 CONFIG,
+                RUN_DIR,
             ),
         ),
         Command(
@@ -136,11 +145,14 @@ COMMANDS = {
             "show a receiver, set it up for timing, or undo that",
             "receiver configure --save",
             (
-                option("action", choices=("show", "configure", "reset"), help="the daemon configures by itself; it must not hold the line"),
+                option(
+                    "action", choices=("show", "configure", "reset"), help="show works while the daemon runs, which configures by itself"
+                ),
                 option("device", metavar="DEVICE", nargs="?", help="serial device (default: the first receiver found)"),
                 option("--save", action="store_true", help="keep the set-up beyond a loss of power"),
                 JSON,
                 CONFIG,
+                RUN_DIR,
             ),
         ),
         Command(

@@ -11,16 +11,23 @@ import argparse
 import json
 import secrets
 import socket
-import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TextIO
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ppsd.config.file import load
+from ppsd.config.keys import read_keys
+from ppsd.config.tables import Config, KeysConfig
 from ppsd.faces.text import plain_ns
 from ppsd.ntp.packet import Exchange, Header, Reason, judge, parse, refid_text
 from ppsd.process.exit_codes import FAILED, GOOD, USAGE, Refused
 from refclock.errors import explain
 from refclock.sample import Leap
+
+if TYPE_CHECKING:
+    from ppsd.serve.ntp_server import Authenticator
 
 TIMEOUT_S = 1.0
 """s to wait for each reply: three times the longest terrestrial round trip."""
@@ -31,57 +38,124 @@ LEAP_WORDS = {Leap.NORMAL: "normal", Leap.INSERT: "insert second", Leap.DELETE: 
 
 def run(args: argparse.Namespace) -> int:
     """Ask the server on the command line."""
-    host, separator, port = args.server.rpartition(":")
-    if not separator or (":" in host and not args.server.startswith("[")) or args.server.endswith("]"):
-        host, port = args.server, "123"
+    host, port = split_server(args.server)
+    return query(host, port, args.count, args.json, authenticator(args.key, args.keys, args.config))
+
+
+def split_server(text: str) -> tuple[str, int]:
+    """(host, port) of HOST, HOST:PORT, an IPv6 address or [ADDRESS]:PORT. Refused: the port is none."""
+    host, separator, port = text.rpartition(":")
+    if not separator or (":" in host and not text.startswith("[")) or text.endswith("]"):
+        host, port = text, "123"
     if not (port.isascii() and port.isdigit() and 1 <= int(port[:6]) <= 65535):
-        raise Refused(USAGE, f"refclock query: {args.server}: the port must be 1 to 65535")
-    return query(host.removeprefix("[").removesuffix("]"), int(port), args.count, args.json)
+        raise Refused(USAGE, f"refclock: {text}: the port must be 1 to 65535")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def authenticator(key_id: int | None, file: Path | None, config: Path | None) -> Authenticator | None:
+    """The key with that number, from ``file`` or else from ``keys.file`` of the configuration; None without a number. ConfigError: the key
+    file is faulty. Refused: there is no such key. Weak kinds are taken too: what a server accepts is for the server to say."""
+    if key_id is None:
+        return None
+    from ppsd.serve.ntp_server import Authenticator  # noqa: PLC0415 (the server's library, for those alone who have a key)
+
+    path = str(file.absolute()) if file is not None else load(config).keys.file
+    if not path:
+        raise Refused(USAGE, "refclock: --key needs a key file: --keys FILE, or keys.file in the configuration")
+    found = next((key for key in read_keys(Config(keys=KeysConfig(file=path, weak=True))) if key.key_id == key_id), None)
+    if found is None:
+        raise Refused(USAGE, f"refclock: {path} has no key {key_id}")
+    return Authenticator(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One address of a server, as socket.getaddrinfo tells it."""
+
+    family: int
+    sockaddr: tuple[object, ...]
+
+    def __str__(self) -> str:
+        host, port = self.sockaddr[:2]
+        return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+
+
+def addresses_of(host: str, port: int) -> list[Address] | str:
+    """The addresses of ``host`` in the order of preference; or why there are none."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    except (OSError, UnicodeError) as error:
+        return f"{host} is not a known host: {error}"
+    return list(dict.fromkeys(Address(family, sockaddr) for family, _, _, _, sockaddr in found))
 
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """Outcome of one request: an exchange, or the reason without one. ``header``: the server's, when an unusable reply came."""
+    """Outcome of one request to ``address``: an exchange, or the reason without one. ``header``: the server's, when an unusable reply
+    came."""
 
+    address: Address
     exchange: Exchange | None
     why: str
     header: Header | None = None
 
 
-def ask_once(address: tuple[object, ...], family: int, timeout_s: float = TIMEOUT_S) -> Try:
-    """Send one request to one address. A network failure is returned as the reason, not raised."""
+def ask_once(sockaddr: tuple[object, ...], family: int, timeout_s: float = TIMEOUT_S, key: Authenticator | None = None) -> Try:
+    """Send one request to one address, and take only replies that ``key`` authenticates. A network failure is returned as the reason."""
+    address = Address(family, sockaddr)
     nonce = secrets.randbits(64) or 1
     request = Header(transmit=nonce).pack()
-    why = "no reply"
+    if key is not None:
+        request = key.sign(request)
+    why = "no reply" + (f": silence is also the answer to a wrong key (key {key.key_id})" if key is not None else "")
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as sock:
-            sock.connect(address)
+            sock.connect(sockaddr)
             sent_utc = time.time_ns()
             started = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
             sock.send(request)
             while True:
                 elapsed = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW) - started
                 if elapsed >= timeout_s * 1e9:
-                    return Try(None, why)
+                    return Try(address, None, why)
                 sock.settimeout(timeout_s - elapsed / 1e9)
                 data = sock.recv(1024)
                 received_utc = sent_utc + time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW) - started
                 result = judge(nonce, data, sent_utc, received_utc)
+                if key is not None and result not in (Reason.SHORT, Reason.MODE, Reason.ORIGIN) and not key.accepts(data):
+                    why = f"the reply is not authenticated with key {key.key_id}: the server has no such key, or another secret"
+                    continue
                 if isinstance(result, Exchange):
-                    return Try(result, "", result.header)
+                    return Try(address, result, "", result.header)
                 why = result.value
                 if result not in (Reason.SHORT, Reason.MODE, Reason.ORIGIN):
-                    return Try(None, why, parse(data))
+                    return Try(address, None, why, parse(data))
     except TimeoutError:
-        return Try(None, why)
+        return Try(address, None, why)
     except ConnectionRefusedError:
-        return Try(None, "nothing listens there (port unreachable)")
+        return Try(address, None, "nothing listens there (port unreachable)")
     except OSError as error:
-        return Try(None, explain(error))
+        return Try(address, None, explain(error))
+
+
+def first_answer(addresses: Sequence[Address], key: Authenticator | None = None) -> list[Try]:
+    """One request to each address in turn, until one gives a usable reply: the last one, if any does."""
+    tries: list[Try] = []
+    for address in addresses:
+        tries.append(ask_once(address.sockaddr, address.family, key=key))
+        if tries[-1].exchange is not None:
+            break
+    return tries
+
+
+def failures(tries: Sequence[Try]) -> str:
+    """What failed, by address: "192.0.2.1:123: no reply; ..."."""
+    return "; ".join(dict.fromkeys(f"{t.address}: {_outcome(t)}" for t in tries if t.exchange is None))
 
 
 def _facts(header: Header) -> dict[str, object]:
     return {
+        "version": header.version,
         "stratum": header.stratum,
         "refid": refid_text(header.refid, header.stratum),
         "leap": LEAP_WORDS[header.leap],
@@ -95,7 +169,7 @@ def _signed(ns: int) -> str:
     return ("+" if ns >= 0 else "-") + plain_ns(abs(ns))
 
 
-def _line(result: Try) -> str:
+def _outcome(result: Try) -> str:
     if result.exchange is None:
         h = result.header
         return result.why + (f" (stratum {h.stratum}, refid {refid_text(h.refid, h.stratum)})" if h else "")
@@ -106,38 +180,45 @@ def _line(result: Try) -> str:
     )
 
 
-def query(host: str, port: int, count: int, as_json: bool, out: TextIO | None = None) -> int:
-    """Ask ``count`` times and print; GOOD when some reply gave synchronised time, else FAILED. The best reply has the least delay."""
-    out = out or sys.stdout
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
-    except (OSError, UnicodeError) as error:
-        why = f"{host} is not a known host: {error}"
-        print(json.dumps({"server": host, "port": port, "error": why}) if as_json else why, file=out)
+def query(host: str, port: int, count: int, as_json: bool, key: Authenticator | None = None) -> int:
+    """Ask ``count`` times and print; GOOD when some reply gave synchronised time, else FAILED. The addresses of the host are tried in turn,
+    and the first that gives the time is asked from then on. The best reply has the least delay."""
+    addresses = addresses_of(host, port)
+    if isinstance(addresses, str):
+        print(json.dumps({"server": host, "port": port, "error": addresses}) if as_json else addresses)
         return FAILED
     tries: list[Try] = []
     for i in range(count):
         if i:
             time.sleep(PAUSE_S)
-        tries.append(ask_once(address, family))
+        latest = first_answer(addresses, key)
+        tries += latest
+        if latest[-1].exchange is not None:
+            addresses = [latest[-1].address]
         if not as_json:
-            print(f"{address[0]}:{port}  {_line(tries[-1])}", file=out, flush=True)
+            for one in latest:
+                print(f"{one.address}  {_outcome(one)}", flush=True)
     exchanges = [t.exchange for t in tries if t.exchange is not None]
     best = min(exchanges, key=lambda e: e.delay_ns, default=None)
     if as_json:
-        report: dict[str, object] = {"server": host, "address": address[0], "port": port, "sent": count, "used": len(exchanges)}
+        report: dict[str, object] = {
+            "server": host,
+            "address": addresses[0].sockaddr[0],
+            "port": port,
+            "sent": len(tries),
+            "used": len(exchanges),
+        }
         header = best.header if best else next((t.header for t in tries if t.header), None)
         report |= _facts(header) if header else {}
         if best is not None:
             report |= {"offset_ns": best.offset_ns, "delay_ns": best.delay_ns, "root_distance_ns": best.root_distance_ns}
         else:
-            report["error"] = tries[-1].why
-        print(json.dumps(report), file=out)
+            report["error"] = failures(tries)
+        print(json.dumps(report))
     elif best is not None and count > 1:
         behind = "behind" if best.offset_ns >= 0 else "ahead"
         print(
-            f"best of {len(exchanges)}/{count}: this clock is {plain_ns(abs(best.offset_ns))} {behind}"
+            f"best of {len(exchanges)}/{len(tries)}: this clock is {plain_ns(abs(best.offset_ns))} {behind}"
             f", true time within ±{plain_ns(best.root_distance_ns)} of that",
-            file=out,
         )
     return GOOD if best is not None else FAILED

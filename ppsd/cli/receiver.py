@@ -1,21 +1,27 @@
 """``refclock receiver show|configure|reset``: shows a receiver's settings, sets it up for timing, or resets it to factory settings.
 
-No other program may hold its line. The running daemon configures receivers by itself (``[[source]] configure``). This command shows the
-settings, keeps them beyond a loss of power (``--save``), and undoes them.
+The running daemon configures receivers by itself (``[[source]] configure``). This command shows the settings, through the daemon while that
+reads the line; keeps them beyond a loss of power (``--save``), and undoes them. For those two no other program may hold the line.
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import sys
+import time
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Final, TextIO
 
+from ppsd.cli.daemon import configuration, read_line, run_directory
 from ppsd.cli.detect import listen, not_before_s
 from ppsd.config.file import load
 from ppsd.config.tables import Config
+from ppsd.process.control import ask
 from ppsd.process.exit_codes import FAILED, GOOD, IO_ERROR
+from ppsd.snapshot import LineReport, LineSettings
 from refclock.config import ReceiverSource
 from refclock.devices.ports import Port, serial_ports
 from refclock.devices.receiver_line import ReceiverLine
@@ -41,7 +47,20 @@ FACTORY: Final = bytes.fromhex("ffff0000 00000000 ffff0000 17")
 
 def run(args: argparse.Namespace) -> int:
     """Execute show, configure or reset."""
-    return receiver_command(args.action, args.device, load(args.config), save=args.save, as_json=args.json, out=sys.stdout)
+    directory = run_directory(args.run_dir)
+    config = load(configuration(directory, args.config))
+    line = read_line(directory, args.device, Host())
+    if line is not None and args.action != "show":
+        do = "save = true in [[source]] keeps its settings for good" if args.action == "configure" else "end the daemon to reset it"
+        print(
+            f"refclock receiver: {line.device} is read by the daemon ({line.source}), which keeps it set up by itself; {do}",
+            file=sys.stderr,
+        )
+        return IO_ERROR
+    if line is not None:
+        served = _Served(directory / "clock.sock", line)
+        return _show(served, _wanted(served, config, args.save), args.json, sys.stdout)
+    return receiver_command(args.action, args.device, config, save=args.save, as_json=args.json, out=sys.stdout)
 
 
 def _find(device: str | None, config: Config) -> tuple[Port, Identification] | str:
@@ -62,7 +81,7 @@ class _Receiver:
     """A receiver on an open port that no other program holds: its identification, and dialogues with it."""
 
     def __init__(self, path: str, found: Identification, not_before_s: int) -> None:
-        self.path, self.found = path, found
+        self.path, self.found, self.source = path, found, ""
         self._not_before_s = not_before_s
         self._clock = LocalClock()
         self.port = open_port(path, found.baud, self._clock)
@@ -78,6 +97,10 @@ class _Receiver:
         session = Dialogue(self._not_before_s, self.found.baud, queue)
         ReceiverLine(self.port, session, self._clock).run(lambda: queue.finished, PATIENCE_S)
         return queue
+
+    def settings(self, wanted: TimingProfile) -> dict[str, bytes]:
+        """The receiver's answers to questions for its settings, by the name of the question."""
+        return self.talk(*questions(self.found.identity, wanted)).told
 
     def set_up(self, profile: TimingProfile) -> News | None:
         """Configure the receiver by ``profile``; None when it did not answer every item in time."""
@@ -99,10 +122,32 @@ class _Receiver:
                 self.found = replace(self.found, identity=f"PMTK705,{told['identity'].decode('ascii', 'replace')}")
 
 
-def _wanted(receiver: _Receiver, config: Config, save: bool) -> TimingProfile:
+class _Served:
+    """A receiver whose line the daemon reads; the daemon asks it."""
+
+    def __init__(self, control: Path, line: LineReport) -> None:
+        self.path, self.source, self.line_baud = line.device, line.source, line.baud if line.byte_ns else 0
+        self.found = Identification(line.protocol, line.baud, line.identity, line.named_s, bits=line.bits)
+        self._control = control
+
+    def settings(self, wanted: TimingProfile) -> dict[str, bytes]:
+        """The receiver's answers, by the name of the question. OSError: the daemon gave none within PATIENCE_S."""
+        del wanted  # the daemon asks for what it wants itself
+        end_s = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end_s:
+            told = LineSettings.from_json(ask(self._control, f"settings {self.source}"))
+            if told.why:
+                print(f"# {told.why}", file=sys.stderr)
+            if told.finished:
+                return {name: bytes.fromhex(payload) for name, payload in told.told.items()}
+            time.sleep(0.2)
+        raise TimeoutError(errno.ETIMEDOUT, "the receiver did not answer the daemon's questions in time", self.path)
+
+
+def _wanted(receiver: _Receiver | _Served, config: Config, save: bool) -> TimingProfile:
     """The profile by the configuration; by the defaults when the configuration does not name the receiver."""
-    path = receiver.path
-    sources = (s for s in config.sources if isinstance(s, ReceiverSource) and s.device == path)
+    path, name = receiver.path, receiver.source
+    sources = (s for s in config.sources if isinstance(s, ReceiverSource) and (s.device == path or s.name == name))
     wanted = timing_profile(next(sources, ReceiverSource(device=path)), receiver.line_baud)
     return replace(wanted, save=True) if save else wanted
 
@@ -145,11 +190,11 @@ def receiver_command(action: str, device: str | None, config: Config, *, save: b
     return GOOD if news.complete else FAILED
 
 
-def _show(receiver: _Receiver, wanted: TimingProfile, as_json: bool, out: TextIO) -> int:
+def _show(receiver: _Receiver | _Served, wanted: TimingProfile, as_json: bool, out: TextIO) -> int:
     """Print the receiver's identity and its settings beside the wanted ones; FAILED when one differs."""
     path, verdict = receiver.path, receiver.found
     kind = family(verdict.identity)
-    found = findings(verdict.identity, wanted, receiver.talk(*questions(verdict.identity, wanted)).told)
+    found = findings(verdict.identity, wanted, receiver.settings(wanted))
     told = {"device": path, "configurable_as": kind.value if kind else "", **asdict(verdict)}
     otherwise = [f for f in found if f.agrees is False]
     if as_json:

@@ -20,16 +20,16 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TextIO
+from typing import Final, TextIO
 
-from ppsd.cli.daemon import sim_directory
+from ppsd.cli.daemon import holders, server_report, sim_directory
 from ppsd.cli.sim import preload_environment
 from ppsd.cli.supervisor import Program, Screen, Supervisor, python
 from ppsd.config.edit import replace_file
 from ppsd.config.file import DEFAULT_FILE, as_toml, load
 from ppsd.config.keys import read_keys
 from ppsd.config.tables import Config, LogConfig, RunConfig, changed, parse_endpoint, waiting, without_waiting
-from ppsd.faces.text import top_line
+from ppsd.faces.text import top_line, undelivered
 from ppsd.process.control import JUDGE, Reloaded, alive, ask
 from ppsd.process.exit_codes import USAGE, Refused, io_failure
 from ppsd.process.lifecycle import handed_over, refused_addresses
@@ -44,6 +44,8 @@ SIM_LISTEN = "127.0.0.1:11123"
 """Address of the simulation's server; a port above 1023 needs no privilege."""
 JUDGE_S = 5.0
 """s within which a process judges a new configuration; it takes some milliseconds."""
+START_S: Final = 5.0
+"""s after the clock process's start before a server that does not answer is told: both start at once."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -183,7 +185,7 @@ class Run:
             feeds = config.feeds if self.config_path is not None else ()
             if self.watched and config.log == LogConfig():
                 config = replace(config, log=LogConfig(level="warning"))
-            config = replace(config, run=RunConfig(str(self.directory), state), sources=(source,), feeds=feeds)
+            config = replace(config, run=replace(config.run, directory=str(self.directory), state=state), sources=(source,), feeds=feeds)
         elif self.run_dir is not None:
             config = replace(config, run=replace(config.run, directory=str(self.directory)))
         return config
@@ -250,7 +252,11 @@ class Run:
         """(key, status line) from the clock process; the line is printed again when the key changes."""
         try:
             clock = Snapshot.from_json(ask(self.directory / "clock.sock", "snapshot", 0.2))
-            return f"{clock.verdict} {clock.why}", top_line(clock)
+            failed = ""
+            if clock.uptime_s > START_S:
+                server = server_report(self.directory, 0.2) if clock.listen else ""
+                failed = undelivered(clock, server, holders(clock, server, self.host))
+            return f"{failed} {clock.verdict} {clock.why}", top_line(clock, failed)
         except (OSError, ValueError):
             return "none", "waiting for the clock process"
 

@@ -7,14 +7,13 @@ import json
 from pathlib import Path
 from typing import Final
 
-from ppsd.cli.daemon import clock_snapshot, run_directory
+from ppsd.cli.daemon import UNSEEN, clock_snapshot, holders, run_directory, server_report
 from ppsd.faces import text
-from ppsd.process.control import ask
 from ppsd.process.exit_codes import BAD, DEGRADED, GOOD
-from ppsd.snapshot import ServerReport, Snapshot, Verdict
+from ppsd.snapshot import Snapshot, Verdict
 
 VERDICT_CODES: Final = {Verdict.LOCKED: GOOD, Verdict.HOLDOVER: DEGRADED}
-"""Exit code of ``status`` for each verdict; BAD for every other one."""
+"""Exit code of ``status`` for each verdict; BAD for every other one, and when the time does not reach those whom it is for."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -31,15 +30,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _status(directory: Path, clock: Snapshot, as_json: bool) -> int:
-    server: ServerReport | str
-    code = VERDICT_CODES.get(clock.verdict, BAD)
-    try:
-        server = ServerReport.from_json(ask(directory / "serve.sock", "snapshot"))
-    except FileNotFoundError:
-        server = "not running"
-    except OSError as error:
-        server, code = f"not answering ({error.strerror or error})", BAD
-    except ValueError as error:
-        server, code = f"not understood ({error})", BAD
-    print(text.status_json(clock, server) if as_json else text.status(clock, server))
-    return code
+    server = server_report(directory)
+    failed = "" if server == UNSEEN else text.undelivered(clock, server, holders(clock, server))
+    print(text.status_json(clock, server, failed) if as_json else text.status(clock, server, failed))
+    return BAD if failed else VERDICT_CODES.get(clock.verdict, BAD)

@@ -109,6 +109,7 @@ class Screen:
         self._shown_s = -math.inf
         self._text = ""
         self._states = Repeats()
+        self._log = Log(self, "plain")
         self.speak(form)
 
     def speak(self, form: str) -> None:
@@ -116,7 +117,7 @@ class Screen:
         self.live = self._terminal and form != "json"
         self._colour = self.live and "NO_COLOR" not in os.environ
         self._text = self._text if self.live else ""
-        self._log = Log(self, "json" if form == "json" else "plain")
+        self._log.speak("json" if form == "json" else "plain", "info")
 
     def write(self, text: str) -> bool:
         """Write whole lines above the status line. False: there is no room."""

@@ -8,21 +8,25 @@ import json
 import math
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final, TextIO
 
-from ppsd.cli.daemon import clock_snapshot, run_directory
+from ppsd.cli.daemon import clock_snapshot, configuration, read_line, run_directory
 from ppsd.cli.detect import described, listen, not_before_s
 from ppsd.config.file import load
 from ppsd.config.tables import Config
-from ppsd.process.exit_codes import FAILED, GOOD
-from ppsd.snapshot import Snapshot
+from ppsd.process.control import ask
+from ppsd.process.exit_codes import FAILED, GOOD, Refused
+from ppsd.snapshot import LineReport, Reading, Snapshot
 from refclock.devices.modem_lines import open_pulse
 from refclock.devices.ports import Port
 from refclock.devices.receiver_line import ReceiverLine
 from refclock.devices.serial_port import open_port
+from refclock.errors import explain
 from refclock.kernel.clocks import LocalClock
 from refclock.kernel.host import Host
 from refclock.protocols.framing import Frame, FrameKind, Framer
@@ -40,7 +44,14 @@ SKY_WIDTH, SKY_HEIGHT = 49, 23
 def run(args: argparse.Namespace) -> int:
     """Execute one of the three commands."""
     if args.command == "nmea":
-        return watch_line(args.device, args.baud, load(args.config), args.duration, sys.stdout)
+        directory = run_directory(args.run_dir)
+        config = load(configuration(directory, args.config))
+        line = read_line(directory, args.device, Host())
+        if line is not None:
+            return follow_line(directory / "clock.sock", line, config, args.duration, sys.stdout)
+        if args.device is None:
+            raise Refused(FAILED, "refclock nmea: no daemon reads a receiver; name a serial device, refclock detect lists them")
+        return watch_line(args.device, args.baud, config, args.duration, sys.stdout)
     if args.command == "pps":
         return watch_pulses(args.device, args.test, sys.stdout)
     return print_satellites(clock_snapshot(run_directory(args.run_dir)), args.json, sys.stdout)
@@ -91,11 +102,40 @@ class _FramePrinter:
         print(f"{at.real_ns / NS % 60:7.3f}  {words}", file=self._out, flush=True)
 
 
+def follow_line(control: Path, line: LineReport, config: Config, duration_s: float | None, out: TextIO) -> int:
+    """Print each frame of a line that the daemon reads, as it tells them at its socket ``control``. Results as ``watch_line``."""
+    print(
+        f"# {line.device}: read by the daemon ({line.source}), {line.protocol or 'nothing intelligible yet'} at {line.baud} baud", file=out
+    )
+    session, number = _FramePrinter(not_before_s(config), line.baud, out), line.heard
+    end_s = math.inf if duration_s is None else time.monotonic() + duration_s
+    while time.monotonic() < end_s:
+        try:
+            told = Reading.from_json(ask(control, f"heard {line.source} {number}"))
+        except (OSError, ValueError) as error:
+            why = explain(error) if isinstance(error, OSError) else str(error)
+            print(f"refclock nmea: the daemon tells no more: {why}", file=sys.stderr)
+            return FAILED
+        if told.after < number:  # the line was opened again, and its reads are numbered anew
+            number = 0
+            continue
+        for real_ns, mono_ns, data in told.reads:
+            session.feed(bytes.fromhex(data), Instant(real_ns, mono_ns), line.byte_ns)
+        number = told.after
+        if not told.reads:
+            time.sleep(LOOK_S)
+    return GOOD if session.frames else FAILED
+
+
+LOOK_S: Final = 0.2
+"""s between two questions to the daemon when nothing has come."""
+
+
 def watch_line(path: str, baud: int, config: Config, duration_s: float | None, out: TextIO) -> int:
     """Print each frame with its result. ``baud`` 0: find it first. GOOD, or FAILED when nothing came."""
-    if baud == 0:
-        host = Host()
-        holders = tuple(host.holders(path))
+    host = Host()
+    holders = tuple(host.holders(path))
+    if baud == 0 or holders:
         found = listen(host, [Port(path, path, holders)], not_before_s(config), 12.0)[0]
         if found.verdict is None or not found.verdict.baud:
             print(f"refclock nmea: {path}: {described(found)}", file=sys.stderr)

@@ -95,6 +95,16 @@ class Inputs:
             self._listens = True
             self._loop.listen(self._finder.fileno(), self._look)
 
+    @property
+    def lines(self) -> dict[SourceId, Line]:
+        """The open lines of receivers."""
+        return {name: device for name, device in self._devices.items() if isinstance(device, Line)}
+
+    @property
+    def pulses(self) -> dict[SourceId, str]:
+        """The paths of the open pulses."""
+        return self._pulses.paths
+
     def due_ns(self) -> list[int]:
         """Raw instants at which ``work`` has something to do."""
         times = [r.due_ns for name, r in self._retries.items() if name not in self._devices]

@@ -33,7 +33,7 @@ from typing import Final
 
 import refclock.kernel.clocks
 from ppsd import version
-from ppsd.clock import state
+from ppsd.clock import onlookers, state
 from ppsd.clock.cpu_latency import hold
 from ppsd.clock.inputs import Inputs
 from ppsd.clock.sources import open_feed
@@ -49,11 +49,11 @@ from ppsd.discipline.saved import Saved, from_json
 from ppsd.faces.text import top_line
 from ppsd.process.control import JUDGE, TELL, ControlServer, Reloaded, Reloads, judgement
 from ppsd.process.exit_codes import GOOD
-from ppsd.process.lifecycle import Signals, hold_alone, notify
+from ppsd.process.lifecycle import Alone, Signals, notify
 from ppsd.process.log import open_log
 from ppsd.snapshot import Snapshot
 from refclock.condition import Code, Condition
-from refclock.config import DEFAULT_SOURCE, PulsedSource, ReceiverSource, ShmSource, SockSource, Source
+from refclock.config import DEFAULT_SOURCE, Feed, PulsedSource, ReceiverSource, ShmSource, SockSource, Source, promise_us
 from refclock.devices.ports import control_line
 from refclock.errors import explain
 from refclock.exchange.sock import SockIntake
@@ -99,24 +99,24 @@ class End(Enum):
 
 
 class ClockProcess:
-    """One run under one configuration; owns every open device. ``resume``: a record of this boot to continue from. ``reloads``: what
-    happened at those of the whole process.
+    """One run under one configuration; owns every open device. ``resume``: a record of this boot to continue from. ``alone``: the lock
+    on ``run_dir``. ``reloads``: what happened at those of the whole process.
 
     OSError from the constructor: another clock process runs in ``run_dir``, the record cannot be created, or the clock may not be steered.
     """
 
     def __init__(
-        self, config: Config, run_dir: Path, simulated: bool, resume: Record | None, signals: Signals, *, reloads: Reloads
+        self, config: Config, run_dir: Path, simulated: bool, resume: Record | None, signals: Signals, *, alone: Alone, reloads: Reloads
     ) -> None:
-        self.config, self._signals, self._reloads = config, signals, reloads
+        self.config, self._signals, self._alone, self._reloads = config, signals, alone, reloads
         self._log = open_log(config.log.format, config.log.level, "clock")
-        self._feeds = {feed: open_feed(feed) for feed in config.feeds}
+        self._feeds = {fed: open_feed(fed[0], config.sources) for fed in _fed(config)}
         self._told: dict[str, str] = {}
         self._poll = select.poll()
         self._readers: dict[int, Callable[[], None]] = {}
         self._closers = contextlib.ExitStack()
         try:
-            control = self._open_control(run_dir)
+            self._control = self._open_control(run_dir)
             self._writer = TimescaleWriter(run_dir / "timescale")
             self._closers.callback(self._writer.close)
             # With shared memory the loop runs five times a second and notices a step each time; it needs no watch to wake it.
@@ -151,8 +151,8 @@ class ClockProcess:
             self._carry_out(Publish(self._engine.timescale.record(*self._engine.leaps.schedule(0))))
         else:
             self._log.info("resumed", bound_ns=round(self._engine.timescale.bound_ns(now.mono_ns)))
-        if control is not None:
-            self.listen(control.fileno(), control.handle_ready)
+        if self._control is not None:
+            self.listen(self._control.fileno(), self._control.handle_ready)
         if self._watch is not None:
             self.listen(self._watch.fileno(), self._stepped)
         self.listen(signals.wake, self._woken)
@@ -162,13 +162,14 @@ class ClockProcess:
     def _open_control(self, run_dir: Path) -> ControlServer | None:
         """The control socket; None where unix sockets do not exist, as under a clock simulator that replaces libc."""
         try:
-            control = ControlServer(run_dir / "clock.sock", self._answer)
+            control = ControlServer(run_dir / "clock.sock", self._answer, group=self.config.run.group)
         except OSError as error:
             if error.errno not in NO_SOCKETS:
                 raise
             self.tell("control socket", explain(error))
             return None
         self._closers.callback(control.close)
+        self.tell("control socket", control.complaint)
         return control
 
     def _leave_clock(self) -> None:
@@ -293,16 +294,16 @@ class ClockProcess:
             self._steering.close()
             self._steering = steering
         self.config = new
-        if new.log != old.log:
-            self._log = open_log(new.log.format, new.log.level, "clock")
+        self._log.speak(new.log.format, new.log.level)
         if new.leap != old.leap:
             self._leap_file_ns = 0
         if new.clock.cpu_latency_us != old.clock.cpu_latency_us:
             self._latency.close()
             self.tell("cpu_latency_us", hold(new.clock.cpu_latency_us, self._latency))
-        for feed in [feed for feed in self._feeds if feed not in new.feeds]:
-            self._feeds.pop(feed).close()
-        self._feeds = {feed: self._feeds.get(feed) or open_feed(feed) for feed in new.feeds}
+        fed = _fed(new)
+        for one in [one for one in self._feeds if one not in fed]:
+            self._feeds.pop(one).close()
+        self._feeds = {one: self._feeds.get(one) or open_feed(one[0], new.sources) for one in fed}
         sources = new.sources or (DEFAULT_SOURCE,)
         self._engine.configure(replace(new, sources=sources))
         self._inputs.configure(sources)
@@ -335,6 +336,7 @@ class ClockProcess:
 
     def _chores(self, now: Instant) -> None:
         """Do what is due once a second."""
+        self._keep_names()
         self._publish()
         self._log.settle()
         self._notice_counter(now)
@@ -386,6 +388,19 @@ class ClockProcess:
         if self.published is not None and not self._suspended():
             self._writer.publish(self.published)
 
+    def _keep_names(self) -> None:
+        """Make anew what somebody has removed from the run directory, for the server and the commands to find."""
+        removed = "was removed from the run directory by somebody, and is made anew"
+        try:
+            if self._writer.renew():
+                self._log.warning(f"the timescale {removed}")
+            if self._control is not None and self._control.renew():
+                self._log.warning(f"the control socket {removed}")
+            self._alone.renew()
+            self.tell("run directory", None)
+        except OSError as error:
+            self.tell("run directory", explain(error))
+
     def _read_leap_file(self) -> None:
         path = self.config.leap.file
         try:
@@ -414,7 +429,7 @@ class ClockProcess:
                 self._publish()
             case events.Feed():
                 for feed in self._feeds.values():
-                    feed.send(effect.at, effect.offset_ns, effect.uncertainty_ns, effect.leap)
+                    feed.send(effect.at, effect.offset_ns, effect.bound_ns, effect.leap)
                     self.tell(f"feed {feed.name}", feed.why)
             case events.Steer():
                 self._steer(effect)
@@ -445,19 +460,23 @@ class ClockProcess:
             self._told[what] = why
 
     def _answer(self, line: str) -> str:
+        if line == "snapshot":
+            return json.dumps(self.snapshot().to_json(), separators=(",", ":"))
         if line == JUDGE:
             return judgement(self._judge()[1])
         if line == TELL:
             return self._reloads.answer()
-        if line != "snapshot":
-            return json.dumps({"error": f"unknown verb {line[:32]!r}; known: snapshot, {JUDGE}, {TELL}"})
-        return json.dumps(self.snapshot().to_json(), separators=(",", ":"))
+        told = onlookers.answer(line, self._inputs.lines, self._inputs.pulses)
+        if told is None:
+            told = {"error": f"unknown verb {line[:32]!r}; known: {', '.join(('snapshot', JUDGE, TELL, *onlookers.VERBS))}"}
+        return json.dumps(told, separators=(",", ":"))
 
     def snapshot(self) -> Snapshot:
         """The engine's snapshot, with the feeds and the conditions of this process."""
         engine = self._engine.snapshot(self._clock.now())
-        feeds = tuple(feed.status() for feed in self._feeds.values())
-        return replace(engine, feeds=feeds, conditions=(*engine.conditions, *self._conditions()))
+        feeds, own = tuple(feed.status() for feed in self._feeds.values()), self.config.server
+        conditions = (*engine.conditions, *self._conditions())
+        return replace(engine, feeds=feeds, listen=own.listen if own.enabled else (), conditions=conditions)
 
     def _conditions(self) -> Iterator[Condition]:
         """Conditions of the machine around the engine: steering, files, pulse devices, feeds."""
@@ -473,6 +492,11 @@ class ClockProcess:
         for feed in self._feeds.values():
             if feed.why and feed.lost:
                 yield Condition(Code.FEED_NOT_TAKEN, f"feed {feed.name}: {feed.why}")
+
+
+def _fed(config: Config) -> tuple[tuple[Feed, float], ...]:
+    """Each feed with what it promises of the sources that feed it."""
+    return tuple((feed, promise_us(feed, config.sources)) for feed in config.feeds)
 
 
 def _steering(config: Config) -> Clock:
@@ -513,10 +537,10 @@ def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | Non
     """
     signals, reloads = Signals(), Reloads()
     run_dir.mkdir(parents=True, exist_ok=True)
-    alone = hold_alone(run_dir)
+    alone = Alone(run_dir)
     until_ns = None if duration_s is None else refclock.kernel.clocks.read_clocks().raw_ns + round(duration_s * NS)
     resume = state.left_record(run_dir / "timescale")
-    process = ClockProcess(config, run_dir, simulated, resume, signals, reloads=reloads)
+    process = ClockProcess(config, run_dir, simulated, resume, signals, alone=alone, reloads=reloads)
     while True:
         end, renewed = End.STOP, None
         try:
@@ -534,15 +558,15 @@ def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | Non
                 notify("STOPPING=1")
             process.close(for_good=end is End.STOP)
         if end is End.STOP:
-            os.close(alone)
+            alone.close()
             return GOOD
         # As the server reads it: a suspend that nobody has noticed yet makes it void.
         resume = state.left_record(run_dir / "timescale") if end is End.RELOAD else None
         config = process.config
         try:
-            process = ClockProcess(renewed or config, run_dir, simulated, resume, signals, reloads=reloads)
+            process = ClockProcess(renewed or config, run_dir, simulated, resume, signals, alone=alone, reloads=reloads)
         except OSError as error:
             if renewed is None:
                 raise
-            process = ClockProcess(config, run_dir, simulated, resume, signals, reloads=reloads)
+            process = ClockProcess(config, run_dir, simulated, resume, signals, alone=alone, reloads=reloads)
             process.refuse([explain(error)])

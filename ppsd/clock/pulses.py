@@ -120,6 +120,11 @@ class PulseInputs:
         named = {source.pps for source in self._sources.values() if source.pps != AUTO}
         return named | {pulse.path for pulse in self._open.values()}
 
+    @property
+    def paths(self) -> dict[SourceId, str]:
+        """The paths of the open devices."""
+        return {name: pulse.path for name, pulse in self._open.items()}
+
     def silent(self, name: SourceId, now_ns: int) -> str:
         """The path of the open device of ``name`` when it has fallen silent; "" while it ticks, or when none is open."""
         pulse = self._open.get(name)

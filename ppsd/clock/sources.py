@@ -7,8 +7,9 @@ Flow: serial lines, gpsd, SOCK and SHM (``refclock``) -> **sources** -> Reported
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Protocol
 
 from ppsd.discipline.events import Configured, LineSeen, Pulsed, Report, Reported, Sampled
 from refclock import config
@@ -17,21 +18,23 @@ from refclock.devices.modem_lines import Changes
 from refclock.devices.receiver_line import ReceiverLine
 from refclock.devices.serial_port import open_port
 from refclock.exchange.gpsd import GpsdSocket
-from refclock.exchange.samples import RawSample
+from refclock.exchange.samples import FeedWriter, RawSample
 from refclock.exchange.shm import ShmFeedWriter, ShmIntake
 from refclock.exchange.sock import SockFeedWriter, SockIntake
 from refclock.kernel.clocks import LocalClock
 from refclock.protocols.gpsd import GpsdPulse, GpsdStream
+from refclock.receiver.commands import CommandQueue
 from refclock.receiver.profile import timing_profile
 from refclock.receiver.session import ReceiverSession
 from refclock.sample import NS, Edge, EdgeKind, ForeignSample, Instant, Leap, LineStatus, SecondLabel, SkyView, SourceId
 
 
-def open_feed(feed: config.Feed) -> SockFeedWriter | ShmFeedWriter:
-    """The writer for one ``[[feed]]``. The program that reads the feed need not be running."""
+def open_feed(feed: config.Feed, sources: Sequence[config.Source] = ()) -> FeedWriter:
+    """The writer for one ``[[feed]]`` from ``sources``. The program that reads the feed need not be running."""
+    limit_ns = config.promise_us(feed, sources) * 1e3
     if isinstance(feed, config.SockFeed):
-        return SockFeedWriter(feed.path, feed.name)
-    return ShmFeedWriter(feed.unit, feed.name)
+        return SockFeedWriter(feed.path, feed.name, limit_ns)
+    return ShmFeedWriter(feed.unit, feed.name, limit_ns)
 
 
 class Device(Protocol):
@@ -78,6 +81,8 @@ class Line:
         self._line = ReceiverLine(port, session, clock)
         self._session = session
         self._changes = Changes(self._line.fileno(), self.opened_ns)
+        self.named_s: int | None = None
+        """The last second that it named (POSIX)."""
         self._name = config.device + (f" + {config.pps}" if config.pps not in ("", AUTO) else "")
         self._searched = not config.baud
         self._seen = LineStatus()
@@ -106,6 +111,39 @@ class Line:
         return self._session.heard_ns
 
     @property
+    def byte_ns(self) -> int:
+        """Line time of one byte, ns; 0 for USB."""
+        return self._line.byte_ns
+
+    @property
+    def bits(self) -> str:
+        """Format of the line when it is not eight data bits."""
+        return self._session.bits
+
+    @property
+    def protocol(self) -> str:
+        """What it speaks."""
+        return self._session.stream.protocol
+
+    @property
+    def heard_count(self) -> int:
+        """Number of the next read."""
+        return self._line.tape.count
+
+    def heard(self, number: int, most: int) -> tuple[list[tuple[Instant, bytes]], int]:
+        """Reads from ``number`` on, as ``refclock.devices.receiver_line.Tape.since``."""
+        return self._line.tape.since(number, most)
+
+    @property
+    def writes(self) -> bool:
+        """Whether the receiver is asked and told anything at all."""
+        return self._session.writes
+
+    def settings(self) -> CommandQueue | None:
+        """As ``refclock.receiver.session.ReceiverSession.settings``."""
+        return self._session.settings()
+
+    @property
     def identity(self) -> str:
         """The receiver's own identity; "" when it has sent none."""
         return self._session.stream.identity
@@ -122,6 +160,9 @@ class Line:
     def read(self) -> list[Report]:
         """The values decoded from the bytes that arrived, and news of the receiver's configuration."""
         data, values, at = self._line.read()
+        for value in values:
+            if isinstance(value, SecondLabel):
+                self.named_s = value.utc_ns // NS
         events: list[Report] = [Reported(self._id, tuple(values), at, self._line.byte_ns)] if data else []
         return events + self._news(at)
 
@@ -143,10 +184,6 @@ class Line:
         self._line.close()
 
 
-LOCAL_HOSTS: Final = ("localhost", "::1")
-"""Names of this host, besides 127.0.0.0/8. A gpsd on this host stamps with our own clock."""
-
-
 class GpsdLine:
     """A connection to gpsd. If ``pps`` names a pulse device, the pulses come from that device. Otherwise the PPS objects of a gpsd on this
     host are the pulses, with an allowance for their delay (``refclock.timing.receiver_time.GPSD_PULSE_NS``). ``what`` says which."""
@@ -157,7 +194,7 @@ class GpsdLine:
         self._socket = GpsdSocket(config.host, config.port, clock)
         self._name = f"gpsd at {config.host}:{config.port}" + (f" + {config.pps}" if config.pps else "")
         self._clock = clock
-        self._local = config.host in LOCAL_HOSTS or config.host.startswith("127.")
+        self._local = config.local
         self._pulses = self._local and not config.pps
         self._own_pulse = bool(config.pps)
         self._sequence = 0
@@ -253,8 +290,10 @@ class Intake:
         return ForeignSample(at, raw.offset_ns, raw.uncertainty_ns, raw.leap, raw.pulse)
 
     def tick(self, now: Instant) -> list[Report]:
-        """Do nothing."""
+        """Look whether other programs still find the socket. OSError: somebody has removed it."""
         del now
+        if isinstance(self._intake, SockIntake) and self._intake.name.missing():
+            raise OSError(errno.ENOENT, "was removed by somebody, and is made anew", self._intake.path)
         return []
 
     def close(self) -> None:

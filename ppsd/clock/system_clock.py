@@ -19,7 +19,8 @@ from typing import Final, Protocol
 from ppsd.discipline.events import Note, Steer
 from refclock.condition import Code, Condition
 from refclock.kernel.clocks import STA_UNSYNC, Adjtimex
-from refclock.kernel.host import Host, rivals
+from refclock.kernel.host import Host
+from refclock.kernel.rivals import rivals, suspects
 from refclock.sample import MAX_FREQUENCY_PPM, NS, Instant, Leap
 
 FAR_NS: Final = 100_000_000
@@ -35,6 +36,12 @@ OWN_RATE_GAIN: Final = 0.125
 averaging brings it to about 0.01 ppm."""
 FOREIGN_PPM: Final = 1e-3
 """ppm; a correction that differs more from ours was set by another program (the kernel's resolution is 2^-16 ppm: adjtimex(2))."""
+LOOK_NS: Final = 60 * NS
+"""Nanoseconds between two looks at the machine's processes while another program interferes: a look takes some milliseconds."""
+FIGHT_TIMES: Final = 3
+"""Foreign changes within FIGHT_NS that make a rival: one or two may be a person's."""
+FIGHT_NS: Final = 60 * NS
+"""Nanoseconds for which a foreign change is remembered. Most programs that keep a clock set it every second to every minute."""
 
 
 class ClockControl(Protocol):
@@ -101,6 +108,8 @@ class FreeRunningClock:
 class KernelClock:
     """CLOCK_REALTIME as a follower of the timescale. It is stepped only above ``step_above_ns`` and slewed otherwise, by at most 500 ppm.
 
+    While a known rival (``refclock.kernel.rivals``) runs that was started later, the clock is left to it: two would only spoil it.
+
     OSError from the constructor: EBUSY when another program disciplines the clock, EPERM without CAP_SYS_TIME. OSError from ``apply``: the
     kernel refused a call.
     """
@@ -108,11 +117,16 @@ class KernelClock:
     def __init__(self, control: ClockControl, host: Host) -> None:
         others = rivals(host)
         if others:
+            others_do = "; ".join(dict.fromkeys(rival.remedy for rival in others))
             raise OSError(
                 errno.EBUSY,
                 f'clock.steer = "kernel", but {" and ".join(map(str, others))} already sets the system clock and two would fight over it; '
-                'stop that one, run chronyd with -x, or set steer = "none" and feed it instead (refclock feed)',
+                f'either: {others_do}; or set steer = "none" (refclock feed gives an NTP daemon our time)',
             )
+        self._host = host
+        self._look_ns = 0
+        self._left_to = ""
+        self._foreign: list[int] = []  # raw instants of the latest foreign changes
         self._control = control
         self.frequency_ppm = control.read_adjtimex().frequency_ppm
         """The correction in force, in ppm."""
@@ -129,10 +143,17 @@ class KernelClock:
         """Compare the clock with the map and set its frequency, or step it; see the module's head. Returns what is worth a log line."""
         notes: list[Note] = []
         found_ppm = self._control.read_adjtimex().frequency_ppm
-        if abs(found_ppm - self.frequency_ppm) > FOREIGN_PPM:
-            by_ppm = round(found_ppm - self.frequency_ppm, 3)
-            notes.append(Note("system clock's frequency was changed by somebody else", "warning", {"by_ppm": by_ppm}))
+        changed = abs(found_ppm - self.frequency_ppm) > FOREIGN_PPM
+        if changed:
+            if not self._foreign:
+                by_ppm = round(found_ppm - self.frequency_ppm, 3)
+                notes.append(Note("system clock's frequency was changed by somebody else", "warning", {"by_ppm": by_ppm}))
             self._before = None  # the change spoils the measurement of the clock's own rate
+        interference = self._interference(changed, now, notes)
+        if self._left_to:
+            self.frequency_ppm, self._phase_ppm, self._before = found_ppm, 0.0, None
+            self.trouble = interference
+            return notes
         self._measure(now)
         since = now.mono_ns - steer.raw_ns
         error_ns = steer.utc_ns + since + round(since * steer.rate) - now.real_ns
@@ -166,11 +187,34 @@ class KernelClock:
         fields = {"error_s": error_ns / NS, "wanted_ppm": round(wanted, 3), "limit_ppm": MAX_FREQUENCY_PPM}
         if out_of_reach and not self._is(Code.CLOCK_SLEWING):
             notes.append(Note("system clock is far off, slewing", "warning", fields))
-        elif self.trouble is not None and not out_of_reach:
+        elif (self._is(Code.CLOCK_SLEWING) or self._is(Code.CLOCK_TOO_FAR_OFF)) and not out_of_reach:
             notes.append(Note("system clock caught up", "info", fields))
         words = f"{_off(error_ns)} and should follow by {wanted:+.0f} ppm; the kernel allows {MAX_FREQUENCY_PPM:.0f}"
-        self.trouble = Condition(Code.CLOCK_SLEWING, words) if out_of_reach else None
+        self.trouble = interference or (Condition(Code.CLOCK_SLEWING, words) if out_of_reach else None)
         return notes
+
+    def _interference(self, changed: bool, now: Instant, notes: list[Note]) -> Condition | None:
+        """Who else sets the clock. ``changed``: its frequency is another than we set. A known rival gets the clock, until it is gone."""
+        self._foreign = [at_ns for at_ns in self._foreign if now.mono_ns - at_ns < FIGHT_NS]
+        if changed:
+            self._foreign.append(now.mono_ns)
+        if (self._foreign or self._left_to) and now.mono_ns >= self._look_ns:
+            self._look_ns = now.mono_ns + LOOK_NS
+            was, found = self._left_to, rivals(self._host)
+            names = " and ".join(map(str, found))
+            self._left_to = f"{names} sets the system clock too, so it is left alone; {found[0].remedy}" if found else ""
+            if names and not was:
+                notes.append(Note("system clock left to another program", "error", {"who": names}))
+            elif was and not names:
+                notes.append(Note("system clock taken up again", "info", {}))
+        if self._left_to:
+            return Condition(Code.CLOCK_SHARED, self._left_to)
+        if len(self._foreign) < FIGHT_TIMES:
+            return None
+        some = suspects(self._host)
+        who = f"perhaps {' or '.join(some)}" if some else "a container's or a virtual machine's tools, perhaps"
+        words = f"another program has set the system clock's frequency {len(self._foreign)} times in a minute; find it and end it: {who}"
+        return Condition(Code.CLOCK_SHARED, words)
 
     def _is(self, code: Code) -> bool:
         return self.trouble is not None and self.trouble.code is code

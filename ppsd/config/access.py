@@ -3,6 +3,8 @@
 A rule is a prefix and an action. The longest prefix that contains an address decides, as in routing. Among rules for the same prefix, the
 strongest action decides (``ACTIONS``, the weakest first), so a deny beats an allow. An address that no rule contains is denied. An IPv4
 address and its IPv4-mapped IPv6 address (::ffff:a.b.c.d, RFC 4291 section 2.5.5.2) are equal; every address here is a 128-bit number.
+The word ``own`` stands for the networks that are this machine's own: those that the internet does not route, and those that its interfaces
+are in, which whoever reads the interfaces passes in.
 
 ``AccessList.ranges`` flattens the rules into the table that native/access.h searches. ``AccessList.decide`` names the rule that decides.
 """
@@ -20,6 +22,8 @@ MAPPED: Final = 0xFFFF << 32
 """The prefix ::ffff:0:0/96 of IPv4-mapped addresses, as a number."""
 PRIVATE: Final = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "127.0.0.0/8", "fc00::/7", "fe80::/10", "::1/128")
 """Networks that are not routed on the internet: RFC 1918, 3927, 4193, 4291."""
+OWN: Final = "own"
+"""The word that stands for PRIVATE and for the networks that the interfaces are in."""
 _DENY: Final = ACTIONS.index("deny")
 
 
@@ -40,6 +44,11 @@ def prefix_complaint(text: str) -> str | None:
     except ValueError:
         return 'is not a network; write it like "192.168.1.0/24", "2001:db8::/32" or "192.0.2.7"'
     return f'has address bits beyond the prefix length; did you mean "{meant}"?'
+
+
+def access_complaint(text: str) -> str | None:
+    """Why ``text`` is neither a prefix nor OWN, for people; None when it is one of them."""
+    return None if text == OWN else prefix_complaint(text)
 
 
 def _span(network: IPv4Network | IPv6Network) -> tuple[int, int, int]:
@@ -106,9 +115,19 @@ class AccessList:
         self._rules = sorted(decided.items(), key=lambda item: (item[0][2], item[0][0]))
 
     @classmethod
-    def of(cls, prefixes: Mapping[str, Iterable[str]]) -> AccessList:
-        """The rules of ``{"allow": [prefix, ...], "deny": ...}``."""
-        return cls(Rule(prefix, action, f"access.{action}") for action, listed in prefixes.items() for prefix in listed)
+    def of(cls, prefixes: Mapping[str, Iterable[str]], own: Iterable[tuple[str, str]] = ()) -> AccessList:
+        """The rules of ``{"allow": [prefix, ...], "deny": ...}``. ``own``: (prefix, interface) of the networks that interfaces are in."""
+        more = [(prefix, interface) for prefix, interface in own if not is_private(prefix)]
+
+        def of_one(action: str, text: str) -> Iterator[Rule]:
+            source = f"access.{action}"
+            if text != OWN:
+                yield Rule(text, action, source)
+                return
+            yield from (Rule(prefix, action, f"{source}: own") for prefix in PRIVATE)
+            yield from (Rule(prefix, action, f"{source}: own, on {interface}") for prefix, interface in more)
+
+        return cls(rule for action, listed in prefixes.items() for text in listed for rule in of_one(action, text))
 
     def decide(self, address: str) -> Decision:
         """The action for requests from ``address``. ValueError: not an address."""

@@ -14,13 +14,14 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from datetime import date
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from ppsd.config.access import ACTIONS, contradictions, is_private, prefix_complaint
 from ppsd.config.contents import contents
 from ppsd.config.other_files import counterpart
-from ppsd.config.tables import TABLES, Config
+from ppsd.config.tables import TABLES, Config, covering, endpoint_text, parse_endpoint
 from ppsd.config.toml_text import line_of, locate, written
 from refclock.config import (
     FEEDS,
@@ -230,15 +231,37 @@ def _judge_access(raw: Mapping[str, Any], reader: _Reader) -> None:
         reader.report(("access", action, index), what)
 
 
+def _canonical(listen: str) -> str:
+    """An address and port in one spelling: [0::0]:123 is [::]:123."""
+    endpoint = parse_endpoint(listen)
+    return endpoint_text(str(ip_address(endpoint[0])), endpoint[1]) if endpoint is not None else listen
+
+
+def doubts(config: Config) -> list[Problem]:
+    """What is valid and cannot be meant: single addresses beside the wildcard address that takes them in. They are served all the same."""
+    lines = locate(contents(Path(config.file), LIMIT_BYTES).decode()) if config.file else {}
+    endpoints = [endpoint for text in config.server.listen if (endpoint := parse_endpoint(text)) is not None]
+    found = []
+    for i, endpoint in enumerate(endpoints):
+        wide = covering(endpoint, endpoints)
+        if wide is not None:
+            what = (
+                f"{endpoint_text(*endpoint)} is superfluous beside {endpoint_text(*wide)}, which is every address: leave out one of the two"
+            )
+            at: Key = ("server", "listen", i)
+            found.append(Problem(config.file, line_of(lines, at), written(at), what))
+    return found
+
+
 def _judge_server(tables: Mapping[str, Any], reader: _Reader) -> None:
     """Report contradictions between the tables server, access and keys."""
     server, access = tables["server"], tables["access"]
     if server.enabled and not server.listen:
         reader.report(("server", "listen"), 'names no address: write one, such as "0.0.0.0:123"; to serve nobody, enabled = false')
     public = [prefix for prefix in (*access.allow, *access.authenticated) if prefix_complaint(prefix) is None and not is_private(prefix)]
-    if server.leap_smear and not server.smear_public and (public or server.symmetric):
-        who = f"{public[0]} is open to" if public else "server.symmetric admits"
-        what = f"clients that may also ask servers that do not smear ({who} them); if none does, confirm with smear_public = true"
+    if server.leap_smear and not server.smear_public and public:
+        who = f"{public[0]} is open to them"
+        what = f"clients that may also ask servers that do not smear ({who}); if none does, confirm with smear_public = true"
         reader.report(("server", "leap_smear"), what)
     if server.broadcast and not (server.broadcast_key and tables["keys"].file):
         reader.report(("server", "broadcast"), "is only sent authenticated; set broadcast_key and keys.file")
@@ -255,7 +278,7 @@ def parse(text: str, file: str = "configuration") -> Config:
     named_sources = reader.named(sources, _NAME_PREFIX)
     named_feeds = reader.named(feeds, {"sock": "sock", "shm": "shm"})
     reader.unique(_resources([*sources, *feeds]))
-    reader.unique((("server", "listen", i), "address", address) for i, address in enumerate(tables["server"].listen))
+    reader.unique((("server", "listen", i), "address", _canonical(address)) for i, address in enumerate(tables["server"].listen))
     if sources and reader.complete and all(source.noselect for _, source in sources):
         reader.report((*sources[0][0], "noselect"), "every source is noselect: none could ever be used")
     if sources and reader.complete and all(isinstance(source, PpsSource) for _, source in sources):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import date
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final
 
-from ppsd.config.access import PRIVATE, AccessList, prefix_complaint
+from ppsd.config.access import OWN, AccessList, access_complaint
 from refclock import BUILD_DATE
 from refclock.config import Feed, Source, absolute_path, run_directory, thermometer
 from refclock.schema import key
@@ -27,8 +27,28 @@ def parse_endpoint(text: str) -> tuple[str, int] | None:
     return match[1] or match[2], int(match[3])
 
 
+def endpoint_text(host: str, port: int) -> str:
+    """An address and a port as ``parse_endpoint`` reads them."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def covering(endpoint: tuple[str, int], among: Iterable[tuple[str, int]]) -> tuple[str, int] | None:
+    """The endpoint among others that takes in ``endpoint``: the wildcard address of its family, with its port. None: there is none."""
+    host, port = endpoint
+    wildcard = ip_address("::" if ":" in host else "0.0.0.0")
+
+    def is_wide(other: str) -> bool:
+        return ip_address(other.partition("%")[0]) == wildcard
+
+    return None if is_wide(host) else next(((other, p) for other, p in among if p == port and is_wide(other)), None)
+
+
 def _endpoint(text: str) -> str | None:
     return None if parse_endpoint(text) else 'must be an address and port like "0.0.0.0:123" or "[::]:123"'
+
+
+def _group(text: str) -> str | None:
+    return None if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}|[0-9]{1,9}", text) else "is not a group's name or number"
 
 
 def _interface(text: str) -> str | None:
@@ -60,16 +80,18 @@ class ServerConfig:
     """The NTP server.
 
     ``threads`` None: one per core, at most 4. ``interface``: the only interface served; "": all. ``client_table_mib``: memory for the table
-    of clients. ``symmetric``: answer symmetric active requests (mode 1) that are authenticated. ``leap_smear``: spread a leap second over
-    24 h instead of announcing it. ``smear_public``: confirms a smear although clients may also ask servers that do not smear.
-    ``broadcast``: addresses to which the time is sent every 2**``broadcast_poll`` s, authenticated with key ``broadcast_key``."""
+    of clients. ``symmetric``: answer symmetric active requests (mode 1), in mode 2 and without an association. ``dscp``: of replies (RFC
+    2474); None: that of the request. ``leap_smear``: spread a leap second over 24 h instead of announcing it. ``smear_public``: confirms a
+    smear although clients may also ask servers that do not smear. ``broadcast``: addresses to which the time is sent every
+    2**``broadcast_poll`` s, authenticated with key ``broadcast_key``."""
 
     enabled: bool = key(True, "true or false")
     listen: tuple[str, ...] = key(("0.0.0.0:123", "[::]:123"), 'a list like ["0.0.0.0:123", "[::]:123"]', check=_endpoint)
     threads: int | None = key(None, "a whole number", low=1, high=64)
     interface: str = key("", 'a network interface such as "eth0", or "" for all', empty=True, check=_interface)
     client_table_mib: int = key(16, "mebibytes", low=1, high=4096)
-    symmetric: bool = key(False, "true or false")
+    symmetric: bool = key(True, "true or false")
+    dscp: int | None = key(None, "the DSCP of replies; not set: that of the request", low=0, high=63)
     leap_smear: bool = key(False, "true or false")
     smear_public: bool = key(False, "true or false")
     broadcast: tuple[str, ...] = key((), 'a list like ["192.168.1.255:123"]', check=_endpoint)
@@ -79,18 +101,19 @@ class ServerConfig:
 
 @dataclass(frozen=True, slots=True)
 class AccessConfig:
-    """Who may ask. The longest prefix decides; an address without one is denied. ``authenticated``: answered only with a valid key.
-    ``ignore``: never answered. ``denied``: the reply to denied clients: a rate-limited KoD DENY, or none."""
+    """Who may ask. The longest prefix decides; an address without one is denied. The word "own": private networks, and those that the
+    interfaces are in. ``authenticated``: answered only with a valid key. ``ignore``: never answered. ``denied``: the reply to denied
+    clients: a rate-limited KoD DENY, or none."""
 
-    allow: tuple[str, ...] = key(PRIVATE, 'a list like ["192.168.0.0/16", "2001:db8::/32"]', check=prefix_complaint)
-    authenticated: tuple[str, ...] = key((), 'a list like ["203.0.113.0/24"]', check=prefix_complaint)
-    deny: tuple[str, ...] = key((), 'a list like ["192.168.9.0/24"]', check=prefix_complaint)
-    ignore: tuple[str, ...] = key((), 'a list like ["192.168.9.7"]', check=prefix_complaint)
+    allow: tuple[str, ...] = key((OWN,), 'a list like ["own", "2001:db8::/32"]', check=access_complaint)
+    authenticated: tuple[str, ...] = key((), 'a list like ["203.0.113.0/24"]', check=access_complaint)
+    deny: tuple[str, ...] = key((), 'a list like ["192.168.9.0/24"]', check=access_complaint)
+    ignore: tuple[str, ...] = key((), 'a list like ["192.168.9.7"]', check=access_complaint)
     denied: str = key("kod", "the reply to denied clients", choices=("kod", "silence"))
 
-    def rules(self) -> AccessList:
-        """The rules of this table, ready to decide."""
-        return AccessList.of({action: getattr(self, action) for action in ("allow", "authenticated", "deny", "ignore")})
+    def rules(self, own: Iterable[tuple[str, str]] = ()) -> AccessList:
+        """The rules of this table, ready to decide. ``own``: (prefix, interface) of the networks that the interfaces are in."""
+        return AccessList.of({action: getattr(self, action) for action in ("allow", "authenticated", "deny", "ignore")}, own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +141,12 @@ class KeysConfig:
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """Directories. ``directory``: control sockets and the timescale record. ``state``: files that survive a reboot."""
+    """Directories. ``directory``: control sockets and the timescale record. ``state``: files that survive a reboot. ``group``: who, besides
+    the daemon's user and root, may ask the daemon about its state (refclock status, clients, nmea ...)."""
 
     directory: str = key("/run/refclock", "an absolute path", check=run_directory)
     state: str = key("/var/lib/refclock", "an absolute path", check=absolute_path)
+    group: str = key("", 'a group of this machine, or "" for none', empty=True, check=_group)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 
 from ppsd.config.tables import Config
 from ppsd.discipline import report
+from ppsd.discipline.copies import Copies
 from ppsd.discipline.events import (
     ClockStepped,
     Configured,
@@ -124,6 +125,7 @@ class Engine:
         self.compensation = Compensation(state.temperature, self.timescale, config.clock.temperature != "off")
         self.sources = {SourceId(settings.name): self._source(settings) for settings in config.sources}
         self._saved_s = state.utc_s
+        self._copies = Copies(config.sources)
         self._served = _Served()
         self._kept_error_ns: int | None = None
         self._just_stepped = False  # the clock was set since the kernel was asked who keeps it: it numbers nothing until then
@@ -269,6 +271,7 @@ class Engine:
 
     def _pulsed(self, event: Pulsed, present: Present | None, out: list[Effect]) -> None:
         source = self._pulses_of(event.source)
+        self._copies.stamped(source.id, event.edge.at.real_ns)
         sample = source.pulsed(event.edge, self._context(source, present))
         if news := source.time.pulse_news():
             out.append(Note("pulses changed", "warning", {"source": source.id, "what": news}))
@@ -292,6 +295,8 @@ class Engine:
     def _sampled(self, event: Sampled, at: Instant, out: list[Effect]) -> None:
         source, sample = self.sources[event.source], event.sample
         assert isinstance(source, SampleSource), f"{event.source} has no samples of another program"
+        self._copies.stamped(source.id, sample.at.real_ns)
+        source.copy_of = self._copies.original(source.id)
         named_by = self.timescale.present(sample.at.mono_ns) if sample.pulse else None
         leaps = self.leaps.table
         ours = source.sampled(sample, self.leaps, named_by, self.timescale.present(at.mono_ns), own=self._served.source == source.id)
@@ -445,7 +450,8 @@ class Engine:
         served = certain and source.id == self.selected and self.mode in (Mode.CONVERGE, Mode.TRACK)
         if served and sample.at.era == at.era and not self.leaps.near(sample.tai_ns):
             offset = self.leaps.table.tai_to_utc_ns(sample.tai_ns) - sample.at.real_ns
-            out.append(Feed(sample.at, offset, sample.uncertainty_ns, self.leaps.announced(sample.tai_ns)))
+            bound_ns = math.ceil(self.timescale.bound_ns(at.mono_ns))
+            out.append(Feed(sample.at, offset, bound_ns, self.leaps.announced(sample.tai_ns)))
 
     def _decide(self, at: Instant, out: list[Effect]) -> None:
         """Choose a source and serve its estimate, or hold over."""

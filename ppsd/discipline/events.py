@@ -191,11 +191,11 @@ class Steer:
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """One sample for the configured feeds: at ``at`` reference - REALTIME was ``offset_ns``."""
+    """One sample for the configured feeds: at ``at`` reference - REALTIME was ``offset_ns``. ``bound_ns``: of the served time then."""
 
     at: Instant
     offset_ns: int
-    uncertainty_ns: int
+    bound_ns: int
     leap: Leap
 
 

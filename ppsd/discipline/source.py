@@ -357,7 +357,21 @@ class PulseSource(Source):
         return self.time.no_pulse(now_ns) or self.time.pairing.condition
 
     def _conditions(self, now_ns: int) -> list[Condition]:
-        return self.time.conditions(now_ns)
+        return [*self.time.conditions(now_ns), *self._unnamed_line(now_ns)]
+
+    def _unnamed_line(self, now_ns: int) -> list[Condition]:
+        """Why the bound is wide when the driver of the pulse does not say whether its line is polled, and the stamps do not show it."""
+        if self.settings.pps_over_usb is not None or not self.pulse.estimator.ready:
+            return []
+        terms = self.pulse.estimator.estimate(now_ns).terms
+        if terms is None or 2 * terms.doubt_ns < terms.total_ns:
+            return []
+        line = self.pulse_path or "its pulse"
+        words = (
+            f"nothing says whether the line of {line} is polled over USB, which alone is {terms.doubt_ns / 1e3:.0f} µs "
+            "of its bound: state pps_over_usb = false in [[source]] for a pin or a real serial port, true for a USB adapter"
+        )
+        return [Condition(Code.PULSE_LINE_UNNAMED, words)]
 
     def state(self) -> SavedSource:
         """The state to save for the next start."""
@@ -554,6 +568,7 @@ class SampleSource(Source):
         super().__init__(settings, saved, compensation)
         self.settings: config.ShmSource | config.SockSource = settings
         self.samples = 0
+        self.copy_of: SourceId | None = None
         self._make_channel()
 
     def _make_channel(self) -> None:
@@ -608,6 +623,17 @@ class SampleSource(Source):
     def second_known(self) -> bool:
         """True once there is an estimate: finished samples name their seconds."""
         return self.ready
+
+    @property
+    def names_seconds(self) -> bool:
+        """As Source. A copy says what its original says."""
+        return self.copy_of is None
+
+    def _conditions(self, now_ns: int) -> list[Condition]:
+        del now_ns
+        if self.copy_of is None:
+            return []
+        return [Condition(Code.COPY, f"it hands on the pulses of {self.copy_of}: no second opinion, so it has no vote beside it")]
 
     @property
     def allowance_ns(self) -> float:

@@ -8,9 +8,11 @@ Source of the formats: chronyc(1), reports "sources" and "tracking"; the column 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from ppsd.snapshot import ServerReport, Snapshot, SourceStatus, Verdict
+from refclock.condition import Code
 
 
 def plain_ns(ns: float) -> str:
@@ -33,9 +35,22 @@ def plain_duration(s: float) -> str:
     return f"{s / 86400:.0f} d"
 
 
-def top_line(clock: Snapshot) -> str:
+def undelivered(clock: Snapshot, server: ServerReport | str, holders: Mapping[str, str]) -> str:
+    """Why the time does not reach those whom it is for, "" while it does. ``server``: its report, or why there is none. ``holders``: which
+    other program holds an address that is wanted."""
+    others = "; ".join(f"{address} is held by {who}" for address, who in holders.items())
+    if clock.listen and isinstance(server, str):
+        return f"NOT SERVED: the NTP server is {server}{'; ' if others else ''}{others}"
+    if clock.listen and not isinstance(server, str) and (others or not server.addresses):
+        return f"NOT SERVED: {others or 'no address could be bound: ' + ', '.join(clock.listen)}"
+    if (fed := clock.has(Code.FEED_NOT_TAKEN)) is not None:
+        return f"NOT TAKEN: {fed.words}"
+    return ""
+
+
+def top_line(clock: Snapshot, failed: str = "") -> str:
     """The summary in one line: state, error bound, source, leap second, satellites, uptime. What matters most comes first: a terminal of 80
-    columns shows the line's beginning."""
+    columns shows the line's beginning. ``failed``: what ``undelivered`` says."""
     selected, words = clock.selected, list[str]()
     if clock.verdict is Verdict.HOLDOVER and clock.holdover_s is not None:
         words.append(f"HOLDOVER {plain_duration(clock.holdover_s)}")
@@ -54,7 +69,7 @@ def top_line(clock: Snapshot) -> str:
     if counted is not None and counted.satellites_used is not None:
         words.append(f"{counted.satellites_used}/{counted.satellites_seen} sats")
     words.append(f"up {plain_duration(clock.uptime_s)}")
-    return ("SIMULATED " if clock.simulated else "") + " · ".join(words)
+    return (f"{failed} · " if failed else "") + ("SIMULATED " if clock.simulated else "") + " · ".join(words)
 
 
 _TALLY = {
@@ -177,7 +192,7 @@ def _parse_utc(text: str) -> datetime:
         return datetime.fromisoformat(text[:17] + "59")
 
 
-_ACTIONS = {"reply": "answered", "nak": "refused (crypto-NAK)", "kod": "told off (kiss-o'-death)", "drop": "dropped"}
+_ACTIONS = {"reply": "answered", "kod": "told off (kiss-o'-death)", "drop": "dropped"}
 """enum pkt_action in words."""
 
 
@@ -201,10 +216,10 @@ def server_line(server: ServerReport | str) -> str:
     return "server: " + (", ".join(words) or "no requests yet")
 
 
-def status(clock: Snapshot, server: ServerReport | str) -> str:
+def status(clock: Snapshot, server: ServerReport | str, failed: str = "") -> str:
     """The summary line, the stages of synchronisation, the sources in words, further conditions, and the server's line."""
     stages = "  ".join(f"[{'x' if done else ' '}] {name}" for name, done in clock.stages)
-    lines = [top_line(clock), "", stages]
+    lines = [top_line(clock, failed), "", stages]
     lines += ["", *(sources_in_words(clock) or ["no source"])]
     told = [clock.temperature.words] if clock.temperature else []
     told += [c.words for c in clock.conditions if c.words != clock.why]
@@ -222,7 +237,7 @@ def _system_clock(clock: Snapshot) -> str:
     return f"{how}, {distance} {'behind' if offset >= 0 else 'ahead'}"
 
 
-def status_json(clock: Snapshot, server: ServerReport | str) -> str:
-    """The snapshot with the server's report beside it."""
+def status_json(clock: Snapshot, server: ServerReport | str, failed: str = "") -> str:
+    """The snapshot with the server's report beside it, and what ``undelivered`` says."""
     reported = {"error": server} if isinstance(server, str) else server.to_json()
-    return json.dumps({**clock.to_json(), "server": reported, "line": top_line(clock)})
+    return json.dumps({**clock.to_json(), "server": reported, "undelivered": failed, "line": top_line(clock, failed)})

@@ -32,7 +32,7 @@ class Reason(Enum):
 
     SHORT = "shorter than an NTP header"
     MODE = "not a server's reply"
-    VERSION = "another protocol version than asked"
+    VERSION = "a protocol version that does not exist"
     ORIGIN = "does not echo our request (spoofed, late or duplicate)"
     KISS = "the server refuses to serve (kiss-o'-death)"
     UNSYNCHRONISED = "the server says that it is not synchronised"
@@ -124,7 +124,7 @@ def judge(request_transmit: int, data: bytes, sent_utc_ns: int, received_utc_ns:
         return Reason.SHORT
     if header.mode != MODE_SERVER:
         return Reason.MODE
-    if header.version != VERSION:
+    if not 1 <= header.version <= VERSION:  # old servers answer in their own, 3
         return Reason.VERSION
     if header.origin != request_transmit:
         return Reason.ORIGIN

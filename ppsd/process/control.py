@@ -4,12 +4,13 @@ A request is one line: a verb in UTF-8 of at most ``LINE_BYTES`` octets. The rep
 requests on one connection. The server is one object for the process's poll loop: its descriptor is an epoll instance that holds the
 listener and all clients. The server never blocks. A reply that a client does not read waits in a buffer, and the client's next request is
 not read until the buffer is empty. When the table of clients is full, the oldest client is dropped. The permissions of the socket and of
-its directory decide who may ask.
+its directory decide who may ask: its owner, and a group (``run.group``).
 """
 
 from __future__ import annotations
 
 import errno
+import grp
 import json
 import os
 import select
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from refclock.kernel.names import Name
 from refclock.kernel.unix_socket import bound
 
 CLIENTS = 8
@@ -40,21 +42,49 @@ class _Client:
 class ControlServer:
     """Listens on ``path``; ``answer`` turns a request line into a reply line (without newline) and must not raise.
 
-    OSError from the constructor: see ``refclock.kernel.unix_socket.bound``. ``mode``: permission bits of the socket.
+    OSError from the constructor: see ``refclock.kernel.unix_socket.bound``. ``mode``: permission bits of the socket. ``group``: name or
+    number of the group that may ask as well; "": this process's own. ``complaint``: why that group may not, "" when it may.
     """
 
-    def __init__(self, path: Path, answer: Callable[[str], str], mode: int = 0o660) -> None:
+    def __init__(self, path: Path, answer: Callable[[str], str], mode: int = 0o660, group: str = "") -> None:
         self.path = path
         self._answer = answer
         self._clients: dict[int, _Client] = {}
-        self._listener = bound(path, socket.SOCK_STREAM, mode)
+        self._mode = mode
+        self._listener = self._listen()
+        self._name = Name(path)
         try:
-            self._listener.listen(16 * CLIENTS)  # a burst waits; a full backlog would refuse at once (EAGAIN)
             self._epoll = select.epoll()
         except OSError:
             self._listener.close()
             raise
+        self.complaint = _shared(path, group) if group else ""
         self._epoll.register(self._listener, select.EPOLLIN)
+
+    def _listen(self) -> socket.socket:
+        listener = bound(self.path, socket.SOCK_STREAM, self._mode)
+        try:
+            listener.listen(16 * CLIENTS)  # a burst waits; a full backlog would refuse at once (EAGAIN)
+        except OSError:
+            listener.close()
+            raise
+        return listener
+
+    def renew(self) -> bool:
+        """Make the socket anew when its name has been removed, as by a cleaner of directories. Returns whether it was; False also while
+        that fails."""
+        try:
+            if not self._name.missing():
+                return False
+            self._name.make_directory()
+            listener = self._listen()
+        except OSError:  # the directory cannot be made or written: the next look tries again
+            return False
+        self._epoll.unregister(self._listener)
+        self._listener.close()
+        self._listener, self._name = listener, Name(self.path)
+        self._epoll.register(listener, select.EPOLLIN)
+        return True
 
     def fileno(self) -> int:
         """The descriptor to poll: readable when ``handle_ready`` has work."""
@@ -119,6 +149,17 @@ class ControlServer:
             self._drop(client)
             return
         self._epoll.modify(client.sock, select.EPOLLOUT if client.unsent else select.EPOLLIN)
+
+
+def _shared(path: Path, group: str) -> str:
+    """Give the socket at ``path`` to ``group``. Returns why that failed, in words."""
+    try:
+        os.chown(path, -1, int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid)
+    except KeyError:
+        return f"there is no group {group}, so it may not ask; make it (sudo groupadd --system {group}) or correct run.group"
+    except OSError as error:
+        return f"{group} may not ask: {error.strerror}; only root, or a member of that group, can give it the socket"
+    return ""
 
 
 # ---- reloading -----------------------------------------------------------------------------------------------------------------------

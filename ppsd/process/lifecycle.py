@@ -105,21 +105,38 @@ def refused_addresses(endpoints: Iterable[tuple[str, int]]) -> list[str]:
     return refused
 
 
-def hold_alone(directory: Path) -> int:
-    """Lock ``directory`` for as long as the returned descriptor is open. OSError EBUSY: another process has locked it.
+class Alone:
+    """A lock on ``directory``, for as long as this process lives: only one clock process works in it. OSError EBUSY: another one does.
 
     The kernel frees the lock when its holder dies, however it dies (flock(2)). systemd-tmpfiles cleans no directory that is locked
-    (tmpfiles.d(5))."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        why = "another clock process runs there (refclock status shows it); end that one, or give this one a --run-dir of its own"
-        raise OSError(errno.EBUSY, why, str(directory)) from None
-    except OSError:  # this file system has no locks
-        pass
-    return fd
+    (tmpfiles.d(5)). A file system without locks grants it to everybody."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._fd = self._locked()
+
+    def _locked(self) -> int:
+        fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            why = "another clock process runs there (refclock status shows it); end that one, or give this one a --run-dir of its own"
+            raise OSError(errno.EBUSY, why, str(self._directory)) from None
+        except OSError:  # no locks here
+            pass
+        return fd
+
+    def renew(self) -> None:
+        """Lock the directory again when somebody has removed it and it was made anew. OSError: as above."""
+        if not os.path.samestat(os.fstat(self._fd), self._directory.stat()):
+            fd = self._locked()
+            os.close(self._fd)
+            self._fd = fd
+
+    def close(self) -> None:
+        """Let others work there."""
+        os.close(self._fd)
 
 
 class Terminal:

@@ -168,10 +168,15 @@ class Log:
     def __init__(self, sink: Lines, form: str = "text", level: str = "info", program: str = "refclock") -> None:
         self.dropped = 0
         self._untold = 0
-        self._sink, self._form, self._least, self._program = sink, form, LEVELS[level], program
+        self._sink, self._program = sink, program
+        self.speak(form, level)
         self._stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
         self._as_text = structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "program", "event"], bool_as_flag=False)
         self._repeats = Repeats()
+
+    def speak(self, form: str, level: str) -> None:
+        """Write in ``form``, from ``level`` on, from now on."""
+        self._form, self._least = form, LEVELS[level]
 
     def debug(self, event: str, **fields: Field) -> None:
         """Log what only a developer wants to know."""

@@ -89,6 +89,7 @@ class PktContext:
     record: RecParams
     rx_raw_ns: int
     tx_raw_ns: int
+    system_ahead_ns: int
     keys: MacKeys
     source: AclAddress
     source_port: int
@@ -96,6 +97,7 @@ class PktContext:
     over_rate: int
     may_kod: int
     symmetric: int
+    not_unicast: int
     smear: int
     receive: int
     transmit: int
@@ -119,6 +121,7 @@ class SrvRules:
     tell_denied: int
     symmetric: int
     smear: int
+    dscp: int
 
 class SrvCounts:
     packets: Sequence[Sequence[int]]
@@ -225,6 +228,7 @@ class Lib:
     def rec_read(self, page: Rec, out: RecParams) -> int: ...
     def rec_read_now(self, page: Rec, raw_ns: int, ahead_ns: int, out: RecParams) -> int: ...
     def rec_at(self, p: RecParams, raw_ns: int, out: RecReading) -> None: ...
+    def rec_utc_at(self, p: RecParams, raw_ns: int) -> int: ...
     def rec_smear(self, p: RecParams, r: RecReading) -> None: ...
     ACL_ALLOW: int
     ACL_AUTHENTICATED: int
@@ -273,24 +277,24 @@ class Lib:
     PKT_REQUEST_MAX: int
     PKT_DROP: int
     PKT_REPLY: int
-    PKT_NAK: int
     PKT_KOD: int
     PKT_ACTIONS: int
     PKT_BASIC: int
     PKT_INTERLEAVED: int
     PKT_SYMMETRIC_PASSIVE: int
     PKT_UNSYNCHRONISED: int
-    PKT_UNKNOWN_KEY: int
-    PKT_WRONG_MAC: int
-    PKT_KEY_ELSEWHERE: int
     PKT_RATE: int
     PKT_DENIED: int
     PKT_UNAUTHENTICATED: int
     PKT_IGNORED: int
+    PKT_UNKNOWN_KEY: int
+    PKT_WRONG_MAC: int
+    PKT_KEY_ELSEWHERE: int
     PKT_SHORT: int
     PKT_LONG: int
     PKT_VERSION: int
     PKT_PORT_ZERO: int
+    PKT_NOT_UNICAST: int
     PKT_MODE_RESERVED: int
     PKT_MODE_SYMMETRIC: int
     PKT_MODE_SERVER: int
@@ -309,11 +313,12 @@ class Lib:
     SRV_THREADS_MAX: int
     SRV_SOCKETS_MAX: int
     SRV_HOST_MAX: int
-    def srv_create(self, record_path: bytes, threads: int, table_bytes: int, interface: bytes, out: SrvCell) -> int: ...
+    def srv_create(self, record_path: bytes, threads: int, table_bytes: int, out: SrvCell) -> int: ...
     def srv_configure(self, s: Srv, rules: SrvRules) -> int: ...
-    def srv_listen(self, s: Srv, host: bytes, port: int) -> int: ...
+    def srv_listen(self, s: Srv, host: bytes, port: int, interface: bytes) -> int: ...
     def srv_adopt(self, s: Srv, fd: int) -> int: ...
-    def srv_bound(self, s: Srv, i: int, host: CharArray, port: Uint16Cell) -> int: ...
+    def srv_leave(self, s: Srv, place: int) -> int: ...
+    def srv_bound(self, s: Srv, place: int, host: CharArray, port: Uint16Cell) -> int: ...
     def srv_start(self, s: Srv) -> int: ...
     def srv_stop(self, s: Srv) -> None: ...
     def srv_destroy(self, s: Srv) -> None: ...

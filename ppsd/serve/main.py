@@ -9,13 +9,15 @@ bound grows by its own rule. Without a record they answer with leap indicator 3.
 
 SIGTERM, SIGINT: the process ends with exit code 0.
 SIGHUP: the configuration and the key file are read again; bad ones are refused and the old ones stay. Rules, limits and keys are replaced
-without losing a request. Only a change of addresses, threads, interface, table size or log needs new sockets. Requests that wait in the
-old sockets' queues are then lost, and NTP clients ask again.
+without losing a request, and of the addresses only those that differ. A change of threads, table size or log needs new sockets. Requests
+that wait in the old sockets' queues are then lost, and NTP clients ask again.
+
+Each address is served when it can be (``ppsd.serve.addresses``). Interfaces and addresses that come or go are noticed at once, through
+netlink, and every few seconds besides.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import select
@@ -30,28 +32,31 @@ from ppsd.process.control import JUDGE, TELL, ControlServer, Reloaded, Reloads, 
 from ppsd.process.exit_codes import GOOD, complain
 from ppsd.process.lifecycle import FIRST_FD, Signals, handed_over, notify, refused_addresses, watchdog_s
 from ppsd.process.log import open_log, speaker
+from ppsd.serve.addresses import Addresses
 from ppsd.serve.ntp_server import NtpServer, ServerRules
 from ppsd.serve.timestamping import stamping
 from ppsd.snapshot import ServerReport
 from refclock.errors import explain
-from refclock.kernel.host import Host
+from refclock.kernel.interfaces import InterfaceWatch, Network, networks
 from refclock.schema import ConfigError
 
+OWN_KEYS = ("server.", "access.", "limits.", "keys.", "log.")
+"""How the names of the keys begin that concern this process (``ppsd.config.tables``)."""
 THREADS = 4
 """Most threads unless configured: a Pi has four cores, and one thread answers about 300 000 requests/s."""
 CLIENTS_TOLD = 2000
 """Most clients in one reply. Each takes up to 300 octets, and a reply has at most 1 MB (``ppsd.process.control``)."""
-OWN_KEYS = ("server.", "access.", "limits.", "keys.", "log.")
-"""How the names of the keys begin that concern this process (``ppsd.config.tables``)."""
-BEAT_S = 10.0
-"""Seconds between two watchdog messages, at most; the sender of WATCHDOG_USEC may want them more often."""
+LOOK_S = 2.0
+"""Seconds between two looks at addresses and files, which take some system calls, and between two watchdog messages at most."""
+NETWORKS_S = 60.0
+"""Seconds between two readings of the interfaces' networks when no interface has changed: a router may announce another one."""
 
 
-def rules_of(config: Config, keys: tuple[SymmetricKey, ...]) -> ServerRules:
-    """The rules for the server threads, from the configuration and its keys."""
+def rules_of(config: Config, keys: tuple[SymmetricKey, ...], own: tuple[Network, ...]) -> ServerRules:
+    """The rules for the server threads, from the configuration, its keys and the networks that the interfaces are in."""
     limits = config.limits
     return ServerRules(
-        ranges=config.access.rules().ranges(),
+        ranges=config.access.rules(own).ranges(),
         keys=keys,
         rate=limits.rate,
         burst=limits.burst,
@@ -60,6 +65,7 @@ def rules_of(config: Config, keys: tuple[SymmetricKey, ...]) -> ServerRules:
         cpu_limit=limits.cpu_limit,
         tell_denied=config.access.denied == "kod",
         symmetric=config.server.symmetric,
+        dscp=config.server.dscp,
         smear=config.server.leap_smear,
     )
 
@@ -70,7 +76,10 @@ def socket_part(server: ServerConfig) -> ServerConfig:
     plain = ServerConfig()
     return replace(
         server,
+        listen=plain.listen,
+        interface=plain.interface,
         symmetric=plain.symmetric,
+        dscp=plain.dscp,
         leap_smear=plain.leap_smear,
         smear_public=plain.smear_public,
         broadcast=plain.broadcast,
@@ -87,24 +96,8 @@ def _processors() -> int:
         return os.cpu_count() or 1
 
 
-def open_server(config: Config, rules: ServerRules, run_dir: Path, fds: list[int]) -> NtpServer:
-    """The server of ``config``, bound but not started. OSError names the address, the reason, the program that holds it and the remedy."""
-    own = config.server
-    addresses = [] if fds else [a for text in own.listen if (a := parse_endpoint(text)) is not None]
-    threads = own.threads or min(_processors(), THREADS)
-    try:
-        table = own.client_table_mib << 20
-        return NtpServer(run_dir / "timescale", addresses, rules, threads=threads, fds=fds, table_bytes=table, interface=own.interface)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            holders = Host().port_holders(addresses)
-            if holders:
-                raise OSError(errno.EADDRINUSE, f"{error.strerror}; held by {', '.join(holders)}") from error
-        raise
-
-
 class Serve:
-    """One run of the server on one set of sockets. OSError: an address or the control socket could not be bound."""
+    """One run of the server. OSError: the control socket could not be bound, or no address at all and waiting would not help."""
 
     def __init__(
         self, config: Config, keys: tuple[SymmetricKey, ...], run_dir: Path, fds: list[int], started_s: float, *, reloads: Reloads
@@ -113,28 +106,36 @@ class Serve:
         self.reloads = reloads
         self.config, self.keys = config, keys
         self.log = open_log(config.log.format, config.log.level, "serve")
-        self._activated = bool(fds)
-        self._server = open_server(config, rules_of(config, keys), run_dir, fds)
+        self._watch = self._open_watch()
+        self._own = self._own_networks()
+        own = config.server
+        threads = own.threads or min(_processors(), THREADS)
+        rules = rules_of(config, keys, self._own)
+        self._server = NtpServer(run_dir / "timescale", [], rules, threads=threads, table_bytes=own.client_table_mib << 20)
         try:
-            self._control = ControlServer(run_dir / "serve.sock", self._answer)
+            self._addresses = Addresses(self._server, self.log, fds)
+            self._addresses.serve(own.listen, own.interface)
+            self._control = ControlServer(run_dir / "serve.sock", self._answer, group=config.run.group)
         except OSError:
             self._server.close()
             raise
+        if self._control.complaint:
+            self.log.warning("control socket", problem=self._control.complaint)
         self._server.start()
+        self._looked_s = self._networks_s = started_s
         self._broadcast_s = 0.0
         self._broadcast_failed = ""
-        self.addresses = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self._server.bound_addresses]
-        self.log.info("serving", addresses=", ".join(self.addresses))
-        notify(f"READY=1\nSTATUS=serving NTP on {', '.join(self.addresses)}")
+        self._notify()
 
     def configure(self, config: Config, keys: tuple[SymmetricKey, ...]) -> None:
-        """Put new rules, limits and keys in force."""
-        self._server.configure(rules_of(config, keys))
-        if config.log != self.config.log:
-            self.log = open_log(config.log.format, config.log.level, "serve")
+        """Put new addresses, rules, limits and keys in force. OSError: none of the addresses can be served; nothing has changed."""
+        self._addresses.serve(config.server.listen, config.server.interface)
+        self._server.configure(rules_of(config, keys, self._own))
+        self.log.speak(config.log.format, config.log.level)
         self.config, self.keys = config, keys
         self._broadcast_s = 0.0
         self.log.info("rules, limits and keys renewed")
+        self._notify()
 
     def judge(self) -> tuple[Config, tuple[SymmetricKey, ...], list[str]]:
         """The configuration as it is now on disk, its keys, and what stands against them. New addresses are tried; nothing is changed."""
@@ -144,7 +145,9 @@ class Serve:
             keys = read_keys(found)
         except ConfigError as error:
             return old, self.keys, [str(problem) for problem in error.problems]
-        new = [text for text in found.server.listen if text not in old.server.listen and not self._activated]
+        except OSError as error:
+            return old, self.keys, [explain(error)]
+        new = [text for text in found.server.listen if text not in old.server.listen and not self._addresses.activated]
         return found, keys, refused_addresses(end for text in new if (end := parse_endpoint(text)) is not None)
 
     def refuse(self, problems: list[str]) -> None:
@@ -153,6 +156,43 @@ class Serve:
             self.log.error("configuration refused, the old one stays", problem=problem)
         self.reloads.happened(Reloaded(False, (*problems, "the server keeps its configuration")))
 
+    def _notify(self) -> None:
+        """Tell systemd what is served."""
+        served, unserved = self._addresses.served, [one.address for one in self._addresses.unserved if not one.harmless]
+        status = f"serving NTP on {', '.join(served) or 'no address'}" + (f"; not on {', '.join(unserved)}" if unserved else "")
+        notify(f"READY=1\nSTATUS={status}")
+
+    def _open_watch(self) -> InterfaceWatch | None:
+        try:
+            return InterfaceWatch()
+        except OSError as error:
+            self.log.warning("changes of interfaces are noticed late", problem=explain(error))
+            return None
+
+    def _own_networks(self) -> tuple[Network, ...]:
+        """The networks that the interfaces are in; none where the kernel does not tell."""
+        try:
+            return networks()
+        except OSError as error:
+            self.log.warning("the interfaces' networks are not known, private ones are", problem=explain(error))
+            return ()
+
+    def _look(self, now_s: float, changed: bool) -> None:
+        """Look after what others may take away or bring: interfaces, addresses, and the files in the run directory."""
+        self._looked_s = now_s
+        if self._addresses.review():
+            self._notify()
+        if self._control.renew():
+            self.log.warning("the control socket was removed by somebody and is made anew", path=str(self._control.path))
+        if not changed and now_s - self._networks_s < NETWORKS_S:
+            return
+        self._networks_s = now_s
+        own = self._own_networks()
+        if own != self._own:
+            self._own = own
+            self._server.configure(rules_of(self.config, self.keys, own))
+            self.log.info("own networks", networks=", ".join(f"{network.prefix} ({network.interface})" for network in own))
+
     def _answer(self, line: str) -> str:
         verb, _, argument = line.partition(" ")
         if verb == "clients":
@@ -160,10 +200,11 @@ class Serve:
             found, known = self._server.clients(most)
             return json.dumps({"known": known, "clients": [asdict(client) for client in found]})
         if line == "rules":
-            return json.dumps({"denied": self.config.access.denied, "rules": [asdict(rule) for rule in self.config.access.rules().rules()]})
+            rules = [asdict(rule) for rule in self.config.access.rules(self._own).rules()]
+            return json.dumps({"denied": self.config.access.denied, "rules": rules})
         if verb == "access":
             try:
-                return json.dumps(asdict(self.config.access.rules().decide(argument)))
+                return json.dumps(asdict(self.config.access.rules(self._own).decide(argument)))
             except ValueError as error:
                 return json.dumps({"error": str(error)})
         if line == JUDGE:
@@ -175,10 +216,11 @@ class Serve:
         report = ServerReport(
             pid=os.getpid(),
             uptime_s=time.monotonic() - self._started_s,
-            addresses=tuple(self.addresses),
-            socket_activated=self._activated,
+            addresses=self._addresses.served,
+            socket_activated=self._addresses.activated,
             counters=self._server.counters(),
             interfaces=tuple(stamping()),
+            unserved=self._addresses.unserved,
         )
         return json.dumps(report.to_json())
 
@@ -205,7 +247,9 @@ class Serve:
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(signals.wake, select.POLLIN)
-        beat_s = watchdog_s(BEAT_S)
+        if self._watch is not None:
+            poll.register(self._watch, select.POLLIN)
+        beat_s = watchdog_s(LOOK_S)
         while until_s is None or time.monotonic() < until_s:
             self._broadcast()
             self.log.settle()
@@ -215,6 +259,12 @@ class Serve:
             ready = {fd for fd, _ in poll.poll(pause_s * 1000)}
             if self._control.fileno() in ready:
                 self._control.handle_ready()
+            changed = self._watch is not None and self._watch.fileno() in ready
+            if changed and self._watch is not None:
+                self._watch.drain()
+            now_s = time.monotonic()
+            if changed or now_s - self._looked_s >= LOOK_S:
+                self._look(now_s, changed)
             notify("WATCHDOG=1")
             if signals.wake in ready:
                 signals.drain()
@@ -224,6 +274,8 @@ class Serve:
         """Close the server's sockets and the control socket."""
         self._control.close()
         self._server.close()
+        if self._watch is not None:
+            self._watch.close()
 
 
 def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | None) -> int:
@@ -263,8 +315,8 @@ def _reload(serve: Serve, run_dir: Path, fds: list[int], started_s: float) -> Se
         return serve
     old, old_keys, reloads = serve.config, serve.keys, serve.reloads
     renewed = without_waiting(old, renewed)
-    names = ", ".join(name for name in changed(old, renewed) if name.startswith(OWN_KEYS)) + ("" if keys == old_keys else ", keys")
-    told = f"the server has taken up: {names.removeprefix(', ')}" if names else "the server: nothing has changed"
+    names = [name for name in changed(old, renewed) if name.startswith(OWN_KEYS)] + ([] if keys == old_keys else ["the keys in the file"])
+    told = f"the server has taken up: {', '.join(names)}" if names else "the server: nothing has changed"
     if socket_part(renewed.server) == socket_part(old.server):
         try:
             serve.configure(renewed, keys)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import errno
 import os
+import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heappush, heapreplace
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from pathlib import Path
@@ -34,6 +35,8 @@ _HINTS: Final = {
     errno.EACCES: "ports below 1024 need CAP_NET_BIND_SERVICE or socket activation",
     errno.EADDRINUSE: "another NTP server has it (ss -ulnp says which); stop that one, or use another port",
     errno.EADDRNOTAVAIL: "no interface has this address yet",
+    errno.EAFNOSUPPORT: "this kernel has no IPv6 (ipv6.disable=1)",
+    errno.EOPNOTSUPP: "this is a broadcast or multicast address; give one of this machine, or 0.0.0.0 or [::] for all",
     errno.EINVAL: "give a numeric IPv4 or IPv6 address, 0.0.0.0 and :: for all",
     errno.ENOSPC: "too many addresses",
     errno.EPROTOTYPE: "the descriptor handed over is no UDP socket",
@@ -69,7 +72,8 @@ class ServerRules:
     kod_rate: float = 0.0
     cpu_limit: float = 1.0
     tell_denied: bool = False
-    symmetric: bool = False
+    symmetric: bool = True
+    dscp: int | None = None
     smear: bool = False
 
 
@@ -126,6 +130,32 @@ def _key_set(keys: Sequence[SymmetricKey]) -> MacKeys:
     return cell[0]
 
 
+class Authenticator:
+    """Makes and checks the MACs of one key, as the server does (native/mac.h)."""
+
+    def __init__(self, key: SymmetricKey) -> None:
+        self.key_id: Final = key.key_id
+        keys = _key_set([replace(key, prefixes=())])
+        self._key = lib.mac_find(keys, key.key_id)
+        weakref.finalize(self, lib.mac_destroy, keys)
+
+    def sign(self, packet: bytes) -> bytes:
+        """``packet`` with a MAC behind it."""
+        length = lib.mac_length(self._key, packet[0] >> 3 & 7)
+        code = ffi.new("uint8_t[]", length)
+        lib.mac_make(self._key, packet, len(packet), code, length)
+        return packet + self.key_id.to_bytes(lib.MAC_ID, "big") + ffi.buffer(code)[:length]
+
+    def accepts(self, packet: bytes) -> bool:
+        """Whether ``packet`` ends in a right MAC of this key."""
+        version = packet[0] >> 3 & 7 if packet else 0
+        end = len(packet) - lib.mac_length(self._key, version)
+        begin = end - lib.MAC_ID
+        if begin < lib.PKT_HEADER or int.from_bytes(packet[begin:end], "big") != self.key_id:
+            return False
+        return bool(lib.mac_check(self._key, version, packet, begin, packet[end:], len(packet) - end))
+
+
 class PacketPath:
     """``pkt_respond`` on one record, about 2 µs a call. Not safe for concurrent use by several threads."""
 
@@ -160,7 +190,7 @@ def respond(request: bytes, record: Record, rx_raw_ns: int, tx_raw_ns: int, sour
 class NtpServer:
     """The NTP server threads and their sockets. ``addresses``: (numeric host, port); port 0 picks a free one; IPv4 and IPv6 need one entry
     each. ``fds``: bound UDP sockets of socket activation; the caller keeps them open. ``timescale_path``: the record; until it exists,
-    replies carry leap indicator 3. ``table_bytes``: memory for the table of clients. ``interface``: the only interface served, "" for all.
+    replies carry leap indicator 3. ``table_bytes``: memory for the table of clients. Addresses may come and go later, also while it serves.
 
     OSError: an address cannot be bound; the text names it and the remedy.
     """
@@ -174,23 +204,19 @@ class NtpServer:
         threads: int = 1,
         fds: Sequence[int] = (),
         table_bytes: int = 1 << 20,
-        interface: str = "",
     ) -> None:
         cell = ffi.new("struct srv **")
-        made = lib.srv_create(os.fsencode(timescale_path), threads, table_bytes, interface.encode(), cell)
+        made = lib.srv_create(os.fsencode(timescale_path), threads, table_bytes, cell)
         checked(made, f"making an NTP server of {threads} threads", _HINTS)
         self._handle: Srv | None = cell[0]
         try:
             self.configure(rules)
-            for host, port in addresses:
-                checked(lib.srv_listen(self._srv, host.encode(), port), f"listening at {host} port {port}", _HINTS)
-            for fd in fds:
-                checked(lib.srv_adopt(self._srv, fd), f"serving the inherited socket {fd}", _HINTS)
+            places = [self.listen(host, port) for host, port in addresses] + [self.adopt(fd) for fd in fds]
         except OSError:
             self.close()
             raise
-        self.bound_addresses: Final = self._bound()
-        """(host, port) of every address served, in the order given."""
+        self.bound_addresses: Final = tuple(self.address(place) for place in places)
+        """(host, port) of ``addresses`` and ``fds``, in the order given."""
 
     @property
     def _srv(self) -> Srv:
@@ -198,12 +224,24 @@ class NtpServer:
             raise ValueError("the NTP server is closed")
         return self._handle
 
-    def _bound(self) -> tuple[tuple[str, int], ...]:
+    def listen(self, host: str, port: int, interface: str = "") -> int:
+        """Serve one more address, on ``interface`` alone unless it is "". Returns its place. OSError: it cannot be bound."""
+        where = f"listening at {host} port {port}" + (f" on {interface}" if interface else "")
+        return checked(lib.srv_listen(self._srv, host.encode(), port, interface.encode()), where, _HINTS)
+
+    def adopt(self, fd: int) -> int:
+        """Serve a bound UDP socket, which stays the caller's. Returns its place. OSError: it is something else."""
+        return checked(lib.srv_adopt(self._srv, fd), f"serving the inherited socket {fd}", _HINTS)
+
+    def leave(self, place: int) -> None:
+        """Serve the address of a place no longer; requests that wait there are lost."""
+        checked(lib.srv_leave(self._srv, place), f"leaving the address of place {place}", _HINTS)
+
+    def address(self, place: int) -> tuple[str, int]:
+        """(host, port) that is served at a place. OSError: nothing is."""
         host, port = ffi.new("char[]", lib.SRV_HOST_MAX), ffi.new("uint16_t *")
-        bound: list[tuple[str, int]] = []
-        while lib.srv_bound(self._srv, len(bound), host, port) == 0:
-            bound.append((ffi.string(host).decode(), port[0]))
-        return tuple(bound)
+        checked(lib.srv_bound(self._srv, place, host, port), f"looking up place {place}", _HINTS)
+        return ffi.string(host).decode(), port[0]
 
     def configure(self, rules: ServerRules) -> None:
         """Put rules in force, also while serving; no request is lost. OSError (EINVAL): they contradict each other; the old ones stay."""
@@ -213,6 +251,7 @@ class NtpServer:
         own.rate, own.burst, own.leak = rules.rate, rules.burst, rules.leak
         own.kod_rate, own.cpu_limit, own.tell_denied = rules.kod_rate, rules.cpu_limit, int(rules.tell_denied)
         own.symmetric, own.smear = int(rules.symmetric), int(rules.smear)
+        own.dscp = -1 if rules.dscp is None else rules.dscp
         if rules.keys:
             own.keys = _key_set(rules.keys)
         checked(lib.srv_configure(self._srv, own), "putting the rules in force", _HINTS)

@@ -8,7 +8,9 @@ Flow: port -> bytes -> ``receiver.session`` -> values; changes of the speed and 
 from __future__ import annotations
 
 import select
+from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import Final, Generic, TypeVar
 
 from refclock.devices.serial_port import RawPort
@@ -18,7 +20,33 @@ from refclock.sample import NS, Instant, ReceiverValue
 
 SILENT_TICK_NS: Final = NS // 5
 """ns after which a session is asked again what is due although nothing came; as long as the pause that ends a burst."""
+TAPE_BYTES: Final = 1 << 16
+"""Octets of a line that are kept for onlookers: six seconds at 115200 baud."""
 S = TypeVar("S", bound=Session)
+
+
+class Tape:
+    """The latest reads of a line, numbered from 0, for those who look on."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._reads: deque[tuple[Instant, bytes]] = deque()
+        self._bytes = 0
+
+    def add(self, at: Instant, data: bytes) -> None:
+        """Keep a read; the oldest go."""
+        self._reads.append((at, data))
+        self.count += 1
+        self._bytes += len(data)
+        while self._bytes > TAPE_BYTES:
+            self._bytes -= len(self._reads.popleft()[1])
+
+    def since(self, number: int, most: int) -> tuple[list[tuple[Instant, bytes]], int]:
+        """At most ``most`` reads from ``number`` on, or from the oldest that is kept; and the number after them."""
+        oldest = self.count - len(self._reads)
+        first = min(max(number, oldest), self.count)
+        found = list(islice(self._reads, first - oldest, first - oldest + most))
+        return found, first + len(found)
 
 
 class ReceiverLine(Generic[S]):
@@ -26,6 +54,7 @@ class ReceiverLine(Generic[S]):
 
     def __init__(self, port: RawPort, session: S, clock: LocalClock) -> None:
         self.session = session
+        self.tape = Tape()
         self._clock = clock
         self._port = port
 
@@ -47,6 +76,8 @@ class ReceiverLine(Generic[S]):
         """What the port has: (bytes, values decoded from them, when the read ended). Never blocks. What is due is carried out."""
         data, at = self._port.read()
         values = self.session.feed(data, at, self._port.byte_ns) if data else []
+        if data:
+            self.tape.add(at, data)
         self.attend(at)
         return data, values, at
 

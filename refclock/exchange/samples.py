@@ -6,11 +6,13 @@ shm) -> chronyd, ntpd.
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from refclock.sample import FeedStatus, Leap
+from refclock.sample import FeedStatus, Instant, Leap
 from refclock.timescales import GPS_EPOCH_S
 
 EARLIEST_S: Final = GPS_EPOCH_S
@@ -47,8 +49,8 @@ class RawSample:
     uncertainty_ns: int = 0
 
 
-class FeedWriter:
-    """How the last sample for a program fared.
+class FeedWriter(ABC):
+    """Hands samples to a program, and knows how the last one fared. ``limit_ns``: the error bound that the program was promised.
 
     A writer finds its peer anew with every sample (a datagram is addressed by path, a segment attached by key: a few system calls a
     second). So nothing is reconnected: a peer that restarts, comes late or removes the segment gets the next sample. A peer that is away is
@@ -57,13 +59,34 @@ class FeedWriter:
 
     kind = ""
 
-    def __init__(self, name: str, target: str) -> None:
+    def __init__(self, name: str, target: str, limit_ns: float = math.inf) -> None:
         self.name = name or self.kind
         self.target = target
+        self.limit_ns = limit_ns
         self.state = "waiting"
         self.why = "no sample has been made yet"
         self.sent = 0
         self.lost = 0
+
+    def send(self, at: Instant, offset_ns: int, bound_ns: int, leap: Leap) -> None:
+        """One sample: at ``at`` (REALTIME) reference - local was ``offset_ns``, certain within ``bound_ns`` (0: unknown). It is withheld
+        when that is more than ``limit_ns``, which the program was promised. Failure shows in ``status``."""
+        if bound_ns > self.limit_ns:
+            why = (
+                f"withheld: the error bound is {bound_ns / 1e3:.3g} µs, more than the {self.limit_ns / 1e3:.4g} µs that the program was "
+                "promised; wait, or raise max_bound_us in [[feed]] and take the line of refclock feed anew"
+            )
+            self._failed("withheld", why)
+        else:
+            self._write(at, offset_ns, bound_ns, leap)
+
+    @abstractmethod
+    def _write(self, at: Instant, offset_ns: int, bound_ns: int, leap: Leap) -> None:
+        """Hand one sample over, and note how that went."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close our end."""
 
     def _done(self) -> None:
         self.state, self.why = "sending", ""

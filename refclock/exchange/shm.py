@@ -92,26 +92,42 @@ class ShmFeedWriter(FeedWriter):
 
     kind = "shm"
 
-    def __init__(self, unit: int, name: str = "") -> None:
-        super().__init__(name, str(unit))
+    def __init__(self, unit: int, name: str = "", limit_ns: float = math.inf) -> None:
+        super().__init__(name, str(unit), limit_ns)
         self.unit = unit
+        self._left = 0  # samples in a row that nobody had taken when the next one came
 
-    def send(self, at: Instant, offset_ns: int, uncertainty_ns: int, leap: Leap) -> None:
-        """One sample: at ``at`` (REALTIME) reference - local was ``offset_ns``, uncertain by ``uncertainty_ns`` (0: unknown), which is
-        rounded up to a power of two s. Failure shows in ``status``."""
+    def _write(self, at: Instant, offset_ns: int, bound_ns: int, leap: Leap) -> None:
+        """As FeedWriter. The bound becomes the segment's precision, rounded up to a power of two s."""
         try:
             segment = ShmSegment(self.unit, create=True)
             try:
-                segment.write(at.real_ns + offset_ns, at.real_ns, leap, precision_of(uncertainty_ns))
+                self._left = self._left + 1 if _untaken(segment) else 0
+                segment.write(at.real_ns + offset_ns, at.real_ns, leap, precision_of(bound_ns))
             finally:
                 segment.close()
         except OSError as e:
             self._failed("refused" if e.errno in (errno.EACCES, errno.EPERM) else "failed", explain(e))
         else:
-            self._done()
+            if self._left >= LEFT:
+                self._failed("absent", f"nobody reads shared memory unit {self.unit}: start chronyd or ntpd with the line of refclock feed")
+            else:
+                self._done()
 
     def close(self) -> None:
         """Nothing is held open; the segment stays for its reader."""
+
+
+def _untaken(segment: ShmSegment) -> bool:
+    """Whether the last sample is still there. It is taken out; another one follows at once."""
+    try:
+        return isinstance(segment.read(), ShmSample)
+    except OSError:  # nonsense, which is about to be overwritten
+        return False
+
+
+LEFT: Final = 32
+"""Samples in a row that nobody took, after which nobody reads: chronyd and ntpd look once a second, chronyd with dpoll 4 every 16 s."""
 
 
 def precision_of(uncertainty_ns: int) -> int:

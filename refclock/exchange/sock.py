@@ -19,6 +19,7 @@ from typing import Final
 
 from refclock.errors import explain
 from refclock.exchange.samples import EARLIEST_S, LATEST_S, FeedWriter, RawSample, SampleReject
+from refclock.kernel.names import Name
 from refclock.kernel.unix_socket import bound
 from refclock.sample import NS, Instant, Leap
 
@@ -39,15 +40,17 @@ class SockFeedWriter(FeedWriter):
 
     kind = "sock"
 
-    def __init__(self, path: str, name: str = "", wide: bool = sysconfig.get_config_var("SIZEOF_TIME_T") != 4) -> None:
-        super().__init__(name, path)
+    def __init__(
+        self, path: str, name: str = "", limit_ns: float = math.inf, *, wide: bool = sysconfig.get_config_var("SIZEOF_TIME_T") != 4
+    ) -> None:
+        super().__init__(name, path, limit_ns)
         self._wide = wide
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 
-    def send(self, at: Instant, offset_ns: int, uncertainty_ns: int, leap: Leap) -> None:
-        """One sample: at ``at`` (REALTIME) reference - local was ``offset_ns``. The format has no field for ``uncertainty_ns``. Its stamp
-        is cut to us, which only concerns when the offset was measured: the offset keeps its ns. Failure shows in ``status``."""
-        del uncertainty_ns
+    def _write(self, at: Instant, offset_ns: int, bound_ns: int, leap: Leap) -> None:
+        """As FeedWriter. The format has no field for ``bound_ns``. Its stamp is cut to us, which only concerns when the offset was
+        measured: the offset keeps its ns."""
+        del bound_ns
         seconds, ns = divmod(at.real_ns, NS)
         layout = SOCK_64 if self._wide else SOCK_32
         if not self._wide:
@@ -120,6 +123,7 @@ class SockIntake:
         self.received = 0
         self.rejected: Counter[str] = Counter()
         self._socket = bound(Path(path), socket.SOCK_DGRAM, mode)
+        self.name = Name(Path(path))
         self._inode = Path(path).lstat().st_ino
 
     def fileno(self) -> int:

@@ -6,13 +6,31 @@ Nothing here raises when a file is missing or not readable: the answer is then N
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from refclock.errors import printable
 from refclock.kernel.clocks import Adjtimex
 from refclock.sample import Leap
+
+INTERPRETER: Final = re.compile(r"(python|perl|ruby|node|lua|tclsh)[0-9.]*")
+"""Names of processes that say nothing of the program that runs in them."""
+
+
+def _script(words: Sequence[str]) -> str:
+    """The name of the script or of the Python module that a command line runs; "" when it names none."""
+    rest = iter(words[1:])
+    for word in rest:
+        if word == "-m":
+            return next(rest, "").partition(".")[0]
+        if word.startswith("-"):
+            if word in ("-c", "-e"):
+                return ""
+            continue
+        return word.rpartition("/")[2]
+    return ""
 
 
 class Host:
@@ -66,11 +84,18 @@ class Host:
         return self.number("/sys/class/rtc/rtc0/since_epoch")
 
     def processes(self) -> Iterator[tuple[int, str]]:
-        """(pid, name) of every visible process; the name has at most 15 characters (proc(5), comm)."""
+        """(pid, name) of every visible process. The name has at most 15 characters (proc(5), comm). Of a script it is the script's name,
+        and of a Python module the module's: nobody knows "python3" by what it does."""
         for entry in self.names("/proc/[0-9]*"):
             name = self.text(f"{entry}/comm")
             if name:
-                yield int(entry.rpartition("/")[2]), printable(name)
+                pid = int(entry.rpartition("/")[2])
+                yield pid, printable((_script(self.words(pid)) if INTERPRETER.fullmatch(name) else "") or name)
+
+    def words(self, pid: int) -> list[str]:
+        """The command line of a process, a word each; empty for a zombie, a kernel thread, and one that is not visible."""
+        line = (self.text(f"/proc/{pid}/cmdline") or "").rstrip("\0")
+        return line.split("\0") if line else []
 
     def open_files(self, wanted: Collection[str]) -> dict[str, list[str]]:
         """Who has each of these files open ("gpsd (pid 412)"), by one pass over all processes. Only root sees other users' files.
@@ -109,118 +134,3 @@ class Host:
 def battery_witness_s(host: Host, kernel: Adjtimex) -> int | None:
     """POSIX second of the battery clock, as evidence of the date while the system clock is unsynchronised; else None, as without one."""
     return host.battery_clock_s() if kernel.leap is Leap.UNSYNCHRONISED else None
-
-
-# ---- who else sets the clock ------------------------------------------------------------------------------------------------------
-
-
-class Rival(NamedTuple):
-    """A process that sets CLOCK_REALTIME. ``name``: as proc(5) has it (comm). ``unit``: the systemd unit that usually runs it."""
-
-    name: str
-    pid: int
-    unit: str
-
-    def __str__(self) -> str:
-        return f"{self.name} (pid {self.pid})"
-
-
-Options = Mapping[str, Sequence[str]]
-"""The options of a command line: letter -> its values; "" -> long options and arguments."""
-
-
-def _chronyd(host: Host, options: Options) -> bool:
-    """Steers unless told to leave the clock alone (-x) or to measure only (-Q): chronyd(8)."""
-    del host
-    return not options.keys() & {"x", "Q"}
-
-
-def _busybox(host: Host, options: Options) -> bool:
-    """Its ntpd steers, unless it only measures (-w)."""
-    del host
-    return "ntpd" in options[""] and "w" not in options
-
-
-def _phc2sys(host: Host, options: Options) -> bool:
-    """Steers when CLOCK_REALTIME is the sink (-c, the default; with -a only by -r) and a servo follows: phc2sys(8)."""
-    del host
-    if set(options.get("E", ())) & {"ntpshm", "refclock_sock"}:  # hands samples to another program
-        return False
-    return "r" in options if "a" in options else "CLOCK_REALTIME" in options.get("c", ("CLOCK_REALTIME",))
-
-
-def _ptp4l(host: Host, options: Options) -> bool:
-    """Steers with software time stamping only; with hardware time stamping it steers the network card's clock: ptp4l(8)."""
-    if "S" in options or "--time_stamping=software" in options[""]:
-        return True
-    lines = (line for file in options.get("f", ()) for line in (host.text(file) or "").splitlines())
-    return any(line.split() == ["time_stamping", "software"] for line in lines)
-
-
-def _always(host: Host, options: Options) -> bool:
-    del host, options
-    return True
-
-
-class _Program(NamedTuple):
-    """A program that may steer: its systemd ``unit``, whether it ``steers`` with given options, ``taking``: letters that take a value."""
-
-    unit: str
-    steers: Callable[[Host, Options], bool] = _always
-    taking: str = ""
-
-
-_PROGRAMS: Final = {
-    "chronyd": _Program("chrony", _chronyd, "fFlLPtu"),
-    "ntpd": _Program("ntpsec"),  # also ntp's and OpenNTPD's
-    "openntpd": _Program("openntpd"),
-    "ntp-daemon": _Program("ntpd-rs"),
-    "ntpd-rs": _Program("ntpd-rs"),
-    "systemd-timesyn": _Program("systemd-timesyncd"),
-    "busybox": _Program("ntpd", _busybox, "ISkp"),
-    "phc2sys": _Program("phc2sys", _phc2sys, "cdsEPISFRNOLMiunzltf"),
-    "ptp4l": _Program("ptp4l", _ptp4l, "fipl"),
-    "ptpd": _Program("ptpd"),
-    "ptpd2": _Program("ptpd"),
-    "clockspeed": _Program("clockspeed"),
-}
-"""Programs that steer CLOCK_REALTIME, by their names in /proc/*/comm (at most 15 characters: proc(5))."""
-
-
-def rivals(host: Host) -> list[Rival]:
-    """The other processes that set the system clock of ``host``.
-
-    A preloaded library may give a program a simulated clock. A process with one is no rival, and this process has none when it has one.
-    """
-    if _preloaded(host, "self"):
-        return []
-    found: list[Rival] = []
-    for pid, name in host.processes():
-        program = _PROGRAMS.get(name)
-        words = (host.text(f"/proc/{pid}/cmdline") or "").rstrip("\0").split("\0")
-        if program is None or words == [""] or _preloaded(host, str(pid)):  # an empty command line: a zombie or a kernel thread
-            continue
-        if program.steers(host, _options(words[1:], program.taking)):
-            found.append(Rival(name, pid, program.unit))
-    return sorted(found)
-
-
-def _options(words: Iterable[str], taking: str) -> Options:
-    """Parse ``words`` as getopt(3) does; ``taking``: letters that take a value."""
-    found: dict[str, list[str]] = {"": []}
-    rest = iter(words)
-    for word in rest:
-        if not word.startswith("-") or word.startswith("--"):
-            found[""].append(word)
-            continue
-        for end, letter in enumerate(word[1:], 2):
-            values = found.setdefault(letter, [])
-            if letter in taking:
-                values.append(word[end:] or next(rest, ""))
-                break
-    return found
-
-
-def _preloaded(host: Host, process: str) -> bool:
-    """Whether a process was started with LD_PRELOAD (ld.so(8)); False when its environment is not readable."""
-    return any(word.startswith("LD_PRELOAD=") for word in (host.text(f"/proc/{process}/environ") or "").split("\0"))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from refclock.kernel._kernel import ffi, lib
 from refclock.kernel.errors import checked, live
+from refclock.kernel.names import Name
 from refclock.record import Record, TimescaleReading, fill, record_of
 from refclock.sample import Leap
 
@@ -31,10 +32,13 @@ _RECORD_HINTS: Final = {
 class _TimescaleFile:
     def __init__(self, path: str | Path, writable: bool) -> None:
         self.path = str(path)
-        cell = ffi.new("struct rec **")
-        checked(lib.rec_open(os.fsencode(path), int(writable), cell), f"opening the timescale {self.path}", _RECORD_HINTS)
-        self._rec: Rec | None = cell[0]
+        self._rec: Rec | None = self._open(writable)
         self._params = ffi.new("struct rec_params *")
+
+    def _open(self, writable: bool) -> Rec:
+        cell = ffi.new("struct rec **")
+        checked(lib.rec_open(os.fsencode(self.path), int(writable), cell), f"opening the timescale {self.path}", _RECORD_HINTS)
+        return cell[0]
 
     def close(self) -> None:
         """Unmap the file; a writer's last record stays in force."""
@@ -48,6 +52,18 @@ class TimescaleWriter(_TimescaleFile):
 
     def __init__(self, path: str | Path) -> None:
         super().__init__(path, writable=True)
+        self._name = Name(Path(path))
+
+    def renew(self) -> bool:
+        """Make the file anew when its name has been removed. Returns whether it was: readers need the record again. OSError: it cannot be
+        made."""
+        if not self._name.missing():
+            return False
+        self._name.make_directory()
+        renewed = self._open(writable=True)
+        self.close()
+        self._rec, self._name = renewed, Name(Path(self.path))
+        return True
 
     def publish(self, record: Record) -> None:
         """Make ``record`` the served timescale."""

@@ -21,6 +21,7 @@ from refclock.protocols.ubx import MON_VER, encode
 from refclock.receiver.commands import CommandQueue, Result, pmtk
 from refclock.receiver.configure import MTK_ANSWER, MTK_QUESTION, PULSE_NAME, SAVE_NAME, UNKEPT, Family, family, mtk_sentences, output, plan
 from refclock.receiver.profile import TimingProfile
+from refclock.receiver.readback import questions
 from refclock.receiver.ubx_settings import MESSAGES
 from refclock.sample import NS
 
@@ -84,6 +85,7 @@ class Configurator:
         self._frames = -1  # recognised when last looked
         self._spoke_ns: int | None = None
         self._talk = CommandQueue(())
+        self._questions: CommandQueue | None = None
         self._identity = ""
         self._patience_ns = FORGOT_NS
         self._since_ns = 0
@@ -98,6 +100,18 @@ class Configurator:
         """What is new since the last call; the same outcome twice in a row is not."""
         told, self._news = self._news, []
         return told
+
+    def settings(self) -> CommandQueue | None:
+        """Ask for the receiver's settings once the set-up has ended; the queue that gets the answers. None: it is still being asked what it
+        is. The last answers stay until they have been taken once, then the receiver is asked anew."""
+        asked = self._questions
+        if self._step is _Step.ASK:
+            return None
+        if asked is None:
+            asked = self._questions = CommandQueue(questions(self._identity, self.profile), self.profile.baud)
+        elif asked.finished:
+            self._questions = None
+        return asked
 
     def step(self, receiver: ReceiverStream, now_ns: int) -> bytes:
         """What to write to the line now."""
@@ -116,6 +130,8 @@ class Configurator:
             elif self._step is _Step.WATCH:
                 self._compare(frame, now_ns)
             self._talk.hear(frame, now_ns)
+            if self._questions is not None:
+                self._questions.hear(frame, now_ns)
         if self._step in (_Step.CONFIGURE, _Step.WATCH) and receiver.restarted_ns > self._begun_ns:
             self._forgotten(now_ns)
         match self._step:
@@ -124,8 +140,10 @@ class Configurator:
             case _Step.CONFIGURE:
                 return self._configure(receiver, now_ns)
             case _Step.WATCH:
-                return self._watch(receiver, now_ns)
-        return b""
+                data = self._watch(receiver, now_ns)
+                if data:
+                    return data
+        return b"" if self._questions is None else self._questions.send(now_ns)
 
     def _ask_anew(self, now_ns: int) -> None:
         self._step, self._asked, self._due_ns = _Step.ASK, 0, now_ns

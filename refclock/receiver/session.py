@@ -99,6 +99,15 @@ class ReceiverSession:
         """How the set-up went, each piece of news once."""
         return [] if self._configurator is None else self._configurator.news()
 
+    @property
+    def writes(self) -> bool:
+        """Whether the receiver is asked and told anything at all."""
+        return self._profile is not None
+
+    def settings(self) -> CommandQueue | None:
+        """As ``receiver.configurator.Configurator.settings``; None also when nothing is ever written to it."""
+        return None if self._configurator is None else self._configurator.settings()
+
     def status(self) -> LineStatus:
         """What the line has shown so far."""
         return self.stream.status()

@@ -75,12 +75,14 @@ static void check_verdict(const struct pkt_context *context, const uint8_t *requ
 {
     int mode = request[0] & 7;
     demand(outcome->action != PKT_KOD || (context->may_kod && context->access != ACL_IGNORE && mode != 1));
-    if (outcome->action == PKT_REPLY || outcome->action == PKT_NAK)
+    if (outcome->action == PKT_REPLY)
         demand(context->access <= ACL_AUTHENTICATED && !context->over_rate);
     if (outcome->action == PKT_REPLY)
         demand(context->access == ACL_ALLOW || outcome->authenticated);
     if (mode == 1)
-        demand(outcome->action == PKT_DROP || (context->symmetric && outcome->authenticated && outcome->action == PKT_REPLY));
+        demand(outcome->action == PKT_DROP || (context->symmetric && outcome->action == PKT_REPLY));
+    if (context->not_unicast)
+        demand(outcome->action == PKT_DROP);
     if (outcome->action != PKT_REPLY)
         demand(outcome->receive == 0 && outcome->transmit == 0 && !outcome->authenticated);
 }
@@ -88,10 +90,7 @@ static void check_verdict(const struct pkt_context *context, const uint8_t *requ
 static void check_trailer(const struct pkt_context *context, const uint8_t *request, const uint8_t *reply, size_t length,
                           const struct pkt_outcome *outcome)
 {
-    static const uint8_t nak[MAC_ID];
-    if (outcome->action == PKT_NAK) {
-        demand(length == PKT_HEADER + MAC_ID && memcmp(reply + PKT_HEADER, nak, MAC_ID) == 0);
-    } else if (outcome->authenticated) {
+    if (outcome->authenticated) {
         const struct mac_key *key = mac_find(context->keys, (uint32_t)(get64(reply + PKT_HEADER) >> 32));
         demand(key && mac_from(key, context->source));
         demand(mac_check(key, request[0] >> 3 & 7, reply, PKT_HEADER, reply + PKT_HEADER + MAC_ID, length - PKT_HEADER - MAC_ID));
@@ -103,7 +102,9 @@ static void check_trailer(const struct pkt_context *context, const uint8_t *requ
 static void check_times(const struct pkt_context *context, const uint8_t *request, const uint8_t *reply, const struct pkt_outcome *outcome)
 {
     int interleaved = context->receive != 0 && get64(request + 24) == context->receive && get64(request + 32) != get64(request + 40) &&
-                      (request[0] & 0x3f) == (4 << 3 | 3) && context->record.tai_ns != 0;
+                      (request[0] & 0x3f) == (4 << 3 | 3) && outcome->reason != PKT_UNSYNCHRONISED;
+    if (outcome->action == PKT_KOD) /* with an unsynchronised record it is basic */
+        interleaved = interleaved && get64(reply + 24) == get64(request + 32);
     if (interleaved)
         demand(get64(reply + 24) == get64(request + 32) && get64(reply + 40) == context->transmit);
     else
@@ -111,13 +112,14 @@ static void check_times(const struct pkt_context *context, const uint8_t *reques
     demand(outcome->reason != PKT_INTERLEAVED || interleaved);
     if (outcome->receive != 0 || outcome->transmit != 0)
         demand(outcome->receive == get64(reply + 32) && (interleaved || outcome->transmit == get64(reply + 40)));
-    if (context->record.tai_ns == 0)
-        demand(get64(reply + 32) == 0 && get64(reply + 40) == 0);
-    else /* after it, modulo the era, unless decades lie between, as a senseless rate or leap step makes them */
-        demand(interleaved || (int64_t)(get64(reply + 40) - get64(reply + 32)) > 0 ||
-               context->tx_raw_ns / 2 - context->rx_raw_ns / 2 > 1000000000000000000 / 2 || context->record.rate > 0.1 ||
-               context->record.rate < -0.1 || context->record.rate != context->record.rate || context->record.leap_step_s < -1 ||
-               context->record.leap_step_s > 1);
+    int64_t real_ns;
+    int beyond = __builtin_add_overflow(context->rx_raw_ns, context->system_ahead_ns, &real_ns) ||
+                 __builtin_add_overflow(context->tx_raw_ns, context->system_ahead_ns, &real_ns);
+    /* After it, modulo the era, unless decades lie between, as a senseless clock, rate or leap step makes them. */
+    demand(interleaved || beyond || (int64_t)(get64(reply + 40) - get64(reply + 32)) > 0 ||
+           context->tx_raw_ns / 2 - context->rx_raw_ns / 2 > 1000000000000000000 / 2 || context->record.rate > 0.1 ||
+           context->record.rate < -0.1 || context->record.rate != context->record.rate || context->record.leap_step_s < -1 ||
+           context->record.leap_step_s > 1);
 }
 
 static void check_broadcast(const struct pkt_context *context, unsigned id)
@@ -147,7 +149,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         context.source = here;
     context.access %= ACL_ACTIONS;
     if (choice & PLAIN_VERDICT)
-        context.access = context.over_rate = 0;
+        context.access = context.over_rate = context.not_unicast = 0;
 
     const struct mac_key *key = mac_find(the_keys(), id);
     int right = (choice & SIGNED) && size >= PKT_HEADER;
@@ -185,7 +187,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     /* A right MAC on a plain client request is accepted. */
     if (right && size == PKT_HEADER && context.keys && mac_from(key, context.source) && context.access <= ACL_AUTHENTICATED &&
-        !context.over_rate && context.source_port && (request[0] & 7) == 3 && (request[0] >> 3 & 7) >= 1 && (request[0] >> 3 & 7) <= 4)
+        !context.over_rate && context.source_port && !context.not_unicast && (request[0] & 7) == 3 && (request[0] >> 3 & 7) >= 1 && (request[0] >> 3 & 7) <= 4)
         demand(outcome.authenticated && outcome.action == PKT_REPLY && length == all);
     check_broadcast(&context, id);
     free(request);

@@ -66,7 +66,7 @@ static const uint8_t secret[16] = "0123456789abcdef";
 
 static struct srv_rules open_rules(void)
 {
-    return (struct srv_rules){.ranges = &everybody, .range_count = 1, .cpu_limit = 1};
+    return (struct srv_rules){.ranges = &everybody, .range_count = 1, .cpu_limit = 1, .dscp = -1};
 }
 
 /* A server of so many threads that answers everybody. */
@@ -74,7 +74,7 @@ static struct srv *made(int threads)
 {
     struct srv_rules rules = open_rules();
     struct srv *s;
-    CHECK_EQUAL(srv_create(path, threads, 1 << 20, "", &s), 0);
+    CHECK_EQUAL(srv_create(path, threads, 1 << 20, &s), 0);
     CHECK_EQUAL(srv_configure(s, &rules), 0);
     return s;
 }
@@ -107,7 +107,7 @@ static void the_record_is_found_when_it_appears(void)
     struct srv *s;
     uint8_t reply[2100];
     s = made(1);
-    CHECK_EQUAL(srv_listen(s, "127.0.0.1", 0), 0);
+    CHECK_EQUAL(srv_listen(s, "127.0.0.1", 0, ""), 0);
     CHECK_EQUAL(srv_start(s), 0);
     int fd = client(port_of(s, 0), "127.0.0.1");
     CHECK_EQUAL(ask(fd, 48, reply), 48);
@@ -141,18 +141,17 @@ static void every_packet_is_counted_once_by_whichever_thread(void)
     struct srv_counts counts;
     uint8_t reply[2100];
     s = made(3);
-    CHECK_EQUAL(srv_listen(s, "0.0.0.0", 0), 0);
-    CHECK_EQUAL(srv_listen(s, "::1", 0), 0);
+    CHECK_EQUAL(srv_listen(s, "0.0.0.0", 0, ""), 0);
+    CHECK_EQUAL(srv_listen(s, "::1", 0, ""), 1);
     CHECK_EQUAL(srv_start(s), 0);
     CHECK_EQUAL(srv_start(s), -EALREADY);
-    CHECK_EQUAL(srv_listen(s, "127.0.0.1", 0), -EALREADY);
     for (int i = 0; i < 32; i++) {
         int fd = client(port_of(s, 0), i % 2 ? "127.0.0.2" : "127.0.0.1");
         CHECK(send(fd, reply, 0, 0) == 0);
         static uint8_t large[50000];
         large[0] = 4 << 3 | 3;
         CHECK(send(fd, large, sizeof large, 0) == sizeof large);
-        CHECK_EQUAL(ask(fd, 48 + 20, reply), 52);
+        CHECK(send(fd, large, 48 + 20, 0) == 48 + 20); /* no MAC of ours */
         CHECK_EQUAL(ask(fd, 48, reply), 48);
         close(fd);
     }
@@ -160,7 +159,7 @@ static void every_packet_is_counted_once_by_whichever_thread(void)
     srv_count(s, &counts);
     CHECK_EQUAL(counts.packets[PKT_DROP][PKT_SHORT], 32);
     CHECK_EQUAL(counts.packets[PKT_DROP][PKT_LONG], 32);
-    CHECK_EQUAL(counts.packets[PKT_NAK][PKT_UNKNOWN_KEY], 32);
+    CHECK_EQUAL(counts.packets[PKT_DROP][PKT_UNKNOWN_KEY], 32);
     CHECK_EQUAL(counts.packets[PKT_REPLY][PKT_BASIC], 32);
     uint64_t all = 0;
     for (int a = 0; a < PKT_ACTIONS; a++)
@@ -176,7 +175,7 @@ static void it_stops_and_starts_again(void)
     struct srv *s;
     uint8_t reply[2100];
     s = made(2);
-    CHECK_EQUAL(srv_listen(s, "127.0.0.1", 0), 0);
+    CHECK_EQUAL(srv_listen(s, "127.0.0.1", 0, ""), 0);
     for (int i = 0; i < 3; i++) {
         CHECK_EQUAL(srv_start(s), 0);
         int fd = client(port_of(s, 0), "127.0.0.1");
@@ -192,20 +191,138 @@ static void an_address_belongs_to_one_server(void)
     struct srv *first, *second;
     first = made(2);
     second = made(2);
-    CHECK_EQUAL(srv_listen(first, "127.0.0.1", 0), 0);
-    CHECK_EQUAL(srv_listen(second, "127.0.0.1", port_of(first, 0)), -EADDRINUSE);
-    CHECK_EQUAL(srv_listen(second, "localhost", 0), -EINVAL);
-    CHECK_EQUAL(srv_listen(second, "192.0.2.1", 0), -EADDRNOTAVAIL);
+    CHECK_EQUAL(srv_listen(first, "127.0.0.1", 0, ""), 0);
+    CHECK_EQUAL(srv_listen(second, "127.0.0.1", port_of(first, 0), ""), -EADDRINUSE);
+    CHECK_EQUAL(srv_listen(second, "localhost", 0, ""), -EINVAL);
+    CHECK_EQUAL(srv_listen(second, "192.0.2.1", 0, ""), -EADDRNOTAVAIL);
     char host[SRV_HOST_MAX];
     uint16_t port;
     CHECK_EQUAL(srv_bound(second, 0, host, &port), -ENOENT);
+    CHECK_EQUAL(srv_listen(second, "127.255.255.255", 0, ""), -EOPNOTSUPP); /* the broadcast address of loopback */
+    CHECK_EQUAL(srv_listen(second, "224.0.1.1", 0, ""), -EOPNOTSUPP);
+    CHECK_EQUAL(srv_listen(second, "ff02::101", 0, ""), -EOPNOTSUPP);
     for (int i = 0; i < SRV_SOCKETS_MAX; i++)
-        CHECK_EQUAL(srv_listen(second, "127.0.0.1", 0), 0);
-    CHECK_EQUAL(srv_listen(second, "127.0.0.1", 0), -ENOSPC);
+        CHECK_EQUAL(srv_listen(second, "127.0.0.1", 0, ""), i);
+    CHECK_EQUAL(srv_listen(second, "127.0.0.1", 0, ""), -ENOSPC);
+    CHECK_EQUAL(srv_leave(second, 7), 0);
+    CHECK_EQUAL(srv_leave(second, 7), -ENOENT);
+    CHECK_EQUAL(srv_leave(second, SRV_SOCKETS_MAX), -ENOENT);
+    CHECK_EQUAL(srv_listen(second, "127.0.0.1", 0, ""), 7);
     srv_destroy(first);
     srv_destroy(second);
-    CHECK_EQUAL(srv_create(path, 0, 1 << 20, "", &first), -EINVAL);
-    CHECK_EQUAL(srv_create(path, SRV_THREADS_MAX + 1, 1 << 20, "", &first), -EINVAL);
+    CHECK_EQUAL(srv_create(path, 0, 1 << 20, &first), -EINVAL);
+    CHECK_EQUAL(srv_create(path, SRV_THREADS_MAX + 1, 1 << 20, &first), -EINVAL);
+}
+
+static void addresses_come_and_go_while_it_serves(void)
+{
+    struct srv *s = made(3);
+    struct cli_client clients[4];
+    char host[SRV_HOST_MAX];
+    uint16_t port;
+    uint8_t reply[2100];
+    size_t place = 0;
+    CHECK_EQUAL(srv_listen(s, "127.0.0.1", 0, ""), 0);
+    CHECK_EQUAL(srv_start(s), 0);
+    int first = client_from(port_of(s, 0), "127.0.6.1");
+    CHECK_EQUAL(ask(first, 48, reply), 48);
+    CHECK_EQUAL(srv_listen(s, "127.0.0.1", 0, ""), 1);
+    int second = client_from(port_of(s, 1), "127.0.6.1");
+    for (int i = 0; i < 20; i++) {
+        CHECK_EQUAL(ask(first, 48, reply), 48);
+        CHECK_EQUAL(ask(second, 48, reply), 48);
+    }
+    CHECK_EQUAL(srv_leave(s, 0), 0);
+    CHECK_EQUAL(srv_bound(s, 0, host, &port), -ENOENT);
+    CHECK(ask(first, 48, reply) < 0); /* nobody listens there any more, */
+    CHECK_EQUAL(ask(second, 48, reply), 48);
+    CHECK_EQUAL(srv_clients(s, &place, clients, 4), 1); /* and the client is still known */
+    CHECK_EQUAL(clients[0].packets, 42);
+    close(first);
+    close(second);
+    srv_destroy(s);
+}
+
+static void a_reply_has_the_dscp_of_the_request_or_the_configured_one(void)
+{
+    static const char *const hosts[] = {"0.0.0.0", "127.0.0.1", "::", "::1"};
+    struct srv_rules rules = open_rules();
+    struct srv *s = made(1);
+    uint8_t request[48] = {4 << 3 | 3};
+    rules.dscp = 64;
+    CHECK_EQUAL(srv_configure(s, &rules), -EINVAL);
+    for (int i = 0; i < 4; i++)
+        CHECK_EQUAL(srv_listen(s, hosts[i], 0, ""), i);
+    CHECK_EQUAL(srv_start(s), 0);
+    for (int configured = -1; configured <= 46; configured += 47)
+        for (int i = 0; i < 4; i++) {
+            const int on = 1, asked = 46 << 2 | 1; /* ECN is the network's, so it is not sent back */
+            int six = i > 1, told = -1;
+            struct sockaddr_in to4 = {.sin_family = AF_INET, .sin_port = htons(port_of(s, i)), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+            struct sockaddr_in6 to6 = {.sin6_family = AF_INET6, .sin6_port = htons(port_of(s, i)), .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+            char control[128];
+            struct iovec vector = {request, sizeof request};
+            struct msghdr m = {.msg_iov = &vector, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+            int fd = socket(six ? AF_INET6 : AF_INET, SOCK_DGRAM, 0);
+            CHECK(connect(fd, six ? (struct sockaddr *)&to6 : (struct sockaddr *)&to4, six ? sizeof to6 : sizeof to4) == 0);
+            if (six)
+                CHECK(setsockopt(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, &on, sizeof on) == 0);
+            else
+                CHECK(setsockopt(fd, IPPROTO_IP, IP_RECVTOS, &on, sizeof on) == 0);
+            if (configured < 0)
+                CHECK(setsockopt(fd, six ? IPPROTO_IPV6 : IPPROTO_IP, six ? IPV6_TCLASS : IP_TOS, &asked, sizeof asked) == 0);
+            rules.dscp = (int8_t)configured;
+            CHECK_EQUAL(srv_configure(s, &rules), 0);
+            request[0] = 4 << 3 | 3;
+            CHECK(send(fd, request, 48, 0) == 48 && recvmsg(fd, &m, 0) == 48);
+            for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); c; c = CMSG_NXTHDR(&m, c))
+                told = *CMSG_DATA(c);
+            CHECK_EQUAL(told, 46 << 2);
+            close(fd);
+        }
+    srv_destroy(s);
+}
+
+/* Requests as fast as they go, for one moment: how many replies there were. */
+static int burst(int fd)
+{
+    uint8_t request[48] = {4 << 3 | 3}, reply[2100];
+    int replies = 0;
+    for (int i = 0; i < 500; i++) {
+        (void)!send(fd, request, 48, MSG_DONTWAIT);
+        while (recv(fd, reply, sizeof reply, MSG_DONTWAIT) > 0)
+            replies++;
+    }
+    return replies;
+}
+
+static uint8_t class_of_reply(int fd, int asked)
+{
+    const int on = 1;
+    char control[128];
+    uint8_t packet[48] = {4 << 3 | 3}, told = 0;
+    struct iovec vector = {packet, sizeof packet};
+    struct msghdr m = {.msg_iov = &vector, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    CHECK(setsockopt(fd, IPPROTO_IP, IP_RECVTOS, &on, sizeof on) == 0 && setsockopt(fd, IPPROTO_IP, IP_TOS, &asked, sizeof asked) == 0);
+    CHECK(send(fd, packet, 48, 0) == 48 && recvmsg(fd, &m, 0) == 48);
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); c; c = CMSG_NXTHDR(&m, c))
+        told = *CMSG_DATA(c);
+    return told;
+}
+
+static void after_a_rush_dscp_is_looked_at_again(void)
+{
+    struct srv *s = made(1);
+    CHECK_EQUAL(srv_listen(s, "127.0.0.1", 0, ""), 0);
+    CHECK_EQUAL(srv_start(s), 0);
+    int fd = client(port_of(s, 0), "127.0.0.1"), rush = client_from(port_of(s, 0), "127.0.7.1");
+    for (int i = 0; i < 20; i++)
+        burst(rush);
+    usleep(500000); /* nobody asks */
+    CHECK_EQUAL(class_of_reply(fd, 46 << 2), 46 << 2);
+    close(fd);
+    close(rush);
+    srv_destroy(s);
 }
 
 static void an_inherited_socket_is_served_and_left_to_its_owner(void)
@@ -235,8 +352,8 @@ static void a_new_server_denies_everybody(void)
     struct srv *s;
     struct srv_rules rules = {.ranges = &nobody, .range_count = 1, .cpu_limit = 1, .kod_rate = 1000, .tell_denied = 1};
     uint8_t reply[2100];
-    CHECK_EQUAL(srv_create(path, 1, 1 << 20, "", &s), 0);
-    CHECK_EQUAL(srv_listen(s, "127.0.0.1", 0), 0);
+    CHECK_EQUAL(srv_create(path, 1, 1 << 20, &s), 0);
+    CHECK_EQUAL(srv_listen(s, "127.0.0.1", 0, ""), 0);
     CHECK_EQUAL(srv_start(s), 0);
     int fd = client(port_of(s, 0), "127.0.0.1");
     reply[0] = 4 << 3 | 3;
@@ -264,7 +381,7 @@ static void kisses_are_few(void)
     rules.burst = 5;
     rules.kod_rate = 0.01;
     CHECK_EQUAL(srv_configure(s, &rules), 0);
-    CHECK_EQUAL(srv_listen(s, "127.0.0.1", 0), 0);
+    CHECK_EQUAL(srv_listen(s, "127.0.0.1", 0, ""), 0);
     CHECK_EQUAL(srv_start(s), 0);
     int fd = client(port_of(s, 0), "127.0.0.1");
     for (int i = 0; i < 5; i++)
@@ -292,7 +409,7 @@ static void an_interleaved_client_is_told_when_the_last_reply_left(void)
     struct srv *s = made(1);
     uint8_t request[48] = {4 << 3 | 3}, first[2100], second[2100];
     struct srv_counts counts;
-    CHECK_EQUAL(srv_listen(s, "127.0.0.1", 0), 0);
+    CHECK_EQUAL(srv_listen(s, "127.0.0.1", 0, ""), 0);
     CHECK_EQUAL(srv_start(s), 0);
     int fd = client(port_of(s, 0), "127.0.0.1");
     memset(request + 40, 7, 8);
@@ -326,7 +443,7 @@ static void a_broadcast_is_authenticated_or_not_sent(void)
     uint8_t packet[2100];
     int listener = socket(AF_INET, SOCK_DGRAM, 0);
     CHECK(bind(listener, (struct sockaddr *)&own, sizeof own) == 0 && getsockname(listener, (struct sockaddr *)&own, &length) == 0);
-    CHECK_EQUAL(srv_listen(s, "127.0.0.1", 0), 0);
+    CHECK_EQUAL(srv_listen(s, "127.0.0.1", 0, ""), 0);
     CHECK_EQUAL(srv_broadcast(s, "127.0.0.1", ntohs(own.sin_port), 9, 6), -ENOKEY);
     rules.keys = one_key(9);
     CHECK_EQUAL(srv_configure(s, &rules), 0);
@@ -346,7 +463,7 @@ static void one_source_meets_one_thread(void)
     uint8_t reply[2100];
     size_t place = 0;
     char host[32];
-    CHECK_EQUAL(srv_listen(s, "127.0.0.1", 0), 0);
+    CHECK_EQUAL(srv_listen(s, "127.0.0.1", 0, ""), 0);
     CHECK_EQUAL(srv_start(s), 0);
     for (int source = 1; source <= 20; source++)
         for (int i = 0; i < 3; i++) { /* each time from another port */
@@ -374,7 +491,7 @@ static void what_is_listed_is_who_asked_and_how(void)
     size_t place = 0;
     rules.keys = one_key(9);
     CHECK_EQUAL(srv_configure(s, &rules), 0);
-    CHECK_EQUAL(srv_listen(s, "127.0.0.1", 0), 0);
+    CHECK_EQUAL(srv_listen(s, "127.0.0.1", 0, ""), 0);
     CHECK_EQUAL(srv_start(s), 0);
     int fd = client_from(port_of(s, 0), "127.0.3.1");
     packet[51] = 9;
@@ -413,9 +530,9 @@ static void kisses_are_few_of_all_threads_together(void)
     uint8_t request[48] = {4 << 3 | 3};
     char host[32];
     uint64_t kisses = 0;
-    CHECK_EQUAL(srv_create(path, 4, 1 << 20, "", &s), 0);
+    CHECK_EQUAL(srv_create(path, 4, 1 << 20, &s), 0);
     CHECK_EQUAL(srv_configure(s, &rules), 0);
-    CHECK_EQUAL(srv_listen(s, "127.0.0.1", 0), 0);
+    CHECK_EQUAL(srv_listen(s, "127.0.0.1", 0, ""), 0);
     CHECK_EQUAL(srv_start(s), 0);
     int64_t began = milliseconds();
     for (int source = 1; source <= 40; source++) {
@@ -432,19 +549,6 @@ static void kisses_are_few_of_all_threads_together(void)
     srv_destroy(s);
 }
 
-/* Requests as fast as they go, for one moment: how many replies there were. */
-static int burst(int fd)
-{
-    uint8_t request[48] = {4 << 3 | 3}, reply[2100];
-    int replies = 0;
-    for (int i = 0; i < 500; i++) {
-        (void)!send(fd, request, 48, MSG_DONTWAIT);
-        while (recv(fd, reply, sizeof reply, MSG_DONTWAIT) > 0)
-            replies++;
-    }
-    return replies;
-}
-
 static void a_flood_is_stopped_in_the_kernel_and_its_source_let_in_again(void)
 {
     struct srv *s = made(2);
@@ -455,7 +559,7 @@ static void a_flood_is_stopped_in_the_kernel_and_its_source_let_in_again(void)
     rules.rate = 1;
     rules.burst = 20;
     CHECK_EQUAL(srv_configure(s, &rules), 0);
-    CHECK_EQUAL(srv_listen(s, "127.0.0.1", 0), 0);
+    CHECK_EQUAL(srv_listen(s, "127.0.0.1", 0, ""), 0);
     CHECK_EQUAL(srv_start(s), 0);
     int flooder = client_from(port_of(s, 0), "127.0.5.1"), other = client_from(port_of(s, 0), "127.0.5.2");
     int64_t began = milliseconds(), quiet;
@@ -504,7 +608,7 @@ static void of_a_flood_the_leak_is_answered(void)
     rules.burst = 4;
     rules.leak = 16;
     CHECK_EQUAL(srv_configure(s, &rules), 0);
-    CHECK_EQUAL(srv_listen(s, "127.0.0.1", 0), 0);
+    CHECK_EQUAL(srv_listen(s, "127.0.0.1", 0, ""), 0);
     CHECK_EQUAL(srv_start(s), 0);
     int flooder = client_from(port_of(s, 0), "127.0.5.1");
     int64_t began = milliseconds();
@@ -569,11 +673,13 @@ static void *load(void *argument)
     uintptr_t lost = 0;
     char host[32];
     snprintf(host, sizeof host, "127.0.2.%d", kind + 1);
+    struct mac_keys *keys = one_key(9);
     int fd = client_from(port_of(loaded, 0), host);
     for (unsigned i = 0; !__atomic_load_n(&over, __ATOMIC_RELAXED); i++) {
         size_t length = 48;
-        if (kind == 1) { /* keyed: right or not, as the key comes and goes; answered all the same */
+        if (kind == 1) { /* keyed */
             request[51] = 9;
+            mac_make(mac_find(keys, 9), request, 48, request + 52, 16);
             length = 68;
         } else if (kind == 2) { /* garbage, unanswered */
             for (int b = 0; b < 60; b++)
@@ -591,6 +697,7 @@ static void *load(void *argument)
         }
     }
     close(fd);
+    mac_destroy(keys);
     return (void *)lost;
 }
 
@@ -613,15 +720,18 @@ static void rules_are_replaced_without_losing_a_request(void)
 {
     pthread_t threads[4], watcher;
     void *lost;
+    struct srv_rules keyed = open_rules();
+    keyed.keys = one_key(9);
     loaded = made(2);
-    CHECK_EQUAL(srv_listen(loaded, "0.0.0.0", 0), 0);
+    CHECK_EQUAL(srv_configure(loaded, &keyed), 0);
+    CHECK_EQUAL(srv_listen(loaded, "0.0.0.0", 0, ""), 0);
     CHECK_EQUAL(srv_start(loaded), 0);
     CHECK_EQUAL(pthread_create(&watcher, NULL, watch, NULL), 0);
     for (intptr_t i = 0; i < 4; i++)
         CHECK_EQUAL(pthread_create(&threads[i], NULL, load, (void *)i), 0);
     for (int i = 0; i < 300; i++) {
         struct srv_rules rules = open_rules();
-        rules.keys = i % 2 ? one_key(9) : NULL;
+        rules.keys = one_key(9);
         rules.smear = i % 3 == 0;
         CHECK_EQUAL(srv_configure(loaded, &rules), 0);
         if (i % 50 == 0)
@@ -645,6 +755,9 @@ int main(void)
     RUN(every_packet_is_counted_once_by_whichever_thread);
     RUN(it_stops_and_starts_again);
     RUN(an_address_belongs_to_one_server);
+    RUN(addresses_come_and_go_while_it_serves);
+    RUN(a_reply_has_the_dscp_of_the_request_or_the_configured_one);
+    RUN(after_a_rush_dscp_is_looked_at_again);
     RUN(an_inherited_socket_is_served_and_left_to_its_owner);
     RUN(a_new_server_denies_everybody);
     RUN(kisses_are_few);

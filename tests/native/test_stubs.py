@@ -24,7 +24,7 @@ def test_a_stub_tells_numbers_structs_cells_and_arrays_apart() -> None:
     assert "class MacKeys: ..." in lines
     assert "    ranges: AclRangeArray" in lines
     assert "    packets: Sequence[Sequence[int]]" in lines
-    assert "    def srv_bound(self, s: Srv, i: int, host: CharArray, port: Uint16Cell) -> int: ..." in lines
+    assert "    def srv_bound(self, s: Srv, place: int, host: CharArray, port: Uint16Cell) -> int: ..." in lines
     assert "    def srv_clients(self, s: Srv, place: SizeCell, out: CliClientArray, room: int) -> int: ..." in lines
-    assert "    def srv_listen(self, s: Srv, host: bytes, port: int) -> int: ..." in lines
+    assert "    def srv_listen(self, s: Srv, host: bytes, port: int, interface: bytes) -> int: ..." in lines
     assert '    def new(self, cdecl: Literal["struct acl_range[]"], init: int) -> AclRangeArray: ...' in lines

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -280,6 +281,26 @@ def test_refclock_reload_prints_what_happened_and_touches_only_what_changed(hous
     assert clock.poll() is None
     house.config.write_text(own.replace(str(house.directory / "state"), str(house.directory / "state2")), encoding="utf-8")
     assert reload(house).returncode == 0
+
+
+def test_what_a_cleaner_removes_is_made_anew(house: House) -> None:
+    """The run directory is emptied, then removed, and the sample socket with it: within seconds the clock process can be asked again, takes
+    samples, and a server that is started then has the time. The processes that ran go on."""
+    clock = house.start("clock")
+    wait_for("LOCKED", house.locked, LOCK_SECONDS)
+    for how in ("emptied", "removed"):
+        shutil.rmtree(house.run_dir)
+        if how == "emptied":
+            house.run_dir.mkdir()
+        house.sock.unlink()
+        wait_for(f"an answer after the directory was {how}", house.locked, LOCK_SECONDS)
+        wait_for("a socket for samples", house.sock.exists, LOCK_SECONDS)
+        serve = house.start("serve")
+        wait_for("stratum 1", lambda: house.stratum() == 1, LOCK_SECONDS)
+        serve.terminate()
+        serve.wait(10)
+    assert clock.poll() is None
+    assert house.log("clock").count("the timescale was removed from the run directory") == 2
 
 
 def test_a_second_one_is_refused(house: House) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import socket
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from ppsd.cli.doctor.finding import FAIL, OK, SKIP, WARN, Finding, Patient
-from ppsd.cli.query import ask_once
+from ppsd.cli.doctor.finding import FAIL, NO_DAEMON, OK, SKIP, WARN, Finding, Patient
+from ppsd.cli.query import addresses_of, failures, first_answer, split_server
 from ppsd.snapshot import Verdict
 from refclock.condition import Code, Condition
 from refclock.kernel.clocks import STA_UNSYNC, read_adjtimex
-from refclock.kernel.host import rivals
+from refclock.kernel.rivals import rivals
 from refclock.timescales import DAY_S, KNOWN_UNTIL_S, day_of, parse_leap_seconds_list
 from refclock.timing.pairing import OFF_CLOCK_NS
+
+if TYPE_CHECKING:
+    from ppsd.serve.ntp_server import Authenticator
 
 STEADY_SOURCES: Final = ("tsc", "arch_sys_counter", "kvm-clock", "riscv_clocksource", "hyperv_clocksource_tsc_page")
 """Clock sources that are read from the processor, not from a slow device."""
@@ -24,14 +26,21 @@ RTC_OFF_S: Final = 5
 
 def other_disciplines(p: Patient) -> Finding:
     """RC20: does another program steer the system clock?"""
-    found = rivals(p.host)
-    if not found:
-        return Finding("RC20", OK, "nobody else steers this clock")
-    rival = found[0]
-    if p.config.clock.steer == "none":
-        return Finding("RC20", OK, f"{rival} steers this clock, we do not: refclock feed tells how to give it our time")
-    do = f'choose: [clock] steer = "none" and refclock feed; or: sudo systemctl disable --now {rival.unit}'
-    return Finding("RC20", FAIL, f"{rival} and refclock both steer this clock", do)
+    found, steered = rivals(p.host), p.steers
+    names = " and ".join(map(str, found))
+    if steered and found:
+        do = f'{found[0].remedy}; or: [clock] steer = "none", and refclock feed'
+        return Finding("RC20", FAIL, f"{names} and refclock both steer this clock", do)
+    if len(found) > 1:
+        return Finding("RC20", FAIL, f"{names} both steer this clock", f"choose one: {found[0].remedy}")
+    told = p.clock.has(Code.CLOCK_SHARED) if p.clock else None
+    if told is not None:
+        return Finding("RC20", FAIL, told.words, 'find it, or: [clock] steer = "none"')
+    if found:
+        return Finding("RC20", OK, f"{names} steers this clock, we do not: refclock feed tells how to give it our time")
+    if p.host.text("/proc/1/comm") is None:
+        return Finding("RC20", SKIP, "the machine's processes are hidden from this user (hidepid): run it as root")
+    return Finding("RC20", OK, "nobody else steers this clock")
 
 
 def kernel_clock(p: Patient) -> Finding:
@@ -43,9 +52,9 @@ def kernel_clock(p: Patient) -> Finding:
     if abs(state.frequency_ppm) > 450:
         do = "the crystal or the clocksource is broken, or somebody set it: sudo adjtimex -f 0 resets it"
         return Finding("RC21", FAIL, f"the clock's frequency stands at {state.frequency_ppm:+.0f} ppm, near its limit of 500", do)
-    if state.status & STA_UNSYNC and p.config.clock.steer == "kernel" and p.clock and p.clock.verdict is Verdict.LOCKED:
+    if state.status & STA_UNSYNC and p.steers and p.clock and p.clock.verdict is Verdict.LOCKED:
         return Finding("RC21", FAIL, "we are locked, but the kernel says unsynchronised", "look for another program that sets it: RC20")
-    off_ns = p.clock.system_offset_ns if p.clock and p.config.clock.steer == "none" else None
+    off_ns = p.clock.system_offset_ns if p.clock and not p.steers else None
     if off_ns is not None and not state.status & STA_UNSYNC and abs(off_ns) > OFF_CLOCK_NS + state.max_error_ns:
         much = f"{abs(off_ns) / 1e6:.0f} ms {'behind' if off_ns > 0 else 'ahead of'}"
         what = f"the system clock, kept by another program within {state.max_error_ns / 1e6:.0f} ms, is {much} the served time"
@@ -69,15 +78,16 @@ def clock_source(p: Patient) -> Finding:
     if governor == "powersave":
         do = "echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
         return Finding("RC22", WARN, "the processor is held slow (governor powersave): interrupts are late", do)
-    return Finding("RC22", OK, f"clocksource {name or 'unknown'}{', governor ' + governor if governor else ''}")
+    if name is None:
+        return Finding("RC22", SKIP, "the kernel does not tell its clocksource (/sys is not there)")
+    return Finding("RC22", OK, f"clocksource {name}{', governor ' + governor if governor else ''}")
 
 
 def rtc(p: Patient) -> Finding:
     """RC23: is there a battery clock, and is it right?"""
     told = p.host.battery_clock_s()
     if told is None:
-        what = "no battery clock (RTC): after power is back the date comes from the receiver alone"
-        return Finding("RC23", WARN, what, "nothing is needed; an RTC makes the first minutes safer (Raspberry Pi 5: add a battery)")
+        return Finding("RC23", SKIP, "no battery clock (RTC): after power is back the date comes from the receiver alone")
     off = told - p.now_s()
     if abs(off) > RTC_OFF_S:
         do = "sudo hwclock --systohc, when the system's is right"
@@ -88,36 +98,39 @@ def rtc(p: Patient) -> Finding:
 def steps(p: Patient) -> Finding:
     """RC24: has another program set the system clock?"""
     if not p.clock:
-        return Finding("RC24", SKIP, "no daemon is running to tell (refclock run)")
+        return Finding("RC24", SKIP, NO_DAEMON)
     if (stepped := p.clock.has(Code.CLOCK_STEPPED)) is not None:
         what = f"{stepped.words} since the daemon started; the served time did not follow"
         return Finding("RC24", WARN, what, "find out who: RC20, or a virtual machine's guest tools")
     return Finding("RC24", OK, "nobody set the system clock")
 
 
-def _offset_s(server: str) -> float | None:
-    """The server's time minus this clock's (s); None without an answer. ``server``: name or address; IPv6 without a port."""
-    host, port = (server.rpartition(":")[0], server.rpartition(":")[2]) if server.count(":") == 1 else (server, "123")
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
-    except (OSError, UnicodeError):
-        return None
-    exchange = ask_once(address, family).exchange
-    return exchange.offset_ns / 1e9 if exchange is not None else None
+def _ask(server: str, key: Authenticator | None) -> tuple[float | None, str]:
+    """(the server's time minus this clock's in s, ""), or (None, what failed). Every address of the server is tried."""
+    host, port = split_server(server)
+    addresses = addresses_of(host, port)
+    if isinstance(addresses, str):
+        return None, addresses
+    tries = first_answer(addresses, key)
+    exchange = tries[-1].exchange
+    return (exchange.offset_ns / 1e9, "") if exchange is not None else (None, failures(tries))
 
 
 def cross_check(p: Patient) -> Finding:
     """RC25: do other servers agree? Only servers that the user names are asked."""
     if not p.servers:
         return Finding("RC25", SKIP, "not asked to compare with other servers (--against HOST)")
-    found = [(server, _offset_s(server)) for server in p.servers]
-    answered = [(server, offset) for server, offset in found if offset is not None]
+    found = [(server, *_ask(server, p.key)) for server in p.servers]
+    answered = [(server, offset) for server, offset, _ in found if offset is not None]
+    failed = "; ".join(f"{server}: {why}" for server, offset, why in found if offset is None)
+    do = "check the name, the network and the firewall (UDP 123 out), and that it serves this machine"
     if not answered:
-        return Finding("RC25", WARN, f"no answer from {', '.join(p.servers)}", "check the network and the firewall (UDP 123 out)")
+        return Finding("RC25", WARN, f"no time from {failed}", do)
     server, worst = max(answered, key=lambda pair: abs(pair[1]))
     if abs(worst) > 0.5:
         return Finding("RC25", FAIL, f"{server} is {worst:+.1f} s from this clock", "one of the two is wrong: RC09 to RC11")
-    return Finding("RC25", OK, f"{len(answered)} of {len(found)} servers agree within {abs(worst) * 1e3:.0f} ms")
+    agree = f"{len(answered)} of {len(found)} servers agree within {abs(worst) * 1e3:.0f} ms"
+    return Finding("RC25", WARN, f"{agree}; no time from {failed}", do) if failed else Finding("RC25", OK, agree)
 
 
 def leap_table(p: Patient) -> Finding:

@@ -1,6 +1,6 @@
 """``refclock doctor``: finds what is wrong with this machine as a time server, with evidence and remedy.
 
-Each examination (``ppsd.cli.doctor.receiver``, ``ppsd.cli.doctor.clock``) tests one thing and returns a Finding. Nothing is changed, except
+Each examination (``ppsd.cli.doctor.receiver``, ``.clock``, ``.network``) tests one thing and returns a Finding. Nothing is changed, except
 that ``--fix`` carries out the safe remedy of one finding. A safe remedy changes neither the clock nor another program's files.
 """
 
@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Final, TextIO
 
-from ppsd.cli.daemon import run_directory
-from ppsd.cli.doctor import clock, receiver
+from ppsd.cli.daemon import configuration, run_directory, server_report
+from ppsd.cli.doctor import clock, network, receiver
 from ppsd.cli.doctor.finding import FAIL, OK, SKIP, WARN, Finding, Patient
+from ppsd.cli.query import authenticator
 from ppsd.config.file import load
 from ppsd.process.control import ask
 from ppsd.process.exit_codes import BAD, DEGRADED, FAILED, GOOD, IO_ERROR, NO_PERMISSION, USAGE
@@ -31,17 +32,19 @@ _CODES: Final = {OK: GOOD, SKIP: GOOD, WARN: DEGRADED, FAIL: BAD}
 
 def run(args: argparse.Namespace) -> int:
     """Examine this machine, with the snapshot of the daemon when one is running."""
-    config = load(args.config)
+    directory = run_directory(args.run_dir)
     try:
-        told = Snapshot.from_json(ask(run_directory(args.run_dir) / "clock.sock", "snapshot"))
+        told = Snapshot.from_json(ask(directory / "clock.sock", "snapshot"))
     except (OSError, ValueError):
         told = None
-    return doctor(Patient(Host(), config, told, servers=args.against), args.json, args.fix, sys.stdout)
+    config = load(configuration(directory, args.config))
+    server, key = server_report(directory), authenticator(args.key, args.keys, args.config)
+    return doctor(Patient(Host(), config, told, servers=args.against, key=key, server=server), args.json, args.fix, sys.stdout)
 
 
 def examine(patient: Patient) -> list[Finding]:
     """All findings, in the order of their numbers. With a simulated receiver, the examinations of devices are skipped."""
-    findings = [look(patient) for look in (*receiver.EXAMINATIONS, *clock.EXAMINATIONS)]
+    findings = [look(patient) for look in (*receiver.EXAMINATIONS, *clock.EXAMINATIONS, *network.EXAMINATIONS)]
     if patient.clock is None or not patient.clock.simulated:
         return findings
     return [Finding(f.check, SKIP, "not looked at: the receiver is simulated") if f.check in DEVICES else f for f in findings]

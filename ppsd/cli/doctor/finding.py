@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 
+from ppsd.cli.query import Try, ask_once
 from ppsd.config.tables import Config
-from ppsd.snapshot import Snapshot, SourceStatus
-from refclock.config import AUTO, ReceiverSource
+from ppsd.snapshot import ServerReport, Snapshot, SourceStatus
+from refclock.config import AUTO, DEFAULT_SOURCE, PulsedSource, ReceiverSource, Source
 from refclock.kernel.host import Host
 
+if TYPE_CHECKING:
+    from ppsd.serve.ntp_server import Authenticator
+
 OK, WARN, FAIL, SKIP = "ok", "warn", "fail", "skip"
+WORST: Final = (FAIL, WARN, SKIP, OK)
+"""States, the one to be shown first."""
+NO_DAEMON: Final = "no daemon is running to tell (refclock run)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +35,30 @@ class Finding:
     writes: tuple[tuple[str, str], ...] = field(default=())
 
 
+def worst(findings: Iterable[Finding], good: Finding) -> Finding:
+    """The worst of the findings, the first of its kind; ``good`` when there is none."""
+    return min(findings, key=lambda finding: WORST.index(finding.state), default=good)
+
+
+def output_of(words: Sequence[str]) -> str | None:
+    """What a command prints; None when it is not there, fails, or takes longer than COMMAND_S."""
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=COMMAND_S, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout
+
+
+COMMAND_S: Final = 5.0
+"""s; listing the rules of a firewall takes some milliseconds."""
+
+
 @dataclass(frozen=True, slots=True)
 class Patient:
     """The machine to examine. ``clock``: snapshot of the running daemon, None without one. ``pause``: sleeps for seconds (time.sleep).
-    ``now_s``: system time (POSIX). ``servers``: NTP servers to compare with."""
+    ``now_s``: system time (POSIX). ``servers``: NTP servers to compare with, authenticated with ``key``. ``server``: report of the serve
+    process, or a few words why there is none. ``ask``: asks an NTP server (``ppsd.cli.query``). ``output``: what a command of this machine
+    prints, None when it cannot be run."""
 
     host: Host
     config: Config
@@ -37,6 +66,15 @@ class Patient:
     pause: Callable[[float], None] = time.sleep
     now_s: Callable[[], float] = time.time
     servers: Sequence[str] = ()
+    key: Authenticator | None = None
+    server: ServerReport | str = "not running"
+    ask: Callable[[tuple[object, ...], int], Try] = ask_once
+    output: Callable[[Sequence[str]], str | None] = output_of
+
+    @property
+    def settings(self) -> tuple[Source, ...]:
+        """The configured sources; without any, the receiver that the daemon looks for."""
+        return self.config.sources or (DEFAULT_SOURCE,)
 
     @property
     def sources(self) -> list[SourceStatus]:
@@ -44,14 +82,37 @@ class Patient:
         return [s for s in self.clock.sources if s.kind in ("receiver", "gpsd", "pps")] if self.clock else []
 
     @property
+    def receivers(self) -> list[SourceStatus]:
+        """Those with a receiver: own lines and gpsd."""
+        return [s for s in self.sources if s.kind != "pps"]
+
+    @property
     def devices(self) -> list[str]:
-        """Serial devices: those configured by name, else all that may have a receiver."""
-        told = [source.device for source in self.config.sources if isinstance(source, ReceiverSource) and source.device != AUTO]
-        return told or [n for p in ("ttyACM*", "ttyUSB*", "gnss*", "ttyAMA0", "serial0") for n in self.host.names(f"/dev/{p}")]
+        """Serial devices: those configured by name, else all that may have a receiver; none when no receiver's line is configured."""
+        lines = [source.device for source in self.settings if isinstance(source, ReceiverSource)]
+        if AUTO not in lines:
+            return lines
+        return [n for p in ("ttyACM*", "ttyUSB*", "gnss*", "ttyAMA0", "serial0") for n in self.host.names(f"/dev/{p}")]
+
+    @property
+    def pulses(self) -> list[str]:
+        """What is configured as pulses: devices, control lines, "auto"; empty when no source of the configuration has any."""
+        return [pps for source in self.settings if isinstance(source, PulsedSource) and (pps := source.pps)]
 
     @property
     def pulse_devices(self) -> list[str]:
         """Pulse devices: those that are configured and exist, else all that exist."""
-        told = [str(getattr(source, "pps", "")) for source in self.config.sources]
-        there = [name for name in told if name and self.host.path(name).exists()]
+        there = [name for name in self.pulses if name != AUTO and self.host.path(name).exists()]
         return there or [f"/dev/{name.rpartition('/')[2]}" for name in self.host.names("/sys/class/pps/pps*")]
+
+    @property
+    def steers(self) -> bool:
+        """Whether the system clock is to be steered: by the running daemon, else by the configuration."""
+        return (self.clock.steering if self.clock is not None else self.config.clock.steer) == "kernel"
+
+    @property
+    def listen(self) -> tuple[str, ...]:
+        """The addresses that are to be served: the running daemon's, else the configuration's; empty without an NTP server."""
+        if self.clock is not None:
+            return self.clock.listen
+        return self.config.server.listen if self.config.server.enabled else ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -20,13 +21,15 @@ from ppsd.cli import main as cli
 from ppsd.cli.doctor import clock as doctor_clock
 from ppsd.cli.doctor.doctor import doctor, examine, report
 from ppsd.cli.doctor.finding import FAIL, OK, SKIP, WARN, Finding, Patient
+from ppsd.cli.query import Address, Try
 from ppsd.config.file import parse
 from ppsd.discipline.events import Reported
-from ppsd.snapshot import Snapshot
+from ppsd.ntp.packet import Exchange, Header
+from ppsd.snapshot import ServerReport, Snapshot
 from refclock.condition import Code, Condition
 from refclock.kernel.clocks import STA_UNSYNC, Adjtimex
 from refclock.kernel.host import Host
-from refclock.sample import NS, Instant, Leap, LeapNotice
+from refclock.sample import NS, FeedStatus, Instant, Leap, LeapNotice
 from refclock.timescales import DAY_S, NTP_UNIX_S
 
 pytestmark = pytest.mark.worlds
@@ -37,6 +40,11 @@ CONFIG = '[[source]]\ntype = "receiver"\ndevice = "/dev/ttyAMA0"\npps = "/dev/pp
 LEAP_FILE = "usr/share/zoneinfo/leap-seconds.list"
 FREE = Adjtimex(-12.5, 0, 16, 1, 37, STA_UNSYNC, 0, Leap.UNSYNCHRONISED)
 """The kernel's clock while nobody keeps it, as in the worlds."""
+
+
+SERVING = ServerReport(3, 60.0, ("0.0.0.0:123",), False, {})
+ANSWER = Exchange(Header(stratum=1, leap=Leap.NORMAL), 0, 0, 0)
+ADDRESS = Address(socket.AF_INET, ("127.0.0.1", 123))
 
 
 class Machine:
@@ -71,9 +79,28 @@ class Machine:
             (self.root / f"proc/{pid}/fd").mkdir()
             (self.root / f"proc/{pid}/fd/5").symlink_to(holds)
 
-    def examined(self, config: str = CONFIG, clock: Snapshot | None = None) -> dict[str, Finding]:
-        """By check; ``clock``: what the daemon says, that of a good machine when None."""
-        patient = Patient(Host(self.root), parse(config), clock or told("clean-pps", 120), self.wait, lambda: NOW_S)
+    def examined(
+        self,
+        config: str = CONFIG,
+        clock: Snapshot | None = None,
+        server: ServerReport | str = SERVING,
+        tried: Try | None = None,
+        rules: str | None = "",
+    ) -> dict[str, Finding]:
+        """By check. ``clock``, ``server``: what the daemon's processes say, those of a good machine by default; ``tried``: how the server
+        answers; ``rules``: of the firewall, None: they cannot be read."""
+        steering = parse(config).clock.steer
+        clock = replace(clock or told("clean-pps", 120), steering=steering, listen=("0.0.0.0:123",))
+        patient = Patient(
+            Host(self.root),
+            parse(config),
+            clock,
+            self.wait,
+            lambda: NOW_S,
+            server=server,
+            ask=lambda *_: tried or Try(ADDRESS, ANSWER, "", ANSWER.header),
+            output=lambda _: rules,
+        )
         return {finding.check: finding for finding in examine(patient)}
 
 
@@ -113,15 +140,27 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 def test_a_good_machine_is_well(machine: Machine) -> None:
-    """Nothing is found where nothing is wrong; only the comparison with other servers was not asked for."""
+    """Nothing is found where nothing is wrong; only the comparison with other servers was not asked for, and no
+    program is fed."""
     states = {check: finding.state for check, finding in machine.examined().items()}
-    assert {check: state for check, state in states.items() if state != OK} == {"RC25": SKIP}
-    assert list(states) == [f"RC{n:02}" for n in (*range(1, 13), *range(20, 27))]
+    assert {check: state for check, state in states.items() if state != OK} == {"RC25": SKIP, "RC33": SKIP}
+    assert list(states) == [f"RC{n:02}" for n in (*range(1, 13), *range(20, 27), *range(30, 34))]
 
 
 def expiry(days: int) -> int:
     """NTP second of that many days from now."""
     return round(NOW_S) + NTP_UNIX_S + days * DAY_S
+
+
+GPSD = '[[source]]\ntype = "gpsd"\nname = "gps0"\n'
+PPS_ONLY = '[[source]]\ntype = "pps"\nname = "gps0"\npps = "/dev/pps0"\n'
+
+
+def gpsd_source(*, present: bool = True) -> Snapshot:
+    """A daemon whose only source is gpsd, without a pulse."""
+    clock = told("nmea-only", 60)
+    why = clock.sources[0].why if present else "gpsd at 127.0.0.1:2947 refuses the connection"
+    return replace(clock, sources=(replace(clock.sources[0], kind="gpsd", present=present, why=why, pulses=0, pulse=None),))
 
 
 Changes = dict[str, Any]
@@ -171,11 +210,6 @@ def undervoltage(m: Machine) -> Changes:
 
 def slow_clocksource(m: Machine) -> Changes:
     m.write("sys/devices/system/clocksource/clocksource0/current_clocksource", "hpet\n")
-    return {}
-
-
-def no_rtc(m: Machine) -> Changes:
-    (m.root / "sys/class/rtc/rtc0/since_epoch").unlink()
     return {}
 
 
@@ -232,6 +266,34 @@ def contradicted() -> Snapshot:
     return there.snapshot()
 
 
+def port_held(m: Machine) -> Changes:
+    m.process(640, "chronyd", "socket:[4711]")
+    row = "0: 00000000:007B 00000000:0000 07 00000000:00000000 00:00000000 00000000 0 0 4711 2 0 0\n"
+    m.write("proc/net/udp", f"sl local_address rem_address st tx_queue rx_queue tr tm->when retrnsmt uid timeout inode\n{row}")
+    return {"server": "not running"}
+
+
+NFT_SHUT = """table inet filter {
+	chain input {
+		type filter hook input priority filter; policy drop;
+		ct state established,related accept
+		tcp dport 22 accept
+	}
+}
+"""
+IPTABLES_SHUT = "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -i lo -j ACCEPT\n-A INPUT -p tcp --dport 22 -j ACCEPT\n-A INPUT -j REJECT\nCOMMIT\n"
+
+
+def fed(state: str, sent: int, why: str) -> Snapshot:
+    """A daemon with a feed."""
+    clock, told_of = told("clean-pps", 120), (Condition(Code.FEED_NOT_TAKEN, f"feed sock: {why}"),) if why else ()
+    return replace(clock, feeds=(FeedStatus("sock", "sock", "/run/x.sock", state, sent, 0, why),), conditions=(*clock.conditions, *told_of))
+
+
+def unsynchronised(_: Machine) -> Changes:
+    return {"tried": Try(ADDRESS, None, "unsynchronised", Header(leap=Leap.UNSYNCHRONISED, stratum=0))}
+
+
 AILMENTS: dict[str, tuple[str, str, Callable[[Machine], Changes]]] = {
     "no receiver": ("RC01", FAIL, no_receiver),
     "receiver unplugged": ("RC01", FAIL, unplugged),
@@ -255,14 +317,12 @@ AILMENTS: dict[str, tuple[str, str, Callable[[Machine], Changes]]] = {
     "antenna cut": ("RC08", WARN, daemon(lambda: told("pains/18-antenna-cable-cut", 402))),
     "week rollover": ("RC09", FAIL, daemon(lambda: told("pains/08-week-rollover-contradicted", 60))),
     "time goes back": ("RC09", FAIL, daemon(lambda: told("pains/08-time-does-not-go-back", 60))),
-    "leap seconds unknown": ("RC10", WARN, daemon(lambda: told("pains/07-seconds-wrong-on-cold-start", 117))),
+    "leap seconds unknown": ("RC10", WARN, daemon(lambda: told("pains/07-seconds-wrong-on-cold-start", 901))),
     "ambiguous messages": ("RC11", FAIL, daemon(lambda: told("pains/06-half-a-second-after-the-pulse", 800))),
     "which of five pulses": ("RC11", FAIL, daemon(lambda: told("pains/21-five-pulses-a-second", 60))),
-    "survey": ("RC12", WARN, daemon(lambda: after("clean-pps", 60, SURVEYING))),
     "chronyd too": ("RC20", FAIL, chronyd_too),
     "slow clocksource": ("RC22", WARN, slow_clocksource),
     "undervoltage": ("RC22", FAIL, undervoltage),
-    "no RTC": ("RC23", WARN, no_rtc),
     "wrong RTC": ("RC23", WARN, wrong_rtc),
     "clock set by others": ("RC24", WARN, daemon(lambda: told("clock-stepped", 410))),
     "no leap second table": ("RC26", WARN, lambda m: table(m, None)),
@@ -272,6 +332,18 @@ AILMENTS: dict[str, tuple[str, str, Callable[[Machine], Changes]]] = {
     "leap second table expired": ("RC26", WARN, lambda m: table(m, leap_list(expiry=expiry(-40)))),
     "leap second table expires soon": ("RC26", WARN, lambda m: table(m, leap_list(expiry=expiry(27)))),
     "leap second table contradicted": ("RC26", WARN, daemon(contradicted)),
+    "pulses stopped": ("RC04", FAIL, daemon(lambda: with_condition(Code.PULSES_STOPPED, "no pulse for 40 s"))),
+    "pulse device missing": ("RC04", FAIL, lambda _: {"config": CONFIG.replace("pps0", "pps7")}),
+    "gpsd is not running": ("RC01", FAIL, lambda _: {"config": GPSD, "clock": gpsd_source(present=False)}),
+    "port held by another": ("RC30", FAIL, port_held),
+    "server not running": ("RC30", FAIL, lambda _: {"server": "not running"}),
+    "nothing bound": ("RC30", FAIL, lambda _: {"server": replace(SERVING, addresses=())}),
+    "another address bound": ("RC30", WARN, lambda _: {"server": replace(SERVING, addresses=("127.0.0.1:123",))}),
+    "server does not answer": ("RC31", FAIL, lambda _: {"tried": Try(ADDRESS, None, "no reply")}),
+    "server has no time": ("RC31", FAIL, unsynchronised),
+    "firewall (nft)": ("RC32", FAIL, lambda _: {"rules": NFT_SHUT}),
+    "firewall (iptables)": ("RC32", FAIL, lambda _: {"rules": IPTABLES_SHUT}),
+    "feed not taken": ("RC33", FAIL, daemon(lambda: fed("absent", 0, "nobody listens on /run/x.sock; waiting for chronyd to start"))),
 }
 
 
@@ -331,7 +403,7 @@ def test_json_and_exit_codes(machine: Machine) -> None:
     patient = Patient(Host(machine.root), parse(CONFIG), None, machine.wait, lambda: NOW_S)
     assert doctor(patient, True, None, out) == 0
     assert {finding["check"] for finding in json.loads(out.getvalue())} >= {"RC01", "RC25"}
-    no_rtc(machine)
+    wrong_rtc(machine)
     assert doctor(patient, False, None, io.StringIO()) == 1
     no_pulses(machine)
     assert doctor(patient, False, None, io.StringIO()) == 2
@@ -370,13 +442,15 @@ def test_a_receiver_that_is_well_is_found_well(machine: Machine, scenario: str) 
 
 
 def test_the_doctor_warns_of_leap_seconds_exactly_while_the_daemon_does(machine: Machine) -> None:
-    """A cold receiver, second by second around the changes: RC10 warns while the daemon waits for the leap count, and never else."""
+    """A cold receiver, second by second around the changes: RC10 tells while the daemon waits for the leap count, and never else. It
+    is a warning once waiting has not helped for a quarter of an hour."""
     there = World(load_scenario(SCENARIOS / "pains/07-seconds-wrong-on-cold-start.toml"), 101)
     for second in (2, 5, 60, 299, 303, 1079, 1083, 1100):
         there.advance(second)
         clock = there.snapshot()
         waits = "leap count" in clock.why
-        assert (machine.examined(clock=clock)["RC10"].state == WARN) is waits, (second, clock.why)
+        state = machine.examined(clock=clock)["RC10"].state
+        assert state == (OK if not waits else SKIP if second < 900 else WARN), (second, clock.why)
 
 
 def test_a_clock_that_ntp_keeps_and_the_served_time_must_agree(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -390,3 +464,86 @@ def test_a_clock_that_ntp_keeps_and_the_served_time_must_agree(machine: Machine,
         if state == FAIL:
             assert "is 100 ms ahead of the served time" in found.what
             assert "trailing edge" in found.do
+
+
+def test_what_needs_nothing_done_is_no_warning(machine: Machine) -> None:
+    """A survey that runs, a machine without a battery clock and a leap count that is still awaited are told and change no exit code."""
+    (machine.root / "sys/class/rtc/rtc0/since_epoch").unlink()
+    assert machine.examined()["RC23"].state == SKIP
+    surveying = machine.examined(clock=after("clean-pps", 60, SURVEYING))["RC12"]
+    assert (surveying.state, "surveys" in surveying.what) == (OK, True)
+    assert machine.examined(clock=told("pains/07-seconds-wrong-on-cold-start", 117))["RC10"].state == SKIP
+
+
+def test_only_what_there_is_is_called_good(machine: Machine) -> None:
+    """Behind gpsd, without a line or a pulse of our own, the checks of lines and pulses are skipped, whoever holds the machine's ports."""
+    machine.process(412, "gpsd", "/dev/ttyAMA0")
+    found = machine.examined(GPSD, gpsd_source())
+    assert {check for check, finding in found.items() if finding.state == SKIP} >= {
+        *("RC01", "RC02", "RC04", "RC05", "RC06", "RC07", "RC11", "RC25", "RC33")
+    }
+    assert all(finding.state in (OK, SKIP) for finding in found.values())
+    lost = machine.examined(GPSD, gpsd_source(present=False))
+    assert {lost[check].state for check in ("RC08", "RC09", "RC10", "RC12")} == {SKIP}
+
+
+def test_a_pulse_without_a_line_is_no_receiver(machine: Machine) -> None:
+    """Of a source of kind pps neither fix nor dates, leap seconds or survey are examined; its pulses are."""
+    clock = told("clean-pps", 120)
+    alone = replace(clock, sources=(replace(clock.sources[0], kind="pps", fix="none", satellites_seen=0, labels=0),))
+    found = machine.examined(PPS_ONLY, alone)
+    assert {found[check].state for check in ("RC03", "RC08", "RC09", "RC10", "RC12")} == {SKIP}
+    assert {found[check].state for check in ("RC04", "RC05", "RC11")} == {OK}
+
+
+def test_the_worst_of_several_receivers_is_shown(machine: Machine) -> None:
+    """A receiver that tells nothing of its fix, and one that is good, do not hide the third, which has none; nor good pulses wrong ones."""
+    clock = told("clean-pps", 120)
+    (good,) = clock.sources
+    silent = replace(good, name="silent", fix="unknown", satellites_used=None)
+    blind = replace(good, name="blind", fix="none", conditions=(Condition(Code.WRONG_EDGE, "the other edge leads"),))
+    saturated = replace(good, name="slow", conditions=(Condition(Code.LINE_SATURATED, "its line is never idle"),))
+    mute = replace(good, name="mute", labels=0, conditions=(Condition(Code.LABELS_REFUSED, "it sends only ZDA"),))
+    found = machine.examined(clock=replace(clock, sources=(silent, good, blind, saturated, mute)))
+    assert (found["RC08"].state, found["RC08"].what.partition(":")[0]) == (FAIL, "blind")
+    assert (found["RC05"].state, found["RC05"].what.partition(":")[0]) == (WARN, "blind")
+    assert (found["RC03"].state, found["RC03"].what.partition(":")[0]) == (FAIL, "mute")
+
+
+def test_overruns_of_another_line_are_not_the_receivers(machine: Machine) -> None:
+    """A console that lost characters says nothing of the receiver."""
+    machine.write("proc/tty/driver/serial", "serinfo:1.0 driver revision:\n0: uart:16550A port:000003F8 irq:4 tx:0 rx:9213 oe:17\n")
+    assert machine.examined()["RC03"].state == OK
+
+
+@pytest.mark.parametrize(
+    ("rules", "state"),
+    [
+        ("", OK),
+        (None, SKIP),
+        (NFT_SHUT.replace("tcp dport 22", "udp dport 123"), OK),
+        (NFT_SHUT.replace("tcp dport 22", "udp dport { 53, ntp }"), OK),
+        (NFT_SHUT.replace("policy drop", "policy accept"), OK),
+        (NFT_SHUT.replace("policy drop", "policy accept").replace("tcp dport 22 accept", "counter packets 3 bytes 120 drop"), FAIL),
+        (IPTABLES_SHUT.replace("-p tcp --dport 22", "-p udp -m udp --dport 123"), OK),
+        (IPTABLES_SHUT.replace("-A INPUT -j REJECT\n", ""), OK),
+        (IPTABLES_SHUT.replace("-A INPUT -j REJECT\n", "").replace("INPUT ACCEPT", "INPUT DROP"), FAIL),
+    ],
+)
+def test_a_firewall_that_shuts_the_port_is_seen(machine: Machine, rules: str | None, state: str) -> None:
+    """Rules that refuse by default and let UDP 123 in nowhere; without the right to read them nothing is claimed."""
+    assert machine.examined(rules=rules)["RC32"].state == state
+
+
+def test_the_firewalls_own_command_is_named(machine: Machine) -> None:
+    """With ufw the remedy is ufw's."""
+    machine.write("etc/ufw/ufw.conf", "# on\nENABLED=yes\n")
+    assert machine.examined(rules=NFT_SHUT)["RC32"].do == "sudo ufw allow 123/udp"
+
+
+def test_a_server_that_is_not_wanted_is_not_missed(machine: Machine) -> None:
+    """With [server] enabled = false the checks of server, answer and firewall are skipped."""
+    clock = replace(told("clean-pps", 120), steering="none", listen=())
+    patient = Patient(Host(machine.root), parse(CONFIG), clock, machine.wait, lambda: NOW_S)
+    states = {finding.check: finding.state for finding in examine(patient)}
+    assert {states[check] for check in ("RC30", "RC31", "RC32")} == {SKIP}

@@ -19,14 +19,15 @@ import pytest
 from ppsd.cli import main as cli
 from ppsd.cli.arguments import Command
 from ppsd.cli.config import remarks
-from ppsd.cli.feed import feed_lines
+from ppsd.cli.detect import release
+from ppsd.cli.feed import feed_lines, tighter_us
 from ppsd.config.tables import Config, ServerConfig
 from ppsd.faces import text as reports
 from ppsd.ntp.packet import Header, parse
 from ppsd.process.control import ControlServer
 from ppsd.snapshot import Mode, ServerReport, Snapshot, SourceStatus, TemperatureStatus, Verdict
 from refclock.condition import Code, Condition
-from refclock.config import ShmFeed, SockFeed
+from refclock.config import GpsdSource, ShmFeed, SockFeed
 from refclock.kernel.host import Host
 from refclock.sample import FeedStatus, Leap
 from refclock.timescales import ntp64
@@ -122,13 +123,44 @@ def test_status_text(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None
     assert "server: 12 answered, 1 dropped (short 1); system clock: left alone, 31 ns behind" in text
 
 
+@pytest.mark.parametrize(
+    ("server", "words"),
+    [
+        (None, "NOT SERVED: the NTP server is not running · LOCKED · within"),
+        (replace(SERVER, addresses=()), "NOT SERVED: no address could be bound: 0.0.0.0:123 · LOCKED · within"),
+        (SERVER, "LOCKED · within"),
+        (replace(SERVER, addresses=("0.0.0.0:123",), socket_activated=True), "LOCKED · within"),
+    ],
+)
+def test_a_time_that_nobody_gets_is_not_called_well(
+    daemon: Daemon, capsys: pytest.CaptureFixture[str], server: ServerReport | None, words: str
+) -> None:
+    """Locked, and configured to serve: without a server or an address status begins with that, and exits with 2."""
+    run_dir = daemon("clock.sock", answer(replace(LOCKED, listen=("0.0.0.0:123",))))
+    if server is not None:
+        daemon("serve.sock", lambda: json.dumps(server.to_json()))
+    code = cli.main(["status", "--run-dir", str(run_dir)])
+    assert capsys.readouterr().out.startswith(words)
+    assert code == (2 if words.startswith("NOT") else 0)
+
+
+def test_a_killed_server_is_not_called_well(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    """A socket that a killed server left behind is no server."""
+    run_dir = daemon("clock.sock", answer(replace(LOCKED, listen=("0.0.0.0:123",))))
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(run_dir / "serve.sock"))
+    assert cli.main(["status", "--run-dir", str(run_dir)]) == 2
+    assert capsys.readouterr().out.startswith("NOT SERVED: the NTP server is not running (it was killed)")
+
+
 def test_status_tells_what_else_is_the_matter(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
     """A locked clock whose feed is not taken and whose clock somebody set: a line for each, and one for each of a source's conditions."""
     feed, stepped = Condition(Code.FEED_NOT_TAKEN, "feed a: chronyd does not run"), Condition(Code.CLOCK_STEPPED, "stepped by others once")
     flat = replace(SOURCE, conditions=(Condition(Code.FIX_2D, "2D fix only", source="gps0"),))
     run_dir = daemon("clock.sock", answer(replace(LOCKED, conditions=(stepped, feed), sources=(flat,))))
-    assert cli.main(["status", "--run-dir", str(run_dir)]) == 0
+    assert cli.main(["status", "--run-dir", str(run_dir)]) == 2
     lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("NOT TAKEN: feed a: chronyd does not run · LOCKED")
     assert lines[-3:-1] == ["stepped by others once", "feed a: chronyd does not run"]
     assert "  gps0: 2D fix only" in lines
 
@@ -138,15 +170,6 @@ def test_an_answer_that_is_not_understood_is_told(daemon: Daemon, capsys: pytest
     run_dir = daemon("clock.sock", lambda: json.dumps({"mode": "track"}))
     assert cli.main(["status", "--run-dir", str(run_dir)]) == 3
     assert "clock.sock: version is missing: the daemon is of another version" in capsys.readouterr().err
-
-
-def test_status_with_a_dead_server(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
-    """A server process that left its socket behind is not serving, however good the clock."""
-    run_dir = daemon("clock.sock", answer(LOCKED))
-    with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(str(run_dir / "serve.sock"))
-    assert cli.main(["status", "--run-dir", str(run_dir)]) == 2
-    assert "server: not answering" in capsys.readouterr().out
 
 
 def test_json_reports(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
@@ -305,6 +328,14 @@ def test_feed_lines() -> None:
     assert "127.127.28.3" in feed_lines("ntpd", feeds)[1]
     assert "refclock shm unit 3" in feed_lines("ntpsec", feeds)[1]
     assert "# [[feed]]" in feed_lines("chrony", ())
+    assert all("delay 0.002" in line for line in feed_lines("chrony", feeds))
+    assert "delay 0.0001" in feed_lines("chrony", [SockFeed(path="/x", max_bound_us=50)])[0]
+    assert "precision 1e-3 delay 2" in feed_lines("chrony", feeds, [GpsdSource()])[0]
+
+
+def test_a_tighter_promise_is_offered_only_when_it_is_one() -> None:
+    """Twice the present bound, rounded up to 1, 2 or 5; nothing when the promise is as tight already."""
+    assert [tighter_us(ns, 1000) for ns in (18_000, 3_100, 260_000, 600_000, 10)] == [50, 10, 0, 0, 1]
 
 
 @pytest.mark.device
@@ -544,3 +575,23 @@ def test_closed_pipe() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "advice"),
+    [
+        ("python3\0-I\0-m\0ppsd\0clock\0", "ppsd", "refclock itself"),
+        ("/usr/bin/python3\0/usr/bin/gpscat\0/dev/ttyUSB0\0", "gpscat", "end gpscat"),
+        ("python3\0-c\0import serial\0", "python3", "ps -fp 77 tells what runs there"),
+    ],
+)
+def test_nobody_is_told_to_end_python(tmp_path: Path, command: str, name: str, advice: str) -> None:
+    """A program in an interpreter is named by its script or module; where there is none, how to find out what it is."""
+    directory = tmp_path / "proc/77"
+    (directory / "fd").mkdir(parents=True)
+    (directory / "comm").write_text("python3\n")
+    (directory / "cmdline").write_text(command)
+    (directory / "fd/3").symlink_to("/dev/ttyUSB0")
+    (who,) = Host(tmp_path).holders("/dev/ttyUSB0")
+    assert who == f"{name} (pid 77)"
+    assert advice in release(who, "/dev/ttyUSB0")[0]

@@ -260,3 +260,57 @@ def test_the_free_running_clock_does_nothing(monkeypatch: pytest.MonkeyPatch) ->
         assert KernelClock(kernel, NOWHERE).kept_error_ns() is None
     clock.expire(kernel.now())
     clock.close()
+
+
+def test_a_rival_that_comes_later_gets_the_clock_until_it_goes(tmp_path: Path) -> None:
+    """chronyd started beside us sets the frequency: within a second the clock is left to it, by name and told once; a minute after it has
+    gone the clock is taken up again."""
+    kernel = FakeKernel(0)
+    clock = KernelClock(kernel, Host(tmp_path))
+    settle(clock, kernel, 30)
+    chronyd = tmp_path / "proc/77"
+    chronyd.mkdir(parents=True)
+    (chronyd / "comm").write_text("chronyd\n")
+    (chronyd / "cmdline").write_bytes(b"chronyd\0")
+    notes = []
+    for _ in range(90):
+        kernel.frequency_ppm = 42.0
+        notes += settle(clock, kernel, 1)
+    assert kernel.frequency_ppm == 42.0
+    assert [note.event for note in notes] == [
+        "system clock's frequency was changed by somebody else",
+        "system clock left to another program",
+    ]
+    assert clock.trouble is not None
+    assert clock.trouble.code is Code.CLOCK_SHARED
+    assert "chronyd (pid 77)" in clock.trouble.words
+    for file in chronyd.iterdir():
+        file.unlink()
+    chronyd.rmdir()
+    assert "system clock taken up again" in [note.event for note in settle(clock, kernel, 90)]
+    assert clock.trouble is None
+    assert abs(kernel.phase_ns) < 1000
+
+
+def test_an_unknown_rival_is_told_and_counted(tmp_path: Path) -> None:
+    """Something that nobody knows sets the frequency each second: told as one condition, which names who was given the right to, one line
+    in the log, and the clock stays ours."""
+    keeper = tmp_path / "proc/78"
+    keeper.mkdir(parents=True)
+    (keeper / "comm").write_text("acme-keeper\n")
+    (keeper / "cmdline").write_bytes(b"/usr/sbin/acme-keeper\0")
+    (keeper / "status").write_text("CapEff:\t0000000002000000\n")
+    kernel = FakeKernel(0)
+    clock = KernelClock(kernel, Host(tmp_path))
+    settle(clock, kernel, 30)
+    notes = []
+    for _ in range(120):
+        kernel.frequency_ppm += 50.0
+        notes += settle(clock, kernel, 1)
+    assert len(notes) == 1
+    assert clock.trouble is not None
+    assert clock.trouble.code is Code.CLOCK_SHARED
+    assert "acme-keeper (pid 78)" in clock.trouble.words
+    assert kernel.frequency_ppm != 42.0
+    settle(clock, kernel, 90)
+    assert clock.trouble is None

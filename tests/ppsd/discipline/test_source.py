@@ -14,7 +14,7 @@ from ppsd.discipline.engine import Engine
 from ppsd.discipline.events import LineSeen, Note, Pulsed, Reported, SourceFound, Ticked
 from ppsd.discipline.leap import LeapKeeper
 from ppsd.discipline.saved import Saved
-from ppsd.discipline.source import ReceiverSource, SampleSource
+from ppsd.discipline.source import PulseSource, ReceiverSource, SampleSource
 from ppsd.faces.text import sources_in_words
 from ppsd.snapshot import Mode, Snapshot
 from refclock import config
@@ -39,13 +39,14 @@ from refclock.sample import (
 )
 from refclock.timescales import DAY_S
 from refclock.timing.pairing import Present
-from refclock.timing.pulse_time import Context
+from refclock.timing.pulse_time import Context, PulseTime
 from refclock.timing.receiver_time import GPSD_PULSE_NS
 
 UTC0 = 1_798_761_600 - 3600  # an hour before 2027
 MONO0 = 5_000 * NS
 RIGHT = Present(MONO0, (UTC0 + 37) * NS, 0.0, 1000.0)
 MOUSE = config.ReceiverSource(name="gps0", device="/dev/x", pps="")
+PPS = config.PpsSource(name="p", pps="/dev/pps0")
 BYTE_NS = 1_041_666
 
 
@@ -341,3 +342,22 @@ def test_news_of_the_line_is_logged_once() -> None:
     assert logged(3, LineStatus(unlabelled="a", complaints=("b",))) == ["receiver complains"]
     assert logged(4, LineStatus(complaints=("b",), saturated=True)) == ["line saturated"]
     assert logged(5, LineStatus(complaints=("b",), saturated=True)) == []
+
+
+def test_a_pulse_whose_driver_is_not_named_says_why_its_bound_is_wide() -> None:
+    """The kernel does not say what stamps the pulse: the condition gives the share of the bound and the key that ends it. Once
+    pps_over_usb is stated it is gone, and the bound with it."""
+    bounds = []
+    for stated in (None, False):
+        source = PulseSource(config.PpsSource(name="p", pps="/dev/pps0", pps_over_usb=stated), PulseTime(PPS), Saved())
+        source.pulse_found("/dev/pps0", stated, 15.0, "by the kernel")
+        for s in range(1, 40):
+            source.pulsed(Edge(at(s + 1e-6 * (s % 3)), EdgeKind.ASSERT, s, 100), Context(present=RIGHT))
+            source.pulsed(Edge(at(s + 0.1), EdgeKind.CLEAR, s, 100), Context(present=RIGHT))
+        told = [c for c in source.conditions(at(40).mono_ns, None) if c.code is Code.PULSE_LINE_UNNAMED]
+        bounds.append(source.pulse.estimator.estimate(at(40).mono_ns).bound_ns)
+        assert bool(told) is (stated is None)
+        if told:
+            assert "/dev/pps0" in told[0].words
+            assert "pps_over_usb = false" in told[0].words
+    assert bounds[0] > 10 * bounds[1]

@@ -6,6 +6,7 @@ import json
 import os
 import select
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -160,3 +161,39 @@ def test_asking_nobody(tmp_path: Path, server: ControlServer) -> None:
         ask(tmp_path / "no", "snapshot")
     with pytest.raises(TimeoutError):
         ask(server.path, "snapshot", 0.05)
+
+
+@pytest.mark.device
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_a_member_of_the_group_may_ask_and_others_may_not() -> None:
+    """With run.group an unprivileged status works for its members: not root, not the daemon's user. Anybody else is refused."""
+    with tempfile.TemporaryDirectory(prefix="refclock-group-") as name:
+        Path(name).chmod(0o755)
+        server = ControlServer(Path(name) / "clock.sock", answer, group="54321")
+        assert server.complaint == ""
+        assert (server.path.stat().st_gid, server.path.stat().st_mode & 0o777) == (54321, 0o660)
+        for groups, code in (([54321], 0), ([54322], 77)):
+            child = os.fork()
+            if child == 0:  # what another user's process would do
+                os.setgroups(groups)
+                os.setgid(65534)
+                os.setuid(65534)
+                try:
+                    ask(server.path, "snapshot")
+                    os._exit(0)
+                except PermissionError:
+                    os._exit(77)
+                finally:
+                    os._exit(1)
+            while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
+                server.handle_ready()
+            assert os.waitstatus_to_exitcode(ended[1]) == code
+        server.close()
+
+
+def test_a_group_that_is_not_there_is_told_and_ends_nothing(tmp_path: Path) -> None:
+    """The socket is there all the same, for its owner."""
+    server = ControlServer(tmp_path / "s", answer, group="no-such-group")
+    assert "there is no group no-such-group" in server.complaint
+    assert "groupadd" in server.complaint
+    server.close()

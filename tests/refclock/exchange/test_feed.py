@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,11 +12,24 @@ import pytest
 
 from ppsd.clock.sources import open_feed
 from refclock import config
-from refclock.exchange.shm import ShmFeedWriter, precision_of
+from refclock.exchange.shm import ShmFeedWriter, ShmSample, ShmSegment, precision_of
 from refclock.exchange.sock import SockFeedWriter
 from refclock.sample import NS, Instant, Leap
 
 AT = Instant(1_795_237_841 * NS + 123_456_789, 5 * NS)
+
+
+@pytest.fixture
+def unit() -> Iterator[int]:
+    """A shared memory unit that nobody has, removed afterwards."""
+    for number in range(17, 256):
+        try:
+            ShmSegment(number).close()
+        except FileNotFoundError:
+            yield number
+            subprocess.run(["ipcrm", "-M", hex(0x4E545030 + number)], check=False, capture_output=True)
+            return
+    raise AssertionError("no free shared memory unit")
 
 
 def listener(path: Path) -> socket.socket:
@@ -109,6 +123,43 @@ def test_a_shared_memory_that_cannot_be_had_is_a_state() -> None:
     writer.send(AT, 1, 0, Leap.NORMAL)
     assert writer.status().state == "failed"
     assert writer.status().why
+
+
+def test_a_sample_worse_than_promised_is_withheld(tmp_path: Path) -> None:
+    """The program was told to allow for 50 µs: a sample of 60 µs does not go out, is counted and said; the next of 40 µs does."""
+    writer = open_feed(config.SockFeed(path=str(tmp_path / "s"), max_bound_us=50.0))
+    with listener(tmp_path / "s") as peer:
+        writer.send(AT, 1, 60_000, Leap.NORMAL)
+        assert (writer.status().state, writer.status().lost) == ("withheld", 1)
+        assert "60 µs, more than the 50 µs" in writer.status().why
+        writer.send(AT, 2, 40_000, Leap.NORMAL)
+        assert writer.status().state == "sending"
+        assert struct.unpack("@qqdiiii", peer.recv(100))[2] * NS == pytest.approx(2)
+    writer.close()
+
+
+def test_what_is_promised_follows_the_sources() -> None:
+    """Not stated: 1 ms while every source has pulses, 1 s when one is served from messages or is another program's."""
+    feed, pulses = config.SockFeed(path="/x"), config.PpsSource(pps="/dev/pps0")
+    assert config.promise_us(feed, [pulses]) == config.promise_us(feed, []) == 1000
+    assert config.promise_us(feed, [pulses, config.GpsdSource()]) == 1_000_000
+    assert config.promise_us(feed, [pulses, config.ShmSource(unit=0, noselect=True)]) == 1000
+    assert config.promise_us(config.ShmFeed(unit=2, max_bound_us=5.0), [config.GpsdSource()]) == 5
+
+
+@pytest.mark.device
+def test_shared_memory_that_nobody_reads_is_told(unit: int) -> None:
+    """Half a minute of samples that stay in the segment: nobody reads, told with the remedy; a reader ends it."""
+    writer = ShmFeedWriter(unit)
+    for _ in range(40):
+        writer.send(AT, 1, 1000, Leap.NORMAL)
+    assert writer.status().state == "absent"
+    assert "nobody reads shared memory" in writer.status().why
+    reader = ShmSegment(unit)
+    assert isinstance(reader.read(), ShmSample)
+    writer.send(AT, 1, 1000, Leap.NORMAL)
+    assert writer.status().state == "sending"
+    reader.close()
 
 
 def test_the_configuration_opens_the_right_writer() -> None:

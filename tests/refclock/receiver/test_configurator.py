@@ -137,3 +137,36 @@ def test_an_echoed_command_is_no_acknowledgement(late_ms: int) -> None:
     host.run(60)
     assert [news.complete for news in host.told] == [False]
     assert "pulse" in host.told[0].by_result()["no_answer"]
+
+
+@pytest.mark.parametrize("model", ["ublox8-nmea", "ublox9", "mtk"])
+def test_the_settings_are_read_back_while_the_receiver_is_kept_set_up(model: str) -> None:
+    """Asked in the middle of the set-up the questions wait for its end; every one is answered, nothing is set anew, and the next time the
+    receiver is asked again."""
+    host = Host(model)
+    told = []
+    for _ in range(2):
+        asked = host.configurator.settings()
+        while asked is None or not asked.finished:
+            assert host.second < TAI0 + 200
+            host.run(1)
+            asked = host.configurator.settings()
+        told.append(asked.told)
+        rates = dict(host.sim.settings.rates)
+    assert len(told[0]) > 2
+    assert told[0].keys() == told[1].keys()
+    assert told[0] is not told[1]
+    assert host.sim.settings.rates == rates
+    assert len(host.told) == 1
+
+
+def test_a_receiver_that_is_not_known_has_no_settings_to_read() -> None:
+    """Nothing is asked, and the answer is there at once."""
+    host = Host("nmea")
+    host.run(30)
+    written = len(host.written)
+    asked = host.configurator.settings()
+    assert asked is not None
+    assert asked.finished
+    host.run(10)
+    assert len(host.written) == written

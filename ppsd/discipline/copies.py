@@ -1,0 +1,61 @@
+"""Which sources hand on the pulses of another one: a copy says nothing that its original does not, so it has no vote.
+
+Two signs make a copy. Its stamps are those of another source, to the microsecond: one event was stamped once, and both tell of it. Or it is
+what gpsd itself gives to NTP daemons, by shared memory or chrony's socket, beside gpsd's own report (gpsd(8)): the same receiver again,
+stamped later.
+
+Flow: stamps of edges and samples -> **copies** -> ``source.SampleSource.copy_of`` -> selection, rank of the second. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+from refclock import config
+from refclock.sample import NS, SourceId
+
+STAMPS: Final = 8
+"""Stamps that are remembered of each source: some seconds."""
+SAME: Final = 4
+"""Of them, equal ones that make a copy. Stamps of independent events are equal to the microsecond once in a million."""
+WITHIN_NS: Final = 1_000
+"""Nanoseconds within which stamps are equal: chrony's SOCK samples have whole microseconds, cut."""
+GPSD_UNITS: Final = range(8)
+"""Units of shared memory that gpsd writes: two for each of its first four receivers (gpsd, ntpshmwrite.c)."""
+GPSD_SOCKETS: Final = re.compile(r"(/var)?/(run|tmp)/chrony\.[^/]+\.sock")
+"""Sockets to which gpsd sends (gpsd(8), chrony's socket)."""
+
+
+class Copies:
+    """``sources``: the configuration's."""
+
+    def __init__(self, sources: Sequence[config.Source]) -> None:
+        self._stamps: dict[SourceId, deque[int]] = {SourceId(s.name): deque(maxlen=STAMPS) for s in sources}
+        samples = (config.ShmSource, config.SockSource)
+        ordered = sorted(sources, key=lambda s: isinstance(s, samples))  # an original with pulses of its own comes first
+        self._before = {SourceId(s.name): [SourceId(o.name) for o in ordered[:n]] for n, s in enumerate(ordered)}
+        gpsd = next((SourceId(s.name) for s in sources if isinstance(s, config.GpsdSource) and s.local and not s.noselect), None)
+        self._of_gpsd = {SourceId(s.name): gpsd for s in sources if gpsd is not None and _written_by_gpsd(s)}
+
+    def stamped(self, source: SourceId, real_ns: int) -> None:
+        """``source`` told of an event that was stamped at ``real_ns`` (REALTIME). A stamp on a whole second was made up, not measured."""
+        if real_ns % NS:
+            self._stamps[source].append(real_ns)
+
+    def original(self, source: SourceId) -> SourceId | None:
+        """Whose events ``source`` hands on; None: nobody's as far as is seen."""
+        own = self._stamps[source]
+        for other in self._before[source]:
+            theirs = self._stamps[other]
+            if sum(any(abs(stamp - their) < WITHIN_NS for their in theirs) for stamp in own) >= SAME:
+                return other
+        return self._of_gpsd.get(source)
+
+
+def _written_by_gpsd(source: config.Source) -> bool:
+    if isinstance(source, config.ShmSource):
+        return source.unit in GPSD_UNITS
+    return isinstance(source, config.SockSource) and GPSD_SOCKETS.fullmatch(source.path) is not None
