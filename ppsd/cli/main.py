@@ -35,13 +35,6 @@ COMMANDS = {
             ),
         ),
         Command(
-            "reload",
-            "reload",
-            "make the daemon read its configuration again: 0 taken, 78 the old one stays",
-            "reload",
-            (RUN_DIR,),
-        ),
-        Command(
             "status",
             "show",
             "show the daemon's state: 0 locked, 1 holdover, 2 not serving, 3 no daemon",
@@ -206,6 +199,13 @@ COMMANDS = {
                 option("action", choices=("check", "show"), help="check: all errors, exit 78; show: every key with its value"),
                 CONFIG,
             ),
+        ),
+        Command(
+            "reload",
+            "reload",
+            "make the daemon read its configuration again: 0 taken, 78 the old one stays",
+            "reload",
+            (RUN_DIR,),
         ),
         Command(
             "sim",

@@ -117,6 +117,7 @@ def test_a_program_that_is_not_there(supervisor: Supervise) -> None:
 SCRIPT = """
 import sys
 from ppsd.cli.supervisor import Program, Screen, Supervisor
+from ppsd.process.control import Reloaded
 programs = [Program(n, (sys.executable, "-c", code), reports=n in {reporting!r}) for n, code in {programs!r}.items()]
 def reload(): return Reloaded({reload}, ("reread",)), [p for p in programs if p.name != "unwanted"]
 screen = Screen(sys.stdout, {form!r})
