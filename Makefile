@@ -10,7 +10,7 @@ PEERS  := chrony gpsd gpsd-clients pps-tools ntpsec-ntpdig ntpsec-ntpdate iprout
 # What the two commands need from the system: a C compiler, Python with venv and headers, nettle (symmetric keys).
 BUILD  := gcc make python3 python3-venv python3-dev nettle-dev tzdata
 
-.PHONY: run test test-fast check digest bench bench-server bench-clock bench-cost bench-temperature bench-beside sim fuzz clean setup develop peers
+.PHONY: run test test-fast check digest bench bench-server bench-clock bench-cost bench-temperature bench-beside sim fuzz cross clean setup develop peers
 
 # To run it, and to work on it: the second adds linter, type checker and test runner (110 MB).
 setup: $(STAMP)
@@ -85,6 +85,11 @@ bench-beside: develop peers
 
 fuzz: develop peers
 	$(MAKE) -C native fuzz
+
+# The C core's tests as built for ARMv6, ARMv7, ARM64 and i686, under an emulator.
+cross:
+	@sh image/cross.sh
+	$(MAKE) -C native -j$$(nproc) cross
 
 clean:
 	rm -rf build $(VENV) *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 NATIVE = Path(__file__).parent
 FLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror"]
-KERNEL = ["pps", "clock", "line", "shm", "record"]
+KERNEL = ["pps", "clock", "line", "shm", "record", "sandbox"]
 """Units of refclock.kernel._kernel; all of their headers are public."""
 SERVER = ["record", "access", "mac", "clients", "packet", "server"]
 """Units of ppsd.serve._server whose headers are public."""

@@ -2,6 +2,7 @@
 #include "clients.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -9,13 +10,21 @@
 #include "bucket.h"
 #include "units.h"
 
-enum { WAYS = 16, UPPER = WAYS / 2, PLACE_BITS = 4, WORDS = sizeof(struct cli_client) / sizeof(uint64_t), LAST_WORD = WORDS - 1 };
+/* A client is copied in words that the machine loads and stores at once: 64 bits, but not on ARMv6 (Raspberry Pi 1 and Zero). */
+#if __GCC_ATOMIC_LLONG_LOCK_FREE == 2
+typedef uint64_t word;
+#else
+typedef uint32_t word;
+#endif
+
+enum { WAYS = 16, UPPER = WAYS / 2, PLACE_BITS = 4 };
+enum { WORDS = sizeof(struct cli_client) / sizeof(word), SEQUENCE = offsetof(struct cli_client, sequence) / sizeof(word) };
 static const uint32_t place_mask = WAYS - 1;
 
 /* A set. `order` says who is where, the most recent first: 28 bits of hash, 4 bits of place; 0: nobody. Only the table's thread uses it. */
 struct set {
     uint32_t order[WAYS];
-    uint64_t client[WAYS][WORDS];
+    word client[WAYS][WORDS];
 };
 
 struct cli {
@@ -117,21 +126,22 @@ uint64_t cli_hash(const struct cli *t, struct acl_client who)
 }
 
 /* The table's thread is the only writer, so it may read without atomics. */
-static void write_client(uint64_t *words, const struct cli_client *client)
+static void write_client(word *words, const struct cli_client *client)
 {
     struct cli_client out = *client;
-    uint64_t from[WORDS], odd;
-    out.sequence = (uint32_t)(words[LAST_WORD] & UINT32_MAX) | 1;
+    word from[WORDS], odd;
+    out.sequence = (uint32_t)(words[SEQUENCE] & UINT32_MAX) | 1;
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "sequence is read from the low half of the last word"
+#error "sequence is read from the low half of its word"
 #endif
     memcpy(from, &out, sizeof from);
-    odd = from[LAST_WORD];
-    __atomic_store_n(&words[LAST_WORD], odd, __ATOMIC_RELAXED);
+    odd = from[SEQUENCE];
+    __atomic_store_n(&words[SEQUENCE], odd, __ATOMIC_RELAXED);
     __atomic_thread_fence(__ATOMIC_RELEASE);
-    for (int i = 0; i < LAST_WORD; i++)
-        __atomic_store_n(&words[i], from[i], __ATOMIC_RELAXED);
-    __atomic_store_n(&words[LAST_WORD], (odd & ~(uint64_t)UINT32_MAX) | (uint32_t)(out.sequence + 1), __ATOMIC_RELEASE);
+    for (int i = 0; i < WORDS; i++)
+        if (i != SEQUENCE)
+            __atomic_store_n(&words[i], from[i], __ATOMIC_RELAXED);
+    __atomic_store_n(&words[SEQUENCE], (odd & ~(word)UINT32_MAX) | (uint32_t)(out.sequence + 1), __ATOMIC_RELEASE);
 }
 
 /* Move entry i of the order up to position `to`, and those between down by one. */
@@ -215,14 +225,15 @@ int cli_pay(struct cli *t, const struct cli_limits *limits, int64_t raw_ns, stru
 
 int cli_copy(const struct cli *t, size_t place, struct cli_client *out)
 {
-    const uint64_t *words = t->sets[place / WAYS].client[place % WAYS];
-    uint64_t copy[WORDS];
+    const word *words = t->sets[place / WAYS].client[place % WAYS];
+    word copy[WORDS];
     for (int tries = 0; tries < 1000; tries++) {
-        copy[LAST_WORD] = __atomic_load_n(&words[LAST_WORD], __ATOMIC_ACQUIRE);
-        for (int i = 0; i < LAST_WORD; i++)
-            copy[i] = __atomic_load_n(&words[i], __ATOMIC_RELAXED);
+        copy[SEQUENCE] = __atomic_load_n(&words[SEQUENCE], __ATOMIC_ACQUIRE);
+        for (int i = 0; i < WORDS; i++)
+            if (i != SEQUENCE)
+                copy[i] = __atomic_load_n(&words[i], __ATOMIC_RELAXED);
         __atomic_thread_fence(__ATOMIC_ACQUIRE);
-        if (!(copy[LAST_WORD] & 1) && __atomic_load_n(&words[LAST_WORD], __ATOMIC_RELAXED) == copy[LAST_WORD]) {
+        if (!(copy[SEQUENCE] & 1) && __atomic_load_n(&words[SEQUENCE], __ATOMIC_RELAXED) == copy[SEQUENCE]) {
             memcpy(out, copy, sizeof *out);
             return out->last_ns != 0;
         }

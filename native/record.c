@@ -3,7 +3,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -71,16 +73,36 @@ static int is_of_this_boot(const struct rec *page)
     return !memcmp(id, unknown, BOOT_ID) || !memcmp(page->boot_id, unknown, BOOT_ID) || !memcmp(page->boot_id, id, BOOT_ID);
 }
 
-/* Map the open file. -ENODATA: empty, because a writer is at work or died before its first write. -ESTALE: another version or boot. The
- * first octets are read before anything is mapped: a file whose page the writer could not allocate has none, and touching it in memory on a
- * full tmpfs is SIGBUS. */
-static int map_file(int fd, int writable, struct rec **out)
+/* Only root, this process's user and the owner of the directory make a record: he can exchange every file in it anyway. Nobody else may have
+ * the file open for writing, now or from before. */
+static int is_trusted(const char *path, const struct stat *st)
+{
+    if (st->st_mode & (S_IWGRP | S_IWOTH) || st->st_nlink > 1)
+        return 0;
+    if (st->st_uid == geteuid() || st->st_uid == 0)
+        return 1;
+    const char *slash = strrchr(path, '/');
+    char directory[PATH_MAX] = ".";
+    struct stat above;
+    if (slash && (size_t)(slash - path) + 2 > sizeof directory)
+        return 0;
+    if (slash)
+        snprintf(directory, sizeof directory, "%.*s", (int)(slash - path) + 1, path);
+    return stat(directory, &above) == 0 && above.st_uid == st->st_uid;
+}
+
+/* Map the open file. -ENODATA: empty, because a writer is at work or died before its first write. -ESTALE: another version or boot. -EPERM:
+ * another user made it or may write it. The first octets are read before anything is mapped: a file whose page the writer could not allocate
+ * has none, and touching it in memory on a full tmpfs is SIGBUS. */
+static int map_file(const char *path, int fd, int writable, struct rec **out)
 {
     struct stat st;
     if (fstat(fd, &st) < 0)
         return -errno;
     if (!S_ISREG(st.st_mode))
         return -EPROTO;
+    if (!is_trusted(path, &st))
+        return -EPERM;
     if (st.st_size == 0)
         return -ENODATA;
     if (st.st_size != PAGE)
@@ -117,10 +139,12 @@ static int allocate(int fd)
 
 static int create_file(const char *path, struct rec **out)
 {
-    int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0644);
+    int fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0 && errno == ENOENT)
+        fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
     if (fd < 0)
         return -errno;
-    int r = map_file(fd, 1, out);
+    int r = map_file(path, fd, 1, out);
     if (r == -ENODATA) {
         struct rec *page = MAP_FAILED;
         r = fchmod(fd, 0644) < 0 ? -errno : allocate(fd);
@@ -145,14 +169,14 @@ int rec_open(const char *path, int writable, struct rec **out)
     *out = NULL;
     if (writable) {
         int r = create_file(path, out);
-        if (r == -ESTALE) /* readers find the new file when they open the path again */
+        if (r == -ESTALE || r == -EPERM) /* readers find the new file when they open the path again */
             r = unlink(path) < 0 ? -errno : create_file(path, out);
         return r;
     }
     int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
         return -errno;
-    int r = map_file(fd, 0, out);
+    int r = map_file(path, fd, 0, out);
     close(fd);
     return r;
 }

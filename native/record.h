@@ -55,7 +55,8 @@ struct rec_reading {
 struct rec; /* a mapped record file */
 
 /* Open the record file; a writer creates it with mode 0644. Symbolic links are not followed. 0 or -errno. -EPROTO: another kind of file.
- * -ENODATA: it is being made. -ESTALE: of another version or an earlier boot (RAW starts anew at each boot); a writer replaces it. */
+ * -ENODATA: it is being made. -ESTALE: of another version or an earlier boot (RAW starts anew at each boot). -EPERM: another user made it or
+ * may write it. A writer replaces the last two. */
 int rec_open(const char *path, int writable, struct rec **out);
 void rec_close(struct rec *page);
 /* Put p in force. One writer only, which publishes about once a second, the same record again if need be. */

@@ -76,7 +76,17 @@ static int find_segment(int unit, int create, int perm, int *id)
     return *id < 0 ? -errno : 0;
 }
 
-int shm_attach(int unit, int create, int perm, struct shm **out)
+/* Whoever owns a segment or made it may write it, whatever its mode (ipc_perms in ipc/util.c). */
+static int is_of(const struct ipc_perm *perm, uid_t also)
+{
+    uid_t us = geteuid(), both[2] = {perm->uid, perm->cuid};
+    for (int i = 0; i < 2; i++)
+        if (both[i] != us && both[i] != 0 && both[i] != also)
+            return 0;
+    return 1;
+}
+
+static int attach(int unit, int create, int perm, uid_t also, struct shm **out)
 {
     struct shmid_ds ds;
     const struct layout *layout = NULL;
@@ -99,8 +109,7 @@ int shm_attach(int unit, int create, int perm, struct shm **out)
             layout = &layouts[i];
     if (!layout)
         return -EPROTO;
-    uid_t us = geteuid();
-    if (create && ((ds.shm_perm.uid != us && ds.shm_perm.uid != 0) || (ds.shm_perm.cuid != us && ds.shm_perm.cuid != 0)))
+    if (!is_of(&ds.shm_perm, also))
         return -EPERM;
     struct shm *s = malloc(sizeof *s);
     if (!s)
@@ -114,6 +123,16 @@ int shm_attach(int unit, int create, int perm, struct shm **out)
     }
     *out = s;
     return 0;
+}
+
+int shm_attach(int unit, int create, int perm, struct shm **out)
+{
+    return attach(unit, create, perm, 0, out);
+}
+
+int shm_attach_of(int unit, uint32_t owner, struct shm **out)
+{
+    return attach(unit, 0, -1, owner, out);
 }
 
 void shm_detach(struct shm *s)

@@ -7,6 +7,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -60,7 +61,7 @@ struct wrk {
     int socket_count;
     int wake; /* eventfd: look at wrk_shared */
     pthread_t thread;
-    uint64_t rules_seen; /* rules_number of the rules in use */
+    uint32_t rules_seen; /* rules_number of the rules in use */
     struct rec *record;     /* NULL: there was none yet */
     int64_t record_raw_ns;  /* last look for it */
     struct clk_reading last; /* after the batch before */
@@ -96,9 +97,30 @@ struct wrk {
 
 /* ---- counters -------------------------------------------------------------------------------------------------------------------- */
 
+/* A counter has one writer. Where the processor cannot load 64 bits at once (ARMv6: Raspberry Pi 1 and Zero), a reader reads until it has seen
+ * the same twice; these machines have one core, so it sees half of a change only when it interrupts the writer. */
 static void store_counter(uint64_t *counter, uint64_t value)
 {
-    __atomic_store_n(counter, value, __ATOMIC_RELAXED); /* one writer */
+#if __GCC_ATOMIC_LLONG_LOCK_FREE == 2
+    __atomic_store_n(counter, value, __ATOMIC_RELAXED);
+#else
+    *(volatile uint64_t *)counter = value;
+#endif
+}
+
+static uint64_t load_counter(const uint64_t *counter)
+{
+#if __GCC_ATOMIC_LLONG_LOCK_FREE == 2
+    return __atomic_load_n(counter, __ATOMIC_RELAXED);
+#else
+    uint64_t before, after = *(const volatile uint64_t *)counter;
+    do {
+        before = after;
+        sched_yield();
+        after = *(const volatile uint64_t *)counter;
+    } while (before != after);
+    return after;
+#endif
 }
 
 static void increment_counter(uint64_t *counter)
@@ -540,7 +562,8 @@ static void *serve_until_stopped(void *argument)
         polled[i + 1] = (struct pollfd){.fd = w->sockets[i], .events = POLLIN};
     clk_read(0, &w->last);
     for (;;) {
-        uint64_t number = __atomic_load_n(&shared->rules_number, __ATOMIC_ACQUIRE), woken;
+        uint64_t woken;
+        uint32_t number = __atomic_load_n(&shared->rules_number, __ATOMIC_ACQUIRE);
         const struct wrk_rules *rules = __atomic_load_n(&shared->rules, __ATOMIC_ACQUIRE);
         int busy = 0;
         __atomic_store_n(&w->rules_seen, number, __ATOMIC_RELEASE);
@@ -675,7 +698,8 @@ int wrk_start(struct wrk *w, int number)
     if (r)
         return -r;
     r = pthread_attr_setstacksize(&attributes, STACK);
-    sigfillset(&all); /* signals are for the threads of the program around us */
+    sigfillset(&all); /* signals are for the threads of the program around us, */
+    sigdelset(&all, SIGSYS); /* but for a thread's own refused system call (native/sandbox.h) */
     pthread_sigmask(SIG_SETMASK, &all, &before);
     if (r == 0)
         r = pthread_create(&w->thread, &attributes, serve_until_stopped, w);
@@ -701,7 +725,7 @@ void wrk_join(struct wrk *w)
 
 /* ---- for the server -------------------------------------------------------------------------------------------------------------- */
 
-uint64_t wrk_rules_seen(const struct wrk *w)
+uint32_t wrk_rules_seen(const struct wrk *w)
 {
     return __atomic_load_n(&w->rules_seen, __ATOMIC_ACQUIRE);
 }
@@ -712,7 +736,7 @@ void wrk_count(const struct wrk *w, struct srv_counts *out)
     uint64_t *copies = (uint64_t *)out;
     struct sok_load load;
     for (size_t i = 0; i < sizeof *out / sizeof *copies; i++)
-        copies[i] = __atomic_load_n(&counts[i], __ATOMIC_RELAXED);
+        copies[i] = load_counter(&counts[i]);
     for (int i = 0; i < w->socket_count; i++)
         if (sok_load(w->sockets[i], &load) == 0) {
             out->kernel_drops += load.drops;

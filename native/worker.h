@@ -31,7 +31,7 @@ struct wrk_shared {
     const char *record_path;
     struct fld_hash_key hash_key;
     const struct wrk_rules *rules;
-    uint64_t rules_number; /* of changes of the rules; it is stored after them */
+    uint32_t rules_number; /* of changes of the rules; it is stored after them */
     int stopping;
 };
 
@@ -55,7 +55,7 @@ void wrk_wake(const struct wrk *w);
 /* Wait for the end of its thread. */
 void wrk_join(struct wrk *w);
 /* The rules_number of the rules that it applies; older ones it no longer looks at. */
-uint64_t wrk_rules_seen(const struct wrk *w);
+uint32_t wrk_rules_seen(const struct wrk *w);
 /* Its counters. receive_buffer is 0 without a socket. */
 void wrk_count(const struct wrk *w, struct srv_counts *out);
 /* Its clients, for cli_room and cli_copy. */

@@ -7,8 +7,12 @@ codes: ``ppsd.process.exit_codes``.
 
 from __future__ import annotations
 
-import argparse
 import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path and __file__ != f"{sys.path[0]}/{__package__}/__main__.py":
+    del sys.path[0]  # python -m puts the working directory first, where another user may have left a json.py
+
+import argparse
 from pathlib import Path
 
 

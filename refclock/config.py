@@ -58,6 +58,11 @@ def plain_name(text: str) -> str | None:
     return None if re.fullmatch(r"[A-Za-z0-9_-]{1,27}", text) else "is not a name; allowed: 1 to 27 letters, digits, - and _"
 
 
+def login(text: str) -> str | None:
+    """Complaint about what is neither the name of a user (useradd(8)) nor a number."""
+    return None if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}|[0-9]{1,9}", text) else "is no user; allowed: a user's name or number"
+
+
 def absolute_path(text: str) -> str | None:
     """Complaint about a relative path: its meaning would depend on the working directory."""
     return None if text.startswith("/") else "must be an absolute path (begin with /)"
@@ -220,10 +225,12 @@ and nothing in a sample shows it (gpsd 3.22 states 1 us for samples 165 ms late:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShmSource(AnySource):
-    """An NTP shared memory segment that another program writes (gpsd, ntpshm). ``bias_us``: allowance that goes into the bound."""
+    """An NTP shared memory segment that another program writes (gpsd, ntpshm). ``bias_us``: allowance that goes into the bound. ``owner``:
+    the user, by name or number, to whom the segment may belong; it always may belong to root or to the daemon's own user."""
 
     kind: ClassVar[str] = "shm"
     unit: int = key(MISSING, "the segment's number", low=0, high=255)
+    owner: str = key("", "the user whose program makes it; empty: root, or this daemon's own", empty=True, check=login)
     bias_us: float = key(UNSTATED_BIAS_US, "microseconds", low=0, high=1_000_000)
 
 

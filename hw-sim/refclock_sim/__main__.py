@@ -8,9 +8,13 @@ It makes DIR/ttySIM0 and DIR/pps0.shm, says so in one line, and runs until SIGTE
 
 from __future__ import annotations
 
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path and __file__ != f"{sys.path[0]}/{__package__}/__main__.py":
+    del sys.path[0]  # python -m puts the working directory first, where another user may have left a json.py
+
 import argparse
 import os
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 

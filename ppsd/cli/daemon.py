@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import tempfile
 from pathlib import Path
@@ -28,12 +29,21 @@ def run_directory(given: Path | None) -> Path:
     if named:
         return Path(named)
     system, sim = system_directory(), sim_directory()
-    if not alive(sim / "clock.sock"):
+    if not (_is_ours(sim) and alive(sim / "clock.sock")):
         return system
     if alive(system / "clock.sock"):
         print(f"refclock: two daemons are alive; this is {system}, the other: --run-dir {sim}", file=sys.stderr)
         return system
     return sim
+
+
+def _is_ours(directory: Path) -> bool:
+    """Whether this user made the directory. Any user may make one of that name under /tmp, and answer there with a time of his own."""
+    try:
+        found = directory.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
 
 
 def system_directory() -> Path:

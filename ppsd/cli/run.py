@@ -10,12 +10,10 @@ user, the server listens on loopback, and feeds are served only when their confi
 from __future__ import annotations
 
 import argparse
-import contextlib
 import errno
 import os
 import shlex
 import shutil
-import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -25,18 +23,18 @@ from typing import Final, TextIO
 from ppsd.cli.daemon import holders, server_report, sim_directory
 from ppsd.cli.sim import preload_environment
 from ppsd.cli.supervisor import Program, Screen, Supervisor, python
-from ppsd.config.edit import replace_file
 from ppsd.config.file import DEFAULT_FILE, as_toml, load
 from ppsd.config.keys import read_keys
 from ppsd.config.tables import Config, LogConfig, RunConfig, changed, parse_endpoint, waiting, without_waiting
 from ppsd.faces.text import top_line, undelivered
 from ppsd.process.control import JUDGE, Reloaded, alive, ask
 from ppsd.process.exit_codes import USAGE, Refused, io_failure
-from ppsd.process.lifecycle import handed_over, refused_addresses
+from ppsd.process.lifecycle import handed_over, make_run_directory, refused_addresses
 from ppsd.snapshot import Snapshot
 from refclock.config import ReceiverSource
 from refclock.devices.ports import SERIAL_PATTERNS, pulses, serial_ports
 from refclock.errors import explain
+from refclock.kernel.files import owners, replace_file
 from refclock.kernel.host import Host
 from refclock.schema import ConfigError, Problem
 
@@ -61,22 +59,6 @@ def run(args: argparse.Namespace) -> int:
         if not args.sim:
             print("refclock: be root or the daemon's user, give a --run-dir of your own, or try: refclock run --sim", file=sys.stderr)
         return code
-
-
-def make_run_directory(path: Path, private: bool) -> None:
-    """Make the run directory when it is missing. ``private``: with mode 0700; an existing one must be this user's, and no link.
-
-    OSError when it cannot be made or belongs to another user, who may have prepared it under /tmp.
-    """
-    with contextlib.suppress(FileExistsError):
-        path.mkdir(mode=0o700 if private else 0o755, parents=not private)
-    found = path.lstat() if private else path.stat()
-    if not stat.S_ISDIR(found.st_mode):
-        raise NotADirectoryError(errno.ENOTDIR, "is not a directory", str(path))
-    if private and (found.st_uid != os.geteuid() or found.st_mode & 0o022):
-        raise PermissionError(errno.EPERM, "belongs to, or can be changed by, another user", str(path))
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, "may not be written by this user", str(path))
 
 
 def spelled(script: Path) -> tuple[list[str], str]:
@@ -115,7 +97,7 @@ class Run:
         """Check the configuration, make the run directory, write the effective configuration. Starts nothing. ConfigError, OSError."""
         configured = self._configured()
         self.directory = (self.run_dir or (sim_directory() if self.simulated else Path(configured.run.directory))).absolute()
-        make_run_directory(self.directory, private=self.simulated and self.run_dir is None)
+        make_run_directory(self.directory, private=self.simulated and self.run_dir is None, user=configured.run.user)
         if alive(self.directory / "clock.sock"):
             raise OSError(errno.EADDRINUSE, "refclock runs there already (refclock status shows it)", str(self.directory))
         if self.simulated:
@@ -192,7 +174,7 @@ class Run:
 
     def _write(self, config: Config) -> None:
         note = f"# Made by refclock run from {config.file or 'the defaults'}: changes here are lost.\n\n"
-        replace_file(self.file, (note + as_toml(config)).encode(), 0o644)
+        replace_file(self.file, (note + as_toml(config)).encode(), 0o644, owners(config.run.user))
         self.config, self.looks = config, not config.sources
 
     def programs(self) -> list[Program]:

@@ -24,6 +24,7 @@ import os
 import select
 import shutil
 import signal
+import site
 import socket
 import struct
 import subprocess
@@ -348,7 +349,8 @@ class Supervisor:
                 self._start(child, now)
 
     def _start(self, child: _Child, now: float) -> None:
-        """Start in a session of its own: Ctrl-C and the terminal's hang-up reach only the supervisor."""
+        """Start in a session of its own, so that Ctrl-C and the terminal's hang-up reach only the supervisor, and in /, where nobody else
+        has left a file."""
         child.started_s = child.reported_s = now
         child.ready, child.unfinished, child.kill_s = False, b"", math.inf
         theirs = child.lifeline = -1
@@ -360,6 +362,7 @@ class Supervisor:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 env=self._environment(child.program, theirs),
+                cwd="/",
                 pass_fds=(theirs, *range(FIRST_FD, FIRST_FD + child.program.sockets)),
                 start_new_session=True,
             )
@@ -491,5 +494,8 @@ def _drained(fd: int) -> None:
 
 
 def python(*words: str) -> tuple[str, ...]:
-    """Command line of a Python module under the running interpreter."""
-    return (sys.executable, "-m", *words)
+    """Command line of a Python module under the running interpreter, isolated: neither the working directory nor PYTHON* variables add
+    modules (``python -I``). The user's own site directory counts only when this program itself is installed there."""
+    installed = str(Path(__file__).resolve())
+    ours = site.ENABLE_USER_SITE and installed.startswith(os.path.realpath(site.getusersitepackages()) + os.sep)
+    return (sys.executable, "-EP" if ours else "-I", "-m", *words)

@@ -49,16 +49,17 @@ from ppsd.discipline.saved import Saved, from_json
 from ppsd.faces.text import top_line
 from ppsd.process.control import JUDGE, TELL, ControlServer, Reloaded, Reloads, judgement
 from ppsd.process.exit_codes import GOOD
-from ppsd.process.lifecycle import Alone, Signals, notify
+from ppsd.process.lifecycle import Alone, Signals, make_run_directory, notify
 from ppsd.process.log import open_log
 from ppsd.snapshot import Snapshot
 from refclock.condition import Code, Condition
-from refclock.config import DEFAULT_SOURCE, Feed, PulsedSource, ReceiverSource, ShmSource, SockSource, Source, promise_us
+from refclock.config import DEFAULT_SOURCE, Feed, PulsedSource, ReceiverSource, ShmSource, SockFeed, SockSource, Source, promise_us
 from refclock.devices.ports import control_line
 from refclock.errors import explain
 from refclock.exchange.sock import SockIntake
 from refclock.kernel.clocks import Adjtimex, LocalClock, StepWatch
 from refclock.kernel.host import Host, battery_witness_s
+from refclock.kernel.sandbox import CLOCK, Capability, confine, refused
 from refclock.kernel.timescale import TimescaleWriter
 from refclock.record import Record
 from refclock.sample import NS, Instant
@@ -310,6 +311,7 @@ class ClockProcess:
 
     def close(self, for_good: bool) -> None:
         """Close everything; the published record stays. ``for_good``: the process is about to end, and its end stops the pulse threads."""
+        self._tell_refusals()
         self._inputs.close(for_good)
         for feed in self._feeds.values():
             feed.close()
@@ -336,6 +338,7 @@ class ClockProcess:
 
     def _chores(self, now: Instant) -> None:
         """Do what is due once a second."""
+        self._tell_refusals()
         self._keep_names()
         self._publish()
         self._log.settle()
@@ -353,6 +356,10 @@ class ClockProcess:
             if now.mono_ns >= self._status_ns:
                 self._status_ns = now.mono_ns + STATUS_NS
                 notify(f"READY=1\nSTATUS={top_line(self._engine.snapshot(now))}")
+
+    def _tell_refusals(self) -> None:
+        for call in refused():
+            self._log.error("system call refused: this process does not make it", call=call)
 
     def _woken(self) -> None:
         """A signal came, or a pulse thread has an edge."""
@@ -530,18 +537,32 @@ def _slept_ns() -> int:
         return 0
 
 
+def rights(config: Config) -> set[Capability]:
+    """What this process needs of root's rights: to set the system clock and a pulse device's mode, to wake a pulse's thread in time, to see
+    who has a serial port open and to read any file that its owner configured. With SOCK it also crosses chronyd's directory, and with a
+    named owner's shared memory it reads that."""
+    found = {Capability.SYS_TIME, Capability.SYS_NICE, Capability.SYS_PTRACE, Capability.DAC_READ_SEARCH}
+    if any(isinstance(feed, SockFeed) for feed in config.feeds):
+        found.add(Capability.DAC_OVERRIDE)
+    if any(isinstance(source, ShmSource) and source.owner for source in config.sources):
+        found.add(Capability.IPC_OWNER)
+    return found
+
+
 def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | None) -> int:
     """Run until a signal, or for ``duration_s``; returns 0. ``simulated``: marks the served time as simulated.
 
     OSError: see ClockProcess. ``run_dir`` stays the same through a reload.
     """
     signals, reloads = Signals(), Reloads()
-    run_dir.mkdir(parents=True, exist_ok=True)
+    make_run_directory(run_dir, user=config.run.user)
     alone = Alone(run_dir)
+    kept = confine(CLOCK, rights(config))
     until_ns = None if duration_s is None else refclock.kernel.clocks.read_clocks().raw_ns + round(duration_s * NS)
     resume = state.left_record(run_dir / "timescale")
     process = ClockProcess(config, run_dir, simulated, resume, signals, alone=alone, reloads=reloads)
     while True:
+        process.tell("sandbox", "; ".join(kept))
         end, renewed = End.STOP, None
         try:
             end = process.run(until_ns)

@@ -1,8 +1,8 @@
 """State that survives a restart: small JSON files in the state directory, and the record that the last run published.
 
 The files hold the frequency, message delays, the temperature model and the places of receivers. A power cut leaves the old file or the new
-one, never half of one (``ppsd.config.edit.replace_file``). Nothing here raises. A full disk must not stop the clock, and a damaged file is
-replaced by the defaults; both are returned as a reason for the log.
+one, never half of one, and no file of another user is believed (``refclock.kernel.files``). Nothing here raises. A full disk must not stop
+the clock, and a damaged file is replaced by the defaults; both are returned as a reason for the log.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from ppsd.config.edit import replace_file
 from refclock.errors import explain
+from refclock.kernel.files import judge, open_trusted, owners, replace_file
 from refclock.kernel.timescale import TimescaleReader
 from refclock.record import Record
 
@@ -27,8 +27,8 @@ def load(directory: Path, name: str = FILE_NAME) -> tuple[Mapping[str, object], 
     content."""
     path = directory / name
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(fd, "rb") as stream:
+        judge(directory, owners())
+        with os.fdopen(open_trusted(path, owners()), "rb") as stream:
             data = stream.read(LIMIT_BYTES + 1)
     except FileNotFoundError:
         return {}, None
@@ -52,7 +52,7 @@ def save(directory: Path, state: Mapping[str, object], name: str = FILE_NAME) ->
     path = directory / name
     try:
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-        replace_file(path, json.dumps(state, separators=(",", ":")).encode(), 0o600)
+        replace_file(path, json.dumps(state, separators=(",", ":")).encode(), 0o600, owners())
     except OSError as error:
         return explain(error, f"{path} cannot be written")
     return None

@@ -1,14 +1,7 @@
-"""Atomic replacement of files, and edits of the configuration that keep the rest of its text.
-
-The new content is written to a file beside the old one, synchronised to disk, and moved into place with rename(2). A power cut or a full
-disk leaves the old file or the new one, never half of one. Every command that changes the configuration uses ``edit``. The clock process
-saves its state with ``replace_file``.
-"""
+"""Edits of the configuration that keep the rest of its text. Every command that changes the configuration uses ``edit``."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,54 +9,7 @@ from pathlib import Path
 from ppsd.config.contents import contents
 from ppsd.config.file import LIMIT_BYTES, as_value, parse
 from ppsd.config.toml_text import locate
-
-
-def replace_file(path: Path, data: bytes, mode: int | None = None) -> None:
-    """Replace the content of ``path`` by ``data``. OSError: the old file is unchanged, and no temporary file is left.
-
-    ``mode`` None: a user's file. It keeps its mode and owner, and a symbolic link is followed. Otherwise: a file of the daemon, created
-    with these permission bits; it replaces a symbolic link.
-    """
-    if mode is not None:
-        _put(path, data, None, mode)
-        return
-    path = _real(path)
-    _put(path, data, path.stat() if path.exists() else None)
-
-
-def _real(path: Path) -> Path:
-    return Path(os.path.realpath(path))
-
-
-def _put(path: Path, data: bytes, like: os.stat_result | None, mode: int | None = None) -> None:
-    """Write and rename. ``like``: the file takes this mode and owner. None: it takes ``mode``, or by default 0666 less the umask."""
-    partial = path.with_name(f".{path.name}.new")
-    try:
-        partial.unlink(missing_ok=True)  # left by a run that was killed
-        access = 0o600 if like is not None or mode is not None else 0o666
-        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, access)
-        with os.fdopen(fd, "wb") as stream:
-            made = os.fstat(fd)
-            if like is not None:
-                if (like.st_uid, like.st_gid) != (made.st_uid, made.st_gid):
-                    os.fchown(fd, like.st_uid, like.st_gid)
-                mode = like.st_mode & 0o7777
-            if mode is not None and mode != made.st_mode & 0o7777:
-                os.fchmod(fd, mode)
-            stream.write(data)
-            stream.flush()
-            os.fsync(fd)
-        partial.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from error  # write(2) names no file
-    with contextlib.suppress(OSError):  # makes the rename durable; not every file system supports it
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+from refclock.kernel.files import UserFile, owners
 
 
 def edit(path: Path, change: Callable[[str], str]) -> Path | None:
@@ -75,12 +21,9 @@ def edit(path: Path, change: Callable[[str], str]) -> Path | None:
     after = change(before)
     parse(after, str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    backup = None
-    if before:
-        real = _real(path)
-        backup = real.with_name(real.name + ".bak")
-        _put(backup, before.encode(), real.stat())
-    replace_file(path, after.encode())
+    file = UserFile(path, owners())
+    backup = file.replace(before.encode(), ".bak") if before else None
+    file.replace(after.encode())
     return backup
 
 

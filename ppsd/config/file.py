@@ -9,6 +9,7 @@ its children.
 from __future__ import annotations
 
 import json
+import os
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -37,6 +38,7 @@ from refclock.config import (
     SockSource,
     Source,
 )
+from refclock.kernel.files import Opener
 from refclock.schema import ConfigError, Key, Problem, read_table, report_unknown, suggestion
 
 DEFAULT_FILE = "/etc/refclock/refclock.toml"
@@ -295,7 +297,7 @@ def parse(text: str, file: str = "configuration") -> Config:
     return Config(**tables, sources=tuple(named_sources), feeds=tuple(named_feeds), file=file)
 
 
-def read(path: Path) -> Config:
+def read(path: Path, opener: Opener = os.open) -> Config:
     """The file at ``path`` as a Config. ConfigError: the file is invalid, cannot be read, or exceeds ``LIMIT_BYTES``."""
     file = str(path)
 
@@ -303,7 +305,7 @@ def read(path: Path) -> Config:
         return ConfigError([Problem(file, 0, "", what)])
 
     try:
-        data = contents(path, LIMIT_BYTES)
+        data = contents(path, LIMIT_BYTES, opener=opener)
     except FileNotFoundError:
         raise refused("does not exist") from None
     except PermissionError:
@@ -323,13 +325,13 @@ def parse_bytes(data: bytes, file: str) -> Config:
         raise ConfigError([Problem(file, line, "", f"byte 0x{data[error.start]:02x} is not UTF-8 text")]) from None
 
 
-def load(path: Path | None) -> Config:
-    """The file at ``path``; for None, the default file if it exists, else the defaults."""
+def load(path: Path | None, opener: Opener = os.open) -> Config:
+    """The file at ``path``; for None, the default file if it exists, else the defaults. ``opener``: opens files in place of os.open."""
     if path is None:
         path = Path(DEFAULT_FILE)
         if not path.exists():
             return Config()
-    return read(path)
+    return read(path, opener)
 
 
 # ---- writing ----------------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ comma-separated list of the addresses and prefixes from which the key is accepte
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from ppsd.config.access import AccessList, Rule, prefix_complaint
 from ppsd.config.contents import contents
 from ppsd.config.tables import Config
 from refclock.errors import explain
+from refclock.kernel.files import Opener, owners
 from refclock.schema import ConfigError, Problem
 
 KINDS = ("MD5", "SHA1", "SHA256", "AES128", "AES256")
@@ -129,13 +131,17 @@ def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
             yield number, words[:comment]
 
 
-def read_keys(config: Config) -> tuple[SymmetricKey, ...]:
-    """The keys of ``keys.file``. ConfigError: faulty lines, an unreadable file, or one that every user may read: the keys are secret."""
+def read_keys(config: Config, opener: Opener = os.open) -> tuple[SymmetricKey, ...]:
+    """The keys of ``keys.file``. ConfigError: faulty lines, an unreadable file, or one that every user may read: the keys are secret.
+
+    Links to the file are followed. It must belong to root, to this process's user or to ``run.user``. ``opener``: opens it in place of
+    os.open.
+    """
     path = config.keys.file
     if not path:
         return ()
     try:
-        text = contents(Path(path), LIMIT_BYTES, private=True).decode("utf-8", "replace")
+        text = contents(Path(path), LIMIT_BYTES, private=owners(config.run.user), opener=opener).decode("utf-8", "replace")
     except OSError as error:
         raise ConfigError([Problem(path, 0, "", explain(error, "the key file cannot be used"))]) from error
     keys, problems = parse_keys(text, config.keys.weak)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from ppsd.config.access import OWN, AccessList, access_complaint
 from refclock import BUILD_DATE
-from refclock.config import Feed, Source, absolute_path, run_directory, thermometer
+from refclock.config import Feed, Source, absolute_path, login, run_directory, thermometer
 from refclock.schema import key
 
 
@@ -139,14 +139,20 @@ class KeysConfig:
     weak: bool = key(False, "true or false")
 
 
+SERVER_USER: Final = "refclock"
+"""A user's name; who serves the network, when root starts the daemon and nothing else is configured."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """Directories. ``directory``: control sockets and the timescale record. ``state``: files that survive a reboot. ``group``: who, besides
-    the daemon's user and root, may ask the daemon about its state (refclock status, clients, nmea ...)."""
+    """Directories and users. ``directory``: control sockets and the timescale record. ``state``: files that survive a reboot. ``group``:
+    who, besides the daemon's user and root, may ask the daemon about its state (refclock status, clients, nmea ...). ``user``: who serves
+    the network when the daemon is started by root; without a user of the default name, a number that nobody has."""
 
     directory: str = key("/run/refclock", "an absolute path", check=run_directory)
     state: str = key("/var/lib/refclock", "an absolute path", check=absolute_path)
     group: str = key("", 'a group of this machine, or "" for none', empty=True, check=_group)
+    user: str = key(SERVER_USER, "a user's name or number", check=login)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,15 +13,36 @@ import os
 import select
 import signal
 import socket
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Final
 
 from refclock.errors import explain
+from refclock.kernel.files import judge, owners
 
 PARENT_FD = "REFCLOCK_PARENT_FD"
 """Environment variable with the descriptor of the child's end of the supervisor's pipe."""
+
+
+def make_run_directory(path: Path, private: bool = False, user: str = "") -> None:
+    """Make the run directory when it is missing. ``private``: with mode 0700; an existing one must be this user's, and no link.
+
+    OSError when it cannot be made, or when another user than root, this one and ``user`` can change or exchange it. He may have prepared
+    it, under /tmp for example.
+    """
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o700 if private else 0o755, parents=not private)
+    found = path.lstat() if private else path.stat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, "is not a directory", str(path))
+    lent = stat.S_ISVTX | stat.S_IWGRP  # to the server's user (refclock.kernel.sandbox.lend)
+    if private and (found.st_uid != os.geteuid() or (found.st_mode & 0o022 and found.st_mode & (lent | 0o002) != lent)):
+        raise PermissionError(errno.EPERM, "belongs to, or can be changed by, another user", str(path))
+    judge(path, owners(user))
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "may not be written by this user", str(path))
 
 
 def notify(state: str) -> bool:

@@ -2,7 +2,8 @@
 
 Flow: record (mmap) -> C threads (``ppsd.serve.ntp_server``) -> NTP clients. Python starts the threads and then sleeps. Its one loop wakes
 for a request on ``serve.sock``, a signal, a broadcast or the watchdog. The process needs no device, and no privilege once the port is
-bound. systemd may also hand over the sockets (LISTEN_FDS, sd_listen_fds(3)); ``server.listen`` is then ignored.
+bound: started by root, it becomes ``run.user`` before the first packet. systemd may also hand over the sockets (LISTEN_FDS,
+sd_listen_fds(3)); ``server.listen`` is then ignored.
 
 The serve process does not talk to the clock process. While the clock process is absent, the threads answer from the last record, whose
 bound grows by its own rule. Without a record they answer with leap indicator 3.
@@ -18,6 +19,7 @@ netlink, and every few seconds besides.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -30,7 +32,7 @@ from ppsd.config.keys import SymmetricKey, read_keys
 from ppsd.config.tables import Config, ServerConfig, changed, parse_endpoint, without_waiting
 from ppsd.process.control import JUDGE, TELL, ControlServer, Reloaded, Reloads, judgement
 from ppsd.process.exit_codes import GOOD, complain
-from ppsd.process.lifecycle import FIRST_FD, Signals, handed_over, notify, refused_addresses, watchdog_s
+from ppsd.process.lifecycle import FIRST_FD, Signals, handed_over, make_run_directory, notify, refused_addresses, watchdog_s
 from ppsd.process.log import open_log, speaker
 from ppsd.serve.addresses import Addresses
 from ppsd.serve.ntp_server import NtpServer, ServerRules
@@ -38,6 +40,7 @@ from ppsd.serve.timestamping import stamping
 from ppsd.snapshot import ServerReport
 from refclock.errors import explain
 from refclock.kernel.interfaces import InterfaceWatch, Network, networks
+from refclock.kernel.sandbox import SERVE, Account, Capability, Helper, account, confine, lend, refused, to_drop
 from refclock.schema import ConfigError
 
 OWN_KEYS = ("server.", "access.", "limits.", "keys.", "log.")
@@ -100,10 +103,17 @@ class Serve:
     """One run of the server. OSError: the control socket could not be bound, or no address at all and waiting would not help."""
 
     def __init__(
-        self, config: Config, keys: tuple[SymmetricKey, ...], run_dir: Path, fds: list[int], started_s: float, *, reloads: Reloads
+        self,
+        config: Config,
+        keys: tuple[SymmetricKey, ...],
+        run_dir: Path,
+        fds: list[int],
+        started_s: float,
+        *,
+        helper: Helper,
+        reloads: Reloads,
     ) -> None:
-        self._started_s = started_s
-        self.reloads = reloads
+        self._started_s, self.helper, self.reloads = started_s, helper, reloads
         self.config, self.keys = config, keys
         self.log = open_log(config.log.format, config.log.level, "serve")
         self._watch = self._open_watch()
@@ -121,10 +131,23 @@ class Serve:
             raise
         if self._control.complaint:
             self.log.warning("control socket", problem=self._control.complaint)
-        self._server.start()
         self._looked_s = self._networks_s = started_s
         self._broadcast_s = 0.0
         self._broadcast_failed = ""
+
+    def confine(self, to: Account, also: int) -> None:
+        """Before the first packet, give up what serving does not need: root's user, all rights but that to bind a low port (for addresses
+        that come later), system calls of others. A user who is not root has only the system calls to give up."""
+        if to_drop(to):
+            os.chown(self._control.path, to.user, -1)  # so that this process may remove it
+            if not to.exists:
+                self.log.info("serving as a user that nobody has", user=to.user, why=f"there is no user {self.config.run.user}")
+        for what in confine(SERVE, [Capability.NET_BIND_SERVICE], to, also):
+            self.log.warning("not given up", what=what)
+
+    def start(self) -> None:
+        """Answer from now on."""
+        self._server.start()
         self._notify()
 
     def configure(self, config: Config, keys: tuple[SymmetricKey, ...]) -> None:
@@ -141,8 +164,8 @@ class Serve:
         """The configuration as it is now on disk, its keys, and what stands against them. New addresses are tried; nothing is changed."""
         old = self.config
         try:
-            found = load(Path(old.file) if old.file else None)
-            keys = read_keys(found)
+            found = load(Path(old.file) if old.file else None, self.helper.open)
+            keys = read_keys(found, self.helper.open)
         except ConfigError as error:
             return old, self.keys, [str(problem) for problem in error.problems]
         except OSError as error:
@@ -182,6 +205,8 @@ class Serve:
         self._looked_s = now_s
         if self._addresses.review():
             self._notify()
+        with contextlib.suppress(OSError):  # the next look tries again
+            self.helper.enter()
         if self._control.renew():
             self.log.warning("the control socket was removed by somebody and is made anew", path=str(self._control.path))
         if not changed and now_s - self._networks_s < NETWORKS_S:
@@ -266,12 +291,18 @@ class Serve:
             if changed or now_s - self._looked_s >= LOOK_S:
                 self._look(now_s, changed)
             notify("WATCHDOG=1")
+            self._tell_refusals()
             if signals.wake in ready:
                 signals.drain()
                 return
 
+    def _tell_refusals(self) -> None:
+        for call in refused():
+            self.log.error("system call refused: this process does not make it", call=call)
+
     def close(self) -> None:
         """Close the server's sockets and the control socket."""
+        self._tell_refusals()
         self._control.close()
         self._server.close()
         if self._watch is not None:
@@ -287,13 +318,18 @@ def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | Non
     started_s = time.monotonic()
     until_s = None if duration_s is None else started_s + duration_s
     signals = Signals()
-    run_dir.mkdir(parents=True, exist_ok=True)
+    make_run_directory(run_dir, user=config.run.user)
+    to = account(config.run.user)
+    helper = Helper(to, run_dir, lambda: readable(config.file))
     fds = [FIRST_FD + number for number in range(handed_over())]
     try:
         keys = read_keys(config)
     except ConfigError as error:
         return complain(error, speaker(open_log(config.log.format, config.log.level, "serve"), config.log.format))
-    serve = Serve(config, keys, run_dir, fds, started_s, reloads=Reloads())
+    run_dir, group = lend(run_dir, to)
+    serve = Serve(config, keys, run_dir, fds, started_s, helper=helper, reloads=Reloads())
+    serve.confine(to, group)
+    serve.start()
     try:
         while not signals.stop and (until_s is None or time.monotonic() < until_s):
             serve.wait(signals, until_s)
@@ -304,6 +340,15 @@ def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | Non
         notify("STOPPING=1")
         serve.close()
     return GOOD
+
+
+def readable(file: str) -> set[str]:
+    """The files that a reload reads: the configuration ``file``, and the keys that it names."""
+    try:
+        keys = load(Path(file)).keys.file if file else ""
+    except ConfigError:
+        keys = ""
+    return {file, keys, os.path.realpath(keys)} if keys else {file}
 
 
 def _reload(serve: Serve, run_dir: Path, fds: list[int], started_s: float) -> Serve:
@@ -327,9 +372,11 @@ def _reload(serve: Serve, run_dir: Path, fds: list[int], started_s: float) -> Se
         return serve
     serve.close()
     try:
-        serve = Serve(renewed, keys, run_dir, fds, started_s, reloads=reloads)
+        serve = Serve(renewed, keys, run_dir, fds, started_s, helper=serve.helper, reloads=reloads)
+        serve.start()
     except OSError as error:
-        serve = Serve(old, old_keys, run_dir, fds, started_s, reloads=reloads)
+        serve = Serve(old, old_keys, run_dir, fds, started_s, helper=serve.helper, reloads=reloads)
+        serve.start()
         serve.refuse([explain(error)])
         return serve
     reloads.happened(Reloaded(True, (f"{told}; its sockets were made anew",)))

@@ -18,6 +18,7 @@ from refclock.errors import explain
 from refclock.exchange.samples import EARLIEST_S, LATEST_S, FeedWriter, RawSample, SampleReject
 from refclock.kernel._kernel import ffi, lib
 from refclock.kernel.errors import checked, live
+from refclock.kernel.files import user_number
 from refclock.sample import NS, Instant, Leap
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _SHM_HINTS: Final = {
     errno.ENOENT: "its writer has not created it yet",
     errno.EACCES: "units 0 and 1 are for root only; use unit 2 or higher, or run both programs as one user",
-    errno.EPERM: "another user owns it; remove it (ipcrm -M 0x4e5450NN) or use another unit",
+    errno.EPERM: "another user owns it, so it is not believed; name him (owner = ...) or remove it (ipcrm -M 0x4e5450NN)",
     errno.EPROTO: "neither the 96-byte nor the 80-byte layout, or nonsense in it: another program uses this key",
     errno.ENOSPC: "kernel.shmmni is used up",
 }
@@ -44,14 +45,18 @@ class ShmSample:
 
 
 class ShmSegment:
-    """NTP shared memory unit ``unit`` (0..255): written (``create``) or read, in whichever layout it has."""
+    """NTP shared memory unit ``unit`` (0..255): written (``create``) or read, in whichever layout it has.
 
-    def __init__(self, unit: int, create: bool = False, permissions: int | None = None) -> None:
+    It must belong to root or this process's user. One that is read may also belong to the user number ``owner``.
+    """
+
+    def __init__(self, unit: int, create: bool = False, permissions: int | None = None, owner: int | None = None) -> None:
         self.unit = unit
         self._what = f"shared memory unit {unit} (key {0x4E545030 + unit:#x})"
         cell = ffi.new("struct shm **")
         perm = -1 if permissions is None else permissions
-        checked(lib.shm_attach(unit, int(create), perm, cell), f"attaching {self._what}", _SHM_HINTS)
+        attached = lib.shm_attach(unit, int(create), perm, cell) if owner is None else lib.shm_attach_of(unit, owner, cell)
+        checked(attached, f"attaching {self._what}", _SHM_HINTS)
         self._shm: Shm | None = cell[0]
         self._sample = ffi.new("struct shm_sample *")
 
@@ -146,14 +151,16 @@ LEAST_LOG2_S, GREATEST_LOG2_S = -63, 10
 
 
 class ShmIntake:
-    """NTP shared memory segment ``unit`` that another program writes; to be polled.
+    """NTP shared memory segment ``unit`` that another program writes; to be polled. ``owner``: the user (name or number) to whom it may
+    belong besides root and this process's own.
 
     It stays attached while samples come. After SILENT_READS without one it is looked for again, so it may be absent, and replaced.
     ``received`` and ``rejected`` count; ``why``: the reason when it cannot be read, else "".
     """
 
-    def __init__(self, unit: int) -> None:
+    def __init__(self, unit: int, owner: str = "") -> None:
         self.unit = unit
+        self._owner = owner
         self.why = ""
         self.received = 0
         self.rejected: Counter[str] = Counter()
@@ -190,7 +197,8 @@ class ShmIntake:
     def open(self) -> ShmSegment:
         """Attach it, if it is not. OSError: absent, or no such segment."""
         if self._segment is None:
-            self._segment, self._silent = ShmSegment(self.unit), 0
+            owner = user_number(self._owner) if self._owner else None
+            self._segment, self._silent = ShmSegment(self.unit, owner=owner), 0
         return self._segment
 
     def close(self) -> None:

@@ -6,16 +6,18 @@ looks now and then, and makes it anew.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import stat
 from pathlib import Path
 
 
 class Name:
-    """The name of a file that has just been made, and the mode of its directory."""
+    """The name of a file that has just been made, and the mode and group of its directory."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._mode = stat.S_IMODE(path.parent.stat().st_mode)
+        self._directory = path.parent.stat()
 
     def missing(self) -> bool:
         """Whether nothing has that name any more. Another file there is another process's, and is left alone."""
@@ -23,6 +25,7 @@ class Name:
             self.path.lstat()
         except FileNotFoundError:
             return True
+        self._directory = self.path.parent.stat()
         return False
 
     def make_directory(self) -> None:
@@ -30,4 +33,6 @@ class Name:
         directory = self.path.parent
         if not directory.exists():
             directory.mkdir(parents=True, exist_ok=True)
-            directory.chmod(self._mode)
+            with contextlib.suppress(PermissionError):  # only root may give it to a group that it is not in
+                os.chown(directory, -1, self._directory.st_gid)
+            directory.chmod(stat.S_IMODE(self._directory.st_mode))

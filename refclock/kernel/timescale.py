@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _RECORD_HINTS: Final = {
     errno.ENOENT: "the clock process has not started yet, or the run directory is missing",
     errno.EACCES: "the run directory must be writable for the clock process and readable for all others",
+    errno.EPERM: "another user made it or may write it, so it is not believed; remove it",
     errno.EPROTO: "this file is no timescale record; check the run directory",
     errno.ELOOP: "a symbolic link is not followed here; remove it",
     errno.ENODATA: "it is just being made",

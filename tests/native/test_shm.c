@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/ipc.h>
 #include <sys/shm.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "check.h"
@@ -13,15 +14,16 @@
 #define SHM_TIME(name, time_type)                                                                   \
     struct name {                                                                                   \
         int mode, count;                                                                            \
-        time_type clock_sec;                                                                        \
+        time_type clock_sec __attribute__((aligned(sizeof(time_type))));                            \
         int clock_usec;                                                                             \
-        time_type receive_sec;                                                                      \
+        time_type receive_sec __attribute__((aligned(sizeof(time_type))));                          \
         int receive_usec, leap, precision, nsamples, valid;                                         \
         unsigned clock_nsec, receive_nsec;                                                          \
         int dummy[8];                                                                               \
     }
 SHM_TIME(wide, int64_t);
 SHM_TIME(narrow, int32_t);
+typedef __typeof__(*_Generic((time_t *)0, int64_t *: (struct wide *)0, default: (struct narrow *)0)) native;
 _Static_assert(sizeof(struct wide) == 96 && sizeof(struct narrow) == 80, "the sizes by which layouts are told apart");
 
 static int units[256], unit_count;
@@ -62,7 +64,7 @@ static void check_same(const struct shm_sample *s)
     CHECK(s->clock_ns == sample.clock_ns && s->receive_ns == sample.receive_ns && s->leap == 1 && s->precision == -23);
 }
 
-static void a_new_segment_is_wide_and_carries_a_sample_once(void)
+static void a_new_segment_is_as_this_machine_has_it_and_carries_a_sample_once(void)
 {
     struct shm *s;
     struct shm_sample got;
@@ -73,11 +75,11 @@ static void a_new_segment_is_wide_and_carries_a_sample_once(void)
     struct shmid_ds ds;
     int id = shmget(0x4e545030 + unit, 0, 0);
     CHECK_EQUAL(shmctl(id, IPC_STAT, &ds), 0);
-    CHECK_EQUAL(ds.shm_segsz, 96);
+    CHECK_EQUAL(ds.shm_segsz, sizeof(native));
     CHECK_EQUAL(ds.shm_perm.mode & 0777, 0666);
     CHECK_EQUAL(shm_read(s, &got), 0);
     CHECK_EQUAL(shm_write(s, &sample), 0);
-    struct wide *raw = shmat(id, NULL, 0);
+    native *raw = shmat(id, NULL, 0);
     CHECK(raw->mode == 1 && raw->count == 2 && raw->valid == 1);
     CHECK(raw->clock_sec == 1893456000 && raw->clock_usec == 123456 && raw->clock_nsec == 123456789);
     CHECK(raw->receive_sec == 1893456000 && raw->receive_usec == 999999 && raw->receive_nsec == 999999999);
@@ -167,7 +169,7 @@ static void other_sizes_and_units_are_refused(void)
     CHECK_EQUAL(shm_attach(256, 1, -1, &s), -EINVAL);
 }
 
-static void a_strangers_segment_is_not_written(void)
+static void a_strangers_segment_is_neither_written_nor_believed(void)
 {
     struct shm *s;
     struct shmid_ds ds;
@@ -178,19 +180,21 @@ static void a_strangers_segment_is_not_written(void)
     ds.shm_perm.uid = 12345;
     CHECK_EQUAL(shmctl(id, IPC_SET, &ds), 0);
     CHECK_EQUAL(shm_attach(unit, 1, -1, &s), -EPERM);
-    CHECK_EQUAL(shm_attach(unit, 0, -1, &s), 0);
+    CHECK_EQUAL(shm_attach(unit, 0, -1, &s), -EPERM);
+    CHECK_EQUAL(shm_attach_of(unit, 54321, &s), -EPERM);
+    CHECK_EQUAL(shm_attach_of(unit, 12345, &s), 0);
     shm_detach(s);
 }
 
 int main(void)
 {
     atexit(clean_up);
-    RUN(a_new_segment_is_wide_and_carries_a_sample_once);
+    RUN(a_new_segment_is_as_this_machine_has_it_and_carries_a_sample_once);
     RUN(the_permissions_are_those_asked_for);
     RUN(a_segment_of_32_bit_programs_is_spoken_to_in_their_layout);
     RUN(microseconds_do_where_nanoseconds_are_not_filled_in);
     RUN(nonsense_is_consumed_and_refused);
     RUN(other_sizes_and_units_are_refused);
-    RUN(a_strangers_segment_is_not_written);
+    RUN(a_strangers_segment_is_neither_written_nor_believed);
     return 0;
 }

@@ -10,13 +10,13 @@ from types import SimpleNamespace
 import pytest
 
 import ppsd.clock.pulses
-from ppsd.cli import run as foreground
-from ppsd.cli.run import Run, make_run_directory, spelled
+from ppsd.cli.run import Run, spelled
 from ppsd.clock.pulses import PulseInputs
 from ppsd.config.file import read
 from ppsd.config.tables import Config
 from ppsd.discipline.events import PulseFound
 from ppsd.process.control import ControlServer, Reloaded
+from ppsd.process.lifecycle import make_run_directory
 from refclock.config import DEFAULT_SOURCE, ReceiverSource, ShmFeed
 from refclock.devices.ports import pair, pulses, serial_ports
 from refclock.devices.pps import BY_KERNEL
@@ -183,7 +183,7 @@ def test_foreign_directories_are_refused(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "open").chmod(0o777)
     with pytest.raises(PermissionError):
         make_run_directory(tmp_path / "open", private=True)
-    monkeypatch.setattr(foreground.os, "geteuid", lambda: 4242)
+    monkeypatch.setattr(os, "geteuid", lambda: 4242)
     with pytest.raises(PermissionError, match="another user"):
         make_run_directory(tmp_path / "good", private=True)
 

@@ -82,3 +82,19 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     assert save(directory, STATE) is None
     assert json.loads(target.read_text()) == {"x": 1}
     assert load(directory) == (STATE, None)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file of another owner")
+def test_state_of_another_user_is_not_believed(tmp_path: Path) -> None:
+    """A file that another user made, or in a directory that he can change, says nothing; and nothing is written into his directory."""
+    directory = tmp_path / "state"
+    assert save(directory, STATE) is None
+    os.chown(directory / FILE_NAME, 12345, 12345)
+    assert load(directory)[0] == {}
+    assert "belongs to another user (12345)" in (load(directory)[1] or "")
+    os.chown(directory / FILE_NAME, 0, 0)
+    directory.chmod(0o777)
+    for why in (load(directory)[1], save(directory, {"x": 1})):
+        assert "can be changed by another user" in (why or "")
+    directory.chmod(0o755)
+    assert load(directory) == (STATE, None)

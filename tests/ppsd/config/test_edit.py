@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ppsd.config.edit import edit, replace_file
+from ppsd.config.edit import edit
 from ppsd.config.file import read
+from refclock.kernel.files import UserFile, owners, replace_file
 from refclock.schema import ConfigError
 
 OLD = '# ours\n[log]\nlevel = "warning"\n'
@@ -106,7 +107,7 @@ def test_a_failure_leaves_the_old_file_whole_and_nothing_else(
     again = trouble(monkeypatch)
     try:
         with pytest.raises(OSError):
-            replace_file(file, b"x" * 100)
+            UserFile(file, owners()).replace(b"x" * 100)
     finally:
         again()
     assert file.read_text() == OLD
@@ -119,6 +120,6 @@ def test_a_file_of_ours_is_not_written_through_a_link(tmp_path: Path) -> None:
     target.write_text("precious")
     link.symlink_to(target)
     (tmp_path / ".state.new").symlink_to(target)
-    replace_file(link, b"new", mode=0o600)
+    replace_file(link, b"new", 0o600, owners())
     assert (target.read_text(), link.is_symlink(), link.read_text()) == ("precious", False, "new")
     assert link.stat().st_mode & 0o777 == 0o600

@@ -1,6 +1,7 @@
 """keys.py: key files as chrony and ntp write them."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,20 @@ def test_any_text_is_keys_or_problems(text: str) -> None:
     keys, problems = parse_keys(text, allow_weak=True)
     assert all(0 < key.key_id < 1 << 32 and key.secret for key in keys)
     assert all(line >= 1 and what for line, what in problems)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file of another owner")
+def test_keys_of_another_user_are_refused(tmp_path: Path) -> None:
+    """Who can change the keys can forge replies: the file belongs to root, to the daemon's user or to run.user."""
+    file = tmp_path / "keys"
+    file.write_text("1 SHA256 HEX:00112233\n")
+    file.chmod(0o640)
+    config = replace(Config(), keys=KeysConfig(str(file)))
+    assert [key.key_id for key in read_keys(config)] == [1]
+    os.chown(file, 12345, 0)
+    with pytest.raises(ConfigError, match=r"belongs to another user \(12345\)"):
+        read_keys(config)
+    assert read_keys(replace(config, run=replace(config.run, user="12345")))
 
 
 def refused(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import math
 import os
@@ -194,6 +195,36 @@ def test_shared_memory_may_come_go_and_come_back(unit: int) -> None:
     assert not any(intake.read() for _ in range(SILENT_READS + 2))
     assert intake.rejected == {SampleReject.RANGE: 1}
     assert (intake.received, writer.status().sent) == (2, 3)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a segment away")
+@pytest.mark.parametrize("maker", ["by another user", "by root, and given away"])
+def test_a_segment_of_another_user_is_not_believed(unit: int, maker: str) -> None:
+    """Any user can make a segment of that number and name an hour of his own: it is refused, with his name's remedy, unless he is named."""
+    child = os.fork()
+    if child == 0:
+        if maker == "by another user":
+            os.setuid(12345)
+        ShmFeedWriter(unit).send(AT, 3600 * NS, 900, Leap.NORMAL)
+        os._exit(0)
+    os.waitpid(child, 0)
+    if maker != "by another user":
+        _give_away(unit, 12345)
+    intake = ShmIntake(unit)
+    assert [intake.read() for _ in range(3)] == [[], [], []]
+    assert "another user owns it" in intake.why
+    assert "owner = " in intake.why
+    assert [sample.offset_ns for sample in ShmIntake(unit, owner="12345").read()] == [3600 * NS]
+    assert ShmIntake(unit, owner="54321").read() == []
+
+
+def _give_away(unit: int, owner: int) -> None:
+    """shmctl(IPC_SET) on the segment's struct shmid_ds, whose first fields are key, uid and gid (sys/shm.h)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    number, room = libc.shmget(0x4E545030 + unit, 0, 0), ctypes.create_string_buffer(256)
+    assert libc.shmctl(number, 2, room) == 0  # IPC_STAT
+    struct.pack_into("=I", room, 4, owner)
+    assert libc.shmctl(number, 1, room) == 0  # IPC_SET
 
 
 def test_a_sample_lost_to_a_clash_is_counted_and_the_next_one_comes(unit: int, monkeypatch: pytest.MonkeyPatch) -> None:
