@@ -18,12 +18,12 @@
 
 /* ---- user and capabilities ------------------------------------------------------------------------------------------------------- */
 
-int sbx_become(uint32_t user, uint32_t group, uint32_t also)
+int sbx_become(uint32_t user, uint32_t group, uint32_t second_group, uint32_t third_group)
 {
-    const gid_t others[1] = {also};
+    const gid_t others[2] = {second_group, third_group};
     /* The saved numbers are tried first: they can be taken back. */
     if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0 || setresgid((gid_t)-1, (gid_t)-1, group) < 0 ||
-        setresuid((uid_t)-1, (uid_t)-1, user) < 0 || setgroups(1, others) < 0) {
+        setresuid((uid_t)-1, (uid_t)-1, user) < 0 || setgroups(2, others) < 0) {
         int r = -errno;
         if (setresgid((gid_t)-1, (gid_t)-1, getegid()) < 0 || setresuid((uid_t)-1, (uid_t)-1, geteuid()) < 0)
             return -errno;

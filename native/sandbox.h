@@ -12,9 +12,9 @@ enum sbx_process {
     SBX_PROCESSES
 };
 
-/* Become user and group, in no other group but also (-EPERM: not permitted; -EINVAL: this user namespace has no such user; nothing has changed
- * then). Capabilities are kept for sbx_keep. */
-int sbx_become(uint32_t user, uint32_t group, uint32_t also);
+/* Become user and group, in no other groups but these two (-EPERM: not permitted; -EINVAL: this user namespace has no such user; nothing has
+ * changed then). Capabilities are kept for sbx_keep. */
+int sbx_become(uint32_t user, uint32_t group, uint32_t second_group, uint32_t third_group);
 /* Keep of the capabilities that the process has those in keep (bit n: capability n of capabilities(7)), and gain none by running a program
  * (no_new_privs). Holds for this thread and those that it starts. */
 int sbx_keep(uint64_t keep);

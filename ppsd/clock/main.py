@@ -540,8 +540,10 @@ def _slept_ns() -> int:
 def rights(config: Config) -> set[Capability]:
     """What this process needs of root's rights: to set the system clock and a pulse device's mode, to wake a pulse's thread in time, to see
     who has a serial port open and to read any file that its owner configured. With SOCK it also crosses chronyd's directory, and with a
-    named owner's shared memory it reads that."""
+    named owner's shared memory it reads that. It gives its socket to a group."""
     found = {Capability.SYS_TIME, Capability.SYS_NICE, Capability.SYS_PTRACE, Capability.DAC_READ_SEARCH}
+    if config.run.group:
+        found.add(Capability.CHOWN)
     if any(isinstance(feed, SockFeed) for feed in config.feeds):
         found.add(Capability.DAC_OVERRIDE)
     if any(isinstance(source, ShmSource) and source.owner for source in config.sources):

@@ -145,14 +145,14 @@ SERVER_USER: Final = "refclock"
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """Directories and users. ``directory``: control sockets and the timescale record. ``state``: files that survive a reboot. ``group``:
-    who, besides the daemon's user and root, may ask the daemon about its state (refclock status, clients, nmea ...). ``user``: who serves
-    the network when the daemon is started by root; without a user of the default name, a number that nobody has."""
+    """Directories and users. ``directory``: control sockets and the timescale record. ``state``: files that survive a reboot. ``user``: who
+    serves the network when the daemon is started by root; without a user of the default name, a number that nobody has. ``group``: who,
+    besides the daemon's user and root, may ask the daemon about its state (refclock status, clients, nmea ...)."""
 
     directory: str = key("/run/refclock", "an absolute path", check=run_directory)
     state: str = key("/var/lib/refclock", "an absolute path", check=absolute_path)
-    group: str = key("", 'a group of this machine, or "" for none', empty=True, check=_group)
     user: str = key(SERVER_USER, "a user's name or number", check=login)
+    group: str = key("", 'a group of this machine, or "" for none', empty=True, check=_group)
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,8 @@ class ControlServer:
         except OSError:
             self._listener.close()
             raise
-        self.complaint = _shared(path, group) if group else ""
+        self._group = group
+        self.complaint = self._share()
         self._epoll.register(self._listener, select.EPOLLIN)
 
     def _listen(self) -> socket.socket:
@@ -69,6 +70,9 @@ class ControlServer:
             listener.close()
             raise
         return listener
+
+    def _share(self) -> str:
+        return _shared(self.path, self._group) if self._group else ""
 
     def renew(self) -> bool:
         """Make the socket anew when its name has been removed, as by a cleaner of directories. Returns whether it was; False also while
@@ -83,6 +87,7 @@ class ControlServer:
         self._epoll.unregister(self._listener)
         self._listener.close()
         self._listener, self._name = listener, Name(self.path)
+        self.complaint = self._share()
         self._epoll.register(listener, select.EPOLLIN)
         return True
 

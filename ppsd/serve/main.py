@@ -319,7 +319,7 @@ def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | Non
     until_s = None if duration_s is None else started_s + duration_s
     signals = Signals()
     make_run_directory(run_dir, user=config.run.user)
-    to = account(config.run.user)
+    to = account(config.run.user, config.run.group)
     helper = Helper(to, run_dir, lambda: readable(config.file))
     fds = [FIRST_FD + number for number in range(handed_over())]
     try:

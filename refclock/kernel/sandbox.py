@@ -6,7 +6,9 @@ cannot be given up, on an old kernel or in a container, is returned as a sentenc
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import grp
 import os
 import pwd
 import resource
@@ -53,22 +55,26 @@ class Capability(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A user to become, and the group. ``exists``: the system has such a user."""
+    """A user to become, the group, and another group that it is in (``shared``). ``exists``: the system has such a user."""
 
     user: int
     group: int
+    shared: int
     exists: bool
 
 
-def account(user: str) -> Account:
-    """The account of ``user`` (name or number), else NOBODYS."""
+def account(user: str, shared: str = "") -> Account:
+    """The account of ``user`` (name or number), else NOBODYS; also in the group ``shared`` (name or number), when there is such a group."""
     number = user_number(user)
-    if number is None:
-        return Account(NOBODYS, NOBODYS, exists=False)
-    try:
-        return Account(number, pwd.getpwuid(number).pw_gid, exists=True)
-    except KeyError:
-        return Account(number, number, exists=False)
+    group, exists = NOBODYS if number is None else number, False
+    if number is not None:
+        with contextlib.suppress(KeyError):
+            group, exists = pwd.getpwuid(number).pw_gid, True
+    other = group
+    if shared:
+        with contextlib.suppress(KeyError):
+            other = int(shared) if shared.isdecimal() else grp.getgrnam(shared).gr_gid
+    return Account(NOBODYS if number is None else number, group, other, exists)
 
 
 def lend(directory: Path, to: Account) -> tuple[Path, int]:
@@ -94,11 +100,11 @@ def to_drop(to: Account) -> bool:
 
 
 def confine(process: int, keep: Collection[Capability], to: Account | None = None, also: int = 0) -> list[str]:
-    """Become ``to`` with the further group ``also``, when this is root; keep of the capabilities only ``keep``; make only the system calls
-    of ``process``. Threads that were started before keep their capabilities. Returns what could not be given up, and why."""
+    """Become ``to`` with the group ``also`` (of ``lend``), when this is root. Keep of the capabilities only ``keep``, and make only the
+    system calls of ``process``. Threads that were started before keep their capabilities. Returns what could not be given up, and why."""
     kept: list[str] = []
     if to is not None and to_drop(to):
-        result = lib.sbx_become(to.user, to.group, also)
+        result = lib.sbx_become(to.user, to.group, to.shared, also)
         if result < 0:
             kept.append(f"stays user 0, without its rights: user {to.user} cannot be taken on ({os.strerror(-result)})")
     result = lib.sbx_keep(sum(1 << capability for capability in keep))

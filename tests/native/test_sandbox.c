@@ -57,7 +57,7 @@ static void root_becomes_another_user_for_good(void)
     if (geteuid() != 0 || permitted() == 0)
         return; /* only root may */
     uint64_t before = permitted();
-    int r = sbx_become(12345, 12346, also);
+    int r = sbx_become(12345, 12346, also, also);
     if (r == -EINVAL) /* a user namespace without that user */
         CHECK(geteuid() == 0 && permitted() == before);
     if (r < 0)
@@ -65,7 +65,7 @@ static void root_becomes_another_user_for_good(void)
     CHECK_EQUAL(sbx_keep(bind), 0);
     CHECK(getuid() == 12345 && geteuid() == 12345 && getgid() == 12346 && getegid() == 12346);
     gid_t groups[8];
-    CHECK(getgroups(8, groups) == 1 && groups[0] == also);
+    CHECK(getgroups(8, groups) == 2 && groups[0] == also && groups[1] == also);
     CHECK(permitted() == (before & bind));
     CHECK(setuid(0) < 0 && errno == EPERM);
     CHECK(setgid(0) < 0 && errno == EPERM);
