@@ -16,11 +16,15 @@
 
 /* The file is one page: this header, then the slots. A change of the layout or of a field's meaning is a new version. */
 enum { VERSION = 2, PAGE = 4096, BOOT_ID = 36, DAY_S = 86400 };
+enum { TAI_OFFSET_MAX = 3600 }; /* s: TAI - UTC is 37 s since 2017, and grows by less than a second a year */
 static const char magic[8] = "tscpage"; /* part of the format, so it stays */
 /* A record whose anchor is this far in the future of the reader's RAW clock is of another boot. */
 static const int64_t foreign_boot_ns = 60 * NS_PER_S;
 /* 146 years. A larger bound says nothing, and the arithmetic would overflow. */
 static const int64_t bound_limit_ns = INT64_MAX / 2;
+
+/* No unit. A clock that runs faster or slower by a tenth is none. */
+static const double rate_limit = 0.1;
 
 /* Beyond what two readings of the clocks differ by when the thread is interrupted between them; no suspend is shorter. */
 static const int64_t moved_ns = 10 * NS_PER_MS;
@@ -276,6 +280,14 @@ static int64_t tai_at(const struct rec_params *p, int64_t raw_ns)
     return add_limited(add_limited(p->tai_ns, dt), clamp_to_int64(nearbyint(p->rate * (double)dt)));
 }
 
+/* Whether the numbers can be those of a clock. A file that was damaged, or that another program wrote, parses as well. False for NaN. */
+static int makes_sense(const struct rec_params *p)
+{
+    return fabs(p->rate) < rate_limit && p->bound_ns >= 0 && p->bound_rate >= 0 && p->bound_wander_ns >= 0
+        && isfinite(p->bound_ns + p->bound_rate + p->bound_wander_ns) && p->tai_ns > 0 && p->leap_step_s >= -1 && p->leap_step_s <= 1
+        && p->tai_offset_s >= 0 && p->tai_offset_s <= TAI_OFFSET_MAX && p->precision <= 0 && p->stratum <= 15;
+}
+
 /* By how much the record's own leap second has stepped REALTIME by now. */
 static int64_t leapt_ns(const struct rec_params *p, int64_t raw_ns)
 {
@@ -294,6 +306,8 @@ int rec_read_now(const struct rec *page, int64_t raw_ns, int64_t ahead_ns, struc
     if (r < 0)
         return r;
     *out = entry.params;
+    if (!makes_sense(out))
+        out->stratum = 0;
     int64_t stepped_ns = subtract_limited(ahead_ns, entry.clocks.real_ahead_ns);
     int stepped = has_moved(stepped_ns) && has_moved(subtract_limited(stepped_ns, leapt_ns(out, raw_ns)));
     int overdue = subtract_limited(raw_ns, entry.clocks.raw_ns) > overdue_ns;
@@ -334,7 +348,7 @@ void rec_at(const struct rec_params *p, int64_t raw_ns, struct rec_reading *out)
         int64_t reference = utc_from_tai(p, tai_at(p, p->reference_raw_ns));
         out->reference_utc_ns = reference < out->utc_ns ? reference : out->utc_ns;
     }
-    if (p->stratum == 0 || p->stratum > 15 || raw_ns > p->valid_until_raw_ns || dt < -foreign_boot_ns || out->bound_ns >= bound_limit_ns) {
+    if (p->stratum == 0 || p->stratum > 15 || !(fabs(p->rate) < rate_limit) || raw_ns > p->valid_until_raw_ns || dt < -foreign_boot_ns || out->bound_ns >= bound_limit_ns) {
         out->leap = 3;
         return;
     }

@@ -63,12 +63,14 @@ void rec_close(struct rec *page);
 void rec_publish(struct rec *page, const struct rec_params *p);
 /* Copy the record in force. 0; -ENODATA before the first publication. A dead writer does not block it. */
 int rec_read(const struct rec *page, struct rec_params *out);
-/* The same for an answer now, at raw_ns, when REALTIME is ahead of MONOTONIC by ahead_ns: stratum is 0 when the machine has slept since the
- * publication, or when that is more than 3 s ago and REALTIME has been stepped since, other than by the record's leap second. A step alone
- * does not count while the writer lives: it sees the step itself, and RAW. */
+/* The same for an answer now, at raw_ns, when REALTIME is ahead of MONOTONIC by ahead_ns: stratum is 0 when no clock can have these numbers
+ * (NaN, a rate of a tenth, a negative bound, a TAI-UTC beyond an hour), when the machine has slept since the publication, or when that is
+ * more than 3 s ago and REALTIME has been stepped since, other than by the record's leap second. A step alone does not count while the writer
+ * lives: it sees the step itself, and RAW. */
 int rec_read_now(const struct rec *page, int64_t raw_ns, int64_t ahead_ns, struct rec_params *out);
 /* Evaluate p at raw_ns. The result is unsynchronised (leap 3, stratum 0) when stratum is not 1..15, when raw_ns is after
- * valid_until_raw_ns, when raw_ns is more than a minute before the anchor (a record of another boot), or when the bound is not a number.
+ * valid_until_raw_ns, when raw_ns is more than a minute before the anchor (a record of another boot), or when its rate or its
+ * bound is no number.
  * The times are filled in all the same. */
 void rec_at(const struct rec_params *p, int64_t raw_ns, struct rec_reading *out);
 /* The utc_ns of that reading alone. */

@@ -40,9 +40,9 @@ static const int64_t step_ns = NS_PER_MS;          /* a larger change of REALTIM
 static const int64_t record_ns = NS_PER_S;         /* between two looks for a new record file */
 static const int64_t look_ns = 100 * NS_PER_MS;    /* between two looks at the load */
 static const int64_t look_busy_ns = 5 * NS_PER_MS; /* the same while requests queue up; the buffer holds those of 50 ms and more */
-/* Requests/s. To be told the traffic class of a request takes 0.1 us, 3 % of the whole (measured), so above this rate it is asked for only
- * as long as requests come that have one. */
-static const int64_t class_rate = 10000;
+/* Between two requests. To be told the traffic class of a request takes 0.1 us, 3 % of the whole (measured), so when they come faster it is
+ * asked for only as long as some of them have one. */
+static const int64_t class_pause_ns = NS_PER_MS / 10;
 static const int64_t known_ns = NS_PER_S;          /* between two searches of the table for known clients */
 static const uint32_t known_packets = 4;           /* a known client has sent at least so many requests, */
 static const uint32_t known_age_s = 2;             /* the last of them that long after the first */
@@ -527,7 +527,7 @@ static void renew_filter(struct wrk *w, const struct wrk_rules *rules, int64_t r
 /* Let the sockets tell traffic classes when replies are to have that of the request, and it is cheap or in use. */
 static void choose_classes(struct wrk *w, const struct wrk_rules *rules, int64_t raw_ns)
 {
-    int few = w->received <= class_rate * (raw_ns - w->looked_ns) / NS_PER_S, wanted = rules->dscp < 0 && (few || w->marked);
+    int few = w->received <= (raw_ns - w->looked_ns) / class_pause_ns, wanted = rules->dscp < 0 && (few || w->marked);
     for (int i = 0; wanted != w->classes_told && i < w->socket_count; i++)
         sok_tell_class(w->sockets[i], wanted);
     w->classes_told = wanted;

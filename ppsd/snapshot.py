@@ -174,11 +174,12 @@ class Stamping:
 @dataclass(frozen=True, slots=True)
 class Unserved:
     """An address that the server should serve and cannot. ``why``: the reason and the remedy. ``harmless``: nothing is missing, for this
-    machine has no addresses of that kind."""
+    machine has no addresses of that kind. ``taken``: another program has it; else it has still to come, with its interface."""
 
     address: str
     why: str
     harmless: bool = False
+    taken: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ from typing import Never
 import pytest
 from hypothesis import HealthCheck, settings
 
+from refclock.kernel.host import Host
+
 settings.register_profile("refclock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("refclock")
 
@@ -40,9 +42,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("pure")
 
 
+ENVIRONMENT = (
+    *("COLUMNS", "LINES", "TERM", "NO_COLOR", "LANG", "LC_ALL", "TZ", "PYTHONIOENCODING", "LD_PRELOAD", "SUDO_USER", "XDG_RUNTIME_DIR"),
+    *("REFCLOCK_RUN_DIR", "NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC", "WATCHDOG_PID"),
+)
+"""Variables that would change what programs do, and that the person who runs the tests may have set."""
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs run as in a plain environment, whatever the one of the tests is, and this machine's own configuration is not read."""
+    for name in ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("ppsd.config.file.DEFAULT_FILE", os.devnull + "/none")
+
+
 @pytest.fixture(autouse=True)
 def _purity(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pure test that starts a process, opens a terminal or waits fails: it belongs to another tier."""
+    """A pure test that starts a process, opens a terminal, waits or looks at the machine that it runs on fails: what it finds there is not
+    the code's doing."""
     if request.node.get_closest_marker("pure") is None:
         return
 
@@ -52,6 +70,13 @@ def _purity(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
         return refused
 
+    def machine(host: Host, root: Path = Path("/")) -> None:
+        if root == Path("/"):
+            pytest.fail("a look at this machine's own processes and files in a pure test: give Host a root", pytrace=True)
+        made(host, root)
+
+    made = Host.__init__
+    monkeypatch.setattr(Host, "__init__", machine)
     monkeypatch.setattr(subprocess.Popen, "__init__", refuse("a process"))
     for where, name in ((os, "fork"), (os, "openpty"), (time, "sleep")):
         monkeypatch.setattr(where, name, refuse(f"{where.__name__}.{name}"))

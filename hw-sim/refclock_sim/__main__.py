@@ -18,6 +18,7 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ppsd.process.encoding import print_anywhere
 from ppsd.process.exit_codes import GOOD, INTERRUPTED, IO_ERROR
 from ppsd.process.lifecycle import die_with_parent
 from refclock.sample import NS
@@ -62,6 +63,7 @@ def options() -> argparse.ArgumentParser:
 
 def main(words: list[str]) -> int:
     """Run; exit code 0, 2 for a bad command line, 74 when the devices cannot be made. Of ``world``: ``world.run_scenario_file``."""
+    print_anywhere((sys.stdout, sys.stderr))
     try:
         return _world(words[1:]) if words[:1] == ["world"] else _device(words)
     except KeyboardInterrupt:

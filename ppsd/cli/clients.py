@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ppsd.cli.arguments import MOST
-from ppsd.cli.daemon import may_not_ask, run_directory
+from ppsd.cli.daemon import may_not_ask, run_directory, silent
 from ppsd.config.access import Decision, Rule, address_number
 from ppsd.config.file import load
 from ppsd.config.tables import Config
@@ -30,7 +30,6 @@ ADDRESS: Final = 80 - len(COLUMNS) - 5
 """Characters of the longest address that leaves the figures on its line, in a terminal of 80 columns: a mode has up to 9."""
 PATIENCE_S = 10.0
 """Seconds to wait for the clients: the largest table takes about 5 s to look through."""
-SLOW = "it is busy, or stopped (its log says which); try again"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,7 +51,7 @@ def _print_clients(directory: Path, most: int, as_json: bool) -> int:
     except PermissionError:
         raise may_not_ask(path) from None
     except TimeoutError:
-        raise Refused(FAILED, f"refclock: the server in {directory} has not answered for {PATIENCE_S:g} s: {SLOW}") from None
+        raise silent("server", directory, PATIENCE_S) from None
     except OSError as error:
         raise Refused(NO_DAEMON, f"refclock: no server in {directory} ({error.strerror or error}); start one: refclock run") from None
     print(json.dumps(answer) if as_json else table(answer))

@@ -6,11 +6,12 @@ import os
 import stat
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ppsd.process.control import alive, ask
-from ppsd.process.exit_codes import NO_DAEMON, NO_PERMISSION, Refused
+from ppsd.process.control import PATIENCE_S, alive, ask
+from ppsd.process.exit_codes import FAILED, NO_DAEMON, NO_PERMISSION, Refused
 from ppsd.snapshot import LineReport, ServerReport, Snapshot
 from refclock.errors import explain
 
@@ -74,6 +75,8 @@ def clock_snapshot(directory: Path) -> Snapshot:
     except (FileNotFoundError, ConnectionRefusedError):
         start = "start one: refclock run, or without a receiver: refclock run --sim"
         raise Refused(NO_DAEMON, f"refclock: no daemon in {directory} ({start})") from None
+    except TimeoutError:
+        raise silent("daemon", directory, PATIENCE_S) from None
     except OSError as error:
         raise Refused(NO_DAEMON, f"refclock: {explain(error, str(path))}") from None
     except ValueError as error:
@@ -96,21 +99,17 @@ def server_report(directory: Path, timeout_s: float = 1.0) -> ServerReport | str
         return f"not understood ({error})"
 
 
-def holders(clock: Snapshot, server: ServerReport | str, host: Host | None = None) -> dict[str, str]:
-    """Which other program holds an address that the daemon is to serve and does not. What only root may see is left out."""
-    report = None if isinstance(server, str) else server
-    lacking = [text for text in clock.listen if report is None or text not in report.addresses]
-    if not lacking or (report is not None and report.socket_activated):
+def holders(listen: Sequence[str], server: ServerReport | str, host: Host | None = None) -> dict[str, str]:
+    """Which program holds an address that is to be served, while no server of ours runs. What only root may see is left out."""
+    if not isinstance(server, str) or not listen:
         return {}
     from ppsd.config.tables import parse_endpoint  # noqa: PLC0415 (a daemon that is well needs neither of these)
     from refclock.kernel.host import Host  # noqa: PLC0415
 
     host, found = host or Host(), {}
-    for text in lacking:
-        if (endpoint := parse_endpoint(text)) is None:
-            continue
-        who = [name for name in host.port_holders([endpoint]) if report is None or not name.endswith(f"(pid {report.pid})")]
-        if who:
+    for text in listen:
+        endpoint = parse_endpoint(text)
+        if endpoint is not None and (who := host.port_holders([endpoint])):
             found[text] = ", ".join(who)
     return found
 
@@ -136,6 +135,12 @@ def read_line(directory: Path, device: str | None, host: Host) -> LineReport | N
     if device is None:
         return next(iter(lines), None)
     return next((line for line in lines if line.source == device or host.target(line.device) == host.target(device)), None)
+
+
+def silent(who: str, directory: Path, waited_s: float) -> Refused:
+    """The refusal when a process that runs does not answer."""
+    why = "it is busy, or stopped (its log says which); try again"
+    return Refused(FAILED, f"refclock: the {who} in {directory} has not answered for {waited_s:g} s: {why}")
 
 
 def may_not_ask(path: Path) -> Refused:

@@ -208,6 +208,8 @@ def detect(config: Config, wanted: Wanted, out: TextIO, *, host: Host | None = N
     told = sys.stderr if wanted.as_json else out
     if not good:
         return FAILED
+    if not plan and not any(f.port in ports for f in found):  # a simulated receiver alone
+        return GOOD
     if not plan:
         print(f"{wanted.file} has a source for each receiver that was found: nothing to write", file=told)
         return GOOD

@@ -237,7 +237,7 @@ class Run:
             failed = ""
             if clock.uptime_s > START_S:
                 server = server_report(self.directory, 0.2) if clock.listen else ""
-                failed = undelivered(clock, server, holders(clock, server, self.host))
+                failed = undelivered(clock, server, holders(clock.listen, server, self.host))
             return f"{failed} {clock.verdict} {clock.why}", top_line(clock, failed)
         except (OSError, ValueError):
             return "none", "waiting for the clock process"

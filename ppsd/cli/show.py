@@ -31,6 +31,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _status(directory: Path, clock: Snapshot, as_json: bool) -> int:
     server = server_report(directory)
-    failed = "" if server == UNSEEN else text.undelivered(clock, server, holders(clock, server))
+    failed = "" if server == UNSEEN else text.undelivered(clock, server, holders(clock.listen, server))
     print(text.status_json(clock, server, failed) if as_json else text.status(clock, server, failed))
-    return BAD if failed else VERDICT_CODES.get(clock.verdict, BAD)
+    if failed:
+        return BAD
+    lacking = not isinstance(server, str) and any(not one.harmless for one in server.unserved)
+    return max(VERDICT_CODES.get(clock.verdict, BAD), DEGRADED if lacking else GOOD)

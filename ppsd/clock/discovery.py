@@ -27,7 +27,9 @@ from refclock.devices.receiver_line import SILENT_TICK_NS
 from refclock.devices.scan import Found, Search
 from refclock.kernel.clocks import LocalClock
 from refclock.kernel.host import Host
+from refclock.receiver.autobaud import SEARCH_BAUDS
 from refclock.sample import NS, SourceId
+from refclock.schema import TEXT_LENGTH
 
 FILE_NAME: Final = "receivers.json"
 LOOK_NS: Final = 2 * NS
@@ -39,6 +41,8 @@ REST_NS: Final = (10 * NS, 30 * NS, 90 * NS, 270 * NS)
 """Nanoseconds of rest before the n-th new attempt at a USB port without a receiver; the last value repeats."""
 HELD_NS: Final = 10 * NS
 """Nanoseconds of rest for a port that was held or could not be opened, and for a UART: opening a UART resets no board."""
+SAID_MAX: Final = 256
+"""Characters of a receiver's identity that are believed of the file; receivers send less than 100."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,9 +278,17 @@ def _load(directory: Path, wanted: Collection[SourceId]) -> tuple[dict[SourceId,
 
 
 def _read(saved: object) -> Place | None:
+    """The place that was saved so; None when it cannot be one. A speed that is none is left out: it is looked for."""
     if not isinstance(saved, Mapping):
         return None
     path, identity, baud, said = (saved.get(key) for key in ("path", "identity", "baud", "said"))
-    if not isinstance(path, str) or not isinstance(identity, str):
+    if not isinstance(path, str) or not isinstance(identity, str) or not all(_is_device(name) for name in (path, identity)):
         return None
-    return Place(path, identity, baud if isinstance(baud, int) else 0, said if isinstance(said, str) else "")
+    identified = isinstance(said, str) and len(said) <= SAID_MAX and said.isprintable()
+    speed = baud if isinstance(baud, int) and baud in SEARCH_BAUDS else 0
+    return Place(path, identity, speed, said if isinstance(said, str) and identified else "")
+
+
+def _is_device(name: str) -> bool:
+    """Whether it can be the name of a file."""
+    return name.startswith("/") and len(name) <= TEXT_LENGTH and name.isprintable()

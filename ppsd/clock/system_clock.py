@@ -126,6 +126,7 @@ class KernelClock:
         self._host = host
         self._look_ns = 0
         self._left_to = ""
+        self._suspects: list[str] = []
         self._foreign: list[int] = []  # raw instants of the latest foreign changes
         self._control = control
         self.frequency_ppm = control.read_adjtimex().frequency_ppm
@@ -201,6 +202,7 @@ class KernelClock:
         if (self._foreign or self._left_to) and now.mono_ns >= self._look_ns:
             self._look_ns = now.mono_ns + LOOK_NS
             was, found = self._left_to, rivals(self._host)
+            self._suspects = suspects(self._host)
             names = " and ".join(map(str, found))
             self._left_to = f"{names} sets the system clock too, so it is left alone; {found[0].remedy}" if found else ""
             if names and not was:
@@ -211,8 +213,7 @@ class KernelClock:
             return Condition(Code.CLOCK_SHARED, self._left_to)
         if len(self._foreign) < FIGHT_TIMES:
             return None
-        some = suspects(self._host)
-        who = f"perhaps {' or '.join(some)}" if some else "a container's or a virtual machine's tools, perhaps"
+        who = f"perhaps {' or '.join(self._suspects)}" if self._suspects else "a container's or a virtual machine's tools, perhaps"
         words = f"another program has set the system clock's frequency {len(self._foreign)} times in a minute; find it and end it: {who}"
         return Condition(Code.CLOCK_SHARED, words)
 

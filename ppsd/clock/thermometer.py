@@ -14,6 +14,7 @@ import threading
 from pathlib import Path
 from typing import Final
 
+from ppsd.config.contents import contents
 from ppsd.discipline.events import TemperatureLost, TemperatureRead
 from refclock.kernel.host import Host
 from refclock.sample import Instant
@@ -24,8 +25,8 @@ PLAUSIBLE: Final = (-60.0, 150.0)
 """°C; a reading outside this range is refused, for no working board is that cold or hot."""
 ONE_WIRE: Final = "w1_bus_master"
 """Part of the resolved path of every probe on a 1-wire bus."""
-LIMIT_BYTES: Final = 256
-"""Octets read of a thermometer's file."""
+LIMIT_BYTES: Final = 1 << 20
+"""Octets of a thermometer's file; those of the kernel have less than 4096."""
 PAUSE_S: Final = 1.0
 """Seconds between two conversions of a 1-wire probe."""
 
@@ -33,8 +34,7 @@ PAUSE_S: Final = 1.0
 def celsius(path: Path) -> float:
     """The temperature in the file at ``path``. OSError says what is wrong and names the remedy."""
     try:
-        with path.open("rb") as stream:
-            text = stream.read(LIMIT_BYTES).decode("ascii", "replace")
+        text = contents(path, LIMIT_BYTES).decode("ascii", "replace")
     except OSError as error:
         raise OSError(f'{path} cannot be read ({error.strerror}): correct clock.temperature, or set it to "off"') from None
     words = text.split()

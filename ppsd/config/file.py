@@ -21,9 +21,8 @@ from typing import Any
 
 from ppsd.config.access import ACTIONS, contradictions, is_private, prefix_complaint
 from ppsd.config.contents import contents
-from ppsd.config.other_files import counterpart
 from ppsd.config.tables import TABLES, Config, covering, endpoint_text, parse_endpoint
-from ppsd.config.toml_text import line_of, locate, written
+from ppsd.config.toml_text import counterpart, line_of, locate, meant, written
 from refclock.config import (
     FEEDS,
     SOURCES,
@@ -62,30 +61,6 @@ _NO_KEY = re.compile(r""""(?:[^"\\\n]|\\.)*"?|'[^'\n]*'?|\#.*""")
 # ---- reading ----------------------------------------------------------------------------------------------------------------------
 
 
-def _quoted(value: str) -> str:
-    """``value`` as TOML writes a text."""
-    return json.dumps(value.strip(), ensure_ascii=False)
-
-
-def _remedy(line: str) -> str:
-    """What is most probably wrong with a line that is not TOML, "; ..."; "" when nothing usual is."""
-    bare = line.partition("#")[0].strip()
-    word = re.match(r"[A-Za-z_-]+(?=\s+[^=\s]|$)", bare)
-    if word is not None and (instead := counterpart(word[0])):
-        return f"; {word[0]} is a word of chrony.conf or ntp.conf: {instead}"
-    key, equals, value = (part.strip() for part in bare.partition("=")) if "=" in bare else ("", "", bare.rstrip(","))
-    if value.count('"') % 2 or (value.count("'") % 2 and '"' not in value):
-        return "; a quotation mark is missing"
-    if value.lower() in ("true", "yes", "on", "false", "no", "off"):
-        return f"; write it {'true' if value.lower() in ('true', 'yes', 'on') else 'false'}"
-    if value.startswith("["):
-        elements = [element.strip(" \"'") for element in value.strip("[]").split(",")]
-        return f"; texts need quotes: {key} = [{', '.join(map(_quoted, filter(None, elements)))}]" if equals and "[[" not in value else ""
-    if re.match(r"[A-Za-z/]|[0-9a-fA-F]*[.:][0-9a-fA-F.:]", value) and not re.search(r"[\"'={}]", value):
-        return f"; a text needs quotes: {f'{key} = ' if equals else ''}{_quoted(value)}"
-    return ""
-
-
 def _syntax(text: str, file: str) -> tuple[dict[str, Any], str, list[Problem]]:
     """Parse ``text``. A faulty line is reported and removed, a faulty header with its whole table, and the rest is parsed again. Returns
     the decoded file, the text that it was decoded from, and the problems."""
@@ -105,9 +80,9 @@ def _syntax(text: str, file: str) -> tuple[dict[str, Any], str, list[Problem]]:
             number = int(match[1]) if match else 0
             what = what if match else str(error).removesuffix(" (at end of document)")
             if not number and "end of document" in str(error):
-                problems.append(Problem(file, len(lines), "", f"not TOML: {what} at the end of the file{_remedy(lines[-1])}"))
+                problems.append(Problem(file, len(lines), "", f"not TOML: {what} at the end of the file{meant(lines[-1])}"))
                 return {}, "", problems
-            remedy = _remedy(lines[number - 1]) if number else ""
+            remedy = meant(lines[number - 1]) if number else ""
             problems.append(Problem(file, number, "", f"not TOML: {what[:TOLD]}{remedy}"))
             if not number or not lines[number - 1].strip() or len(problems) == SYNTAX_ERRORS or len(text) > 1 << 16:
                 return {}, "", problems

@@ -1,10 +1,15 @@
-"""The line of each table, key and list element in a TOML text. Error messages need it, and tomllib does not report it."""
+"""What tomllib does not report and error messages need: the line of each table, key and list element, and what is probably meant by a line
+that is no TOML.
+
+Sources for the words of other programs' files: chrony.conf(5); ntp.conf(5) of ntpd and of ntpsec.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
 
 from refclock.schema import Key
 
@@ -87,3 +92,74 @@ def line_of(lines: Mapping[Key, int], at: Key) -> int:
 def written(at: Key) -> str:
     """A key in dotted notation: server.threads, source[1].baud."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in at).lstrip(".")
+
+
+# ---- lines that are no TOML -------------------------------------------------------------------------------------------------------
+
+_SOURCES: Final = 'sources are [[source]] tables with type = "receiver", "gpsd", "pps", "shm" or "sock"'
+_SERVERS: Final = (
+    "time is taken from receivers; to use NTP servers as well, let chronyd or ntpd keep the clock, and feed it (refclock feed)"
+)
+_LISTEN: Final = 'address and port stand together in listen of [server]: listen = ["0.0.0.0:123", "[::]:123"]'
+_ACCESS: Final = 'rules are lists in [access]: allow = ["192.168.0.0/16"], deny = [...]'
+_LIMITS: Final = "limits are rate, burst and leak of [limits]"
+_STEP: Final = "when the system clock may be stepped is step of [clock]; how far off is too far is panic_s"
+_STATE: Final = "not needed: refclock keeps its state in the directory state of [run]"
+_KEYS: Final = 'keys are in a file: file = "/etc/refclock/keys" of [keys]'
+_LEAP: Final = "the table of leap seconds is file of [leap]"
+_LOG: Final = "the log is described by [log], and goes to standard error"
+_NOTHING: Final = "not needed here: leave it out"
+_WORDS: Final = {
+    _SOURCES: ("refclock", "fudge"),
+    _SERVERS: ("server", "pool", "peer", "iburst", "initstepslew", "sourcedir"),
+    _LISTEN: ("port", "bindaddress", "listen-address"),
+    "the interface is interface of [server]": ("binddevice", "nic"),
+    _ACCESS: ("allow", "deny", "restrict"),
+    _LIMITS: ("ratelimit", "discard"),
+    "memory for clients is client_table_mib of [server]": ("clientloglimit", "noclientlog", "mru"),
+    "broadcasts are broadcast and broadcast_key of [server]": ("broadcast",),
+    _STEP: ("makestep", "tinker", "maxchange", "maxupdateskew", "maxslewrate"),
+    _STATE: ("driftfile", "dumpdir", "dumponexit", "rtcfile", "rtcsync", "rtconutc", "rtcautotrim", "pidfile"),
+    _KEYS: ("keyfile", "keys", "trustedkey", "requestkey", "controlkey", "keysdir", "authselectmode"),
+    _LEAP: ("leapsectz", "leapseclist", "leapfile"),
+    "a smeared leap second is leap_smear of [server]": ("leapsecmode", "smoothtime"),
+    "the thermometer is temperature of [clock]": ("tempcomp",),
+    _LOG: ("log", "logdir", "logbanner", "logchange", "logconfig", "logfile", "statsdir", "statistics", "filegen"),
+    _NOTHING: (
+        *("acquisitionport", "allowcmd", "bindacqaddress", "bindcmdaddress", "cmdallow", "cmddeny", "cmdport", "cmdratelimit"),
+        *("combinelimit", "confdir", "corrtimeratio", "crypto", "disable", "enable", "hwtimestamp", "include", "includefile", "local"),
+        *("lock_all", "mailonchange", "manual", "maxclockerror", "maxdistance", "maxjitter", "minsources", "minsamples", "maxsamples"),
+        *("mlockall", "opencommands", "orphan", "reselectdist", "sched_priority", "stratumweight", "tos", "user", "fallbackdrift"),
+    ),
+}
+COUNTERPARTS: Final = {word: what for what, words in _WORDS.items() for word in words}
+"""Word: what is written here instead."""
+
+
+def counterpart(word: str) -> str:
+    """What is written here instead of ``word``; "" when it is no word of those files. They take it in any case (chrony.conf(5))."""
+    return COUNTERPARTS.get(word.lower(), "")
+
+
+def _quoted(value: str) -> str:
+    """``value`` as TOML writes a text."""
+    return json.dumps(value.strip(), ensure_ascii=False)
+
+
+def meant(line: str) -> str:
+    """What is most probably wrong with a line that is not TOML, "; ..."; "" when nothing usual is."""
+    bare = line.partition("#")[0].strip()
+    word = re.match(r"[A-Za-z_-]+(?=\s+[^=\s]|$)", bare)
+    if word is not None and (instead := counterpart(word[0])):
+        return f"; {word[0]} is a word of chrony.conf or ntp.conf: {instead}"
+    key, equals, value = (part.strip() for part in bare.partition("=")) if "=" in bare else ("", "", bare.rstrip(","))
+    if value.count('"') % 2 or (value.count("'") % 2 and '"' not in value):
+        return "; a quotation mark is missing"
+    if value.lower() in ("true", "yes", "on", "false", "no", "off"):
+        return f"; write it {'true' if value.lower() in ('true', 'yes', 'on') else 'false'}"
+    if value.startswith("["):
+        elements = [element.strip(" \"'") for element in value.strip("[]").split(",")]
+        return f"; texts need quotes: {key} = [{', '.join(map(_quoted, filter(None, elements)))}]" if equals and "[[" not in value else ""
+    if re.match(r"[A-Za-z/]|[0-9a-fA-F]*[.:][0-9a-fA-F.:]", value) and not re.search(r"[\"'={}]", value):
+        return f"; a text needs quotes: {f'{key} = ' if equals else ''}{_quoted(value)}"
+    return ""

@@ -37,12 +37,16 @@ def plain_duration(s: float) -> str:
 
 def undelivered(clock: Snapshot, server: ServerReport | str, holders: Mapping[str, str]) -> str:
     """Why the time does not reach those whom it is for, "" while it does. ``server``: its report, or why there is none. ``holders``: which
-    other program holds an address that is wanted."""
-    others = "; ".join(f"{address} is held by {who}" for address, who in holders.items())
+    program holds an address while no server of ours runs."""
     if clock.listen and isinstance(server, str):
-        return f"NOT SERVED: the NTP server is {server}{'; ' if others else ''}{others}"
-    if clock.listen and not isinstance(server, str) and (others or not server.addresses):
-        return f"NOT SERVED: {others or 'no address could be bound: ' + ', '.join(clock.listen)}"
+        return "; ".join([f"NOT SERVED: the NTP server is {server}", *(f"{address} is held by {who}" for address, who in holders.items())])
+    if clock.listen and not isinstance(server, str):
+        taken = [one.why for one in server.unserved if one.taken]
+        if not server.addresses:
+            lacking = [one.why for one in server.unserved] or [f"no address could be bound: {', '.join(clock.listen)}"]
+            return f"NOT SERVED: {'; '.join(lacking)}"
+        if taken:
+            return f"NOT SERVED everywhere: {'; '.join(taken)}"
     if (fed := clock.has(Code.FEED_NOT_TAKEN)) is not None:
         return f"NOT TAKEN: {fed.words}"
     return ""
@@ -200,7 +204,7 @@ def server_line(server: ServerReport | str) -> str:
     """The NTP server in one line: requests by outcome, and defences in force. ``server`` as text: why there is no report."""
     if isinstance(server, str):
         return f"server: {server}"
-    words = list[str]()
+    words = [f"not on {one.address}: {one.why}" for one in server.unserved if not one.harmless]
     for action, word in _ACTIONS.items():
         reasons = {reason: n for reason, n in server.counters.get(action, {}).items() if n}
         if reasons:

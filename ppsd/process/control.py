@@ -28,6 +28,8 @@ CLIENTS = 8
 """Connections; the oldest is dropped for one more. Enough for the dashboard, metrics and some shells."""
 LINE_BYTES = 256
 """Octets; a client that sends a longer request is dropped."""
+PATIENCE_S = 1.0
+"""Seconds to wait for a reply by default: a process that is well answers within milliseconds."""
 REPLY_BYTES = 1 << 20
 """Octets; a client refuses a longer reply. A snapshot has a few kB."""
 
@@ -50,7 +52,7 @@ class ControlServer:
         self.path = path
         self._answer = answer
         self._clients: dict[int, _Client] = {}
-        self._mode = mode
+        self._mode, self._group = mode, group
         self._listener = self._listen()
         self._name = Name(path)
         try:
@@ -58,9 +60,8 @@ class ControlServer:
         except OSError:
             self._listener.close()
             raise
-        self._group = group
-        self.complaint = self._share()
-        self._epoll.register(self._listener, select.EPOLLIN)
+        self._wakes = select.EPOLLIN
+        self._epoll.register(self._listener, self._wakes)
 
     def _listen(self) -> socket.socket:
         listener = bound(self.path, socket.SOCK_STREAM, self._mode)
@@ -69,10 +70,8 @@ class ControlServer:
         except OSError:
             listener.close()
             raise
+        self.complaint = _shared(self.path, self._group) if self._group else ""
         return listener
-
-    def _share(self) -> str:
-        return _shared(self.path, self._group) if self._group else ""
 
     def renew(self) -> bool:
         """Make the socket anew when its name has been removed, as by a cleaner of directories. Returns whether it was; False also while
@@ -87,7 +86,6 @@ class ControlServer:
         self._epoll.unregister(self._listener)
         self._listener.close()
         self._listener, self._name = listener, Name(self.path)
-        self.complaint = self._share()
         self._epoll.register(listener, select.EPOLLIN)
         return True
 
@@ -117,12 +115,21 @@ class ControlServer:
         except OSError:  # the client has gone; or descriptors ran out, and then the oldest client is dropped
             if self._clients:
                 self._drop(next(iter(self._clients.values())))
+            else:  # nothing can be given up: wake for the next client, not again and again for this one
+                self._wake_on(select.EPOLLIN | select.EPOLLET)
             return
+        self._wake_on(select.EPOLLIN)
         if len(self._clients) == CLIENTS:
             self._drop(next(iter(self._clients.values())))
         sock.setblocking(False)
         self._clients[sock.fileno()] = _Client(sock)
         self._epoll.register(sock, select.EPOLLIN)
+
+    def _wake_on(self, events: int) -> None:
+        """Be woken by the listener on these ``events`` from now on."""
+        if events != self._wakes:
+            self._wakes = events
+            self._epoll.modify(self._listener, events)
 
     def _drop(self, client: _Client) -> None:
         fd = client.sock.fileno()
@@ -221,7 +228,7 @@ def alive(path: Path, timeout_s: float = 0.2) -> bool:
         return True
 
 
-def ask(path: Path, verb: str, timeout_s: float = 1.0) -> dict[str, Any]:
+def ask(path: Path, verb: str, timeout_s: float = PATIENCE_S) -> dict[str, Any]:
     """Send one verb and return the decoded reply. OSError: nobody listens, no reply in time, a malformed reply, or an unknown verb."""
     deadline = time.monotonic() + timeout_s
     reply = bytearray()

@@ -63,8 +63,10 @@ class Addresses:
 
     def serve(self, listen: Sequence[str], interface: str) -> None:
         """Serve these addresses from now on, and no others. OSError: none of them can be served, and either somebody has to put that right
-        or others are served so far; those still are."""
+        or others are served so far; those still are. Sockets handed over are served instead, whatever ``listen`` says."""
         if self.activated:
+            if not self._inherited:
+                raise OSError(errno.EPROTOTYPE, self._refused[0].why)
             return
         before, served = self._listeners, bool(self.served)
         wanted = [_Listener(*endpoint, interface) for text in listen if (endpoint := parse_endpoint(text)) is not None]
@@ -113,7 +115,11 @@ class Addresses:
     @property
     def unserved(self) -> tuple[Unserved, ...]:
         """The addresses that should be served and are not, with the reason and the remedy."""
-        waiting = (Unserved(one.text, one.why, one.failed == errno.EAFNOSUPPORT) for one in self._listeners if one.why)
+        waiting = (
+            Unserved(one.text, one.why, one.failed == errno.EAFNOSUPPORT, one.failed == errno.EADDRINUSE)
+            for one in self._listeners
+            if one.why
+        )
         return (*self._refused, *waiting)
 
     def _review(self, one: _Listener) -> None:

@@ -51,6 +51,8 @@ CLIENTS_TOLD = 2000
 """Most clients in one reply. Each takes up to 300 octets, and a reply has at most 1 MB (``ppsd.process.control``)."""
 LOOK_S = 2.0
 """Seconds between two looks at addresses and files, which take some system calls, and between two watchdog messages at most."""
+SETTLE_S = 0.2
+"""Seconds from a change of interfaces to the look at them. Changes come in bursts, and a look takes some milliseconds."""
 NETWORKS_S = 60.0
 """Seconds between two readings of the interfaces' networks when no interface has changed: a router may announce another one."""
 
@@ -131,7 +133,7 @@ class Serve:
             raise
         if self._control.complaint:
             self.log.warning("control socket", problem=self._control.complaint)
-        self._looked_s = self._networks_s = started_s
+        self._look_s, self._networks_s = started_s + LOOK_S, started_s + NETWORKS_S
         self._broadcast_s = 0.0
         self._broadcast_failed = ""
 
@@ -200,18 +202,26 @@ class Serve:
             self.log.warning("the interfaces' networks are not known, private ones are", problem=explain(error))
             return ()
 
-    def _look(self, now_s: float, changed: bool) -> None:
+    def _interfaces_changed(self) -> None:
+        """Have them looked at soon: they change in bursts, as when containers start."""
+        if self._watch is not None and not self._watch.drain():
+            self.log.warning("changes of interfaces are noticed late: the kernel no longer tells them")
+            self._watch.close()
+            self._watch = None
+        self._networks_s = self._look_s = min(self._look_s, time.monotonic() + SETTLE_S)
+
+    def _look(self, now_s: float) -> None:
         """Look after what others may take away or bring: interfaces, addresses, and the files in the run directory."""
-        self._looked_s = now_s
+        self._look_s = now_s + LOOK_S
         if self._addresses.review():
             self._notify()
         with contextlib.suppress(OSError):  # the next look tries again
             self.helper.enter()
         if self._control.renew():
             self.log.warning("the control socket was removed by somebody and is made anew", path=str(self._control.path))
-        if not changed and now_s - self._networks_s < NETWORKS_S:
+        if now_s < self._networks_s:
             return
-        self._networks_s = now_s
+        self._networks_s = now_s + NETWORKS_S
         own = self._own_networks()
         if own != self._own:
             self._own = own
@@ -272,24 +282,26 @@ class Serve:
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(signals.wake, select.POLLIN)
-        if self._watch is not None:
-            poll.register(self._watch, select.POLLIN)
-        beat_s = watchdog_s(LOOK_S)
+        watched, beat_s = -1 if self._watch is None else self._watch.fileno(), watchdog_s(LOOK_S)
+        if watched >= 0:
+            poll.register(watched, select.POLLIN)
         while until_s is None or time.monotonic() < until_s:
             self._broadcast()
             self.log.settle()
-            pause_s = beat_s if until_s is None else max(0.0, min(beat_s, until_s - time.monotonic()))
+            due_s = self._look_s if until_s is None else min(self._look_s, until_s)
+            pause_s = max(0.0, min(beat_s, due_s - time.monotonic()))
             if self.config.server.broadcast:
                 pause_s = max(0.0, min(pause_s, self._broadcast_s - time.monotonic()))
             ready = {fd for fd, _ in poll.poll(pause_s * 1000)}
             if self._control.fileno() in ready:
                 self._control.handle_ready()
-            changed = self._watch is not None and self._watch.fileno() in ready
-            if changed and self._watch is not None:
-                self._watch.drain()
-            now_s = time.monotonic()
-            if changed or now_s - self._looked_s >= LOOK_S:
-                self._look(now_s, changed)
+            if watched in ready:
+                self._interfaces_changed()
+                if self._watch is None:
+                    poll.unregister(watched)
+                    watched = -1
+            if (now_s := time.monotonic()) >= self._look_s:
+                self._look(now_s)
             notify("WATCHDOG=1")
             self._tell_refusals()
             if signals.wake in ready:

@@ -15,6 +15,8 @@ from refclock.errors import printable
 from refclock.kernel.clocks import Adjtimex
 from refclock.sample import Leap
 
+RTC_LATEST_S: Final = 7_258_118_400
+"""POSIX s of 2200-01-01: no RTC chip counts farther (drivers/rtc: most have two digits for the year)."""
 INTERPRETER: Final = re.compile(r"(python|perl|ruby|node|lua|tclsh)[0-9.]*")
 """Names of processes that say nothing of the program that runs in them."""
 
@@ -80,8 +82,9 @@ class Host:
             return str(path)
 
     def battery_clock_s(self) -> int | None:
-        """POSIX second of the first RTC (Linux ABI, sysfs-class-rtc since_epoch); None without one."""
-        return self.number("/sys/class/rtc/rtc0/since_epoch")
+        """POSIX second of the first RTC (Linux ABI, sysfs-class-rtc since_epoch); None without one, or when it shows no date."""
+        shown_s = self.number("/sys/class/rtc/rtc0/since_epoch")
+        return shown_s if shown_s is not None and 0 <= shown_s < RTC_LATEST_S else None
 
     def processes(self) -> Iterator[tuple[int, str]]:
         """(pid, name) of every visible process. The name has at most 15 characters (proc(5), comm). Of a script it is the script's name,

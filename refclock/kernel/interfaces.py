@@ -8,6 +8,7 @@ process may read this; it needs no privilege.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import struct
@@ -147,15 +148,16 @@ class InterfaceWatch:
         """The descriptor to wait on."""
         return self._socket.fileno()
 
-    def drain(self) -> None:
-        """Take note of the changes so far. What they are has to be looked up, for messages may be lost (ENOBUFS)."""
+    def drain(self) -> bool:
+        """Take note of the changes so far. What they are has to be looked up: messages may be lost. False: the kernel no longer tells."""
         while True:
             try:
                 self._socket.recv(1 << 16)
             except BlockingIOError:
-                return
-            except OSError:  # ENOBUFS: there were more than the buffer holds
-                continue
+                return True
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:  # that one says that there were more than the buffer holds
+                    return False
 
     def close(self) -> None:
         """Stop watching."""

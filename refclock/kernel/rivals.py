@@ -83,6 +83,8 @@ def _ptp4l(host: Host, options: Options) -> bool:
     """Sets the clock with software time stamping. With hardware time stamping, the default, it sets the network card's clock: ptp4l(8)."""
     if options.value("free_running") == "1":
         return False
+    if not options.letters.keys() & {"i", "f"}:  # it names no port, so what it does is not known
+        return True
     if "S" in options.letters or options.value("time_stamping") == "software":
         return True
     lines = (line.split() for file in options.letters.get("f", ()) for line in (host.text(file) or "").splitlines())

@@ -37,6 +37,8 @@ FORGOT_MAX_NS: Final = 640 * NS
 """ns; the longest such wait. It doubles for a receiver that does not answer, or does not do what it acknowledges."""
 CHECK_NS: Final = 60 * NS
 """ns between two questions to a MediaTek receiver which sentences it sends: after a reset they may be the same, at another rate."""
+ANSWERS_NS: Final = 10 * NS
+"""ns for which the receiver's answers about its settings are told again; then it is asked anew."""
 BREAK_NS: Final = 5 * NS
 """ns of silence after which a line may have another receiver."""
 
@@ -86,6 +88,7 @@ class Configurator:
         self._spoke_ns: int | None = None
         self._talk = CommandQueue(())
         self._questions: CommandQueue | None = None
+        self._answered_ns = 0
         self._identity = ""
         self._patience_ns = FORGOT_NS
         self._since_ns = 0
@@ -103,15 +106,12 @@ class Configurator:
 
     def settings(self) -> CommandQueue | None:
         """Ask for the receiver's settings once the set-up has ended; the queue that gets the answers. None: it is still being asked what it
-        is. The last answers stay until they have been taken once, then the receiver is asked anew."""
-        asked = self._questions
+        is. The answers stay for ANSWERS_NS, so that nobody who asks again and again fills the line."""
         if self._step is _Step.ASK:
             return None
-        if asked is None:
-            asked = self._questions = CommandQueue(questions(self._identity, self.profile), self.profile.baud)
-        elif asked.finished:
-            self._questions = None
-        return asked
+        if self._questions is None:
+            self._questions = CommandQueue(questions(self._identity, self.profile), self.profile.baud)
+        return self._questions
 
     def step(self, receiver: ReceiverStream, now_ns: int) -> bytes:
         """What to write to the line now."""
@@ -143,7 +143,18 @@ class Configurator:
                 data = self._watch(receiver, now_ns)
                 if data:
                     return data
-        return b"" if self._questions is None else self._questions.send(now_ns)
+        return self._ask_for_settings(now_ns)
+
+    def _ask_for_settings(self, now_ns: int) -> bytes:
+        """The next question for settings. Old answers are forgotten."""
+        if self._questions is None:
+            return b""
+        if not self._questions.finished:
+            self._answered_ns = now_ns
+        elif now_ns - self._answered_ns > ANSWERS_NS:
+            self._questions = None
+            return b""
+        return self._questions.send(now_ns)
 
     def _ask_anew(self, now_ns: int) -> None:
         self._step, self._asked, self._due_ns = _Step.ASK, 0, now_ns

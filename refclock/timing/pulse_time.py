@@ -202,7 +202,8 @@ class PulseTime:
     @property
     def cable_words(self) -> str:
         """Which side subtracts the cable's delay, the receiver or this program; "" when none is configured."""
-        who = "the receiver takes it off" if self.cable_told else "taken off here"
+        here = "taken off here, for the receiver was not told" if isinstance(self.config, ReceiverSource) else "taken off here"
+        who = "the receiver takes it off" if self.cable_told else here
         return f"antenna cable {self._cable_ns} ns: {who}" if self._cable_ns else ""
 
     def report(self) -> PulseReport | None:

@@ -143,6 +143,11 @@ static void a_senseless_record_is_unsynchronised(void)
     p.bound_rate = INFINITY;
     CHECK_EQUAL(at(&p, p.raw_ns + 1).leap, 3);
     p = good();
+    p.rate = NAN;
+    CHECK_EQUAL(at(&p, p.raw_ns).leap, 3);
+    p.rate = -0.2;
+    CHECK_EQUAL(at(&p, p.raw_ns).stratum, 0);
+    p = good();
     p.rate = 1e300;
     p.tai_ns = INT64_MAX;
     p.reference_raw_ns = INT64_MIN;
@@ -263,6 +268,32 @@ static void a_record_goes_through_the_file(void)
     CHECK_EQUAL(out.raw_ns, in.raw_ns);
     rec_close(writer);
     rec_close(reader);
+}
+
+static void numbers_that_no_clock_has_are_read_as_unsynchronised(void)
+{
+    struct rec_params wrong[] = {good(), good(), good(), good(), good(), good(), good(), good(), good(), good()};
+    wrong[0].rate = NAN;
+    wrong[1].bound_ns = -1;
+    wrong[2].bound_rate = -1e-9;
+    wrong[3].bound_rate = INFINITY;
+    wrong[4].bound_wander_ns = NAN;
+    wrong[5].tai_ns = -1;
+    wrong[6].leap_step_s = 2;
+    wrong[7].tai_offset_s = -1;
+    wrong[8].precision = 1;
+    wrong[9].stratum = 16;
+    struct rec *page;
+    CHECK_EQUAL(rec_open(other, 1, &page), 0);
+    struct rec_params p = good();
+    rec_publish(page, &p);
+    CHECK_EQUAL(stratum_now(page, 0), 1);
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        rec_publish(page, &wrong[i]);
+        CHECK_EQUAL(stratum_now(page, 0), 0);
+    }
+    rec_close(page);
+    unlink(other);
 }
 
 static void after_a_suspend_the_record_is_void(void)
@@ -463,6 +494,7 @@ int main(void)
     RUN(without_a_leap_second_or_with_a_senseless_one_nothing_is_smeared);
     RUN(the_reference_is_smeared_along);
     RUN(a_record_goes_through_the_file);
+    RUN(numbers_that_no_clock_has_are_read_as_unsynchronised);
     RUN(after_a_suspend_the_record_is_void);
     RUN(a_step_of_the_system_clock_counts_when_the_writer_is_dead);
     RUN(a_writer_killed_half_way_leaves_the_last_record);

@@ -347,6 +347,34 @@ static void an_inherited_socket_is_served_and_left_to_its_owner(void)
     CHECK(close(inherited) == 0 && close(stream) == 0);
 }
 
+static void an_inherited_socket_of_both_families_knows_whom_a_request_was_sent_to(void)
+{
+    const int both = 0, on = 1;
+    struct srv *s = made(1);
+    struct sockaddr_in6 any = {.sin6_family = AF_INET6};
+    struct sockaddr_in to = {.sin_family = AF_INET};
+    uint8_t request[48] = {4 << 3 | 3};
+    int inherited = socket(AF_INET6, SOCK_DGRAM, 0), everybody_asked = socket(AF_INET, SOCK_DGRAM, 0);
+    CHECK(setsockopt(inherited, IPPROTO_IPV6, IPV6_V6ONLY, &both, sizeof both) == 0);
+    CHECK(bind(inherited, (struct sockaddr *)&any, sizeof any) == 0);
+    CHECK_EQUAL(srv_adopt(s, inherited), 0);
+    CHECK_EQUAL(srv_start(s), 0);
+    int fd = client(port_of(s, 0), "127.0.0.3"); /* a reply from another address would not come through */
+    CHECK_EQUAL(class_of_reply(fd, 46 << 2), 46 << 2);
+    CHECK(setsockopt(everybody_asked, SOL_SOCKET, SO_BROADCAST, &on, sizeof on) == 0);
+    to.sin_port = htons(port_of(s, 0));
+    inet_pton(AF_INET, "127.255.255.255", &to.sin_addr);
+    CHECK(sendto(everybody_asked, request, 48, 0, (struct sockaddr *)&to, sizeof to) == 48);
+    for (int tries = 0; tries < 5000 && counted(s, PKT_DROP, PKT_NOT_UNICAST) == 0; tries++)
+        usleep(1000);
+    CHECK_EQUAL(counted(s, PKT_DROP, PKT_NOT_UNICAST), 1);
+    CHECK(recv(everybody_asked, request, 48, MSG_DONTWAIT) < 0);
+    close(fd);
+    close(everybody_asked);
+    close(inherited);
+    srv_destroy(s);
+}
+
 static void a_new_server_denies_everybody(void)
 {
     struct srv *s;
@@ -759,6 +787,7 @@ int main(void)
     RUN(a_reply_has_the_dscp_of_the_request_or_the_configured_one);
     RUN(after_a_rush_dscp_is_looked_at_again);
     RUN(an_inherited_socket_is_served_and_left_to_its_owner);
+    RUN(an_inherited_socket_of_both_families_knows_whom_a_request_was_sent_to);
     RUN(a_new_server_denies_everybody);
     RUN(kisses_are_few);
     RUN(an_interleaved_client_is_told_when_the_last_reply_left);

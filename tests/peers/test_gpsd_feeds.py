@@ -74,10 +74,16 @@ def source_of(run_dir: Path) -> dict[str, Any]:
 
 
 def check(run_dir: Path, what: str, limit_ns: int, seconds: int = 10) -> int:
-    """LOCKED, by the path named, and for some seconds the served time is the simulated truth (this machine's clock) within the bound, which
-    is below ``limit_ns``. The last error, served - true in ns."""
+    """LOCKED, by the path named, with a bound that gets below ``limit_ns``; then for some seconds the served time is the simulated truth
+    (this machine's clock) within the bound. The last error, served - true in ns."""
+
+    def narrow() -> bool:
+        seen = snapshot(run_dir)
+        return seen is not None and isinstance(seen["bound_ns"], int) and seen["bound_ns"] < limit_ns
+
     wait_for("LOCKED", lambda: locked(run_dir), 60)
     assert what in source_of(run_dir)["what"]
+    wait_for(f"a bound below {limit_ns} ns", narrow, 60)
     error = 0
     for _ in range(seconds):
         seen = snapshot(run_dir)
@@ -85,7 +91,7 @@ def check(run_dir: Path, what: str, limit_ns: int, seconds: int = 10) -> int:
         bound, error_seen = seen["bound_ns"], seen["system_offset_ns"]
         assert isinstance(bound, int)
         assert isinstance(error_seen, int)
-        assert abs(error_seen) <= bound < limit_ns, seen
+        assert abs(error_seen) <= bound, seen
         error = error_seen
         time.sleep(1)
     return error

@@ -20,7 +20,8 @@ CHRONYD = ["chronyd", "-x", "-d", "-u", "root"]
 
 def start_sim(processes: Processes, address: str, *more: str) -> tuple[subprocess.Popen[bytes], Path]:
     run_dir = processes.directory / "run"
-    return processes.start("refclock", [*REFCLOCK, "run", "--sim", "--ntp", address, "--run-dir", str(run_dir), *more]), run_dir
+    words = [*REFCLOCK, "run", "--sim", "--ntp", address, "--run-dir", str(run_dir)]
+    return processes.start("refclock", [*words, *(more or ("--config", os.devnull))]), run_dir
 
 
 def children(run_dir: Path) -> set[int]:

@@ -235,6 +235,9 @@ def test_the_newcomers_path(machine: Machine) -> None:
         code, told = third.run(f"refclock {name} --help")
         assert code == 0, (name, told)
         assert f"refclock {name}" in told
+    code, told = third.run("refclock doctor")
+    assert code in (0, 1, 2), told
+    assert "Traceback" not in told
     third.close()
 
     # Ctrl-C, and away with it

@@ -315,7 +315,7 @@ def test_leap_smear(serve: Serving, sockets: Sockets, step: int, hours: int) -> 
 def test_the_rules_in_force_are_listed(network: Processes, serve: Serving) -> None:
     """``refclock access list`` shows the rules by which the server decides: after a reload the new ones."""
     server = serve(OPEN_HOUSE)
-    words = [*REFCLOCK, "access", "list", "--run-dir", str(server.run_dir)]
+    words = [*REFCLOCK, "access", "list", "--config", os.devnull, "--run-dir", str(server.run_dir)]
     assert "192.0.2.0/24" not in network.run(words).stdout
     server.reload(OPEN_HOUSE + '[access]\nignore = ["192.0.2.0/24"]\n', "rules, limits and keys renewed")
     told = network.run(words)

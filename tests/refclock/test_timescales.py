@@ -16,7 +16,8 @@ from refclock.sample import NS
 from refclock.timescales import DAY_S, NTP_UNIX_S, LeapTable, next_midnight, parse_leap_seconds_list
 
 NEW_YEAR = int(datetime(2027, 1, 1, tzinfo=UTC).timestamp())
-TZDATA = Path("/usr/share/zoneinfo/leap-seconds.list").read_text(encoding="ascii")
+TZDATA = (Path(__file__).parents[1] / "data" / "leap-seconds.list").read_text(encoding="ascii")
+"""That of tzdata 2025b."""
 LINES = [(int(line.split()[0]), int(line.split()[1])) for line in TZDATA.splitlines() if line[:1].isdigit()][:28]
 """NTP second and TAI-UTC, 1972 to 2017."""
 NIST_2017_HASH = "5101445a 69948b51 9153e2b 2086e3d8 d54561a3"

@@ -32,7 +32,12 @@ def other_disciplines(p: Patient) -> Finding:
         do = f'{found[0].remedy}; or: [clock] steer = "none", and refclock feed'
         return Finding("RC20", FAIL, f"{names} and refclock both steer this clock", do)
     if len(found) > 1:
-        return Finding("RC20", FAIL, f"{names} both steer this clock", f"choose one: {found[0].remedy}")
+        return Finding(
+            "RC20",
+            FAIL,
+            f"{names} all steer this clock" if len(found) > 2 else f"{names} both steer this clock",
+            f"choose one: {found[0].remedy}",
+        )
     told = p.clock.has(Code.CLOCK_SHARED) if p.clock else None
     if told is not None:
         return Finding("RC20", FAIL, told.words, 'find it, or: [clock] steer = "none"')

@@ -24,35 +24,28 @@ def server(p: Patient) -> Finding:
     """RC30: does the NTP server run, on every address that is wanted?"""
     if not p.listen:
         return Finding("RC30", SKIP, NO_SERVER)
-    found = _holders(p)
-    if found:
-        address, who = next(iter(found.items()))
+    if p.server == UNSEEN:
+        return Finding("RC30", SKIP, f"the NTP server is {UNSEEN}")
+    for address, who in holders(p.listen, p.server, p.host).items():
         do = f"end {who.partition(' (pid')[0]}, or set another port or address: [server] listen"
         return Finding("RC30", FAIL, f"{address} is held by {who}: nothing is served there", do)
     if p.clock is None:
         return Finding("RC30", SKIP, NO_DAEMON)
-    if p.server == UNSEEN:
-        return Finding("RC30", SKIP, f"the NTP server is {UNSEEN}")
     if isinstance(p.server, str):
         do = "see its log; start it: refclock run, or the unit that runs refclock's serve process"
         return Finding("RC30", FAIL, f"the NTP server is {p.server}: nothing is served", do)
-    if not p.server.addresses:
-        return Finding("RC30", FAIL, f"none of {', '.join(p.listen)} could be bound: nothing is served", "see the server's log")
-    has_v6 = p.host.path("/proc/net/if_inet6").exists()
-    lacking = [text for text in p.listen if text not in p.server.addresses and (has_v6 or not text.startswith("["))]
-    lacking = [] if p.server.socket_activated else lacking
+    served, lacking = ", ".join(p.server.addresses), [one for one in p.server.unserved if not one.harmless]
+    words = "; ".join(one.why for one in lacking)
+    if not served:
+        why = words or f"none of {', '.join(p.listen)} could be bound"
+        return Finding("RC30", FAIL, f"nothing is served: {why}", "see the server's log")
+    if any(one.taken for one in lacking):
+        do = "end the program that has it, or set another port or address: [server] listen"
+        return Finding("RC30", FAIL, f"serving on {served} only; {words}", do)
     if lacking:
         do = "an address that is not there comes with its interface; take it out of [server] listen if it never does"
-        return Finding("RC30", WARN, f"serving on {', '.join(p.server.addresses)}, and not on {', '.join(lacking)}", do)
-    return Finding("RC30", OK, f"serving on {', '.join(p.server.addresses)}")
-
-
-def _holders(p: Patient) -> dict[str, str]:
-    """Which other program holds an address that is wanted; also before our server has been started."""
-    if p.clock is not None:
-        return holders(p.clock, p.server, p.host)
-    pairs = ((text, parse_endpoint(text)) for text in p.listen)
-    return {text: ", ".join(who) for text, endpoint in pairs if endpoint is not None and (who := p.host.port_holders([endpoint]))}
+        return Finding("RC30", WARN, f"serving on {served} only; {words}", do)
+    return Finding("RC30", OK, f"serving on {served}")
 
 
 def answer(p: Patient) -> Finding:
@@ -100,7 +93,10 @@ def firewall(p: Patient) -> Finding:
         if p.host.text("/proc/modules") is not None and not re.search(r"^(nf_tables|ip_tables) ", p.host.text("/proc/modules") or "", re.M):
             return Finding("RC32", OK, "the kernel has no firewall loaded")
         return Finding("RC32", SKIP, "the firewall's rules cannot be read (nft or iptables, as root)")
-    shut = [port for port in ports if refuses(rules, port)]
+    verdicts = {port: refuses(rules, port) for port in ports}
+    shut = [port for port, verdict in verdicts.items() if verdict]
+    if not shut and None in verdicts.values():
+        return Finding("RC32", SKIP, "the firewall lets in by interface or address: ask from another machine (refclock query)")
     if not shut:
         return Finding("RC32", OK, f"no rule of this machine's firewall keeps UDP {', '.join(map(str, ports))} out")
     what = f"this machine's firewall refuses what no rule lets in, and no rule lets UDP {shut[0]} in: other machines get no answer"
@@ -111,15 +107,23 @@ def _loopback(address: str) -> bool:
     return address.startswith("127.") or address == "::1"
 
 
-def refuses(rules: str, port: int) -> bool:
-    """Whether an input chain of ``nft list ruleset`` or ``iptables-save`` refuses by default and nothing in the rules names the port. A
-    rule that names it may still refuse it: that is somebody's will."""
-    names = rf"\b{port}\b" + (r"|\bntp\b" if port == 123 else "")
+def refuses(rules: str, port: int) -> bool | None:
+    """Whether input chains of ``nft list ruleset`` or ``iptables-save`` refuse by default and no rule lets UDP ``port`` in. None: rules
+    that let in by interface or address may do so. A rule that names the port may still refuse it: that is somebody's will."""
     nft = re.search(r"hook input [^\n}]*policy drop", rules) is not None
     nft |= re.search(r"hook input [^}]*\n\s*(counter [^\n]*)?(drop|reject)\b[^}]*\}", rules) is not None
     iptables = re.search(r"^:INPUT DROP", rules, re.M) or re.search(r"^-A INPUT (-m comment [^\n]* )?-j (DROP|REJECT)", rules, re.M)
-    passing = [line for line in rules.splitlines() if re.search(r"dport|dports", line)]
-    return (nft or iptables is not None) and not any(re.search(names, line) for line in passing)
+    if not nft and iptables is None:
+        return False
+    names = rf"\b{port}\b" + (r"|\bntp\b" if port == 123 else "")
+    accepting = [line for line in rules.splitlines() if re.search(r"\baccept\b", line, re.I) and not re.search(OTHERWISE, line)]
+    if any(re.search("dport", line) and re.search(names, line) for line in accepting):
+        return False
+    return True if all("dport" in line for line in accepting) else None
+
+
+OTHERWISE: Final = r"policy|^:|established|\blo\b|icmp|^-A (FORWARD|OUTPUT|DOCKER|POSTROUTING|PREROUTING)|multicast|igmp|239\.|224\.|ff02"
+"""What marks lines that let something in which is no request: replies, this machine itself, ICMP, multicast, and chains of other hooks."""
 
 
 def _opening(p: Patient, port: int) -> str:

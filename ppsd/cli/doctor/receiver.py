@@ -310,14 +310,16 @@ def message_delay(p: Patient) -> Finding:
 
 
 def timing_mode(p: Patient) -> Finding:
-    """RC12: is a timing receiver still surveying?"""
+    """RC12: does a timing receiver still survey its place?"""
 
     def look(source: SourceStatus) -> Finding | None:
         if source.has(Code.SURVEYING) is not None:
             return Finding("RC12", OK, f"{source.name}: it surveys its position; the pulse improves when that is done")
         return Finding("RC12", OK, f"{source.name}: {source.timing}") if source.timing else None
 
-    return _each(p, "RC12", look, "no receiver that surveys its position")
+    if p.receivers and all(look(source) is None for source in p.receivers):
+        return Finding("RC12", SKIP, "no receiver that surveys its position")
+    return _each(p, "RC12", look, "")
 
 
 EXAMINATIONS: Final = (receiver, holders, line, pulses, edges, console, usb, sky, dates, leap_count, message_delay, timing_mode)

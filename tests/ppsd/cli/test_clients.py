@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ppsd.cli import clients
+from ppsd.cli.daemon import clock_snapshot
 from ppsd.process.exit_codes import FAILED, GOOD, NO_DAEMON, Refused
 
 
@@ -32,6 +33,16 @@ def test_slow_is_not_absent(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(Refused) as refused:
         clients.run(asked(stopped, count=20))
     assert "has not answered for 0.2 s: it is busy, or stopped" in str(refused.value)
+    assert refused.value.code == FAILED
+
+
+def test_a_slow_daemon_is_not_absent_either(stopped: Path) -> None:
+    """The same for ``status`` and the other commands that ask the clock process."""
+    (stopped / "clock.sock").symlink_to("serve.sock")
+    with pytest.raises(Refused) as refused:
+        clock_snapshot(stopped)
+    assert "the daemon" in str(refused.value)
+    assert "has not answered for 1 s" in str(refused.value)
     assert refused.value.code == FAILED
 
 

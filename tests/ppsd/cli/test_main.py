@@ -25,7 +25,7 @@ from ppsd.config.tables import Config, ServerConfig
 from ppsd.faces import text as reports
 from ppsd.ntp.packet import Header, parse
 from ppsd.process.control import ControlServer
-from ppsd.snapshot import Mode, ServerReport, Snapshot, SourceStatus, TemperatureStatus, Verdict
+from ppsd.snapshot import Mode, ServerReport, Snapshot, SourceStatus, TemperatureStatus, Unserved, Verdict
 from refclock.condition import Code, Condition
 from refclock.config import GpsdSource, ShmFeed, SockFeed
 from refclock.kernel.host import Host
@@ -61,8 +61,10 @@ Daemon = Callable[[str, Callable[[], str]], Path]
 
 
 @pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    """Control sockets in a run directory, each answering what its function says."""
+def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
+    """Control sockets in a run directory, each answering what its function says, on a machine without other processes."""
+    empty = Host(tmp_path / "machine")
+    monkeypatch.setattr("refclock.kernel.host.Host", lambda: empty)
     servers: list[ControlServer] = []
     threads: list[threading.Thread] = []
     stop, stopped = socket.socketpair()
@@ -129,6 +131,11 @@ def test_status_text(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None
         (None, "NOT SERVED: the NTP server is not running · LOCKED · within"),
         (replace(SERVER, addresses=()), "NOT SERVED: no address could be bound: 0.0.0.0:123 · LOCKED · within"),
         (SERVER, "LOCKED · within"),
+        (replace(SERVER, unserved=(Unserved("[::]:123", "no IPv6", harmless=True),)), "LOCKED · within"),
+        (
+            replace(SERVER, unserved=(Unserved("10.0.0.9:123", "10.0.0.9 is held by x (pid 5)", taken=True),)),
+            "NOT SERVED everywhere: 10.0.0.9",
+        ),
         (replace(SERVER, addresses=("0.0.0.0:123",), socket_activated=True), "LOCKED · within"),
     ],
 )
@@ -142,6 +149,15 @@ def test_a_time_that_nobody_gets_is_not_called_well(
     code = cli.main(["status", "--run-dir", str(run_dir)])
     assert capsys.readouterr().out.startswith(words)
     assert code == (2 if words.startswith("NOT") else 0)
+
+
+def test_an_address_that_has_still_to_come_is_told(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    """Served elsewhere: status exits with 1 and says what is missing and why."""
+    run_dir = daemon("clock.sock", answer(replace(LOCKED, listen=("0.0.0.0:123", "10.0.0.9:123"))))
+    report = replace(SERVER, unserved=(Unserved("10.0.0.9:123", "no interface has that address"),))
+    daemon("serve.sock", lambda: json.dumps(report.to_json()))
+    assert cli.main(["status", "--run-dir", str(run_dir)]) == 1
+    assert "server: not on 10.0.0.9:123: no interface has that address" in capsys.readouterr().out
 
 
 def test_a_killed_server_is_not_called_well(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
@@ -429,6 +445,7 @@ def test_query_of_nobody(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["query", "127.0.0.1:99999"]) == 64
 
 
+@pytest.mark.device
 def test_config_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """check tells every mistake and exits 78; show prints what reads back."""
     file = tmp_path / "c.toml"

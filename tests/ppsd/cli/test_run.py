@@ -124,7 +124,7 @@ def test_effective_configuration_keeps_what_was_configured(tmp_path: Path) -> No
     """Children read the user's configuration with only the command line's changes in it."""
     file = tmp_path / "c.toml"
     file.write_text('[log]\nlevel = "debug"\n[server]\nthreads = 3\n[[source]]\ntype = "shm"\nunit = 4\n')
-    run = Run(file, False, "[::1]:11999", tmp_path / "run")
+    run = Run(file, False, "[::1]:11999", tmp_path / "run", Host(tmp_path))
     run.prepare()
     user, effective = read(file), read(run.file)
     changed = replace(user.run, directory=str(tmp_path / "run"))
@@ -149,7 +149,7 @@ def test_simulation_is_fenced_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     file = tmp_path / "c.toml"
     file.write_text('[[source]]\ntype = "receiver"\ndevice = "/dev/ttyS0"\n[[feed]]\ntype = "shm"\nunit = 2\n')
-    run = Run(file, True, None, None)
+    run = Run(file, True, None, None, Host(tmp_path))
     run.prepare()
     assert run.directory == tmp_path / "refclock-sim"
     assert stat.S_IMODE(run.directory.stat().st_mode) == 0o700
@@ -165,7 +165,7 @@ def test_simulation_is_fenced_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ConfigError, match=r'c\.toml:2: .*allowed: "ublox8"'):
         run.prepare()
     monkeypatch.setattr("ppsd.cli.run.load", lambda _: replace(Config(), feeds=(ShmFeed(unit=2, name="shm0"),)))
-    default = Run(None, True, None, None)
+    default = Run(None, True, None, None, Host(tmp_path))
     default.prepare()
     assert default.config.feeds == ()
 

@@ -191,12 +191,24 @@ def test_the_next_start_tries_it_first(machine: Machine, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"{", b"[]", b'{"gps0": 7}', b'{"gps0": {"path": 7}}', b'{"gps0": {"path": "/etc/passwd", "identity": "/dev/null"}}']
+    "data",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"gps0": 7}',
+        b'{"gps0": {"path": 7}}',
+        b'{"gps0": {"path": "/etc/passwd", "identity": "/dev/null"}}',
+        b'{"gps0": {"path": "/dev/tty\\u0000", "identity": "/dev/\\ud800"}}',
+        b'{"gps0": {"path": "PORT", "identity": "PORT", "baud": -1, "said": 7}}',
+        b'{"gps0": {"path": "PORT", "identity": "PORT", "baud": 1e400, "said": "\\u001b[2J"}}',
+        b'{"gps0": {"path": "PORT", "identity": "PORT", "baud": 12345678901234567890123}}',
+    ],
 )
 def test_damaged_memory_does_no_harm(machine: Machine, tmp_path: Path, data: bytes) -> None:
     """Then it is looked for as on the first day; nothing that is no candidate is opened because a file says so."""
     (tmp_path / "state").mkdir()
-    (tmp_path / "state" / FILE_NAME).write_bytes(data)
+    (tmp_path / "state" / FILE_NAME).write_bytes(data.replace(b"PORT", str(machine.directory / "ttyUSB0").encode()))
     machine.plug("ttyUSB0", receiver())
     daemon = Daemon(machine, tmp_path / "state")
     assert daemon.run(12, daemon.hears()) < 8

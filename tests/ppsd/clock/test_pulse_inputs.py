@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 import pytest
 
@@ -29,7 +30,7 @@ class Wire(EdgeQueue):
         self.stopped = True
 
 
-def test_a_pulse_device_comes_fails_and_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pulse_device_comes_fails_and_comes_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Missing: told once, tried again after a pause. There: how it stamps is an event, and so is each edge. Gone: told, tried again."""
     said: list[tuple[str, str]] = []
     wires: list[Wire | OSError] = [OSError(errno.ENOENT, "there is no such device"), Wire(), Wire()]
@@ -44,7 +45,7 @@ def test_a_pulse_device_comes_fails_and_comes_again(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(ppsd.clock.pulses, "open_pulse", opened)
     sources = (ReceiverSource(name="roof", device="/dev/x", pps="/dev/pps3"), SockSource(name="lab", path="/run/x"))
-    inputs = PulseInputs(sources, clock, lambda: None, lambda what, why: said.append((what, why)), host=Host())
+    inputs = PulseInputs(sources, clock, lambda: None, lambda what, why: said.append((what, why)), host=Host(tmp_path))
     now = clock.now().mono_ns
     assert inputs.open_due(now) == []
     assert said == [("pulse of roof", "there is no such device")]

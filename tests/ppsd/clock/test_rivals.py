@@ -71,6 +71,7 @@ def process(root: Path, pid: int, name: str, command: str, environment: bytes = 
         ("phc2sys", "phc2sys -a -rr", True),
         ("phc2sys", "phc2sys -a", False),
         ("phc2sys", "phc2sys -s eth0 -E ntpshm -m", False),
+        ("ptp4l", "ptp4l", True),
         ("ptp4l", "ptp4l -i eth0", False),  # steers the network card's clock
         ("ptp4l", "ptp4l -Sm -i eth0", True),
         ("ptp4l", "ptp4l -i eth0 --time_stamping=software", True),

@@ -1,12 +1,17 @@
 """State on disk: never half written, never believed when damaged, never in the way."""
 
 import json
+import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from records import true_record
 
-from ppsd.clock.state import FILE_NAME, LIMIT_BYTES, load, save
+from ppsd.clock.state import FILE_NAME, LIMIT_BYTES, left_record, load, save
+from refclock.kernel.timescale import TimescaleReader, TimescaleWriter
+from refclock.sample import Leap
 
 STATE = {"version": 1, "rate": -12.25e-6, "sources": {"gps0": {"delay": {"delay_ms": 143.5, "byte_ns": 104166}}}}
 
@@ -98,3 +103,36 @@ def test_state_of_another_user_is_not_believed(tmp_path: Path) -> None:
         assert "can be changed by another user" in (why or "")
     directory.chmod(0o755)
     assert load(directory) == (STATE, None)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"rate": math.nan},
+        {"rate": -0.5},
+        {"bound_ns": math.nan},
+        {"bound_rate": -1e-9},
+        {"bound_wander_ns": math.inf},
+        {"tai_ns": -1},
+        {"tai_offset_s": 1 << 30},
+        {"leap_step_s": -7},
+        {"stratum": 255},
+    ],
+    ids=str,
+)
+def test_a_record_that_no_clock_can_have_is_neither_served_nor_resumed(tmp_path: Path, lie: dict[str, float]) -> None:
+    """A record file that parses and lies: readers see an unsynchronised record, and the next run begins anew."""
+    path = tmp_path / "timescale"
+    writer = TimescaleWriter(path)
+    writer.publish(true_record())
+    reader = TimescaleReader(path)
+    reading = reader.read()
+    assert reading is not None
+    assert reading.leap is Leap.NORMAL
+    writer.publish(replace(true_record(), **lie))
+    reading = reader.read()
+    assert reading is not None
+    assert (reading.leap, reading.stratum) == (Leap.UNSYNCHRONISED, 0)
+    left = left_record(path)
+    assert left is not None
+    assert left.stratum == 0

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from ppsd.config.file import parse
 from ppsd.discipline.copies import Copies
-from refclock.sample import NS, SourceId
+from ppsd.discipline.engine import Engine
+from ppsd.discipline.events import Pulsed, PulseFound, Reported, Sampled, SourceFound, Ticked
+from ppsd.discipline.saved import Saved
+from refclock.sample import NS, Edge, EdgeKind, ForeignSample, Instant, Leap, SecondLabel, SourceId
 
 START_NS = 1_795_000_000 * NS
 
@@ -54,3 +57,40 @@ def test_what_gpsd_gives_to_ntp_daemons_is_a_copy_of_gpsd() -> None:
     assert copies(gpsd, SHM, SOCK).original(SourceId("sock")) is None
     assert copies(f'{gpsd}\nhost = "10.0.0.7"', unit, path).original(SourceId("shm")) is None
     assert copies(f"{gpsd}\nnoselect = true", unit, path).original(SourceId("shm")) is None
+
+
+def test_late_copies_do_not_outvote_the_pulse_that_they_copy() -> None:
+    """Two copies that agree on being 5 ms late, beyond what is stated of them, against the pulse itself: the pulse is served and the copies
+    are told to be wrong. Did they vote, they would win two to one."""
+    engine = Engine(
+        parse(
+            '[[source]]\ntype = "gpsd"\nname = "gps"\npps = "/dev/pps0"\n'
+            '[[source]]\ntype = "shm"\nname = "shm"\nunit = 1\nbias_us = 2000\n'
+            '[[source]]\ntype = "sock"\nname = "sock"\npath = "/run/chrony.ttyAMA0.sock"\nbias_us = 2000\n'
+        ),
+        Saved(),
+        Instant(START_NS, 0),
+        simulated=False,
+        version="",
+        pid=1,
+    )
+    engine.handle(SourceFound(SourceId("gps"), "gpsd", Instant(START_NS, 0)))
+    engine.handle(PulseFound(SourceId("gps"), "/dev/pps0", False, 15.0, "by the kernel", Instant(START_NS, 0)))
+    for second in range(1, 40):
+
+        def at(s: float, second: int = second) -> Instant:
+            return Instant(START_NS + round((second + s) * NS), round((second + s) * NS))
+
+        for late, kind in ((0.0, EdgeKind.ASSERT), (0.1, EdgeKind.CLEAR)):
+            edge = Edge(at(late + 1e-6), kind, second, 100)
+            engine.handle(Pulsed(SourceId("gps"), edge, at(late + 2e-6)))
+        for name in ("shm", "sock"):
+            sample = ForeignSample(at(0.005), -5_000_000, 0, Leap.NORMAL)
+            engine.handle(Sampled(SourceId(name), sample, at(0.11)))
+        label = SecondLabel(START_NS + second * NS, at(0.15), "TPV", leap_known=True)
+        engine.handle(Reported(SourceId("gps"), (label,), at(0.16)))
+        engine.handle(Ticked(at(0.9), None))
+    seen = engine.snapshot(Instant(START_NS + 40 * NS, 40 * NS))
+    assert {s.name: s.tally for s in seen.sources} == {"gps": "*", "shm": "x", "sock": "x"}
+    assert seen.system_offset_ns is not None
+    assert abs(seen.system_offset_ns) < 20_000

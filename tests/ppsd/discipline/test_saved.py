@@ -63,6 +63,14 @@ def test_another_version_is_ignored_and_told(data: Mapping[str, object]) -> None
         ("temperature.slope", "steep", "temperature"),
         ("temperature.sensor", "x" * 300, "temperature"),
         ("temperature", [], "temperature"),
+        ("utc_s", 1e17, "utc_s"),  # no date can be printed of it
+        ("utc_s", -1, "utc_s"),
+        ("sources.gps0.pulse.wander", 1e-200, "sources.gps0.pulse"),  # its square is 0
+        ("sources.gps0.pulse.noise", [1e300] * QUANTILES, "sources.gps0.pulse"),
+        ("sources.gps0.delay.delay_ms", 1e15, "sources.gps0.delay"),
+        ("temperature.slope", 1e9, "temperature"),  # a frequency error of 100 %
+        ("temperature.slope_sigma", 0.0, "temperature"),
+        ("temperature.origin", 1e6, "temperature"),
     ],
 )
 def test_a_part_that_is_nonsense_is_named_and_the_rest_is_taken(path: str, value: object, named: str) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import resource
 import select
 import socket
 import tempfile
@@ -197,3 +198,56 @@ def test_a_group_that_is_not_there_is_told_and_ends_nothing(tmp_path: Path) -> N
     assert "there is no group no-such-group" in server.complaint
     assert "groupadd" in server.complaint
     server.close()
+
+
+def test_a_socket_that_somebody_removed_is_made_anew_as_it_was(tmp_path: Path) -> None:
+    """Its directory too; one that is there is left alone, also when it is another process's by now."""
+    group = str(os.getgid())
+    directory = tmp_path / "run"
+    directory.mkdir(0o750)
+    server = ControlServer(directory / "s", answer, group=group)
+    was = (server.path.stat().st_mode, server.path.stat().st_gid)
+    assert not server.renew()
+    server.path.unlink()
+    directory.rmdir()
+    assert server.renew()
+    assert (server.path.stat().st_mode, server.path.stat().st_gid) == was
+    assert directory.stat().st_mode & 0o777 == 0o750
+    with connect(server.path) as client:
+        client.sendall(b"snapshot\n")
+        for _ in range(2):  # the connection, then the request
+            server.handle_ready()
+        assert client.recv(100) == b'{"mode": "track"}\n'
+    server.path.unlink()
+    server.path.touch()
+    assert not server.renew()
+    server.close()
+
+
+def test_without_descriptors_it_sleeps_and_answers_when_there_are_some(server: ControlServer) -> None:
+    """A client that comes while all descriptors of the process are used up wakes the loop twice, not for ever. It is answered once a later
+    client shows that there are some again."""
+    first, later = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.open("/dev/null", os.O_RDONLY)
+    os.close(lowest)
+    poll = select.poll()
+    poll.register(server, select.POLLIN)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        first.connect(str(server.path))
+        wakes = 0
+        while poll.poll(0) and wakes < 100:
+            wakes += 1
+            server.handle_ready()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert 1 <= wakes <= 2
+    later.connect(str(server.path))
+    with first, later:
+        for client in (first, later):
+            client.settimeout(5)
+            client.sendall(b"snapshot\n")
+        while poll.poll(100):
+            server.handle_ready()
+        assert [json.loads(client.recv(4096)) for client in (first, later)] == [{"mode": "track"}] * 2

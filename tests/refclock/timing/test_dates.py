@@ -109,6 +109,9 @@ def test_battery_clock_is_asked_only_when_nobody_keeps_the_clock(tmp_path: Path)
     (rtc / "since_epoch").write_text("1800000000\n")
     assert battery_witness_s(Host(tmp_path), replace(kernel, leap=Leap.UNSYNCHRONISED)) == 1_800_000_000
     assert battery_witness_s(Host(tmp_path), replace(kernel, leap=Leap.NORMAL)) is None
+    for broken in ("-1", "99999999999999999999", "nonsense"):
+        (rtc / "since_epoch").write_text(broken)
+        assert battery_witness_s(Host(tmp_path), replace(kernel, leap=Leap.UNSYNCHRONISED)) is None
 
 
 def test_an_impossible_date_is_shown_while_the_pulses_go_on() -> None:
