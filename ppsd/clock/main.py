@@ -247,10 +247,10 @@ class ClockProcess:
             return None
         names = ", ".join(name for name in changed(old, new) if name.startswith(OWN_KEYS))
         if _of_a_new_run(old, new):
-            self._log.info("configuration changed, sources are opened again", changed=names)
+            self._log.answer("info", "configuration changed, sources are opened again", changed=names)
             self._reloads.happened(Reloaded(True, ("the clock process opens its sources again, and holds the time meanwhile",)))
             return new
-        self._log.info("configuration taken up", changed=names or "nothing")
+        self._log.answer("info", "configuration taken up", changed=names or "nothing")
         untouched = "its sources were not touched" if old.sources == new.sources else "its other sources were not touched"
         told = f"the clock process has taken up: {names}; {untouched}" if names else f"the clock process: nothing has changed; {untouched}"
         self._reloads.happened(Reloaded(True, (told, *_absent(source for source in new.sources if source not in old.sources))))
@@ -259,7 +259,7 @@ class ClockProcess:
     def refuse(self, problems: list[str]) -> None:
         """Tell why a configuration was not taken."""
         for problem in problems:
-            self._log.error("configuration refused, the old one stays", problem=problem)
+            self._log.answer("error", "configuration refused, the old one stays", problem=problem)
         self._reloads.happened(Reloaded(False, (*problems, "the clock process keeps its configuration")))
 
     def _judge(self) -> tuple[Config, list[str]]:

@@ -194,6 +194,11 @@ class Log:
         """Log what does not work."""
         self.tell("error", event, fields)
 
+    def answer(self, level: str, event: str, **fields: Field) -> None:
+        """Log what a person has just asked for, however often."""
+        if LEVELS[level] >= self._least:
+            self._write(level, event, fields)
+
     def tell(self, level: str, event: str, fields: Mapping[str, Field]) -> None:
         """Log an event, or count it when it goes on and on."""
         if LEVELS[level] < self._least:

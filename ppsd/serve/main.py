@@ -159,7 +159,7 @@ class Serve:
         self.log.speak(config.log.format, config.log.level)
         self.config, self.keys = config, keys
         self._broadcast_s = 0.0
-        self.log.info("rules, limits and keys renewed")
+        self.log.answer("info", "rules, limits and keys renewed")
         self._notify()
 
     def judge(self) -> tuple[Config, tuple[SymmetricKey, ...], list[str]]:
@@ -178,7 +178,7 @@ class Serve:
     def refuse(self, problems: list[str]) -> None:
         """Tell why a configuration was not taken."""
         for problem in problems:
-            self.log.error("configuration refused, the old one stays", problem=problem)
+            self.log.answer("error", "configuration refused, the old one stays", problem=problem)
         self.reloads.happened(Reloaded(False, (*problems, "the server keeps its configuration")))
 
     def _notify(self) -> None:
