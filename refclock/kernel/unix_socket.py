@@ -26,15 +26,16 @@ def bound(path: Path, kind: socket.SocketKind, mode: int) -> socket.socket:
     """
     _remove_stale(path)
     sock = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    before = os.umask(0)
     try:
-        os.fchmod(
-            sock.fileno(), mode
-        )  # bind makes the file with this mode less the umask (net/unix/af_unix.c): no other user can connect in between
+        # bind makes the file with this mode less the umask (net/unix/af_unix.c). A chmod by name could meet what another user put there.
+        os.fchmod(sock.fileno(), mode)
         sock.bind(str(path))
-        path.chmod(mode)
     except OSError as error:
         sock.close()
         raise OSError(error.errno, explain(error, f"making the socket {path}", _BIND_HINTS)) from error
+    finally:
+        os.umask(before)
     return sock
 
 

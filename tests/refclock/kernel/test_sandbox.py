@@ -1,0 +1,78 @@
+"""What a process has given up: it goes on without, and what it was refused is told by name."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from refclock.kernel.sandbox import CLOCK, NOBODYS, SERVE, Helper, account, confine, refused
+
+pytestmark = pytest.mark.device
+
+
+def in_a_child(test: Callable[[], str]) -> str:
+    """What ``test`` returns in a process of its own, which may give up what it likes."""
+    ours, theirs = socket.socketpair()
+    child = os.fork()
+    if child == 0:
+        try:
+            theirs.sendall(test().encode())
+        finally:
+            os._exit(0)
+    theirs.close()
+    with ours:
+        told = b"".join(iter(lambda: ours.recv(4096), b"")).decode()
+    os.waitpid(child, 0)
+    return told
+
+
+@pytest.mark.parametrize("process", [CLOCK, SERVE])
+def test_a_refused_call_has_a_name_and_ends_nothing(process: int) -> None:
+    """A program is not run: the caller gets an error, the log can name the call, once, and the process works on."""
+
+    def test() -> str:
+        if confine(process, []):
+            return "no filter here"
+        error = 0
+        try:
+            os.execv("/bin/true", ["true"])
+        except OSError as failure:
+            error = failure.errno or 0
+        seen = list(refused())
+        with Path("/proc/self/comm").open() as stream:
+            stream.read()
+        return f"{errno.errorcode[error]} {' '.join(name.split()[0] for name in seen)} {list(refused())}"
+
+    told = in_a_child(test)
+    if told == "no filter here":
+        pytest.skip(told)
+    assert told == "ENOSYS execve []"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to give up")
+def test_a_helper_opens_what_it_was_told_to_and_nothing_else(tmp_path: Path) -> None:
+    """Another user than root gets the keys that a reload needs, also when the file was replaced, and no other file of root."""
+    keys, secret = tmp_path / "keys", tmp_path / "secret"
+    for file in (keys, secret):
+        file.write_text(file.name)
+        file.chmod(0o600)
+
+    def test() -> str:
+        to = account("nobody-of-this-name")
+        helper = Helper(to, tmp_path / "run", lambda: [str(keys)])
+        confine(SERVE, [], to)
+        told = [str(os.geteuid() == NOBODYS)]
+        for path in (keys, secret):
+            try:
+                with open(path, opener=helper.open) as stream:
+                    told.append(stream.read())
+            except PermissionError:
+                told.append("refused")
+        return " ".join(told)
+
+    assert in_a_child(test) == "True keys refused"
