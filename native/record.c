@@ -96,7 +96,8 @@ static int is_trusted(const char *path, const struct stat *st)
 }
 
 /* Map the open file. -ENODATA: empty, because a writer is at work or died before its first write. -ESTALE: another version or boot. -EPERM:
- * another user made it or may write it. */
+ * another user made it or may write it. The first octets are read before anything is mapped: a file whose page the writer could not allocate
+ * has none, and touching it in memory on a full tmpfs is SIGBUS. */
 static int map_file(const char *path, int fd, int writable, struct rec **out)
 {
     struct stat st;
@@ -110,14 +111,15 @@ static int map_file(const char *path, int fd, int writable, struct rec **out)
         return -ENODATA;
     if (st.st_size != PAGE)
         return -EPROTO;
+    static const char none[sizeof magic];
+    char first[sizeof magic];
+    if (pread(fd, first, sizeof first, 0) != (ssize_t)sizeof first || !memcmp(first, none, sizeof none))
+        return -ENODATA;
     struct rec *page = mmap(NULL, PAGE, writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED | MAP_POPULATE, fd, 0);
     if (page == MAP_FAILED)
         return -errno;
-    static const char none[sizeof magic];
     int r = 0;
-    if (!memcmp(page->magic, none, sizeof none))
-        r = -ENODATA;
-    else if (memcmp(page->magic, magic, sizeof magic))
+    if (memcmp(page->magic, magic, sizeof magic))
         r = -EPROTO;
     else if (page->version != VERSION || !is_of_this_boot(page))
         r = -ESTALE;
@@ -126,6 +128,17 @@ static int map_file(const char *path, int fd, int writable, struct rec **out)
     else
         *out = page;
     return r;
+}
+
+/* Write the page before it is mapped, so that a full file system is an error here. 0 or -errno. */
+static int allocate(int fd)
+{
+    static const char zeros[PAGE];
+    ssize_t n = pwrite(fd, zeros, PAGE, 0);
+    if (n == PAGE)
+        return 0;
+    int r = n < 0 ? -errno : -ENOSPC;
+    return ftruncate(fd, 0) < 0 ? -errno : r; /* a file without a page is one that is being made */
 }
 
 static int create_file(const char *path, struct rec **out)
@@ -138,17 +151,17 @@ static int create_file(const char *path, struct rec **out)
     int r = map_file(path, fd, 1, out);
     if (r == -ENODATA) {
         struct rec *page = MAP_FAILED;
-        if (fchmod(fd, 0644) == 0 && ftruncate(fd, PAGE) == 0)
+        r = fchmod(fd, 0644) < 0 ? -errno : allocate(fd);
+        if (r == 0) {
             page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
-        if (page == MAP_FAILED)
-            r = -errno;
-        else {
+            r = page == MAP_FAILED ? -errno : 0;
+        }
+        if (r == 0) {
             page->version = VERSION;
             read_boot_id(page->boot_id);
             __atomic_thread_fence(__ATOMIC_RELEASE);
             memcpy(page->magic, magic, sizeof magic);
             *out = page;
-            r = 0;
         }
     }
     close(fd);

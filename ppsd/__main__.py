@@ -21,6 +21,7 @@ def _process(name: str, argv: list[str]) -> int:
     from ppsd.config.file import load
     from ppsd.process.exit_codes import BAD_CONFIG, USAGE, complain, io_failure
     from ppsd.process.lifecycle import die_with_parent
+    from ppsd.process.log import catch_crashes, open_log, speaker
     from refclock.schema import ConfigError
 
     die_with_parent()
@@ -42,6 +43,9 @@ def _process(name: str, argv: list[str]) -> int:
         print(f'ppsd {name}: clock.steer must be "none" with --simulated', file=sys.stderr)
         return BAD_CONFIG
     run_dir = args.run_dir or Path(config.run.directory)
+    log = open_log(config.log.format, config.log.level, name)
+    if config.log.format == "json":
+        catch_crashes(log)
     try:
         if name == "clock":
             from ppsd.clock.main import main as clock
@@ -51,7 +55,7 @@ def _process(name: str, argv: list[str]) -> int:
 
         return serve(config, run_dir, args.simulated, args.duration)
     except OSError as error:
-        return io_failure(error)
+        return io_failure(error, speaker(log, config.log.format))
 
 
 def main(argv: list[str]) -> int:

@@ -66,9 +66,11 @@ def listen(host: Host, ports: Sequence[Port], not_before_s: int, patience_s: flo
     search, found = Search(LocalClock(), not_before_s, patience_s, ask=True), dict[str, Found]()
     for port in ports:
         search.add(port)
+    poll = select.poll()
+    poll.register(search, select.POLLIN)
     shown = dict[str, int]()
     while len(found) < len(ports):
-        select.select([search], [], [], SILENT_TICK_NS / NS)
+        poll.poll(SILENT_TICK_NS * 1000 // NS)
         found |= {f.port.path: f for f in search.step()}
         for path, baud in search.listening.items() if progress is not None else ():
             if shown.get(path) != baud:

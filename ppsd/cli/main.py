@@ -201,6 +201,13 @@ COMMANDS = {
             ),
         ),
         Command(
+            "reload",
+            "reload",
+            "make the daemon read its configuration again: 0 taken, 78 the old one stays",
+            "reload",
+            (RUN_DIR,),
+        ),
+        Command(
             "sim",
             "sim",
             "run a scenario in simulated time",

@@ -15,6 +15,7 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, TextIO
@@ -23,20 +24,24 @@ from ppsd.cli.daemon import holders, server_report, sim_directory
 from ppsd.cli.sim import preload_environment
 from ppsd.cli.supervisor import Program, Screen, Supervisor, python
 from ppsd.config.file import DEFAULT_FILE, as_toml, load
-from ppsd.config.tables import Config, LogConfig, RunConfig, parse_endpoint
+from ppsd.config.keys import read_keys
+from ppsd.config.tables import Config, LogConfig, RunConfig, changed, parse_endpoint, waiting, without_waiting
 from ppsd.faces.text import top_line, undelivered
-from ppsd.process.control import alive, ask
+from ppsd.process.control import JUDGE, Reloaded, alive, ask
 from ppsd.process.exit_codes import USAGE, Refused, io_failure
-from ppsd.process.lifecycle import make_run_directory
+from ppsd.process.lifecycle import handed_over, make_run_directory, refused_addresses
 from ppsd.snapshot import Snapshot
 from refclock.config import ReceiverSource
 from refclock.devices.ports import SERIAL_PATTERNS, pulses, serial_ports
+from refclock.errors import explain
 from refclock.kernel.files import owners, replace_file
 from refclock.kernel.host import Host
 from refclock.schema import ConfigError, Problem
 
 SIM_LISTEN = "127.0.0.1:11123"
 """Address of the simulation's server; a port above 1023 needs no privilege."""
+JUDGE_S = 5.0
+"""s within which a process judges a new configuration; it takes some milliseconds."""
 START_S: Final = 5.0
 """s after the clock process's start before a server that does not answer is told: both start at once."""
 
@@ -79,6 +84,10 @@ class Run:
     host: Host = field(default_factory=Host)
     config: Config = field(default_factory=Config)
     directory: Path = Path()
+    sockets: int = 0
+    """How many sockets systemd has handed over; they are the server's."""
+    preload: dict[str, str] = field(default_factory=dict)
+    """The environment in which programs see the simulated devices; empty until it is known."""
     looks: bool = False
     """Whether the clock process looks for receivers, because none is configured."""
     watched: bool = False
@@ -86,9 +95,7 @@ class Run:
 
     def prepare(self) -> None:
         """Check the configuration, make the run directory, write the effective configuration. Starts nothing. ConfigError, OSError."""
-        configured = load(self.config_path)
-        if self.simulated and configured.clock.steer != "none":
-            raise ConfigError([Problem(configured.file, 0, "clock.steer", 'a simulation must not steer the clock; set it to "none"')])
+        configured = self._configured()
         self.directory = (self.run_dir or (sim_directory() if self.simulated else Path(configured.run.directory))).absolute()
         make_run_directory(self.directory, private=self.simulated and self.run_dir is None, user=configured.run.user)
         if alive(self.directory / "clock.sock"):
@@ -96,18 +103,58 @@ class Run:
         if self.simulated:
             for left in ("ttySIM0", "timescale"):  # receiver and time of an earlier simulation are not continued
                 (self.directory / left).unlink(missing_ok=True)
-        self._take(configured)
+        self._write(self._effective(configured))
+        self.sockets = handed_over()
 
-    def reload(self) -> None:
-        """Read the configuration again; on ConfigError the old one stays in force."""
-        self._take(load(self.config_path))
+    def _configured(self) -> Config:
+        """The configuration as the user has it. ConfigError."""
+        configured = load(self.config_path)
+        if self.simulated and configured.clock.steer != "none":
+            raise ConfigError([Problem(configured.file, 0, "clock.steer", 'a simulation must not steer the clock; set it to "none"')])
+        return configured
+
+    def reload(self) -> Reloaded:
+        """Read the configuration again. It is put in force when nothing stands against it, and everything that runs has tried what it needs
+        of it; else the old one stays."""
+        old = self.config
+        try:
+            configured = self._effective(self._configured())
+            new = without_waiting(old, configured)
+            read_keys(new)
+            self._write(new)
+            problems = self._judged(old, new)
+            if problems:
+                self._write(old)
+        except ConfigError as error:
+            problems = [str(problem) for problem in error.problems]
+        except OSError as error:
+            problems = [explain(error)]
+        if problems:
+            return Reloaded(False, (*problems, "the configuration stays as it was"))
+        return Reloaded(True, tuple(_news(old, configured)))
+
+    def _judged(self, old: Config, new: Config) -> list[str]:
+        """What the running processes have against the configuration in ``file``. One that does not run has nothing against it."""
+        problems: list[str] = []
+        for name in ("clock", "serve") if old.server.enabled and new.server.enabled else ("clock",):
+            try:
+                told = ask(self.directory / f"{name}.sock", JUDGE, JUDGE_S)["problems"]
+            except (FileNotFoundError, ConnectionRefusedError):
+                continue
+            except (OSError, KeyError) as error:
+                told = [f"the {name} process does not answer ({error})"]
+            problems += [str(problem) for problem in told]
+        if new.server.enabled and not old.server.enabled and not self.sockets:
+            problems += refused_addresses(end for text in new.server.listen if (end := parse_endpoint(text)) is not None)
+        return problems
 
     @property
     def file(self) -> Path:
         """The effective configuration, which the children read."""
         return self.directory / "refclock.toml"
 
-    def _take(self, configured: Config) -> None:
+    def _effective(self, configured: Config) -> Config:
+        """The configuration with the command line's changes in it."""
         config = configured
         if self.listen is not None:
             config = replace(config, server=replace(config.server, enabled=True, listen=(self.listen,)))
@@ -123,24 +170,25 @@ class Run:
             config = replace(config, run=replace(config.run, directory=str(self.directory), state=state), sources=(source,), feeds=feeds)
         elif self.run_dir is not None:
             config = replace(config, run=replace(config.run, directory=str(self.directory)))
-        self.looks = not config.sources
-        self._write(config)
+        return config
 
     def _write(self, config: Config) -> None:
         note = f"# Made by refclock run from {config.file or 'the defaults'}: changes here are lost.\n\n"
         replace_file(self.file, (note + as_toml(config)).encode(), 0o644, owners(config.run.user))
-        self.config = config
+        self.config, self.looks = config, not config.sources
 
     def programs(self) -> list[Program]:
         """The programs to keep alive, in the order of starting."""
         words = ("--config", str(self.file), "--run-dir", str(self.directory), *(["--simulated"] if self.simulated else []))
+        clock = Program("clock", python("ppsd", "clock", *words), reports=True)
+        serve = Program("serve", python("ppsd", "serve", *words), reports=True, sockets=self.sockets)
+        served = [serve] if self.config.server.enabled else []
         if not self.simulated:
-            clock = Program("clock", python("ppsd", "clock", *words))
-            return [clock, *([Program("serve", python("ppsd", "serve", *words))] if self.config.server.enabled else [])]
+            return [clock, *served]
         sim_words = self.simulator_words()
-        clock = Program("clock", python("ppsd", "clock", *words), preload_environment(sim_words), self.directory / "ttySIM0")
-        simulator = Program("simulator", python("refclock_sim", *sim_words))
-        return [simulator, clock, *([Program("serve", python("ppsd", "serve", *words))] if self.config.server.enabled else [])]
+        self.preload = self.preload or preload_environment(sim_words)
+        clock = replace(clock, env=self.preload, awaits=self.directory / "ttySIM0")
+        return [Program("simulator", python("refclock_sim", *sim_words)), clock, *served]
 
     def simulator_words(self) -> list[str]:
         """The simulator's command line for ``[simulation]``."""
@@ -153,7 +201,8 @@ class Run:
     def greeting(self) -> list[str]:
         """Lines that say what runs, and commands to try next, exactly as they can be typed in another terminal."""
         config = self.config
-        ntp = f"NTP on {', '.join(config.server.listen)}" if config.server.enabled else "no NTP server"
+        where = f"{self.sockets} sockets handed over" if self.sockets else ", ".join(config.server.listen)
+        ntp = f"NTP on {where}" if config.server.enabled else "no NTP server"
         clock = "your clock is not touched" if config.clock.steer == "none" else "disciplining the system clock"
         what = f"SIMULATED receiver ({config.simulation.receiver}); " if self.simulated else ""
         lines = [f"refclock: {what}{clock}", f"{ntp}; run directory {self.directory}"]
@@ -194,23 +243,25 @@ class Run:
             return "none", "waiting for the clock process"
 
 
+def _news(old: Config, configured: Config) -> Iterator[str]:
+    """What people are told of a configuration that was taken."""
+    later = waiting(old, configured)
+    now = [name for name in changed(old, configured) if name not in later]
+    yield f"changed: {', '.join(now)}" if now else "nothing has changed" + (" that takes effect now" if later else "")
+    if later:
+        yield f"changed for the next start of refclock only: {', '.join(later)}"
+
+
 def _keep_alive(run: Run, duration_s: float | None, out: TextIO) -> int:
     """Keep the programs of a prepared run alive; returns the exit code."""
-    programs, screen = run.programs(), Screen(out)
+    programs, screen = run.programs(), Screen(out, run.config.log.format)
+
+    def reload() -> tuple[Reloaded, list[Program]]:
+        what = run.reload()
+        screen.speak(run.config.log.format)
+        return what, run.programs()
+
+    supervisor = Supervisor(programs, screen, report=run.report, reload=reload, control=run.directory / "run.sock")
     for line in run.greeting():
         screen.line(line)
-
-    def reload() -> bool:
-        try:
-            run.reload()
-        except ConfigError as error:
-            for problem in error.problems:
-                screen.line(str(problem))
-            screen.line("the configuration stays as it was")
-            return False
-        except OSError as error:
-            screen.line(f"the configuration stays as it was: {error}")
-            return False
-        return True
-
-    return Supervisor(programs, screen, report=run.report, reload=reload).run(duration_s)
+    return supervisor.run(duration_s)

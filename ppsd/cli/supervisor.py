@@ -1,21 +1,32 @@
 """The foreground supervisor: keeps a few processes alive, and ends them together.
 
 On the appliance systemd does this. ``refclock run`` does it on a laptop, in a container or in a simulation. It is one loop without threads.
-It waits in select for the wake-up pipe of signals (signal.set_wakeup_fd) and for its children's output.
+It waits in poll for signals, for its children's output and reports, and for questions on its control socket.
 
 A child that ends is started again: at once the first time, then after growing pauses (``PAUSES_S``). So a crash costs less than two seconds
-of service, and a crash loop hardly any CPU. The exit codes for a wrong command line, a missing permission and a wrong configuration
-(``FINAL_CODES``) end the whole run. Each child holds the reading end of a pipe whose writing end closes with the supervisor
-(``die_with_parent``), so children end even when the supervisor is killed by SIGKILL.
+of service, and a crash loop hardly any CPU. Until everything has been up once, the exit codes for a wrong command line, a missing
+permission and a wrong configuration (``FINAL_CODES``) end the whole run. The daemon's processes report that they are alive
+(``ppsd.process.lifecycle``); one that falls silent is killed and started again. Each child holds the reading end of a pipe whose writing
+end closes with the supervisor (``die_with_parent``), so children end even when the supervisor is killed by SIGKILL.
+
+What the children write passes through here, and nothing here waits for a reader (``ppsd.process.log.Sink``). A supervisor that systemd
+started hands its sockets on and reports for all its children.
+
+SIGHUP: the hang-up of the terminal ends the run. Any other makes it read the configuration again (``reload``).
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
+import math
 import os
 import select
 import shutil
 import signal
 import site
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -23,10 +34,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import TextIO
+from typing import Final, TextIO
 
+from ppsd.process.control import TELL, ControlServer, Reloaded, Reloads
 from ppsd.process.exit_codes import BAD_CONFIG, NO_PERMISSION, USAGE
-from ppsd.process.lifecycle import PARENT_FD
+from ppsd.process.lifecycle import FIRST_FD, PARENT_FD, Terminal, notify
+from ppsd.process.log import Log, Repeats, Sink, Telling
+from refclock.errors import explain, printable
 
 FINAL_CODES = frozenset({USAGE, NO_PERMISSION, BAD_CONFIG})
 """Exit codes after which a new start would fail as well."""
@@ -38,48 +52,97 @@ KILL_AFTER_S = 0.7
 """s from SIGTERM to SIGKILL: 0.3 s remain of the promised second for kernel and supervisor."""
 REPEAT_S = 60.0
 """s; without a terminal the status is printed at least once in this time."""
+SILENT_S: Final = 10.0
+"""s without a report after which a child is taken for dead. It reports once a second to once in half this time, and a machine that swaps
+may hold it up for seconds."""
+START_S: Final = 90.0
+"""s within which a child must have reported first: DefaultTimeoutStartSec of systemd. A small board imports for up to ten."""
+TICK_S: Final = 1.0
+"""s between two looks at the children and at the status."""
+LINE_BYTES: Final = 8192
+"""Octets kept of a child's unfinished line."""
+_CREDENTIALS: Final = struct.Struct("=3i")
+"""struct ucred: pid, uid, gid (unix(7))."""
 
 _COLOURS = {"LOCKED": "32", "HOLDOVER": "33", "ACQUIRING": "36", "NO TIME": "31"}  # SGR codes of ECMA-48
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A child to keep alive. ``awaits``: start it only once this path exists (made by another child)."""
+    """A child to keep alive. ``awaits``: start it only once this path exists (made by another child). ``reports``: it is one of the
+    daemon's: it reports that it is alive, and reads its configuration again on SIGHUP. ``sockets``: how many of the sockets that were
+    handed to the supervisor it gets."""
 
     name: str
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     awaits: Path | None = None
+    reports: bool = False
+    sockets: int = 0
 
 
 @dataclass(slots=True)
 class _Child:
+    """``reported_s``: when it was last heard of. ``ready``: it has reported that it is up. ``kill_s``: when it will be killed if it has not
+    ended by then. ``wanted``: it is started again when it ends."""
+
     program: Program
     process: subprocess.Popen[bytes] | None = None
     lifeline: int = -1
     started_s: float = 0.0
+    reported_s: float = 0.0
+    ready: bool = False
     failures: int = 0
     due_s: float = 0.0
+    kill_s: float = math.inf
+    wanted: bool = True
+    unfinished: bytes = b""
 
 
 class Screen:
-    """Prints lines and a status line. On a terminal the status line is rewritten in place; elsewhere it is printed when it changes."""
+    """Prints lines and a status line, and never waits for the reader. On a terminal the status line is rewritten in place; elsewhere it is
+    printed when it changes. ``form``: as log.format; in JSON every line is an object."""
 
-    def __init__(self, out: TextIO) -> None:
-        self.out = out
-        self.live = out.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
-        self._colour = self.live and "NO_COLOR" not in os.environ
+    def __init__(self, out: TextIO, form: str = "text") -> None:
+        self._terminal = out.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
+        self._sink = Sink(out.fileno())
         self._key = ""
-        self._shown_s = 0.0
+        self._shown_s = -math.inf
         self._text = ""
+        self._states = Repeats()
+        self._log = Log(self, "plain")
+        self.speak(form)
+
+    def speak(self, form: str) -> None:
+        """Print in ``form`` from now on."""
+        self.live = self._terminal and form != "json"
+        self._colour = self.live and "NO_COLOR" not in os.environ
+        self._text = self._text if self.live else ""
+        self._log.speak("json" if form == "json" else "plain", "info")
+
+    def write(self, text: str) -> bool:
+        """Write whole lines above the status line. False: there is no room."""
+        return self._sink.write(f"\r\x1b[K{text}{self._text}" if self.live else text)
 
     def line(self, text: str) -> None:
         """Print a line that stays."""
-        self.out.write(("\r\x1b[K" if self.live else "") + text + "\n" + self._text)
-        self.out.flush()
+        self._log.say(text)
+
+    def fault(self, text: str) -> None:
+        """Print what does not work; when it goes on and on, it is counted."""
+        self._log.error(text)
+
+    def passed_on(self, line: str, program: str, counted: bool) -> None:
+        """Print a line of a child. ``counted``: as in ``ppsd.process.log.Log.passed_on``."""
+        self._log.passed_on(line, program, counted)
+
+    def settle(self) -> None:
+        """Print the counts of what went on. To be called now and then."""
+        self._log.settle()
 
     def status(self, key: str, text: str) -> None:
-        """Show the status ``text``. Without a terminal it is printed when ``key`` changes."""
+        """Show the status ``text``. Without a terminal it is printed when ``key`` changes; one that comes and goes is told less often."""
+        text = printable(text)
         if self.live:
             cut = text[: max(10, shutil.get_terminal_size().columns - 1)]
             for word, code in _COLOURS.items():
@@ -87,24 +150,27 @@ class Screen:
                     cut = cut.replace(word, f"\x1b[1;{code}m{word}\x1b[0m", 1)
                     break
             self._text = cut
-            self.out.write(f"\r\x1b[K{cut}")
-            self.out.flush()
-        elif key != self._key or time.monotonic() - self._shown_s >= REPEAT_S:
-            self._key, self._shown_s = key, time.monotonic()
+            self.write("")
+            return
+        now = time.monotonic()
+        news = key != self._key and self._states.admit(Telling("", key, {}), now) is not None
+        self._key = key
+        if news or now - self._shown_s >= REPEAT_S:
+            self._shown_s = now
             self.line(text)
 
     def end(self) -> None:
         """Keep the status line and continue below it."""
         if self.live and self._text:
             self._text = ""
-            self.out.write("\n")
-            self.out.flush()
+            self._sink.write("\n")
 
 
 class Supervisor:
     """Runs ``programs`` until told to stop; see the module. ``run`` takes over the signals of the process.
 
-    ``report``: (key, text) of the status line. ``reload``: called on SIGHUP; True when the children shall get the signal too.
+    ``report``: (key, text) of the status line. ``reload``: called on SIGHUP; returns what happened and the programs to run from now on.
+    ``control``: where ``refclock reload`` asks what happened; None: nowhere. OSError: it cannot be made.
     """
 
     def __init__(
@@ -113,24 +179,38 @@ class Supervisor:
         screen: Screen,
         *,
         report: Callable[[], tuple[str, str]],
-        reload: Callable[[], bool] = lambda: True,
+        reload: Callable[[], tuple[Reloaded, list[Program]]],
+        control: Path | None = None,
     ) -> None:
         self._children = [_Child(program) for program in programs]
         self._screen = screen
         self._report, self._reload = report, reload
-        self._logs: dict[int, bytes] = {}
+        self._reloads = Reloads()
+        self._control = None if control is None else ControlServer(control, self._answer)
+        self._poll = select.poll()
+        self._readers: dict[int, Callable[[], None]] = {}
+        self._reports = _Reports()
+        self._terminal = Terminal()
         self._stop_s: float | None = None
         self._hung_up = False
+        self._settled = False
+        self._looked_s = math.inf
         self._code = 0
 
     def run(self, duration_s: float | None = None) -> int:
-        """Run until SIGINT, SIGTERM or the duration's end (returns 0), or until a child's final exit code. Ends all children."""
+        """Run until SIGINT, SIGTERM, the terminal's hang-up or the duration's end (returns 0), or until a child's final exit code. Ends all
+        children."""
         wake, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         before = {s: signal.signal(s, self._signalled) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)}
+        before[signal.SIGTTOU] = signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # "stty tostop" must not stop a job in the background
         before_fd = signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        self._listen(wake, lambda: _drained(wake))
+        self._listen(self._reports.fileno(), self._take_reports)
+        if self._control is not None:
+            self._listen(self._control.fileno(), self._control.handle_ready)
         end_s = None if duration_s is None else time.monotonic() + duration_s
         try:
-            self._loop(wake, end_s)
+            self._loop(end_s)
         finally:
             for child in self._children:
                 if child.process is not None:
@@ -141,10 +221,13 @@ class Supervisor:
                 signal.signal(number, handler)
             os.close(wake)
             os.close(wake_write)
+            self._reports.close()
+            if self._control is not None:
+                self._control.close()
             self._screen.end()
         return self._code
 
-    def _loop(self, wake: int, end_s: float | None) -> None:
+    def _loop(self, end_s: float | None) -> None:
         tick_s = time.monotonic()
         while True:
             now = time.monotonic()
@@ -153,45 +236,111 @@ class Supervisor:
             self._reap(now)
             if self._hung_up:
                 self._hung_up = False
-                if self._stop_s is None and self._reload():
-                    self._send_all(signal.SIGHUP)
+                if self._stop_s is None:
+                    self._read_again()
             if self._stop_s is None:
                 self._start_due(now)
                 if now >= tick_s:
-                    tick_s = now + 1.0
-                    self._screen.status(*self._report())
+                    tick_s = now + TICK_S
+                    self._tick(now)
             elif all(child.process is None for child in self._children):
-                self._drain(0.0)
+                self._wait(0.0)
                 return
-            elif now >= self._stop_s + KILL_AFTER_S:
-                self._send_all(signal.SIGKILL)
-            self._drain(self._pause_s(tick_s, end_s), wake)
+            for child in self._children:
+                if child.process is not None and now >= child.kill_s:
+                    child.process.kill()
+            self._wait(self._pause_s(tick_s, end_s))
 
     def _pause_s(self, tick_s: float, end_s: float | None) -> float:
         """s until the next deadline. A path that a program awaits is tested every 20 ms."""
         now = time.monotonic()
+        times = [child.kill_s for child in self._children if child.process is not None]
         if self._stop_s is not None:
-            return max(0.01, min(0.1, self._stop_s + KILL_AFTER_S - now))
-        times = [tick_s, *([end_s] if end_s is not None else [])]
+            return max(0.01, min(0.1, min(times, default=now) - now))
+        times += [tick_s, *([end_s] if end_s is not None else [])]
         times += [child.due_s if child.due_s > now else now + 0.02 for child in self._children if child.process is None]
         return max(0.0, min(times) - now)
 
+    def _tick(self, now: float) -> None:
+        """Once a second: look whether the children live, and tell how things are."""
+        if now - self._looked_s > TICK_S + SILENT_S / 2:  # this process, or the machine, stood still: what the children sent since was lost
+            for child in self._children:
+                child.reported_s = now
+        self._looked_s = now
+        for child in self._children:
+            silent_s = now - child.reported_s
+            if child.process is None or not child.program.reports or silent_s < (SILENT_S if child.ready else START_S):
+                continue
+            self._screen.fault(f"{child.program.name} has not reported for {silent_s:.0f} s: it is stopped or stuck, and is killed")
+            child.process.kill()
+            child.reported_s = now
+        reporting = [child for child in self._children if child.program.reports]
+        if reporting and not self._settled and all(child.ready for child in reporting):
+            self._settled = True
+            notify("READY=1")
+        self._terminal.look()
+        self._screen.settle()
+        key, text = self._report()
+        self._screen.status(key, text)
+        notify(f"WATCHDOG=1\nSTATUS={text}")
+
+    # ---- signals, reports and questions ----------------------------------------------------------------------------------------------
+
     def _signalled(self, number: int, _: FrameType | None) -> None:
         """Signal handler. It runs inside a wait too, so the children get SIGTERM at once."""
-        if number in (signal.SIGINT, signal.SIGTERM) or (number == signal.SIGHUP and self._screen.live):
+        if number in (signal.SIGINT, signal.SIGTERM) or (number == signal.SIGHUP and self._terminal.hung_up()):
             self._stop()
         elif number == signal.SIGHUP:
             self._hung_up = True
 
     def _stop(self) -> None:
         """First call: send SIGTERM to all; second call: kill at once."""
-        self._stop_s = time.monotonic() if self._stop_s is None else self._stop_s - KILL_AFTER_S
-        self._send_all(signal.SIGTERM)
-
-    def _send_all(self, number: int) -> None:
+        now = time.monotonic()
+        again, self._stop_s = self._stop_s is not None, now
+        notify("STOPPING=1")
         for child in self._children:
+            child.kill_s = now if again else min(child.kill_s, now + KILL_AFTER_S)
             if child.process is not None:
-                child.process.send_signal(number)
+                child.process.send_signal(signal.SIGTERM)
+
+    def _read_again(self) -> None:
+        """Read the configuration again. Only what changed is touched: a program with another command line, one that is not wanted any more
+        or is wanted now. The daemon's other processes are told to look for themselves."""
+        what, programs = self._reload()
+        self._reloads.happened(what)
+        for line in what.lines:
+            self._screen.line(line)
+        if not what.good:
+            return
+        wanted = {program.name: program for program in programs}
+        for child in self._children:
+            program = wanted.pop(child.program.name, None)
+            same = program == child.program
+            child.wanted, child.program = program is not None, program or child.program
+            if child.process is None:
+                continue
+            if not same:
+                child.due_s = 0.0
+                child.kill_s = time.monotonic() + KILL_AFTER_S
+                child.process.send_signal(signal.SIGTERM)
+            elif child.program.reports:
+                child.process.send_signal(signal.SIGHUP)
+        self._children = [child for child in self._children if child.wanted or child.process is not None]
+        self._children += [_Child(program) for program in wanted.values()]
+
+    def _answer(self, line: str) -> str:
+        if line != TELL:
+            return json.dumps({"error": f"unknown verb {line[:32]!r}; known: {TELL}"})
+        return self._reloads.answer()
+
+    def _take_reports(self) -> None:
+        for pid, state in self._reports.take():
+            child = next((c for c in self._children if c.process is not None and c.process.pid == pid), None)
+            if child is not None:
+                child.reported_s = time.monotonic()
+                child.ready = child.ready or "READY=1" in state.splitlines()
+
+    # ---- starting and ending children ------------------------------------------------------------------------------------------------
 
     def _start_due(self, now: float) -> None:
         for child in self._children:
@@ -200,31 +349,46 @@ class Supervisor:
                 self._start(child, now)
 
     def _start(self, child: _Child, now: float) -> None:
-        """Start in a process group of its own, so that Ctrl-C reaches only the supervisor, and in /, where nobody else has left a file."""
-        theirs, child.lifeline = os.pipe2(os.O_CLOEXEC)
-        env = {**os.environ, **child.program.env, PARENT_FD: str(theirs)}
-        env.pop("NOTIFY_SOCKET", None)
+        """Start in a session of its own, so that Ctrl-C and the terminal's hang-up reach only the supervisor, and in /, where nobody else
+        has left a file."""
+        child.started_s = child.reported_s = now
+        child.ready, child.unfinished, child.kill_s = False, b"", math.inf
+        theirs = child.lifeline = -1
         try:
+            theirs, child.lifeline = os.pipe2(os.O_CLOEXEC)
             child.process = subprocess.Popen(
                 child.program.argv,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE if self._screen.live else None,
-                stderr=subprocess.STDOUT if self._screen.live else None,
-                env=env,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=self._environment(child.program, theirs),
                 cwd="/",
-                pass_fds=(theirs,),
-                process_group=0,
+                pass_fds=(theirs, *range(FIRST_FD, FIRST_FD + child.program.sockets)),
+                start_new_session=True,
             )
         except OSError as error:
-            os.close(child.lifeline)
-            self._screen.line(f"{child.program.name}: cannot be started: {error.strerror}")
+            if child.lifeline >= 0:
+                os.close(child.lifeline)
+            self._screen.fault(f"{child.program.name} cannot be started: {explain(error)}")
             self._put_off(child, now)
+            return
         finally:
-            os.close(theirs)
-        child.started_s = now
-        if child.process is not None and child.process.stdout is not None:
-            os.set_blocking(child.process.stdout.fileno(), False)
-            self._logs[child.process.stdout.fileno()] = b""
+            if theirs >= 0:
+                os.close(theirs)
+        output = child.process.stdout
+        assert output is not None
+        os.set_blocking(output.fileno(), False)
+        self._listen(output.fileno(), lambda: self._read(child))
+
+    def _environment(self, program: Program, lifeline: int) -> dict[str, str]:
+        env = {**os.environ, **program.env, PARENT_FD: str(lifeline)}
+        for name in ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+            env.pop(name, None)
+        if program.reports:
+            env |= {"NOTIFY_SOCKET": self._reports.address, "WATCHDOG_USEC": str(round(SILENT_S * 1e6))}
+        if program.sockets:
+            env |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(program.sockets)}
+        return env
 
     def _put_off(self, child: _Child, now: float) -> float:
         if now - child.started_s >= STAYED_UP_S:
@@ -235,48 +399,98 @@ class Supervisor:
         return pause
 
     def _reap(self, now: float) -> None:
-        for child in self._children:
+        for child in list(self._children):
             if child.process is None or child.process.poll() is None:
                 continue
-            code = child.process.returncode
-            if child.process.stdout is not None:
-                fd = child.process.stdout.fileno()
-                if fd in self._logs:
-                    self._read(fd)
-                    self._logs.pop(fd, None)
-                child.process.stdout.close()
+            code, output = child.process.returncode, child.process.stdout
+            self._read(child)
+            if output is not None and not output.closed:
+                self._forget(output.fileno())
+                output.close()
             os.close(child.lifeline)
             child.process = None
-            if self._stop_s is not None:
-                continue
-            if code in FINAL_CODES:
-                self._code = code
-                self._stop()
-                continue
-            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-            pause = self._put_off(child, now)
-            self._screen.line(f"{child.program.name} {how}; starting it again{f' in {pause:g} s' if pause else ''}")
+            asked, child.kill_s = child.kill_s < math.inf, math.inf
+            if not child.wanted:
+                self._children.remove(child)
+            elif self._stop_s is None and not asked:
+                self._came_down(child, code, now)
 
-    def _drain(self, timeout_s: float, wake: int | None = None) -> None:
-        """Wait for a signal or for children's log lines, and print the lines."""
-        ready, _, _ = select.select([*self._logs, *([] if wake is None else [wake])], [], [], timeout_s)
-        for fd in ready:
-            if fd == wake:
-                os.read(fd, 512)
-            else:
-                self._read(fd)
+    def _came_down(self, child: _Child, code: int, now: float) -> None:
+        """A child ended that nobody had asked to."""
+        if code in FINAL_CODES and not self._settled:
+            self._code = code
+            self._stop()
+            return
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        pause = self._put_off(child, now)
+        self._screen.fault(f"{child.program.name} {how}; starting it again{f' in {pause:g} s' if pause else ''}")
 
-    def _read(self, fd: int) -> None:
+    # ---- waiting ---------------------------------------------------------------------------------------------------------------------
+
+    def _listen(self, fd: int, reader: Callable[[], None]) -> None:
+        self._readers[fd] = reader
+        self._poll.register(fd, select.POLLIN)
+
+    def _forget(self, fd: int) -> None:
+        if self._readers.pop(fd, None) is not None:
+            self._poll.unregister(fd)
+
+    def _wait(self, timeout_s: float) -> None:
+        """Wait for signals, lines, reports and questions, and handle them."""
+        for fd, _ in self._poll.poll(math.ceil(timeout_s * 1000)):
+            if fd in self._readers:
+                self._readers[fd]()
+
+    def _read(self, child: _Child) -> None:
+        """Print the lines that the child has written. At most 64 kB a turn: others have their turn too."""
+        output = child.process.stdout if child.process is not None else None
+        if output is None or output.closed:
+            return
         try:
-            data = os.read(fd, 1 << 16)
+            data = os.read(output.fileno(), 1 << 16)
         except BlockingIOError:
             return
-        *lines, rest = (self._logs[fd] + data).split(b"\n")
-        self._logs[fd] = rest[-8192:]
-        for line in lines:
-            self._screen.line(line.decode("utf-8", "replace"))
+        *lines, rest = (child.unfinished + data).split(b"\n")
+        child.unfinished = rest[-LINE_BYTES:]
         if not data:
-            del self._logs[fd]
+            self._forget(output.fileno())
+            output.close()
+            lines, child.unfinished = ([rest] if rest else []), b""
+        for line in lines:
+            self._screen.passed_on(line.decode("utf-8", "replace"), child.program.name, counted=child.failures > 1)
+
+
+class _Reports:
+    """A socket that takes the reports of children (sd_notify(3)). The kernel states whose they are, and chooses the socket's name: it is in
+    no directory, so nothing is left behind (unix(7), autobind)."""
+
+    def __init__(self) -> None:
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self._sock.bind("")
+        self.address = "@" + self._sock.getsockname()[1:].decode("ascii")
+
+    def fileno(self) -> int:
+        """The descriptor to wait on."""
+        return self._sock.fileno()
+
+    def take(self) -> list[tuple[int, str]]:
+        """(pid, text) of the reports that have come."""
+        found: list[tuple[int, str]] = []
+        with contextlib.suppress(BlockingIOError):
+            while len(found) < 100:
+                data, credentials, _, _ = self._sock.recvmsg(4096, socket.CMSG_SPACE(_CREDENTIALS.size))
+                found += [(_CREDENTIALS.unpack(raw)[0], data.decode("utf-8", "replace")) for _, _, raw in credentials]
+        return found
+
+    def close(self) -> None:
+        """Take no more."""
+        self._sock.close()
+
+
+def _drained(fd: int) -> None:
+    with contextlib.suppress(BlockingIOError):
+        os.read(fd, 4096)
 
 
 def python(*words: str) -> tuple[str, ...]:

@@ -32,5 +32,8 @@ def hold(latency_us: int | None, until: contextlib.ExitStack, device: Path = DEV
             f'give this user access with the udev rule KERNEL=="{device.name}", GROUP="dialout", MODE="0660", or remove cpu_latency_us'
         )
     until.callback(os.close, fd)
-    os.write(fd, struct.pack("=i", latency_us))
+    try:
+        os.write(fd, struct.pack("=i", latency_us))
+    except OSError as error:
+        return f"{device}: {error.strerror}: the kernel takes no limit of {latency_us} us; remove cpu_latency_us"
     return ""

@@ -70,9 +70,7 @@ class Finder:
     not be loaded or saved, "" when they could."""
 
     def __init__(self, sources: Collection[Source], clock: LocalClock, host: Host, not_before_s: int, directory: Path) -> None:
-        receivers = [source for source in sources if isinstance(source, ReceiverSource)]
-        self._wanted = {SourceId(source.name): source for source in receivers if source.device == AUTO}
-        self._named = {source.device for source in receivers} - {AUTO}
+        self._wanted, self._named = _devices(sources)
         self._clock, self._host, self._directory = clock, host, directory
         self._not_before_s = not_before_s
         self._search = Search(clock, not_before_s, PATIENCE_S, ask=False)
@@ -86,6 +84,16 @@ class Finder:
         self._spare: dict[str, Found] = {}
         self._ticking: dict[str, Ticking] = {}
         """For each device whose pulse is silent: which others tick."""
+
+    def configure(self, sources: Collection[Source]) -> None:
+        """Find the receivers of ``sources`` from now on. Receivers of sources that are configured as before stay where they are."""
+        before, (self._wanted, self._named) = self._wanted, _devices(sources)
+        same = {name for name, source in self._wanted.items() if before.get(name) == source}
+        saved, complaint = _load(self._directory, self._wanted)
+        self._places = saved | {name: place for name, place in self._places.items() if name in self._wanted}
+        self.complaint = complaint or self.complaint
+        self._given = {name: target for name, target in self._given.items() if name in same}
+        self._missing &= same
 
     def fileno(self) -> int:
         """The descriptor to wait on: readable when a line under search has bytes."""
@@ -254,6 +262,13 @@ class Finder:
     def close(self) -> None:
         """End the search and close its ports."""
         self._search.close()
+
+
+def _devices(sources: Collection[Source]) -> tuple[dict[SourceId, ReceiverSource], set[str]]:
+    """The receivers of ``sources`` that are to be found, and the devices that others name."""
+    receivers = [source for source in sources if isinstance(source, ReceiverSource)]
+    wanted = {SourceId(source.name): source for source in receivers if source.device == AUTO}
+    return wanted, {source.device for source in receivers} - {AUTO}
 
 
 def _load(directory: Path, wanted: Collection[SourceId]) -> tuple[dict[SourceId, Place], str | None]:

@@ -8,7 +8,7 @@ whether its source is trusted or not: a USB adapter whose bytes nobody reads los
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
@@ -19,7 +19,7 @@ from ppsd.clock.sources import Device, Line, open_device
 from ppsd.config.tables import Config
 from ppsd.discipline import events
 from ppsd.discipline.events import Event
-from refclock.config import AUTO, PpsSource, PulsedSource, ReceiverSource
+from refclock.config import AUTO, GpsdSource, PpsSource, PulsedSource, ReceiverSource, ShmSource, SockSource, Source
 from refclock.errors import explain
 from refclock.kernel.clocks import LocalClock
 from refclock.kernel.host import Host
@@ -64,7 +64,7 @@ class Inputs:
     """The devices of every source, and the search for those that are "auto". ``earliest_s``: POSIX second before any true date."""
 
     def __init__(self, config: Config, clock: LocalClock, earliest_s: int, loop: Loop, host: Host) -> None:
-        self._sources = {SourceId(source.name): source for source in config.sources if not isinstance(source, PpsSource)}
+        self._sources = _with_devices(config.sources)
         self._clock, self._earliest_s, self._loop, self._host = clock, earliest_s, loop, host
         self._devices: dict[SourceId, Device] = {}
         self._fds: dict[SourceId, int] = {}
@@ -74,8 +74,26 @@ class Inputs:
         self._named: dict[SourceId, str] = {}
         self._finder = Finder(config.sources, clock, host, earliest_s, Path(config.run.state))
         loop.tell("receivers' state", self._finder.complaint)
-        if any(isinstance(source, ReceiverSource) and source.device == AUTO for source in config.sources):
-            loop.listen(self._finder.fileno(), self._look)
+        self._listens = False
+        self._listen_when_wanted()
+
+    def configure(self, sources: Sequence[Source]) -> None:
+        """Have ``sources`` from now on. Devices of sources that are configured as before stay open and are read on."""
+        wanted = _with_devices(sources)
+        for name in [name for name, source in self._sources.items() if wanted.get(name) != source]:
+            self._close(name)
+            del self._retries[name]
+        self._sources = wanted
+        self._retries = {name: self._retries.get(name) or Retry() for name in wanted}
+        self._pulses.configure(sources)
+        self._finder.configure(sources)
+        self._listen_when_wanted()
+
+    def _listen_when_wanted(self) -> None:
+        """Wait for the lines under search once a receiver is to be found."""
+        if not self._listens and any(isinstance(source, ReceiverSource) and source.device == AUTO for source in self._sources.values()):
+            self._listens = True
+            self._loop.listen(self._finder.fileno(), self._look)
 
     @property
     def lines(self) -> dict[SourceId, Line]:
@@ -170,7 +188,8 @@ class Inputs:
             self._loop.handle(events.SourceFound(name, what, self._clock.now()))
         self._named[name] = what
 
-    def _lost(self, name: SourceId, why: str) -> None:
+    def _close(self, name: SourceId) -> Device | None:
+        """Close the device of ``name`` if it is open, and return it."""
         device = self._devices.pop(name, None)
         self._named.pop(name, None)
         fd = self._fds.pop(name, -1)
@@ -178,6 +197,10 @@ class Inputs:
             if fd >= 0:
                 self._loop.forget(fd)
             device.close()
+        return device
+
+    def _lost(self, name: SourceId, why: str) -> None:
+        device = self._close(name)
         now = self._clock.now()
         if self._retries[name].failed(now.mono_ns, why) or (device is not None and device.what):
             self._loop.handle(events.SourceLost(name, why, now))
@@ -232,3 +255,8 @@ class Inputs:
                 for event in self._pulses.change(name, ticking):
                     self._finder.ticks_again(line.device)
                     self._loop.handle(event)
+
+
+def _with_devices(sources: Sequence[Source]) -> dict[SourceId, ReceiverSource | GpsdSource | ShmSource | SockSource]:
+    """Those of ``sources`` that have more than a pulse."""
+    return {SourceId(source.name): source for source in sources if not isinstance(source, PpsSource)}

@@ -9,8 +9,9 @@ Two things pass from one run to the next. The record in ``run_dir/timescale`` is
 restart keeps the synchronisation. The state file survives a reboot.
 
 SIGTERM, SIGINT: the state is saved and the exit code is 0. Nothing is published, so the server goes on with the last record.
-SIGHUP: the configuration is read again. A bad one is refused and the old one stays. A changed one restarts everything inside the process,
-from the record in force.
+SIGHUP: the configuration is read again, and what it needs is tried. A bad one is refused and the old one stays. Of a good one only what
+changed is touched. Another thermometer or another ``not_before`` mean a new run inside the process, from the record in force: the served
+time goes on.
 Suspend: CLOCK_MONOTONIC_RAW stops while the machine is suspended, which shows as CLOCK_BOOTTIME running ahead of CLOCK_MONOTONIC. The
 timescale is then void: an unsynchronised record is published, and everything restarts without the old one. The server sees the same by
 itself (native/record.h); so the record is published again once a second, and never after a suspend.
@@ -24,7 +25,7 @@ import json
 import os
 import select
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
@@ -40,21 +41,23 @@ from ppsd.clock.system_clock import Clock, FreeRunningClock, KernelClock
 from ppsd.clock.thermometer import Thermometer
 from ppsd.config.contents import contents
 from ppsd.config.file import load
-from ppsd.config.tables import Config
+from ppsd.config.tables import Config, changed, without_waiting
 from ppsd.discipline import events
 from ppsd.discipline.engine import Engine
 from ppsd.discipline.events import Effect, Event, Publish
 from ppsd.discipline.saved import Saved, from_json
 from ppsd.faces.text import top_line
-from ppsd.process.control import ControlServer
+from ppsd.process.control import JUDGE, TELL, ControlServer, Reloaded, Reloads, judgement
 from ppsd.process.exit_codes import GOOD
-from ppsd.process.lifecycle import Signals, make_run_directory, notify
+from ppsd.process.lifecycle import Alone, Signals, make_run_directory, notify
 from ppsd.process.log import open_log
 from ppsd.snapshot import Snapshot
 from refclock.condition import Code, Condition
-from refclock.config import DEFAULT_SOURCE, ShmSource, SockFeed
+from refclock.config import DEFAULT_SOURCE, Feed, PulsedSource, ReceiverSource, ShmSource, SockFeed, SockSource, Source, promise_us
+from refclock.devices.ports import control_line
 from refclock.errors import explain
-from refclock.kernel.clocks import LocalClock, StepWatch
+from refclock.exchange.sock import SockIntake
+from refclock.kernel.clocks import Adjtimex, LocalClock, StepWatch
 from refclock.kernel.host import Host, battery_witness_s
 from refclock.kernel.sandbox import CLOCK, Capability, confine, refused
 from refclock.kernel.timescale import TimescaleWriter
@@ -66,6 +69,8 @@ from refclock.timescales import DAY_S, KNOWN_UNTIL_S, day_of, parse_leap_seconds
 SUSPENDED_NS: Final = 100_000_000
 """Nanoseconds; a larger growth of BOOTTIME - MONOTONIC means that the machine was suspended. The two are read microseconds apart, and every
 suspend is longer."""
+OWN_KEYS: Final = ("clock.", "leap.", "log.", "source ", "feed ")
+"""How the names of the keys begin that concern this process (``ppsd.config.tables``)."""
 LEAP_FILE_LIMIT: Final = 1 << 20
 """Octets read of leap-seconds.list; the real file has 5 kB (tzdata 2024b)."""
 NO_SOCKETS: Final = frozenset({errno.EINVAL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT})
@@ -95,15 +100,18 @@ class End(Enum):
 
 
 class ClockProcess:
-    """One run under one configuration; owns every open device. ``resume``: a record of this boot to continue from.
+    """One run under one configuration; owns every open device. ``resume``: a record of this boot to continue from. ``alone``: the lock
+    on ``run_dir``. ``reloads``: what happened at those of the whole process.
 
     OSError from the constructor: another clock process runs in ``run_dir``, the record cannot be created, or the clock may not be steered.
     """
 
-    def __init__(self, config: Config, run_dir: Path, simulated: bool, resume: Record | None, signals: Signals) -> None:
-        self.config, self._signals = config, signals
+    def __init__(
+        self, config: Config, run_dir: Path, simulated: bool, resume: Record | None, signals: Signals, *, alone: Alone, reloads: Reloads
+    ) -> None:
+        self.config, self._signals, self._alone, self._reloads = config, signals, alone, reloads
         self._log = open_log(config.log.format, config.log.level, "clock")
-        self._feeds = [open_feed(feed, config.sources) for feed in config.feeds]
+        self._feeds = {fed: open_feed(fed[0], config.sources) for fed in _fed(config)}
         self._told: dict[str, str] = {}
         self._poll = select.poll()
         self._readers: dict[int, Callable[[], None]] = {}
@@ -113,13 +121,9 @@ class ClockProcess:
             self._writer = TimescaleWriter(run_dir / "timescale")
             self._closers.callback(self._writer.close)
             # With shared memory the loop runs five times a second and notices a step each time; it needs no watch to wake it.
-            self._watch = None if any(isinstance(s, ShmSource) for s in config.sources) else StepWatch()
-            if self._watch is not None:
-                self._closers.callback(self._watch.close)
-            kernel_clock = refclock.kernel.clocks
-            steers = config.clock.steer == "kernel"
-            self._steering: Clock = KernelClock(kernel_clock, Host()) if steers else FreeRunningClock(kernel_clock)
-            self._closers.callback(self._steering.close)
+            self._watch = None if any(isinstance(s, ShmSource) for s in config.sources) else self._open_watch()
+            self._steering = _steering(config)
+            self._closers.callback(self._leave_clock)
         except OSError:
             self._closers.close()
             raise
@@ -128,7 +132,8 @@ class ClockProcess:
         file, complaint = state.load(Path(config.run.state))
         saved, useless = from_json(file)
         self.tell("state", complaint or (f"{Path(config.run.state) / state.FILE_NAME}: {useless}" if useless else None))
-        self.tell("cpu_latency_us", hold(config.clock.cpu_latency_us, self._closers))
+        self._latency = self._closers.enter_context(contextlib.ExitStack())
+        self.tell("cpu_latency_us", hold(config.clock.cpu_latency_us, self._latency))
         self._clock = LocalClock()
         self._slept_ns = _slept_ns()
         self._host = Host()
@@ -137,7 +142,8 @@ class ClockProcess:
         self._era = now.era
         self._chores_ns = self._leap_file_ns = self._status_ns = now.mono_ns
         config = replace(config, sources=config.sources or (DEFAULT_SOURCE,))
-        battery_s = None if simulated else battery_witness_s(Host(), refclock.kernel.clocks.read_adjtimex())
+        kernel = None if simulated else self._kernel_state()
+        battery_s = None if kernel is None else battery_witness_s(Host(), kernel)
         self._engine = Engine(
             config, saved, now, simulated=simulated, version=version(), pid=os.getpid(), resume=resume, battery_s=battery_s
         )
@@ -166,6 +172,31 @@ class ClockProcess:
         self._closers.callback(control.close)
         self.tell("control socket", control.complaint)
         return control
+
+    def _leave_clock(self) -> None:
+        """Leave the system clock running at its best known rate."""
+        self._steering.close()
+
+    def _open_watch(self) -> StepWatch | None:
+        """The watch for steps of the system clock; None where the kernel refuses it. A step is then noticed within a second."""
+        try:
+            watch = StepWatch()
+        except OSError as error:
+            self.tell("step watch", f"{explain(error)}; steps of the system clock are noticed once a second")
+            return None
+        self._closers.callback(watch.close)
+        return watch
+
+    def _kernel_state(self) -> Adjtimex | None:
+        """The state of the kernel's clock; None where it may not even be read (systemd's ProtectClock, some containers)."""
+        try:
+            state = refclock.kernel.clocks.read_adjtimex()
+        except OSError as error:
+            lost = "whether another program keeps the system clock is not known, so it is no witness"
+            self.tell("kernel's clock", f"{explain(error)}; {lost}")
+            return None
+        self.tell("kernel's clock", None)
+        return state
 
     def run(self, until_ns: int | None) -> End:
         """Run until a signal, a suspend, or the raw instant ``until_ns``; returns why it ended."""
@@ -199,16 +230,90 @@ class ClockProcess:
         if learned != Saved():
             self.tell("state", state.save(Path(self.config.run.state), learned.to_json()))
 
-    def refuse(self, error: ConfigError) -> None:
-        """Log why a new configuration is refused."""
-        for problem in error.problems:
-            self._log.error("configuration refused, the old one stays", problem=str(problem))
+    # ---- reloading -------------------------------------------------------------------------------------------------------------------
+
+    def reload(self) -> Config | None:
+        """Read the configuration again and take up what changed. Returns the configuration for a new run when this one cannot take it up;
+        None: this run goes on."""
+        found, problems = self._judge()
+        old, new = self.config, without_waiting(self.config, found)
+        if not problems and not _of_a_new_run(old, new):
+            try:
+                self._take_up(new)
+            except OSError as error:
+                problems = [explain(error)]
+        if problems:
+            self.refuse(problems)
+            return None
+        names = ", ".join(name for name in changed(old, new) if name.startswith(OWN_KEYS))
+        if _of_a_new_run(old, new):
+            self._log.answer("info", "configuration changed, sources are opened again", changed=names)
+            self._reloads.happened(Reloaded(True, ("the clock process opens its sources again, and holds the time meanwhile",)))
+            return new
+        self._log.answer("info", "configuration taken up", changed=names or "nothing")
+        untouched = "its sources were not touched" if old.sources == new.sources else "its other sources were not touched"
+        told = f"the clock process has taken up: {names}; {untouched}" if names else f"the clock process: nothing has changed; {untouched}"
+        self._reloads.happened(Reloaded(True, (told, *_absent(source for source in new.sources if source not in old.sources))))
+        return None
+
+    def refuse(self, problems: list[str]) -> None:
+        """Tell why a configuration was not taken."""
+        for problem in problems:
+            self._log.answer("error", "configuration refused, the old one stays", problem=problem)
+        self._reloads.happened(Reloaded(False, (*problems, "the clock process keeps its configuration")))
+
+    def _judge(self) -> tuple[Config, list[str]]:
+        """The configuration as it is now on disk, and what stands against it. What it needs is tried; nothing is changed."""
+        try:
+            found = load(Path(self.config.file) if self.config.file else None)
+        except ConfigError as error:
+            return self.config, [str(problem) for problem in error.problems]
+        problems: list[str] = []
+        if found.clock.steer == "kernel" != self.config.clock.steer:
+            try:
+                if self._engine.simulated:
+                    raise OSError(errno.EPERM, 'clock.steer must be "none" in a simulation')
+                _steering(found).close()
+            except OSError as error:
+                problems.append(explain(error))
+        here = {source.path for source in self.config.sources if isinstance(source, SockSource)}
+        for source in found.sources:
+            if isinstance(source, SockSource) and source.path not in here:
+                try:
+                    SockIntake(source.path).close()
+                except FileNotFoundError:  # its directory may come later, as a device may
+                    pass
+                except OSError as error:
+                    problems.append(explain(error))
+        return found, problems
+
+    def _take_up(self, new: Config) -> None:
+        """Put ``new`` in force in this run. OSError: the clock may not be steered, and nothing was changed."""
+        old = self.config
+        if new.clock.steer != old.clock.steer:
+            steering = _steering(new)
+            self._steering.close()
+            self._steering = steering
+        self.config = new
+        self._log.speak(new.log.format, new.log.level)
+        if new.leap != old.leap:
+            self._leap_file_ns = 0
+        if new.clock.cpu_latency_us != old.clock.cpu_latency_us:
+            self._latency.close()
+            self.tell("cpu_latency_us", hold(new.clock.cpu_latency_us, self._latency))
+        fed = _fed(new)
+        for one in [one for one in self._feeds if one not in fed]:
+            self._feeds.pop(one).close()
+        self._feeds = {one: self._feeds.get(one) or open_feed(one[0], new.sources) for one in fed}
+        sources = new.sources or (DEFAULT_SOURCE,)
+        self._engine.configure(replace(new, sources=sources))
+        self._inputs.configure(sources)
 
     def close(self, for_good: bool) -> None:
         """Close everything; the published record stays. ``for_good``: the process is about to end, and its end stops the pulse threads."""
         self._tell_refusals()
         self._inputs.close(for_good)
-        for feed in self._feeds:
+        for feed in self._feeds.values():
             feed.close()
         self._closers.close()
 
@@ -236,6 +341,7 @@ class ClockProcess:
         self._tell_refusals()
         self._keep_names()
         self._publish()
+        self._log.settle()
         self._notice_counter(now)
         self._steering.expire(now)
         self._inputs.tick(now)
@@ -297,6 +403,7 @@ class ClockProcess:
                 self._log.warning(f"the timescale {removed}")
             if self._control is not None and self._control.renew():
                 self._log.warning(f"the control socket {removed}")
+            self._alone.renew()
             self.tell("run directory", None)
         except OSError as error:
             self.tell("run directory", explain(error))
@@ -311,8 +418,8 @@ class ClockProcess:
             return
         self.tell("leap seconds", None)
         ours = self._engine.simulated or self.config.clock.steer == "kernel"  # then the kernel's count is our own
-        kernel_s = 0 if ours else refclock.kernel.clocks.read_adjtimex().tai_offset_s
-        self.handle(events.LeapFileRead(table, path, self._clock.now(), kernel_s))
+        kernel = None if ours else self._kernel_state()
+        self.handle(events.LeapFileRead(table, path, self._clock.now(), 0 if kernel is None else kernel.tai_offset_s))
 
     # ---- events in, effects out ------------------------------------------------------------------------------------------------------
 
@@ -328,7 +435,7 @@ class ClockProcess:
                 self.published = effect.record
                 self._publish()
             case events.Feed():
-                for feed in self._feeds:
+                for feed in self._feeds.values():
                     feed.send(effect.at, effect.offset_ns, effect.bound_ns, effect.leap)
                     self.tell(f"feed {feed.name}", feed.why)
             case events.Steer():
@@ -336,7 +443,7 @@ class ClockProcess:
             case events.Persist():
                 self.tell("state", state.save(Path(self.config.run.state), effect.state.to_json()))
             case events.Note():
-                getattr(self._log, effect.level)(effect.event, **effect.fields)
+                self._log.tell(effect.level, effect.event, effect.fields)
 
     def _steer(self, steer: events.Steer) -> None:
         try:
@@ -362,15 +469,19 @@ class ClockProcess:
     def _answer(self, line: str) -> str:
         if line == "snapshot":
             return json.dumps(self.snapshot().to_json(), separators=(",", ":"))
+        if line == JUDGE:
+            return judgement(self._judge()[1])
+        if line == TELL:
+            return self._reloads.answer()
         told = onlookers.answer(line, self._inputs.lines, self._inputs.pulses)
         if told is None:
-            told = {"error": f"unknown verb {line[:32]!r}; known: {', '.join(('snapshot', *onlookers.VERBS))}"}
+            told = {"error": f"unknown verb {line[:32]!r}; known: {', '.join(('snapshot', JUDGE, TELL, *onlookers.VERBS))}"}
         return json.dumps(told, separators=(",", ":"))
 
     def snapshot(self) -> Snapshot:
         """The engine's snapshot, with the feeds and the conditions of this process."""
         engine = self._engine.snapshot(self._clock.now())
-        feeds, own = tuple(feed.status() for feed in self._feeds), self.config.server
+        feeds, own = tuple(feed.status() for feed in self._feeds.values()), self.config.server
         conditions = (*engine.conditions, *self._conditions())
         return replace(engine, feeds=feeds, listen=own.listen if own.enabled else (), conditions=conditions)
 
@@ -385,9 +496,37 @@ class ClockProcess:
             absent = self._told.get(f"pulse of {name}")
             if absent:
                 yield Condition(Code.PULSE_DEVICE_ABSENT, f"pulse of {name}: {absent}", source=name)
-        for feed in self._feeds:
+        for feed in self._feeds.values():
             if feed.why and feed.lost:
                 yield Condition(Code.FEED_NOT_TAKEN, f"feed {feed.name}: {feed.why}")
+
+
+def _fed(config: Config) -> tuple[tuple[Feed, float], ...]:
+    """Each feed with what it promises of the sources that feed it."""
+    return tuple((feed, promise_us(feed, config.sources)) for feed in config.feeds)
+
+
+def _steering(config: Config) -> Clock:
+    """The system clock as ``config`` wants it. OSError: it may not be steered."""
+    control = refclock.kernel.clocks
+    return KernelClock(control, Host()) if config.clock.steer == "kernel" else FreeRunningClock(control)
+
+
+def _of_a_new_run(old: Config, new: Config) -> bool:
+    """Whether the engine of ``old`` cannot go on under ``new``: what it has learned depends on these keys."""
+    before, after = old.clock, new.clock
+    return (before.temperature, before.not_before) != (after.temperature, after.not_before)
+
+
+def _absent(sources: Iterable[Source]) -> Iterator[str]:
+    """What is not there of the devices that ``sources`` name."""
+    for source in sources:
+        device = source.device if isinstance(source, ReceiverSource) else ""
+        pulse = source.pps if isinstance(source, PulsedSource) else ""
+        line = control_line(pulse)
+        for path in (device, pulse if line is None else line[0]):
+            if path.startswith("/") and not Path(path).exists():
+                yield f"{source.name}: there is no {path} now; it will be taken when it comes"
 
 
 def _slept_ns() -> int:
@@ -417,26 +556,22 @@ def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | Non
 
     OSError: see ClockProcess. ``run_dir`` stays the same through a reload.
     """
-    signals = Signals()
+    signals, reloads = Signals(), Reloads()
     make_run_directory(run_dir, user=config.run.user)
+    alone = Alone(run_dir)
     kept = confine(CLOCK, rights(config))
     until_ns = None if duration_s is None else refclock.kernel.clocks.read_clocks().raw_ns + round(duration_s * NS)
     resume = state.left_record(run_dir / "timescale")
+    process = ClockProcess(config, run_dir, simulated, resume, signals, alone=alone, reloads=reloads)
     while True:
-        process = ClockProcess(config, run_dir, simulated, resume, signals)
         process.tell("sandbox", "; ".join(kept))
-        end = End.STOP
+        end, renewed = End.STOP, None
         try:
             end = process.run(until_ns)
             while end is End.RELOAD:
                 signals.reload = False
-                try:
-                    renewed = load(Path(config.file) if config.file else None)
-                except ConfigError as error:
-                    process.refuse(error)
-                    renewed = config
-                if renewed != config:
-                    config = renewed
+                renewed = process.reload()
+                if renewed is not None:
                     break
                 end = process.run(until_ns)
             if end is not End.SUSPENDED:
@@ -446,6 +581,15 @@ def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | Non
                 notify("STOPPING=1")
             process.close(for_good=end is End.STOP)
         if end is End.STOP:
+            alone.close()
             return GOOD
         # As the server reads it: a suspend that nobody has noticed yet makes it void.
         resume = state.left_record(run_dir / "timescale") if end is End.RELOAD else None
+        config = process.config
+        try:
+            process = ClockProcess(renewed or config, run_dir, simulated, resume, signals, alone=alone, reloads=reloads)
+        except OSError as error:
+            if renewed is None:
+                raise
+            process = ClockProcess(config, run_dir, simulated, resume, signals, alone=alone, reloads=reloads)
+            process.refuse([explain(error)])

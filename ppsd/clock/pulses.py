@@ -110,7 +110,7 @@ class PulseInputs:
         where: Callable[[PulsedSource], str] = lambda source: source.pps,
     ) -> None:
         self._clock, self._wake, self._tell, self._host, self._where = clock, wake, tell, host, where
-        self._sources = {SourceId(s.name): s for s in sources if isinstance(s, PulsedSource) and s.pps}
+        self._sources = _with_pulses(sources)
         self._retries = {name: Retry() for name in self._sources}
         self._open: dict[SourceId, _Open] = {}
 
@@ -129,6 +129,16 @@ class PulseInputs:
         """The path of the open device of ``name`` when it has fallen silent; "" while it ticks, or when none is open."""
         pulse = self._open.get(name)
         return pulse.path if pulse is not None and pulse.silent(now_ns) else ""
+
+    def configure(self, sources: Sequence[Source]) -> None:
+        """Have the pulses of ``sources`` from now on. Devices of sources that are configured as before stay open."""
+        wanted = _with_pulses(sources)
+        for name in [name for name, source in self._sources.items() if wanted.get(name) != source]:
+            del self._retries[name]
+            if (pulse := self._open.pop(name, None)) is not None:
+                _end(pulse)
+        self._sources = wanted
+        self._retries = {name: self._retries.get(name) or Retry() for name in wanted}
 
     def due_ns(self) -> list[int]:
         """Raw instants of the next attempts to open missing devices."""
@@ -167,8 +177,7 @@ class PulseInputs:
         except OSError as error:
             self._tell(f"pulse of {name}", explain(error))
             return []
-        # A thread in the kernel notices its end only after a while, and the loop must not wait for it.
-        threading.Thread(target=silent.device.stop, name=f"end of pulse {silent.path}", daemon=True).start()
+        _end(silent)
         return found
 
     def take(self) -> list[Event]:
@@ -197,3 +206,12 @@ class PulseInputs:
         """Stop every device."""
         for pulse in self._open.values():
             pulse.device.stop()
+
+
+def _with_pulses(sources: Sequence[Source]) -> dict[SourceId, PulsedSource]:
+    return {SourceId(source.name): source for source in sources if isinstance(source, PulsedSource) and source.pps}
+
+
+def _end(pulse: _Open) -> None:
+    """Stop a device. A thread in the kernel notices its end only after a while, and the loop must not wait for it."""
+    threading.Thread(target=pulse.device.stop, name=f"end of pulse {pulse.path}", daemon=True).start()

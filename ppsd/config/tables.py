@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from datetime import date
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final
@@ -218,3 +218,35 @@ TABLES: Mapping[str, type[Any]] = {
     "log": LogConfig,
     "simulation": SimulationConfig,
 }
+
+
+# ---- what differs between two configurations ------------------------------------------------------------------------------------------
+
+AT_START = ("run", "simulation")
+"""Tables that take effect when refclock is started: directories that are in use, and the receiver that is simulated."""
+
+
+def changed(old: Config, new: Config) -> tuple[str, ...]:
+    """The names of what differs: "clock.steer", "source gps0", "feed shm0"."""
+    return (*_keys(old, new), *_items("source", old.sources, new.sources), *_items("feed", old.feeds, new.feeds))
+
+
+def _keys(old: Config, new: Config) -> Iterator[str]:
+    for table in TABLES:
+        before, after = getattr(old, table), getattr(new, table)
+        yield from (f"{table}.{spec.name}" for spec in fields(before) if getattr(before, spec.name) != getattr(after, spec.name))
+
+
+def _items(what: str, old: Sequence[Source | Feed], new: Sequence[Source | Feed]) -> Iterator[str]:
+    before, after = {item.name: item for item in old}, {item.name: item for item in new}
+    yield from (f"{what} {name}" for name in dict.fromkeys((*before, *after)) if before.get(name) != after.get(name))
+
+
+def waiting(old: Config, new: Config) -> tuple[str, ...]:
+    """The names of the changed keys that take effect at the next start."""
+    return tuple(name for name in _keys(old, new) if name.partition(".")[0] in AT_START)
+
+
+def without_waiting(old: Config, new: Config) -> Config:
+    """``new`` as far as it can take effect without a new start."""
+    return replace(new, **{table: getattr(old, table) for table in AT_START})

@@ -53,6 +53,7 @@ from ppsd.discipline.timescale import Timescale
 from ppsd.snapshot import Mode, Snapshot
 from refclock.condition import Code, Condition, obstacle
 from refclock.config import PpsSource, ShmSource, SockSource
+from refclock.config import Source as Settings
 from refclock.record import Record
 from refclock.sample import MAX_FREQUENCY_PPM, NS, Instant, Sample, SourceId
 from refclock.timescales import DAY_S
@@ -117,20 +118,12 @@ class Engine:
         self.config = config
         self.version, self.pid, self.simulated = version, pid, simulated
         self.mode = Mode.ACQUIRE
-        battery_ns = None if battery_s is None else battery_s * NS - at.mono_ns
+        self._state = state
+        self._battery_ns = None if battery_s is None else battery_s * NS - at.mono_ns
         self.leaps = LeapKeeper()
         self.timescale = Timescale(simulated, round(config.clock.holdover_limit_s * NS), config.clock.max_bound_ms * 1e6)
         self.compensation = Compensation(state.temperature, self.timescale, config.clock.temperature != "off")
-        self.sources: dict[SourceId, Source] = {}
-        for settings in config.sources:
-            name = SourceId(settings.name)
-            if isinstance(settings, ShmSource | SockSource):
-                self.sources[name] = SampleSource(settings, state, self.compensation)
-            elif isinstance(settings, PpsSource):
-                self.sources[name] = PulseSource(settings, PulseTime(settings), state, self.compensation)
-            else:
-                receiver = ReceiverSource(settings, self.not_before_s, state, battery_ns, self.compensation)
-                self.sources[receiver.id] = receiver
+        self.sources = {SourceId(settings.name): self._source(settings) for settings in config.sources}
         self._saved_s = state.utc_s
         self._copies = Copies(config.sources)
         self._served = _Served()
@@ -156,6 +149,31 @@ class Engine:
             self.leaps.resume(resume)
         else:
             self.timescale.drop()
+
+    def _source(self, settings: Settings) -> Source:
+        """A source as it begins."""
+        if isinstance(settings, ShmSource | SockSource):
+            return SampleSource(settings, self._state, self.compensation)
+        if isinstance(settings, PpsSource):
+            return PulseSource(settings, PulseTime(settings), self._state, self.compensation)
+        return ReceiverSource(settings, self.not_before_s, self._state, self._battery_ns, self.compensation)
+
+    def configure(self, wanted: Config) -> None:
+        """Go on under another configuration, whose clock.temperature and clock.not_before are the same. Sources with the same settings go
+        on as they are; any other begins anew, and those that are not configured any more are gone."""
+        before, clock = self.config.clock, wanted.clock
+        self.config = wanted
+        kept = {name: source for name, source in self.sources.items() if source.settings in wanted.sources}
+        names = {SourceId(settings.name): settings for settings in wanted.sources}
+        self.sources = {name: kept.get(name) or self._source(settings) for name, settings in names.items()}
+        self.selected = self.selected if self.selected in kept else None
+        best, falsetickers = self.choice.selected, {n: by_ns for n, by_ns in self.choice.falsetickers.items() if n in kept}
+        best = best if best is not None and best.source in kept else None
+        self.choice = Choice(best, self.choice.agreeing & kept.keys(), falsetickers)
+        self._contradicting &= kept.keys()
+        self.timescale.holdover_limit_ns = round(clock.holdover_limit_s * NS)
+        self.timescale.max_bound_ns = clock.max_bound_ms * 1e6
+        self._steering = self._steering.under(clock) if clock.steer == before.steer else Steering(clock, synchronised=False)
 
     # ---- events in, effects out --------------------------------------------------------------------------------------------------
 

@@ -29,6 +29,12 @@ class Steering:
         self._synchronised = synchronised
         self._step_above_ns: int | None = LATER_STEP_NS if synchronised else FIRST_STEP_NS
 
+    def under(self, config: ClockConfig) -> Steering:
+        """The same under another table [clock]."""
+        other = Steering(config, self._synchronised)
+        other._step_above_ns = self._step_above_ns
+        return other
+
     def anew(self) -> None:
         """Another program stepped the clock, or the second was wrong: treat the next correction as a first one."""
         self._step_above_ns = FIRST_STEP_NS

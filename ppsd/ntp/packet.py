@@ -19,6 +19,12 @@ MODE_CLIENT = 3
 MODE_SERVER = 4
 VERSION = 4
 MAX_STRATUM = 16
+RATES = 1000
+"""One part of the round trip in this many by which two clocks may measure it differently: both run up to 500 ppm wrong (adjtimex(2))."""
+COARSEST = -6
+"""log2 s; the coarsest clock that is believed: that of Windows, 16 ms."""
+STAMPS_NS = 20_000
+"""ns by which a server may stamp a departure later than it is: stamps that are foretold are up to 7 us late (tests/bench/server.md)."""
 
 
 class Reason(Enum):
@@ -32,6 +38,7 @@ class Reason(Enum):
     UNSYNCHRONISED = "the server says that it is not synchronised"
     ZERO = "a timestamp is missing"
     BACKWARDS = "transmitted before it was received"
+    TURNAROUND = "the server says that it took longer to answer than the answer took to come: its clock was stepped, or it lies"
     DISTANT = "root distance above 16 s"
 
 
@@ -132,7 +139,11 @@ def judge(request_transmit: int, data: bytes, sent_utc_ns: int, received_utc_ns:
     if transmit < receive:
         return Reason.BACKWARDS
     offset = ((receive - sent_utc_ns) + (transmit - received_utc_ns)) // 2
-    delay = max(0, (received_utc_ns - sent_utc_ns) - (transmit - receive))
+    trip = received_utc_ns - sent_utc_ns
+    grain = round(NS * 2.0 ** min(header.precision, COARSEST))
+    if transmit - receive > trip + trip // RATES + 2 * grain + STAMPS_NS:
+        return Reason.TURNAROUND
+    delay = max(0, trip - (transmit - receive))
     exchange = Exchange(header, offset, delay, sent_utc_ns)
     return Reason.DISTANT if exchange.root_distance_ns >= MAX_STRATUM * NS else exchange
 

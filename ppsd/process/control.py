@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from refclock.kernel.names import Name
 from refclock.kernel.unix_socket import bound
@@ -173,6 +173,47 @@ def _shared(path: Path, group: str) -> str:
     except OSError as error:
         return f"{group} may not ask: {error.strerror}; only root, or a member of that group, can give it the socket"
     return ""
+
+
+# ---- reloading -----------------------------------------------------------------------------------------------------------------------
+
+JUDGE: Final = "judge"
+"""The request to read the configuration, to try what it needs, and to say what stands against it. It changes nothing."""
+TELL: Final = "reloads"
+"""The request to tell how many reloads there were, and what happened at the last one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What a reload did. ``good``: the configuration that was read is in force; else the old one still is. ``lines``: for people."""
+
+    good: bool
+    lines: tuple[str, ...]
+
+
+class Reloads:
+    """The reloads of this process so far."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._last = Reloaded(True, ())
+
+    def happened(self, what: Reloaded) -> None:
+        """There was one more."""
+        self._count += 1
+        self._last = what
+
+    def answer(self) -> str:
+        """The reply to ``TELL``."""
+        return json.dumps({"pid": os.getpid(), "count": self._count, "good": self._last.good, "lines": self._last.lines})
+
+
+def judgement(problems: list[str]) -> str:
+    """The reply to ``JUDGE``."""
+    return json.dumps({"problems": problems})
+
+
+# ---- asking --------------------------------------------------------------------------------------------------------------------------
 
 
 def alive(path: Path, timeout_s: float = 0.2) -> bool:

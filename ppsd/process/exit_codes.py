@@ -6,6 +6,7 @@ Codes from 64 to 78 are those of sysexits(3), so that systemd can tell which fai
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from refclock.errors import explain
@@ -38,14 +39,18 @@ class Refused(Exception):
         self.code = code
 
 
-def complain(error: ConfigError) -> int:
-    """Print every problem of a configuration; returns the exit code."""
+def _to_standard_error(words: str) -> None:
+    print(words, file=sys.stderr)
+
+
+def complain(error: ConfigError, say: Callable[[str], None] = _to_standard_error) -> int:
+    """Tell every problem of a configuration; returns the exit code."""
     for problem in error.problems:
-        print(problem, file=sys.stderr)
+        say(str(problem))
     return BAD_CONFIG
 
 
-def io_failure(error: OSError) -> int:
-    """Print what failed and the remedy; returns the exit code."""
-    print(f"refclock: {explain(error)}", file=sys.stderr)
+def io_failure(error: OSError, say: Callable[[str], None] = _to_standard_error) -> int:
+    """Tell what failed and the remedy; returns the exit code."""
+    say(f"refclock: {explain(error)}")
     return NO_PERMISSION if isinstance(error, PermissionError) else IO_ERROR

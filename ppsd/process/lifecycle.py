@@ -1,6 +1,7 @@
-"""The life of a process: its run directory, its end with the parent, reports to systemd, and signals that wake the poll loop.
+"""The life of a process: alone in its directory, ended with its parent, watched by systemd or the supervisor, woken by signals.
 
-The clock process, the serve process and the simulator use it.
+The supervisor speaks to its children as systemd does to services: they report to NOTIFY_SOCKET (sd_notify(3)), and sockets are handed over
+by LISTEN_FDS (sd_listen_fds(3)). So the clock and the serve process need not know which of the two has started them.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ import select
 import signal
 import socket
 import stat
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import FrameType
+from typing import Final
 
+from refclock.errors import explain
 from refclock.kernel.files import judge, owners
 
 PARENT_FD = "REFCLOCK_PARENT_FD"
@@ -67,27 +71,149 @@ def die_with_parent() -> None:
     fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGTERM)
     fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC | os.O_NONBLOCK)
     os.set_inheritable(fd, False)
-    if select.select([fd], [], [], 0)[0]:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    if poll.poll(0):
         raise SystemExit(0)
+
+
+def watchdog_s(usual_s: float, environment: Mapping[str, str] = os.environ) -> float:
+    """s between two WATCHDOG=1: half of what WATCHDOG_USEC allows (sd_watchdog_enabled(3)), and at most ``usual_s``."""
+    asked = environment.get("WATCHDOG_USEC", "")
+    return min(usual_s, int(asked) / 2e6) if asked.isdigit() and int(asked) else usual_s
+
+
+FIRST_FD: Final = 3
+"""SD_LISTEN_FDS_START (sd_listen_fds(3))."""
+SOCKETS: Final = 32
+"""Sockets that are taken over at most: SRV_SOCKETS_MAX of native/server.h."""
+
+
+def handed_over() -> int:
+    """How many sockets, from FIRST_FD on, systemd or the supervisor has handed to this process. The variables are removed, so that no child
+    takes them for its own. A supervisor does not know its child's number when it writes them: it states its own."""
+    pid, count = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
+    os.environ.pop("LISTEN_FDNAMES", None)
+    if pid not in (str(os.getpid()), str(os.getppid())) or not count.isdigit():
+        return 0
+    found = min(int(count), SOCKETS)
+    for fd in range(FIRST_FD, FIRST_FD + found):
+        os.set_inheritable(fd, False)
+    return found
+
+
+_BIND_HINTS: Final = {
+    errno.EACCES: "ports below 1024 need CAP_NET_BIND_SERVICE or socket activation",
+    errno.EADDRINUSE: "another program has it (ss -ulnp says which); stop that one, or use another port",
+}
+
+
+def refused_addresses(endpoints: Iterable[tuple[str, int]]) -> list[str]:
+    """Why each of these addresses (numeric host, port) cannot be served. An address that no interface has may come later, and an address
+    family that this machine does not have is none of its faults: neither is refused."""
+    refused: list[str] = []
+    for host, port in endpoints:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as sock:
+                if family == socket.AF_INET6:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # one of this user's that overlaps is none of anybody else
+                sock.bind((host, port))
+        except OSError as error:
+            if error.errno in _BIND_HINTS:
+                refused.append(explain(error, f"listening at {host} port {port}", _BIND_HINTS))
+    return refused
+
+
+class Alone:
+    """A lock on ``directory``, for as long as this process lives: only one clock process works in it. OSError EBUSY: another one does.
+
+    The kernel frees the lock when its holder dies, however it dies (flock(2)). systemd-tmpfiles cleans no directory that is locked
+    (tmpfiles.d(5)). A file system without locks grants it to everybody."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._fd = self._locked()
+
+    def _locked(self) -> int:
+        fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            why = "another clock process runs there (refclock status shows it); end that one, or give this one a --run-dir of its own"
+            raise OSError(errno.EBUSY, why, str(self._directory)) from None
+        except OSError:  # no locks here
+            pass
+        return fd
+
+    def renew(self) -> None:
+        """Lock the directory again when somebody has removed it and it was made anew. OSError: as above."""
+        if not os.path.samestat(os.fstat(self._fd), self._directory.stat()):
+            fd = self._locked()
+            os.close(self._fd)
+            self._fd = fd
+
+    def close(self) -> None:
+        """Let others work there."""
+        os.close(self._fd)
+
+
+class Terminal:
+    """The terminal that controls this process, if any: SIGHUP means that it has hung up, or that somebody wants a reload.
+
+    After a hang-up the kernel has taken the terminal from the session before it sends the signal (__tty_hangup, drivers/tty/tty_io.c).
+    A process that was started with nohup(1) outlives its terminal."""
+
+    def __init__(self) -> None:
+        ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        self._had = not ignored and _controlled()
+        self._missed = 0
+
+    def hung_up(self) -> bool:
+        """Whether the SIGHUP that has just come is the terminal's hang-up."""
+        return self._had and not _controlled()
+
+    def look(self) -> None:
+        """Called once a second: a terminal that has been gone for some time without a signal is of no concern any more."""
+        self._missed = self._missed + 1 if self._had and not _controlled() else 0
+        self._had = self._had and self._missed < OUTLIVED
+
+
+OUTLIVED: Final = 5
+"""Looks, one a second, after which a terminal that is gone has been outlived. A shell passes the hang-up on at once."""
+
+
+def _controlled() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Signals:
-    """The signals received, and a descriptor that wakes the poll loop. SIGTERM and SIGINT set ``stop``, SIGHUP sets ``reload``."""
+    """The signals received, and a descriptor that wakes the poll loop. SIGTERM, SIGINT and the terminal's hang-up set ``stop``, any other
+    SIGHUP sets ``reload``."""
 
     def __init__(self) -> None:
         self.stop = False
         self.reload = False
+        self._terminal = Terminal()
         self.wake, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         for number in (*STOPS, signal.SIGHUP):
             signal.signal(number, self._came)
         signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
 
     def _came(self, number: int, _: FrameType | None) -> None:
-        self.reload = self.reload or number == signal.SIGHUP
-        self.stop = self.stop or number != signal.SIGHUP
+        if number == signal.SIGHUP and not self._terminal.hung_up():
+            self.reload = True
+        else:
+            self.stop = True
 
     def nudge(self) -> None:
         """Wake the loop; may be called by any thread."""

@@ -12,22 +12,16 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Final, Protocol
+from typing import Final
 
 from ppsd.config.tables import covering, endpoint_text, parse_endpoint
+from ppsd.process.log import Log
 from ppsd.serve.ntp_server import NtpServer
 from ppsd.snapshot import Unserved
 from refclock.kernel.host import Host
 
 _LASTING: Final = frozenset({errno.EACCES, errno.EPERM, errno.EADDRINUSE})
 """Errors that somebody has to put right. Of the others an interface or an address has still to come."""
-
-
-class Log(Protocol):
-    """What is said of addresses goes here."""
-
-    def info(self, event: str, **fields: object) -> object: ...
-    def warning(self, event: str, **fields: object) -> object: ...
 
 
 @dataclass(slots=True, eq=False)

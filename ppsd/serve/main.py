@@ -29,11 +29,11 @@ from pathlib import Path
 
 from ppsd.config.file import load
 from ppsd.config.keys import SymmetricKey, read_keys
-from ppsd.config.tables import Config, ServerConfig, parse_endpoint
-from ppsd.process.control import ControlServer
+from ppsd.config.tables import Config, ServerConfig, changed, parse_endpoint, without_waiting
+from ppsd.process.control import JUDGE, TELL, ControlServer, Reloaded, Reloads, judgement
 from ppsd.process.exit_codes import GOOD, complain
-from ppsd.process.lifecycle import Signals, make_run_directory, notify
-from ppsd.process.log import open_log
+from ppsd.process.lifecycle import FIRST_FD, Signals, handed_over, make_run_directory, notify, refused_addresses, watchdog_s
+from ppsd.process.log import open_log, speaker
 from ppsd.serve.addresses import Addresses
 from ppsd.serve.ntp_server import NtpServer, ServerRules
 from ppsd.serve.timestamping import stamping
@@ -43,31 +43,18 @@ from refclock.kernel.interfaces import InterfaceWatch, Network, networks
 from refclock.kernel.sandbox import SERVE, Account, Capability, Helper, account, confine, lend, refused, to_drop
 from refclock.schema import ConfigError
 
-FIRST_FD = 3
-"""SD_LISTEN_FDS_START (sd_listen_fds(3))."""
+OWN_KEYS = ("server.", "access.", "limits.", "keys.", "log.")
+"""How the names of the keys begin that concern this process (``ppsd.config.tables``)."""
 THREADS = 4
 """Most threads unless configured: a Pi has four cores, and one thread answers about 300 000 requests/s."""
 CLIENTS_TOLD = 2000
 """Most clients in one reply. Each takes up to 300 octets, and a reply has at most 1 MB (``ppsd.process.control``)."""
 LOOK_S = 2.0
-"""Seconds between two looks at addresses and files, which take some system calls, and between two watchdog messages to systemd at most; the
-unit's WatchdogSec is at least three times as long."""
+"""Seconds between two looks at addresses and files, which take some system calls, and between two watchdog messages at most."""
 SETTLE_S = 0.2
 """Seconds from a change of interfaces to the look at them. Changes come in bursts, and a look takes some milliseconds."""
 NETWORKS_S = 60.0
 """Seconds between two readings of the interfaces' networks when no interface has changed: a router may announce another one."""
-
-
-def inherited_sockets() -> list[int]:
-    """The UDP sockets that systemd handed to this process. The variables are removed, so that no child takes them for its own."""
-    pid, count = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
-    os.environ.pop("LISTEN_FDNAMES", None)
-    if pid != str(os.getpid()) or not count.isdigit():
-        return []
-    fds = list(range(FIRST_FD, FIRST_FD + min(int(count), 32)))  # SRV_SOCKETS_MAX of native/server.h
-    for fd in fds:
-        os.set_inheritable(fd, False)
-    return fds
 
 
 def rules_of(config: Config, keys: tuple[SymmetricKey, ...], own: tuple[Network, ...]) -> ServerRules:
@@ -106,19 +93,35 @@ def socket_part(server: ServerConfig) -> ServerConfig:
     )
 
 
+def _processors() -> int:
+    """How many processors this process may use; 1 where the kernel does not say."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except OSError:
+        return os.cpu_count() or 1
+
+
 class Serve:
     """One run of the server. OSError: the control socket could not be bound, or no address at all and waiting would not help."""
 
     def __init__(
-        self, config: Config, keys: tuple[SymmetricKey, ...], run_dir: Path, fds: list[int], started_s: float, *, helper: Helper
+        self,
+        config: Config,
+        keys: tuple[SymmetricKey, ...],
+        run_dir: Path,
+        fds: list[int],
+        started_s: float,
+        *,
+        helper: Helper,
+        reloads: Reloads,
     ) -> None:
-        self._started_s, self._helper = started_s, helper
+        self._started_s, self.helper, self.reloads = started_s, helper, reloads
         self.config, self.keys = config, keys
         self.log = open_log(config.log.format, config.log.level, "serve")
         self._watch = self._open_watch()
         self._own = self._own_networks()
         own = config.server
-        threads = own.threads or min(len(os.sched_getaffinity(0)), THREADS)
+        threads = own.threads or min(_processors(), THREADS)
         rules = rules_of(config, keys, self._own)
         self._server = NtpServer(run_dir / "timescale", [], rules, threads=threads, table_bytes=own.client_table_mib << 20)
         try:
@@ -153,10 +156,30 @@ class Serve:
         """Put new addresses, rules, limits and keys in force. OSError: none of the addresses can be served; nothing has changed."""
         self._addresses.serve(config.server.listen, config.server.interface)
         self._server.configure(rules_of(config, keys, self._own))
+        self.log.speak(config.log.format, config.log.level)
         self.config, self.keys = config, keys
         self._broadcast_s = 0.0
-        self.log.info("rules, limits and keys renewed")
+        self.log.answer("info", "rules, limits and keys renewed")
         self._notify()
+
+    def judge(self) -> tuple[Config, tuple[SymmetricKey, ...], list[str]]:
+        """The configuration as it is now on disk, its keys, and what stands against them. New addresses are tried; nothing is changed."""
+        old = self.config
+        try:
+            found = load(Path(old.file) if old.file else None, self.helper.open)
+            keys = read_keys(found, self.helper.open)
+        except ConfigError as error:
+            return old, self.keys, [str(problem) for problem in error.problems]
+        except OSError as error:
+            return old, self.keys, [explain(error)]
+        new = [text for text in found.server.listen if text not in old.server.listen and not self._addresses.activated]
+        return found, keys, refused_addresses(end for text in new if (end := parse_endpoint(text)) is not None)
+
+    def refuse(self, problems: list[str]) -> None:
+        """Tell why a configuration was not taken."""
+        for problem in problems:
+            self.log.answer("error", "configuration refused, the old one stays", problem=problem)
+        self.reloads.happened(Reloaded(False, (*problems, "the server keeps its configuration")))
 
     def _notify(self) -> None:
         """Tell systemd what is served."""
@@ -193,7 +216,7 @@ class Serve:
         if self._addresses.review():
             self._notify()
         with contextlib.suppress(OSError):  # the next look tries again
-            self._helper.enter()
+            self.helper.enter()
         if self._control.renew():
             self.log.warning("the control socket was removed by somebody and is made anew", path=str(self._control.path))
         if now_s < self._networks_s:
@@ -219,8 +242,12 @@ class Serve:
                 return json.dumps(asdict(self.config.access.rules(self._own).decide(argument)))
             except ValueError as error:
                 return json.dumps({"error": str(error)})
+        if line == JUDGE:
+            return judgement(self.judge()[2])
+        if line == TELL:
+            return self.reloads.answer()
         if line != "snapshot":
-            return json.dumps({"error": f"unknown verb {line[:32]!r}; known: snapshot, clients, access, rules"})
+            return json.dumps({"error": f"unknown verb {line[:32]!r}; known: snapshot, clients, access, rules, {JUDGE}, {TELL}"})
         report = ServerReport(
             pid=os.getpid(),
             uptime_s=time.monotonic() - self._started_s,
@@ -255,13 +282,14 @@ class Serve:
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(signals.wake, select.POLLIN)
-        watched = -1 if self._watch is None else self._watch.fileno()
+        watched, beat_s = -1 if self._watch is None else self._watch.fileno(), watchdog_s(LOOK_S)
         if watched >= 0:
             poll.register(watched, select.POLLIN)
         while until_s is None or time.monotonic() < until_s:
             self._broadcast()
+            self.log.settle()
             due_s = self._look_s if until_s is None else min(self._look_s, until_s)
-            pause_s = max(0.0, due_s - time.monotonic())
+            pause_s = max(0.0, min(beat_s, due_s - time.monotonic()))
             if self.config.server.broadcast:
                 pause_s = max(0.0, min(pause_s, self._broadcast_s - time.monotonic()))
             ready = {fd for fd, _ in poll.poll(pause_s * 1000)}
@@ -305,13 +333,13 @@ def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | Non
     make_run_directory(run_dir, user=config.run.user)
     to = account(config.run.user, config.run.group)
     helper = Helper(to, run_dir, lambda: readable(config.file))
-    fds = inherited_sockets()
+    fds = [FIRST_FD + number for number in range(handed_over())]
     try:
         keys = read_keys(config)
     except ConfigError as error:
-        return complain(error)
+        return complain(error, speaker(open_log(config.log.format, config.log.level, "serve"), config.log.format))
     run_dir, group = lend(run_dir, to)
-    serve = Serve(config, keys, run_dir, fds, started_s, helper=helper)
+    serve = Serve(config, keys, run_dir, fds, started_s, helper=helper, reloads=Reloads())
     serve.confine(to, group)
     serve.start()
     try:
@@ -319,7 +347,7 @@ def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | Non
             serve.wait(signals, until_s)
             if signals.reload and not signals.stop:
                 signals.reload = False
-                serve = _reload(serve, run_dir, fds, started_s, helper)
+                serve = _reload(serve, run_dir, fds, started_s)
     finally:
         notify("STOPPING=1")
         serve.close()
@@ -335,28 +363,33 @@ def readable(file: str) -> set[str]:
     return {file, keys, os.path.realpath(keys)} if keys else {file}
 
 
-def _reload(serve: Serve, run_dir: Path, fds: list[int], started_s: float, helper: Helper) -> Serve:
-    """The server under the configuration now on disk, or under the old one if the new one is bad."""
-    old, old_keys = serve.config, serve.keys
-    try:
-        renewed = load(Path(old.file) if old.file else None, helper.open)
-        keys = read_keys(renewed, helper.open)  # a bad key file is refused before any socket is closed
-        if (socket_part(renewed.server), renewed.log) == (socket_part(old.server), old.log):
-            serve.configure(renewed, keys)
-            return serve
-    except ConfigError as error:
-        for problem in error.problems:
-            serve.log.error("configuration refused, the old one stays", problem=str(problem))
+def _reload(serve: Serve, run_dir: Path, fds: list[int], started_s: float) -> Serve:
+    """The server under the configuration now on disk, or under the old one if the new one is bad. Sockets are made anew only when what
+    they need has changed."""
+    renewed, keys, problems = serve.judge()
+    if problems:
+        serve.refuse(problems)
         return serve
-    except OSError as error:  # unreadable, or the rules were not taken
-        serve.log.error("configuration refused, the old one stays", problem=explain(error))
+    old, old_keys, reloads = serve.config, serve.keys, serve.reloads
+    renewed = without_waiting(old, renewed)
+    names = [name for name in changed(old, renewed) if name.startswith(OWN_KEYS)] + ([] if keys == old_keys else ["the keys in the file"])
+    told = f"the server has taken up: {', '.join(names)}" if names else "the server: nothing has changed"
+    if socket_part(renewed.server) == socket_part(old.server):
+        try:
+            serve.configure(renewed, keys)
+        except OSError as error:
+            serve.refuse([explain(error)])
+            return serve
+        reloads.happened(Reloaded(True, (f"{told}; no request was lost",)))
         return serve
     serve.close()
     try:
-        serve = Serve(renewed, keys, run_dir, fds, started_s, helper=helper)
+        serve = Serve(renewed, keys, run_dir, fds, started_s, helper=serve.helper, reloads=reloads)
         serve.start()
     except OSError as error:
-        serve = Serve(old, old_keys, run_dir, fds, started_s, helper=helper)
+        serve = Serve(old, old_keys, run_dir, fds, started_s, helper=serve.helper, reloads=reloads)
         serve.start()
-        serve.log.error("configuration refused, the old one stays", problem=error.strerror)
+        serve.refuse([explain(error)])
+        return serve
+    reloads.happened(Reloaded(True, (f"{told}; its sockets were made anew",)))
     return serve

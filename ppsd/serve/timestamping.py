@@ -42,13 +42,17 @@ def _ask(asker: socket.socket, name: str) -> tuple[int, int] | None:
 
 
 def stamping() -> list[Stamping]:
-    """The timestamps of every interface in this network namespace, except those whose driver does not answer."""
+    """The timestamps of every interface in this network namespace, except those whose driver does not answer. Empty where the interfaces
+    may not be listed (a netlink socket is needed: systemd's RestrictAddressFamilies, seccomp)."""
     found: list[Stamping] = []
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
-        for _, name in socket.if_nameindex():
-            told = _ask(asker, name)
-            if told is not None:
-                flags, index = told
-                arrivals, departures = _word(flags, _RX_SOFTWARE, _RX_HARDWARE), _word(flags, _TX_SOFTWARE, _TX_HARDWARE)
-                found.append(Stamping(name, arrivals, departures, f"ptp{index}" if index >= 0 else ""))
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+            for _, name in socket.if_nameindex():
+                told = _ask(asker, name)
+                if told is not None:
+                    flags, index = told
+                    arrivals, departures = _word(flags, _RX_SOFTWARE, _RX_HARDWARE), _word(flags, _TX_SOFTWARE, _TX_HARDWARE)
+                    found.append(Stamping(name, arrivals, departures, f"ptp{index}" if index >= 0 else ""))
+    except OSError:
+        return []
     return found

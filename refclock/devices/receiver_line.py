@@ -92,6 +92,8 @@ class ReceiverLine(Generic[S]):
     def run(self, until: Callable[[], bool], patience_s: float) -> bool:
         """Drive the session until ``until()`` holds; False when ``patience_s`` (``math.inf``: for ever) ended first."""
         end_ns = self._clock.now().mono_ns + patience_s * NS
+        poll = select.poll()
+        poll.register(self, select.POLLIN)
         while not until():
             now = self._clock.now()
             if now.mono_ns >= end_ns:
@@ -99,7 +101,7 @@ class ReceiverLine(Generic[S]):
             self.attend(now)
             if until():
                 break
-            if select.select([self], [], [], SILENT_TICK_NS / NS)[0]:
+            if poll.poll(SILENT_TICK_NS * 1000 // NS):
                 self.read()
         return True
 

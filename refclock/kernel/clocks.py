@@ -169,7 +169,9 @@ class Adjtimex:
 def read_adjtimex() -> Adjtimex:
     """Read the state of the kernel's clock; change nothing."""
     c = ffi.new("struct clk_state *")
-    checked(lib.clk_state(c), "reading the kernel clock")
+    checked(
+        lib.clk_state(c), "reading the kernel clock", {errno.EPERM: "a sandbox refuses adjtimex(2): systemd's ProtectClock, or seccomp"}
+    )
     return Adjtimex(c.frequency_ppm, c.offset_ns, c.max_error_ns, c.est_error_ns, c.tai_offset_s, c.status, c.state, Leap(c.leap))
 
 

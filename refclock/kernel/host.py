@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from refclock.errors import printable
 from refclock.kernel.clocks import Adjtimex
 from refclock.sample import Leap
 
@@ -92,7 +93,7 @@ class Host:
             name = self.text(f"{entry}/comm")
             if name:
                 pid = int(entry.rpartition("/")[2])
-                yield pid, (_script(self.words(pid)) if INTERPRETER.fullmatch(name) else "") or name
+                yield pid, printable((_script(self.words(pid)) if INTERPRETER.fullmatch(name) else "") or name)
 
     def words(self, pid: int) -> list[str]:
         """The command line of a process, a word each; empty for a zombie, a kernel thread, and one that is not visible."""

@@ -24,6 +24,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from refclock.errors import printable
 from refclock.protocols.checksums import ubx_checksum
 from refclock.protocols.fixes import UBX_MODES, FixWorth, by_ubx
 from refclock.protocols.framing import Frame
@@ -281,7 +282,7 @@ class UbxDecoder:
 
     def _mon_ver(self, payload: bytes, _at: Instant) -> None:
         parts = [payload[0:30], payload[30:40]] + [payload[i : i + 30] for i in range(40, len(payload), 30)]
-        texts = [part.partition(b"\0")[0].decode("ascii", "replace").strip() for part in parts]
+        texts = [printable(part.partition(b"\0")[0].decode("ascii", "replace")).strip() for part in parts]
         model = [text[4:] for text in texts if text.startswith("MOD=")]
         self.identity = " ".join(filter(None, ["u-blox", *model, texts[0], f"hardware {texts[1]}" if texts[1] else ""]))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -93,10 +94,11 @@ class House:
     def words(self, name: str) -> list[str]:
         return [sys.executable, "-m", "ppsd", name, "--config", str(self.config)]
 
-    def start(self, name: str) -> subprocess.Popen[bytes]:
+    def start(self, name: str, *under: str) -> subprocess.Popen[bytes]:
+        """A process of the daemon; ``under``: the command that runs it."""
+        words, environment = [*under, *self.words(name)], os.environ | self.environment
         with (self.directory / f"{name}.log").open("ab") as log:
-            environment = os.environ | self.environment
-            self._running.append(subprocess.Popen(self.words(name), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment))
+            self._running.append(subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment))
         return self._running[-1]
 
     def log(self, name: str) -> str:
@@ -214,8 +216,9 @@ def test_after_a_suspend_not_one_answer_is_wrong(house: House, stopped: bool) ->
 
 
 def test_reload_keeps_the_old_configuration_when_the_new_one_is_bad(house: House) -> None:
-    """SIGHUP with a broken file: the reason with its line goes to the log and nothing else changes; with a good one the same process goes
-    on under the new configuration, from the record in force."""
+    """SIGHUP with a broken file: the reason with its line goes to the log and nothing else changes. With a good one the same run goes on
+    under the new configuration, and so do sources that are configured as before; for another thermometer the engine begins anew, from the
+    record in force."""
     clock = house.start("clock")
     wait_for("LOCKED", house.locked, LOCK_SECONDS)
     house.write("[clock]\nmax_bound_ms = -1\n")
@@ -224,9 +227,62 @@ def test_reload_keeps_the_old_configuration_when_the_new_one_is_bad(house: House
     assert house.locked()
     house.write("[clock]\nmax_bound_ms = 500\n")
     os.kill(clock.pid, signal.SIGHUP)
+    wait_for("the news", lambda: 'event="configuration taken up" changed=clock.max_bound_ms' in house.log("clock"), 5)
+    assert house.locked()
+    assert "resumed" not in house.log("clock")
+    house.write('[[source]]\ntype = "shm"\nunit = 213\n')
+    os.kill(clock.pid, signal.SIGHUP)
+    wait_for("the news", lambda: 'source shm0"' in house.log("clock"), 5)
+    wait_for("the source", lambda: [s["name"] for s in (house.snapshot() or {"sources": []})["sources"]] == ["sock0", "shm0"], 5)
+    assert house.locked()
+    house.write('[clock]\ntemperature = "off"\n')
+    os.kill(clock.pid, signal.SIGHUP)
     wait_for("the new run", lambda: "resumed" in house.log("clock"), 5)
     wait_for("LOCKED again", house.locked, LOCK_SECONDS)
     assert clock.poll() is None
+
+
+def reload(house: House) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "ppsd", "reload", "--run-dir", str(house.run_dir)]
+    return subprocess.run(words, capture_output=True, text=True, timeout=40, check=False)
+
+
+def test_refclock_reload_prints_what_happened_and_touches_only_what_changed(house: House) -> None:
+    """Rules of access, a feed, the log: taken up without a new run of the sources or of the sockets. A setting that needs a right which the
+    process does not have, and an address that another program holds, are refused by both processes with the reason; what waits for the next
+    start is said."""
+    deny = house.directory / "deny"
+    subprocess.run(["cc", "-O1", "-o", str(deny), str(Path(__file__).with_name("deny.c"))], check=True)
+    house.start("serve")
+    clock = house.start("clock", str(deny), "clock")
+    wait_for("LOCKED", house.locked, LOCK_SECONDS)
+    wait_for("stratum 1", lambda: house.stratum() == 1, 5)
+    house.write(f'[access]\nallow = ["127.0.0.1"]\n[[feed]]\ntype = "sock"\npath = "{house.directory}/out"\n[log]\nformat = "json"\n')
+    told = reload(house)
+    assert told.returncode == 0, told
+    assert "the clock process has taken up: log.format, feed sock0; its sources were not touched" in told.stdout
+    assert "the server has taken up: access.allow, log.format; no request was lost" in told.stdout
+    assert house.locked()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", 0))
+        held = f"127.0.0.1:{other.getsockname()[1]}"
+        own = house.config.read_text(encoding="utf-8")
+        for new, why in (
+            (own + '[clock]\nsteer = "kernel"\n', r"a sandbox refuses adjtimex\(2\)|already sets the system clock"),
+            (own.replace('["127.0.0.1"]', '["127.0.0.0.1"]'), "access.allow"),
+            (own + f'[keys]\nfile = "{house.directory}/none"\n', "none"),
+            (own.replace(f"127.0.0.1:{house.port}", held), "another program has it"),
+        ):
+            house.config.write_text(new, encoding="utf-8")
+            told = reload(house)
+            assert told.returncode == 78, told
+            assert re.search(why, told.stderr), told.stderr
+            assert "the configuration stays as it was" in told.stderr
+            assert house.locked()
+            assert house.stratum() == 1
+    assert clock.poll() is None
+    house.config.write_text(own.replace(str(house.directory / "state"), str(house.directory / "state2")), encoding="utf-8")
+    assert reload(house).returncode == 0
 
 
 def test_what_a_cleaner_removes_is_made_anew(house: House) -> None:
@@ -258,7 +314,10 @@ def test_a_second_one_is_refused(house: House) -> None:
     wait_for("stratum 1", lambda: house.stratum() == 1, 5)
     other = subprocess.run(house.words("clock"), capture_output=True, text=True, timeout=20, check=False)
     assert other.returncode == 74
-    assert "clock.sock" in other.stderr
+    assert "another clock process runs there" in other.stderr
+    (house.run_dir / "clock.sock").unlink()  # a cleaner of directories cannot make room for a second one
+    other = subprocess.run(house.words("clock"), capture_output=True, text=True, timeout=20, check=False)
+    assert other.returncode == 74
     other = subprocess.run(
         [*house.words("serve"), "--run-dir", str(house.directory / "run2")], capture_output=True, text=True, timeout=20, check=False
     )
@@ -266,7 +325,6 @@ def test_a_second_one_is_refused(house: House) -> None:
     assert f"port {house.port}" in other.stderr
     assert "held by" in other.stderr
     assert house.stratum() == 1
-    assert house.locked()
 
 
 def test_missing_devices_are_named_and_awaited(house: House) -> None:
@@ -284,6 +342,41 @@ def test_missing_devices_are_named_and_awaited(house: House) -> None:
     assert [feed["state"] for feed in seen["feeds"]] == ["waiting"]
     assert "pulse of" in house.log("clock")
     assert end(clock) == 0
+
+
+@pytest.mark.parametrize(("what", "told"), [("clock", "kernel's clock"), ("netlink", ""), ("watch", "step watch"), ("cpus", "")])
+def test_a_look_that_is_refused_costs_only_what_it_would_have_shown(house: House, what: str, told: str) -> None:
+    """The kernel refuses to tell the state of its clock, its interfaces, steps of the clock or the processors: the time is served all the
+    same, ``status`` is answered, and the log says what is missing."""
+    deny = house.directory / "deny"
+    subprocess.run(["cc", "-O1", "-o", str(deny), str(Path(__file__).with_name("deny.c"))], check=True)
+    serve, clock = house.start("serve", str(deny), what), house.start("clock", str(deny), what)
+    wait_for("stratum 1", lambda: house.stratum() == 1, LOCK_SECONDS)
+    seen = house.snapshot("serve")
+    assert seen is not None
+    assert (seen["interfaces"] == []) == (what == "netlink")
+    assert told in house.log("clock")
+    assert (end(clock), end(serve)) == (0, 0)
+
+
+def test_no_space_is_a_sentence_that_names_the_file(house: House) -> None:
+    """On a full file system the clock process ends with 74 and names the file that has no room; nothing dies of a page that cannot be had.
+    A server that finds what was left there answers "not synchronised"."""
+    room = house.directory / "room"
+    room.mkdir()
+    text = house.config.read_text(encoding="utf-8")
+    house.config.write_text(text.replace("[run]", '[run]\nuser = "0"'), encoding="utf-8")  # in this namespace there is no other
+    fill = f"mount -t tmpfs -o size=16k,mode=755 tmpfs {room} && {{ dd if=/dev/zero of={room}/full bs=4k 2>/dev/null; :; }}"
+    words = [*house.words("clock"), "--run-dir", str(room), "--duration", "1"]
+    told = subprocess.run(["unshare", "-rm", "sh", "-c", f'{fill}; exec "$@"', "sh", *words], capture_output=True, text=True, check=False)
+    assert told.returncode == 74, told
+    assert f"{room}/timescale: No space left on device" in told.stderr
+    words = [*house.words("serve"), "--run-dir", str(room), "--duration", "2"]
+    served = ["unshare", "-rm", "sh", "-c", f'{fill}; truncate -s 4096 {room}/timescale; rm {room}/full; exec "$@"', "sh", *words]
+    with subprocess.Popen(served) as process:
+        answer = wait_for("an answer", house.ask, LOCK_SECONDS)
+        assert (answer.leap, answer.stratum) == (Leap.UNSYNCHRONISED, 0)
+        assert process.wait(20) == 0
 
 
 LIAR = """

@@ -61,6 +61,7 @@ class PulseFile:
             if os.fstat(fd).st_uid == os.geteuid():
                 os.fchmod(fd, 0o666)
             os.ftruncate(fd, SIZE)
+            os.posix_fallocate(fd, 0, SIZE)  # on a full tmpfs an error here instead of SIGBUS later
             self._map = mmap.mmap(fd, SIZE)
         finally:
             os.close(fd)

@@ -15,7 +15,7 @@ from ppsd.clock.pulses import PulseInputs
 from ppsd.config.file import read
 from ppsd.config.tables import Config
 from ppsd.discipline.events import PulseFound
-from ppsd.process.control import ControlServer
+from ppsd.process.control import ControlServer, Reloaded
 from ppsd.process.lifecycle import make_run_directory
 from refclock.config import DEFAULT_SOURCE, ReceiverSource, ShmFeed
 from refclock.devices.ports import pair, pulses, serial_ports
@@ -131,13 +131,17 @@ def test_effective_configuration_keeps_what_was_configured(tmp_path: Path) -> No
     assert effective == replace(user, server=replace(user.server, listen=("[::1]:11999",)), run=changed)
     assert [p.name for p in run.programs()] == ["clock", "serve"]
     file.write_text("[log]\nlevel = 1")
-    with pytest.raises(ConfigError):
-        run.reload()
+    refused = run.reload()
+    assert not refused.good
+    assert refused.lines[0].startswith(f"{file}:2: log.level: ")
     assert read(run.file) == effective
     file.write_text("[server]\nenabled = false\n[[source]]\ntype = 'shm'\nunit = 4\n")
     run.listen = None
-    run.reload()
+    assert run.reload() == Reloaded(True, ("changed: server.enabled, server.listen, server.threads, log.level",))
     assert [p.name for p in run.programs()] == ["clock"]
+    file.write_text("[server]\nenabled = false\n[run]\nstate = '/elsewhere'\n[[source]]\ntype = 'shm'\nunit = 4\n")
+    later = "changed for the next start of refclock only: run.state"
+    assert run.reload() == Reloaded(True, ("nothing has changed that takes effect now", later))
 
 
 def test_simulation_is_fenced_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,11 @@ class Daemon:
         self._ticked_s = 0
         self.inputs = Inputs(config, machine.clock, self.engine.not_before_s, self, machine)
 
+    def configure(self, *sources: ReceiverSource) -> None:
+        """Go on with these sources, as the clock process does on SIGHUP."""
+        self.engine.configure(Config(sources=sources, run=self.engine.config.run))
+        self.inputs.configure(sources)
+
     def listen(self, fd: int, reader: Callable[[], None]) -> None:
         self._readers[fd] = reader
         self._poll.register(fd, select.POLLIN)
@@ -245,6 +250,34 @@ def test_two_receivers_keep_their_names(machine: Machine, tmp_path: Path) -> Non
     daemon.run(3)
     assert "ttyUSB3" in daemon.what(GPS0)
     assert "ttyUSB2" in daemon.what(GPS1)
+    daemon.close()
+
+
+def test_another_configuration_touches_only_what_is_in_it(machine: Machine, tmp_path: Path) -> None:
+    """A source is added, changed and taken away while another one is heard: that one's port stays open, no label of it is lost and its
+    second stays named. What was added speaks soon; what was taken away is closed."""
+    ports = {machine.plug("ttyUSB0", receiver(baud=57600)), machine.plug("ttyUSB1", receiver())}
+    kept = ReceiverSource(name="gps0")
+    daemon = Daemon(machine, tmp_path / "state", kept)
+    daemon.run(12, daemon.hears())
+    daemon.run(3)
+    first, source = daemon.labels(), daemon.source()
+    (other,) = (port for port in ports if port not in daemon.what())
+    for sources in (
+        (ReceiverSource(name="gps1", device=other, baud=0), kept),
+        (kept, ReceiverSource(name="gps1", device=other, noselect=True)),
+        (kept,),
+    ):
+        daemon.configure(*sources)
+        daemon.run(12)
+        first += 12
+        assert list(daemon.engine.sources) == [source.name for source in sources]
+        assert abs(daemon.labels() - first) <= 1
+        assert daemon.source() is source
+        if len(sources) == 2:
+            assert daemon.labels(GPS1) > 3
+    assert not machine.listening(Path(other).name)
+    assert [event.source for event in daemon.seen if isinstance(event, SourceLost)].count(GPS0) <= 1
     daemon.close()
 
 

@@ -90,6 +90,12 @@ def test_replies_that_tell_nothing(changes: dict[str, object], reason: Reason) -
     assert judge(7, reply(7, **changes), T0, T0 + 3 * NS // 10) is reason
 
 
+def test_a_server_cannot_have_taken_longer_than_the_answer() -> None:
+    """A turnaround longer than the round trip is no exchange, whatever offset it yields; what two clocks may differ by is allowed."""
+    assert judge(7, reply(7), T0, T0 + NS // 1000) is Reason.TURNAROUND
+    assert isinstance(judge(7, reply(7), T0 + NS // 2, T0 + 6 * NS // 10 - 10_000), Exchange)
+
+
 def test_short_datagram() -> None:
     """47 octets are no header."""
     assert judge(7, reply(7)[:47], T0, T0) is Reason.SHORT

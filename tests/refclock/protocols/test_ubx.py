@@ -220,6 +220,14 @@ def test_mon_ver_tells_who_the_receiver_is() -> None:
     assert ubx.identity == "u-blox NEO-M8T-0 EXT CORE 3.01 (107900) hardware 00080000"
 
 
+def test_what_a_receiver_calls_itself_steers_no_terminal() -> None:
+    """Control characters in MON-VER, which status and the log show, come out as their escapes."""
+    ubx = UbxDecoder(NOT_BEFORE)
+    say(ubx, (0x0A, 4), b"\x1b]0;owned\x07\x1b[2J".ljust(30, b"\0") + b"\x9b1m".ljust(10, b"\0"))
+    assert ubx.identity.isprintable()
+    assert ubx.identity.startswith("u-blox \\x1b]0;owned\\x07\\x1b[2J")
+
+
 def test_nav_svinfo_tells_the_sky_of_ublox_6_and_7() -> None:
     """NAV-SVINFO: systems by number, used or not, and no place in the sky for those whose orbit is not known."""
     rows = [(0, 5, 0x0D, 7, 40, 30, 120), (1, 70, 0x04, 4, 25, 10, 200), (2, 131, 0x00, 1, 0, 0, 0)]
