@@ -9,6 +9,7 @@ its directory decide who may ask: its owner, and a group (``run.group``).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import grp
 import json
@@ -108,7 +109,8 @@ class ControlServer:
             self._drop(client)
         self._epoll.close()
         self._listener.close()
-        self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # removed by somebody, or in a directory that is not ours: the next start replaces it
+            self.path.unlink()
 
     def _accept(self) -> None:
         try:

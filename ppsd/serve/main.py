@@ -141,11 +141,12 @@ class Serve:
         """Before the first packet, give up what serving does not need: root's user, all rights but that to bind a low port (for addresses
         that come later), system calls of others. A user who is not root has only the system calls to give up."""
         if to_drop(to):
-            os.chown(self._control.path, to.user, -1)  # so that this process may remove it
-            if not to.exists:
-                self.log.info("serving as a user that nobody has", user=to.user, why=f"there is no user {self.config.run.user}")
+            with contextlib.suppress(OSError):  # where files may not be given away, the next start replaces it
+                os.chown(self._control.path, to.user, -1)  # so that this process may remove it
         for what in confine(SERVE, [Capability.NET_BIND_SERVICE], to, also):
             self.log.warning("not given up", what=what)
+        if os.geteuid() == to.user and not to.exists:
+            self.log.info("serving as a user that nobody has", user=to.user, why=f"there is no user {self.config.run.user}")
 
     def start(self) -> None:
         """Answer from now on."""

@@ -81,15 +81,17 @@ def lend(directory: Path, to: Account) -> tuple[Path, int]:
     """Let ``to`` make files in a directory of root, and remove its own only (it becomes sticky, and its group's). This process changes into
     the directory, for ``to`` may not reach it from above. Returns the path from there, and the group that ``to`` needs.
 
-    Root has no need of that for itself, and others than root can do nothing: the path stays as it is.
+    Root has no need of that for itself, and others than root can do nothing: the path stays as it is. Where files may not be given away, as
+    in a user namespace that has no such group or without CAP_CHOWN, the directory stays root's alone.
     """
     if not to_drop(to):
         return directory, to.group
     found = directory.stat()
     group = to.group if found.st_gid == 0 else found.st_gid
     if found.st_uid == 0:
-        os.chown(directory, -1, group)
-        directory.chmod(stat.S_IMODE(found.st_mode) | stat.S_ISVTX | stat.S_IWGRP | stat.S_IXGRP)
+        with contextlib.suppress(OSError):
+            os.chown(directory, -1, group)
+            directory.chmod(stat.S_IMODE(found.st_mode) | stat.S_ISVTX | stat.S_IWGRP | stat.S_IXGRP)
     os.chdir(directory)
     return Path(), group
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import socket
@@ -10,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from refclock.kernel.sandbox import CLOCK, NOBODYS, SERVE, Helper, account, confine, refused
+from refclock.kernel.sandbox import CLOCK, NOBODYS, SERVE, Helper, account, confine, lend, refused
 
 pytestmark = pytest.mark.device
+
+CLONE_NEWUSER = 0x10000000
 
 
 def in_a_child(test: Callable[[], str]) -> str:
@@ -76,3 +79,27 @@ def test_a_helper_opens_what_it_was_told_to_and_nothing_else(tmp_path: Path) -> 
         return " ".join(told)
 
     assert in_a_child(test) == "True keys refused"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to give up")
+def test_where_nothing_can_be_given_to_another_user_root_goes_on_without_rights(tmp_path: Path) -> None:
+    """In a user namespace with root alone, as of a rootless container, no other user can be taken on: that is told, and the directory can
+    be used."""
+
+    def test() -> str:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.unshare(CLONE_NEWUSER) < 0:
+            return "no user namespace here"
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text("0 0 1")
+        Path("/proc/self/gid_map").write_text("0 0 1")
+        to = account("nobody-of-this-name")
+        path, group = lend(tmp_path, to)
+        (told,) = confine(SERVE, [], to, group)
+        (path / "mine").touch()
+        return f"{told}; {os.geteuid()}; {(tmp_path / 'mine').exists()}"
+
+    told = in_a_child(test)
+    if told == "no user namespace here":
+        pytest.skip(told)
+    assert told == f"stays user 0, without its rights: user {NOBODYS} cannot be taken on (Invalid argument); 0; True"
