@@ -177,6 +177,17 @@ class Run:
         replace_file(self.file, (note + as_toml(config)).encode(), 0o644, owners(config.run.user))
         self.config, self.looks = config, not config.sources
 
+    def keep(self) -> str:
+        """Write the effective configuration again when somebody has removed it: children read it when they start. Returns why that failed,
+        or ""."""
+        if self.file.exists():
+            return ""
+        try:
+            self._write(self.config)
+        except OSError as error:
+            return explain(error)
+        return ""
+
     def programs(self) -> list[Program]:
         """The programs to keep alive, in the order of starting."""
         words = ("--config", str(self.file), "--run-dir", str(self.directory), *(["--simulated"] if self.simulated else []))
@@ -261,7 +272,7 @@ def _keep_alive(run: Run, duration_s: float | None, out: TextIO) -> int:
         screen.speak(run.config.log.format)
         return what, run.programs()
 
-    supervisor = Supervisor(programs, screen, report=run.report, reload=reload, control=run.directory / "run.sock")
+    supervisor = Supervisor(programs, screen, report=run.report, reload=reload, keep=run.keep, control=run.directory / "run.sock")
     for line in run.greeting():
         screen.line(line)
     return supervisor.run(duration_s)

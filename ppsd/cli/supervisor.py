@@ -170,7 +170,8 @@ class Supervisor:
     """Runs ``programs`` until told to stop; see the module. ``run`` takes over the signals of the process.
 
     ``report``: (key, text) of the status line. ``reload``: called on SIGHUP; returns what happened and the programs to run from now on.
-    ``control``: where ``refclock reload`` asks what happened; None: nowhere. OSError: it cannot be made.
+    ``keep``: called once a second to make files anew that somebody has removed; returns why that failed, or "". ``control``: where
+    ``refclock reload`` asks what happened; None: nowhere. OSError: it cannot be made.
     """
 
     def __init__(
@@ -180,11 +181,12 @@ class Supervisor:
         *,
         report: Callable[[], tuple[str, str]],
         reload: Callable[[], tuple[Reloaded, list[Program]]],
+        keep: Callable[[], str] = lambda: "",
         control: Path | None = None,
     ) -> None:
         self._children = [_Child(program) for program in programs]
         self._screen = screen
-        self._report, self._reload = report, reload
+        self._report, self._reload, self._keep = report, reload, keep
         self._reloads = Reloads()
         self._control = None if control is None else ControlServer(control, self._answer)
         self._poll = select.poll()
@@ -280,9 +282,18 @@ class Supervisor:
             notify("READY=1")
         self._terminal.look()
         self._screen.settle()
+        self._keep_files()
         key, text = self._report()
         self._screen.status(key, text)
         notify(f"WATCHDOG=1\nSTATUS={text}")
+
+    def _keep_files(self) -> None:
+        """Make anew what somebody has removed from the run directory."""
+        if self._control is not None and self._control.renew():
+            self._screen.line(f"{self._control.path} was removed by somebody and is made anew")
+        failed = self._keep()
+        if failed:
+            self._screen.fault(f"children cannot be started again: {failed}")
 
     # ---- signals, reports and questions ----------------------------------------------------------------------------------------------
 
@@ -347,6 +358,11 @@ class Supervisor:
             awaits = child.program.awaits
             if child.process is None and now >= child.due_s and (awaits is None or awaits.exists()):
                 self._start(child, now)
+            if self._stop_s is not None:  # a signal came while it was started, and could not reach it
+                if child.process is not None:
+                    child.kill_s = min(child.kill_s, self._stop_s + KILL_AFTER_S)
+                    child.process.send_signal(signal.SIGTERM)
+                return
 
     def _start(self, child: _Child, now: float) -> None:
         """Start in a session of its own, so that Ctrl-C and the terminal's hang-up reach only the supervisor, and in /, where nobody else

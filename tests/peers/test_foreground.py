@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -85,6 +86,35 @@ def test_a_process_that_is_stopped_is_started_anew(run: Foreground) -> None:
     assert run.pid("clock") == clock
     second = run.processes.run([*REFCLOCK, "run", "--sim", "--run-dir", str(run.directory)])
     assert (second.returncode, "runs there already" in second.stderr) == (74, True), second
+
+
+def pid_at(directory: Path, name: str) -> int | None:
+    """The process that answers on a control socket."""
+    seen = snapshot(directory, name)
+    return None if seen is None else int(str(seen["pid"]))
+
+
+def test_an_emptied_run_directory_ends_nothing(processes: Processes) -> None:
+    """A cleaner removes the run directory, then a process dies: it starts again as before, and ``refclock reload`` finds the daemon."""
+    config, directory, port = processes.directory / "refclock.toml", processes.directory / "run", free_port()
+    config.write_text(f'[server]\nlisten = ["127.0.0.1:{port}"]\n[[source]]\ntype = "sock"\npath = "{processes.directory}/gps"\n')
+    words = [*REFCLOCK, "run", "--config", str(config), "--run-dir", str(directory)]
+    process = processes.start("refclock", words)
+    wait_for("the clock process", lambda: snapshot(directory), 30)
+    wait_for("an answer", lambda: ask_ntp(port, seconds=0.2), 30)
+    shutil.rmtree(directory)
+    found = {"run.sock", "clock.sock", "serve.sock", "refclock.toml", "timescale"}
+    wait_for("all files", lambda: directory.exists() and {path.name for path in directory.iterdir()} >= found, 30)
+    for name in ("clock.sock", "serve.sock"):
+        was = pid_at(directory, name)
+        assert was is not None
+        os.kill(was, signal.SIGKILL)
+        wait_for("another process", lambda name=name, was=was: pid_at(directory, name) not in (None, was), 30)
+    wait_for("an answer", lambda: ask_ntp(port, seconds=0.2), 30)
+    told = processes.run([*REFCLOCK, "reload", "--run-dir", str(directory)], 40)
+    assert told.returncode == 0, told
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
 
 
 def test_systemd_hands_over_its_socket_and_hears_that_all_is_up(tmp_path: Path) -> None:

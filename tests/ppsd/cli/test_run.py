@@ -144,6 +144,22 @@ def test_effective_configuration_keeps_what_was_configured(tmp_path: Path) -> No
     assert run.reload() == Reloaded(True, ("nothing has changed that takes effect now", later))
 
 
+def test_what_children_read_is_written_again_when_it_was_removed(tmp_path: Path) -> None:
+    """A child that dies after a cleaner has been there starts again under the configuration in force."""
+    file = tmp_path / "c.toml"
+    file.write_text("[server]\nthreads = 3\n")
+    run = Run(file, False, None, tmp_path / "run", Host(tmp_path))
+    run.prepare()
+    before = read(run.file)
+    run.file.unlink()
+    file.write_text("not read before a reload")
+    assert run.keep() == ""
+    assert read(run.file) == before
+    run.file.unlink()
+    run.directory.rmdir()
+    assert "No such file or directory" in run.keep()
+
+
 def test_simulation_is_fenced_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Simulated time: own directory, loopback, feeds only of a file named here and now, configured receivers left alone, no steering."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))

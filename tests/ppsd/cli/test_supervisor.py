@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import pytest
 
@@ -151,6 +151,23 @@ def test_ends_within_a_second(number: signal.Signals) -> None:
         assert process.wait(20) == 0
         assert time.monotonic() - started >= 0.6  # the stubborn one was given its time
     assert all(gone(pid) for pid in pids)
+
+
+def test_asked_to_end_while_children_are_started(supervisor: Supervise, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM that comes before the first child runs ends that one too, and no other is started."""
+    popen, began = subprocess.Popen, time.monotonic()
+    started: list[object] = []
+
+    def asked_meanwhile(*words: Any, **options: Any) -> subprocess.Popen[bytes]:
+        if not started:
+            os.kill(os.getpid(), signal.SIGTERM)
+        started.append(words)
+        return popen(*words, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", asked_meanwhile)
+    assert supervisor([program("a", SLEEPER), program("b", SLEEPER)]).run() == 0
+    assert len(started) == 1
+    assert time.monotonic() - began < 50  # a sleeper that was left alone sleeps for 60
 
 
 def test_nothing_is_left_behind_by_sigkill() -> None:
