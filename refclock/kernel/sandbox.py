@@ -138,10 +138,10 @@ class Helper:
             return
         self._ask, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._ask.settimeout(PATIENCE_S)
-        place = directory.absolute()
+        self._place = directory.absolute()
         if os.fork() == 0:
             try:
-                _help(theirs, to, place, allowed)
+                _help(theirs, to, self._place, allowed)
             finally:
                 os._exit(0)
         theirs.close()
@@ -156,11 +156,21 @@ class Helper:
         return self._descriptor(path)
 
     def enter(self) -> None:
-        """Change into the run directory again when it has been removed since. OSError: it cannot be made."""
-        if self._ask is not None and Path().stat().st_nlink == 0:
+        """Change into the run directory again when it has been removed or exchanged since. OSError: it cannot be made."""
+        if self._ask is not None and self._left():
             fd = self._descriptor(DIRECTORY)
             os.fchdir(fd)
             os.close(fd)
+
+    def _left(self) -> bool:
+        """Whether this process is no longer in the directory that bears the name of the run directory."""
+        here = Path().stat()
+        try:
+            return not os.path.samestat(here, self._place.stat())
+        except FileNotFoundError:
+            return True
+        except PermissionError:  # a directory above is closed to this user
+            return here.st_nlink == 0
 
     def _descriptor(self, of: str) -> int:
         assert self._ask is not None

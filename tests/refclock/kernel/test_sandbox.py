@@ -82,6 +82,27 @@ def test_a_helper_opens_what_it_was_told_to_and_nothing_else(tmp_path: Path) -> 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to give up")
+@pytest.mark.parametrize("by", ["nothing", "another"])
+def test_a_run_directory_that_was_moved_away_is_left(tmp_path: Path, by: str) -> None:
+    """The server works where the clock process and the commands look, whether there is a directory again or none yet."""
+
+    def test() -> str:
+        directory, to = tmp_path / "run", account("nobody-of-this-name")
+        directory.mkdir()
+        helper = Helper(to, directory, list)
+        lend(directory, to)
+        helper.enter()
+        directory.rename(tmp_path / "moved")
+        if by == "another":
+            directory.mkdir()
+        helper.enter()
+        Path("mine").touch()
+        return f"{(directory / 'mine').exists()} {directory.stat().st_gid == NOBODYS}"
+
+    assert in_a_child(test) == "True True"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to give up")
 def test_where_nothing_can_be_given_to_another_user_root_goes_on_without_rights(tmp_path: Path) -> None:
     """In a user namespace with root alone, as of a rootless container, no other user can be taken on: that is told, and the directory can
     be used."""
