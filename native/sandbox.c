@@ -101,6 +101,9 @@ static const struct call calls[] = {
     CALL(timerfd_create, BOTH), CALL(timerfd_settime, BOTH), CALL(timerfd_settime64, BOTH), CALL(timerfd_gettime, BOTH),
     CALL(timerfd_gettime64, BOTH), CALL(clock_getres, BOTH), CALL(clock_getres_time64, BOTH), CALL(clock_nanosleep, BOTH),
     CALL(clock_nanosleep_time64, BOTH), CALL(nanosleep, BOTH), CALL(gettimeofday, BOTH), CALL(time, BOTH), CALL(times, BOTH),
+    /* the same under the names of musl on 32-bit machines */
+    CALL(clock_gettime32, BOTH), CALL(clock_getres_time32, BOTH), CALL(clock_nanosleep_time32, BOTH), CALL(gettimeofday_time32, BOTH),
+    CALL(timerfd_settime32, BOTH), CALL(timerfd_gettime32, BOTH),
     CALL(pause, BOTH), CALL(socket, BOTH), CALL(socketcall, BOTH), CALL(socketpair, BOTH), CALL(bind, BOTH), CALL(listen, BOTH),
     CALL(accept, BOTH), CALL(accept4, BOTH), CALL(connect, BOTH), CALL(shutdown, BOTH), CALL(getsockname, BOTH), CALL(getpeername, BOTH),
     CALL(getsockopt, BOTH), CALL(setsockopt, BOTH), CALL(open, BOTH), CALL(openat, BOTH), CALL(openat2, BOTH), CALL(creat, BOTH),

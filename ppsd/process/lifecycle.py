@@ -118,7 +118,6 @@ def refused_addresses(endpoints: Iterable[tuple[str, int]]) -> list[str]:
             with socket.socket(family, socket.SOCK_DGRAM) as sock:
                 if family == socket.AF_INET6:
                     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # one of this user's that overlaps is none of anybody else
                 sock.bind((host, port))
         except OSError as error:
             if error.errno in _BIND_HINTS:

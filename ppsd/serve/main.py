@@ -24,12 +24,13 @@ import json
 import os
 import select
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from ppsd.config.file import load
 from ppsd.config.keys import SymmetricKey, read_keys
-from ppsd.config.tables import Config, ServerConfig, changed, parse_endpoint, without_waiting
+from ppsd.config.tables import Config, ServerConfig, changed, covering, parse_endpoint, without_waiting
 from ppsd.process.control import JUDGE, TELL, ControlServer, Reloaded, Reloads, judgement
 from ppsd.process.exit_codes import GOOD, complain
 from ppsd.process.lifecycle import FIRST_FD, Signals, handed_over, make_run_directory, notify, refused_addresses, watchdog_s
@@ -91,6 +92,15 @@ def socket_part(server: ServerConfig) -> ServerConfig:
         broadcast_key=plain.broadcast_key,
         broadcast_poll=plain.broadcast_poll,
     )
+
+
+def _news(old: ServerConfig, new: ServerConfig) -> Iterator[tuple[str, int]]:
+    """The addresses that a server of ``old`` can try for ``new``. One that takes in another, or is taken in, its own sockets still hold."""
+    ours = [end for text in old.listen if (end := parse_endpoint(text)) is not None]
+    for text in new.listen:
+        wanted = parse_endpoint(text)
+        if wanted is not None and wanted not in ours and not covering(wanted, ours) and not any(covering(end, [wanted]) for end in ours):
+            yield wanted
 
 
 def _processors() -> int:
@@ -173,8 +183,7 @@ class Serve:
             return old, self.keys, [str(problem) for problem in error.problems]
         except OSError as error:
             return old, self.keys, [explain(error)]
-        new = [text for text in found.server.listen if text not in old.server.listen and not self._addresses.activated]
-        return found, keys, refused_addresses(end for text in new if (end := parse_endpoint(text)) is not None)
+        return found, keys, [] if self._addresses.activated else refused_addresses(_news(old.server, found.server))
 
     def refuse(self, problems: list[str]) -> None:
         """Tell why a configuration was not taken."""

@@ -45,8 +45,9 @@ class Daemon:
         self.keys, self.log = directory / "keys", directory / "log"
         self._running: list[subprocess.Popen[bytes]] = []
 
-    def write(self, more: str = "") -> None:
-        self.config.write_text(f'[server]\nlisten = ["127.0.0.1:{self.port}"]\n[run]\ndirectory = "{self.run_dir}"\n{more}')
+    def write(self, more: str = "", listen: str = "127.0.0.1", threads: int = 2) -> None:
+        server = f'[server]\nlisten = ["{listen}:{self.port}"]\nthreads = {threads}\n'
+        self.config.write_text(f'{server}[run]\ndirectory = "{self.run_dir}"\n{more}')
 
     def start(self, *words: str, before: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
@@ -168,6 +169,22 @@ def test_what_the_server_gave_up_it_does_not_miss(daemon: Daemon) -> None:
     process.send_signal(signal.SIGTERM)
     assert process.wait(10) == 0
     assert not (daemon.run_dir / "serve.sock").exists()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_addresses_are_widened_and_narrowed_by_a_reload(daemon: Daemon, threads: int) -> None:
+    """From one address to all and back: the server's own sockets, bound as root, are not taken for another program's."""
+    daemon.write(threads=threads)
+    daemon.start("serve", "--config", str(daemon.config))
+    daemon.pid("serve")
+    for listen in ("0.0.0.0", "127.0.0.1"):
+        daemon.write(listen=listen, threads=threads)
+        told = subprocess.run(
+            [*REFCLOCK, "reload", "--run-dir", str(daemon.run_dir)], capture_output=True, text=True, timeout=30, check=False
+        )
+        assert (told.returncode, "server.listen" in told.stdout) == (0, True), told
+        assert ask(daemon.run_dir / "serve.sock", "snapshot")["addresses"] == [f"{listen}:{daemon.port}"]
+        assert daemon.answers()
 
 
 @ROOT_ONLY
