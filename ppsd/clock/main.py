@@ -253,7 +253,8 @@ class ClockProcess:
         self._log.answer("info", "configuration taken up", changed=names or "nothing")
         untouched = "its sources were not touched" if old.sources == new.sources else "its other sources were not touched"
         told = f"the clock process has taken up: {names}; {untouched}" if names else f"the clock process: nothing has changed; {untouched}"
-        self._reloads.happened(Reloaded(True, (told, *_absent(source for source in new.sources if source not in old.sources))))
+        absent = _absent(source for source in new.sources if source not in old.sources)
+        self._reloads.happened(Reloaded(True, (told, *absent, *_given_up(old, new))))
         return None
 
     def refuse(self, problems: list[str]) -> None:
@@ -549,6 +550,15 @@ def rights(config: Config) -> set[Capability]:
     if any(isinstance(source, ShmSource) and source.owner for source in config.sources):
         found.add(Capability.IPC_OWNER)
     return found
+
+
+def _given_up(old: Config, new: Config) -> Iterator[str]:
+    """What of ``new`` needs a right that a process of root's, started under ``old``, no longer has."""
+    missing = rights(new) - rights(old) if os.geteuid() == 0 else set()
+    if Capability.DAC_OVERRIDE in missing:
+        yield "a sock feed into another user's directory works from the next start of refclock on: it has given up the right to enter it"
+    if Capability.IPC_OWNER in missing:
+        yield "another user's shared memory is read from the next start of refclock on: it has given up the right to"
 
 
 def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | None) -> int:

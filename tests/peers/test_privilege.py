@@ -188,6 +188,20 @@ def test_addresses_are_widened_and_narrowed_by_a_reload(daemon: Daemon, threads:
 
 
 @ROOT_ONLY
+def test_a_reload_says_what_the_clock_process_may_do_no_more(daemon: Daemon, tmp_path: Path) -> None:
+    """A feed that is added needs the right to enter chronyd's directory. Root gave it up at the start, so the next start is named."""
+    state = f'state = "{tmp_path / "state"}"\n[[source]]\ntype = "sock"\npath = "{tmp_path / "in"}"\n'
+    feed = f'[[feed]]\ntype = "sock"\npath = "{tmp_path / "out"}"\n'
+    daemon.write(state)
+    daemon.start("clock", "--config", str(daemon.config))
+    daemon.pid("clock")
+    for more, said in ((feed, True), (feed + '[log]\nlevel = "debug"\n', False)):
+        daemon.write(state + more)
+        told = subprocess.run([*REFCLOCK, "reload", "--run-dir", str(daemon.run_dir)], capture_output=True, text=True, check=False)
+        assert (told.returncode, "works from the next start" in told.stdout) == (0, said), told
+
+
+@ROOT_ONLY
 def test_the_servers_user_cannot_exchange_the_clocks_files(daemon: Daemon) -> None:
     """It may make its own socket in the run directory; record, configuration and the clock's socket are not its to remove or write."""
     daemon.start("run", "--sim", "--run-dir", str(daemon.run_dir), "--ntp", f"127.0.0.1:{daemon.port}")
