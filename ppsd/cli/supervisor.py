@@ -170,8 +170,8 @@ class Supervisor:
     """Runs ``programs`` until told to stop; see the module. ``run`` takes over the signals of the process.
 
     ``report``: (key, text) of the status line. ``reload``: called on SIGHUP; returns what happened and the programs to run from now on.
-    ``keep``: called once a second to make files anew that somebody has removed; returns why that failed, or "". ``control``: where
-    ``refclock reload`` asks what happened; None: nowhere. OSError: it cannot be made.
+    ``keep``: called once a second, and before a child starts, to make files anew that somebody has removed; returns why that failed, or
+    "". ``control``: where ``refclock reload`` asks what happened; None: nowhere. OSError: it cannot be made.
     """
 
     def __init__(
@@ -367,6 +367,7 @@ class Supervisor:
     def _start(self, child: _Child, now: float) -> None:
         """Start in a session of its own, so that Ctrl-C and the terminal's hang-up reach only the supervisor, and in /, where nobody else
         has left a file."""
+        self._keep_files()
         child.started_s = child.reported_s = now
         child.ready, child.unfinished, child.kill_s = False, b"", math.inf
         theirs = child.lifeline = -1

@@ -225,8 +225,12 @@ class Serve:
         self._look_s = now_s + LOOK_S
         if self._addresses.review():
             self._notify()
-        with contextlib.suppress(OSError):  # the next look tries again
+        try:
             self.helper.enter()
+        except BrokenPipeError:  # this process would serve an old record for ever; started again, it is root for a while
+            raise
+        except OSError:  # the next look tries again
+            pass
         if self._control.renew():
             self.log.warning("the control socket was removed by somebody and is made anew", path=str(self._control.path))
         if now_s < self._networks_s:

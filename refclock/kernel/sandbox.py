@@ -156,7 +156,8 @@ class Helper:
         return self._descriptor(path)
 
     def enter(self) -> None:
-        """Change into the run directory again when it has been removed or exchanged since. OSError: it cannot be made."""
+        """Change into the run directory again when it has been removed or exchanged since. OSError: it cannot be made. BrokenPipeError:
+        nor will it ever be, for the helper has ended."""
         if self._ask is not None and self._left():
             fd = self._descriptor(DIRECTORY)
             os.fchdir(fd)
@@ -174,11 +175,16 @@ class Helper:
 
     def _descriptor(self, of: str) -> int:
         assert self._ask is not None
-        self._ask.send(os.fsencode(of))
-        said, fds, _, _ = socket.recv_fds(self._ask, 16, 1)
+        ended = BrokenPipeError(errno.EPIPE, "the process that opens files for this one has ended; start refclock again", of)
+        try:
+            self._ask.send(os.fsencode(of))
+            said, fds, _, _ = socket.recv_fds(self._ask, 16, 1)
+        except ConnectionError:
+            raise ended from None
+        if not said:
+            raise ended
         if not fds:
-            number = int(said or str(errno.EPIPE))
-            raise OSError(number, os.strerror(number), of)
+            raise OSError(int(said), os.strerror(int(said)), of)
         os.set_inheritable(fds[0], False)
         return fds[0]
 

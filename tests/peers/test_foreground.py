@@ -88,6 +88,16 @@ def test_a_process_that_is_stopped_is_started_anew(run: Foreground) -> None:
     assert (second.returncode, "runs there already" in second.stderr) == (74, True), second
 
 
+def test_a_simulation_outlives_its_directory(run: Foreground) -> None:
+    """The simulated receiver's files are removed with the run directory; it comes back, and the same clock process locks to it again."""
+    clock = run.pid("clock")
+    shutil.rmtree(run.directory)
+    wait_for("the receiver", (run.directory / "ttySIM0").is_symlink, 30)
+    wait_for("LOCKED", lambda: locked(run.directory), LOCK_SECONDS)
+    assert run.answers()
+    assert run.pid("clock") == clock
+
+
 def pid_at(directory: Path, name: str) -> int | None:
     """The process that answers on a control socket."""
     seen = snapshot(directory, name)

@@ -130,7 +130,9 @@ class Device:
         self._next_tai_s = self._now_tai_ns() // NS + 1
 
     def run(self) -> None:
-        """Run until SIGTERM or SIGINT, which end it within a tenth of a second. Handles both signals and uses the wake-up descriptor."""
+        """Run until SIGTERM or SIGINT, which end it within a tenth of a second. Handles both signals and uses the wake-up descriptor.
+
+        FileNotFoundError: somebody has removed the tty's name or the pulse file, so no program finds the receiver any more."""
         awake, woken = socket.socketpair()
         with awake, woken:
             awake.setblocking(False)
@@ -140,8 +142,13 @@ class Device:
             poll = select.poll()
             poll.register(awake, select.POLLIN)
             poll.register(self.pty.master, select.POLLIN)
+            looked_tai_s = 0
             try:
                 while True:
+                    if self._next_tai_s != looked_tai_s:  # once a second
+                        looked_tai_s = self._next_tai_s
+                        for name in (TTY, PULSE):
+                            (self.settings.directory / name).lstat()
                     self.work()
                     events = poll.poll(self.wait_ms())
                     if any(fd == awake.fileno() for fd, _ in events):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -100,6 +101,28 @@ def test_a_run_directory_that_was_moved_away_is_left(tmp_path: Path, by: str) ->
         return f"{(directory / 'mine').exists()} {directory.stat().st_gid == NOBODYS}"
 
     assert in_a_child(test) == "True True"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to give up")
+def test_a_helper_that_has_ended_is_told(tmp_path: Path) -> None:
+    """The server then knows that it must be started again, instead of looking for its directory for ever."""
+
+    def test() -> str:
+        directory, to = tmp_path / "run", account("nobody-of-this-name")
+        directory.mkdir()
+        helper = Helper(to, directory, list)
+        (pid,) = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+        os.kill(int(pid), signal.SIGKILL)
+        os.waitpid(int(pid), 0)
+        lend(directory, to)
+        directory.rename(tmp_path / "moved")
+        try:
+            helper.enter()
+        except BrokenPipeError as error:
+            return str(error.strerror)
+        return ""
+
+    assert "has ended; start refclock again" in in_a_child(test)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to give up")
