@@ -349,9 +349,12 @@ class Engine:
         dispute = source.time.dispute
         if dispute is None or dispute.labels < STANDING or self.timescale.estimate is None or self.timescale.rank is Rank.KEPT:
             return ""
+        if source.settings.noselect:
+            return ""
         served_s = self._served_s(at)
-        standing = {str(r.id): d for r in self._receivers() if (d := r.time.dispute) is not None and d.labels >= STANDING}
-        says = {name: served_s - d.late_ns / NS for name, d in standing.items() if name != source.id}
+        voting = [r for r in self._receivers() if not r.settings.noselect and r is not source]
+        standing = {str(r.id): d for r in voting if (d := r.time.dispute) is not None and d.labels >= STANDING}
+        says = {name: served_s - d.late_ns / NS for name, d in standing.items()}
         return witness(served_s - dispute.late_ns / NS, served_s, {**source.time.clocks(at), **says})
 
     def _served_s(self, at: Instant) -> float:
@@ -461,8 +464,7 @@ class Engine:
         candidates = self._without_pulled(candidates, at, out)
         before = self.choice
         known = self.timescale.estimate is not None
-        voters = [] if known else [s for s in self._receivers() if s.second_known and not s.settings.noselect]
-        odd = outvoted({s.id: s.time.place_ns for s in voters if now - s.time.label_mono_ns < LABEL_FRESH_NS})
+        odd = {} if known else outvoted({s.id: s.time.place_ns for s in self._naming(at)})
         choice = select([c for c in candidates if c.source not in odd], self.selected)
         self.choice = Choice(choice.selected, choice.agreeing, choice.falsetickers | odd)
         for name, by_ns in self.choice.falsetickers.items():
@@ -487,6 +489,21 @@ class Engine:
         out += self.compensation.adopted(best.estimate, (best.source, best.refid))
         self._enter(Mode.TRACK if best.estimate.samples >= LOCK_SAMPLES else Mode.CONVERGE, at, out)
         out.append(self._record(at))
+
+    def _naming(self, at: Instant) -> list[ReceiverSource]:
+        """The receivers that have a say in which second it is, while none is served: those that are believed, and those that are not yet, but
+        have a clock beside them against a believed one. So a second is not taken up again that this clock made us give up."""
+        voting = (r for r in self._receivers() if not r.settings.noselect)
+        fresh = [r for r in voting if at.mono_ns - r.time.label_mono_ns < LABEL_FRESH_NS]
+        known = [r for r in fresh if r.second_known]
+
+        def waits(r: ReceiverSource) -> bool:
+            doubt, clocks = r.time.belief.doubt, r.time.clocks(at)
+            said_s = r.time.place_ns + at.mono_ns
+            others = ((said_s + o.time.place_ns - r.time.place_ns) / NS for o in known)
+            return doubt is not None and doubt.code is Code.LEAP_COUNT_UNKNOWN and any(witness(said_s / NS, o, clocks) for o in others)
+
+        return [r for r in fresh if r.second_known or waits(r)]
 
     def _without_pulled(self, candidates: list[Candidate], at: Instant, out: list[Effect]) -> list[Candidate]:
         """Leave out sources whose time runs away. When one of them was served, return to the estimate from before that."""
