@@ -491,8 +491,9 @@ class Engine:
         out.append(self._record(at))
 
     def _naming(self, at: Instant) -> list[ReceiverSource]:
-        """The receivers that have a say in which second it is, while none is served: those that are believed, and those that are not yet, but
-        have a clock beside them against a believed one. So a second is not taken up again that this clock made us give up."""
+        """The receivers that have a say in which second it is, while none is served: those that are believed, and those that are not yet,
+        but have a clock beside them against a believed one. So a second that this clock made us give up is not taken up again, and given
+        up again, in turn."""
         voting = (r for r in self._receivers() if not r.settings.noselect)
         fresh = [r for r in voting if at.mono_ns - r.time.label_mono_ns < LABEL_FRESH_NS]
         known = [r for r in fresh if r.second_known]
