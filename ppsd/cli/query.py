@@ -85,7 +85,7 @@ def addresses_of(host: str, port: int) -> list[Address] | str:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     except (OSError, UnicodeError) as error:
-        return f"{host} is not a known host: {error}"
+        return f"{host} is not a known host: {explain(error) if isinstance(error, OSError) else error}"
     return list(dict.fromkeys(Address(family, sockaddr) for family, _, _, _, sockaddr in found))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 from ppsd.config.file import parse
 from ppsd.discipline.copies import Copies
 from ppsd.discipline.engine import Engine
@@ -36,13 +38,14 @@ def test_one_stamp_told_twice_is_a_copy_and_two_stamps_are_not() -> None:
 def test_two_receivers_whose_stamps_lie_close_are_two() -> None:
     """Pulses of two receivers are stamped within a microsecond of each other, one of them with whole microseconds: neither is a copy,
     so both have a vote."""
-    close, cut = copies(SHM, PPS), copies(SOCK, PPS)
-    for second in range(60):
-        at = START_NS + second * NS + 1_234_567 + second * 7919
+    close, cut, chance = copies(SHM, PPS), copies(SOCK, PPS), random.Random(1)
+    for second in range(600):
+        at = START_NS + second * NS + 1_234_567 + chance.randrange(10_000)
+        other = at + chance.randrange(-1000, 1000)
         close.stamped(SourceId("pps"), at)
-        close.stamped(SourceId("shm"), at + (second * 211) % 2000 - 1000)
+        close.stamped(SourceId("shm"), other)
         cut.stamped(SourceId("pps"), at)
-        cut.stamped(SourceId("sock"), (at + (second * 211) % 2000 - 1000) // 1000 * 1000)
+        cut.stamped(SourceId("sock"), other // 1000 * 1000)
         assert (close.original(SourceId("shm")), cut.original(SourceId("sock"))) == (None, None), second
 
 
