@@ -493,6 +493,15 @@ def test_only_what_there_is_is_called_good(machine: Machine) -> None:
     assert {lost[check].state for check in ("RC08", "RC09", "RC10", "RC12")} == {SKIP}
 
 
+def test_seconds_that_no_receiver_has_named_are_not_called_good(machine: Machine) -> None:
+    """A receiver that is there and says nothing of the time yet: its dates, leap seconds and delays were not examined."""
+    clock = told("clean-pps", 120)
+    silent = replace(clock, sources=tuple(replace(source, labels=0, rejected={}) for source in clock.sources))
+    found = machine.examined(clock=silent)
+    assert {found[check].state for check in ("RC09", "RC10", "RC11")} == {SKIP}
+    assert found["RC09"].what.endswith("it has named no second yet")
+
+
 def test_a_pulse_without_a_line_is_no_receiver(machine: Machine) -> None:
     """Of a source of kind pps neither fix nor dates, leap seconds or survey are examined; its pulses are."""
     clock = told("clean-pps", 120)
