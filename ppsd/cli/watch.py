@@ -138,7 +138,7 @@ def watch_line(path: str, baud: int, config: Config, duration_s: float | None, o
     if baud == 0 or holders:
         found = listen(host, [Port(path, path, holders)], not_before_s(config), 12.0)[0]
         if found.verdict is None or not found.verdict.baud:
-            print(f"refclock nmea: {path}: {described(found).removeprefix(f'{path}: ')}", file=sys.stderr)
+            print(f"refclock nmea: {path}: {described(found)}", file=sys.stderr)
             return FAILED
         baud = found.verdict.baud
         print(f"# {path}: {described(found).partition(',')[0]}", file=out)
