@@ -28,10 +28,15 @@ def run(args: argparse.Namespace) -> int:
     elif found := doubts(config):
         raise ConfigError(found)
     else:
-        print(f"{config.file or 'no file, the defaults'}: good; {len(config.sources)} sources, {len(config.feeds)} feeds")
+        sources = _counted(len(config.sources), "source") if config.sources else "no source, so a receiver is looked for"
+        print(f"{config.file or 'no file, the defaults'}: good; {sources}; {_counted(len(config.feeds), 'feed')}")
         for remark in remarks(config, Host()):
             print(f"but: {remark}")
     return GOOD
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def remarks(config: Config, host: Host) -> Iterator[str]:
