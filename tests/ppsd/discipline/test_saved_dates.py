@@ -224,3 +224,20 @@ def test_receiver_against_receiver_and_clock_does_not_come_and_go(first_s: float
         given_up += sum(isinstance(e, Note) and e.event == "second given up" for e in out)
     assert given_up == 1
     assert engine.timescale.estimate is None
+
+
+def test_a_battery_clock_in_local_time_takes_no_second_that_the_system_clock_confirms() -> None:
+    """Two clocks of this machine differ by an hour, and a second receiver sends the time of the wrong one: what is served goes on."""
+    other = ReceiverSource(name=str(OTHER), device="/dev/b", pps="/dev/pps1", edge="assert")
+    config = replace(CONFIG, sources=(RECEIVER, other))
+    engine = start(Saved(), 0, 2.0, config=config, battery_s=UTC0 + 3600)
+    run(engine, range(1, 20), 0, 2.0)
+    for s in range(20, 60):
+        run(engine, range(s, s + 1), 0, 2.0)
+        run(engine, range(s, s + 1), 3600, 2.0, counted=False, sources=(OTHER,))
+        assert error_s(engine, s + 0.5) == pytest.approx(0, abs=1e-3)
+    both = start(Saved(), 100, 2.0, config=config, battery_s=UTC0 + 3700)
+    for s in range(101, 130):
+        run(both, range(s, s + 1), 3600, 2.0, counted=False, sources=(OTHER,))
+        run(both, range(s, s + 1), 0, 2.0)
+    assert error_s(both, 130) == pytest.approx(0, abs=1e-3)
