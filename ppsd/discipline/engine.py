@@ -163,6 +163,7 @@ class Engine:
         on as they are; any other begins anew, and those that are not configured any more are gone."""
         before, clock = self.config.clock, wanted.clock
         self.config = wanted
+        self._copies = Copies(wanted.sources)
         kept = {name: source for name, source in self.sources.items() if source.settings in wanted.sources}
         names = {SourceId(settings.name): settings for settings in wanted.sources}
         self.sources = {name: kept.get(name) or self._source(settings) for name, settings in names.items()}

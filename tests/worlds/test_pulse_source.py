@@ -176,3 +176,20 @@ def test_pulses_are_numbered_by_another_source() -> None:
     assert abs(engine.timescale.tai_at(now.mono_ns) - (utc + 120 * NS + 37 * NS)) < 10_000
     assert snapshot.sources[1].message == "counted on from the seconds before"
     assert (snapshot.bound_ns or NS) < 50_000
+
+
+def test_a_source_that_a_reload_adds_is_heard() -> None:
+    """The configuration gets a second source while the daemon runs; its samples count like those of the first."""
+    first, second = (SockSource(name=name, path=f"/run/{name}", bias_us=5_000.0) for name in ("lab", "new"))
+    engine = Engine(Config(sources=(first,)), Saved(), Instant(0, 0), simulated=False, version="test", pid=0)
+    engine.configure(Config(sources=(first, second)))
+    utc = 1_795_000_000 * NS
+    for name in ("lab", "new"):
+        engine.handle(SourceFound(SourceId(name), name, Instant(utc, NS)))
+    for k in range(1, 30):
+        at = Instant(utc + k * NS, k * NS + NS).shifted(300_000_000)
+        for name, late_ns in (("lab", 0), ("new", 2_000_000)):
+            shifted = at.shifted(late_ns)
+            engine.handle(Sampled(SourceId(name), ForeignSample(shifted, 0, 1_000, Leap.NORMAL, False), shifted))
+        engine.handle(Ticked(at.shifted(500_000_000)))
+    assert engine.choice.agreeing == {"lab", "new"}
