@@ -141,8 +141,8 @@ def versus(look: Callable[[], Snapshot], pause: Callable[[float], None], wanted:
     """Compare two sources of the running daemon for ``seconds``. ``wanted``, ``against``: names, "" for the only candidate."""
     before = last = look()
     first = {s.name: s for s in before.sources}
-    wanted = _chosen(wanted, [n for n, s in first.items() if s.pulse is not None], first, "--source", "a source with a pulse")
-    against = _chosen(against, [n for n in first if n != wanted], first, "--against", "another source to compare it with")
+    wanted = _chosen(wanted, [n for n, s in first.items() if s.pulse is not None], first, "--source", "source with a pulse")
+    against = _chosen(against, [n for n in first if n != wanted], first, "--against", "other source to compare it with")
     if against == wanted:
         raise CannotTell(f"{wanted} cannot be compared with itself; name another source with --against")
     offsets: dict[str, list[float]] = {wanted: [], against: []}
@@ -179,7 +179,7 @@ def _chosen(name: str, fit: list[str], known: Collection[str], option: str, what
     if not name and len(fit) != 1:
         many = f"; choose with {option}: {', '.join(fit)}" if fit else ""
         other = "" if fit or option == "--source" else "; or wire an output line to the pulse's input and name it: --echo /dev/ttyS0:rts"
-        raise CannotTell(f"there is {'more than one' if fit else 'no'} {what.removeprefix('a ')}{many}{other}")
+        raise CannotTell(f"there is {'more than one' if fit else 'no'} {what}{many}{other}")
     return name or fit[0]
 
 

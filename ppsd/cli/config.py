@@ -11,9 +11,10 @@ from typing import TextIO
 from ppsd.config.edit import edit
 from ppsd.config.file import DEFAULT_FILE, as_toml, doubts, load
 from ppsd.config.keys import read_keys
-from ppsd.config.tables import Config
+from ppsd.config.tables import SERVER_USER, Config
 from ppsd.process.exit_codes import BAD_CONFIG, GOOD, complain
 from refclock.errors import explain
+from refclock.kernel.files import group_number, user_number
 from refclock.kernel.host import Host
 from refclock.schema import ConfigError, suggestion
 
@@ -27,10 +28,15 @@ def run(args: argparse.Namespace) -> int:
     elif found := doubts(config):
         raise ConfigError(found)
     else:
-        print(f"{config.file or 'no file, the defaults'}: good; {len(config.sources)} sources, {len(config.feeds)} feeds")
+        sources = _counted(len(config.sources), "source") if config.sources else "no source, so a receiver is looked for"
+        print(f"{config.file or 'no file, the defaults'}: good; {sources}; {_counted(len(config.feeds), 'feed')}")
         for remark in remarks(config, Host()):
             print(f"but: {remark}")
     return GOOD
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def remarks(config: Config, host: Host) -> Iterator[str]:
@@ -39,6 +45,11 @@ def remarks(config: Config, host: Host) -> Iterator[str]:
     if config.server.enabled and wanted and there and wanted not in there:
         names = ", ".join(there)
         yield f"server.interface: there is no {wanted} now{suggestion(wanted, there)}; nobody is served until it comes; there are {names}"
+    user, group = config.run.user, config.run.group
+    if user != SERVER_USER and user_number(user) is None:
+        yield f"run.user: there is no user {user}, so a number that nobody has serves; make it: sudo useradd --system {user}"
+    if group and group_number(group) is None:
+        yield f"run.group: there is no group {group}, so its members may not ask; make it: sudo groupadd --system {group}"
 
 
 def file_of(config: Config, given: Path | None) -> Path:

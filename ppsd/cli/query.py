@@ -43,13 +43,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def split_server(text: str) -> tuple[str, int]:
-    """(host, port) of HOST, HOST:PORT, an IPv6 address or [ADDRESS]:PORT. Refused: the port is none."""
+    """(host, port) of HOST, HOST:PORT, an IPv6 address or [ADDRESS]:PORT. Refused: the port is none, or a bracket is missing."""
     host, separator, port = text.rpartition(":")
     if not separator or (":" in host and not text.startswith("[")) or text.endswith("]"):
         host, port = text, "123"
     if not (port.isascii() and port.isdigit() and 1 <= int(port[:6]) <= 65535):
         raise Refused(USAGE, f"refclock: {text}: the port must be 1 to 65535")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    address = host.removeprefix("[").removesuffix("]")
+    if not address or "[" in address or host.startswith("[") != host.endswith("]"):
+        raise Refused(USAGE, f"refclock: {text}: write HOST, HOST:PORT, or an IPv6 address with a port as [ADDRESS]:PORT")
+    return address, int(port)
 
 
 def authenticator(key_id: int | None, file: Path | None, config: Path | None) -> Authenticator | None:
@@ -85,7 +88,7 @@ def addresses_of(host: str, port: int) -> list[Address] | str:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     except (OSError, UnicodeError) as error:
-        return f"{host} is not a known host: {error}"
+        return f"{host} is not a known host: {explain(error) if isinstance(error, OSError) else error}"
     return list(dict.fromkeys(Address(family, sockaddr) for family, _, _, _, sockaddr in found))
 
 

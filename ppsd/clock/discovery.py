@@ -216,14 +216,12 @@ class Finder:
             why = f"{verdict.protocol}, {verdict.advice}"
         else:
             why = verdict.advice
-        if not why.startswith(found.port.path):
-            why = f"{found.port.path}: {why}"
         before = self._rest.get(target)
         times = before.times + 1 if before else 0
         on_usb = "USB" in found.port.path or "ACM" in found.port.path
         opened = verdict is not None
         pause_ns = REST_NS[min(times, len(REST_NS) - 1)] if opened and on_usb else HELD_NS
-        self._rest[target] = _Rest(now_ns + pause_ns, times, why)
+        self._rest[target] = _Rest(now_ns + pause_ns, times, f"{found.port.path}: {why}")
 
     def _deal(self) -> list[SourceId]:
         """Assign each receiver found to a source that lacks one: to its former owner by device, then by the receiver's identity; else to

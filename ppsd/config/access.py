@@ -60,14 +60,14 @@ def _span(network: IPv4Network | IPv6Network) -> tuple[int, int, int]:
 
 
 def contradictions(lists: Mapping[str, object]) -> Iterator[tuple[str, int, str, int]]:
-    """Every prefix that is under two actions: (action, index, earlier action, its index). ``lists``: action -> list of texts, as a file has
-    them; whatever is no prefix is passed over."""
-    first: dict[tuple[int, int, int], tuple[str, int]] = {}
+    """Every prefix, and OWN, that is under two actions: (action, index, earlier action, its index). ``lists``: action -> list of texts, as
+    a file has them; anything else in them is passed over."""
+    first: dict[str | tuple[int, int, int], tuple[str, int]] = {}
     for action, listed in lists.items():
         for index, text in enumerate(listed if isinstance(listed, list) else ()):
             network = parse_prefix(text) if isinstance(text, str) else None
-            if network is not None:
-                other, at = first.setdefault(_span(network), (action, index))
+            if network is not None or text == OWN:
+                other, at = first.setdefault(OWN if network is None else _span(network), (action, index))
                 if other != action:
                     yield action, index, other, at
 

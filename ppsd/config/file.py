@@ -332,6 +332,6 @@ def as_toml(config: Config) -> str:
         lines = [header] + ([f'type = "{kind}"'] if kind else [])
         for spec in fields(item):
             value = getattr(item, spec.name)
-            lines.append(f"# {spec.name} is not set: {spec.metadata['rule'].what}" if value is None else f"{spec.name} = {as_value(value)}")
+            lines.append(f"# {spec.name} = ({spec.metadata['rule'].what})" if value is None else f"{spec.name} = {as_value(value)}")
         out.append("\n".join(lines))
     return "\n\n".join(out) + "\n"

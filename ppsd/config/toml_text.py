@@ -155,6 +155,8 @@ def meant(line: str) -> str:
     key, equals, value = (part.strip() for part in bare.partition("=")) if "=" in bare else ("", "", bare.rstrip(","))
     if value.count('"') % 2 or (value.count("'") % 2 and '"' not in value):
         return "; a quotation mark is missing"
+    if value in ("true", "false"):
+        return ""
     if value.lower() in ("true", "yes", "on", "false", "no", "off"):
         return f"; write it {'true' if value.lower() in ('true', 'yes', 'on') else 'false'}"
     if value.startswith("["):

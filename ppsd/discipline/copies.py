@@ -1,6 +1,6 @@
 """Which sources hand on the pulses of another one: a copy says nothing that its original does not, so it has no vote.
 
-Two signs make a copy. Its stamps are those of another source, to the microsecond: one event was stamped once, and both tell of it. Or it is
+Two signs make a copy. Its stamps are those of another source, to the last digit: one event was stamped once, and both tell of it. Or it is
 what gpsd itself gives to NTP daemons, by shared memory or chrony's socket, beside gpsd's own report (gpsd(8)): the same receiver again,
 stamped later.
 
@@ -17,12 +17,15 @@ from typing import Final
 from refclock import config
 from refclock.sample import NS, SourceId
 
-STAMPS: Final = 8
+STAMPS: Final = 16
 """Stamps that are remembered of each source: some seconds."""
 SAME: Final = 4
-"""Of them, equal ones that make a copy. Stamps of independent events are equal to the microsecond once in a million."""
-WITHIN_NS: Final = 1_000
-"""Nanoseconds within which stamps are equal: chrony's SOCK samples have whole microseconds, cut."""
+"""Of them, stamps that are equal to the nanosecond and make a copy. Pulses of two receivers begin within 0.1 us of each other, but their
+stamps are equal once in hundreds of times."""
+SAME_CUT: Final = 14
+"""The same for stamps that are cut to microseconds, as chrony's SOCK samples have them: two receivers' may be equal every second time."""
+US: Final = 1_000
+"""Nanoseconds."""
 GPSD_UNITS: Final = range(8)
 """Units of shared memory that gpsd writes: two for each of its first four receivers (gpsd, ntpshmwrite.c)."""
 GPSD_SOCKETS: Final = re.compile(r"(/var)?/(run|tmp)/chrony\.[^/]+\.sock")
@@ -50,7 +53,9 @@ class Copies:
         own = self._stamps[source]
         for other in self._before[source]:
             theirs = self._stamps[other]
-            if sum(any(abs(stamp - their) < WITHIN_NS for their in theirs) for stamp in own) >= SAME:
+            exact = sum(stamp in theirs for stamp in own if stamp % US)
+            cut = {stamp // US for stamp in theirs}
+            if exact >= SAME or sum(stamp // US in cut for stamp in own if not stamp % US) >= SAME_CUT:
                 return other
         return self._of_gpsd.get(source)
 

@@ -13,7 +13,7 @@ In ACQUIRE the server answers with leap indicator 3, unsynchronised. In HOLDOVER
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -345,15 +345,28 @@ class Engine:
             self._after_sample(source, came.samples[-1], at, out)
 
     def _witness_beside(self, source: ReceiverSource, at: Instant) -> str:
-        """Who else speaks for the date and time of ``source``, which contradict the served ones; "" for nobody. A clock that we set or feed
-        may: it contradicts us."""
+        """Who else speaks for the date and time of ``source``, which contradict the served ones; "" for nobody, or when another clock
+        speaks for the served ones. A clock that we set or feed may speak against us, not for us."""
         dispute = source.time.dispute
         if dispute is None or dispute.labels < STANDING or self.timescale.estimate is None or self.timescale.rank is Rank.KEPT:
             return ""
+        if source.settings.noselect:
+            return ""
         served_s = self._served_s(at)
-        standing = {str(r.id): d for r in self._receivers() if (d := r.time.dispute) is not None and d.labels >= STANDING}
-        says = {name: served_s - d.late_ns / NS for name, d in standing.items() if name != source.id}
-        return witness(served_s - dispute.late_ns / NS, served_s, {**source.time.clocks(at), **says})
+        voting = [r for r in self._receivers() if not r.settings.noselect and r is not source]
+        standing = {str(r.id): d for r in voting if (d := r.time.dispute) is not None and d.labels >= STANDING}
+        says = {name: served_s - d.late_ns / NS for name, d in standing.items()}
+        return self._speaks_for(served_s - dispute.late_ns / NS, served_s, {**source.time.clocks(at), **says}, at)
+
+    def _speaks_for(self, said_s: float, against_s: float, clocks: Mapping[str, float], at: Instant) -> str:
+        """As ``dates.witness``; "" as well when a clock that we neither set nor feed speaks for the other second."""
+        return "" if witness(against_s, said_s, self._own_clocks(at)) else witness(said_s, against_s, clocks)
+
+    def _own_clocks(self, at: Instant) -> dict[str, float]:
+        """POSIX seconds that this machine's clocks show at ``at``, by name; none when we set or feed them."""
+        if self.config.clock.steer == "kernel" or self.config.feeds:
+            return {}
+        return next((r.time.clocks(at) for r in self._receivers()), {})
 
     def _served_s(self, at: Instant) -> float:
         """POSIX second of the timescale at ``at``. Needs a timescale."""
@@ -362,13 +375,9 @@ class Engine:
     def _date_to_save(self) -> int | None:
         """POSIX second that is certainly known: the served one, when a second witness names the same date, else the one that an earlier run
         saved, unless it was contradicted. A clock that we set or feed is no witness."""
-        e, config = self.timescale.estimate, self.config
-        clocks: dict[str, float] = {}
-        if config.clock.steer != "kernel" and not config.feeds:
-            clocks = next((r.time.clocks(self._now) for r in self._receivers()), clocks)
-        if e is not None and self.mode is Mode.TRACK:
-            served_s = self._served_s(self._now)
-            if self.timescale.rank is Rank.KEPT or any(abs(clock_s - served_s) <= SLACK_S for clock_s in clocks.values()):
+        if self.timescale.estimate is not None and self.mode is Mode.TRACK:
+            served_s, clocks = self._served_s(self._now), self._own_clocks(self._now).values()
+            if self.timescale.rank is Rank.KEPT or any(abs(clock_s - served_s) <= SLACK_S for clock_s in clocks):
                 return int(served_s)
         contradicted = any(r.time.saved_s is None for r in self._receivers())
         return None if contradicted else self._saved_s
@@ -462,8 +471,7 @@ class Engine:
         candidates = self._without_pulled(candidates, at, out)
         before = self.choice
         known = self.timescale.estimate is not None
-        voters = [] if known else [s for s in self._receivers() if s.second_known and not s.settings.noselect]
-        odd = outvoted({s.id: s.time.place_ns for s in voters if now - s.time.label_mono_ns < LABEL_FRESH_NS})
+        odd = {} if known else outvoted({s.id: s.time.place_ns for s in self._naming(at)})
         choice = select([c for c in candidates if c.source not in odd], self.selected)
         self.choice = Choice(choice.selected, choice.agreeing, choice.falsetickers | odd)
         for name, by_ns in self.choice.falsetickers.items():
@@ -488,6 +496,23 @@ class Engine:
         out += self.compensation.adopted(best.estimate, (best.source, best.refid))
         self._enter(Mode.TRACK if best.estimate.samples >= LOCK_SAMPLES else Mode.CONVERGE, at, out)
         out.append(self._record(at))
+
+    def _naming(self, at: Instant) -> list[ReceiverSource]:
+        """The receivers that have a say in which second it is, while none is served: those that are believed, and those that are not yet,
+        but have a clock beside them against a believed one. So a second that this clock made us give up is not taken up again, and given
+        up again, in turn."""
+        voting = (r for r in self._receivers() if not r.settings.noselect)
+        fresh = [r for r in voting if at.mono_ns - r.time.label_mono_ns < LABEL_FRESH_NS]
+        known = [r for r in fresh if r.second_known]
+
+        def waits(r: ReceiverSource) -> bool:
+            doubt, clocks = r.time.belief.doubt, r.time.clocks(at)
+            said_s = r.time.place_ns + at.mono_ns
+            others = ((said_s + o.time.place_ns - r.time.place_ns) / NS for o in known)
+            waiting = doubt is not None and doubt.code is Code.LEAP_COUNT_UNKNOWN
+            return waiting and any(self._speaks_for(said_s / NS, other_s, clocks, at) for other_s in others)
+
+        return [r for r in fresh if r.second_known or waits(r)]
 
     def _without_pulled(self, candidates: list[Candidate], at: Instant, out: list[Effect]) -> list[Candidate]:
         """Leave out sources whose time runs away. When one of them was served, return to the estimate from before that."""

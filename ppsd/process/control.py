@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import grp
 import json
 import os
 import select
@@ -22,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from refclock.kernel.files import group_number
 from refclock.kernel.names import Name
 from refclock.kernel.unix_socket import bound
 
@@ -168,10 +168,11 @@ class ControlServer:
 
 def _shared(path: Path, group: str) -> str:
     """Give the socket at ``path`` to ``group``. Returns why that failed, in words."""
-    try:
-        os.chown(path, -1, int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid)
-    except KeyError:
+    number = group_number(group)
+    if number is None:
         return f"there is no group {group}, so it may not ask; make it (sudo groupadd --system {group}) or correct run.group"
+    try:
+        os.chown(path, -1, number)
     except OSError as error:
         return f"{group} may not ask: {error.strerror}; only root, or a member of that group, can give it the socket"
     return ""

@@ -75,7 +75,7 @@ class Search:
         try:
             candidate = _Candidate(port, self._clock, probe, self._patience_ns)
         except OSError as error:
-            self._early.append(Found(port, None, problem=explain(error)))
+            self._early.append(Found(port, None, problem=explain(error).removeprefix(f"{port.path}: ")))
             return
         self._candidates[candidate.line.fileno()] = candidate
         self._epoll.register(candidate.line.fileno(), select.EPOLLIN)
@@ -103,7 +103,7 @@ class Search:
                 ):
                     continue  # the receiver is known; whether the line has a pulse is not yet
             except OSError as error:
-                problem = explain(error)
+                problem = explain(error).removeprefix(f"{candidate.port.path}: ")
             if candidate.verdict is not None or problem:
                 after_s = (self._clock.now().mono_ns - candidate.began_ns) / NS
                 own, has_speed = f"{candidate.port.path}:{pulse}" if pulse else "", candidate.line.baud > 0

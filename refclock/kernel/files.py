@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import grp
 import os
 import pwd
 import stat
@@ -26,6 +27,16 @@ def user_number(user: str) -> int | None:
         return int(user)
     try:
         return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        return None
+
+
+def group_number(group: str) -> int | None:
+    """The number of a group, named or as a number; None when there is none of that name."""
+    if group.isdecimal():
+        return int(group)
+    try:
+        return grp.getgrnam(group).gr_gid
     except KeyError:
         return None
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import grp
 import os
 import pwd
 import resource
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from refclock.kernel._kernel import ffi, lib
-from refclock.kernel.files import user_number
+from refclock.kernel.files import group_number, user_number
 
 CLOCK: Final = lib.SBX_CLOCK
 SERVE: Final = lib.SBX_SERVE
@@ -70,11 +69,8 @@ def account(user: str, shared: str = "") -> Account:
     if number is not None:
         with contextlib.suppress(KeyError):
             group, exists = pwd.getpwuid(number).pw_gid, True
-    other = group
-    if shared:
-        with contextlib.suppress(KeyError):
-            other = int(shared) if shared.isdecimal() else grp.getgrnam(shared).gr_gid
-    return Account(NOBODYS if number is None else number, group, other, exists)
+    other = group_number(shared) if shared else None
+    return Account(NOBODYS if number is None else number, group, group if other is None else other, exists)
 
 
 def lend(directory: Path, to: Account) -> tuple[Path, int]:

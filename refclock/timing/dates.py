@@ -74,8 +74,8 @@ def impossible(label: SecondLabel, not_before_s: int, saved_s: int | None, batte
     if not was_set and saved_s is not None and floor > not_before_s and label.weeks_repaired and utc_s >= floor + NEAREST_S:
         return obstacle(
             Code.TIME_GOES_BACK,
-            f"the receiver says {stated}, but {_day(saved_s)} was already known here: time does not go back; set the system clock: "
-            "of the two dates the one that it confirms is believed",
+            f"the receiver says {stated}, but {_day(saved_s)} was already known here: time does not go back; set the system clock, "
+            "and the date that it confirms is believed",
         )
     if not was_set and utc_s >= not_before_s + ROLLOVER_S:
         return obstacle(

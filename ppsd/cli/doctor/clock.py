@@ -127,7 +127,7 @@ def cross_check(p: Patient) -> Finding:
         return Finding("RC25", SKIP, "not asked to compare with other servers (--against HOST)")
     found = [(server, *_ask(server, p.key)) for server in p.servers]
     answered = [(server, offset) for server, offset, _ in found if offset is not None]
-    failed = "; ".join(f"{server}: {why}" for server, offset, why in found if offset is None)
+    failed = "; ".join(why if why.startswith(server) else f"{server}: {why}" for server, offset, why in found if offset is None)
     do = "check the name, the network and the firewall (UDP 123 out), and that it serves this machine"
     if not answered:
         return Finding("RC25", WARN, f"no time from {failed}", do)

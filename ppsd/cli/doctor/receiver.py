@@ -240,6 +240,11 @@ def _each(p: Patient, check: str, look: Callable[[SourceStatus], Finding | None]
     return worst([*found, *absent], Finding(check, OK, good))
 
 
+def _unnamed(check: str, source: SourceStatus) -> Finding | None:
+    """What is to be said of seconds that a receiver has not named; None when it names some."""
+    return None if source.labels else Finding(check, SKIP, f"{source.name}: it has named no second yet")
+
+
 def sky(p: Patient) -> Finding:
     """RC08: are fix, satellites and health of the receiver good?"""
 
@@ -270,7 +275,7 @@ def dates(p: Patient) -> Finding:
         if bad > source.labels:
             what = f"{source.name}: {bad} labels refused for their date; {source.why}"
             return Finding("RC09", FAIL, what, "update the receiver's firmware, or replace it: its week count has rolled over, or it lies")
-        return None
+        return _unnamed("RC09", source)
 
     return _each(p, "RC09", look, "the receiver's dates are possible")
 
@@ -287,7 +292,7 @@ def leap_count(p: Patient) -> Finding:
             if p.clock is not None and p.clock.uptime_s < ALMANAC_S:
                 return Finding("RC10", SKIP, f"{what}; they come within 13 minutes of a cold start")
             return Finding("RC10", WARN, what, "give the antenna a wider view of the sky: the count is sent every 12.5 minutes")
-        return None
+        return _unnamed("RC10", source)
 
     return _each(p, "RC10", look, "leap seconds are known")
 
@@ -302,7 +307,7 @@ def message_delay(p: Patient) -> Finding:
         if delay is not None and spread is not None and spread > SPREAD_MS and source.pulses:
             what = f"{source.name}: messages arrive {delay:.0f} ms after the pulse (spread {spread:.0f} ms): much for one line"
             return Finding("RC11", WARN, what, "send fewer messages, or raise the baud")
-        return None
+        return None if source.kind == "pps" else _unnamed("RC11", source)
 
     if p.clock and p.sources and not any(source.pulses for source in p.sources):
         return Finding("RC11", SKIP, "no pulses that messages could belong to")

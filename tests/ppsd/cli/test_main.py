@@ -21,7 +21,7 @@ from ppsd.cli.arguments import Command
 from ppsd.cli.config import remarks
 from ppsd.cli.detect import release
 from ppsd.cli.feed import feed_lines, tighter_us
-from ppsd.config.tables import Config, ServerConfig
+from ppsd.config.tables import Config, RunConfig, ServerConfig
 from ppsd.faces import text as reports
 from ppsd.ntp.packet import Header, parse
 from ppsd.process.control import ControlServer
@@ -443,6 +443,8 @@ def test_query_of_nobody(capsys: pytest.CaptureFixture[str]) -> None:
     assert "nothing listens there" in capsys.readouterr().out
     assert cli.main(["query", "no..such..host"]) == 1
     assert cli.main(["query", "127.0.0.1:99999"]) == 64
+    for broken in ("[::1", "[::1:123", "::1]"):
+        assert cli.main(["query", broken]) == 64
 
 
 @pytest.mark.device
@@ -459,6 +461,24 @@ def test_config_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert cli.main(["config", "show", "--config", str(file)]) == 0
     assert "threads = 2" in capsys.readouterr().out
     assert cli.main(["config", "check", "--config", str(tmp_path / "none")]) == 78
+
+
+def test_a_user_and_a_group_that_are_not_there_are_told(tmp_path: Path) -> None:
+    """Each with the command that makes it, for without them it runs otherwise than was meant. The usual user need not be there."""
+    told = list(remarks(Config(run=RunConfig(user="no-such-user", group="no-such-group")), Host(tmp_path)))
+    assert ["useradd --system no-such-user" in told[0], "groupadd --system no-such-group" in told[1]] == [True, True]
+    assert not list(remarks(Config(run=RunConfig(group="0")), Host(tmp_path)))
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("words", [["nmea"], ["receiver", "show"]])
+def test_a_device_that_is_not_there_is_named_once(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With what is there instead."""
+    path = str(tmp_path / "ttyX")
+    assert cli.main([*words, path, "--run-dir", str(tmp_path)]) != 0
+    told = capsys.readouterr().err
+    assert told.count(path) == 1
+    assert "there is no such device" in told
 
 
 def test_an_interface_that_is_not_there_is_told(tmp_path: Path) -> None:

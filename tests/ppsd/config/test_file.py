@@ -111,6 +111,7 @@ def test_names_are_made_around_those_given() -> None:
         ("[server]\nbindaddress = '10.0.0.1'", 2, "server.bindaddress", "listen of [server]"),
         ("pool = 'pool.ntp.org'", 1, "pool", "refclock feed"),
         ("[access]\nallow = ['10.0.0.0/8']\ndeny = ['10.0.0.0/8']", 3, "access.deny[0]", "is also under allow, on line 2"),
+        ("[access]\nallow = ['own']\ndeny = ['own']", 3, "access.deny[0]", "own is also under allow, on line 2"),
         ("[access]\nallow = ['::ffff:10.0.0.0/104']\nignore = [\n'10.0.0.0/8']", 4, "access.ignore[0]", "is also under allow"),
         ("[server]\n\nlisten = ['[::]:123',\n'[::]:123']", 4, "server.listen[1]", "already used"),
         ("[run]\ndirectory = 'here'", 2, "run.directory", "absolute path"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 from ppsd.config.file import parse
 from ppsd.discipline.copies import Copies
 from ppsd.discipline.engine import Engine
@@ -24,13 +26,27 @@ def test_one_stamp_told_twice_is_a_copy_and_two_stamps_are_not() -> None:
     """Shared memory and a socket that tell the same stamps, cut to microseconds: the later source is the copy. Stamps 3 µs apart are two
     events, and so are stamps that somebody put on whole seconds."""
     same, apart, whole = copies(SHM, SOCK), copies(SHM, SOCK), copies(SHM, SOCK)
-    for second in range(8):
+    for second in range(16):
         at = START_NS + second * NS + 1_234_567 + second * 7919
         for found, by_shm, by_sock in ((same, at, at // 1000 * 1000), (apart, at, at + 3000), (whole, START_NS, START_NS)):
             found.stamped(SourceId("shm"), by_shm)
             found.stamped(SourceId("sock"), by_sock)
     assert (same.original(SourceId("sock")), same.original(SourceId("shm"))) == (SourceId("shm"), None)
     assert (apart.original(SourceId("sock")), whole.original(SourceId("sock"))) == (None, None)
+
+
+def test_two_receivers_whose_stamps_lie_close_are_two() -> None:
+    """Pulses of two receivers are stamped within a microsecond of each other, one of them with whole microseconds: neither is a copy,
+    so both have a vote."""
+    close, cut, chance = copies(SHM, PPS), copies(SOCK, PPS), random.Random(1)
+    for second in range(600):
+        at = START_NS + second * NS + 1_234_567 + chance.randrange(10_000)
+        other = at + chance.randrange(-1000, 1000)
+        close.stamped(SourceId("pps"), at)
+        close.stamped(SourceId("shm"), other)
+        cut.stamped(SourceId("pps"), at)
+        cut.stamped(SourceId("sock"), other // 1000 * 1000)
+        assert (close.original(SourceId("shm")), cut.original(SourceId("sock"))) == (None, None), second
 
 
 def test_whoever_has_the_pulse_itself_is_the_original() -> None:
@@ -41,7 +57,7 @@ def test_whoever_has_the_pulse_itself_is_the_original() -> None:
         for name in ("shm", "pps"):
             found.stamped(SourceId(name), START_NS + second * NS + 55_321)
     assert (found.original(SourceId("shm")), found.original(SourceId("pps"))) == (SourceId("pps"), None)
-    for second in range(8, 16):
+    for second in range(8, 24):
         found.stamped(SourceId("shm"), START_NS + second * NS + 800_123)
         found.stamped(SourceId("pps"), START_NS + second * NS + 55_321)
     assert found.original(SourceId("shm")) is None

@@ -9,7 +9,7 @@ import pytest
 
 from ppsd.config.tables import ClockConfig, Config
 from ppsd.discipline.engine import Engine
-from ppsd.discipline.events import Effect, Persist, Publish, Pulsed, Reported, SourceFound, Ticked
+from ppsd.discipline.events import Effect, Note, Persist, Publish, Pulsed, Reported, SourceFound, Ticked
 from ppsd.discipline.saved import Saved
 from ppsd.snapshot import Mode
 from refclock.config import ReceiverSource, SockFeed
@@ -207,3 +207,37 @@ def test_a_kept_clock_alone_withholds_a_record_that_it_contradicts() -> None:
     assert record(out).stratum == 0
     run(restarted, range(64, 72), 0, kept_ns=5_000_000, sources=())
     assert restarted.timescale.estimate is None
+
+
+@pytest.mark.parametrize(("first_s", "second_s", "clock_s"), [(AHEAD_S, 0.0, 20.0), (0.0, 3600.0, 3620.0)])
+def test_receiver_against_receiver_and_clock_does_not_come_and_go(first_s: float, second_s: float, clock_s: float) -> None:
+    """One receiver states its leap count, a second one names another date or hour and has the system clock beside it, roughly. Nobody
+    guesses: the second is given up once, and nothing is served."""
+    other = ReceiverSource(name=str(OTHER), device="/dev/b", pps="/dev/pps1", edge="assert")
+    engine = start(Saved(), 0, clock_s, config=replace(CONFIG, sources=(RECEIVER, other)))
+    out = run(engine, range(1, 20), first_s, clock_s)
+    assert record(out).stratum == 1
+    given_up = 0
+    for s in range(20, 140):
+        out = run(engine, range(s, s + 1), first_s, clock_s)
+        out += run(engine, range(s, s + 1), second_s, clock_s, counted=False, sources=(OTHER,))
+        given_up += sum(isinstance(e, Note) and e.event == "second given up" for e in out)
+    assert given_up == 1
+    assert engine.timescale.estimate is None
+
+
+def test_a_battery_clock_in_local_time_takes_no_second_that_the_system_clock_confirms() -> None:
+    """Two clocks of this machine differ by an hour, and a second receiver sends the time of the wrong one: what is served goes on."""
+    other = ReceiverSource(name=str(OTHER), device="/dev/b", pps="/dev/pps1", edge="assert")
+    config = replace(CONFIG, sources=(RECEIVER, other))
+    engine = start(Saved(), 0, 2.0, config=config, battery_s=UTC0 + 3600)
+    run(engine, range(1, 20), 0, 2.0)
+    for s in range(20, 60):
+        run(engine, range(s, s + 1), 0, 2.0)
+        run(engine, range(s, s + 1), 3600, 2.0, counted=False, sources=(OTHER,))
+        assert error_s(engine, s + 0.5) == pytest.approx(0, abs=1e-3)
+    both = start(Saved(), 100, 2.0, config=config, battery_s=UTC0 + 3700)
+    for s in range(101, 130):
+        run(both, range(s, s + 1), 3600, 2.0, counted=False, sources=(OTHER,))
+        run(both, range(s, s + 1), 0, 2.0)
+    assert error_s(both, 130) == pytest.approx(0, abs=1e-3)
