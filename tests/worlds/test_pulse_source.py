@@ -71,7 +71,7 @@ def test_a_trailing_edge_is_refused_by_the_kept_clock() -> None:
 
 @pytest.mark.parametrize("edge", ["auto", "assert"])
 @pytest.mark.parametrize("kept_ms", [20.0, 60.0, 100.0, 240.0])
-@pytest.mark.parametrize("share", [-0.95, -0.4, 0.0, 0.4, 0.95])
+@pytest.mark.parametrize("share", [-0.95, 0.0, 0.95])
 def test_a_lone_trailing_edge_is_never_taken_for_the_second(kept_ms: float, share: float, edge: str) -> None:
     """One edge is captured, and it ends the pulse: no packet is off, however far the clock is off within its error. A leading edge is used
     where the clock is good enough to tell, and always where the file states it."""
