@@ -414,14 +414,15 @@ class Pairing:
             return None
         return self._rounded(edge, tai_ns)
 
-    def kept(self, edge: Edge, opinion: int, kept_ns: int, *, stated: bool) -> Sample | Condition | None:
+    def kept(self, edge: Edge, opinion: int, kept_ns: int, *, edge_known: bool) -> Sample | Condition | None:
         """A pulse as the sample of its second by a system clock that another program keeps within ``kept_ns``, or why it lies beside that
-        clock's seconds; None when it marks none. ``opinion``: its TAI by that clock. ``stated``: the configuration says which edge."""
+        clock's seconds; None when it marks none. ``opinion``: its TAI by that clock. ``edge_known``: the configuration says which
+        edge marks the second, or the served second has been named already."""
         if self.period_ns >= NS:
             second = self._by_clock(opinion, kept_ns)
             if isinstance(second, Condition):
                 return second
-            if not stated and not self._leads(opinion - second, kept_ns):
+            if not edge_known and not self._leads(opinion - second, kept_ns):
                 return self.refuse(
                     Code.OFF_CLOCK,
                     "only one edge is captured, and whether it begins the pulse cannot be told by the system clock, which another program "

@@ -140,7 +140,7 @@ class PulseTime:
         self._off_clock_ns = 0
         if kept and kept_ns is not None and not standing:
             opinion = context.table.utc_to_tai_ns(edge.at.real_ns)
-            by_clock = self.pairing.kept(edge, opinion, kept_ns, stated=self.rhythm.fixed is not None)
+            by_clock = self.pairing.kept(edge, opinion, kept_ns, edge_known=named or self.rhythm.fixed is not None)
             if isinstance(by_clock, Condition):
                 self._off_clock_ns = (opinion + NS // 2) % NS - NS // 2
                 self._beside_clock += 1

@@ -129,6 +129,19 @@ def test_a_kept_clock_alone_ends_no_second_that_sources_name() -> None:
     assert message == "numbered by the seconds of another source"
 
 
+@pytest.mark.parametrize("kept_ms", [60.0, 99.0, 240.0])
+def test_a_clock_that_can_tell_no_more_ends_nothing(kept_ms: float) -> None:
+    """The clock named the second by the only edge that is captured. Later its error grows, as when NTP's servers do not answer: it does not
+    contradict, so the pulses are counted on."""
+    w = world(200, 0.02, 20.0, PulseModel("pi", edges="assert"))
+    w.advance(60)
+    assert w.snapshot().verdict == "LOCKED"
+    object.__setattr__(w.scenario.start, "clock_kept_ms", kept_ms)
+    outcome = w.run()
+    assert (outcome.violations, outcome.wrong_seconds, outcome.final) == (0, 0, "LOCKED"), w.snapshot().why
+    assert not [note for note in outcome.notes if "given up" in note]
+
+
 def test_the_second_goes_on_when_nobody_keeps_the_clock_any_more() -> None:
     """Once named, the pulses are counted; a step of a clock that nobody keeps any more changes nothing."""
     w = world(200, 0.02, 30.0, PulseModel("pi"), Fault("clock-step", 100, 101, value=-3.0))
