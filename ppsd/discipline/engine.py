@@ -278,9 +278,13 @@ class Engine:
             out.append(Note("pulses changed", "warning", {"source": source.id, "what": news}))
         if sample is not None:
             self._after_sample(source, sample, event.at, out)
-        elif present is not None and source.time.contradicts and self._served.source == source.id and not self._seconded(source):
+        elif present is not None and not source.names_seconds and self._gives_up(source):
             out.append(Note("second given up", "error", {"source": source.id, "why": source.time.pairing.condition.words}))
             self._relearn(event.at, out)
+
+    def _gives_up(self, source: PulseSource) -> bool:
+        """Whether pulses that name no second contradict the one that was made of them, and no other source names it."""
+        return source.time.contradicts and self._served.source == source.id and not self._seconded(source)
 
     def _seconded(self, source: Source) -> bool:
         """Whether a source other than ``source`` names seconds itself and agrees with what is served."""
