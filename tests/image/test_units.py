@@ -90,7 +90,7 @@ def test_a_unit_allows_the_system_calls_that_its_process_makes(unit: str, proces
 
 def test_the_units_are_free_of_mistakes(tmp_path: Path) -> None:
     """systemd knows every setting and understands every value."""
-    for unit in SYSTEMD.iterdir():
+    for unit in SYSTEMD.glob("refclock*.*"):
         text = re.sub(r"(?m)^Documentation=.*\n", "", unit.read_text(encoding="utf-8"))  # looks for the pages themselves
         (tmp_path / unit.name).write_text(text, encoding="utf-8")
     words = ["systemd-analyze", "verify", "--man=no", *map(str, sorted(tmp_path.iterdir()))]
@@ -104,7 +104,7 @@ def test_every_user_of_a_unit_is_made_and_none_can_log_in(tmp_path: Path) -> Non
     if os.geteuid() != 0:
         pytest.skip("only root can make users, also below another root")
     (tmp_path / "etc").mkdir()
-    conf = SYSTEMD.parent / "sysusers.d" / "refclock.conf"
+    conf = SYSTEMD / "sysusers.d" / "refclock.conf"
     subprocess.run(["systemd-sysusers", f"--root={tmp_path}", str(conf)], capture_output=True, check=True)
     users = dict(line.split(":", 1) for line in (tmp_path / "etc/passwd").read_text(encoding="utf-8").splitlines())
     groups = dict(line.split(":", 1) for line in (tmp_path / "etc/group").read_text(encoding="utf-8").splitlines())
@@ -117,7 +117,7 @@ def test_every_user_of_a_unit_is_made_and_none_can_log_in(tmp_path: Path) -> Non
 def test_the_run_directory_is_the_same_by_unit_and_at_boot() -> None:
     """Whoever comes first, systemd-tmpfiles or the clock process, makes it with the same owner and mode."""
     of = settings(SERVICES[0])
-    lines = (SYSTEMD.parent / "tmpfiles.d" / "refclock.conf").read_text(encoding="utf-8").splitlines()
+    lines = (SYSTEMD / "tmpfiles.d" / "refclock.conf").read_text(encoding="utf-8").splitlines()
     user, group = of["User"][0], of["Group"][0]
     assert f"d /run/{of['RuntimeDirectory'][0]} {of['RuntimeDirectoryMode'][0]} {user} {group} -" in lines
     assert f"d /var/lib/{of['StateDirectory'][0]} {of['StateDirectoryMode'][0]} {user} {group} -" in lines
