@@ -6,11 +6,12 @@ TOOLS  := $(VENV)/.ready-tools
 MADE_OF = pyproject.toml setup.py constraints.txt native/build.py $(wildcard native/*.c native/*.h) $(wildcard hw-sim/*.c) image/setup.sh
 NTP    ?= 127.0.0.1:11123
 SEEDS  ?= --seeds 5 --first-seed 800
-PEERS  := chrony gpsd gpsd-clients pps-tools ntpsec-ntpdig ntpsec-ntpdate iproute2 clang tmux
+DEBS   ?= amd64 arm64 armhf
+PEERS  := systemd libseccomp2 chrony gpsd gpsd-clients pps-tools ntpsec-ntpdig ntpsec-ntpdate iproute2 clang tmux zsh fish groff-base mmdebstrap
 # What the two commands need from the system: a C compiler, Python with venv and headers, nettle (symmetric keys).
 BUILD  := gcc make python3 python3-venv python3-dev nettle-dev tzdata
 
-.PHONY: run test test-fast check digest bench bench-server bench-clock bench-cost bench-temperature bench-beside sim fuzz cross clean setup develop peers
+.PHONY: run test test-fast check digest bench bench-server bench-clock bench-cost bench-temperature bench-beside sim manual wheel deb fuzz cross clean setup develop peers
 
 # To run it, and to work on it: the second adds linter, type checker and test runner (110 MB).
 setup: $(STAMP)
@@ -54,6 +55,22 @@ check: develop
 
 sim: setup
 	@set -e; for f in hw-sim/scenarios/*.toml hw-sim/scenarios/*/*.toml; do $(VENV)/bin/refclock sim $$f; done
+
+# Manual pages (man -l build/share/man/man1/refclock.1) and the completions of bash, zsh and fish.
+manual: setup
+	$(PY) image/manual.py build/share
+
+# Into build/dist: a source distribution, and from it the wheel for this processor and any Python from 3.11 on. It needs libnettle 8.
+wheel: develop
+	PIP_CONSTRAINT=$(CURDIR)/constraints.txt SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} \
+	    $(PY) -m build --outdir build/dist > build/wheel.log 2>&1 || { tail -n 20 build/wheel.log; exit 1; }
+	@ls -l build/dist
+
+# Into build/dist: Debian packages for PCs and for Raspberry Pis with a 64-bit or a 32-bit system.
+deb: setup
+	@sh image/cross.sh packages
+	@set -e; export SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)}; \
+	    for architecture in $(DEBS); do $(PY) image/deb/package.py $$architecture build/dist; done
 
 # Whether a change left the behaviour alone: `make digest > before`, change something, `make digest AGAINST=before`.
 digest: develop

@@ -92,7 +92,8 @@ static void start(void)
 
 static int64_t grown(const struct clock *c, int64_t elapsed)
 {
-    return elapsed + (int64_t)((__int128)elapsed * c->frequency / (65536LL * 1000000));
+    const int64_t unit = 65536LL * 1000000; /* in two steps: no product exceeds 63 bits */
+    return elapsed + elapsed / unit * c->frequency + elapsed % unit * c->frequency / unit;
 }
 
 static void leap(struct clock *c, int64_t before)

@@ -208,6 +208,22 @@ COMMANDS = {
             (RUN_DIR,),
         ),
         Command(
+            "setup",
+            "setup",
+            "make this machine a time server, or chronyd's source of time, or take that back",
+            "setup --as appliance",
+            (
+                option(
+                    "--as",
+                    dest="choice",
+                    choices=("appliance", "feeder"),
+                    help="appliance: refclock sets the clock and serves; feeder: chronyd does, with refclock's samples",
+                ),
+                option("--yes", action="store_true", help="do not ask"),
+                option("--undo", action="store_true", help="put everything back as it was"),
+            ),
+        ),
+        Command(
             "sim",
             "sim",
             "run a scenario in simulated time",

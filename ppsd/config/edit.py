@@ -48,3 +48,16 @@ def with_bias(text: str, index: int, value: int) -> str:
     if ("source", 0) not in locate(text):
         text, index = f'{text.rstrip()}\n\n[[source]]\ntype = "receiver"\n'.lstrip(), 0
     return with_keys(text, index, {"pps_bias_us": value})
+
+
+def with_setting(text: str, table: str, name: str, value: str | bool) -> str:
+    """The configuration ``text`` with the key ``name`` of ``table`` set to ``value``. A comment behind a value that is replaced is lost."""
+    at, setting = locate(text), f"{name} = {as_value(value)}"
+    lines = text.split("\n")
+    if (number := at.get((table, name))) is not None:
+        lines[number - 1] = setting
+    elif (number := at.get((table,))) is not None:
+        lines.insert(number, setting)
+    else:
+        return f"{text.rstrip()}\n\n[{table}]\n{setting}\n".lstrip()
+    return "\n".join(lines)

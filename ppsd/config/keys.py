@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from refclock.errors import explain
 from refclock.kernel.files import Opener, owners
 from refclock.schema import ConfigError, Problem
 
+NO_KEYS_BYTES = 1
+"""Octets of what refclock-serve.service hands over in place of a file that is missing: "#", for systemd refuses an empty text."""
 KINDS = ("MD5", "SHA1", "SHA256", "AES128", "AES256")
 """Key types, in the order of enum mac_type (native/mac.h)."""
 WEAK = ("MD5", "SHA1")
@@ -131,6 +133,17 @@ def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
             yield number, words[:comment]
 
 
+def handed_over(file: Path, environment: Mapping[str, str] = os.environ) -> Path:
+    """Where to read a file of secrets: the copy of the same name that systemd made for this process at its start (LoadCredential=,
+    systemd.exec(5)), unless it is missing or holds no key; else ``file`` itself."""
+    directory = environment.get("CREDENTIALS_DIRECTORY", "")
+    copy = Path(directory) / file.name
+    try:
+        return copy if directory and copy.stat().st_size > NO_KEYS_BYTES else file
+    except OSError:
+        return file
+
+
 def read_keys(config: Config, opener: Opener = os.open) -> tuple[SymmetricKey, ...]:
     """The keys of ``keys.file``. ConfigError: faulty lines, an unreadable file, or one that every user may read: the keys are secret.
 
@@ -141,7 +154,7 @@ def read_keys(config: Config, opener: Opener = os.open) -> tuple[SymmetricKey, .
     if not path:
         return ()
     try:
-        text = contents(Path(path), LIMIT_BYTES, private=owners(config.run.user), opener=opener).decode("utf-8", "replace")
+        text = contents(handed_over(Path(path)), LIMIT_BYTES, private=owners(config.run.user), opener=opener).decode("utf-8", "replace")
     except OSError as error:
         raise ConfigError([Problem(path, 0, "", explain(error, "the key file cannot be used"))]) from error
     keys, problems = parse_keys(text, config.keys.weak)

@@ -8,7 +8,6 @@ sleeps between bytes and edges and needs less than one per cent of a core.
 from __future__ import annotations
 
 import heapq
-import importlib.machinery
 import os
 import select
 import signal
@@ -40,12 +39,10 @@ CATCH_UP_NS = 2 * NS
 
 def preload_library(name: str) -> Path:
     """Path of the built ``fake_pps`` or ``fake_clock``. FileNotFoundError when the package was not built."""
-    package = Path(__file__).parents[1]
-    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
-        path = package / f"{name}{suffix}"
-        if path.exists():
-            return path
-    raise FileNotFoundError(f"{package / name}*.so is not built: run python setup.py build_ext --inplace")
+    path = Path(__file__).parents[1] / f"{name}.abi3.so"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not built: run python setup.py build_ext --inplace")
+    return path
 
 
 def preloadable(library: Path, directory: Path) -> str:

@@ -145,3 +145,22 @@ def test_secrets_longer_than_the_server_takes_are_named(tmp_path: Path) -> None:
     keys = read_keys(Config(keys=KeysConfig(file=str(path))))
     with NtpServer(tmp_path / "timescale", [("127.0.0.1", 0)], ServerRules(ranges=(), keys=keys)) as server:
         server.configure(ServerRules(ranges=(), keys=keys))
+
+
+def test_keys_that_systemd_hands_over_are_read_by_a_process_that_may_not_read_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server needs no right to root's key file. A lone # means that there was none, and the file itself counts."""
+    copies, file = tmp_path / "credentials", tmp_path / "keys"
+    copies.mkdir()
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(copies))
+    config = Config(keys=KeysConfig(file=str(file)))
+    copy = copies / "keys"
+    copy.write_text("1 SHA256 HEX:000102030405060708090a0b0c0d0e0f\n", encoding="utf-8")
+    copy.chmod(0o440)
+    assert [key.key_id for key in read_keys(config)] == [1]
+    copy.chmod(0o640)
+    copy.write_text("#", encoding="utf-8")
+    file.write_text("2 SHA256 HEX:000102030405060708090a0b0c0d0e0f\n", encoding="utf-8")
+    file.chmod(0o600)
+    assert [key.key_id for key in read_keys(config)] == [2]
