@@ -53,9 +53,10 @@ def allowed_calls(unit: str) -> frozenset[str]:
 
 
 def own_calls(process: str) -> frozenset[str]:
-    """The system calls that native/sandbox.c leaves to a process ("CLOCK", "SERVE")."""
+    """The system calls that native/sandbox.c leaves to a process ("CLOCK", "SERVE"). musl's names of 32-bit calls become systemd's."""
     text = (SYSTEMD.parents[1] / "native" / "sandbox.c").read_text(encoding="utf-8")
-    return frozenset(name for name, by in re.findall(r"CALL\((\w+), (\w+)\)", text) if by in (process, "BOTH"))
+    named = (name for name, by in re.findall(r"CALL\((\w+), (\w+)\)", text) if by in (process, "BOTH"))
+    return frozenset(re.sub(r"(_time32|(?<=time)32)$", "", name) for name in named)
 
 
 def as_the_unit(unit: str, words: list[str], handed_over: int = 0) -> list[str]:
