@@ -22,6 +22,7 @@ from units import GROUP, MODULES, NUMBERS, PYTHON, SYSTEMD, allowed_calls, as_th
 
 from ppsd.cli.query import ask_once
 from ppsd.cli.setup import privileges
+from ppsd.clock import cpu_latency
 from ppsd.config.file import parse
 from ppsd.process import exit_codes
 from ppsd.process.control import ask
@@ -124,9 +125,21 @@ def test_the_run_directory_is_the_same_by_unit_and_at_boot() -> None:
 
 
 def test_the_clock_process_may_open_every_kind_of_port_that_it_looks_for() -> None:
-    """What `refclock detect` finds, the service can use."""
+    """What `refclock detect` finds, the service can use; also what is plugged in after its start, for systemd allows only the kinds whose
+    driver is loaded by then."""
+    of = settings(SERVICES[0])
     kinds = {re.sub(r"[*]$", "", pattern) for pattern in SERIAL_PATTERNS if pattern.endswith("*")} | {"pps"}
-    assert {f"char-{kind} rw" for kind in kinds} == set(settings(SERVICES[0])["DeviceAllow"])
+    assert {f"char-{kind} rw" for kind in kinds} <= set(of["DeviceAllow"])
+    loaded = of["Wants"][0].split()
+    assert {"modprobe@usbserial.service", "modprobe@cdc_acm.service", "modprobe@gnss.service"} <= set(loaded)
+    assert of["After"][0].split() == loaded
+
+
+def test_what_the_daemon_opens_besides_ports_it_may_open() -> None:
+    """clock.cpu_latency_us works in the service: the unit and the device's group allow it."""
+    assert f"{cpu_latency.DEVICE} rw" in settings(SERVICES[0])["DeviceAllow"]
+    (rule,) = [line for line in (SYSTEMD / "60-refclock.rules").read_text().splitlines() if cpu_latency.DEVICE.name in line]
+    assert f'GROUP="{settings(SERVICES[0])["Group"][0]}"' in rule
 
 
 # ---- the processes within the units' limits --------------------------------------------------------------------------------------------
