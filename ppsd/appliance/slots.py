@@ -20,7 +20,7 @@ from typing import Any, Final
 
 
 class Slot(StrEnum):
-    """A slot's name, as on the kernel's command line (``refclock.slot``) and in the names of its partitions."""
+    """A slot's name, as on the kernel's command line (refclock.slot) and in the names of its partitions."""
 
     A = "a"
     B = "b"
@@ -102,8 +102,10 @@ def memory(text: str) -> Memory:
         told = json.loads(text)
         attempt = told["attempt"]
         versions = {Slot(slot): str(version) for slot, version in told["versions"].items()}
-        made = attempt and Attempt(Slot(attempt["slot"]), *(str(attempt[k]) for k in ("version", "boot")), Outcome(attempt["outcome"]))
-        return Memory(tuple(map(Slot, told["good"])), versions, made and replace(made, why=str(attempt["why"])))
+        made = attempt and Attempt(
+            Slot(attempt["slot"]), str(attempt["version"]), str(attempt["boot"]), Outcome(attempt["outcome"]), str(attempt["why"])
+        )
+        return Memory(tuple(map(Slot, told["good"])), versions, made or None)
     except (ValueError, KeyError, TypeError, AttributeError):
         return Memory()
 
@@ -126,7 +128,7 @@ class Judgement:
     said: str = ""
 
 
-def judge(running: Slot, choice: Choice, known: Memory, boot: str, reached: str, silence: str | None) -> Judgement:
+def judge(running: Slot, choice: Choice, known: Memory, *, boot: str, reached: str, silence: str | None) -> Judgement:
     """What the slot that runs makes of it. ``boot``: the present boot_id. ``reached``: what the tried version wrote down last. ``silence``:
     why our own NTP query was not answered, "" when it was, None when it has not been asked."""
     attempt = known.attempt if known.attempt and known.attempt.outcome is Outcome.INSTALLED else None
@@ -212,4 +214,6 @@ def _choice(settings: Mapping[str, Any], usual: str) -> Choice:
     kept = names.get(settings.get(usual, ""), Slot.A)
     trial = names.get(settings.get("trial" if usual == "slot" else "slot", ""))
     left = settings.get("left", "0")
-    return Choice(kept, trial, min(int(left), 9) if re.fullmatch(r"[0-9]{1,3}", left) else 0) if trial and trial is not kept else Choice(kept)
+    return (
+        Choice(kept, trial, min(int(left), 9) if re.fullmatch(r"[0-9]{1,3}", left) else 0) if trial and trial is not kept else Choice(kept)
+    )
