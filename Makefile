@@ -7,11 +7,12 @@ MADE_OF = pyproject.toml setup.py constraints.txt native/build.py $(wildcard nat
 NTP    ?= 127.0.0.1:11123
 SEEDS  ?= --seeds 5 --first-seed 800
 DEBS   ?= amd64 arm64 armhf
-PEERS  := systemd libseccomp2 chrony gpsd gpsd-clients pps-tools ntpsec-ntpdig ntpsec-ntpdate iproute2 clang tmux zsh fish groff-base mmdebstrap
+IMAGES ?= amd64 arm64
+PEERS  := systemd libseccomp2 chrony gpsd gpsd-clients pps-tools ntpsec-ntpdig ntpsec-ntpdate iproute2 clang tmux zsh fish groff-base mmdebstrap rauc squashfs-tools fdisk grub-common
 # What the two commands need from the system: a C compiler, Python with venv and headers, nettle (symmetric keys).
 BUILD  := gcc make python3 python3-venv python3-dev nettle-dev tzdata
 
-.PHONY: run test test-fast check digest bench bench-server bench-clock bench-cost bench-temperature bench-beside sim manual wheel deb fuzz cross clean setup develop peers
+.PHONY: run test test-fast check digest bench bench-server bench-clock bench-cost bench-temperature bench-beside sim manual wheel deb update fuzz cross clean setup develop peers
 
 # To run it, and to work on it: the second adds linter, type checker and test runner (110 MB).
 setup: $(STAMP)
@@ -71,6 +72,11 @@ deb: setup
 	@sh image/cross.sh packages
 	@set -e; export SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)}; \
 	    for architecture in $(DEBS); do $(PY) image/deb/package.py $$architecture build/dist; done
+
+# Into build/image, beside the images (make image): a signed update of each. UPDATE_KEY and UPDATE_CERT name the key and its certificate (PEM).
+# Without them a development key is made in build/keys, and only images that were made beside it believe it.
+update: setup peers
+	$(PY) image/build/update.py $(IMAGES)
 
 # Whether a change left the behaviour alone: `make digest > before`, change something, `make digest AGAINST=before`.
 digest: develop
