@@ -95,8 +95,9 @@ bench-server: develop peers
 bench-clock: develop
 	$(PY) tests/bench/clock.py $(SEEDS) --keep
 
-# What a sample and a second of messages cost, beside another checkout: make bench-cost AGAINST=DIRECTORY
+# What a sample, a second of messages and a request cost, beside another checkout: make bench-cost AGAINST=DIRECTORY
 bench-cost: develop
+	@sh image/setup.sh peers valgrind
 	$(PY) tests/bench/cost.py $(if $(AGAINST),--against $(AGAINST))
 
 bench-temperature: develop

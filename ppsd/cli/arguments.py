@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, NoReturn
 
@@ -75,6 +75,20 @@ def is_appliance() -> bool:
         return False
 
 
+def chooser(choices: Sequence[str]) -> Callable[[str], str]:
+    """Converts an argument that is one of ``choices``; for another it suggests the nearest."""
+
+    def chosen(text: str) -> str:
+        if text in choices:
+            return text
+        from refclock.schema import suggestion  # noqa: PLC0415 (a right word needs no guess)
+
+        known = f"; there are {', '.join(choices)}"
+        raise argparse.ArgumentTypeError(f"there is no {text!r}{suggestion(text, choices) or known}")
+
+    return chosen
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
@@ -113,5 +127,8 @@ def _parser(commands: Iterable[Command]) -> argparse.ArgumentParser:
         listed: dict[str, Any] = {"help": c.help} if on_appliance or not c.appliance else {}
         subparser = subparsers.add_parser(c.name, **listed, description=what, epilog=f"Example:  refclock {c.example}")
         for o in c.options:
-            subparser.add_argument(*o.names, **o.settings)
+            settings = dict(o.settings)
+            if "choices" in settings:
+                settings["type"] = chooser(settings["choices"])
+            subparser.add_argument(*o.names, **settings)
     return parser

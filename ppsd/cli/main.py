@@ -257,6 +257,21 @@ COMMANDS = {
             appliance=True,
         ),
         Command(
+            "box",
+            "box",
+            "what the appliance does besides time: its settings at a boot, its light, its state",
+            "box status",
+            (
+                option(
+                    "action",
+                    choices=("apply", "status"),
+                    help="apply: bring the card's files into force; status: the box in plain words, 1 when those files have mistakes",
+                ),
+                option("--write", action="store_true", help="status: into STATUS.txt on the card"),
+            ),
+            appliance=True,
+        ),
+        Command(
             "sim",
             "sim",
             "run a scenario in simulated time",
