@@ -107,8 +107,13 @@ bench-beside: develop peers
 	@test -n "$(CLKNETSIM)" || { echo 'make bench-beside CLKNETSIM=DIRECTORY: where mlichvar/clknetsim was built'; exit 64; }
 	$(PY) tests/bench/beside.py $(CLKNETSIM) --keep
 
+# Bytes of others at every door, each for FUZZ_S seconds: the packet path in C, then what Python reads.
+FUZZ_S ?= 60
 fuzz: develop peers
-	$(MAKE) -C native fuzz
+	$(MAKE) -C native fuzz SECONDS=$(FUZZ_S)
+	$(PY) -m pip install -q -c constraints.txt atheris
+	@set -e; for door in receiver gpsd samples configuration keys state reply; do \
+	    echo "fuzzing $$door"; $(PY) tests/fuzz/doors.py $$door -max_total_time=$(FUZZ_S) -verbosity=0; done
 
 # The C core's tests as built for ARMv6, ARMv7, ARM64 and i686, under an emulator.
 cross:
