@@ -524,6 +524,21 @@ def test_a_misspelled_command_is_recognised(words: list[str], said: str, capsys:
     assert said in line
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["config", "chek"], "there is no 'chek'; did you mean check?"),
+        (["feed", "Chrony"], "there is no 'Chrony'; did you mean chrony?"),
+        (["feed", "xyzzy"], "there is no 'xyzzy'; there are chrony, ntpd, ntpsec"),
+    ],
+)
+def test_a_misspelled_argument_is_recognised(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a misspelled command."""
+    with pytest.raises(SystemExit, match="64"):
+        cli.main(words)
+    assert said in capsys.readouterr().err
+
+
 def test_help_and_version_in_the_usual_ways(capsys: pytest.CaptureFixture[str]) -> None:
     """``help`` is ``--help``, ``help COMMAND`` that of the command; ``--version`` and ``-V`` are ``version``."""
     told = []
