@@ -10,13 +10,14 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
 from ppsd.appliance import settings as box
-from ppsd.appliance.boot import BOOTCFG, LIMIT_BYTES, Command, booted_slot, replace
+from ppsd.appliance.boot import BOOTCFG, LIMIT_BYTES, Command, booted_slot
+from ppsd.appliance.boot import replace as replace_on_card
 from ppsd.appliance.led import MISTAKES, WANTED
 from ppsd.appliance.network import DNSSD, FIREWALL, WIFI, firewall, networkd_files, ntp_service, served_ports, wifi_file
 from ppsd.appliance.pins import USER, user_text
@@ -105,7 +106,7 @@ class Box:
 
     def write_status(self, text: str) -> None:
         """Put STATUS.txt onto the card, for a person who reads it on another machine. OSError: it cannot be written."""
-        replace(self._host.path(f"{BOOTCFG}/{STATUS}"), text.replace("\n", "\r\n").encode(), self._run)
+        replace_on_card(self._host.path(f"{BOOTCFG}/{STATUS}"), text.replace("\n", "\r\n").encode(), self._run)
 
     # ---- the two files --------------------------------------------------------------------------------------------------------------
 
@@ -130,7 +131,8 @@ class Box:
             config = parse_bytes(data, name)
             self._check(config)
         except ConfigError as error:
-            return None, error.problems
+            told = (replace(p, what=f"{p.what}; it belongs into {box.FILE}") if p.key in box.TABLES else p for p in error.problems)
+            return None, list(told)
         return config, []
 
     def _keep(self, name: str, settled: Settled[T]) -> None:
@@ -141,7 +143,7 @@ class Box:
             self._try(OWN[name], lambda: self._save(f"{KEPT}/{name}.replaced", settled.lost or b""))
         self._try(OWN[name], lambda: self._save(OWN[name], settled.content))
         if settled.to_card:
-            self._try(card, lambda: replace(self._host.path(card), settled.content, self._run))
+            self._try(card, lambda: replace_on_card(self._host.path(card), settled.content, self._run))
         if self._read(card) == settled.content:
             self._try(seen, lambda: self._save(seen, settled.content))
 
@@ -193,7 +195,7 @@ class Box:
         with self._mounted(device) as directory:
             if not (directory / "config.txt").exists() or self._content(directory / USER) == wanted:
                 return False
-            replace(directory / USER, wanted, self._run)
+            replace_on_card(directory / USER, wanted, self._run)
         with self._mounted(device) as directory:  # read from the card, not from memory
             if self._content(directory / USER) != wanted:
                 raise OSError("the card does not keep what is written to it; use another card")
