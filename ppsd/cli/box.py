@@ -70,7 +70,8 @@ def _tell(box: Box, applied: Applied, host: Host) -> None:
 
 def _text(applied: Applied, host: Host) -> str:
     from ppsd import version  # noqa: PLC0415 (as above)
-    from ppsd.appliance.boot import booted_slot  # noqa: PLC0415
+    from ppsd.appliance.boot import booted_slot, command  # noqa: PLC0415
+    from ppsd.appliance.loader import lines  # noqa: PLC0415
     from ppsd.appliance.status import status_text  # noqa: PLC0415
     from refclock.kernel.interfaces import addresses  # noqa: PLC0415
 
@@ -79,7 +80,8 @@ def _text(applied: Applied, host: Host) -> str:
     except OSError:
         own = ()
     model = (host.text("/proc/device-tree/model") or "").rstrip("\0") or host.text("/sys/class/dmi/id/product_name") or "unknown machine"
-    return status_text(applied, f"refclock {version()}, slot {booted_slot(host).upper()}, on: {model}", own, ())
+    about = f"refclock {version()}, slot {booted_slot(host).upper()}, on: {model}"
+    return status_text(applied, about, own, lines(host, command, version()))
 
 
 # ---- the light --------------------------------------------------------------------------------------------------------------------------
