@@ -95,10 +95,16 @@ COMMANDS = {
         Command(
             "feed",
             "feed",
-            "print the lines by which chronyd or ntpd takes our samples, and check that it does",
+            "print the lines by which chronyd, ntpd or ntpd-rs takes our samples, and check that it does",
             "feed ntpd",
             (
-                option("program", nargs="?", choices=("chrony", "ntpd", "ntpsec"), default="chrony", help="whose lines (default chrony)"),
+                option(
+                    "program",
+                    nargs="?",
+                    choices=("chrony", "ntpd", "ntpsec", "ntpd-rs"),
+                    default="chrony",
+                    help="whose lines (default chrony)",
+                ),
                 CONFIG,
                 RUN_DIR,
             ),
@@ -210,14 +216,14 @@ COMMANDS = {
         Command(
             "setup",
             "setup",
-            "make this machine a time server, or chronyd's source of time, or take that back",
+            "make this machine a time server, or the source of the one that is there, or take that back",
             "setup --as appliance",
             (
                 option(
                     "--as",
                     dest="choice",
                     choices=("appliance", "feeder"),
-                    help="appliance: refclock sets the clock and serves; feeder: chronyd does, with refclock's samples",
+                    help="appliance: refclock sets the clock and serves; feeder: chronyd, ntpd or ntpd-rs does, with refclock's samples",
                 ),
                 option("--yes", action="store_true", help="do not ask"),
                 option("--undo", action="store_true", help="put everything back as it was"),
