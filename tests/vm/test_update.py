@@ -21,10 +21,10 @@ from machine import BOARDS, Machine
 
 sys.path.insert(0, str(ROOT / "image" / "build"))
 
-import signing  # noqa: E402
-import update  # noqa: E402
+import signing
+import update
 
-from ppsd import version  # noqa: E402
+from ppsd import version
 
 ANSWER_S = 400
 """s for a start under emulation on a busy machine."""
