@@ -7,12 +7,13 @@ MADE_OF = pyproject.toml setup.py constraints.txt native/build.py $(wildcard nat
 NTP    ?= 127.0.0.1:11123
 SEEDS  ?= --seeds 5 --first-seed 800
 DEBS   ?= amd64 arm64 armhf
+IMAGES ?= amd64 arm64
 PEERS  := systemd libseccomp2 chrony gpsd gpsd-clients pps-tools ntpsec-ntpdig ntpsec-ntpdate iproute2 clang tmux zsh fish groff-base mmdebstrap \
-	qemu-system-x86 qemu-system-arm ovmf mtools device-tree-compiler openssh-client zstd
+	rauc squashfs-tools fdisk grub-common qemu-system-x86 qemu-system-arm ovmf mtools device-tree-compiler openssh-client zstd
 # What the two commands need from the system: a C compiler, Python with venv and headers, nettle (symmetric keys).
 BUILD  := gcc make python3 python3-venv python3-dev nettle-dev tzdata
 
-.PHONY: run test test-vm test-fast check digest bench bench-server bench-clock bench-cost bench-temperature bench-beside sim manual wheel deb fuzz cross clean setup develop peers
+.PHONY: run test test-vm test-fast check digest bench bench-server bench-clock bench-cost bench-temperature bench-beside sim manual wheel deb update fuzz cross clean setup develop peers
 
 # To run it, and to work on it: the second adds linter, type checker and test runner (110 MB).
 setup: $(STAMP)
@@ -78,6 +79,11 @@ deb: setup
 	@set -e; export SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)}; \
 	    for architecture in $(DEBS); do $(PY) image/deb/package.py $$architecture build/dist; done
 
+# Into build/image, beside the images (make image): a signed update of each. UPDATE_KEY and UPDATE_CERT name the key and its certificate (PEM).
+# Without them a development key is made in build/keys, and only images that were made beside it believe it.
+update: setup peers
+	$(PY) image/build/update.py $(IMAGES)
+
 # Whether a change left the behaviour alone: `make digest > before`, change something, `make digest AGAINST=before`.
 digest: develop
 	@$(PY) tests/bench/digest.py $(if $(AGAINST),--against $(AGAINST))
@@ -95,8 +101,9 @@ bench-server: develop peers
 bench-clock: develop
 	$(PY) tests/bench/clock.py $(SEEDS) --keep
 
-# What a sample and a second of messages cost, beside another checkout: make bench-cost AGAINST=DIRECTORY
+# What a sample, a second of messages and a request cost, beside another checkout: make bench-cost AGAINST=DIRECTORY
 bench-cost: develop
+	@sh image/setup.sh peers valgrind
 	$(PY) tests/bench/cost.py $(if $(AGAINST),--against $(AGAINST))
 
 bench-temperature: develop
@@ -106,8 +113,13 @@ bench-beside: develop peers
 	@test -n "$(CLKNETSIM)" || { echo 'make bench-beside CLKNETSIM=DIRECTORY: where mlichvar/clknetsim was built'; exit 64; }
 	$(PY) tests/bench/beside.py $(CLKNETSIM) --keep
 
+# Bytes of others at every door, each for FUZZ_S seconds: the packet path in C, then what Python reads.
+FUZZ_S ?= 60
 fuzz: develop peers
-	$(MAKE) -C native fuzz
+	$(MAKE) -C native fuzz SECONDS=$(FUZZ_S)
+	$(PY) -m pip install -q -c constraints.txt atheris
+	@set -e; for door in receiver gpsd samples configuration keys state reply; do \
+	    echo "fuzzing $$door"; $(PY) tests/fuzz/doors.py $$door -max_total_time=$(FUZZ_S) -verbosity=0; done
 
 # The C core's tests as built for ARMv6, ARMv7, ARM64 and i686, under an emulator.
 cross:

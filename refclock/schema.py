@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from datetime import date, datetime
 from typing import Any, TypeVar, get_type_hints
@@ -82,7 +82,7 @@ def _shown(value: object) -> str:
     return text if len(text) <= 60 else text[:56] + " ..."
 
 
-def suggestion(word: str, known: list[str]) -> str:
+def suggestion(word: str, known: Sequence[str]) -> str:
     """ "; did you mean X?" when a known word is similar (difflib ratio 0.6), else ""."""
     near = difflib.get_close_matches(word[:64].lower(), known, n=1)
     return f"; did you mean {near[0]}?" if near else ""

@@ -86,8 +86,8 @@ def test_commands_and_make_targets(path: Path) -> None:
 
 
 def test_every_command_is_in_the_readme() -> None:
-    """The table of commands is complete."""
-    assert not [name for name in COMMANDS if f"`refclock {name}" not in text(README)]
+    """The table of commands is complete, but for those of the image."""
+    assert not [name for name, command in COMMANDS.items() if not command.appliance and f"`refclock {name}" not in text(README)]
 
 
 def tables() -> dict[str, set[str]]:

@@ -40,7 +40,8 @@ ROOMS: dict[str, set[str]] = {  # room: what it may import besides itself
     "ppsd.discipline": {"refclock", "refclock.timing", "ppsd", "ppsd.config"},
     "ppsd.clock": REFCLOCK | SHARED | {"ppsd.discipline", "ppsd.faces"},
     "ppsd.serve": {"refclock.kernel", "refclock.exchange", "ppsd.ntp", "ppsd.faces"} | SHARED,
-    "ppsd.cli": REFCLOCK | SHARED | {"ppsd.faces", "ppsd.ntp", "ppsd.serve"},
+    "ppsd.appliance": REFCLOCK | SHARED | {"ppsd.faces", "ppsd.ntp"},
+    "ppsd.cli": REFCLOCK | SHARED | {"ppsd.faces", "ppsd.ntp", "ppsd.serve", "ppsd.appliance"},
     "ppsd.__main__": SHARED | {"ppsd.clock", "ppsd.serve", "ppsd.cli"},
     **dict.fromkeys(SIMULATOR, REFCLOCK | SHARED | {*SIMULATOR, "ppsd.ntp", "ppsd.faces", "ppsd.discipline", "ppsd.clock", "ppsd.serve"}),
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, NoReturn
 
@@ -31,13 +31,15 @@ def option(*names: str, **settings: Any) -> Option:
 
 
 class Command(NamedTuple):
-    """A subcommand. ``module``: in ``ppsd.cli``; its ``run(args) -> int`` executes the command and returns the exit code."""
+    """A subcommand. ``module``: in ``ppsd.cli``; its ``run(args) -> int`` executes the command and returns the exit code. ``appliance``: it
+    is of use on the image alone, and elsewhere the list of commands leaves it out."""
 
     name: str
     module: str
     help: str
     example: str
     options: tuple[Option, ...] = ()
+    appliance: bool = False
 
 
 def seconds(text: str) -> float:
@@ -63,6 +65,28 @@ JSON: Final = option("--json", action="store_true", help="one JSON object instea
 
 KEY: Final = option("--key", metavar="N", type=int, help="authenticate with key N")
 KEYS: Final = option("--keys", metavar="FILE", type=Path, help="key file for --key (default: keys.file of the configuration)")
+
+
+def is_appliance() -> bool:
+    """Whether this machine runs the image: its boot loader names a slot (``ppsd.appliance.boot.booted_slot``)."""
+    try:
+        return " refclock.slot=" in f" {Path('/proc/cmdline').read_text(encoding='utf-8', errors='replace')}"
+    except OSError:
+        return False
+
+
+def chooser(choices: Sequence[str]) -> Callable[[str], str]:
+    """Converts an argument that is one of ``choices``; for another it suggests the nearest."""
+
+    def chosen(text: str) -> str:
+        if text in choices:
+            return text
+        from refclock.schema import suggestion  # noqa: PLC0415 (a right word needs no guess)
+
+        known = f"; there are {', '.join(choices)}"
+        raise argparse.ArgumentTypeError(f"there is no {text!r}{suggestion(text, choices) or known}")
+
+    return chosen
 
 
 class _Parser(argparse.ArgumentParser):
@@ -96,10 +120,15 @@ def _parser(commands: Iterable[Command]) -> argparse.ArgumentParser:
         epilog="Nothing at hand?  refclock run --sim   needs no receiver and no root, and does not touch the clock.",
     )
     parser.add_argument("-V", "--version", action="store_true", help="print the version and end")
+    on_appliance = is_appliance()
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
     for c in commands:
         what = f"{c.help[0].upper()}{c.help[1:]}."
-        subparser = subparsers.add_parser(c.name, help=c.help, description=what, epilog=f"Example:  refclock {c.example}")
+        listed: dict[str, Any] = {"help": c.help} if on_appliance or not c.appliance else {}
+        subparser = subparsers.add_parser(c.name, **listed, description=what, epilog=f"Example:  refclock {c.example}")
         for o in c.options:
-            subparser.add_argument(*o.names, **o.settings)
+            settings = dict(o.settings)
+            if "choices" in settings:
+                settings["type"] = chooser(settings["choices"])
+            subparser.add_argument(*o.names, **settings)
     return parser

@@ -95,10 +95,16 @@ COMMANDS = {
         Command(
             "feed",
             "feed",
-            "print the lines by which chronyd or ntpd takes our samples, and check that it does",
+            "print the lines by which chronyd, ntpd or ntpd-rs takes our samples, and check that it does",
             "feed ntpd",
             (
-                option("program", nargs="?", choices=("chrony", "ntpd", "ntpsec"), default="chrony", help="whose lines (default chrony)"),
+                option(
+                    "program",
+                    nargs="?",
+                    choices=("chrony", "ntpd", "ntpsec", "ntpd-rs"),
+                    default="chrony",
+                    help="whose lines (default chrony)",
+                ),
                 CONFIG,
                 RUN_DIR,
             ),
@@ -210,18 +216,66 @@ COMMANDS = {
         Command(
             "setup",
             "setup",
-            "make this machine a time server, or chronyd's source of time, or take that back",
+            "make this machine a time server, or the source of the one that is there, or take that back",
             "setup --as appliance",
             (
                 option(
                     "--as",
                     dest="choice",
                     choices=("appliance", "feeder"),
-                    help="appliance: refclock sets the clock and serves; feeder: chronyd does, with refclock's samples",
+                    help="appliance: refclock sets the clock and serves; feeder: chronyd, ntpd or ntpd-rs does, with refclock's samples",
                 ),
                 option("--yes", action="store_true", help="do not ask"),
                 option("--undo", action="store_true", help="put everything back as it was"),
             ),
+        ),
+        Command(
+            "update",
+            "update",
+            "put a new version on the appliance, or tell of its slots",
+            "update refclock-0.2.0-arm64.raucb",
+            (
+                option(
+                    "source", metavar="FILE|URL", nargs="?", help="a file (also one on the FAT partition, by its name) or http(s)://..."
+                ),
+                option("--check", action="store_true", help="tell what it is and whether it could be installed; change nothing"),
+                option("--older", action="store_true", help="also take a version that is older than the one that runs"),
+                option("--later", action="store_true", help="do not restart now; the next restart tries it"),
+                option("--status", action="store_true", help="which slot runs, which is good, what was tried last and what came of it"),
+                option(
+                    "--confirm",
+                    action="store_true",
+                    help="wait until our own NTP query is answered, then keep this version (a service does)",
+                ),
+            ),
+            appliance=True,
+        ),
+        Command(
+            "slots",
+            "slots",
+            "answer RAUC about the slots",
+            "slots get-primary",
+            (
+                option("action", choices=("get-primary", "set-primary", "get-state", "set-state", "get-current"), help="what RAUC asks"),
+                option("slot", nargs="?", choices=("a", "b"), help="the slot's name"),
+                option("state", nargs="?", choices=("good", "bad"), help="for set-state"),
+            ),
+            appliance=True,
+        ),
+        Command(
+            "box",
+            "box",
+            "what the appliance does besides time: its settings at a boot, its light, its state",
+            "box status",
+            (
+                option(
+                    "action",
+                    choices=("apply", "status"),
+                    help="apply: bring the card's files into force; status: the box in plain words, 1 when those files have mistakes",
+                ),
+                option("--write", action="store_true", help="status: into STATUS.txt on the card"),
+            ),
+            appliance=True,
         ),
         Command(
             "sim",

@@ -73,7 +73,7 @@ def _told(directory: Path, name: str) -> Mapping[str, Any] | None:
     """What a process says of its last reload; None when it does not run."""
     try:
         return _asked(directory, name, TELL)
-    except (FileNotFoundError, ConnectionRefusedError):
+    except (FileNotFoundError, ConnectionRefusedError, ConnectionResetError):  # the last: it was killed with the question in hand
         return None
 
 
@@ -81,7 +81,7 @@ def _asked(directory: Path, name: str, verb: str) -> Mapping[str, Any]:
     path = directory / f"{name}.sock"
     try:
         return ask(path, verb, PATIENCE_S)
-    except (FileNotFoundError, ConnectionRefusedError):
+    except (FileNotFoundError, ConnectionRefusedError, ConnectionResetError):
         raise
     except PermissionError:
         raise may_not_ask(path) from None

@@ -83,8 +83,9 @@ class Program:
 
 @dataclass(slots=True)
 class _Child:
-    """``reported_s``: when it was last heard of. ``ready``: it has reported that it is up. ``kill_s``: when it will be killed if it has not
-    ended by then. ``wanted``: it is started again when it ends."""
+    """``reported_s``: when it was last heard of. ``ready``: it has reported that it is up. ``stale``: the configuration has changed, which
+    it is told when it is ready: before that, SIGHUP would end it. ``kill_s``: when it will be killed if it has not ended by then.
+    ``wanted``: it is started again when it ends."""
 
     program: Program
     process: subprocess.Popen[bytes] | None = None
@@ -92,11 +93,19 @@ class _Child:
     started_s: float = 0.0
     reported_s: float = 0.0
     ready: bool = False
+    stale: bool = False
     failures: int = 0
     due_s: float = 0.0
     kill_s: float = math.inf
     wanted: bool = True
     unfinished: bytes = b""
+
+
+def _tell(child: _Child) -> None:
+    """Make a child that is ready read the changed configuration."""
+    if child.stale and child.ready and child.process is not None:
+        child.stale = False
+        child.process.send_signal(signal.SIGHUP)
 
 
 class Screen:
@@ -335,7 +344,8 @@ class Supervisor:
                 child.kill_s = time.monotonic() + KILL_AFTER_S
                 child.process.send_signal(signal.SIGTERM)
             elif child.program.reports:
-                child.process.send_signal(signal.SIGHUP)
+                child.stale = True
+                _tell(child)
         self._children = [child for child in self._children if child.wanted or child.process is not None]
         self._children += [_Child(program) for program in wanted.values()]
 
@@ -350,6 +360,7 @@ class Supervisor:
             if child is not None:
                 child.reported_s = time.monotonic()
                 child.ready = child.ready or "READY=1" in state.splitlines()
+                _tell(child)
 
     # ---- starting and ending children ------------------------------------------------------------------------------------------------
 
@@ -369,7 +380,7 @@ class Supervisor:
         has left a file."""
         self._keep_files()
         child.started_s = child.reported_s = now
-        child.ready, child.unfinished, child.kill_s = False, b"", math.inf
+        child.ready, child.stale, child.unfinished, child.kill_s = False, False, b"", math.inf
         theirs = child.lifeline = -1
         try:
             theirs, child.lifeline = os.pipe2(os.O_CLOEXEC)

@@ -1,7 +1,7 @@
 """The configuration file: TOML text to one frozen Config; all mistakes are reported at once, each with its line.
 
-Every key is optional. The fields of the tables hold the rules for single values (``refclock.schema.Rule``). This module checks what needs
-the whole file: syntax errors after the first, the line of each key, names, duplicates and contradictions. A file has at most 1 MB of UTF-8;
+Every key is optional. The fields of the tables hold the rules for single values (``refclock.schema.Rule``). ``ppsd.config.reader`` reads
+them. This module checks what needs the whole file: contradictions, and what two tables cannot share. A file has at most 1 MB of UTF-8;
 a byte order mark is accepted. ``as_toml`` writes a Config that reads back equal; ``config show`` prints it, and ``run --sim`` hands it to
 its children.
 """
@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import fields, replace
+from dataclasses import fields
 from datetime import date
 from ipaddress import ip_address
 from pathlib import Path
@@ -21,8 +19,9 @@ from typing import Any
 
 from ppsd.config.access import ACTIONS, contradictions, is_private, prefix_complaint
 from ppsd.config.contents import contents
+from ppsd.config.reader import Reader, as_text
 from ppsd.config.tables import TABLES, Config, covering, endpoint_text, parse_endpoint
-from ppsd.config.toml_text import counterpart, line_of, locate, meant, written
+from ppsd.config.toml_text import counterpart, line_of, locate, written
 from refclock.config import (
     FEEDS,
     SOURCES,
@@ -38,59 +37,14 @@ from refclock.config import (
     Source,
 )
 from refclock.kernel.files import Opener
-from refclock.schema import ConfigError, Key, Problem, read_table, report_unknown, suggestion
+from refclock.schema import ConfigError, Key, Problem
 
 DEFAULT_FILE = "/etc/refclock/refclock.toml"
 LIMIT_BYTES = 1 << 20
 """Octets; a larger file is refused. Files written by hand have a few kB."""
-SYNTAX_ERRORS = 20
-"""Syntax errors after which reading stops: the file is probably not TOML."""
-TOLD = 200
-"""Characters of a syntax error that are told: it may contain a key of any length."""
-KEY_DEPTH = 64
-"""Dots outside strings in one line; a line with more is refused. tomllib's time grows with the square of a key's parts (0.6 s for 8000;
-measured on x86-64)."""
-ELEMENTS = 64
-"""Sources, and feeds, that one file may have: more than any machine has ports for."""
 _NAME_PREFIX = {"receiver": "gps", "gpsd": "gpsd", "pps": "pps", "shm": "shm", "sock": "sock"}
 
-_NO_KEY = re.compile(r""""(?:[^"\\\n]|\\.)*"?|'[^'\n]*'?|\#.*""")
-"""What is no key: strings and comments. A string that does not end goes to the end of its line, so no text is looked at twice."""
-
-
 # ---- reading ----------------------------------------------------------------------------------------------------------------------
-
-
-def _syntax(text: str, file: str) -> tuple[dict[str, Any], str, list[Problem]]:
-    """Parse ``text``. A faulty line is reported and removed, a faulty header with its whole table, and the rest is parsed again. Returns
-    the decoded file, the text that it was decoded from, and the problems."""
-    problems: list[Problem] = []
-    for number, line in enumerate(_NO_KEY.sub("", text).split("\n"), 1):
-        if line.count(".") > KEY_DEPTH:
-            return {}, "", [Problem(file, number, "", "the key has too many parts")]
-    while True:
-        try:
-            return tomllib.loads(text), text, problems
-        except RecursionError:
-            return {}, "", [*problems, Problem(file, 0, "", "lists or tables are nested too deeply")]
-        except ValueError as error:  # TOMLDecodeError, or int() on thousands of digits
-            what, _, place = str(error).rpartition(" (at line ")
-            match = re.fullmatch(r"(\d+), column \d+\)", place)
-            lines = text.split("\n")
-            number = int(match[1]) if match else 0
-            what = what if match else str(error).removesuffix(" (at end of document)")
-            if not number and "end of document" in str(error):
-                problems.append(Problem(file, len(lines), "", f"not TOML: {what} at the end of the file{meant(lines[-1])}"))
-                return {}, "", problems
-            remedy = meant(lines[number - 1]) if number else ""
-            problems.append(Problem(file, number, "", f"not TOML: {what[:TOLD]}{remedy}"))
-            if not number or not lines[number - 1].strip() or len(problems) == SYNTAX_ERRORS or len(text) > 1 << 16:
-                return {}, "", problems
-            last = number
-            if lines[number - 1].lstrip().startswith("["):
-                while last < len(lines) and not lines[last].startswith("["):
-                    last += 1
-            text = "\n".join([*lines[: number - 1], *[""] * (last - number + 1), *lines[last:]])
 
 
 def _elsewhere(here: str) -> Callable[[str], str]:
@@ -112,76 +66,6 @@ def _elsewhere(here: str) -> Callable[[str], str]:
     return hint
 
 
-class _Reader:
-    """Turns the decoded file into tables, and collects problems. ``complete``: no faulty line was removed, so a missing key is an error."""
-
-    def __init__(self, file: str, lines: Mapping[Key, int], problems: list[Problem]) -> None:
-        self.file, self.lines, self.problems = file, lines, problems
-        self.complete = not problems
-
-    def report(self, at: Key, what: str) -> None:
-        self.problems.append(Problem(self.file, line_of(self.lines, at), written(at), what))
-
-    def table(self, name: str, cls: type[Any], raw: Mapping[str, Any]) -> Any:
-        value = raw.get(name, {})
-        if not isinstance(value, dict):
-            self.report((name,), f"expected a table, written [{name}]")
-            return cls()
-        return read_table(cls, value, (name,), self.report, elsewhere=_elsewhere(name), complete=self.complete)
-
-    def array(self, name: str, kinds: Mapping[str, type[Any]], raw: Mapping[str, Any], default: str | None) -> list[tuple[Key, Any]]:
-        """The valid elements of ``[[name]]``, each with its key. ``default``: the type if an element has none; None: it must have one."""
-        found: list[tuple[Key, Any]] = []
-        value = raw.get(name, [])
-        if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
-            self.report((name,), f"expected tables, each written [[{name}]]")
-            return found
-        if len(value) > ELEMENTS:
-            self.report((name, ELEMENTS), f"more than {ELEMENTS} [[{name}]] tables")
-        allowed = "allowed: " + ", ".join(f'"{k}"' for k in kinds)
-        for i, table in enumerate(value[:ELEMENTS]):
-            at: Key = (name, i)
-            kind = table.get("type", default)
-            if kind is None:
-                if self.complete:
-                    self.report(at, f"type is missing; {allowed}")
-            elif not isinstance(kind, str) or kind not in kinds:
-                hint = suggestion(kind, list(kinds)) if isinstance(kind, str) else ""
-                self.report((*at, "type"), f"is not known; {allowed}{hint}")
-            else:
-                hints = _elsewhere(f"[{name}]")
-                item = read_table(kinds[kind], table, at, self.report, also=("type",), elsewhere=hints, complete=self.complete)
-                if item is not None:
-                    found.append((at, item))
-        return found
-
-    def named(self, items: list[tuple[Key, Any]], prefix: Mapping[str, str]) -> list[Any]:
-        """The items with unique names: duplicates are reported, missing names are generated (gps0, gps1, shm0)."""
-        taken: dict[str, Key] = {}
-        for at, item in items:
-            if item.name in taken:
-                self.report((*at, "name"), f'"{item.name}" is taken on line {line_of(self.lines, (*taken[item.name], "name"))}')
-            elif item.name:
-                taken[item.name] = at
-        result = []
-        for at, item in items:
-            name, n = item.name, 0
-            while not name:
-                candidate = f"{prefix[item.kind]}{n}"
-                name, n = ("" if candidate in taken else candidate), n + 1
-                taken.setdefault(candidate, at)
-            result.append(replace(item, name=name))
-        return result
-
-    def unique(self, items: Iterable[tuple[Key, str, object]]) -> None:
-        """Report every resource that two keys name. Items: (key, kind of resource, which one)."""
-        seen: dict[tuple[str, object], Key] = {}
-        for at, what, which in items:
-            first = seen.setdefault((what, which), at)
-            if first != at:
-                self.report(at, f"{what} {which} is already used on line {line_of(self.lines, first)}")
-
-
 def _resources(items: Iterable[tuple[Key, Source | Feed]]) -> Iterator[tuple[Key, str, object]]:
     """The resources of which each source and feed needs exclusive use, as ``unique`` takes them."""
     for at, item in items:
@@ -198,9 +82,9 @@ def _resources(items: Iterable[tuple[Key, Source | Feed]]) -> Iterator[tuple[Key
             yield (*at, "pps"), "pulse device", item.pps
 
 
-def _judge_access(raw: Mapping[str, Any], reader: _Reader) -> None:
+def _judge_access(reader: Reader) -> None:
     """Report every network that the file itself lists under two actions: one of them was not meant. The default lists are no statement."""
-    table = raw.get("access")
+    table = reader.raw.get("access")
     lists: dict[str, Any] = {action: table.get(action) for action in ACTIONS} if isinstance(table, dict) else {}
     for action, index, other, at in contradictions(lists):
         where = line_of(reader.lines, ("access", other, at))
@@ -230,7 +114,7 @@ def doubts(config: Config) -> list[Problem]:
     return found
 
 
-def _judge_server(tables: Mapping[str, Any], reader: _Reader) -> None:
+def _judge_server(tables: Mapping[str, Any], reader: Reader) -> None:
     """Report contradictions between the tables server, access and keys."""
     server, access = tables["server"], tables["access"]
     if server.enabled and not server.listen:
@@ -246,12 +130,10 @@ def _judge_server(tables: Mapping[str, Any], reader: _Reader) -> None:
 
 def parse(text: str, file: str = "configuration") -> Config:
     """TOML text to a Config. ConfigError, the only exception, holds every problem."""
-    raw, text, problems = _syntax(text.removeprefix("\ufeff").replace("\r\n", "\n"), file)
-    reader = _Reader(file, locate(text), problems)
-    known = [*TABLES, "source", "feed"]
-    report_unknown("table or key", raw, (), known, reader.report, _elsewhere(""))
-    tables = {name: reader.table(name, cls, raw) for name, cls in TABLES.items()}
-    sources, feeds = reader.array("source", SOURCES, raw, None), reader.array("feed", FEEDS, raw, None)
+    reader = Reader(file, text, _elsewhere)
+    reader.unknown([*TABLES, "source", "feed"])
+    tables: dict[str, Any] = {name: reader.table(name, cls) for name, cls in TABLES.items()}
+    sources, feeds = reader.array("source", SOURCES, None), reader.array("feed", FEEDS, None)
     named_sources = reader.named(sources, _NAME_PREFIX)
     named_feeds = reader.named(feeds, {"sock": "sock", "shm": "shm"})
     reader.unique(_resources([*sources, *feeds]))
@@ -266,9 +148,8 @@ def parse(text: str, file: str = "configuration") -> Config:
             )
             reader.report((*sources[0][0], "type"), what)
     _judge_server(tables, reader)
-    _judge_access(raw, reader)
-    if problems:
-        raise ConfigError(sorted(problems, key=lambda p: p.line))
+    _judge_access(reader)
+    reader.check()
     return Config(**tables, sources=tuple(named_sources), feeds=tuple(named_feeds), file=file)
 
 
@@ -293,11 +174,7 @@ def read(path: Path, opener: Opener = os.open) -> Config:
 
 def parse_bytes(data: bytes, file: str) -> Config:
     """UTF-8 bytes to a Config. ConfigError: as ``parse``, or the line of the first byte that is not UTF-8."""
-    try:
-        return parse(data.decode("utf-8"), file)
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError([Problem(file, line, "", f"byte 0x{data[error.start]:02x} is not UTF-8 text")]) from None
+    return parse(as_text(data, file), file)
 
 
 def load(path: Path | None, opener: Opener = os.open) -> Config:

@@ -78,6 +78,18 @@ def networks() -> tuple[Network, ...]:
     return tuple(Network(prefix, _name(interface)) for prefix, interface in sorted(found.items()))
 
 
+def addresses() -> tuple[Network, ...]:
+    """The interfaces' own addresses, each with its prefix length, without loopback and link-local ones. OSError: as ``networks``."""
+    found = set()
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as asker:
+        asker.settimeout(PATIENCE_S)
+        for body, attributes in _dump(asker, _GET_ADDRESS, _NEW_ADDRESS, _ADDRESS, bytes(_ADDRESS.size)):
+            packed = attributes.get(_IFA_LOCAL, attributes.get(_IFA_ADDRESS))
+            if packed is not None and not (address := ip_address(packed)).is_link_local and body[4] != _LOOPBACK:
+                found.add(Network(f"{address}/{body[1]}", _name(body[4])))
+    return tuple(sorted(found))
+
+
 def _name(interface: int) -> str:
     try:
         return socket.if_indextoname(interface)

@@ -36,7 +36,7 @@ PATIENCE_S: Final = 5.0
 DIRECTORY: Final = "."
 """The request for the run directory."""
 PATH_BYTES: Final = 4096
-"""Octets of the longest path (PATH_MAX of linux/limits.h)."""
+"""Octets of the longest request: a number and a path, which is shorter than PATH_MAX (linux/limits.h) by more than the number."""
 
 
 class Capability(IntEnum):
@@ -130,6 +130,7 @@ class Helper:
 
     def __init__(self, to: Account, directory: Path, allowed: Callable[[], Collection[str]]) -> None:
         self._ask: socket.socket | None = None
+        self._asked = 0
         if not to_drop(to):
             return
         self._ask, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -172,15 +173,21 @@ class Helper:
     def _descriptor(self, of: str) -> int:
         assert self._ask is not None
         ended = BrokenPipeError(errno.EPIPE, "the process that opens files for this one has ended; start refclock again", of)
+        self._asked += 1
+        answered, fds = -1, list[int]()
         try:
-            self._ask.send(os.fsencode(of))
-            said, fds, _, _ = socket.recv_fds(self._ask, 16, 1)
+            self._ask.send(b"%d %s" % (self._asked, os.fsencode(of)))
+            while answered != self._asked:  # an answer that came too late belongs to an earlier request
+                for fd in fds:
+                    os.close(fd)
+                said, fds, _, _ = socket.recv_fds(self._ask, 32, 1)
+                if not said:
+                    raise ended
+                answered, code = map(int, said.split())
         except ConnectionError:
             raise ended from None
-        if not said:
-            raise ended
         if not fds:
-            raise OSError(int(said), os.strerror(int(said)), of)
+            raise OSError(code, os.strerror(code), of)
         os.set_inheritable(fds[0], False)
         return fds[0]
 
@@ -195,7 +202,8 @@ def _help(theirs: socket.socket, to: Account, directory: Path, allowed: Callable
     os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     confine(SERVE, [Capability.DAC_READ_SEARCH, Capability.CHOWN])
     with socket.socket(fileno=0) as asked:
-        while path := asked.recv(PATH_BYTES):
+        while request := asked.recv(PATH_BYTES):
+            of, _, path = request.partition(b" ")
             name = os.fsdecode(path)
             try:
                 if name == DIRECTORY:
@@ -206,7 +214,7 @@ def _help(theirs: socket.socket, to: Account, directory: Path, allowed: Callable
                     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
                 fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
             except OSError as error:
-                asked.send(str(error.errno or errno.EIO).encode())
+                asked.send(b"%s %d" % (of, error.errno or errno.EIO))
             else:
-                socket.send_fds(asked, [b"0"], [fd])
+                socket.send_fds(asked, [b"%s 0" % of], [fd])
                 os.close(fd)

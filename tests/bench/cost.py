@@ -1,10 +1,12 @@
-"""What a sample and a second of a receiver's messages cost in processor time, beside another checkout: `make bench-cost AGAINST=DIR`.
+"""What a sample, a second of a receiver's messages and a request cost, beside another checkout: `make bench-cost AGAINST=DIR`.
 
 Both checkouts run the same work in turn, each with its own interpreter and this file of its own, so that whatever else the machine does
-hits both. Printed are the smallest times of all rounds and their ratio; below 1 this checkout is cheaper.
+hits both. Printed are the smallest figures of all rounds and their ratio; below 1 this checkout is cheaper.
 
 * sample: one sample through engine, estimator and timescale (noise scenario b-quiet, 6000 of them);
-* message: one second of a u-blox receiver's NMEA at 9600 baud through framing, decoder, gate and source.
+* message: one second of a u-blox receiver's NMEA at 9600 baud through framing, decoder, gate and source;
+* batches, alone, interleaved: instructions of a server thread for a request (request.c under valgrind's callgrind, which counts alike
+  whatever else the machine does; a difference of two runs), in full batches and alone in its batch, basic and interleaved.
 
     python tests/bench/cost.py [--against CHECKOUT] [--rounds 5]
 """
@@ -13,13 +15,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).parents[2]
-SAMPLES, SECONDS = 6000, 2000
+SAMPLES = 6000
+REQUESTS = (2000, 6000)
+"""Length of the two runs. The longer one's requests all fit into a socket's receive buffer."""
 UTC0 = 1_800_000_000
 
 
@@ -39,31 +45,56 @@ def per_second_us() -> float:
     return decoding.percent("ublox8-nmea")[0] / decoding.RATE * 1e4
 
 
+def per_request_instructions(program: Path, kind: str) -> float:
+    """Instructions that the server's thread, the second of its process, needs for a request."""
+    totals = []
+    for count in REQUESTS:
+        with TemporaryDirectory() as directory:
+            out = Path(directory) / "callgrind"
+            tool = ["valgrind", "-q", "--tool=callgrind", "--separate-threads=yes", f"--callgrind-out-file={out}"]
+            subprocess.run([*tool, program, f"{directory}/record", str(count), kind], check=True)
+            told = re.search(r"^(?:summary|totals): (\d+)", Path(f"{out}-02").read_text(encoding="utf-8"), re.MULTILINE)
+            assert told is not None
+            totals.append(int(told[1]))
+    return (totals[1] - totals[0]) / (REQUESTS[1] - REQUESTS[0])
+
+
+def requests() -> dict[str, float]:
+    """What a request costs, by how it comes."""
+    with TemporaryDirectory() as directory:
+        program = Path(directory) / "request"
+        sources = [str(ROOT / "tests/bench/request.c"), *map(str, sorted((ROOT / "native").glob("*.c")))]
+        subprocess.run(
+            ["cc", "-std=gnu11", "-O2", f"-I{ROOT / 'native'}", "-o", program, *sources, "-lnettle", "-lm", "-pthread"], check=True
+        )
+        return {kind: per_request_instructions(program, kind) for kind in ("batches", "alone", "interleaved")}
+
+
 def measured(checkout: Path) -> dict[str, float]:
     """The figures of ``checkout``, by its own interpreter and its own copy of this file."""
     command = [str(checkout / ".venv/bin/python"), str(checkout / "tests/bench/cost.py"), "--once"]
-    return dict(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    return dict(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout))
 
 
 def main() -> int:
     """Print the figures, and the ratio to ``--against``."""
-    parser = argparse.ArgumentParser(description="processor time of a sample and of a second of messages")
+    parser = argparse.ArgumentParser(description="cost of a sample, of a second of messages and of a request")
     parser.add_argument("--against", type=Path, help="another checkout, set up")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--once", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.once:
-        print(json.dumps({"sample": per_sample_us(), "message": per_second_us()}))
+        print(json.dumps({"sample": per_sample_us(), "message": per_second_us(), **requests()}))
         return 0
     checkouts = [ROOT] if args.against is None else [ROOT, args.against]
     best: list[dict[str, float]] = [{} for _ in checkouts]
     for _ in range(args.rounds):
         for figures, checkout in zip(best, checkouts, strict=True):
-            for name, us in measured(checkout).items():
-                figures[name] = min(us, figures.get(name, us))
-    for name, us in best[0].items():
-        beside = "" if args.against is None else f", {us / best[1][name]:.2f} times {args.against.name}"
-        print(f"{name:8} {us:7.1f} us{beside}")
+            for name, figure in measured(checkout).items():
+                figures[name] = min(figure, figures.get(name, figure))
+    for name, figure in best[0].items():
+        beside = "" if args.against is None else f", {figure / best[1][name]:.3f} times {args.against.name}"
+        print(f"{name:12} {figure:7.1f} {'us' if name in ('sample', 'message') else 'instructions'}{beside}")
     return 0
 
 

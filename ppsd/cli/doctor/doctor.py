@@ -66,7 +66,7 @@ def report(findings: Sequence[Finding]) -> str:
 
 def _remedy(finding: Finding, host: Host, out: TextIO) -> int:
     if not finding.writes:
-        why = "nothing is wrong there" if finding.state in (OK, SKIP) else "its remedy is yours to carry out"
+        why = {OK: "nothing is wrong there", SKIP: "it was not examined"}.get(finding.state, "its remedy is yours to carry out")
         print(f"refclock doctor: {finding.check} has nothing that could be fixed from here: {why}", file=sys.stderr)
         return FAILED
     for name, text in finding.writes:

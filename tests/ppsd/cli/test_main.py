@@ -343,6 +343,8 @@ def test_feed_lines() -> None:
     assert feed_lines("ntpd", feeds)[0].startswith("#")
     assert "127.127.28.3" in feed_lines("ntpd", feeds)[1]
     assert "refclock shm unit 3" in feed_lines("ntpsec", feeds)[1]
+    assert 'path = "/run/chrony/x.sock"\nprecision = 1e-06' in feed_lines("ntpd-rs", feeds)[0]
+    assert feed_lines("ntpd-rs", feeds)[1].startswith("#")
     assert "# [[feed]]" in feed_lines("chrony", ())
     assert all("delay 0.002" in line for line in feed_lines("chrony", feeds))
     assert "delay 0.0001" in feed_lines("chrony", [SockFeed(path="/x", max_bound_us=50)])[0]
@@ -520,6 +522,21 @@ def test_a_misspelled_command_is_recognised(words: list[str], said: str, capsys:
     assert cli.main(words) == 64
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["config", "chek"], "there is no 'chek'; did you mean check?"),
+        (["feed", "Chrony"], "there is no 'Chrony'; did you mean chrony?"),
+        (["feed", "xyzzy"], "there is no 'xyzzy'; there are chrony, ntpd, ntpsec"),
+    ],
+)
+def test_a_misspelled_argument_is_recognised(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a misspelled command."""
+    with pytest.raises(SystemExit, match="64"):
+        cli.main(words)
+    assert said in capsys.readouterr().err
 
 
 def test_help_and_version_in_the_usual_ways(capsys: pytest.CaptureFixture[str]) -> None:

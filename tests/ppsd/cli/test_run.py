@@ -13,7 +13,7 @@ import ppsd.clock.pulses
 from ppsd.cli.run import Run, spelled
 from ppsd.clock.pulses import PulseInputs
 from ppsd.config.file import read
-from ppsd.config.tables import Config
+from ppsd.config.tables import ClockConfig, Config
 from ppsd.discipline.events import PulseFound
 from ppsd.process.control import ControlServer, Reloaded
 from ppsd.process.lifecycle import make_run_directory
@@ -184,6 +184,10 @@ def test_simulation_is_fenced_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     default = Run(None, True, None, None, Host(tmp_path))
     default.prepare()
     assert default.config.feeds == ()
+    monkeypatch.setattr("ppsd.cli.run.load", lambda _: replace(Config(), clock=ClockConfig(steer="kernel")))
+    appliance = Run(None, True, None, None, Host(tmp_path))
+    appliance.prepare()
+    assert appliance.config.clock.steer == "none"
 
 
 def test_foreign_directories_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -183,14 +183,29 @@ def test_nothing_is_left_behind_by_sigkill() -> None:
         wait_for(lambda: all(gone(pid) for pid in pids))
 
 
+HANGS_UP = "import os, signal, time; signal.signal(signal.SIGHUP, lambda *_: os.write(1, b'again\\n'))\n"
+READY = "from ppsd.process.lifecycle import notify; notify('READY=1'); os.write(1, b'up\\n')\n"
+SLEEPS = "while True: time.sleep(60)"
+
+
+def test_a_hangup_waits_for_a_child_that_is_only_starting() -> None:
+    """A program that does not handle SIGHUP yet is not ended by a reload: it is told when it is ready."""
+    begins = "import os, time; os.write(1, b'begins\\n'); time.sleep(1)\n"
+    with start({"a": f"{begins}{HANGS_UP}{READY}{SLEEPS}"}, reporting=("a",)) as process:
+        assert process.stdout is not None
+        lines = iter(process.stdout.readline, "")
+        assert "begins\n" in lines
+        process.send_signal(signal.SIGHUP)
+        heard = [next(line for line in lines if line in ("begins\n", "up\n", "again\n")) for _ in range(2)]
+        assert heard == ["up\n", "again\n"]
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+
+
 @pytest.mark.parametrize("good", [True, False])
 def test_hangup_reaches_the_children_when_the_configuration_is_good(good: bool) -> None:
     """SIGHUP is passed on after a good reload, kept back after a bad one; a program that knows nothing of it is spared."""
-    child = (
-        "import os, signal, time; signal.signal(signal.SIGHUP, lambda *_: os.write(1, b'again\\n')); os.write(1, b'up\\n')\n"
-        "while True: time.sleep(60)"
-    )
-    with start({"a": child, "deaf": SLEEPER}, reload=good, reporting=("a",)) as process:
+    with start({"a": f"{HANGS_UP}{READY}{SLEEPS}", "deaf": SLEEPER}, reload=good, reporting=("a",)) as process:
         assert process.stdout is not None
         wait_for(lambda: process.stdout.readline() == "up\n")  # type: ignore[union-attr]
         wait_for(lambda: len(children(process.pid)) == 2)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
+import itertools
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -101,6 +104,33 @@ def test_a_run_directory_that_was_moved_away_is_left(tmp_path: Path, by: str) ->
         return f"{(directory / 'mine').exists()} {directory.stat().st_gid == NOBODYS}"
 
     assert in_a_child(test) == "True True"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to give up")
+def test_a_late_answer_is_not_taken_for_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the helper was held up, the server gets the file that it asks for now, not the one that it had given up waiting for."""
+    files = [tmp_path / name for name in ("first", "second")]
+    for file in files:
+        file.write_text(file.name)
+        file.chmod(0o600)
+    monkeypatch.setattr("refclock.kernel.sandbox.PATIENCE_S", 0.3)
+
+    def test() -> str:
+        to = account("nobody-of-this-name")
+        helper = Helper(to, tmp_path / "run", lambda: list(map(str, files)))
+        (pid,) = map(int, Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split())
+        os.kill(pid, signal.SIGSTOP)
+        if os.fork() == 0:
+            time.sleep(1)
+            os.kill(pid, signal.SIGCONT)
+            os._exit(0)
+        confine(SERVE, [], to)
+        for path in itertools.chain(files[:1], itertools.repeat(files[1])):
+            with contextlib.suppress(TimeoutError), open(path, opener=helper.open) as stream:
+                return stream.read()
+        return ""
+
+    assert in_a_child(test) == "second"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to give up")

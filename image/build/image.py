@@ -1,0 +1,166 @@
+"""Makes the images that people flash: ``python image/build/image.py [arm64|amd64 ...]``, into build/image.
+
+Everything comes from packages whose versions and checksums are locked; SOURCE_DATE_EPOCH dates every file. Two builds are the same to the bit.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from hashlib import sha256
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+sys.path[:0] = [str(HERE), str(ROOT / "image/deb"), str(ROOT)]
+
+import disk  # noqa: E402
+import package  # noqa: E402
+import packages  # noqa: E402
+import root  # noqa: E402
+from disk import Partition  # noqa: E402
+from initramfs import initramfs  # noqa: E402
+
+from ppsd import version  # noqa: E402
+from ppsd.cli.setup import privileges  # noqa: E402
+from ppsd.config.file import parse  # noqa: E402
+
+APPLIANCE = root.APPLIANCE
+DEVICE_TREES = "usr/lib/linux-image-{}/broadcom"
+FIRMWARE = "bootcode.bin start.elf fixup.dat start4.elf fixup4.dat".split()
+GRUB_MODULES = "part_gpt fat loadenv test echo regexp configfile linux search sleep reboot normal boot all_video minicmd ls cat halt".split()
+
+
+def base(architecture: str, work: Path, tools: root.Tools) -> Path:
+    """The unpacked packages with the modules that are kept; made once for each lock."""
+    tree = work / architecture / "base"
+    if root.unpacked(architecture, tree, work / "debs"):
+        root.prune_modules(tree, tools)
+    return tree
+
+
+def ours(tree: Path, architecture: str, work: Path) -> None:
+    """Our package, configured as the clock of its machine."""
+    deb = package.package(architecture, work / architecture)
+    root.unpack(deb, tree)
+    toml = tree / "etc/refclock/refclock.toml"
+    text = (APPLIANCE / "refclock.toml").read_text(encoding="utf-8")
+    toml.write_text(text, encoding="utf-8")
+    drop_in = tree / "usr/lib/systemd/system/refclock-clock.service.d/10-appliance.conf"
+    drop_in.parent.mkdir(parents=True, exist_ok=True)
+    drop_in.write_text(privileges(parse(text, "refclock.toml")), encoding="utf-8")
+
+
+def grub(work: Path, tools: root.Tools, platform: str, modules: list[str]) -> bytes:
+    """GRUB with its modules in one file; it goes on with grub/grub.cfg on bootcfg."""
+    early = work / "early.cfg"
+    early.write_text("search --no-floppy --set=root --label REFCLOCK\nset prefix=($root)/grub\n", encoding="utf-8")
+    made = work / f"grub-{platform}"
+    modules_at = tools.tree(f"usr/lib/grub/{platform}")
+    tools.run("grub-mkimage", "-O", platform, "-d", modules_at, "-p", "/grub", "-c", early, "-o", made, *GRUB_MODULES, *modules)
+    return made.read_bytes()
+
+
+def pc_image(tree: Path, file: Path, work: Path, tools: root.Tools, epoch: int) -> None:
+    """The image of the PC."""
+    kernel = next((tree / "boot").glob("vmlinuz-*"))
+    parts = [name for name in disk.SIZES]
+    config = (APPLIANCE / "grub/grub.cfg").read_text(encoding="utf-8")
+    for slot in "ab":
+        config = config.replace(f"@BOOT_{slot.upper()}@", str(parts.index(f"boot_{slot}") + 1))
+    environment = b"# GRUB Environment Block\n"
+    owner = {
+        "EFI/BOOT/BOOTX64.EFI": grub(work, tools, "x86_64-efi", []),
+        "grub/grub.cfg": config.encode(),
+        "grub/grubenv": environment + b"#" * (1024 - len(environment)),
+    }
+    slot_a = {"vmlinuz": kernel, "initramfs": initramfs(tree, tools, work, epoch), "boot.cfg": APPLIANCE / "grub/boot.cfg"}
+    partitions = [
+        Partition("bios", None),
+        Partition("bootcfg", disk.fat(work / "bootcfg.fat", "bootcfg", "REFCLOCK", owner, tools, epoch)),
+        Partition("boot_a", disk.fat(work / "boot_a.fat", "boot_a", "BOOT_A", slot_a, tools, epoch)),
+        Partition("boot_b", None),
+        Partition("root_a", disk.squashfs(tree, work / "root.squashfs", tools, epoch)),
+        Partition("root_b", None),
+        Partition("data", disk.ext4(work / "data.ext4", "data", tools, epoch)),
+    ]
+    disk.disk(file, partitions, tools, hybrid=False)
+    boot = tools.tree("usr/lib/grub/i386-pc/boot.img").read_bytes()
+    disk.bios_boot(file, boot, grub(work, tools, "i386-pc", ["biosdisk"]), 1)
+
+
+def pi_image(tree: Path, file: Path, work: Path, tools: root.Tools, epoch: int) -> None:
+    """The image of the Raspberry Pis."""
+    version_ = root.kernel(tree)
+    firmware = tree / "usr/lib/raspi-firmware"
+    slot_a: dict[str, Path | bytes] = {name: firmware / name for name in FIRMWARE}
+    slot_a |= {tree_.name: tree_ for tree_ in (tree / DEVICE_TREES.format(version_)).glob("*.dtb")}
+    for source in sorted((APPLIANCE / "overlays").glob("*.dts")):
+        made = work / f"{source.stem}.dtbo"
+        tools.run("dtc", "-q", "-@", "-I", "dts", "-O", "dtb", "-o", made, source)
+        slot_a[f"overlays/{made.name}"] = made
+    slot_a["kernel8.img"] = tree / "usr/lib/modules" / version_ / "vmlinuz"
+    slot_a["initramfs"] = initramfs(tree, tools, work, epoch)
+    for name in ("config.txt", "user.txt"):
+        slot_a[name] = APPLIANCE / "pi" / name
+    slot_a["cmdline.txt"] = (APPLIANCE / "pi/cmdline.txt").read_bytes()
+    owner: dict[str, Path | bytes] = {"autoboot.txt": APPLIANCE / "pi/autoboot.txt", "bootcode.bin": firmware / "bootcode.bin"}
+    partitions = [
+        Partition("bootcfg", disk.fat(work / "bootcfg.fat", "bootcfg", "REFCLOCK", owner, tools, epoch), mbr=True),
+        Partition("boot_a", disk.fat(work / "boot_a.fat", "boot_a", "BOOT_A", slot_a, tools, epoch), mbr=True),
+        Partition("boot_b", None, mbr=True),
+    ]
+    for path in (tree / "usr/lib/raspi-firmware", tree / DEVICE_TREES.format(version_).rpartition("/")[0]):
+        shutil.rmtree(path)
+    (tree / "usr/lib/modules" / version_ / "vmlinuz").unlink()
+    partitions += [
+        Partition("root_a", disk.squashfs(tree, work / "root.squashfs", tools, epoch)),
+        Partition("root_b", None),
+        Partition("data", disk.ext4(work / "data.ext4", "data", tools, epoch)),
+    ]
+    disk.disk(file, partitions, tools, hybrid=True)
+
+
+MAKERS = {"arm64": pi_image, "amd64": pc_image}
+
+
+def build(architecture: str, work: Path, epoch: int) -> Path:
+    """Make one image; returns the compressed file."""
+    started = time.monotonic()
+    tools = root.Tools(work)
+
+    def step(what: str) -> None:
+        print(f"{architecture}: {time.monotonic() - started:5.1f} s  {what}", flush=True)
+
+    step("packages")
+    tree = work / architecture / "root"
+    if tree.exists():
+        root.remove(tree)
+    made = base(architecture, work, tools)
+    subprocess.run(["cp", "-a", made, tree], check=True)
+    step("the system")
+    ours(tree, architecture, work)
+    root.finish(tree, architecture, tools, epoch)
+    step("partitions")
+    file = work / f"refclock-{version()}-{architecture}.img"
+    MAKERS[architecture](tree, file, work / architecture, tools, epoch)
+    step("compressing")
+    tools.run("zstd", "-q", "-f", "-10", "-T2", file, "-o", f"{file}.zst")
+    packed = Path(f"{file}.zst")
+    Path(f"{packed}.sha256").write_text(f"{sha256(packed.read_bytes()).hexdigest()}  {packed.name}\n", encoding="utf-8")
+    step(f"{packed} ({packed.stat().st_size / 1e6:.1f} MB)")
+    return packed
+
+
+if __name__ == "__main__":
+    os.umask(0o022)
+    said = subprocess.run(["git", "log", "-1", "--format=%ct"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    os.environ.setdefault("SOURCE_DATE_EPOCH", said or "1767225600")
+    try:
+        for name in sys.argv[1:] or MAKERS:
+            build(name, ROOT / "build" / "image", int(os.environ["SOURCE_DATE_EPOCH"]))
+    except packages.Failed as error:
+        sys.exit(f"image: {error}")

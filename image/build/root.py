@@ -1,0 +1,280 @@
+"""The root file system of an image: packages unpacked, and made ready without running anything of the other architecture.
+
+No script of a package runs. What they would do for a running system is done here, or not at all, since nothing is installed or changed later:
+users with fixed numbers, services switched on or off, Python compiled, the hardware database, the list of modules.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from pathlib import Path
+
+import packages
+from packages import Failed
+
+ROOT = Path(__file__).parents[2]
+APPLIANCE = ROOT / "image" / "appliance"
+LEFT_OUT = """
+./usr/share/doc/*/[!c]* ./usr/share/man/* ./usr/share/locale/* ./usr/share/info/* ./usr/share/lintian/* ./usr/share/bash-completion/*
+./usr/share/zsh/* ./usr/share/fish/* ./usr/share/doc-base/* ./usr/share/menu/* ./usr/share/bug/* ./usr/share/pixmaps/* ./usr/share/apport/*
+./usr/share/initramfs-tools/* ./usr/lib/dracut/* ./etc/kernel/* ./etc/initramfs-tools/* ./etc/init.d/* ./etc/cron.* ./etc/apt/* ./etc/X11/*
+./usr/lib/python3.13/test/* ./usr/lib/python3.13/idlelib/* ./usr/lib/python3.13/tkinter/* ./usr/lib/python3.13/ensurepip/*
+./usr/lib/python3.13/pydoc_data/* ./usr/lib/python3.13/turtledemo/* ./usr/lib/python3.13/unittest/* ./usr/lib/python3.13/lib2to3/*
+./usr/lib/python3.13/curses/* ./usr/lib/python3.13/dbm/* ./usr/lib/python3.13/venv/* ./usr/lib/python3.13/_pyrepl/* ./usr/lib/python3.13/wsgiref/*
+./usr/lib/python3.13/pydoc.py ./usr/lib/python3.13/doctest.py ./usr/lib/python3.13/turtle.py
+./boot/System.map* ./usr/lib/modules/*/System.map ./usr/lib/valgrind/* ./usr/lib/linux-image-*/[!b]*
+""".split()
+"""Patterns of files that are not unpacked. A package's copyright file stays."""
+MODULES = """
+arch block crypto kernel lib mm security virt
+fs/configfs fs/efivarfs fs/ext4 fs/fat fs/fuse fs/jbd2 fs/mbcache fs/nls fs/overlayfs fs/pstore fs/squashfs
+net/802 net/8021q net/core net/dns_resolver net/ipv4 net/ipv6 net/llc net/mac80211 net/netfilter net/packet net/rfkill net/unix net/wireless
+drivers/acpi drivers/ata drivers/base drivers/block/loop drivers/block/virtio_blk drivers/bus drivers/char/hw_random drivers/clk
+drivers/cpufreq drivers/dma drivers/extcon drivers/firmware drivers/gnss drivers/gpio drivers/hwmon drivers/hv/hv_vmbus
+drivers/i2c/busses/i2c-b drivers/i2c/i2c drivers/input/keyboard/gpio_keys drivers/input/misc drivers/irqchip drivers/leds drivers/mailbox
+drivers/md/dm-bufio drivers/md/dm-mod drivers/md/dm-verity drivers/mfd drivers/misc drivers/mmc
+drivers/net/ethernet/amazon drivers/net/ethernet/amd drivers/net/ethernet/aquantia drivers/net/ethernet/atheros drivers/net/ethernet/broadcom/genet
+drivers/net/ethernet/broadcom/tg3 drivers/net/ethernet/cadence drivers/net/ethernet/google drivers/net/ethernet/intel/e1000
+drivers/net/ethernet/intel/e1000e drivers/net/ethernet/intel/igb drivers/net/ethernet/intel/igc drivers/net/ethernet/intel/ixgbe/
+drivers/net/ethernet/marvell/sky2 drivers/net/ethernet/microchip drivers/net/ethernet/nvidia drivers/net/ethernet/realtek
+drivers/net/hyperv drivers/net/mdio drivers/net/mii drivers/net/net_failover drivers/net/pcs drivers/net/phy drivers/net/usb
+drivers/net/virtio_net drivers/net/vmxnet3 drivers/net/wireless/broadcom/brcm80211 drivers/net/xen-netfront
+drivers/nvme/host drivers/nvmem drivers/of drivers/pci drivers/phy drivers/pinctrl drivers/platform drivers/pmdomain drivers/power drivers/pps
+drivers/ptp drivers/pwm drivers/regulator drivers/reset drivers/rtc drivers/scsi/scsi_mod drivers/scsi/scsi_common drivers/scsi/sd_mod
+drivers/scsi/virtio_scsi drivers/scsi/hv_storvsc drivers/scsi/vmw_pvscsi drivers/soc drivers/spi/spi-bcm drivers/spi/spi-dw drivers/thermal drivers/tty
+drivers/usb/class/cdc-acm drivers/usb/common drivers/usb/core drivers/usb/dwc2 drivers/usb/dwc3 drivers/usb/host drivers/usb/phy drivers/usb/roles
+drivers/usb/serial drivers/usb/storage drivers/usb/udc drivers/virtio drivers/watchdog
+""".split()
+"""What of the kernel's modules a time server may meet: the beginnings of their paths below ``kernel/``. What these need comes along."""
+MASKED = """
+console-getty.service container-getty@.service dev-hugepages.mount getty@.service ldconfig.service proc-sys-fs-binfmt_misc.automount
+serial-getty@.service sys-fs-fuse-connections.mount sys-kernel-debug.mount sys-kernel-tracing.mount systemd-ask-password-console.path
+systemd-ask-password-wall.path systemd-binfmt.service systemd-creds.socket systemd-firstboot.service systemd-hibernate-clear.service
+systemd-hwdb-update.service systemd-initctl.socket systemd-journal-catalog-update.service systemd-machine-id-commit.service
+systemd-networkd-wait-online.service systemd-pcrextend.socket systemd-pcrlock.socket systemd-pcrmachine.service systemd-pcrphase-sysinit.service
+systemd-pcrphase.service systemd-random-seed.service systemd-sysext.socket systemd-sysusers.service systemd-tpm2-setup-early.service
+systemd-tpm2-setup.service systemd-update-done.service
+""".split()
+"""Units that have nothing to do here: nobody logs in on a console, and what they would prepare is in the image."""
+FIRMWARE = ("brcmfmac43430-sdio", "brcmfmac43430a0-sdio", "brcmfmac43430b0-sdio", "brcmfmac43436", "brcmfmac43455-sdio", "brcmfmac43456-sdio", "cyfmac43430", "cyfmac43455")  # fmt: skip  # noqa: E501
+"""Beginnings of the firmware files of the radios on Raspberry Pis."""
+LIBRARIES = "usr/lib/x86_64-linux-gnu"
+
+
+class Tools:
+    """The programs of the lock ``tools``, unpacked in a directory; they run by a loader and libraries of their own."""
+
+    def __init__(self, work: Path) -> None:
+        self._tree = work / "tools"
+        self.path = work / "tools.bin"
+        if unpacked("tools", self._tree, work / "debs"):
+            shutil.rmtree(self.path, ignore_errors=True)
+        if not self.path.exists():
+            self.path.mkdir()
+            for place in ("usr/bin", "usr/sbin", "usr/lib/systemd"):
+                for program in sorted((self._tree / place).iterdir()):
+                    if program.is_file() and program.open("rb").read(4) == b"\x7fELF":
+                        self._wrap(program)
+
+    def _wrap(self, program: Path) -> None:
+        wrapper = self.path / program.name
+        libraries = f"{self._tree / LIBRARIES}:{self._tree / LIBRARIES}/systemd"
+        loader = self._tree / LIBRARIES / "ld-linux-x86-64.so.2"
+        wrapper.write_text(f'#!/bin/sh\nexec {loader} --argv0 "$0" --library-path {libraries} {program.resolve()} "$@"\n', encoding="utf-8")
+        wrapper.chmod(0o755)
+
+    def tree(self, path: str) -> Path:
+        """A file of the tools' packages."""
+        return self._tree / path
+
+    def run(self, *command: str | Path, cwd: Path | None = None, more: dict[str, str] | None = None) -> str:
+        """Run a program; returns what it printed. Failed: with what it said."""
+        env = {**os.environ, "PATH": f"{self.path}:{os.environ['PATH']}", "LC_ALL": "C.UTF-8", "TZ": "UTC", "MTOOLS_SKIP_CHECK": "1", **(more or {})}
+        done = subprocess.run([self.path / command[0], *command[1:]], env=env, cwd=cwd, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise Failed(f"{' '.join(map(str, command))}: {(done.stderr or done.stdout).strip()[-2000:]}")
+        return done.stdout
+
+
+def unpacked(lock: str, tree: Path, debs: Path) -> bool:
+    """Unpack the packages of a lock into ``tree``, unless they are there; returns whether it did."""
+    mark = tree.with_suffix(".stamp")
+    stamp = sha256((packages.lock_file(lock).read_text(encoding="utf-8") + " ".join(LEFT_OUT)).encode()).hexdigest()
+    if mark.exists() and mark.read_text(encoding="utf-8") == stamp:
+        return False
+    mark.unlink(missing_ok=True)
+    if tree.exists():
+        remove(tree)
+    tree.mkdir(parents=True)
+    wanted = packages.locked(lock)
+    files = dict(zip((p.name for p in wanted), packages.fetch(wanted, debs), strict=True))
+    if "base-files" in files:  # it has the links /bin -> usr/bin ..., through which others are unpacked
+        unpack(files.pop("base-files"), tree)
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda file: unpack(file, tree), files.values()))
+    mark.write_text(stamp, encoding="utf-8")
+    return True
+
+
+def unpack(file: Path, tree: Path) -> None:
+    """Unpack one package. All files belong to whoever builds; the image makes them root's."""
+    left_out = [f"--exclude={pattern}" for pattern in LEFT_OUT]
+    tar = ["tar", "-x", "--no-same-owner", "--keep-directory-symlink", "--wildcards", *left_out, "-C", tree]
+    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", file], stdout=subprocess.PIPE) as read:
+        done = subprocess.run(tar, stdin=read.stdout, capture_output=True, text=True, check=False)
+    if done.returncode or read.returncode:
+        raise Failed(f"{file.name} cannot be unpacked: {done.stderr.strip()}")
+
+
+def remove(tree: Path) -> None:
+    """Remove a tree, directories without permission included."""
+    subprocess.run(["chmod", "-R", "u+rwX", tree], check=True)
+    shutil.rmtree(tree)
+
+
+def kernel(tree: Path) -> str:
+    """The version of the kernel whose modules are in a tree."""
+    return next((tree / "usr/lib/modules").iterdir()).name
+
+
+def prune_modules(tree: Path, tools: Tools) -> None:
+    """Keep the modules of ``MODULES`` and what they need. They are stored as they are: the image is compressed as a whole."""
+    version = kernel(tree)
+    directory = tree / "usr/lib/modules" / version
+    tools.run("depmod", "-b", tree, version)
+    needs: dict[str, list[str]] = {}
+    for line in (directory / "modules.dep").read_text(encoding="ascii").splitlines():
+        name, _, others = line.partition(":")
+        needs[name] = others.split()
+    wanted = {name for name in needs if any(name.startswith(f"kernel/{begin}") for begin in MODULES)}
+    wanted |= {other for name in wanted for other in needs[name]}
+    for name in needs:
+        if name not in wanted:
+            (directory / name).unlink()
+    packed = sorted(str(directory / name) for name in wanted if name.endswith(".xz"))
+    if packed:
+        subprocess.run(["xargs", "-0", "-n32", f"-P{os.cpu_count()}", "xz", "-d"], input="\0".join(packed), text=True, check=True)
+    for path in sorted(directory.rglob("*"), reverse=True):
+        if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
+            path.rmdir()
+    tools.run("depmod", "-b", tree, version)
+
+
+def users(tree: Path) -> None:
+    """Write the lists of users and groups from the sysusers.d files. Failed: one has no fixed number, for files outlive the versions."""
+    names: dict[str, tuple[int, int, str, str, str]] = {}
+    groups: dict[str, int] = {}
+    members: dict[str, list[str]] = {}
+    words = re.compile(r'"([^"]*)"|(\S+)')
+    lines = [
+        [quoted or plain for quoted, plain in words.findall(line)]
+        for file in sorted((tree / "usr/lib/sysusers.d").glob("*.conf"), key=lambda file: file.name)
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if line.strip() and not line.startswith("#")
+    ]
+    for kind, name, number, *_ in (line for line in lines if line[0] == "g"):
+        groups.setdefault(name, _fixed(name, number) if name not in groups else 0)
+    for kind, name, *rest in lines:
+        number, about, home, shell = (*rest, *("-", "-", "-", "-")[len(rest) :])
+        if kind.startswith("u") and name not in names:
+            uid, _, gid = number.partition(":")
+            if not gid:
+                groups.setdefault(name, _fixed(name, uid))
+            group = groups[name] if not gid else int(gid) if gid.isdigit() else groups[gid]
+            names[name] = _fixed(name, uid), group, about.strip("-"), "/" if home == "-" else home, "/usr/sbin/nologin" if shell == "-" else shell
+        elif kind == "m":
+            members.setdefault(number, []).append(name)
+    etc = tree / "etc"
+    by_number = sorted(names.items(), key=lambda item: item[1])
+    text = "".join(f"{n}:x:{uid}:{gid}:{about}:{home}:{shell}\n" for n, (uid, gid, about, home, shell) in by_number)
+    (etc / "passwd").write_text(text, encoding="utf-8")
+    (etc / "shadow").write_text("".join(f"{n}:*:1::::::\n" for n, _ in by_number), encoding="utf-8")
+    ordered = sorted(groups.items(), key=lambda item: item[1])
+    (etc / "group").write_text("".join(f"{n}:x:{gid}:{','.join(members.get(n, []))}\n" for n, gid in ordered), encoding="utf-8")
+    (etc / "gshadow").write_text("".join(f"{n}:*::{','.join(members.get(n, []))}\n" for n, _ in ordered), encoding="utf-8")
+    for name in ("shadow", "gshadow"):
+        (etc / name).chmod(0o600)
+
+
+def _fixed(name: str, number: str) -> int:
+    if not number.isdigit():
+        raise Failed(f"the user or group {name} has no fixed number: give it one in image/appliance/root/usr/lib/sysusers.d/00-appliance.conf")
+    return int(number)
+
+
+def byte_code(tree: Path, tools: Tools) -> None:
+    """Compile all modules of Python, by the interpreter of the same version that the image has. A module's source is never looked at again."""
+    here, there = (next((t / "usr/lib").glob("python3.*")).name for t in (tools.tree(""), tree))
+    if here != there:
+        raise Failed(f"the image has {there} and the tools have {here}: run make image-lock")
+    where = [tree / "usr/lib" / there, tree / "usr/lib/python3/dist-packages", tree / "usr/lib/refclock/lib/python3/site-packages"]
+    for old in [path for place in where for path in place.rglob("__pycache__")]:
+        shutil.rmtree(old)
+    command = ["-I", "-m", "compileall", "-q", "-f", "-r", "99", "--invalidation-mode", "unchecked-hash", "-s", str(tree), "-p", "/"]
+    tools.run(there, *command[1:], *where, more={"PYTHONHOME": str(tools.tree("usr")), "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"})
+
+
+def finish(tree: Path, architecture: str, tools: Tools, epoch: int) -> None:
+    """Make an unpacked tree a system. ``epoch``: seconds, the date of all files and the earliest time of the clock."""
+    shutil.copytree(APPLIANCE / "root", tree, symlinks=True, dirs_exist_ok=True)
+    shutil.copytree(APPLIANCE / "systemd", tree / "usr/lib/systemd/system", symlinks=True, dirs_exist_ok=True)
+    users(tree)
+    etc = tree / "etc"
+    shutil.copyfile(tree / "usr/share/libc-bin/nsswitch.conf", etc / "nsswitch.conf")
+    hosts = "hosts: mymachines resolve [!UNAVAIL=return] files myhostname dns"
+    text = re.sub(r"(?m)^hosts:.*$", hosts, (etc / "nsswitch.conf").read_text(encoding="utf-8"))
+    (etc / "nsswitch.conf").write_text(text, encoding="utf-8")
+    certificates = sorted((tree / "usr/share/ca-certificates").rglob("*.crt"))
+    (etc / "ssl/certs/ca-certificates.crt").write_bytes(b"".join(file.read_bytes() for file in certificates))
+    shutil.rmtree(tree / "usr/share/ca-certificates")
+    for name in ("regulatory.db", "regulatory.db.p7s"):
+        link(tree / "usr/lib/firmware" / name, f"{name}-debian")
+    for file in [path for path in (tree / "usr/lib/firmware").rglob("*") if path.parent.name in ("brcm", "cypress")]:
+        if not file.name.startswith(FIRMWARE):
+            file.unlink()
+    link(etc / "resolv.conf", "../run/systemd/resolve/stub-resolv.conf")
+    link(etc / "localtime", "../usr/share/zoneinfo/UTC")
+    link(etc / "mtab", "../proc/self/mounts")
+    link(tree / "usr/bin/sh", "dash")
+    for file, text in {"hostname": "refclock\n", "machine-id": "", "hosts": "127.0.0.1 localhost\n::1 localhost\n", "fstab": ""}.items():
+        (etc / file).write_text(text, encoding="utf-8")
+    for unit in MASKED:
+        link(etc / "systemd/system" / unit, "/dev/null")
+    for directory in ("data", "boot/refclock", "var/lib/refclock", "etc/refclock", "proc", "sys", "dev", "run", "tmp"):
+        (tree / directory).mkdir(parents=True, exist_ok=True)
+    tools.run("systemctl", f"--root={tree}", "preset-all")
+    tools.run("systemd-hwdb", f"--root={tree}", "--usr", "update")
+    shutil.rmtree(tree / "usr/lib/udev/hwdb.d")
+    byte_code(tree, tools)
+    clock = tree / "usr/lib/clock-epoch"
+    clock.touch()
+    for path in [tree, *tree.rglob("*")]:
+        mode = path.lstat().st_mode
+        if not stat.S_ISLNK(mode):
+            path.chmod(stat.S_IMODE(mode) & 0o1777 & ~0o022 if path.name != "tmp" else 0o1777)
+        os.utime(path, (epoch, epoch), follow_symlinks=False)
+
+
+def link(path: Path, target: str) -> None:
+    """A symbolic link, instead of whatever is there."""
+    path.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(target)
+
+
+def closure(tree: Path, names: Iterable[str]) -> Sequence[str]:
+    """The paths of modules below the directory of modules, with those that they need."""
+    directory = tree / "usr/lib/modules" / kernel(tree)
+    needs = {}
+    for line in (directory / "modules.dep").read_text(encoding="ascii").splitlines():
+        name, _, others = line.partition(":")
+        needs[name] = others.split()
+    wanted = {name for name in needs if name.startswith(tuple(f"kernel/{begin}" for begin in names))}
+    return sorted(wanted | {other for name in wanted for other in needs[name]})

@@ -1,0 +1,76 @@
+"""What the boot loader chose, and the FAT partition for the owner's files and the boot loader's.
+
+That partition is mounted read-only. Whoever writes it makes it writable for as long as that takes, replaces a file as a whole, and does so
+only when the content changes: a power cut then leaves the old file or the new one, and the card wears no faster than it must.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from ppsd.config.contents import contents
+from refclock.kernel.host import Host
+
+BOOTCFG: Final = "/boot/refclock"
+"""Where /init mounts the partition ``bootcfg``."""
+LIMIT_BYTES: Final = 1 << 20
+"""Octets; a larger file on that partition is not read."""
+
+Command = Callable[[Sequence[str]], int]
+"""Runs a program of this machine with the words given; returns its exit code."""
+
+
+def command(words: Sequence[str]) -> int:
+    """Run a program. What it complains of goes to the log. A program that is not there has exit code 127, as in a shell."""
+    try:
+        return subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False).returncode
+    except FileNotFoundError:
+        return 127
+
+
+def booted_slot(host: Host) -> str:
+    """The slot that was booted, "a" or "b"; "" when this machine does not run the image."""
+    found = re.search(r"(?:^|\s)refclock\.slot=([ab])(?=\s|$)", host.text("/proc/cmdline") or "")
+    return found[1] if found else ""
+
+
+@contextlib.contextmanager
+def writable(directory: Path, run: Command) -> Iterator[None]:
+    """The file system mounted at ``directory`` is writable inside, and read-only again afterwards. A directory that is no mount point of
+    its own is left as it is. OSError: it cannot be made writable."""
+    if not directory.is_mount():
+        yield
+        return
+    if run(["mount", "-o", "remount,rw", str(directory)]) != 0:
+        raise OSError(f"{directory} cannot be made writable: the card may be locked or worn out")
+    try:
+        yield
+    finally:
+        run(["mount", "-o", "remount,ro", str(directory)])
+
+
+def replace(path: Path, data: bytes, run: Command) -> bool:
+    """Make ``data`` the content of ``path`` on the FAT partition mounted at its directory. Returns whether it had to be written. OSError:
+    it could not be; the old file is unchanged."""
+    with contextlib.suppress(OSError):
+        if contents(path, LIMIT_BYTES) == data:
+            return False
+    with writable(path.parent, run):
+        partial = path.with_name(f"{path.name}.new")
+        with partial.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    return True

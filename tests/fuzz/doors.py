@@ -1,0 +1,145 @@
+"""Fuzzes the doors through which bytes of others come in: ``make fuzz``, or ``python tests/fuzz/doors.py DOOR [-max_total_time=SECONDS]``.
+
+A door's function takes bytes. Whatever they are, it must never raise, nor take longer than 10 s. atheris goes on with inputs that reach new
+code; one that ends badly is kept in build/fuzz. The packet path in C has a fuzzer of its own (tests/native/fuzz_packet.c).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import atheris
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+with atheris.instrument_imports(include=["refclock", "ppsd"]):
+    from ppsd.config.file import parse_bytes
+    from ppsd.config.keys import parse_keys
+    from ppsd.config.tables import Config
+    from ppsd.discipline.engine import Engine
+    from ppsd.discipline.events import Publish, Sampled, Ticked
+    from ppsd.discipline.leap import LeapKeeper
+    from ppsd.discipline.noise import QUANTILES
+    from ppsd.discipline.saved import Learned, Saved, SavedSource, from_json
+    from ppsd.discipline.source import ReceiverSource
+    from ppsd.ntp.packet import judge
+    from refclock import config
+    from refclock.exchange.samples import RawSample
+    from refclock.exchange.sock import SOCK_64, SOCK_MAGIC, parse_sock
+    from refclock.protocols.gpsd import GpsdStream
+    from refclock.protocols.stream import ReceiverStream
+    from refclock.sample import NS, ForeignSample, Instant, SourceId
+    from refclock.schema import ConfigError
+    from refclock.timing.pulse_time import Context
+
+UTC0, RAW0 = 1_800_000_000, 5_000 * NS
+OFFSET_S, LEAP_S = 1 << 20, 86_806
+READ_BYTES = 64
+"""Octets that a read gives at once, and DATAGRAM_BYTES the size of a chrony SOCK sample."""
+DATAGRAM_BYTES = 40
+
+
+def _at(ns: int) -> Instant:
+    return Instant(UTC0 * NS + ns, RAW0 + ns)
+
+
+def receiver(data: bytes) -> None:
+    """A receiver's line: framing, decoders, gate, dates, trust, health, pairing."""
+    stream, leaps = ReceiverStream(UTC0 - OFFSET_S), LeapKeeper()
+    source = ReceiverSource(config.ReceiverSource(name="gps0", device="/dev/x"), UTC0 - OFFSET_S, Saved())
+    for k in range(0, len(data), READ_BYTES):
+        now = _at(k * NS // READ_BYTES // 8)
+        source.reported(stream.feed(data[k : k + READ_BYTES], now, LEAP_S), LEAP_S, leaps, Context())
+
+
+def gpsd(data: bytes) -> None:
+    """gpsd's JSON."""
+    stream = GpsdStream(UTC0 - OFFSET_S)
+    for k, line in enumerate(data.splitlines(keepends=True)):
+        stream.feed(line, _at(k * NS))
+
+
+def samples(data: bytes) -> None:
+    """chrony SOCK datagrams, through the estimator: what is published, told and saved is finite."""
+    engine = Engine(Config(sources=(config.SockSource(name="s", path="/x"),)), Saved(), _at(0), simulated=False, version="", pid=1)
+    now = 0
+    for k in range(0, len(data), DATAGRAM_BYTES + 1):
+        piece = data[k : k + DATAGRAM_BYTES + 1]
+        now += 1 << (piece[0] % 42)
+        sample = parse_sock(piece[1:])
+        if isinstance(sample, RawSample):
+            engine.handle(Sampled(SourceId("s"), ForeignSample(_at(now), sample.offset_ns, 0, sample.leap, sample.pulse), _at(now)))
+        for effect in engine.handle(Ticked(_at(now), None)):
+            if isinstance(effect, Publish):
+                assert math.isfinite(effect.record.bound_rate)
+                assert effect.record.bound_ns >= 0
+    json.dumps([engine.snapshot(_at(now)).to_json(), engine.state().to_json()], allow_nan=False)
+
+
+def configuration(data: bytes) -> None:
+    """refclock.toml."""
+    try:
+        parse_bytes(data, "file")
+    except ConfigError as error:
+        assert error.problems
+
+
+def keys(data: bytes) -> None:
+    """A key file."""
+    parse_keys(data.decode("utf-8", "replace"), allow_weak=False)
+
+
+def state(data: bytes) -> None:
+    """What an earlier run left, and a start with it."""
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        return
+    if isinstance(found, dict):
+        saved, _ = from_json(found)
+        engine = Engine(Config(sources=(config.SockSource(name="s", path="/x"),)), saved, _at(0), simulated=False, version="", pid=1)
+        engine.handle(Ticked(_at(NS), None))
+        json.dumps([engine.snapshot(_at(NS)).to_json(), engine.state().to_json()], allow_nan=False)
+
+
+def reply(data: bytes) -> None:
+    """A server's reply to `refclock query`."""
+    judge(int.from_bytes(data[24:32], "big"), data, UTC0 * NS, UTC0 * NS + 1000)
+
+
+TPV = b'{"class":"TPV","device":"/dev/ttyACM0","mode":3,"time":"2027-01-15T08:00:00.000Z","leapseconds":18,"lat":48.1,"lon":11.5}\n'
+SKY = b'{"class":"SKY","device":"/dev/ttyACM0","uSat":9,"satellites":[{"PRN":7,"el":40.0,"az":120.0,"ss":41.0,"used":true,"gnssid":0}]}\n'
+LEFT = Saved(rate=-12.25e-6, utc_s=UTC0 - 3600, sources={"s": SavedSource(pulse=Learned((1.0,) * QUANTILES, 0.7, 3600.0))})
+DOORS: dict[Callable[[bytes], None], tuple[bytes, ...]] = {
+    receiver: tuple(file.read_bytes()[:4096] for file in sorted((ROOT / "tests/data/recordings").glob("*.log"))),
+    gpsd: (TPV + SKY,),
+    samples: (b"".join(bytes([30]) + SOCK_64.pack(UTC0 + k, 0, 1e-6, 0, 0, 0, SOCK_MAGIC) for k in range(8)),),
+    configuration: tuple(file.read_bytes() for file in sorted((ROOT / "image/examples").glob("*.toml"))),
+    keys: (b"# keys\n10 AES128 HEX:000102030405060708090A0B0C0D0E0F\n11 SHA1 HEX:00112233445566778899\n",),
+    state: (json.dumps(LEFT.to_json()).encode(),),
+    reply: (bytes.fromhex("240106e8" + "00000001" + "00000010" + "47505300") + bytes(range(32)),),
+}
+"""Each door with inputs to begin from."""
+
+
+def main(words: list[str]) -> None:
+    """Fuzz one door, from its first inputs and those that earlier runs found (build/fuzz)."""
+    doors = {door.__name__: door for door in DOORS}
+    if not words or words[0] not in doors:
+        raise SystemExit(f"usage: python tests/fuzz/doors.py {'|'.join(doors)} [-max_total_time=SECONDS]")
+    door = doors[words[0]]
+    corpus = ROOT / "build" / "fuzz" / words[0]
+    corpus.mkdir(parents=True, exist_ok=True)
+    for k, seed in enumerate(DOORS[door]):
+        (corpus / f"seed-{k}").write_bytes(seed)
+    atheris.Setup([sys.argv[0], *words[1:], f"-artifact_prefix={corpus}-", "-timeout=10", str(corpus)], door)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
