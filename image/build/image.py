@@ -31,7 +31,9 @@ from ppsd.config.file import parse  # noqa: E402
 APPLIANCE = root.APPLIANCE
 DEVICE_TREES = "usr/lib/linux-image-{}/broadcom"
 FIRMWARE = "bootcode.bin start.elf fixup.dat start4.elf fixup4.dat".split()
-GRUB_MODULES = "part_gpt fat loadenv test echo regexp configfile linux search sleep reboot normal boot all_video minicmd ls cat halt".split()
+GRUB_MODULES = (
+    "part_gpt fat loadenv test echo regexp configfile linux search sleep reboot normal boot all_video minicmd ls cat halt".split()
+)
 
 
 def base(architecture: str, work: Path, tools: root.Tools) -> Path:

@@ -231,6 +231,23 @@ COMMANDS = {
             ),
         ),
         Command(
+            "backup",
+            "backup",
+            "write configuration, settings and what was learned into one file",
+            "backup server.backup",
+            (
+                option("file", metavar="FILE", type=Path, help="the file that is written, for root alone"),
+                option("--with-secrets", action="store_true", help="keys, the Wi-Fi passphrase and ssh host keys as well"),
+            ),
+        ),
+        Command(
+            "restore",
+            "backup",
+            "put back what a backup holds",
+            "restore server.backup",
+            (option("file", metavar="FILE", type=Path, help="a file that `refclock backup` wrote"),),
+        ),
+        Command(
             "update",
             "update",
             "put a new version on the appliance, or tell of its slots",
