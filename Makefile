@@ -8,8 +8,8 @@ NTP    ?= 127.0.0.1:11123
 SEEDS  ?= --seeds 5 --first-seed 800
 DEBS   ?= amd64 arm64 armhf
 IMAGES ?= amd64 arm64
-PEERS  := systemd libseccomp2 chrony gpsd gpsd-clients pps-tools ntpsec-ntpdig ntpsec-ntpdate iproute2 clang tmux zsh fish groff-base mmdebstrap \
-	rauc squashfs-tools fdisk grub-common qemu-system-x86 qemu-system-arm ovmf mtools device-tree-compiler openssh-client zstd
+PEERS  := systemd nftables libseccomp2 chrony gpsd gpsd-clients pps-tools ntpsec-ntpdig ntpsec-ntpdate iproute2 clang tmux zsh fish groff-base mmdebstrap \
+	lintian rauc squashfs-tools fdisk grub-common qemu-system-x86 qemu-system-arm ovmf mtools device-tree-compiler openssh-client zstd
 # What the two commands need from the system: a C compiler, Python with venv and headers, nettle (symmetric keys).
 BUILD  := gcc make python3 python3-venv python3-dev nettle-dev tzdata
 

@@ -287,8 +287,9 @@ COMMANDS = {
             (
                 option(
                     "action",
-                    choices=("apply", "status"),
-                    help="apply: bring the card's files into force; status: the box in plain words, 1 when those files have mistakes",
+                    choices=("apply", "led", "status"),
+                    help="apply: bring the card's files into force; led: show the state by a light of the board; status: the box in"
+                    " plain words, 1 when those files have mistakes",
                 ),
                 option("--write", action="store_true", help="status: into STATUS.txt on the card"),
             ),
