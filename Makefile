@@ -8,11 +8,12 @@ NTP    ?= 127.0.0.1:11123
 SEEDS  ?= --seeds 5 --first-seed 800
 DEBS   ?= amd64 arm64 armhf
 IMAGES ?= amd64 arm64
-PEERS  := systemd libseccomp2 chrony gpsd gpsd-clients pps-tools ntpsec-ntpdig ntpsec-ntpdate iproute2 clang tmux zsh fish groff-base mmdebstrap rauc squashfs-tools fdisk grub-common
+PEERS  := systemd nftables libseccomp2 chrony gpsd gpsd-clients pps-tools ntpsec-ntpdig ntpsec-ntpdate iproute2 clang tmux zsh fish groff-base mmdebstrap \
+	lintian rauc squashfs-tools fdisk grub-common qemu-system-x86 qemu-system-arm ovmf mtools device-tree-compiler openssh-client zstd
 # What the two commands need from the system: a C compiler, Python with venv and headers, nettle (symmetric keys).
 BUILD  := gcc make python3 python3-venv python3-dev nettle-dev tzdata
 
-.PHONY: run test test-fast check digest bench bench-server bench-clock bench-cost bench-temperature bench-beside sim manual wheel deb update fuzz cross clean setup develop peers
+.PHONY: run test test-vm test-fast check digest bench bench-server bench-clock bench-cost bench-temperature bench-beside sim manual wheel deb update fuzz cross clean setup develop peers
 
 # To run it, and to work on it: the second adds linter, type checker and test runner (110 MB).
 setup: $(STAMP)
@@ -44,8 +45,13 @@ run: setup
 
 # Whatever is not held to the wall clock runs side by side on all processors; the rest one by one.
 test: develop peers
-	$(PY) -m pytest -n logical -m 'not realtime and not peers'
+	$(PY) -m pytest -n logical -m 'not realtime and not peers and not vm'
 	$(PY) -m pytest -m 'realtime or peers'
+	$(PY) -m pytest -m vm
+
+# The appliance's images in emulated computers. POWER_CUTS: how often the power is cut.
+test-vm: develop peers
+	POWER_CUTS=$(or $(POWER_CUTS),25) $(PY) -m pytest -m vm
 
 test-fast: develop
 	$(PY) -m pytest -n logical -m pure

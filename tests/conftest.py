@@ -1,8 +1,9 @@
 """For all tests: tiers, properties that do not depend on the machine's speed, golden files (``--update-golden`` rewrites them).
 
 A test belongs to one tier: **pure** (no process, no terminal, no waiting), **device** (ptys, preloads, processes), **worlds** (long runs in
-simulated time) or **peers** (programs of others). tests/worlds, tests/peers and tests/native (device) are tiers by folder; elsewhere a test
-is pure unless it is marked. ``realtime`` marks a device test that fails when another test takes the processor: it runs alone.
+simulated time), **peers** (programs of others) or **vm** (an emulated computer). tests/worlds, tests/peers, tests/vm and tests/native
+(device) are tiers by folder; elsewhere a test is pure unless it is marked. ``realtime`` marks a device test that fails when another test
+takes the processor: it runs alone.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ settings.load_profile("refclock")
 
 TESTS = Path(__file__).parent
 GOLDEN = TESTS / "golden"
-TIERS = ("pure", "device", "worlds", "peers")
-FOLDERS = {"worlds": ["worlds"], "peers": ["peers"], "native": ["device", "realtime"]}
+TIERS = ("pure", "device", "worlds", "peers", "vm")
+FOLDERS = {"vm": ["vm"], "worlds": ["worlds"], "peers": ["peers"], "native": ["device", "realtime"]}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -117,6 +117,6 @@ def bios_boot(file: Path, boot: bytes, core: bytes, number: int) -> None:
     patched = bytearray(core)
     patched[0x1F4:0x200] = struct.pack("<QHH", sector + 1, (len(core) + 511) // 512 - 1, 0x820)
     with file.open("r+b") as opened:
-        opened.write(boot[:0x5C] + struct.pack("<Q", sector) + boot[0x64 : 0x1B8])
+        opened.write(boot[:0x5C] + struct.pack("<Q", sector) + boot[0x64:0x1B8])
         opened.seek(sector * 512)
         opened.write(patched)

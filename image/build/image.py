@@ -37,7 +37,9 @@ DEVICE_TREES = "dtb"
 OWNERS = ("box.toml", "refclock.toml")
 """The files on bootcfg that people change."""
 FIRMWARE = "bootcode.bin start.elf fixup.dat start4.elf fixup4.dat".split()
-GRUB_MODULES = "part_gpt fat loadenv test echo regexp configfile linux search sleep reboot normal boot all_video minicmd ls cat halt".split()
+GRUB_MODULES = (
+    "part_gpt fat loadenv test echo regexp configfile linux search sleep reboot normal boot all_video minicmd ls cat halt".split()
+)
 
 
 def base(architecture: str, work: Path, tools: root.Tools) -> Path:

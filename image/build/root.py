@@ -96,7 +96,14 @@ class Tools:
 
     def run(self, *command: str | Path, cwd: Path | None = None, more: dict[str, str] | None = None) -> str:
         """Run a program; returns what it printed. Failed: with what it said."""
-        env = {**os.environ, "PATH": f"{self.path}:{os.environ['PATH']}", "LC_ALL": "C.UTF-8", "TZ": "UTC", "MTOOLS_SKIP_CHECK": "1", **(more or {})}
+        env = {
+            **os.environ,
+            "PATH": f"{self.path}:{os.environ['PATH']}",
+            "LC_ALL": "C.UTF-8",
+            "TZ": "UTC",
+            "MTOOLS_SKIP_CHECK": "1",
+            **(more or {}),
+        }
         done = subprocess.run([self.path / command[0], *command[1:]], env=env, cwd=cwd, capture_output=True, text=True, check=False)
         if done.returncode:
             raise Failed(f"{' '.join(map(str, command))}: {(done.stderr or done.stdout).strip()[-2000:]}")
@@ -188,7 +195,13 @@ def users(tree: Path) -> None:
             if not gid:
                 groups.setdefault(name, _fixed(name, uid))
             group = groups[name] if not gid else int(gid) if gid.isdigit() else groups[gid]
-            names[name] = _fixed(name, uid), group, about.strip("-"), "/" if home == "-" else home, "/usr/sbin/nologin" if shell == "-" else shell
+            names[name] = (
+                _fixed(name, uid),
+                group,
+                about.strip("-"),
+                "/" if home == "-" else home,
+                "/usr/sbin/nologin" if shell == "-" else shell,
+            )
         elif kind == "m":
             members.setdefault(number, []).append(name)
     etc = tree / "etc"
@@ -205,7 +218,9 @@ def users(tree: Path) -> None:
 
 def _fixed(name: str, number: str) -> int:
     if not number.isdigit():
-        raise Failed(f"the user or group {name} has no fixed number: give it one in image/appliance/root/usr/lib/sysusers.d/00-appliance.conf")
+        raise Failed(
+            f"the user or group {name} has no fixed number: give it one in image/appliance/root/usr/lib/sysusers.d/00-appliance.conf"
+        )
     return int(number)
 
 
@@ -218,7 +233,9 @@ def byte_code(tree: Path, tools: Tools) -> None:
     for old in [path for place in where for path in place.rglob("__pycache__")]:
         shutil.rmtree(old)
     command = ["-I", "-m", "compileall", "-q", "-f", "-r", "99", "--invalidation-mode", "unchecked-hash", "-s", str(tree), "-p", "/"]
-    tools.run(there, *command[1:], *where, more={"PYTHONHOME": str(tools.tree("usr")), "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"})
+    tools.run(
+        there, *command[1:], *where, more={"PYTHONHOME": str(tools.tree("usr")), "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+    )
 
 
 def finish(tree: Path, architecture: str, tools: Tools, epoch: int) -> None:

@@ -10,13 +10,15 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
 from ppsd.appliance import settings as box
-from ppsd.appliance.boot import BOOTCFG, LIMIT_BYTES, Command, booted_slot, replace
+from ppsd.appliance.boot import BOOTCFG, LIMIT_BYTES, Command, booted_slot
+from ppsd.appliance.boot import replace as replace_on_card
+from ppsd.appliance.led import MISTAKES, WANTED
 from ppsd.appliance.network import DNSSD, FIREWALL, WIFI, firewall, networkd_files, ntp_service, served_ports, wifi_file
 from ppsd.appliance.pins import USER, user_text
 from ppsd.appliance.settings import BoxSettings
@@ -24,7 +26,7 @@ from ppsd.appliance.shared import Judge, Settled, settle
 from ppsd.config.contents import contents
 from ppsd.config.file import parse_bytes
 from ppsd.config.tables import Config
-from refclock.errors import explain
+from refclock.errors import explain, printable
 from refclock.kernel.files import owners, replace_file
 from refclock.kernel.host import Host
 from refclock.schema import ConfigError, Problem
@@ -42,8 +44,9 @@ OWN: Final = {box.FILE: f"{KEPT}/{box.FILE}", DAEMON_FILE: f"{DATA}/etc/refclock
 """The box's own copy of each file."""
 HOST_KEY: Final = f"{DATA}/ssh/ssh_host_ed25519_key"
 AUTHORIZED: Final = "/root/.ssh/authorized_keys"
-DROP_IN: Final = "/run/systemd/system/refclock-clock.service.d/20-box.conf"
-"""What the configuration allows the clock process beyond its unit."""
+DROP_IN: Final = "systemd/system/refclock-clock.service.d/20-box.conf"
+"""Below /run: what the configuration allows the clock process beyond its unit. Below /usr/lib: the same for the configuration that the
+image comes with."""
 RUN: Final = "/run/refclock-box"
 WORDS: Final = f"{RUN}/words"
 """What happened at this boot, a sentence a line."""
@@ -88,17 +91,22 @@ class Box:
         self._keep(DAEMON_FILE, config)
         for name, (text, mode) in self._files(settings.value, config.value).items():
             self._try(name, partial(self._write, name, text, mode))
-        self._try("the name", lambda: self._host.path("/proc/sys/kernel/hostname").write_text(settings.value.system.hostname))
+        if self._host.path(f"/run/{DROP_IN}").exists() and self._run(["systemctl", "daemon-reload"]) != 0:
+            self._troubles.append("systemd did not read what refclock-clock.service may do with this configuration")
+        if self._run(["hostname", settings.value.system.hostname]) != 0:
+            self._troubles.append("the name could not be set; it is still " + (self._host.text("/proc/sys/kernel/hostname") or "unknown"))
         if settings.value.system.ssh_keys:
             self._try("the ssh host key", self._make_host_key)
         reboot = self._try("the pins", lambda: self._set_pins(settings.value)) or False
         words = (*(words for words in (settings.words, config.words) if words), *self._troubles)
-        self._try(WORDS, lambda: self._write(WORDS, "".join(f"{words}\n" for words in words), 0o644))
-        return Applied(settings.value, config.value, self._problems(settings, config), words, reboot)
+        problems = self._problems(settings, config)
+        for name, told in ((WORDS, words), (MISTAKES, problems), (WANTED, (settings.value.system.led,))):
+            self._try(name, partial(self._write, name, "".join(f"{printable(str(line))}\n" for line in told), 0o644))
+        return Applied(settings.value, config.value, problems, words, reboot)
 
     def write_status(self, text: str) -> None:
         """Put STATUS.txt onto the card, for a person who reads it on another machine. OSError: it cannot be written."""
-        replace(self._host.path(f"{BOOTCFG}/{STATUS}"), text.replace("\n", "\r\n").encode(), self._run)
+        replace_on_card(self._host.path(f"{BOOTCFG}/{STATUS}"), text.replace("\n", "\r\n").encode(), self._run)
 
     # ---- the two files --------------------------------------------------------------------------------------------------------------
 
@@ -123,7 +131,8 @@ class Box:
             config = parse_bytes(data, name)
             self._check(config)
         except ConfigError as error:
-            return None, error.problems
+            told = (replace(p, what=f"{p.what}; it belongs into {box.FILE}") if p.key in box.TABLES else p for p in error.problems)
+            return None, list(told)
         return config, []
 
     def _keep(self, name: str, settled: Settled[T]) -> None:
@@ -134,7 +143,7 @@ class Box:
             self._try(OWN[name], lambda: self._save(f"{KEPT}/{name}.replaced", settled.lost or b""))
         self._try(OWN[name], lambda: self._save(OWN[name], settled.content))
         if settled.to_card:
-            self._try(card, lambda: replace(self._host.path(card), settled.content, self._run))
+            self._try(card, lambda: replace_on_card(self._host.path(card), settled.content, self._run))
         if self._read(card) == settled.content:
             self._try(seen, lambda: self._save(seen, settled.content))
 
@@ -152,8 +161,8 @@ class Box:
             files[AUTHORIZED] = "".join(f"{line}\n" for line in keys), 0o600
         if settings.wifi.ssid:
             files[WIFI] = wifi_file(settings.wifi), 0o600
-        if drop_in := self._privileges(config):
-            files[DROP_IN] = drop_in, 0o644
+        if (drop_in := self._privileges(config)) != (self._read(f"/usr/lib/{DROP_IN}") or b"").decode():
+            files[f"/run/{DROP_IN}"] = drop_in, 0o644
         return files
 
     def _make_host_key(self) -> None:
@@ -186,7 +195,7 @@ class Box:
         with self._mounted(device) as directory:
             if not (directory / "config.txt").exists() or self._content(directory / USER) == wanted:
                 return False
-            replace(directory / USER, wanted, self._run)
+            replace_on_card(directory / USER, wanted, self._run)
         with self._mounted(device) as directory:  # read from the card, not from memory
             if self._content(directory / USER) != wanted:
                 raise OSError("the card does not keep what is written to it; use another card")

@@ -204,11 +204,12 @@ def _veiled(problems: Sequence[Problem], text: str) -> list[Problem]:
     """The problems without the passphrase, which the words of some would repeat: what is told may be shown to others."""
     lines = text.replace("\r\n", "\n").split("\n")
     secret = {number for number, line in enumerate(lines, 1) if re.search("pass|psk|secret", line, re.IGNORECASE)}
+    after = {number + 1 for number in secret if lines[number - 1].rstrip().endswith("=")}
     told = 'is no text in quotes; write it in one line: passphrase = "..."'
 
     def is_secret(problem: Problem) -> bool:
         shows = problem.what.startswith("not TOML") or problem.key.endswith(".passphrase")
-        return shows and bool(secret & {problem.line, problem.line - 1})
+        return problem.line in after or (problem.line in secret and shows)
 
     return list(dict.fromkeys(replace(p, key="wifi.passphrase", what=told) if is_secret(p) else p for p in problems))
 

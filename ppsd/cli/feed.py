@@ -1,4 +1,4 @@
-"""``refclock feed``: prints the configuration lines by which chronyd or ntpd takes refclock's samples, and checks that it does."""
+"""``refclock feed``: prints the lines by which chronyd, ntpd or ntpd-rs takes refclock's samples, and checks that it does."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ from refclock.sample import FeedStatus
 
 CHRONY_SOCKET = "/run/chrony/refclock.sock"
 """Socket in the directory that chronyd owns on Debian and Fedora."""
+RS_SOCKET = "/run/ntpd-rs/refclock.sock"
+"""Socket in the directory that systemd makes for ntpd-rs."""
+SOCKETS: Final = {"chrony": CHRONY_SOCKET, "ntpd-rs": RS_SOCKET}
+PRECISION_S: Final = {True: 1e-6, False: 1e-2}
+"""s; what ntpd-rs is told of the scatter of samples that come from pulses, and of others: the standard deviation (ntp.toml(5))."""
 SHM_UNIT = 2
 """Shared memory unit; units 0 and 1 are for root only (ntpd's driver 28)."""
 WAIT_S: Final = 1.5
@@ -65,11 +70,13 @@ def _feed_line(program: str, feed: Feed, sources: Sequence[Source]) -> str:
     """The line for one feed. chronyd and its clients add half of ``delay`` to the error that they allow for (chrony.conf(5)); ntpd takes
     the bound from the segment's precision."""
     promised_us = promise_us(feed, sources)
+    if program == "ntpd-rs":
+        return _rs_source(feed, PRECISION_S[promised_us <= PULSED_PROMISE_US])
     options = f"refid GPS poll 3 precision {'1e-7' if promised_us <= PULSED_PROMISE_US else '1e-3'} delay {2 * promised_us / 1e6:g}"
     if isinstance(feed, SockFeed):
         if program == "chrony":
             return f"refclock SOCK {feed.path} {options}"
-        return f"# {feed.path}: only chronyd takes samples from a socket; for {program} use a feed of type shm"
+        return f"# {feed.path}: only chronyd and ntpd-rs take samples from a socket; for {program} use a feed of type shm"
     if program == "chrony":
         return f"refclock SHM {feed.unit} {options}"
     if program == "ntpsec":
@@ -77,13 +84,21 @@ def _feed_line(program: str, feed: Feed, sources: Sequence[Source]) -> str:
     return f"server 127.127.28.{feed.unit} minpoll 4 maxpoll 4\nfudge 127.127.28.{feed.unit} refid GPS"
 
 
+def _rs_source(feed: Feed, precision_s: float) -> str:
+    if not isinstance(feed, SockFeed):
+        return f"# unit {feed.unit}: ntpd-rs reads no shared memory; for it use a feed of type sock"
+    older = f"# before version 1.5, in place of precision: measurement_noise_estimate = {precision_s**2:g}"
+    return f'[[source]]\nmode = "sock"\npath = "{feed.path}"\nprecision = {precision_s:g}\n{older}'
+
+
 def feed_lines(program: str, feeds: Sequence[Feed], sources: Sequence[Source] = ()) -> list[str]:
-    """Lines for the configuration of ``program`` (chrony, ntpd, ntpsec), one a feed; without feeds, also those for refclock.toml."""
+    """Lines for the configuration of ``program`` (chrony, ntpd, ntpsec, ntpd-rs) for each feed; without feeds, also those for
+    refclock.toml."""
     if feeds:
         return [_feed_line(program, feed, sources) for feed in feeds]
-    if program == "chrony":
-        ours = f'[[feed]]\ntype = "sock"\npath = "{CHRONY_SOCKET}"'
-        line = _feed_line(program, SockFeed(path=CHRONY_SOCKET), sources)
+    if program in SOCKETS:
+        ours = f'[[feed]]\ntype = "sock"\npath = "{SOCKETS[program]}"'
+        line = _feed_line(program, SockFeed(path=SOCKETS[program]), sources)
     else:
         ours = f'[[feed]]\ntype = "shm"\nunit = {SHM_UNIT}'
         line = _feed_line(program, ShmFeed(unit=SHM_UNIT), sources)

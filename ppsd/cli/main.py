@@ -95,10 +95,16 @@ COMMANDS = {
         Command(
             "feed",
             "feed",
-            "print the lines by which chronyd or ntpd takes our samples, and check that it does",
+            "print the lines by which chronyd, ntpd or ntpd-rs takes our samples, and check that it does",
             "feed ntpd",
             (
-                option("program", nargs="?", choices=("chrony", "ntpd", "ntpsec"), default="chrony", help="whose lines (default chrony)"),
+                option(
+                    "program",
+                    nargs="?",
+                    choices=("chrony", "ntpd", "ntpsec", "ntpd-rs"),
+                    default="chrony",
+                    help="whose lines (default chrony)",
+                ),
                 CONFIG,
                 RUN_DIR,
             ),
@@ -210,18 +216,35 @@ COMMANDS = {
         Command(
             "setup",
             "setup",
-            "make this machine a time server, or chronyd's source of time, or take that back",
+            "make this machine a time server, or the source of the one that is there, or take that back",
             "setup --as appliance",
             (
                 option(
                     "--as",
                     dest="choice",
                     choices=("appliance", "feeder"),
-                    help="appliance: refclock sets the clock and serves; feeder: chronyd does, with refclock's samples",
+                    help="appliance: refclock sets the clock and serves; feeder: chronyd, ntpd or ntpd-rs does, with refclock's samples",
                 ),
                 option("--yes", action="store_true", help="do not ask"),
                 option("--undo", action="store_true", help="put everything back as it was"),
             ),
+        ),
+        Command(
+            "backup",
+            "backup",
+            "write configuration, settings and what was learned into one file",
+            "backup server.backup",
+            (
+                option("file", metavar="FILE", type=Path, help="the file that is written, for root alone"),
+                option("--with-secrets", action="store_true", help="keys, the Wi-Fi passphrase and ssh host keys as well"),
+            ),
+        ),
+        Command(
+            "restore",
+            "backup",
+            "put back what a backup holds",
+            "restore server.backup",
+            (option("file", metavar="FILE", type=Path, help="a file that `refclock backup` wrote"),),
         ),
         Command(
             "update",
@@ -264,8 +287,9 @@ COMMANDS = {
             (
                 option(
                     "action",
-                    choices=("apply", "status"),
-                    help="apply: bring the card's files into force; status: the box in plain words, 1 when those files have mistakes",
+                    choices=("apply", "led", "status"),
+                    help="apply: bring the card's files into force; led: show the state by a light of the board; status: the box in"
+                    " plain words, 1 when those files have mistakes",
                 ),
                 option("--write", action="store_true", help="status: into STATUS.txt on the card"),
             ),

@@ -1,24 +1,26 @@
-"""``refclock setup``: makes this machine a time server, or the reader of the receiver for the chronyd that is there, and takes it back.
+"""``refclock setup``: makes this machine a time server, or the reader of the receiver for the server that is there, and takes it back.
 
 What was there before is written into a file (``JOURNAL``) before anything is changed, so that ``--undo`` also works after a setup that was
-interrupted. Installing the Debian package alone changes nothing that serves time.
+interrupted. Installing the Debian package alone changes nothing that serves time, and removing it takes the setup back.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Final, TextIO
 
 from ppsd.cli.doctor.doctor import doctor
 from ppsd.cli.doctor.finding import Patient
-from ppsd.cli.feed import feed_lines
+from ppsd.cli.takers import MADE, TAKERS, Taker
 from ppsd.config.contents import contents
 from ppsd.config.edit import with_setting
 from ppsd.config.file import DEFAULT_FILE, LIMIT_BYTES, load, parse
@@ -26,7 +28,8 @@ from ppsd.config.tables import Config
 from ppsd.process.control import alive, ask
 from ppsd.process.exit_codes import FAILED, GOOD, NO_PERMISSION, USAGE, Refused
 from ppsd.snapshot import Snapshot
-from refclock.config import GpsdSource, SockFeed
+from refclock.config import GpsdSource, PulsedSource, ReceiverSource, ShmFeed
+from refclock.devices.ports import SERIAL_PATTERNS, control_line
 from refclock.kernel.files import UserFile, owners
 from refclock.kernel.host import Host
 from refclock.kernel.rivals import rivals
@@ -35,17 +38,13 @@ APPLIANCE: Final = "appliance"
 FEEDER: Final = "feeder"
 CHOICES: Final = {
     APPLIANCE: "refclock sets this machine's clock and answers NTP on port 123. Programs that do so now are stopped, also after a reboot.",
-    FEEDER: "chronyd goes on to set the clock and to serve. refclock reads the receiver and hands chronyd its samples.",
+    FEEDER: "The chronyd, ntpd or ntpd-rs that is here goes on to set the clock and to serve. refclock hands it the receiver's time.",
 }
 JOURNAL: Final = "/etc/refclock/setup.json"
 DROP_IN: Final = "/etc/systemd/system/refclock-clock.service.d/10-setup.conf"
-CHRONY_LINES: Final = "/etc/chrony/conf.d/refclock.conf"
-CHRONY_DROP_IN: Final = "/etc/systemd/system/chrony.service.d/10-refclock.conf"
-CHRONY_SOCKET: Final = "/run/chrony.refclock.sock"
-"""Outside /run/chrony, which only chronyd's user may enter. Debian's AppArmor profile of chronyd allows the name."""
 UNIT_PLACES: Final = ("/usr/lib", "/lib", "/usr/local/lib", "/etc")
 CLOCK_UNITS: Final = ("chrony", "chronyd", "ntpsec", "ntp", "ntpd", "ntpd-rs", "openntpd", "systemd-timesyncd")
-"""Units that set the clock; all but the last have port 123."""
+"""Units that set the clock. All but the last may have port 123."""
 RECEIVER_UNITS: Final = ("gpsd.socket", "gpsd")
 """Units that have the receiver open. The socket comes first: it would start the other again."""
 STARTED: Final = {APPLIANCE: "refclock.target", FEEDER: "refclock-clock.service"}
@@ -108,6 +107,13 @@ def _examine(config: Config) -> int:
     return doctor(Patient(Host(), config, told), False, None, sys.stdout)
 
 
+def lines_used(config: Config) -> list[str]:
+    """The serial devices that the sources name."""
+    named = [source.device for source in config.sources if isinstance(source, ReceiverSource)]
+    pulses = [control_line(source.pps) for source in config.sources if isinstance(source, PulsedSource)]
+    return [name for name in (*named, *(line[0] for line in pulses if line)) if name.startswith("/")]
+
+
 def privileges(config: Config) -> str:
     """The drop-in that gives refclock-clock.service what ``config`` needs beyond the unit; "" when the unit does."""
     lines: list[str] = []
@@ -117,30 +123,41 @@ def privileges(config: Config) -> str:
     if any(isinstance(source, GpsdSource) for source in config.sources):
         lines += ["# A source is gpsd, which talks TCP on this machine."]
         lines += ["PrivateNetwork=no", "RestrictAddressFamilies=AF_INET AF_INET6", "IPAddressAllow=localhost"]
-    return "\n".join(["# Written by refclock setup.", "[Service]", *lines, ""]) if lines else ""
+    if any(isinstance(feed, ShmFeed) for feed in config.feeds):
+        lines += ["# Its shared memory outlives a restart: ntpd has it open.", "RemoveIPC=no"]
+    kinds = {found[1] for name in lines_used(config) if (found := re.fullmatch(r"/dev/(tty[A-Za-z]+)\d+", name))}
+    if others := sorted(kinds - {pattern.rstrip("*") for pattern in SERIAL_PATTERNS}):
+        lines += ["# A source names a port of this kind.", *(f"DeviceAllow=char-{kind} rw" for kind in others)]
+    return "\n".join([MADE, "[Service]", *lines, ""]) if lines else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a setup does. ``files``: text by name of those that are written. ``stopped``: units that are stopped for good. ``restarted``:
-    units that read their new file."""
+    """What a setup does. ``files``: text by name of those that are written. ``stopped``: units that are stopped for good; of these
+    ``masked`` are started by others, which only a mask prevents. ``restarted``: units that read their new file. ``by_hand``: what the
+    person has to do."""
 
     choice: str
     files: Mapping[str, str]
-    stopped: Sequence[str]
-    restarted: Sequence[str]
+    stopped: Sequence[str] = ()
+    masked: Sequence[str] = ()
+    restarted: Sequence[str] = ()
+    by_hand: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """What the journal keeps. ``files``: the text of each file that is written, None: there was none. ``enabled``, ``active``: which of
-    the stopped units were. ``restarted``: as in Plan."""
+    """What the journal keeps. ``files``: the text of each file that is written, None: there was none. ``directories``: those that there
+    were not. ``enabled``, ``active``: which of the stopped units were. ``masked``, ``restarted``, ``by_hand``: as in Plan."""
 
     choice: str
     files: Mapping[str, str | None]
     enabled: Sequence[str]
     active: Sequence[str]
     restarted: Sequence[str]
+    masked: Sequence[str] = ()
+    directories: Sequence[str] = ()
+    by_hand: str = ""
 
 
 class Setup:
@@ -153,78 +170,83 @@ class Setup:
     def tell_owners(self) -> None:
         """Say who has the clock and port 123 now."""
         setting = ", ".join(map(str, rivals(self._host))) or "no known program"
-        serving = ", ".join(self._host.port_holders([("0.0.0.0", 123), ("::", 123)])) or "no program"
+        serving = ", ".join(self._port_holders()) or "no program"
         print(f"The clock is set by {setting}; port 123 belongs to {serving}.", file=self._out)
 
     def plan(self, choice: str) -> Plan:
         """What ``choice`` means here; it is told, and nothing is changed."""
         if not self._installed(STARTED[choice]):
-            raise Refused(FAILED, "refclock setup: the services are not installed; install the Debian package (make deb), then try again")
+            raise _refusal("the services are not installed; install the Debian package (make deb), then try again")
         if self._host.path(JOURNAL).exists():
-            raise Refused(FAILED, "refclock setup: it was done before; take it back first: sudo refclock setup --undo")
+            raise _refusal("it was done before; take it back first: sudo refclock setup --undo")
         if alive(self._host.path(Config().run.directory) / "clock.sock") and not self._runs(STARTED[FEEDER]):
-            raise Refused(FAILED, "refclock setup: refclock runs in the foreground; end it first (its own terminal, Ctrl-C)")
-        text = self._text(DEFAULT_FILE) or ""
-        hears_gpsd = any(isinstance(source, GpsdSource) for source in parse(text, DEFAULT_FILE).sources)
-        stopped = [] if hears_gpsd else [unit for unit in RECEIVER_UNITS if self._runs(unit)]
-        restarted: list[str] = []
-        if choice == APPLIANCE:
-            stopped += [unit for unit in CLOCK_UNITS if self._runs(unit)]
-            self._refuse_others(stopped)
-            text = with_setting(with_setting(text, "clock", "steer", "kernel"), "server", "enabled", True)
-            files: dict[str, str] = {}
-        else:
-            if not self._host.path("/etc/chrony").is_dir() or not self._runs("chrony"):
-                why = "chronyd does not run here; start it, or see what `refclock feed ntpd` prints for another program"
-                raise Refused(FAILED, f"refclock setup: {why}")
-            text = with_setting(with_setting(text, "clock", "steer", "none"), "server", "enabled", False)
-            if CHRONY_SOCKET not in text:
-                text = f'{text.rstrip()}\n\n[[feed]]\ntype = "sock"\npath = "{CHRONY_SOCKET}"\n'.lstrip()
-            restarted = ["chrony"]
-            config = parse(text, DEFAULT_FILE)
-            ours = [feed for feed in config.feeds if isinstance(feed, SockFeed) and feed.path == CHRONY_SOCKET]
-            lines = "\n".join(feed_lines("chrony", ours, config.sources))
-            files = {
-                CHRONY_LINES: f"# Written by refclock setup.\n{lines}\n",
-                CHRONY_DROP_IN: "# Written by refclock setup: chronyd makes the socket for root alone.\n[Service]\n"
-                f"ExecStartPost=-+/bin/chgrp refclock {CHRONY_SOCKET}\nExecStartPost=-+/bin/chmod 0660 {CHRONY_SOCKET}\n",
-            }
-        files[DEFAULT_FILE] = text
-        if drop_in := privileges(parse(text, DEFAULT_FILE)):
-            files[DROP_IN] = drop_in
-        plan = Plan(choice, files, stopped, restarted)
+            raise _refusal("refclock runs in the foreground; end it first (its own terminal, Ctrl-C)")
+        plan = self._appliance() if choice == APPLIANCE else self._feeder(self._taker())
         for sentence in _told(plan):
             print(sentence, file=self._out)
         return plan
 
+    def _appliance(self) -> Plan:
+        text = with_setting(with_setting(self._configuration(), "clock", "steer", "kernel"), "server", "enabled", True)
+        stopped = [*self._receiver_units(text), *(unit for unit in CLOCK_UNITS if self._runs(unit))]
+        self._refuse_others(stopped)
+        return self._whole(Plan(APPLIANCE, {}, stopped), text)
+
+    def _feeder(self, taker: Taker) -> Plan:
+        text = with_setting(with_setting(self._configuration(), "clock", "steer", "none"), "server", "enabled", False)
+        if not any(map(taker.is_fed_by, parse(text, DEFAULT_FILE).feeds)):
+            text = f"{text.rstrip()}\n\n{taker.table()}".lstrip()
+        config = parse(text, DEFAULT_FILE)
+        lines, place = taker.lines(config.feeds, config.sources), taker.place(self._host)
+        files = dict(taker.drop_ins) | ({place: f"{MADE}\n{lines}"} if place else {})
+        by_hand = "" if place else f"put into {taker.configuration}:\n\n{lines}\nthen: sudo systemctl restart {taker.unit}"
+        plan = Plan(FEEDER, files, self._receiver_units(text), restarted=[taker.unit] if place else [], by_hand=by_hand)
+        return self._whole(plan, text)
+
+    def _whole(self, plan: Plan, text: str) -> Plan:
+        """``plan`` with the configuration ``text``, and what that needs besides."""
+        config, files = parse(text, DEFAULT_FILE), dict(plan.files) | {DEFAULT_FILE: text}
+        if drop_in := privileges(config):
+            files[DROP_IN] = drop_in
+        ttys = {self._host.target(device).rpartition("/")[2] for device in lines_used(config)}
+        masked = [login for tty in sorted(ttys) if self._on(login := f"serial-getty@{tty}.service")]
+        return replace(plan, files=files, stopped=[*plan.stopped, *masked], masked=masked)
+
     def carry_out(self, plan: Plan) -> int:
         """Do it. FAILED when a service did not start: what was done stays, for ``--undo``."""
+        parents = {str(parent) for name in plan.files for parent in Path(name).parents}
         before = Before(
             plan.choice,
             {name: self._text(name) for name in plan.files},
-            [unit for unit in plan.stopped if self._systemctl("is-enabled", "--quiet", unit) == 0],
+            [unit for unit in plan.stopped if unit not in plan.masked and self._systemctl("is-enabled", "--quiet", unit) == 0],
             [unit for unit in plan.stopped if self._systemctl("is-active", "--quiet", unit) == 0],
             plan.restarted,
+            plan.masked,
+            sorted(name for name in parents if not self._host.path(name).exists()),
+            plan.by_hand,
         )
         self._write(JOURNAL, json.dumps(asdict(before), indent=1))
         for name, text in plan.files.items():
             self._write(name, text)
         codes = [self._systemctl("daemon-reload")]
-        codes += [self._systemctl("disable", "--now", unit) for unit in plan.stopped]
+        codes += [self._systemctl("mask" if unit in plan.masked else "disable", "--now", unit) for unit in plan.stopped]
         codes += [self._systemctl("restart", unit) for unit in plan.restarted]
         codes += [self._systemctl("enable", "--now", STARTED[plan.choice])]
         if any(codes):
             print("Not all of this succeeded: see above. Take it back: sudo refclock setup --undo", file=self._out)
             return FAILED
+        if plan.by_hand:
+            print(f"One thing is left to you: {plan.by_hand}", file=self._out)
         print("Done. Take it back: sudo refclock setup --undo", file=self._out)
         return GOOD
 
     def undo(self) -> int:
-        """Put everything back as it was before the setup."""
+        """Put everything back as it was before the setup, also one that was interrupted. A unit that was removed since stays away."""
         journal = self._text(JOURNAL)
         if journal is None:
-            raise Refused(FAILED, "refclock setup: there is nothing to take back")
-        before = Before(**json.loads(journal))
+            raise _refusal("there is nothing to take back")
+        known = {spec.name for spec in fields(Before)}
+        before = Before(**{name: value for name, value in json.loads(journal).items() if name in known})
         self._systemctl("disable", "--now", *OURS)
         now = self._text(DEFAULT_FILE)
         if now is not None and now != before.files[DEFAULT_FILE]:
@@ -235,33 +257,75 @@ class Setup:
                 self._host.path(name).unlink(missing_ok=True)
             else:
                 self._write(name, text)
-        codes = [self._systemctl("daemon-reload")]
-        codes += [self._systemctl("restart", unit) for unit in before.restarted]
-        codes += [self._systemctl("enable", unit) for unit in before.enabled]
-        codes += [self._systemctl("start", unit) for unit in before.active]
+        for name in reversed(before.directories):
+            with contextlib.suppress(OSError):  # not empty: others have put something there
+                self._host.path(name).rmdir()
+        codes = [self._systemctl("unmask", unit) for unit in before.masked]
+        codes += [self._systemctl("daemon-reload")]
+        for verb, units in (("restart", before.restarted), ("enable", before.enabled), ("start", before.active)):
+            codes += [self._systemctl(verb, unit) for unit in units if self._installed(unit)]
         if any(codes):
             print(f"Not all of this succeeded: see above. What was before is in {JOURNAL}; try again.", file=self._out)
             return FAILED
         self._host.path(JOURNAL).unlink()
+        if before.by_hand:
+            print(f"One thing is left to you, if you did it: take out again what you {before.by_hand}", file=self._out)
         print("Everything is as it was before the setup.", file=self._out)
         return GOOD
 
+    # ---- what there is ---------------------------------------------------------------------------------------------------------------
+
+    def _configuration(self) -> str:
+        return self._text(DEFAULT_FILE) or ""
+
+    def _receiver_units(self, text: str) -> list[str]:
+        """The units that have the receiver, unless the configuration ``text`` says that it is to be had from them."""
+        hears_gpsd = any(isinstance(source, GpsdSource) for source in parse(text, DEFAULT_FILE).sources)
+        return [] if hears_gpsd else [unit for unit in RECEIVER_UNITS if self._runs(unit)]
+
+    def _taker(self) -> Taker:
+        """The program that is to be fed. Refused: there is none, or more than one."""
+        found = [taker for taker in TAKERS if self._runs(taker.unit)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = " and ".join(taker.unit for taker in found)
+            raise _refusal(f"{names} run here, and only one can keep the clock; sudo systemctl disable --now the other, then try again")
+        deaf = [unit for unit in CLOCK_UNITS if self._runs(unit)]
+        here = (
+            f"{' and '.join(deaf)}, which runs here, takes no samples of a receiver" if deaf else "no program that takes samples runs here"
+        )
+        raise _refusal(f"{here}; install chrony, ntpsec or ntpd-rs, or choose --as appliance. Nothing was changed")
+
     def _runs(self, unit: str) -> bool:
         """Whether a unit runs now or at the next boot. Not so for another name of a unit, which systemctl neither enables nor disables."""
-        on = (self._systemctl(verb, "--quiet", unit) == 0 for verb in ("is-active", "is-enabled"))
-        return self._installed(unit) and any(on)
+        return self._installed(unit) and self._on(unit)
+
+    def _on(self, unit: str) -> bool:
+        return any(self._systemctl(verb, "--quiet", unit) == 0 for verb in ("is-active", "is-enabled"))
 
     def _installed(self, unit: str) -> bool:
-        name = unit if "." in unit else f"{unit}.service"
+        name = re.sub(r"@[^.]*", "@", unit if "." in unit else f"{unit}.service")
         files = (self._host.path(f"{place}/systemd/system/{name}") for place in UNIT_PLACES)
         return any(file.exists() and not file.is_symlink() for file in files)
 
+    def _port_holders(self) -> list[str]:
+        return self._host.port_holders([("0.0.0.0", 123), ("::", 123)])
+
     def _refuse_others(self, stopped: Sequence[str]) -> None:
-        """Refused when a program sets the clock that is none of the units that are stopped."""
-        others = [rival for rival in rivals(self._host) if not any(f"now {unit}" in rival.remedy for unit in stopped)]
-        if others:
-            why = "; ".join(f"{rival} sets the clock as well: {rival.remedy}" for rival in others)
-            raise Refused(FAILED, f"refclock setup: {why}; then try again. Nothing was changed")
+        """Refused when a program sets the clock, or has port 123, that is none of the units that are stopped."""
+        some = rivals(self._host)
+        others = [rival for rival in some if not any(rival.remedy.endswith(f"now {unit}") for unit in stopped)]
+        whys = [f"{rival} sets the clock as well: {rival.remedy}" for rival in others]
+        known = set(map(str, some))
+        for holder in self._port_holders():
+            pid = int(holder.rpartition("(pid ")[2].rstrip(")"))
+            unit = self._host.service(pid)
+            ours = pid == 1 or f"{unit}.service" in OURS  # systemd holds the socket of refclock-serve
+            if holder not in known and unit not in stopped and not ours:
+                whys.append(f"{holder} has port 123: " + (f"sudo systemctl disable --now {unit}" if unit else "end it"))
+        if whys:
+            raise _refusal(f"{'; '.join(whys)}; then try again. Nothing was changed")
 
     def _text(self, name: str) -> str | None:
         path = self._host.path(name)
@@ -273,9 +337,14 @@ class Setup:
         UserFile(path, owners()).replace(text.encode())
 
 
+def _refusal(why: str) -> Refused:
+    return Refused(FAILED, f"refclock setup: {why}")
+
+
 def _told(plan: Plan) -> list[str]:
     """What a plan does, in words."""
     said = [f"stop and disable: {', '.join(plan.stopped)}"] if plan.stopped else []
     said += [f"write: {', '.join(sorted(plan.files))}"]
     said += [f"restart: {', '.join(plan.restarted)}"] if plan.restarted else []
+    said += [f"leave to you: {plan.by_hand.partition(':')[0]} what will be shown"] if plan.by_hand else []
     return ["This will", *(f"  {words}" for words in said), f"  start, now and at every boot: {STARTED[plan.choice]}"]

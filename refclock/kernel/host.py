@@ -100,6 +100,11 @@ class Host:
         line = (self.text(f"/proc/{pid}/cmdline") or "").rstrip("\0")
         return line.split("\0") if line else []
 
+    def service(self, pid: int) -> str:
+        """The systemd service that runs a process, by its control group (proc(5), systemd.slice(5)), without ".service"; "" for none."""
+        found = re.search(r"/([\w.@\\-]+)\.service(?:/|$)", self.text(f"/proc/{pid}/cgroup") or "", re.MULTILINE)
+        return found[1] if found is not None and not found[1].startswith("user@") else ""
+
     def open_files(self, wanted: Collection[str]) -> dict[str, list[str]]:
         """Who has each of these files open ("gpsd (pid 412)"), by one pass over all processes. Only root sees other users' files.
 

@@ -234,11 +234,10 @@ def _known(host: Host, pid: int) -> tuple[str, list[str]]:
 
 
 def _remedy(host: Host, pid: int, program: _Program) -> str:
-    """What keeps the process from setting the clock: by the unit that runs it, as its control group says (proc(5), systemd.slice(5))."""
+    """What keeps the process from setting the clock: by the unit that runs it, or else by what else its control group says."""
     group = host.text(f"/proc/{pid}/cgroup")
-    unit = re.search(r"/([\w.@\\-]+)\.service(?:/|$)", group or "", re.MULTILINE)
-    if unit is not None and not unit[1].startswith("user@"):
-        end = f"sudo systemctl disable --now {unit[1]}"
+    if unit := host.service(pid):
+        end = f"sudo systemctl disable --now {unit}"
     elif re.search(r"docker|libpod|lxc|kubepods|containerd", group or ""):
         end = "stop the container in which it runs"
     elif group is None and program.unit:

@@ -343,6 +343,8 @@ def test_feed_lines() -> None:
     assert feed_lines("ntpd", feeds)[0].startswith("#")
     assert "127.127.28.3" in feed_lines("ntpd", feeds)[1]
     assert "refclock shm unit 3" in feed_lines("ntpsec", feeds)[1]
+    assert 'path = "/run/chrony/x.sock"\nprecision = 1e-06' in feed_lines("ntpd-rs", feeds)[0]
+    assert feed_lines("ntpd-rs", feeds)[1].startswith("#")
     assert "# [[feed]]" in feed_lines("chrony", ())
     assert all("delay 0.002" in line for line in feed_lines("chrony", feeds))
     assert "delay 0.0001" in feed_lines("chrony", [SockFeed(path="/x", max_bound_us=50)])[0]

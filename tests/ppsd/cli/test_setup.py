@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ppsd.cli.setup import APPLIANCE, CHRONY_DROP_IN, CHRONY_LINES, DROP_IN, FEEDER, JOURNAL, Setup, chosen, privileges
+from ppsd.cli.setup import APPLIANCE, DROP_IN, FEEDER, JOURNAL, Setup, chosen, privileges
+from ppsd.cli.takers import CHRONY_DROP_IN, CHRONY_LINES
 from ppsd.config.file import DEFAULT_FILE, parse
 from ppsd.process.exit_codes import FAILED, GOOD, Refused
+from refclock.config import ShmFeed
 from refclock.kernel.host import Host
 
 CONFIGURATION = '# mine\n[server]\nlisten = ["192.0.2.1:123"] # the LAN\n\n[[source]]\ntype = "receiver"\ndevice = "/dev/ttyACM0"\n'
 
 
 class Systemctl:
-    """Units that are enabled and active. ``broken``: a unit that does not start."""
+    """Units that are enabled, active and masked. ``broken``: a unit that does not start. ``patience``: calls after which the person at the
+    terminal has had enough."""
 
     def __init__(self, *units: str) -> None:
         self.enabled, self.active, self.broken = set(units), set(units), ""
+        self.masked: set[str] = set()
+        self.patience = 1000
 
     def __call__(self, verb: str, *words: str) -> int:
+        self.patience -= 1
+        if self.patience < 0:
+            raise KeyboardInterrupt
         units = [word.removesuffix(".service") for word in words if not word.startswith("--")]
         if "chronyd" in units:
             if verb in ("enable", "disable"):
@@ -32,13 +42,18 @@ class Systemctl:
             return int(units[0] not in self.enabled)
         if verb == "is-active":
             return int(units[0] not in self.active)
-        if verb == "disable":
+        if verb in ("disable", "mask"):
             self.enabled -= set(units)
             self.active -= set(units)
+        if verb == "mask":
+            self.masked |= set(units)
+        if verb == "unmask":
+            self.masked -= set(units)
+            self.enabled |= {unit for unit in units if "getty" in unit}  # systemd-getty-generator does, as long as there is a console
         if verb == "enable":
             self.enabled |= set(units)
         if verb in ("start", "restart") or (verb == "enable" and "--now" in words):
-            if self.broken in units:
+            if self.broken in units or self.masked & set(units):
                 return 1
             self.active |= set(units)
         return 0
@@ -52,7 +67,8 @@ class Machine:
         for name in ("refclock.target", "refclock-clock.service"):
             self.write(f"/usr/lib/systemd/system/{name}", "")
         for unit in units:
-            self.write(f"/usr/lib/systemd/system/{unit if '.' in unit else f'{unit}.service'}", "")
+            name = re.sub("@.*", "@", unit)
+            self.write(f"/usr/lib/systemd/system/{name if '.' in name else f'{name}.service'}", "")
         alias = root / "etc/systemd/system/chronyd.service"
         alias.parent.mkdir(parents=True)
         alias.symlink_to("../../../usr/lib/systemd/system/chrony.service")
@@ -66,10 +82,10 @@ class Machine:
     def text(self, name: str) -> str:
         return (self.root / name.lstrip("/")).read_text(encoding="utf-8")
 
-    def state(self) -> tuple[dict[str, str], set[str], set[str]]:
-        """Every file with its text, and the services that are on."""
-        files = {str(path): path.read_text(encoding="utf-8") for path in self.root.rglob("*") if path.is_file()}
-        return files, set(self.systemctl.enabled), set(self.systemctl.active)
+    def state(self) -> tuple[dict[str, str], set[str], set[str], set[str]]:
+        """Every directory, every file with its text, and the services that are on."""
+        files = {str(path): path.read_text(encoding="utf-8") if path.is_file() else "" for path in self.root.rglob("*")}
+        return files, set(self.systemctl.enabled), set(self.systemctl.active), set(self.systemctl.masked)
 
     def setup(self) -> Setup:
         return Setup(Host(self.root), self.systemctl, self.out)
@@ -110,7 +126,7 @@ def test_a_feeder_leaves_the_clock_and_the_port_to_chronyd(machine: Machine) -> 
 @pytest.mark.parametrize("choice", [APPLIANCE, FEEDER])
 @pytest.mark.parametrize("configured", [True, False])
 def test_undo_leaves_the_machine_as_it_was(machine: Machine, choice: str, configured: bool) -> None:
-    """Files, and which services are on. The configuration of the setup is kept beside it."""
+    """Files, directories, and which services are on. The configuration of the setup is kept beside it."""
     kept = machine.root / f"{DEFAULT_FILE}.setup".lstrip("/")
     if not configured:
         (machine.root / DEFAULT_FILE.lstrip("/")).unlink()
@@ -160,11 +176,126 @@ def test_a_program_that_would_fight_over_the_clock_is_named_and_nothing_changes(
     assert machine.state() == before
 
 
-def test_without_chronyd_there_is_nobody_to_feed(machine: Machine) -> None:
-    """The other way is named."""
-    machine.systemctl("disable", "--now", "chrony")
-    with pytest.raises(Refused, match="refclock feed ntpd"):
+@pytest.mark.parametrize(("clock", "said"), [("", "no program that takes samples"), ("systemd-timesyncd", "systemd-timesyncd, which")])
+def test_without_a_program_that_takes_samples_there_is_nobody_to_feed(tmp_path: Path, clock: str, said: str) -> None:
+    """A machine with no time program at all, or with one that only asks servers: the other way is named, and nothing is changed. To be
+    the server works."""
+    machine = Machine(tmp_path, *([clock] if clock else []))
+    before = machine.state()
+    with pytest.raises(Refused, match=f"{said}.*--as appliance"):
         machine.do(FEEDER)
+    assert machine.state() == before
+    assert machine.do(APPLIANCE) == GOOD
+    assert machine.systemctl.active == {"refclock.target"}
+
+
+def test_ntpd_of_ntpsec_gets_a_file_of_its_own(tmp_path: Path) -> None:
+    """It reads shared memory, which outlives a restart of refclock's service, by a line in a file that its package leaves alone."""
+    machine = Machine(tmp_path, "ntpsec")
+    machine.write("/etc/ntpsec/ntp.conf", "pool ntp.example\n")
+    assert machine.do(FEEDER) == GOOD
+    (feed,) = parse(machine.text(DEFAULT_FILE)).feeds
+    assert isinstance(feed, ShmFeed)
+    assert f"refclock shm unit {feed.unit}" in machine.text("/etc/ntpsec/ntp.d/refclock.conf")
+    assert "RemoveIPC=no" in machine.text(DROP_IN)
+    assert machine.systemctl.active == {"ntpsec", "refclock-clock"}
+
+
+@pytest.mark.parametrize(
+    ("unit", "file", "line"),
+    [
+        ("ntp", "/etc/ntp.conf", "server 127.127.28.2"),
+        ("ntpd-rs", "/etc/ntpd-rs/ntp.toml", 'mode = "sock"'),
+        ("ntpsec", "/etc/ntpsec/ntp.conf", "refclock shm unit 2"),
+        ("chrony", "/etc/chrony/chrony.conf", "refclock SOCK"),
+    ],
+)
+def test_a_configuration_that_is_one_file_is_left_to_its_owner(tmp_path: Path, unit: str, file: str, line: str) -> None:
+    """The line is shown with its place and what to do after; the file is as it was, and an undo says to take the line out again."""
+    machine = Machine(tmp_path, unit)
+    machine.write("/etc/chrony/chrony.conf", "pool ntp.example\n")  # from before there was conf.d
+    machine.write("/run/ntpsec/ntp.conf.dhcp", "")  # ntpd reads this one, and looks for other files beside it
+    machine.write(file, "server ntp.example\n")
+    assert machine.do(FEEDER) == GOOD
+    said = machine.out.getvalue()
+    assert line in said
+    assert file in said
+    assert f"systemctl restart {unit}" in said
+    assert machine.text(file) == "server ntp.example\n"
+    machine.setup().undo()
+    assert f"take out again what you put into {file}" in machine.out.getvalue()
+
+
+def test_of_two_programs_that_keep_the_clock_none_is_fed(tmp_path: Path) -> None:
+    """Both are named: only one can keep it. To be the server, both are stopped; an undo starts both."""
+    machine = Machine(tmp_path, "chrony", "ntpd-rs", "openntpd", "systemd-timesyncd")
+    before = machine.state()
+    with pytest.raises(Refused, match="chrony and ntpd-rs run here"):
+        machine.do(FEEDER)
+    assert machine.state() == before
+    assert machine.do(APPLIANCE) == GOOD
+    assert machine.systemctl.active == {"refclock.target"}
+    machine.setup().undo()
+    assert machine.state()[1:] == before[1:]
+
+
+def test_a_login_on_the_receivers_line_ends_for_good(machine: Machine) -> None:
+    """A getty would write to the receiver and read its sentences. It comes from a generator, so only a mask keeps it away. Others stay."""
+    for tty in ("ttyAMA0", "ttyS1"):
+        machine.systemctl("enable", "--now", f"serial-getty@{tty}")
+    machine.write("/usr/lib/systemd/system/serial-getty@.service", "")
+    machine.write("/dev/ttyAMA0", "")
+    (machine.root / "dev/serial0").symlink_to("ttyAMA0")
+    machine.write(DEFAULT_FILE, CONFIGURATION.replace("ttyACM0", "serial0"))
+    before = machine.state()
+    machine.do(APPLIANCE)
+    assert machine.systemctl.masked == {"serial-getty@ttyAMA0"}
+    assert machine.systemctl.active == {"serial-getty@ttyS1", "refclock.target"}
+    machine.setup().undo()
+    (machine.root / f"{DEFAULT_FILE}.setup".lstrip("/")).unlink()
+    assert machine.state() == before
+
+
+@pytest.mark.parametrize("choice", [APPLIANCE, FEEDER])
+def test_a_setup_that_was_interrupted_anywhere_can_be_taken_back(tmp_path: Path, choice: str) -> None:
+    """Ctrl-C after the first, second ... step: what was done is undone. So it is when the undo itself is interrupted and begun again."""
+    for steps in range(30):
+        machine = Machine(tmp_path / str(steps), "chrony", "gpsd", "gpsd.socket")
+        machine.write(DEFAULT_FILE, CONFIGURATION)
+        before, plan = machine.state(), machine.setup().plan(choice)
+        machine.systemctl.patience = steps
+        with contextlib.suppress(KeyboardInterrupt):
+            machine.setup().carry_out(plan)
+        machine.systemctl.patience = steps % 5
+        with contextlib.suppress(KeyboardInterrupt, Refused):
+            machine.setup().undo()
+        machine.systemctl.patience = 1000
+        with contextlib.suppress(Refused):  # there is nothing to take back
+            machine.setup().undo()
+        (machine.root / f"{DEFAULT_FILE}.setup".lstrip("/")).unlink(missing_ok=True)
+        assert machine.state() == before, steps
+
+
+def test_an_undo_after_a_program_was_removed(machine: Machine) -> None:
+    """chrony was uninstalled since: the rest is put back, and no second try is asked for."""
+    machine.do(APPLIANCE)
+    (machine.root / "usr/lib/systemd/system/chrony.service").unlink()
+    assert machine.setup().undo() == GOOD
+    assert machine.systemctl.active == {"gpsd", "gpsd.socket"}
+
+
+def test_refclock_in_the_foreground_is_not_fought_over_port_123(machine: Machine) -> None:
+    """Somebody runs it from a checkout, with directories of its own: it has the port, and is named."""
+    machine.write("/proc/55/comm", "python3\n")
+    machine.write("/proc/55/cmdline", "python3\0-m\0ppsd\0serve\0")
+    machine.write("/proc/55/cgroup", "0::/user.slice/user-1000.slice/session-1.scope\n")
+    (machine.root / "proc/55/fd").mkdir()
+    (machine.root / "proc/55/fd/4").symlink_to("socket:[4711]")
+    machine.write("/proc/net/udp", "sl local rem\n 1: 00000000:007B 00000000:0000 07 0:0 0:0 0 0 0 4711\n")
+    before = machine.state()
+    with pytest.raises(Refused, match=r"ppsd \(pid 55\) has port 123: end it"):
+        machine.do(APPLIANCE)
+    assert machine.state() == before
 
 
 def test_both_choices_are_explained_before_one_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
@@ -172,7 +303,7 @@ def test_both_choices_are_explained_before_one_is_asked_for(capsys: pytest.Captu
     answers = iter(["what?", "2"])
     assert chosen(lambda _: next(answers)) == FEEDER
     said = capsys.readouterr().out
-    assert "chronyd goes on" in said
+    assert "goes on to set the clock" in said
     assert "port 123" in said
 
 
@@ -180,6 +311,7 @@ def test_rights_follow_the_configuration() -> None:
     """The clock process gets the right to set the clock, or the loopback, only when its configuration uses them."""
     assert privileges(parse("")) == ""
     assert "CAP_SYS_TIME" in privileges(parse('[clock]\nsteer = "kernel"\n'))
+    assert "DeviceAllow=char-ttyWCH rw" in privileges(parse('[[source]]\ntype = "receiver"\ndevice = "/dev/ttyWCH3"\n'))
     gpsd = privileges(parse('[[source]]\ntype = "gpsd"\n'))
     assert "PrivateNetwork=no" in gpsd
     assert "CAP" not in gpsd
