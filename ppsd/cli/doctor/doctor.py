@@ -10,7 +10,8 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Final, TextIO
 
 from ppsd.cli.daemon import configuration, run_directory, server_report
@@ -18,6 +19,7 @@ from ppsd.cli.doctor import clock, network, receiver
 from ppsd.cli.doctor.finding import FAIL, OK, SKIP, WARN, Finding, Patient
 from ppsd.cli.query import authenticator
 from ppsd.config.file import load
+from ppsd.config.tables import Config
 from ppsd.process.control import ask
 from ppsd.process.exit_codes import BAD, DEGRADED, FAILED, GOOD, IO_ERROR, NO_PERMISSION, USAGE
 from ppsd.snapshot import Snapshot
@@ -33,13 +35,18 @@ _CODES: Final = {OK: GOOD, SKIP: GOOD, WARN: DEGRADED, FAIL: BAD}
 def run(args: argparse.Namespace) -> int:
     """Examine this machine, with the snapshot of the daemon when one is running."""
     directory = run_directory(args.run_dir)
+    key = authenticator(args.key, args.keys, args.config)
+    patient = replace(patient_of(directory, load(configuration(directory, args.config))), servers=args.against, key=key)
+    return doctor(patient, args.json, args.fix, sys.stdout)
+
+
+def patient_of(directory: Path, config: Config) -> Patient:
+    """This machine with ``config``, and what its daemon in ``directory`` tells."""
     try:
         told = Snapshot.from_json(ask(directory / "clock.sock", "snapshot"))
     except (OSError, ValueError):
         told = None
-    config = load(configuration(directory, args.config))
-    server, key = server_report(directory), authenticator(args.key, args.keys, args.config)
-    return doctor(Patient(Host(), config, told, servers=args.against, key=key, server=server), args.json, args.fix, sys.stdout)
+    return Patient(Host(), config, told, server=server_report(directory))
 
 
 def examine(patient: Patient) -> list[Finding]:
