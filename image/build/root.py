@@ -34,7 +34,7 @@ LEFT_OUT = """
 """Patterns of files that are not unpacked. A package's copyright file stays."""
 MODULES = """
 arch block crypto kernel lib mm security virt
-fs/configfs fs/efivarfs fs/ext4 fs/fat fs/fuse fs/jbd2 fs/mbcache fs/nls fs/overlayfs fs/pstore fs/squashfs
+fs/autofs fs/configfs fs/efivarfs fs/ext4 fs/fat fs/fuse fs/jbd2 fs/mbcache fs/nls fs/overlayfs fs/pstore fs/squashfs
 net/802 net/8021q net/core net/dns_resolver net/ipv4 net/ipv6 net/llc net/mac80211 net/netfilter net/packet net/rfkill net/unix net/wireless
 drivers/acpi drivers/ata drivers/base drivers/block/loop drivers/block/virtio_blk drivers/bus drivers/char/hw_random drivers/clk
 drivers/cpufreq drivers/dma drivers/extcon drivers/firmware drivers/gnss drivers/gpio drivers/hwmon drivers/hv/hv_vmbus
