@@ -9,7 +9,7 @@ SEEDS  ?= --seeds 5 --first-seed 800
 DEBS   ?= amd64 arm64 armhf
 IMAGES ?= amd64 arm64
 PEERS  := systemd nftables libseccomp2 chrony gpsd gpsd-clients pps-tools ntpsec-ntpdig ntpsec-ntpdate iproute2 clang tmux zsh fish groff-base mmdebstrap \
-	lintian rauc squashfs-tools fdisk grub-common qemu-system-x86 qemu-system-arm ovmf mtools device-tree-compiler openssh-client zstd
+	lintian qemu-user cpio rauc squashfs-tools fdisk grub-common qemu-system-x86 qemu-system-arm ovmf mtools device-tree-compiler openssh-client zstd
 # What the two commands need from the system: a C compiler, Python with venv and headers, nettle (symmetric keys).
 BUILD  := gcc make python3 python3-venv python3-dev nettle-dev tzdata
 
@@ -55,6 +55,11 @@ test-vm: develop peers
 
 test-fast: develop
 	$(PY) -m pytest -n logical -m pure
+
+# The same tests with the oldest versions of what refclock depends on, which are Debian bookworm's where it has them.
+test-lowest: develop
+	$(PY) -m pip install -q --upgrade --target build/lowest $$(sed -n 's/^    "\([a-z0-9-]*\)>=\(.*\)",/\1==\2/p' pyproject.toml)
+	PYTHONPATH=build/lowest $(PY) -m pytest -n logical -m pure
 
 check: develop
 	$(VENV)/bin/ruff check .

@@ -19,6 +19,7 @@ from ppsd.appliance import settings as box
 from ppsd.appliance.boot import BOOTCFG, LIMIT_BYTES, Command, booted_slot
 from ppsd.appliance.boot import replace as replace_on_card
 from ppsd.appliance.led import MISTAKES, WANTED
+from ppsd.appliance.loader import TRIAL
 from ppsd.appliance.network import DNSSD, FIREWALL, WIFI, firewall, networkd_files, ntp_service, served_ports, wifi_file
 from ppsd.appliance.pins import USER, user_text
 from ppsd.appliance.settings import BoxSettings
@@ -52,8 +53,6 @@ WORDS: Final = f"{RUN}/words"
 """What happened at this boot, a sentence a line."""
 PINS_TRIED: Final = f"{KEPT}/pins-tried"
 """The pins for which the box was last restarted: it is not done twice for the same."""
-TRIAL: Final = f"{DATA}/update/trial"
-"""Names the slot on trial, as the kernel's command line does."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ppsd.appliance.led import MISTAKES, WANTED, Light, blinks, light
+from ppsd.appliance.led import MISTAKES, NO_TIME, WANTED, Light, blinks, light
 from ppsd.process.control import ask
 from ppsd.process.exit_codes import FAILED, GOOD, NO_PERMISSION, Refused
-from ppsd.snapshot import Verdict
 from refclock.errors import explain
 from refclock.kernel.host import Host
 
@@ -115,5 +114,5 @@ def _verdict(directory: Path) -> str:
         verdict = str(ask(directory / "clock.sock", "snapshot").get("verdict"))
         ask(directory / "serve.sock", "snapshot")
     except OSError:
-        return Verdict.NO_TIME
+        return NO_TIME
     return verdict

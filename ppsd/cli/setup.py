@@ -18,8 +18,6 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Final, TextIO
 
-from ppsd.cli.doctor.doctor import doctor
-from ppsd.cli.doctor.finding import Patient
 from ppsd.cli.takers import MADE, TAKERS, Taker
 from ppsd.config.contents import contents
 from ppsd.config.edit import with_setting
@@ -100,6 +98,9 @@ def chosen(answer: Callable[[str], str]) -> str:
 
 
 def _examine(config: Config) -> int:
+    from ppsd.cli.doctor.doctor import doctor  # noqa: PLC0415 (``refclock box apply`` delays a boot, and takes ``privileges`` alone)
+    from ppsd.cli.doctor.finding import Patient  # noqa: PLC0415
+
     try:
         told = Snapshot.from_json(ask(Path(config.run.directory) / "clock.sock", "snapshot"))
     except (OSError, ValueError):

@@ -16,10 +16,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import MADE, ROOT, image_of
 from machine import BOARDS, Machine
 
-sys.path.insert(0, str(ROOT / "image" / "build"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "image" / "build"))
 
 import signing
 import update
@@ -33,10 +32,10 @@ WRITTEN_S = 400
 TRIES = 3
 
 
-def content(architecture: str, directory: Path) -> Path:
-    """What an update of the image consists of, without its root."""
+def content(box: Machine, directory: Path) -> Path:
+    """What an update consists of, without its root: the boot partition as the box has it."""
     directory.mkdir()
-    with image_of(architecture).open("rb") as image:
+    with box.card.path.open("rb") as image:
         start, length = update.partitions(image)["boot_a"]
         update.copy(image, start, length, directory / "boot.img")
     (directory / "hook.sh").write_bytes(update.HOOK.read_bytes())
@@ -61,8 +60,7 @@ def empty_root(file: Path) -> None:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
     """A directory, and the address at which the machines find its files."""
-    directory = MADE / "updates"
-    directory.mkdir(parents=True, exist_ok=True)
+    directory = tmp_path_factory.mktemp("served")
     quiet = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(quiet, directory=str(directory))) as server:
         server.handle_error = lambda *_: None  # type: ignore[method-assign]
@@ -88,10 +86,10 @@ def architecture(box: Machine) -> str:
 
 
 @pytest.fixture(scope="module")
-def good(served: tuple[Path, str], architecture: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The image's own content, as a later version; its address."""
-    directory = content(architecture, tmp_path_factory.mktemp("good") / "content")
-    with image_of(architecture).open("rb") as image:
+def good(box: Machine, served: tuple[Path, str], architecture: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What the box runs, as an update; its address."""
+    directory = content(box, tmp_path_factory.mktemp("good") / "content")
+    with box.card.path.open("rb") as image:
         start, _ = update.partitions(image)["root_a"]
         update.copy(image, start, update.squashfs_octets(image, start), directory / "root.img")
     manifest(directory, architecture, version(), "good")
@@ -100,9 +98,9 @@ def good(served: tuple[Path, str], architecture: str, tmp_path_factory: pytest.T
 
 
 @pytest.fixture(scope="module")
-def broken(served: tuple[Path, str], architecture: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+def broken(box: Machine, served: tuple[Path, str], architecture: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A version that does not start; its address."""
-    directory = content(architecture, tmp_path_factory.mktemp("broken") / "content")
+    directory = content(box, tmp_path_factory.mktemp("broken") / "content")
     empty_root(directory.parent / "root.img")
     (directory.parent / "root.img").rename(directory / "root.img")
     manifest(directory, architecture, "99.0", "broken")
@@ -138,7 +136,7 @@ def test_what_is_not_ours_is_refused(
     box: Machine, served: tuple[Path, str], architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another key, and another machine's update: a sentence each, and nothing is changed."""
-    directory = content(architecture, tmp_path / "content")
+    directory = content(box, tmp_path / "content")
     empty_root(tmp_path / "root.img")
     (tmp_path / "root.img").rename(directory / "root.img")
     manifest(directory, "mips", "99.0", "other")
