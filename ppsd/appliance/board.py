@@ -281,8 +281,8 @@ def led(host: Host, _: Pause) -> Fact:
     """Which light shows the state."""
     there = ", ".join(path.rpartition("/")[2] for path in host.names("/sys/class/leds/*")) or "none"
     used = light(host, host.text(WANTED) or "auto").rpartition("/")[2]
-    expected = "on a Raspberry Pi the green one; elsewhere none"
-    state = State.ODD if _is_pi(host) and not used else State.GOOD
+    expected = "the green one (ACT) of a Raspberry Pi; the kernel knows none on a 5, and a 400 has the red one alone (PWR)"
+    state = State.GOOD if used else State.NOT_HERE
     return Fact("light", state, f"{used or 'none'}, of: {there}", "the light that shows the state", expected)
 
 
