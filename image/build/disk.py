@@ -24,7 +24,8 @@ TYPES = {
 """GPT types: BIOS boot, EFI system, basic data (UEFI 2.10, section 5.3.3; GRUB's manual). All others are Linux file systems."""
 LINUX = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
 FAT32_LBA = "0x0C"
-SQUASHFS = ("-comp", "zstd", "-Xcompression-level", "9", "-b", "256K", "-all-root", "-noappend", "-no-progress", "-no-xattrs")
+SQUASHFS = ("-comp", "zstd", "-Xcompression-level", "9", "-b", "128K", "-no-fragments", "-all-root", "-noappend", "-no-progress", "-no-xattrs")
+"""Without fragments: a program or module that is read costs the unpacking of itself and no more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,8 +28,6 @@ from signing import signing  # noqa: E402
 from ppsd import version  # noqa: E402
 from ppsd.appliance.pins import user_text  # noqa: E402
 from ppsd.appliance.settings import PinSettings  # noqa: E402
-from ppsd.cli.setup import privileges  # noqa: E402
-from ppsd.config.file import parse  # noqa: E402
 
 APPLIANCE = root.APPLIANCE
 DEVICE_TREES = "dtb"
@@ -54,8 +52,7 @@ def ours(tree: Path, architecture: str, work: Path) -> None:
     """Our package, configured as the clock of its machine."""
     deb = package.package(architecture, work / architecture)
     root.unpack(deb, tree)
-    text = (APPLIANCE / "refclock.toml").read_text(encoding="utf-8")
-    (tree / "etc/refclock/refclock.toml").write_text(text, encoding="utf-8")
+    shutil.copyfile(APPLIANCE / "refclock.toml", tree / "etc/refclock/refclock.toml")
     share = tree / "usr/share/refclock/appliance"
     share.mkdir(parents=True, exist_ok=True)
     for name in OWNERS:
@@ -67,9 +64,6 @@ def ours(tree: Path, architecture: str, work: Path) -> None:
     slots = tree / "usr/lib/refclock/slots"
     shutil.copyfile(APPLIANCE / "rauc/slots", slots)
     slots.chmod(0o755)
-    drop_in = tree / "usr/lib/systemd/system/refclock-clock.service.d/10-appliance.conf"
-    drop_in.parent.mkdir(parents=True, exist_ok=True)
-    drop_in.write_text(privileges(parse(text, "refclock.toml")), encoding="utf-8")
 
 
 def grub(work: Path, tools: root.Tools, platform: str, modules: list[str]) -> bytes:
