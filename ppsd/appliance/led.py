@@ -9,19 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from ppsd.snapshot import Verdict
 from refclock.kernel.host import Host
 
 Pattern = tuple[int, ...]
 """Milliseconds: lit, dark, lit, dark ..."""
+NO_TIME: Final = "NO TIME"
 PATTERNS: Final[dict[str, Pattern]] = {
-    Verdict.LOCKED: (1900, 100),
-    Verdict.ACQUIRING: (500, 500),
-    Verdict.HOLDOVER: (100, 200, 100, 1600),
-    Verdict.NO_TIME: (100, 100),
+    "LOCKED": (1900, 100),
+    "ACQUIRING": (500, 500),
+    "HOLDOVER": (100, 200, 100, 1600),
+    NO_TIME: (100, 100),
 }
-"""LOCKED: lit, and dark for an instant every two seconds. ACQUIRING: slow and even. HOLDOVER: two flashes every two seconds. NO TIME, also
-without a daemon or a server: quick."""
+"""Of each ``ppsd.snapshot.Verdict``. LOCKED: lit, and dark for an instant every two seconds. ACQUIRING: slow and even. HOLDOVER: two
+flashes every two seconds. NO TIME, also without a daemon or a server: quick."""
 MISTAKE: Final[Pattern] = (100, 200, 100, 200, 100, 1300)
 """Three flashes, then dark for more than a second."""
 WANTED: Final = "/run/refclock-box/led"
@@ -53,7 +53,7 @@ def _is_usual(parts: Sequence[str]) -> bool:
 
 def blinks(verdict: str, mistake: bool) -> Iterator[tuple[bool, float]]:
     """(whether lit, for how many seconds) for one round of the state; after it comes the next look at the state."""
-    pattern = PATTERNS.get(verdict, PATTERNS[Verdict.NO_TIME])
+    pattern = PATTERNS.get(verdict, PATTERNS[NO_TIME])
     rounds = [*[pattern] * (STATE_MS // sum(pattern)), (0, 500), MISTAKE] if mistake else [pattern] * max(1, 2000 // sum(pattern))
     for each in rounds:
         yield from ((index % 2 == 0, ms / 1000) for index, ms in enumerate(each) if ms)

@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Final, TextIO
 
-from ppsd.cli.doctor.doctor import doctor, patient_of
 from ppsd.cli.takers import MADE, TAKERS, Taker
 from ppsd.config.contents import contents
 from ppsd.config.edit import with_setting
@@ -69,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
     code = setup.carry_out(plan)
     if code != GOOD:
         return code
+    from ppsd.cli.doctor.doctor import doctor, patient_of  # noqa: PLC0415 (``refclock box apply`` takes ``privileges`` alone, at every boot)
+
     config = load(None)
     return doctor(patient_of(Path(config.run.directory), config), False, None, sys.stdout)
 

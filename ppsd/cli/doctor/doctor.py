@@ -9,11 +9,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final, TextIO
 
+from ppsd import version
 from ppsd.cli.daemon import configuration, run_directory, server_report
 from ppsd.cli.doctor import clock, network, receiver
 from ppsd.cli.doctor.finding import FAIL, OK, SKIP, WARN, Finding, Patient
@@ -34,6 +36,8 @@ _CODES: Final = {OK: GOOD, SKIP: GOOD, WARN: DEGRADED, FAIL: BAD}
 
 def run(args: argparse.Namespace) -> int:
     """Examine this machine, with the snapshot of the daemon when one is running."""
+    if args.board:
+        return _board(Host(), args.json, sys.stdout)
     directory = run_directory(args.run_dir)
     key = authenticator(args.key, args.keys, args.config)
     patient = replace(patient_of(directory, load(configuration(directory, args.config))), servers=args.against, key=key)
@@ -47,6 +51,16 @@ def patient_of(directory: Path, config: Config) -> Patient:
     except (OSError, ValueError):
         told = None
     return Patient(Host(), config, told, server=server_report(directory))
+
+
+def _board(host: Host, as_json: bool, out: TextIO) -> int:
+    """Tell what only the hardware can tell; DEGRADED when something is to be looked at."""
+    from ppsd.appliance import board  # noqa: PLC0415 (the usual examination needs none of it)
+
+    found = list(board.facts(host, time.sleep))
+    shown = json.dumps([asdict(fact) for fact in found]) if as_json else board.report(found, f"refclock {version()}")
+    print(shown, file=out)
+    return DEGRADED if any(fact.state is board.State.ODD for fact in found) else GOOD
 
 
 def examine(patient: Patient) -> list[Finding]:
