@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Final, TypeVar
 
 from ppsd.appliance import settings as box
@@ -24,7 +25,6 @@ from ppsd.config.contents import contents
 from ppsd.config.file import parse_bytes
 from ppsd.config.tables import Config
 from refclock.errors import printable
-from refclock.kernel.host import Host
 from refclock.schema import ConfigError, Problem
 
 T = TypeVar("T")
@@ -47,14 +47,14 @@ class Applied:
 
 
 class Box:
-    """The appliance whose files are below ``host``'s root. ``run`` runs its programs. ``privileges``: the drop-in of the clock process that
+    """The appliance whose files are below ``root``. ``run`` runs its programs. ``privileges``: the drop-in of the clock process that
     a configuration needs. ``check``: raises ConfigError for what a configuration refers to, such as keys."""
 
     def __init__(
-        self, host: Host, run: Command, privileges: Callable[[Config], str], check: Callable[[Config], object] = lambda _: None
+        self, root: Path, run: Command, privileges: Callable[[Config], str], check: Callable[[Config], object] = lambda _: None
     ) -> None:
-        self._host, self._privileges, self._check = host, privileges, check
-        self._machine = Machine(host.root, run)
+        self._privileges, self._check = privileges, check
+        self._machine = Machine(root, run)
 
     def look(self) -> Applied:
         """What is in force, and what is wrong with it. Nothing is changed."""
@@ -80,7 +80,7 @@ class Box:
 
     def write_status(self, text: str) -> None:
         """Put STATUS.txt onto the card, for a person who reads it on another machine. OSError: it cannot be written."""
-        replace_on_card(self._host.path(f"{BOOTCFG}/{STATUS}"), text.replace("\n", "\r\n").encode(), self._machine.run)
+        replace_on_card(self._machine.path(f"{BOOTCFG}/{STATUS}"), text.replace("\n", "\r\n").encode(), self._machine.run)
 
     # ---- the two files --------------------------------------------------------------------------------------------------------------
 
@@ -91,7 +91,7 @@ class Box:
         read = self._machine.read
         default, own, seen = read(f"{DEFAULTS}/{name}") or b"", read(OWN[name]), read(f"{KEPT}/seen/{name}")
         try:
-            card = contents(self._host.path(f"{BOOTCFG}/{name}"), LIMIT_BYTES)
+            card = contents(self._machine.path(f"{BOOTCFG}/{name}"), LIMIT_BYTES)
         except FileNotFoundError:
             card = None
         except OSError as error:
@@ -117,7 +117,7 @@ class Box:
             machine.attempt(OWN[name], lambda: machine.save(f"{KEPT}/{name}.replaced", settled.lost or b""))
         machine.attempt(OWN[name], lambda: machine.save(OWN[name], settled.content))
         if settled.to_card:
-            machine.attempt(card, lambda: replace_on_card(self._host.path(card), settled.content, machine.run))
+            machine.attempt(card, lambda: replace_on_card(self._machine.path(card), settled.content, machine.run))
         if machine.read(card) == settled.content:
             machine.attempt(seen, lambda: machine.save(seen, settled.content))
 
@@ -126,7 +126,7 @@ class Box:
 
     def _misnamed(self) -> list[Problem]:
         """Files that the owner meant for ours: Windows hides .txt, and makes copies."""
-        found = (path.rpartition("/")[2] for path in self._host.names(f"{BOOTCFG}/*"))
+        found = sorted(path.name for path in self._machine.path(BOOTCFG).glob("*"))
         named = [(name, ours) for name in found for ours in OWN if name.lower().startswith(ours[:-5]) and name.lower() != ours]
         return [Problem(name[:64], 0, "", f"is not read; did you mean {ours}?") for name, ours in named if name.lower() != f"{ours}.new"]
 

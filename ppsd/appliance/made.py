@@ -48,7 +48,7 @@ INPUTS: Final = (
 )
 """Files whose content decides what is made."""
 _HERE: Final = Path(__file__).parents[1]
-_CODE: Final = ("appliance/*.py", "config/*.py", "cli/setup.py")
+_CODE: Final = ("appliance/*.py", "config/*.py", "cli/privileges.py")
 """What makes it. Another version may make something else of the same files."""
 
 

@@ -61,11 +61,10 @@ def _end(reboot: bool) -> int:
 
 def _box() -> Box:
     from ppsd.appliance.box import Box  # noqa: PLC0415
-    from ppsd.cli.setup import privileges  # noqa: PLC0415
+    from ppsd.cli.privileges import privileges  # noqa: PLC0415
     from ppsd.config.keys import read_keys  # noqa: PLC0415
-    from refclock.kernel.host import Host  # noqa: PLC0415
 
-    return Box(Host(ROOT), _command, privileges, read_keys)
+    return Box(ROOT, _command, privileges, read_keys)
 
 
 def _apply() -> int:
@@ -75,7 +74,7 @@ def _apply() -> int:
     applied = box.apply()
     for words in (*applied.words, *map(str, applied.problems)):
         print(f"refclock box: {words}", file=sys.stderr)
-    if applied.words or applied.problems:
+    if applied.problems:  # else refclock-status.service writes it, when the addresses are known
         try:
             box.write_status(_text(applied))
         except OSError as error:

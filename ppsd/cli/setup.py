@@ -18,15 +18,15 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Final, TextIO
 
-from ppsd.cli.takers import MADE, TAKERS, Taker
+from ppsd.cli.privileges import MADE, lines_used, privileges
+from ppsd.cli.takers import TAKERS, Taker
 from ppsd.config.contents import contents
 from ppsd.config.edit import with_setting
 from ppsd.config.file import DEFAULT_FILE, LIMIT_BYTES, load, parse
 from ppsd.config.tables import Config
 from ppsd.process.control import alive
 from ppsd.process.exit_codes import FAILED, GOOD, NO_PERMISSION, USAGE, Refused
-from refclock.config import GpsdSource, PulsedSource, ReceiverSource, ShmFeed
-from refclock.devices.ports import SERIAL_PATTERNS, control_line
+from refclock.config import GpsdSource
 from refclock.kernel.files import UserFile, owners
 from refclock.kernel.host import Host
 from refclock.kernel.rivals import rivals
@@ -99,30 +99,6 @@ def chosen(answer: Callable[[str], str]) -> str:
             return said
         if said in map(str, range(1, len(names) + 1)):
             return names[int(said) - 1]
-
-
-def lines_used(config: Config) -> list[str]:
-    """The serial devices that the sources name."""
-    named = [source.device for source in config.sources if isinstance(source, ReceiverSource)]
-    pulses = [control_line(source.pps) for source in config.sources if isinstance(source, PulsedSource)]
-    return [name for name in (*named, *(line[0] for line in pulses if line)) if name.startswith("/")]
-
-
-def privileges(config: Config) -> str:
-    """The drop-in that gives refclock-clock.service what ``config`` needs beyond the unit; "" when the unit does."""
-    lines: list[str] = []
-    if config.clock.steer == "kernel":
-        lines += ['# clock.steer = "kernel": it sets the clock, and looks for other programs that do.']
-        lines += ["CapabilityBoundingSet=CAP_SYS_TIME", "AmbientCapabilities=CAP_SYS_TIME", "ProtectProc=default"]
-    if any(isinstance(source, GpsdSource) for source in config.sources):
-        lines += ["# A source is gpsd, which talks TCP on this machine."]
-        lines += ["PrivateNetwork=no", "RestrictAddressFamilies=AF_INET AF_INET6", "IPAddressAllow=localhost"]
-    if any(isinstance(feed, ShmFeed) for feed in config.feeds):
-        lines += ["# Its shared memory outlives a restart: ntpd has it open.", "RemoveIPC=no"]
-    kinds = {found[1] for name in lines_used(config) if (found := re.fullmatch(r"/dev/(tty[A-Za-z]+)\d+", name))}
-    if others := sorted(kinds - {pattern.rstrip("*") for pattern in SERIAL_PATTERNS}):
-        lines += ["# A source names a port of this kind.", *(f"DeviceAllow=char-{kind} rw" for kind in others)]
-    return "\n".join([MADE, "[Service]", *lines, ""]) if lines else ""
 
 
 @dataclass(frozen=True, slots=True)

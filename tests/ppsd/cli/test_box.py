@@ -67,7 +67,7 @@ def test_apply_restarts_the_box_for_new_pins(appliance: Appliance) -> None:
 
 
 def test_a_usual_boot_leaves_the_card_alone(appliance: Appliance) -> None:
-    """STATUS.txt is written when there is something to tell; what tells the addresses writes it later, and only when it differs."""
+    """STATUS.txt is written by apply when there is a mistake; what tells the addresses writes it later, and only when it differs."""
     assert main(["box", "apply"]) == 0
     assert not (appliance.root / "boot/refclock/STATUS.txt").exists()
     for _ in range(2):
