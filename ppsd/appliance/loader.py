@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from ppsd.appliance.boot import BOOTCFG, Command, booted_slot, replace, writable
+from ppsd.appliance.boot import BOOTCFG, TRIAL, Command, booted_slot, replace, writable
 from ppsd.appliance.slots import (
     TRIES,
     Choice,
@@ -31,8 +31,6 @@ from refclock.kernel.host import Host
 UPDATES: Final = "/data/update"
 """Directory of the data partition for downloads and the memory."""
 MEMORY: Final = f"{UPDATES}/slots.json"
-TRIAL: Final = f"{UPDATES}/trial"
-"""Names the slot on trial as the kernel's command line does, for refclock-trial.service and /init."""
 REACHED: Final = f"{UPDATES}/reached"
 """How far the version on trial came (``slots.REACHED``)."""
 GRUB: Final = f"{BOOTCFG}/grub/grubenv"

@@ -44,9 +44,13 @@ class Appliance:
 
     def boot(self) -> Applied:
         """What was in memory is gone, and the settings are applied anew."""
+        self.forget()
+        return self.box().apply()
+
+    def forget(self) -> None:
+        """The power is off: what was in memory is gone."""
         for gone in ("run", "root"):
             shutil.rmtree(self.root / gone, ignore_errors=True)
-        return self.box().apply()
 
     def box(self) -> Box:
         return Box(Host(self.root), self.run, lambda config: f"[Service]\n# {config.clock.steer}\n" if config.clock.steer != "none" else "")

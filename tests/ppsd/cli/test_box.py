@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from appliance_tree import Appliance
 
-from ppsd.appliance import boot
 from ppsd.cli import box
 from ppsd.cli.arguments import is_appliance
 from ppsd.cli.main import main
-from refclock.kernel.host import Host
-
-Run = Callable[..., int]
 
 
 @pytest.fixture
 def appliance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Appliance:
     """The command runs on a machine in a directory, as root."""
     made = Appliance(tmp_path)
-    monkeypatch.setattr(box, "Host", lambda: Host(tmp_path))
-    monkeypatch.setattr(boot, "command", made.run)
+    monkeypatch.setattr(box, "ROOT", tmp_path)
+    monkeypatch.setattr(box, "_command", made.run)
     monkeypatch.setattr("os.geteuid", lambda: 0)
     monkeypatch.setattr("ppsd.config.keys.read_keys", lambda _: ())
     monkeypatch.setattr("refclock.kernel.interfaces.addresses", lambda: ())
@@ -33,7 +28,7 @@ def test_elsewhere_it_does_nothing_and_is_not_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A PC with the Debian package: no settings of an appliance, no light, no line in the list of commands."""
-    monkeypatch.setattr(box, "Host", lambda: Host(tmp_path))
+    monkeypatch.setattr(box, "ROOT", tmp_path)
     assert main(["box", "status"]) == 1
     assert "does not run the refclock image" in capsys.readouterr().err
     assert main(["box", "led"]) == 0
