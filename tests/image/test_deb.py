@@ -7,7 +7,8 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -74,31 +75,16 @@ def later(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return later_version(deb, tmp_path_factory.mktemp("later"))
 
 
-@pytest.fixture(scope="module")
-def archives(deb: Path) -> Iterator[Callable[[str], Path]]:
-    """``archives("trixie")``: a smallest Debian, and the packages that ours depends on, downloaded and not installed. Both are made side
-    by side, once for a dependency list."""
-    field = depends(deb)
-    MADE.mkdir(parents=True, exist_ok=True)
-    running: dict[str, subprocess.Popen[bytes]] = {}
-    files = {suite: MADE / f"{suite}-{hashlib.sha256(field.encode()).hexdigest()[:12]}.tar" for suite in SUITES}
-    fetch = f'APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get --quiet=2 --yes --download-only --no-install-recommends satisfy "{field}"'
-    options = ["--quiet", "--variant=apt", "--format=tar", "--skip=cleanup/apt", f"--customize-hook={fetch}"]
-    for suite, file in files.items():
-        if not file.exists():
-            command = ["mmdebstrap", *options, suite, file.with_suffix(".new"), f"deb {mirror()} {suite} main"]
-            running[suite] = subprocess.Popen(command)
-
-    def archive(suite: str) -> Path:
-        if suite in running:
-            assert running.pop(suite).wait() == 0
-            files[suite].with_suffix(".new").rename(files[suite])
-        return files[suite]
-
-    yield archive
-    for process in running.values():
-        process.terminate()
-        process.wait()
+def archive(suite: str, wanted: str) -> Path:
+    """A smallest Debian, and the packages that ``wanted`` names, downloaded and not installed. It is made once into build/debians."""
+    made = MADE / f"{suite}-{hashlib.sha256(wanted.encode()).hexdigest()[:12]}.tar"
+    if not made.exists():
+        MADE.mkdir(parents=True, exist_ok=True)
+        fetch = f'APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get --quiet=2 --yes --download-only --no-install-recommends satisfy "{wanted}"'
+        options = ["--quiet", "--variant=apt", "--format=tar", "--skip=cleanup/apt", f"--customize-hook={fetch}"]
+        subprocess.run(["mmdebstrap", *options, suite, made.with_suffix(".new"), f"deb {mirror()} {suite} main"], check=True)
+        made.with_suffix(".new").rename(made)
+    return made
 
 
 class Debian:
@@ -136,22 +122,13 @@ class Debian:
         return (self.root / name).read_text(encoding="utf-8")
 
 
-@pytest.fixture(params=SUITES)
-def debian(request: pytest.FixtureRequest, tmp_path: Path, deb: Path, later: Path, archives: Callable[[str], Path]) -> Iterator[Debian]:
-    """One without anything that the package depends on, and both versions of the package."""
-    root = tmp_path / "root"
+def journey(root: Path, suite: str, deb: Path, later: Path) -> None:
+    """From installation to purge in a Debian below ``root`` that has nothing of what the package depends on."""
     root.mkdir()
-    subprocess.run(["tar", "-xf", archives(str(request.param)), "-C", root, "--exclude=./dev/*"], check=True)
+    subprocess.run(["tar", "-xf", archive(suite, depends(deb)), "-C", root, "--exclude=./dev/*"], check=True)
     for name, file in (("refclock.deb", deb), ("later.deb", later)):
         shutil.copyfile(file, root / name)
-    yield Debian(root)
-    subprocess.run(["rm", "-rf", "--one-file-system", root], check=True)
-
-
-def test_from_installation_to_purge(deb: Path, debian: Debian) -> None:
-    """apt finds what the package depends on in the suite. Installing starts and enables nothing; it runs with Debian's own Python and
-    modules. An upgrade keeps the configuration that the owner changed, the state and the setup, renews the files, and restarts what runs.
-    A removal takes the setup back: chronyd is as before. A purge leaves nothing, even if the setup was in force."""
+    debian = Debian(root)
     debian.run(f"{APT} satisfy '{depends(deb)}'")
     systemctl = debian.root / "usr/bin/systemctl"
     systemctl.unlink()
@@ -202,6 +179,23 @@ def test_from_installation_to_purge(deb: Path, debian: Debian) -> None:
     assert debian.units("active") == debian.units("enabled") == {"chrony.service"}
     assert debian.files() - before == set()
     assert debian.users() == users
+    subprocess.run(["rm", "-rf", "--one-file-system", root], check=True)
+
+
+@pytest.fixture(scope="module")
+def journeys(deb: Path, later: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[None]]]:
+    """The journeys through all suites, side by side."""
+    directory = tmp_path_factory.mktemp("debians")
+    with ThreadPoolExecutor() as pool:
+        yield {suite: pool.submit(journey, directory / suite, suite, deb, later) for suite in SUITES}
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_from_installation_to_purge(journeys: dict[str, Future[None]], suite: str) -> None:
+    """apt finds what the package depends on in the suite. Installing starts and enables nothing; it runs with Debian's own Python and
+    modules. An upgrade keeps the configuration that the owner changed, the state and the setup, renews the files, and restarts what runs.
+    A removal takes the setup back: chronyd is as before. A purge leaves nothing, even if the setup was in force."""
+    journeys[suite].result()
 
 
 def test_what_is_carried_has_its_licence(deb: Path) -> None:
