@@ -110,6 +110,27 @@ COMMANDS = {
             ),
         ),
         Command(
+            "client-config",
+            "client_config",
+            "print what a client of this server writes into its configuration, and how that is verified",
+            "client-config chrony",
+            (
+                option(
+                    "client", metavar="CLIENT", nargs="?", help="chrony, ntpd, windows, dnsmasq ...; without it: the list of what there is"
+                ),
+                option(
+                    "--server",
+                    metavar="NAME",
+                    action="append",
+                    default=[],
+                    help="call the server so (default: the address of the interface to everybody; may be repeated for several servers)",
+                ),
+                option("--key", metavar="N", type=int, help="with key N; 0: with none (default: the first of keys.file)"),
+                CONFIG,
+                RUN_DIR,
+            ),
+        ),
+        Command(
             "detect",
             "detect",
             "look for receivers and pulses: device, protocol and speed of each",
