@@ -228,6 +228,18 @@ COMMANDS = {
             ),
         ),
         Command(
+            "import",
+            "import_config",
+            "print the configuration of chronyd, ntpd, gpsd or satpulse as refclock.toml, with what becomes of each line",
+            "import /etc/chrony/chrony.conf",
+            (
+                option("file", metavar="FILE", type=Path, help="chrony.conf, ntp.conf, /etc/default/gpsd or satpulse.toml"),
+                option("--from", dest="kind", choices=("chrony", "ntp", "gpsd", "satpulse"), help="whose file it is (default: told by it)"),
+                option("--apply", action="store_true", help="write it in place of the configuration, which is kept as .bak"),
+                CONFIG,
+            ),
+        ),
+        Command(
             "reload",
             "reload",
             "make the daemon read its configuration again: 0 taken, 78 the old one stays",
