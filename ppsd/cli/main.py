@@ -131,6 +131,13 @@ COMMANDS = {
             ),
         ),
         Command(
+            "pool-check",
+            "pool_check",
+            "tell whether this server may join the NTP pool: 0 go, 1 no-go",
+            "pool-check",
+            (JSON, CONFIG, RUN_DIR),
+        ),
+        Command(
             "detect",
             "detect",
             "look for receivers and pulses: device, protocol and speed of each",
