@@ -95,7 +95,8 @@ def kind_of(name: str, text: str) -> str | None:
     score = len(words & (chrony - ntp)) - len(words & (ntp - chrony))
     if score == 0 and not words & (chrony | ntp):
         return None
-    return "chrony" if score >= 0 else "ntp"
+    by_unit = re.search(r"^\s*refclock\s+\w+.*\sunit\s|^\s*server\s+127\.127\.", text, re.MULTILINE | re.IGNORECASE)
+    return "ntp" if score < 0 or by_unit is not None else "chrony"
 
 
 def _including(directory: Path) -> Look:

@@ -124,7 +124,9 @@ def _ntpd_rs(names: ServerNames) -> Text:
     for name in names.servers:
         yield from ("[[source]]", 'mode = "server"', f"address = {address(name)}")
     yield from _also(names, lambda name: f"address = {address(name)}")
-    yield "# with fewer sources than minimum-agreeing-sources of [synchronization], ntpd-rs waits: lower that to their number"
+    yield "# it sets the clock only while that many sources agree, by default 3; in the [synchronization] that is there already:"
+    yield "[synchronization]"
+    yield f"minimum-agreeing-sources = {len(names.servers)}"
 
 
 def _timesyncd(names: ServerNames) -> Text:

@@ -88,10 +88,11 @@ def _deny(draft: Draft, line: Line) -> None:
 
 def _ratelimit(draft: Draft, line: Line) -> None:
     """interval: log2 of seconds between requests; leak: log2 of the requests of which one is answered."""
-    stated = {key: value for key, text in options(line.words[1:], ()) if (value := whole(text)) is not None and abs(value) <= 32}
-    draft.put("limits", "rate", float(2.0 ** -stated.get("interval", 3)), line)
+    stated = {key: value for key, text in options(line.words[1:], ()) if (value := whole(text)) is not None}
+    interval, leak = (max(-32, min(stated.get(key, default), 32)) for key, default in (("interval", 3), ("leak", 2)))
+    draft.put("limits", "rate", 2.0**-interval, line)
     draft.put("limits", "burst", max(1, stated.get("burst", 8)), line)
-    draft.put("limits", "leak", min(2 ** max(0, stated.get("leak", 2)), 1_000_000), line)
+    draft.put("limits", "leak", min(2 ** max(0, leak), 1_000_000), line)
     if stated.get("kod"):
         draft.tell(line, Fate.TAKEN, "without kod: kiss-o'-death packets go out at limits.kod_rate to all clients together")
 
@@ -171,7 +172,7 @@ def _maxchange(draft: Draft, line: Line) -> None:
 
 # ---- sources --------------------------------------------------------------------------------------------------------------------------
 
-_REFCLOCK_FLAGS: Final = ("local", "pps", "tai", "noselect", "prefer", "trust", "require")
+_REFCLOCK_FLAGS: Final = ("local", "pps", "tai", "noselect", "prefer", "trust", "require", "optional")
 _LEFT_OUT: Final = {
     "tai": "its samples are in TAI, 37 s off, and no source takes that",
     "local": "it only follows the local clock's frequency",

@@ -27,6 +27,13 @@ def test_whose_file_it_is(name: str, kind: str) -> None:
     assert kind_of("old.bak", text) == kind
 
 
+def test_ntpds_reference_clocks_are_known() -> None:
+    """A piece of an ntp.conf with nothing but a reference clock is told from chronyd's."""
+    assert kind_of("gps", "refclock shm unit 0 refid GPS\n") == "ntp"
+    assert kind_of("gps", "server 127.127.28.0\n") == "ntp"
+    assert kind_of("gps", "refclock SHM 0 refid GPS\n") == "chrony"
+
+
 def test_a_file_that_nobody_knows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Neither name nor lines tell: the command says which words --from takes, and writes nothing."""
     path = tmp_path / "letter"

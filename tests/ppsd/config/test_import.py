@@ -168,7 +168,7 @@ def test_every_directive_of_ntp(word: str) -> None:
         ("refclock PPS /dev/pps1:clear refid PPS prefer", PpsSource(name="PPS", pps="/dev/pps1", edge="clear", prefer=True)),
         ("refclock SHM 7 delay 0.2 trust", ShmSource(name="shm0", unit=7, bias_us=100_000.0, trust=True)),
         ("refclock SOCK /run/mine.sock refid X", SockSource(name="X", path="/run/mine.sock", bias_us=2000.0)),
-        ("refclock PPS /dev/pps0 offset 0.000000120", PpsSource(name="pps0", pps="/dev/pps0", edge="assert", cable_delay_ns=120)),
+        ("refclock PPS /dev/pps0 optional offset 0.000000120", PpsSource(name="pps0", pps="/dev/pps0", edge="assert", cable_delay_ns=120)),
     ],
 )
 def test_chronys_reference_clocks(text: str, found: object) -> None:
