@@ -27,6 +27,8 @@ REMARKS: Final = 500
 """Remarks that are told one by one."""
 SHOWN: Final = 100
 """Characters that are shown of a line of the other file."""
+SOURCES: Final = 128
+"""Sources of the other program that are looked at: twice as many as a configuration may have."""
 MAPPED: Final = ip_network("::ffff:0:0/96")
 """IPv4 addresses inside IPv6 (RFC 4291 section 2.5.5.2). Here they are the IPv4 addresses themselves, elsewhere mostly not."""
 
@@ -116,6 +118,9 @@ class Draft:
     def source(self, kind: str, line: Line, name: str = "", **keys: Value) -> Settings:
         """Add a source; ``name`` when it can be one and nobody has it."""
         found = Settings(kind, line, keys)
+        if len(self.sources) >= SOURCES:
+            self.tell(line, Fate.REFUSED, f"there are more than {SOURCES} sources")
+            return found
         if name and plain_name(name) is None and all(other.keys.get("name") != name for other in self.sources):
             found.keys["name"] = name
         self.sources.append(found)
