@@ -156,12 +156,13 @@ def lines(host: Host, run: Command, version: str) -> list[str]:
         return []
     state = "on trial until it has answered an NTP query" if running is not choice.usual else "the usual one"
     told = [f"Running: version {version} in slot {running} ({state})."]
-    other = known.versions.get(running.other, "")
-    kept = f"version {other}" if other else "what the image brought"
+    other = known.versions.get(running.other)
+    kept = f"version {other}" if other else "half an update" if other == "" else "what the image brought"
     judged = "has answered before" if running.other in known.good else "has not answered yet"
     told.append(f"Other slot: {running.other}, {kept}; it {judged}.")
     if (attempt := known.attempt) is None:
-        return [*told, "Updates: none yet."]
+        ended = f"Last update: it ended while slot {running.other} was written; that slot is not started. Run the command again."
+        return [*told, ended if other == "" else "Updates: none yet."]
     match attempt.outcome.value:
         case "good":
             told.append(f"Last update: version {attempt.version} in slot {attempt.slot} has answered and is in use.")
