@@ -401,6 +401,11 @@ int ioctl(int fd, unsigned long request, ...)
     return real_ioctl(fd, request, argument);
 }
 
+#if __SIZEOF_LONG__ == 4 && defined(__GLIBC__)
+/* The name in programs that are built with a 64-bit time_t (glibc 2.34). No request that is answered here has a time_t in it. */
+int __ioctl_time64(int fd, unsigned long request, ...) __THROW __attribute__((alias("ioctl")));
+#endif
+
 /* ---- paths ----------------------------------------------------------------------------------------------------------------------- */
 
 /* Open a fake device, without the flags that are for a device or a new file. */

@@ -169,6 +169,13 @@ PROCESSES = {
     "serve": "answers NTP requests from the time that refclock-clock publishes. It opens no device and has no privilege. While "
     "refclock-clock is away it goes on answering, with an error bound that grows",
 }
+FILES_OF = {
+    "serve": {
+        "/etc/refclock/keys": 'symmetric keys (keys.file = "/etc/refclock/keys"). Only root needs to be able to read it: systemd hands '
+        "a copy to the service when it starts (LoadCredential= of systemd.exec(5)). After a change: systemctl restart refclock-serve",
+    },
+}
+"""Files of one process alone, and what they are."""
 
 
 def process_8(name: str) -> str:
@@ -189,6 +196,7 @@ def process_8(name: str) -> str:
         entry("/etc/refclock/refclock.toml", "the configuration: refclock.toml(5)"),
         entry("/run/refclock/timescale", "the time that is served: written by refclock-clock, read by refclock-serve"),
         entry(f"/run/refclock/{name}.sock", "answers refclock(1)"),
+        *(entry(file, what) for file, what in FILES_OF.get(name, {}).items()),
         ".SH SEE ALSO\n.BR refclock (1),\n.BR refclock.toml (5)\n",
     ]
     return page(f"refclock-{name}", 8, f"the {name} process of refclock", "".join(parts))

@@ -62,14 +62,13 @@ static void store_seconds(struct shm *s, size_t offset, int64_t seconds)
 
 static int find_segment(int unit, int create, int perm, int *id)
 {
-    const size_t native = sizeof(time_t) == 8 ? 96 : 80;
     if (perm < 0)
         perm = unit < 2 ? 0600 : 0666;
     for (int i = 0; i < 2; i++) { /* twice, because another program may create it between the two calls */
         *id = shmget(BASE + unit, 0, 0);
         if (*id >= 0 || errno != ENOENT || !create)
             break;
-        *id = shmget(BASE + unit, native, IPC_CREAT | IPC_EXCL | (perm & 0777));
+        *id = shmget(BASE + unit, (size_t)create, IPC_CREAT | IPC_EXCL | (perm & 0777));
         if (*id >= 0 || errno != EEXIST)
             break;
     }

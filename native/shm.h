@@ -16,9 +16,10 @@ struct shm_sample {
 
 struct shm; /* an attached segment */
 
-/* Attach a unit (0..255; key 0x4e545030 + unit). create: make it when there is none, with the permissions perm (negative: 0600 for units 0
- * and 1, 0666 for the others, as ntpd, chronyd and gpsd expect). -ENOENT: there is none. -EPERM: the segment belongs neither to this user nor
- * to root. -EPROTO: neither layout. -EACCES: no permission. */
+/* Attach a unit (0..255; key 0x4e545030 + unit). create: when there is none, make one of this many bytes (80 or 96: as long as the other
+ * program's time_t wants it; 0: make none), with the permissions perm (negative: 0600 for units 0 and 1, 0666 for the others, as ntpd, chronyd
+ * and gpsd expect). -ENOENT: there is none. -EPERM: the segment belongs neither to this user nor to root. -EPROTO: neither layout. -EACCES: no
+ * permission. */
 int shm_attach(int unit, int create, int perm, struct shm **out);
 /* The same for reading a segment that may also belong to the user owner. */
 int shm_attach_of(int unit, uint32_t owner, struct shm **out);

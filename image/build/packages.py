@@ -32,10 +32,8 @@ bash device-tree-compiler dosfstools e2fsprogs fdisk genimage grub-common grub-e
 squashfs-tools systemd udev zstd
 """.split()
 """Programs that make the images. They are unpacked and run, not installed: the same on every system."""
-PEERS = [*IMAGE["amd64"], "chrony", "gpsd"]
-"""The PC's image, and the other servers that the tests put into it."""
-LOCKS = {**IMAGE, "tools": TOOLS, "peers": PEERS}
-ARCHITECTURE = {"arm64": "arm64", "amd64": "amd64", "tools": "amd64", "peers": "amd64"}
+LOCKS = {**IMAGE, "tools": TOOLS}
+ARCHITECTURE = {"arm64": "arm64", "amd64": "amd64", "tools": "amd64"}
 UNUSED = frozenset(
     """
 adduser cpio debconf debianutils dpkg dracut dracut-core dracut-install init-system-helpers initramfs-tools initramfs-tools-core

@@ -11,6 +11,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from email.utils import formatdate
 from importlib.metadata import distribution
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,6 +28,8 @@ from ppsd import version  # noqa: E402
 
 COMPILERS = {"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu", "armhf": "arm-linux-gnueabihf"}
 """The compiler's name of each architecture, which is that of its libraries as well."""
+WIDE_TIME = {"armhf": ["-D_TIME_BITS=64", "-D_FILE_OFFSET_BITS=64"]}
+"""Flags of the C core where time_t has 32 bits unless asked for more: it keeps time after 2038 on bookworm as on trixie."""
 CARRIED = ("gpsd-py3", "pynmea2")
 """Debian has no gpsd-py3, and bookworm's pynmea2 (1.15) reads no mode of RMC sentences."""
 PYTHONS = range(11, 16)
@@ -38,6 +42,17 @@ from ppsd.cli.main import main
 
 sys.exit(main())
 """
+DEPENDS = (
+    "libc6 (>= 2.36)",
+    "libnettle8 (>= 3.8) | libnettle8t64",
+    "python3 (>= 3.11)",
+    "python3-cffi-backend (>= 1.15.1)",
+    "python3-serial (>= 3.5)",
+    "python3-structlog (>= 22.3)",
+    "systemd (>= 252) | systemd-standalone-sysusers",
+    "tzdata",
+)
+"""What bookworm and trixie have."""
 CONTROL = """Package: refclock
 Version: {version}
 Architecture: {architecture}
@@ -45,8 +60,7 @@ Section: net
 Priority: optional
 Maintainer: the refclock authors <refclock@localhost>
 Installed-Size: {size}
-Depends: libc6 (>= 2.36), libnettle8 (>= 3.8) | libnettle8t64, python3 (>= 3.11), python3-cffi-backend (>= 1.15.1),
- python3-serial (>= 3.5), python3-structlog (>= 22.3), systemd (>= 252) | systemd-standalone-sysusers, tzdata
+Depends: {depends}
 Suggests: gpsd, pps-tools
 Description: honest stratum-1 time server of a GPS receiver and its pulse
  refclock makes time of the messages and the pulse of a GPS receiver, and
@@ -60,17 +74,23 @@ SYSTEM = {
     "systemd/*.rules": "udev/rules.d",
     "systemd/sysusers.d/*.conf": "sysusers.d",
     "systemd/tmpfiles.d/*.conf": "tmpfiles.d",
-    "systemd/modules-load.d/*.conf": "modules-load.d",
 }
 """Files below image/, and their directories below /usr/lib."""
+CHANGELOG = """refclock ({version}) unstable; urgency=medium
+
+  * What is new is told in CHANGELOG.md.gz.
+
+ -- the refclock authors <refclock@localhost>  {date}
+"""
 
 
 def compile_core(architecture: str, site: Path) -> None:
     """The two extensions and the two libraries of the simulator."""
     there, name = ROOT / "build" / "cross" / architecture, COMPILERS[architecture]
-    gcc = [f"{name}-gcc", *core.FLAGS, "-fPIC", "-shared", "-g0", "-Wl,-z,relro,-z,now", f"-ffile-prefix-map={ROOT}=."]
+    gcc = [f"{name}-gcc", *core.FLAGS, "-fPIC", "-shared", "-s", "-Wl,-z,relro,-z,now", f"-ffile-prefix-map={ROOT}=."]
     python = next(there.glob("usr/include/python3.*"))
     where = [f"-I{ROOT / 'native'}", f"-I{there / 'usr/include'}", f"-I{python}", f"-L{there / 'usr/lib' / name}"]
+    where += WIDE_TIME.get(architecture, [])
     for ffi in (core.kernel, core.server):
         with TemporaryDirectory() as directory:
             extension = ffi.distutils_extension(directory, verbose=False)
@@ -105,7 +125,7 @@ def environment(home: Path) -> Path:
         (home / "lib" / f"python3.{minor}").symlink_to("python3")
     (home / "pyvenv.cfg").write_text("home = /usr/bin\ninclude-system-site-packages = true\n", encoding="utf-8")
     (home / "bin").mkdir()
-    (home / "bin" / "python3").symlink_to("/usr/bin/python3")
+    (home / "bin" / "python3").symlink_to("../../../bin/python3")
     (home / "bin" / "refclock").write_text(COMMAND, encoding="utf-8")
     return site
 
@@ -127,6 +147,12 @@ def documents(tree: Path) -> None:
     doc = tree / "usr/share/doc/refclock"
     shutil.copytree(ROOT / "image" / "examples", doc / "examples")
     shutil.copyfile(DEB / "copyright", doc / "copyright")
+    shutil.copyfile(ROOT / "CHANGELOG.md", doc / "CHANGELOG.md")
+    date = formatdate(float(os.environ.get("SOURCE_DATE_EPOCH", time.time())))
+    (doc / "changelog").write_text(CHANGELOG.format(version=version(), date=date), encoding="utf-8")
+    subprocess.run(["gzip", "-9n", doc / "CHANGELOG.md", doc / "changelog"], check=True)
+    (tree / "usr/share/lintian/overrides").mkdir(parents=True)
+    shutil.copyfile(DEB / "lintian-overrides", tree / "usr/share/lintian/overrides/refclock")
 
 
 def package(architecture: str, directory: Path) -> Path:
@@ -144,7 +170,8 @@ def package(architecture: str, directory: Path) -> Path:
         shutil.copyfile(DEB / "refclock.toml", tree / "etc/refclock/refclock.toml")
         size = sum(file.stat().st_size for file in tree.rglob("*") if file.is_file() and not file.is_symlink()) // 1024
         (tree / "DEBIAN").mkdir()
-        (tree / "DEBIAN/control").write_text(CONTROL.format(version=version(), architecture=architecture, size=size), encoding="utf-8")
+        control = CONTROL.format(version=version(), architecture=architecture, size=size, depends=", ".join(DEPENDS))
+        (tree / "DEBIAN/control").write_text(control, encoding="utf-8")
         (tree / "DEBIAN/conffiles").write_text("/etc/refclock/refclock.toml\n", encoding="utf-8")
         scripts = [DEB / name for name in ("postinst", "prerm", "postrm")]
         for script in scripts:

@@ -29,7 +29,7 @@ def hold(latency_us: int | None, until: contextlib.ExitStack, device: Path = DEV
     except OSError as error:
         return (
             f"{device}: {error.strerror}: processors may enter deep idle states and stamp pulses late; "
-            f'give this user access with the udev rule KERNEL=="{device.name}", GROUP="dialout", MODE="0660", or remove cpu_latency_us'
+            f'give this user access with the udev rule KERNEL=="{device.name}", GROUP="refclock", MODE="0660", or remove cpu_latency_us'
         )
     until.callback(os.close, fd)
     try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import math
+import sysconfig
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from refclock.kernel._kernel import Shm
 
 
+SEGMENT_BYTES: Final = 80 if sysconfig.get_config_var("SIZEOF_TIME_T") == 4 else 96
+"""Octets of a segment of ours: what programs of this system make. Debian's Python has the same time_t as they have; the C core need not."""
 _SHM_HINTS: Final = {
     errno.ENOENT: "its writer has not created it yet",
     errno.EACCES: "units 0 and 1 are for root only; use unit 2 or higher, or run both programs as one user",
@@ -54,8 +57,8 @@ class ShmSegment:
         self.unit = unit
         self._what = f"shared memory unit {unit} (key {0x4E545030 + unit:#x})"
         cell = ffi.new("struct shm **")
-        perm = -1 if permissions is None else permissions
-        attached = lib.shm_attach(unit, int(create), perm, cell) if owner is None else lib.shm_attach_of(unit, owner, cell)
+        perm, size = -1 if permissions is None else permissions, SEGMENT_BYTES if create else 0
+        attached = lib.shm_attach(unit, size, perm, cell) if owner is None else lib.shm_attach_of(unit, owner, cell)
         checked(attached, f"attaching {self._what}", _SHM_HINTS)
         self._shm: Shm | None = cell[0]
         self._sample = ffi.new("struct shm_sample *")

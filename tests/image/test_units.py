@@ -20,8 +20,10 @@ import pytest
 from refclock_sim.ports.device import TTY, preload_environment
 from units import GROUP, MODULES, NUMBERS, PYTHON, SYSTEMD, allowed_calls, as_the_unit, listening, own_calls, settings
 
-from ppsd.cli.query import ask_once
+from ppsd.cli.query import ask_once, authenticator
 from ppsd.cli.setup import privileges
+from ppsd.clock import cpu_latency
+from ppsd.config import keys
 from ppsd.config.file import parse
 from ppsd.process import exit_codes
 from ppsd.process.control import ask
@@ -71,6 +73,14 @@ def test_the_two_services_have_different_users() -> None:
     """Who takes over the server cannot signal or trace the clock process, nor open a receiver."""
     assert settings(SERVICES[0])["User"] != settings(SERVICES[1])["User"]
     assert "SupplementaryGroups" not in settings(SERVICES[1])
+
+
+def test_keys_are_handed_over_under_the_name_by_which_they_are_looked_for() -> None:
+    """keys.file = "/etc/refclock/keys" works in the service, although only root can read that file; and without the file it starts."""
+    of, file = settings(SERVICES[1]), Path("/etc/refclock/keys")
+    assert of["LoadCredential"] == [f"{file.name}:{file}"]
+    assert of["SetCredential"] == [f"{file.name}:#"]
+    assert keys.NO_KEYS_BYTES == 1
 
 
 @pytest.mark.parametrize("unit", SERVICES)
@@ -124,9 +134,21 @@ def test_the_run_directory_is_the_same_by_unit_and_at_boot() -> None:
 
 
 def test_the_clock_process_may_open_every_kind_of_port_that_it_looks_for() -> None:
-    """What `refclock detect` finds, the service can use."""
+    """What `refclock detect` finds, the service can use; also what is plugged in after its start, for systemd allows only the kinds whose
+    driver is loaded by then."""
+    of = settings(SERVICES[0])
     kinds = {re.sub(r"[*]$", "", pattern) for pattern in SERIAL_PATTERNS if pattern.endswith("*")} | {"pps"}
-    assert {f"char-{kind} rw" for kind in kinds} == set(settings(SERVICES[0])["DeviceAllow"])
+    assert {f"char-{kind} rw" for kind in kinds} <= set(of["DeviceAllow"])
+    loaded = of["Wants"][0].split()
+    assert {"modprobe@usbserial.service", "modprobe@cdc_acm.service", "modprobe@gnss.service"} <= set(loaded)
+    assert of["After"][0].split() == loaded
+
+
+def test_what_the_daemon_opens_besides_ports_it_may_open() -> None:
+    """clock.cpu_latency_us works in the service: the unit and the device's group allow it."""
+    assert f"{cpu_latency.DEVICE} rw" in settings(SERVICES[0])["DeviceAllow"]
+    (rule,) = [line for line in (SYSTEMD / "60-refclock.rules").read_text().splitlines() if cpu_latency.DEVICE.name in line]
+    assert f'GROUP="{settings(SERVICES[0])["Group"][0]}"' in rule
 
 
 # ---- the processes within the units' limits --------------------------------------------------------------------------------------------
@@ -198,11 +220,18 @@ def appliance() -> Iterator[Appliance]:
 @pytest.mark.slow
 def test_an_ordinary_receiver_is_served_within_the_limits_of_the_units(appliance: Appliance) -> None:
     """Two users without rights: one hears the receiver and has no network, the other answers on a socket that it was given. A client gets
-    stratum 1, and neither process complains of a right that it misses."""
+    stratum 1, authenticated by a key of a file that only root may read, and neither process complains of a right that it misses."""
     devices = appliance.directory / "devices"
+    secrets, copies = appliance.directory / "secrets", appliance.directory / "copies"
+    for made, owner in ((secrets, 0), (copies, NUMBERS["refclock-serve"])):  # the second as systemd makes it for LoadCredential=
+        made.mkdir(mode=0o700)
+        (made / "keys").write_text("7 AES128 HEX:000102030405060708090a0b0c0d0e0f\n", encoding="utf-8")
+        (made / "keys").chmod(0o400)
+        os.chown(made, owner, owner)
+        os.chown(made / "keys", owner, owner)
     appliance.config.write_text(
         f'[run]\nuser = "{NUMBERS["refclock"]}"\nstate = "{appliance.state}"\ndirectory = "{appliance.run_dir}"\n'
-        f'[[source]]\ntype = "receiver"\ndevice = "{devices / TTY}"\n',
+        f'[keys]\nfile = "{secrets / "keys"}"\n[[source]]\ntype = "receiver"\ndevice = "{devices / TTY}"\n',
         encoding="utf-8",
     )
     sim = [PYTHON, "-m", "refclock_sim", "--directory", str(devices)]
@@ -213,11 +242,11 @@ def test_an_ordinary_receiver_is_served_within_the_limits_of_the_units(appliance
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     with listening(port) as given:
-        serve = appliance.service("serve", given.fileno())
+        serve = appliance.service("serve", given.fileno(), CREDENTIALS_DIRECTORY=str(copies))
         clock = appliance.service("clock", **preload_environment(devices))
 
         def answered() -> bool:
-            header = ask_once(("127.0.0.1", port), socket.AF_INET, 1.0).header
+            header = ask_once(("127.0.0.1", port), socket.AF_INET, 1.0, authenticator(7, secrets / "keys", None)).header
             return header is not None and header.stratum == 1 and header.leap != Leap.UNSYNCHRONISED
 
         wait_for(answered, appliance.log.read_text)

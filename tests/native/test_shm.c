@@ -70,7 +70,7 @@ static void a_new_segment_is_as_this_machine_has_it_and_carries_a_sample_once(vo
     struct shm_sample got;
     int unit = free_unit(0, 0600);
     CHECK_EQUAL(shm_attach(unit, 0, -1, &s), -ENOENT);
-    CHECK_EQUAL(shm_attach(unit, 1, -1, &s), 0);
+    CHECK_EQUAL(shm_attach(unit, sizeof(native), -1, &s), 0);
     remove_at_exit(unit);
     struct shmid_ds ds;
     int id = shmget(0x4e545030 + unit, 0, 0);
@@ -92,12 +92,26 @@ static void a_new_segment_is_as_this_machine_has_it_and_carries_a_sample_once(vo
     shm_detach(s);
 }
 
+static void a_new_segment_may_be_for_programs_with_another_time_t(void)
+{
+    struct shm *s;
+    struct shmid_ds ds;
+    for (int bytes = 80; bytes <= 96; bytes += 16) {
+        int unit = free_unit(0, 0600);
+        CHECK_EQUAL(shm_attach(unit, bytes, -1, &s), 0);
+        remove_at_exit(unit);
+        CHECK_EQUAL(shmctl(shmget(0x4e545030 + unit, 0, 0), IPC_STAT, &ds), 0);
+        CHECK_EQUAL((int)ds.shm_segsz, bytes);
+        shm_detach(s);
+    }
+}
+
 static void the_permissions_are_those_asked_for(void)
 {
     struct shm *s;
     struct shmid_ds ds;
     int unit = free_unit(0, 0600);
-    CHECK_EQUAL(shm_attach(unit, 1, 0640, &s), 0);
+    CHECK_EQUAL(shm_attach(unit, sizeof(native), 0640, &s), 0);
     remove_at_exit(unit);
     CHECK_EQUAL(shmctl(shmget(0x4e545030 + unit, 0, 0), IPC_STAT, &ds), 0);
     CHECK_EQUAL(ds.shm_perm.mode & 0777, 0640);
@@ -109,7 +123,7 @@ static void a_segment_of_32_bit_programs_is_spoken_to_in_their_layout(void)
     struct shm *s;
     struct shm_sample got, late = {.clock_ns = 2200000000 * 1000000000LL + 5, .receive_ns = 1};
     int unit = free_unit(80, 0600);
-    CHECK_EQUAL(shm_attach(unit, 1, -1, &s), 0);
+    CHECK_EQUAL(shm_attach(unit, sizeof(native), -1, &s), 0);
     CHECK_EQUAL(shm_write(s, &sample), 0);
     struct narrow *raw = shmat(shmget(0x4e545030 + unit, 0, 0), NULL, 0);
     CHECK(raw->clock_sec == 1893456000 && raw->clock_usec == 123456 && raw->clock_nsec == 123456789);
@@ -164,9 +178,9 @@ static void nonsense_is_consumed_and_refused(void)
 static void other_sizes_and_units_are_refused(void)
 {
     struct shm *s;
-    CHECK_EQUAL(shm_attach(free_unit(64, 0600), 1, -1, &s), -EPROTO);
-    CHECK_EQUAL(shm_attach(-1, 1, -1, &s), -EINVAL);
-    CHECK_EQUAL(shm_attach(256, 1, -1, &s), -EINVAL);
+    CHECK_EQUAL(shm_attach(free_unit(64, 0600), sizeof(native), -1, &s), -EPROTO);
+    CHECK_EQUAL(shm_attach(-1, sizeof(native), -1, &s), -EINVAL);
+    CHECK_EQUAL(shm_attach(256, sizeof(native), -1, &s), -EINVAL);
 }
 
 static void a_strangers_segment_is_neither_written_nor_believed(void)
@@ -179,7 +193,7 @@ static void a_strangers_segment_is_neither_written_nor_believed(void)
     CHECK_EQUAL(shmctl(id, IPC_STAT, &ds), 0);
     ds.shm_perm.uid = 12345;
     CHECK_EQUAL(shmctl(id, IPC_SET, &ds), 0);
-    CHECK_EQUAL(shm_attach(unit, 1, -1, &s), -EPERM);
+    CHECK_EQUAL(shm_attach(unit, sizeof(native), -1, &s), -EPERM);
     CHECK_EQUAL(shm_attach(unit, 0, -1, &s), -EPERM);
     CHECK_EQUAL(shm_attach_of(unit, 54321, &s), -EPERM);
     CHECK_EQUAL(shm_attach_of(unit, 12345, &s), 0);
@@ -190,6 +204,7 @@ int main(void)
 {
     atexit(clean_up);
     RUN(a_new_segment_is_as_this_machine_has_it_and_carries_a_sample_once);
+    RUN(a_new_segment_may_be_for_programs_with_another_time_t);
     RUN(the_permissions_are_those_asked_for);
     RUN(a_segment_of_32_bit_programs_is_spoken_to_in_their_layout);
     RUN(microseconds_do_where_nanoseconds_are_not_filled_in);
