@@ -92,8 +92,10 @@ def server_names(server: ServerConfig, given: Sequence[str], found: Sequence[Add
     if not served:
         why = "the server is disabled (server.enabled)" if not server.enabled else "no interface has an address that clients could ask"
         return ServerNames(()), (f"{why}; name one yourself: --server ADDRESS",)
-    remarks = (f"other networks reach it as {', '.join(dict.fromkeys(elsewhere))}: --server ADDRESS",) if elsewhere else ()
-    return ServerNames((served[0],), tuple(served[1:]), port), remarks
+    remarks = [f"other networks reach it as {', '.join(dict.fromkeys(elsewhere))}: --server ADDRESS"] if elsewhere else []
+    if all(ip_address(text).is_loopback for text in served):
+        remarks.append(f"the server listens on {', '.join(served)} alone, which no other machine reaches: [server] listen")
+    return ServerNames((served[0],), tuple(served[1:]), port), tuple(remarks)
 
 
 def _with_key(names: ServerNames, config: Config, wanted: int | None) -> ServerNames:

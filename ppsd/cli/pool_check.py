@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from ipaddress import ip_address
 from typing import Final
 
 from ppsd.cli.daemon import configuration, run_directory, server_report
@@ -90,11 +91,11 @@ def _time(p: Patient) -> Finding:
 
 
 def _port(p: Patient) -> Finding:
-    ports = {endpoint[1] for text in p.listen if (endpoint := parse_endpoint(text)) is not None}
-    if NTP_PORT in ports:
+    endpoints = [endpoint for text in p.listen if (endpoint := parse_endpoint(text)) is not None]
+    if any(port == NTP_PORT and not ip_address(host.partition("%")[0]).is_loopback for host, port in endpoints):
         return Finding("port", OK, f"port {NTP_PORT} is served")
     return Finding(
-        "port", FAIL, f"port {NTP_PORT} is not served, and clients ask no other", '[server] listen = ["0.0.0.0:123", "[::]:123"]'
+        "port", FAIL, f"port {NTP_PORT} is not served to others, and clients ask no other", '[server] listen = ["0.0.0.0:123", "[::]:123"]'
     )
 
 

@@ -168,6 +168,7 @@ def _makestep(draft: Draft, line: Line) -> None:
 def _maxchange(draft: Draft, line: Line) -> None:
     most = number(" ".join(line.words[1:2]))
     draft.put("clock", "panic_s", most if most is not None else -1.0, line)
+    draft.tell(line, Fate.TAKEN, "an error beyond it leaves the clock alone, from the first correction of a boot on; the daemon goes on")
 
 
 # ---- sources --------------------------------------------------------------------------------------------------------------------------
@@ -180,7 +181,7 @@ _LEFT_OUT: Final = {
 }
 _TUNING: Final = (
     *("poll", "dpoll", "filter", "rate", "minsamples", "maxsamples", "maxunreach", "maxdispersion", "maxlockage", "precision", "stratum"),
-    *("lock", "refid"),
+    *("lock", "width", "optional"),
 )
 
 
@@ -218,7 +219,12 @@ def _refclock(draft: Draft, line: Line) -> None:
             found.keys[option] = True
     if "require" in stated:
         draft.tell(line, Fate.MISSING, "require: no source can be made a condition for the others")
-    unknown = [word for word in stated if word not in (*_TUNING, *_REFCLOCK_FLAGS, "offset", "delay", "width")]
+    tuning = [word for word in stated if word in _TUNING]
+    if tuning:
+        draft.tell(
+            line, Fate.NOT_NEEDED, f"{', '.join(tuning)}: samples are measured without tuning, and pulses numbered by what is served"
+        )
+    unknown = [word for word in stated if word not in (*_TUNING, *_REFCLOCK_FLAGS, "offset", "delay", "refid")]
     if unknown:
         draft.tell(line, Fate.WRONG, f"no option {unknown[0]} is known")
 

@@ -160,7 +160,8 @@ _LOCAL, _NMEA, _PPS, _SHM, _GPSD = 1, 20, 22, 28, 46
 _NMEA_BAUD: Final = (4800, 9600, 19200, 38400, 57600, 115200)
 """Baud by bits 4 to 6 of an NMEA clock's mode (refclock_nmea.c)."""
 _FLAGS: Final = ("prefer", "noselect", "true", "iburst", "burst", "preempt", "xleave", "autokey", "nts", "-4", "-6")
-_FUDGE: Final = ("time1", "time2", "flag1", "flag2", "flag3", "flag4")
+_USED: Final = ("unit", "path", "ppspath", "mode", "baud", "refid", "time1", "time2", "flag2", "prefer", "noselect", "true")
+"""Options of a clock that are taken over, or told of by its driver."""
 
 
 def _clock_address(text: str) -> tuple[int, int] | None:
@@ -181,7 +182,7 @@ class _Clocks:
         if clock is None:
             draft.tell(line, Fate.MISSING, NO_CLIENT)
         else:
-            self._add(clock, line, 2)
+            self._add(clock, line)
 
     def refclock(self, draft: Draft, line: Line) -> None:
         """``refclock DRIVER [unit N] options``, as ntpsec writes it."""
@@ -190,22 +191,22 @@ class _Clocks:
             draft.tell(line, Fate.WRONG, "no such driver is known")
             return
         unit = whole(dict(options(line.words[2:], _FLAGS)).get("unit", "0")) or 0
-        self._add((driver, unit), line, 2)
+        self._add((driver, unit), line)
 
     def fudge(self, draft: Draft, line: Line) -> None:
         """``fudge``: adjusts the clock of that address."""
         clock = _clock_address(" ".join(line.words[1:2]))
         if clock is None:
             draft.tell(line, Fate.WRONG, "an address 127.127.DRIVER.UNIT is expected")
+        elif clock not in self.stated:
+            draft.tell(line, Fate.WRONG, "there is no clock of that address above it")
         else:
-            self._add(clock, line, 2, only_known=draft)
+            draft.tell(line, Fate.TAKEN, "with the clock of that address")
+            self._add(clock, line)
 
-    def _add(self, clock: tuple[int, int], line: Line, at: int, only_known: Draft | None = None) -> None:
-        if only_known is not None and clock not in self.stated:
-            only_known.tell(line, Fate.WRONG, "there is no clock of that address above it")
-            return
+    def _add(self, clock: tuple[int, int], line: Line) -> None:
         first, known = self.stated.get(clock, (line, {}))
-        self.stated[clock] = (first, known | dict(options(line.words[at:], _FLAGS)))
+        self.stated[clock] = (first, known | dict(options(line.words[2:], _FLAGS)))
 
     def carry_out(self, draft: Draft) -> None:
         """The sources that come of them."""
@@ -216,6 +217,9 @@ class _Clocks:
             for option in ("prefer", "noselect"):
                 if option in stated:
                     found.keys[option] = True
+            rest = [option for option in stated if option not in _USED]
+            if rest:
+                draft.tell(line, Fate.NOT_NEEDED, f"{', '.join(rest)}: samples are measured without tuning")
             if "true" in stated:
                 found.keys["trust"] = True
 

@@ -73,6 +73,7 @@ def import_gpsd(text: str, origin: str) -> Draft:
     devices: list[tuple[Line, str]] = []
     last = Line(0, ("gpsd",))
     for line, value in _assignments(text):
+        draft.lines.append(line)
         name = line.words[0]
         if name == "DEVICES":
             devices, last = [(line, device) for device in value.split()], line

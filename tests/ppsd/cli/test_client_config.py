@@ -31,8 +31,9 @@ def test_only_what_is_served_is_told() -> None:
     """An address that the server does not listen on, a port that it has not, an interface that is not served are never told."""
     assert server_names(ServerConfig(listen=("0.0.0.0:123",)), (), HERE, "eth0")[0] == ServerNames(("192.0.2.5",))
     assert server_names(ServerConfig(interface="docker0"), (), HERE, "eth0")[0] == ServerNames(("172.17.0.1",))
-    sim = server_names(ServerConfig(listen=("127.0.0.1:11123",)), (), HERE, "eth0")[0]
+    sim, remarks = server_names(ServerConfig(listen=("127.0.0.1:11123",)), (), HERE, "eth0")
     assert sim == ServerNames(("127.0.0.1",), port=11123)
+    assert "no other machine" in remarks[0]
     off, remarks = server_names(ServerConfig(enabled=False), (), HERE, "eth0")
     assert not off.servers
     assert "server.enabled" in remarks[0]

@@ -60,6 +60,7 @@ def test_an_open_server(patient: Patient) -> None:
         (replace(OPEN, limits=LimitsConfig(rate=0.1, burst=2)), "limits"),
         (replace(OPEN, server=ServerConfig(leap_smear=True, smear_public=True)), "smear"),
         (replace(OPEN, server=ServerConfig(listen=("0.0.0.0:1123",))), "port"),
+        (replace(OPEN, server=ServerConfig(listen=("127.0.0.1:123",))), "port"),
     ],
 )
 def test_no_go(patient: Patient, config: Config, check: str) -> None:

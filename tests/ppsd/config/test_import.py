@@ -342,3 +342,13 @@ LINES = st.lists(WORDS, max_size=8).map(" ".join)
 def test_no_file_breaks_it(reader: Callable[[str, str], Draft], text: str) -> None:
     """Whatever a file holds: nothing is raised, and what comes out is a valid configuration."""
     imported(reader(text, text[:50]))
+
+
+@settings(max_examples=150)
+@given(st.sampled_from((import_chrony, import_ntp, import_gpsd)), st.lists(LINES, max_size=12))
+def test_no_line_is_dropped_in_silence(reader: Callable[[str, str], Draft], lines: list[str]) -> None:
+    """Every line that is no comment is named in the result: beside the setting that it became, or with what became of it instead."""
+    draft = reader("\n".join(lines), "x")
+    text = draft.text()
+    for line in draft.lines:
+        assert re.search(rf"\bline {line.number}\b", text), (line, text)
