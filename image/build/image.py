@@ -43,7 +43,7 @@ def base(architecture: str, work: Path, tools: root.Tools, locks: Path) -> Path:
     """The unpacked packages with the modules that are kept; made once for each lock."""
     tree = work / architecture / "base"
     if root.unpacked(architecture, tree, work / "debs", locks):
-        root.prune_modules(tree, tools)
+        root.prune_modules(tree, architecture, tools)
     return tree
 
 
@@ -102,7 +102,7 @@ def pc_image(tree: Path, file: Path, work: Path, tools: root.Tools, epoch: int) 
         "grub/grub.cfg": config.encode(),
         "grub/grubenv": environment + b"#" * (1024 - len(environment)),
     }
-    slot_a = {"vmlinuz": kernel, "initramfs": initramfs(tree, tools, work, epoch), "boot.cfg": APPLIANCE / "grub/boot.cfg"}
+    slot_a = {"vmlinuz": kernel, "initramfs": initramfs(tree, "amd64", tools, work, epoch), "boot.cfg": APPLIANCE / "grub/boot.cfg"}
     partitions = [
         Partition("bios", None),
         Partition("bootcfg", disk.fat(work / "bootcfg.fat", "bootcfg", owner, tools, epoch)),
@@ -128,7 +128,7 @@ def pi_image(tree: Path, file: Path, work: Path, tools: root.Tools, epoch: int) 
         tools.run("dtc", "-q", "-@", "-I", "dts", "-O", "dtb", "-o", made, source)
         slot_a[f"overlays/{made.name}"] = made
     slot_a["kernel8.img"] = modules / "vmlinuz"
-    slot_a["initramfs"] = initramfs(tree, tools, work, epoch)
+    slot_a["initramfs"] = initramfs(tree, "arm64", tools, work, epoch)
     slot_a |= {name: APPLIANCE / "pi" / name for name in ("config.txt", "cmdline.txt")}
     slot_a["user.txt"] = user_text(PinSettings()).encode()
     owner: dict[str, Path | bytes] = {name: APPLIANCE / name for name in OWNERS}
