@@ -7,9 +7,10 @@ mistake in the owner's files, when there is one.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from refclock.kernel.host import Host
+if TYPE_CHECKING:
+    from refclock.kernel.host import Host
 
 Pattern = tuple[int, ...]
 """Milliseconds: lit, dark, lit, dark ..."""

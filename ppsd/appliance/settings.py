@@ -14,11 +14,11 @@ from dataclasses import dataclass, field, fields, replace
 from ipaddress import ip_address, ip_interface
 from typing import Any, Final
 
+from ppsd.appliance.made import BOX_FILE
 from ppsd.config.reader import Hint, Reader, as_text
 from ppsd.config.tables import TABLES as DAEMON_TABLES
 from refclock.schema import ConfigError, Problem, key
 
-FILE: Final = "box.toml"
 HOSTNAME: Final = "refclock"
 PPS_PIN: Final = 18
 """GPIO number (BCM), header pin 12: where the widespread receiver boards have their pulse."""
@@ -228,7 +228,7 @@ def _elsewhere(here: str) -> Hint:
     return hint
 
 
-def parse(data: bytes, file: str = FILE) -> tuple[BoxSettings, list[Problem]]:
+def parse(data: bytes, file: str = BOX_FILE) -> tuple[BoxSettings, list[Problem]]:
     """The settings that ``data`` gives, and every problem in the order of the file. A value that is refused is its default."""
     try:
         text = as_text(data, file)

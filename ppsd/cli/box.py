@@ -6,88 +6,121 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ppsd.appliance.led import MISTAKES, NO_TIME, WANTED, Light, blinks, light
-from ppsd.process.control import ask
 from ppsd.process.exit_codes import FAILED, GOOD, NO_PERMISSION, Refused
-from refclock.errors import explain
-from refclock.kernel.host import Host
+from refclock.errors import printable
 
 if TYPE_CHECKING:
     from ppsd.appliance.box import Applied, Box
+    from refclock.kernel.host import Host
 
+ROOT = Path("/")
 RUN_DIRECTORY = Path("/run/refclock")
 """The services' own; their units name it."""
 
 
 def run(args: argparse.Namespace) -> int:
-    """Execute one of the actions. The light's program runs for ever on a small machine, so it loads nothing of the others."""
-    host = Host()
+    """Execute one of the actions. A boot waits for ``apply``, and ``led`` runs for ever: each loads only what it needs."""
     if args.action == "led":
-        return _led(host, RUN_DIRECTORY)
-    from ppsd.appliance.boot import booted_slot, command  # noqa: PLC0415
-    from ppsd.appliance.box import Box  # noqa: PLC0415
-    from ppsd.cli.setup import privileges  # noqa: PLC0415
-    from ppsd.config.keys import read_keys  # noqa: PLC0415
+        return _led(RUN_DIRECTORY)
+    from ppsd.appliance.boot import slot_of  # noqa: PLC0415
+    from ppsd.appliance.made import Machine, remembered  # noqa: PLC0415
 
-    if not booted_slot(host):
+    machine = Machine(ROOT, _command)
+    if not slot_of(machine.text("/proc/cmdline")):
         raise Refused(FAILED, "refclock box: this machine does not run the refclock image")
     if os.geteuid() != 0:
         raise Refused(NO_PERMISSION, f"refclock box: only root may; run: sudo refclock box {args.action}")
-    box = Box(host, command, privileges, read_keys)
-    if args.action == "apply":
-        applied = box.apply()
-        _tell(box, applied, host)
-        if applied.reboot:
-            print("refclock box: restarting once, so that the firmware reads the new pins", file=sys.stderr)
-            command(["systemctl", "--no-block", "reboot"])
-        return GOOD
-    applied = box.look()
-    text = _text(applied, host)
-    if args.write:
-        box.write_status(text)
-        return GOOD
-    print(text, end="")
-    return FAILED if applied.problems else GOOD
+    if args.action == "status":
+        return _status(args.write)
+    if (made := remembered(ROOT)) is None:
+        return _apply()
+    reboot = machine.carry_out(made)
+    for trouble in machine.troubles:
+        print(f"refclock box: {trouble}", file=sys.stderr)
+    return _end(reboot)
+
+
+def _command(words: Sequence[str]) -> int:
+    from ppsd.appliance.boot import command  # noqa: PLC0415
+
+    return command(words)
+
+
+def _end(reboot: bool) -> int:
+    if reboot:
+        print("refclock box: restarting once, so that the firmware reads the new pins", file=sys.stderr)
+        _command(["systemctl", "--no-block", "reboot"])
+    return GOOD
 
 
 # ---- settings ---------------------------------------------------------------------------------------------------------------------------
 
 
-def _tell(box: Box, applied: Applied, host: Host) -> None:
-    """Say what happened, in the log and on the card. Mistakes in the settings are no failure: the box comes up."""
+def _box() -> Box:
+    from ppsd.appliance.box import Box  # noqa: PLC0415
+    from ppsd.cli.privileges import privileges  # noqa: PLC0415
+    from ppsd.config.keys import read_keys  # noqa: PLC0415
+
+    return Box(ROOT, _command, privileges, read_keys)
+
+
+def _apply() -> int:
+    """Read the owner's files and bring them into force. Mistakes are told, in the log and on the card, and are no failure: the box comes
+    up."""
+    box = _box()
+    applied = box.apply()
     for words in (*applied.words, *map(str, applied.problems)):
-        print(f"refclock box: {words}", file=sys.stderr)
-    if applied.words or applied.problems:
+        print(f"refclock box: {printable(words)}", file=sys.stderr)
+    if applied.problems:  # else refclock-status.service writes it, when the addresses are known
         try:
-            box.write_status(_text(applied, host))
+            box.write_status(_text(applied))
         except OSError as error:
-            print(f"refclock box: {explain(error)}", file=sys.stderr)
+            print(f"refclock box: STATUS.txt: {error.strerror or error}", file=sys.stderr)
+    return _end(applied.reboot)
 
 
-def _text(applied: Applied, host: Host) -> str:
+def _status(write: bool) -> int:
+    """The box in plain words, printed or onto the card."""
+    box = _box()
+    applied = box.look()
+    if write:
+        box.write_status(_text(applied))
+        return GOOD
+    print(_text(applied), end="")
+    return FAILED if applied.problems else GOOD
+
+
+def _text(applied: Applied) -> str:
     from ppsd import version  # noqa: PLC0415 (as above)
-    from ppsd.appliance.boot import booted_slot, command  # noqa: PLC0415
+    from ppsd.appliance.boot import booted_slot  # noqa: PLC0415
     from ppsd.appliance.loader import lines  # noqa: PLC0415
     from ppsd.appliance.status import status_text  # noqa: PLC0415
+    from refclock.kernel.host import Host  # noqa: PLC0415
     from refclock.kernel.interfaces import addresses  # noqa: PLC0415
 
+    host = Host(ROOT)
     try:
         own = addresses()
     except OSError:
         own = ()
     model = (host.text("/proc/device-tree/model") or "").rstrip("\0") or host.text("/sys/class/dmi/id/product_name") or "unknown machine"
     about = f"refclock {version()}, slot {booted_slot(host).upper()}, on: {model}"
-    return status_text(applied, about, own, lines(host, command, version()))
+    return status_text(applied, about, own, lines(host, _command, version()))
 
 
 # ---- the light --------------------------------------------------------------------------------------------------------------------------
 
 
-def _led(host: Host, directory: Path) -> int:
+def _led(directory: Path) -> int:
     """Show the state by a light of the board, until the end. A machine without one has nothing to do."""
+    from ppsd.appliance.led import MISTAKES, WANTED, Light, blinks, light  # noqa: PLC0415
+    from refclock.kernel.host import Host  # noqa: PLC0415
+
+    host = Host(ROOT)
     wanted = host.text(WANTED) or "auto"
     if not (found := light(host, wanted)):
         print(f"refclock box: no light shows the state: {_why_dark(host, wanted)}", file=sys.stderr)
@@ -110,6 +143,9 @@ def _why_dark(host: Host, wanted: str) -> str:
 
 def _verdict(directory: Path) -> str:
     """The state as the owner is to see it; NO TIME when the clock or the server does not answer."""
+    from ppsd.appliance.led import NO_TIME  # noqa: PLC0415
+    from ppsd.process.control import ask  # noqa: PLC0415
+
     try:
         verdict = str(ask(directory / "clock.sock", "snapshot").get("verdict"))
         ask(directory / "serve.sock", "snapshot")

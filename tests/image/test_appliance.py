@@ -131,3 +131,4 @@ def test_nobody_gets_in_by_a_password() -> None:
         assert line in text.splitlines()
     drop_in = (TREE / "usr/lib/systemd/system/ssh.service.d/refclock.conf").read_text(encoding="utf-8")
     assert "ConditionPathExists=/root/.ssh/authorized_keys" in drop_in
+    assert "Include /etc/ssh/sshd_config.d/*.conf" in (TREE / "etc/ssh/sshd_config").read_text(encoding="utf-8")

@@ -1,7 +1,7 @@
 """Every scenario file is a claim, held against the limits in the file and the bound in every packet, with several seeds.
 
-Five for the short ones, three for those longer than a quarter of an hour (more: `refclock sim FILE --seeds N`). The files with a thermometer
-are the longest: two seeds here, five by `make bench-temperature`.
+Five for the short ones, three for those longer than a quarter of an hour (more: `refclock sim FILE --seeds N`). The files with a
+thermometer are the longest: two seeds here, five by `make bench-temperature`.
 """
 
 from __future__ import annotations

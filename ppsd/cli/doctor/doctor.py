@@ -11,7 +11,8 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Final, TextIO
 
 from ppsd import version
@@ -20,6 +21,7 @@ from ppsd.cli.doctor import clock, network, receiver
 from ppsd.cli.doctor.finding import FAIL, OK, SKIP, WARN, Finding, Patient
 from ppsd.cli.query import authenticator
 from ppsd.config.file import load
+from ppsd.config.tables import Config
 from ppsd.process.control import ask
 from ppsd.process.exit_codes import BAD, DEGRADED, FAILED, GOOD, IO_ERROR, NO_PERMISSION, USAGE
 from ppsd.snapshot import Snapshot
@@ -37,13 +39,18 @@ def run(args: argparse.Namespace) -> int:
     if args.board:
         return _board(Host(), args.json, sys.stdout)
     directory = run_directory(args.run_dir)
+    key = authenticator(args.key, args.keys, args.config)
+    patient = replace(patient_of(directory, load(configuration(directory, args.config))), servers=args.against, key=key)
+    return doctor(patient, args.json, args.fix, sys.stdout)
+
+
+def patient_of(directory: Path, config: Config) -> Patient:
+    """This machine with ``config``, and what its daemon in ``directory`` tells."""
     try:
         told = Snapshot.from_json(ask(directory / "clock.sock", "snapshot"))
     except (OSError, ValueError):
         told = None
-    config = load(configuration(directory, args.config))
-    server, key = server_report(directory), authenticator(args.key, args.keys, args.config)
-    return doctor(Patient(Host(), config, told, servers=args.against, key=key, server=server), args.json, args.fix, sys.stdout)
+    return Patient(Host(), config, told, server=server_report(directory))
 
 
 def _board(host: Host, as_json: bool, out: TextIO) -> int:

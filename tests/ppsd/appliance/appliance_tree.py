@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ppsd.appliance.box import DROP_IN, Applied, Box
-from refclock.kernel.host import Host
 
 IMAGE = Path(__file__).parents[3] / "image" / "appliance"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAbcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQ me@laptop"
@@ -44,12 +43,16 @@ class Appliance:
 
     def boot(self) -> Applied:
         """What was in memory is gone, and the settings are applied anew."""
-        for gone in ("run", "root"):
-            shutil.rmtree(self.root / gone, ignore_errors=True)
+        self.forget()
         return self.box().apply()
 
+    def forget(self) -> None:
+        """The power is off: what was in memory is gone."""
+        for gone in ("run", "root"):
+            shutil.rmtree(self.root / gone, ignore_errors=True)
+
     def box(self) -> Box:
-        return Box(Host(self.root), self.run, lambda config: f"[Service]\n# {config.clock.steer}\n" if config.clock.steer != "none" else "")
+        return Box(self.root, self.run, lambda config: f"[Service]\n# {config.clock.steer}\n" if config.clock.steer != "none" else "")
 
     def run(self, words: Sequence[str]) -> int:
         self.ran.append(words)

@@ -178,7 +178,7 @@ def test_the_firewall_opens_ports_and_nothing_else(listen: list[str], enabled: b
 
 WRITTEN = re.compile(
     r"etc/hostname|root/\.ssh/authorized_keys|boot/refclock/(box\.toml|refclock\.toml|STATUS\.txt)|data/box/(box\.toml|refclock\.toml"
-    r"|seen/(box|refclock)\.toml|(box|refclock)\.toml\.replaced|pins-tried)|data/etc/refclock/refclock\.toml|data/ssh/ssh_host_ed25519_key(\.pub)?"
+    r"|seen/(box|refclock)\.toml|(box|refclock)\.toml\.replaced|pins-tried|made\.json)|data/etc/refclock/refclock\.toml|data/ssh/ssh_host_ed25519_key(\.pub)?"
     r"|run/systemd/network/[\w-]+\.(network|netdev)|run/systemd/dnssd/refclock\.dnssd|run/refclock-box/(nftables\.nft|wpa_supplicant\.conf|words"
     r"|mistakes|led)|run/systemd/system/refclock-clock\.service\.d/20-box\.conf|firmware/user\.txt"
 )
