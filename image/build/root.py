@@ -68,14 +68,9 @@ class Tools:
 def unpacked(lock: str, tree: Path, debs: Path, locks: Path) -> bool:
     """Unpack the packages of a lock into ``tree``, unless they are there; returns whether it did. ``locks``: where the lock is."""
     mark = tree.with_suffix(".stamp")
-    stamp = sha256(
-        (
-            packages.lock_file(lock, locks).read_text(encoding="utf-8")
-            + " ".join(
-                [*CONTENTS["files"]["left_out"], *CONTENTS["kernel"]["modules"].get(lock, ()), *CONTENTS["kernel"]["modules"]["common"]]
-            )
-        ).encode()
-    ).hexdigest()
+    kept = CONTENTS["kernel"]["modules"]
+    chosen = [*CONTENTS["files"]["left_out"], *([*kept["common"], *kept[lock]] if lock in kept else [])]
+    stamp = sha256((packages.lock_file(lock, locks).read_text(encoding="utf-8") + " ".join(chosen)).encode()).hexdigest()
     if mark.exists() and mark.read_text(encoding="utf-8") == stamp:
         return False
     mark.unlink(missing_ok=True)
