@@ -25,6 +25,7 @@ import packages  # noqa: E402
 import root  # noqa: E402
 from disk import Partition  # noqa: E402
 from initramfs import initramfs  # noqa: E402
+from sbom import sbom  # noqa: E402
 from signing import signing  # noqa: E402
 
 from ppsd import version  # noqa: E402
@@ -32,6 +33,7 @@ from ppsd.appliance.pins import user_text  # noqa: E402
 from ppsd.appliance.settings import PinSettings  # noqa: E402
 
 APPLIANCE = root.APPLIANCE
+SOURCES = ("image", "native", "refclock", "ppsd", "hw-sim")
 DEVICE_TREES = "dtb"
 """Beside the modules of the kernel."""
 OWNERS = ("box.toml", "refclock.toml")
@@ -43,7 +45,7 @@ def base(architecture: str, work: Path, tools: root.Tools, locks: Path) -> Path:
     """The unpacked packages with the modules that are kept; made once for each lock."""
     tree = work / architecture / "base"
     if root.unpacked(architecture, tree, work / "debs", locks):
-        root.prune_modules(tree, tools)
+        root.prune_modules(tree, architecture, tools)
     return tree
 
 
@@ -102,7 +104,7 @@ def pc_image(tree: Path, file: Path, work: Path, tools: root.Tools, epoch: int) 
         "grub/grub.cfg": config.encode(),
         "grub/grubenv": environment + b"#" * (1024 - len(environment)),
     }
-    slot_a = {"vmlinuz": kernel, "initramfs": initramfs(tree, tools, work, epoch), "boot.cfg": APPLIANCE / "grub/boot.cfg"}
+    slot_a = {"vmlinuz": kernel, "initramfs": initramfs(tree, "amd64", tools, work, epoch), "boot.cfg": APPLIANCE / "grub/boot.cfg"}
     partitions = [
         Partition("bios", None),
         Partition("bootcfg", disk.fat(work / "bootcfg.fat", "bootcfg", owner, tools, epoch)),
@@ -128,7 +130,7 @@ def pi_image(tree: Path, file: Path, work: Path, tools: root.Tools, epoch: int) 
         tools.run("dtc", "-q", "-@", "-I", "dts", "-O", "dtb", "-o", made, source)
         slot_a[f"overlays/{made.name}"] = made
     slot_a["kernel8.img"] = modules / "vmlinuz"
-    slot_a["initramfs"] = initramfs(tree, tools, work, epoch)
+    slot_a["initramfs"] = initramfs(tree, "arm64", tools, work, epoch)
     slot_a |= {name: APPLIANCE / "pi" / name for name in ("config.txt", "cmdline.txt")}
     slot_a["user.txt"] = user_text(PinSettings()).encode()
     owner: dict[str, Path | bytes] = {name: APPLIANCE / name for name in OWNERS}
@@ -173,6 +175,10 @@ def build(architecture: str, work: Path, epoch: int, locks: Path) -> Path:
     file = work / f"refclock-{version()}-{architecture}.img"
     MAKERS[architecture](tree, file, work / architecture, tools, epoch)
     step("compressing")
+    bill = sbom(file.stem, version(), architecture, packages.locked(architecture, locks), epoch)
+    Path(f"{file.parent}/{file.stem}.spdx.json").write_text(bill, encoding="utf-8")
+    if architecture == "amd64":
+        tools.run("qemu-img", "convert", "-O", "qcow2", "-c", file, file.with_suffix(".qcow2"))
     tools.run("zstd", "-q", "-f", "-10", "-T2", file, "-o", f"{file}.zst")
     packed = Path(f"{file}.zst")
     Path(f"{packed}.sha256").write_text(f"{sha256(packed.read_bytes()).hexdigest()}  {packed.name}\n", encoding="utf-8")
@@ -185,6 +191,16 @@ def renewed(architecture: str, work: Path) -> Path:
     for lock in (architecture, "tools"):
         packages.renew(lock, work, work)
     return work
+
+
+def stamp(architecture: str, epoch: int) -> str:
+    """What an image is made of, as one sum: sources, locks, the certificate of updates, the date."""
+    total = sha256(f"{architecture} {epoch} {version()}".encode())
+    sources = [path for name in SOURCES for path in (ROOT / name).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    for path in [*sorted(sources), signing()[1]]:
+        if path.suffix != ".so":
+            total.update(f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}".encode() + sha256(path.read_bytes()).digest())
+    return total.hexdigest()
 
 
 def main(argv: list[str]) -> int:
@@ -204,6 +220,11 @@ def main(argv: list[str]) -> int:
     same = True
     for name in args.architectures or MAKERS:
         before = _sum(work, name) if args.compare else ""
+        mark, made_of = work / name / "image.stamp", stamp(name, epoch)
+        if not args.compare and mark.exists() and mark.read_text(encoding="utf-8") == made_of:
+            print(f"{name}: nothing has changed since {work}/refclock-{version()}-{name}.img.zst was made")
+            continue
+        mark.unlink(missing_ok=True)
         try:
             build(name, work, epoch, packages.HERE)
         except packages.Gone as gone:
@@ -211,6 +232,7 @@ def main(argv: list[str]) -> int:
                 raise
             print(f"image: {gone}. This build, which is for tests, takes what the mirror has now.")
             build(name, work, epoch, renewed(name, work))
+        mark.write_text(made_of, encoding="utf-8")
         if args.compare:
             same &= _sum(work, name) == before
             print(f"{name}: {'the same to the bit' if _sum(work, name) == before else 'NOT the same as before'}")

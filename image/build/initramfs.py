@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
 from pathlib import Path
 
@@ -34,21 +35,22 @@ class Archive:
         return b"".join(self._entries)
 
 
-def initramfs(tree: Path, tools: Tools, work: Path, epoch: int) -> Path:
+def initramfs(tree: Path, architecture: str, tools: Tools, work: Path, epoch: int) -> Path:
     """Make it for the kernel in ``tree``; returns the file."""
     archive = Archive(epoch)
     for directory in ("dev", "proc", "sys", "run"):
         archive.add(directory, stat.S_IFDIR | 0o755)
     archive.add("dev/console", CHARACTER_DEVICE, device=(5, 1))
     archive.add("bin/busybox", stat.S_IFREG | 0o755, (tree / "usr/bin/busybox").read_bytes())
-    for applet in CONTENTS["kernel"]["applets"]:
+    for applet in CONTENTS["initramfs"]["applets"]:
         archive.add(f"bin/{applet}", stat.S_IFLNK | 0o777, b"busybox")
     archive.add("sbin/modprobe", stat.S_IFLNK | 0o777, b"/bin/busybox")  # where the kernel itself calls it
     for file in sorted((APPLIANCE / "initramfs").iterdir()):
         archive.add(file.name, stat.S_IFREG | 0o755, file.read_bytes())
     version = kernel(tree)
-    names = closure(tree, CONTENTS["kernel"]["early"])
+    names = sorted(closure(tree, "early", architecture))
     home = work / "initramfs"
+    shutil.rmtree(home, ignore_errors=True)
     for name in names:
         content = (tree / "usr/lib/modules" / version / name).read_bytes()
         archive.add(f"lib/modules/{version}/{name}", stat.S_IFREG | 0o644, content)

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
+APT_HELPER = "/usr/lib/apt/apt-helper"
+"""Downloads as apt does, through its proxies, and checks the sums."""
 SUITE = "trixie"
 AREAS = "main non-free-firmware"
 CONTENTS = tomllib.loads((HERE / "contents.toml").read_text(encoding="utf-8"))
@@ -107,7 +109,7 @@ def fetch(packages: Iterable[Package], directory: Path) -> list[Path]:
     for p in missing:
         words += [f"{at[p.archive]}/{p.path}", str(directory / p.file), f"SHA256:{p.sha256}"]
     if words:
-        command = ["/usr/lib/apt/apt-helper", "-o", "APT::Sandbox::User=", "download-file", *words]
+        command = [APT_HELPER, "-o", "APT::Sandbox::User=", "download-file", *words]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if gone := [p for p in missing if not (directory / p.file).exists()]:
             raise _unfetched(gone, done.stdout + done.stderr)

@@ -1,7 +1,7 @@
 """The root file system of an image: packages unpacked, and made ready without running anything of the other architecture.
 
 No script of a package runs. What it would do for a running system is done here, or not at all, since nothing is installed later: users with
-fixed numbers, services switched on or off, Python compiled, the hardware database, the list of modules.
+fixed numbers, services switched on or off, Python compiled, the list of modules.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import re
 import shutil
 import stat
 import subprocess
-from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
@@ -69,12 +68,9 @@ class Tools:
 def unpacked(lock: str, tree: Path, debs: Path, locks: Path) -> bool:
     """Unpack the packages of a lock into ``tree``, unless they are there; returns whether it did. ``locks``: where the lock is."""
     mark = tree.with_suffix(".stamp")
-    stamp = sha256(
-        (
-            packages.lock_file(lock, locks).read_text(encoding="utf-8")
-            + " ".join([*CONTENTS["files"]["left_out"], *CONTENTS["kernel"]["modules"]])
-        ).encode()
-    ).hexdigest()
+    kept = CONTENTS["kernel"]["modules"]
+    chosen = [*CONTENTS["files"]["left_out"], *([*kept["common"], *kept[lock]] if lock in kept else [])]
+    stamp = sha256((packages.lock_file(lock, locks).read_text(encoding="utf-8") + " ".join(chosen)).encode()).hexdigest()
     if mark.exists() and mark.read_text(encoding="utf-8") == stamp:
         return False
     mark.unlink(missing_ok=True)
@@ -112,20 +108,15 @@ def kernel(tree: Path) -> str:
     return next((tree / "usr/lib/modules").iterdir()).name
 
 
-def prune_modules(tree: Path, tools: Tools) -> None:
-    """Keep the modules of ``MODULES`` and what they need. They are stored as they are: the image is compressed as a whole."""
+def prune_modules(tree: Path, architecture: str, tools: Tools) -> None:
+    """Keep the modules that contents.toml names and what they need. They are stored as they are: the image is compressed as a whole."""
     version = kernel(tree)
     directory = tree / "usr/lib/modules" / version
     tools.run("depmod", "-b", tree, version)
-    needs: dict[str, list[str]] = {}
-    for line in (directory / "modules.dep").read_text(encoding="ascii").splitlines():
-        name, _, others = line.partition(":")
-        needs[name] = others.split()
-    wanted = {name for name in needs if any(name.startswith(f"kernel/{begin}") for begin in CONTENTS["kernel"]["modules"])}
-    wanted |= {other for name in wanted for other in needs[name]}
-    for name in needs:
-        if name not in wanted:
-            (directory / name).unlink()
+    wanted = closure(tree, "modules", architecture)
+    for path in (directory / "kernel").rglob("*.ko*"):
+        if str(path.relative_to(directory)) not in wanted:
+            path.unlink()
     packed = sorted(str(directory / name) for name in wanted if name.endswith(".xz"))
     if packed:
         subprocess.run(["xargs", "-0", "-n32", f"-P{os.cpu_count()}", "xz", "-d"], input="\0".join(packed), text=True, check=True)
@@ -235,7 +226,6 @@ def finish(tree: Path, architecture: str, tools: Tools, epoch: int) -> None:
     for directory in ("data", "boot/refclock", "var/lib/refclock", "etc/refclock", "proc", "sys", "dev", "run", "tmp"):
         (tree / directory).mkdir(parents=True, exist_ok=True)
     tools.run("systemctl", f"--root={tree}", "preset-all")
-    tools.run("systemd-hwdb", f"--root={tree}", "--usr", "update")
     shutil.rmtree(tree / "usr/lib/udev/hwdb.d")
     byte_code(tree, tools)
     clock = tree / "usr/lib/clock-epoch"
@@ -254,12 +244,13 @@ def link(path: Path, target: str) -> None:
     path.symlink_to(target)
 
 
-def closure(tree: Path, names: Iterable[str]) -> Sequence[str]:
-    """The paths of modules below the directory of modules, with those that they need."""
-    directory = tree / "usr/lib/modules" / kernel(tree)
+def closure(tree: Path, which: str, architecture: str) -> set[str]:
+    """The modules of a list of contents.toml with those that they need: paths below the directory of modules."""
     needs = {}
-    for line in (directory / "modules.dep").read_text(encoding="ascii").splitlines():
+    for line in (tree / "usr/lib/modules" / kernel(tree) / "modules.dep").read_text(encoding="ascii").splitlines():
         name, _, others = line.partition(":")
         needs[name] = others.split()
-    wanted = {name for name in needs if name.startswith(tuple(f"kernel/{begin}" for begin in names))}
-    return sorted(wanted | {other for name in wanted for other in needs[name]})
+    listed = CONTENTS["kernel"][which]
+    begins = tuple(f"kernel/{begin}" for begin in (*listed["common"], *listed[architecture]))
+    wanted = {name for name in needs if name.startswith(begins)}
+    return wanted | {other for name in wanted for other in needs[name]}
