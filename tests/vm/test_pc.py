@@ -85,20 +85,22 @@ def test_a_process_has_the_rights_that_its_unit_names_and_no_other(pc: Machine, 
     user = shown(pc, unit, "User")["User"]
     assert set(of["Uid"].split()) == {pc.run(f"id -u {user}").strip()}
     assert set(of["Gid"].split()) == {pc.run("getent group refclock | cut -d: -f3").strip()}
-    for name in ("CapEff", "CapPrm", "CapBnd", "CapAmb"):
+    for name in ("CapEff", "CapPrm", "CapBnd"):
         assert int(of[name], 16) == capabilities, (name, of)
+    assert int(of["CapInh"], 16) == int(of["CapAmb"], 16) == 0, "a program that it starts would have them too"
     assert of["Seccomp"] == "2"
     assert of["NoNewPrivs"] == "1"
 
 
-def test_no_process_of_refclock_is_root(pc: Machine) -> None:
-    """Not even a helper."""
-    owners = pc.run("for f in $(cat /sys/fs/cgroup/system.slice/refclock-*.service/cgroup.procs); do stat -c %U /proc/$f; done").split()
-    assert set(owners) == {"refclock", "refclock-serve"}
+def test_no_process_of_the_services_is_root(pc: Machine) -> None:
+    """Not even a helper, and each has a user of its own."""
+    for unit, user in zip(SERVICES, ("refclock", "refclock-serve"), strict=True):
+        owners = pc.run(f"for f in $(cat /sys/fs/cgroup/system.slice/{unit}.service/cgroup.procs); do stat -c %U /proc/$f; done")
+        assert set(owners.split()) == {user}
 
 
 def test_the_clock_process_has_no_network_and_the_server_no_device(pc: Machine) -> None:
-    """The clock process sees a loopback that is down, and opens receivers and pulses alone; root in the server's place opens nothing."""
+    """The clock process sees a loopback and no more, and opens receivers and pulses alone; the server opens nothing."""
     pid = shown(pc, "refclock-clock", "MainPID")["MainPID"]
     assert len(pc.run(f"nsenter -t {pid} -n ip -brief link").splitlines()) == 1
     opened = opens(pc, "refclock-clock")
@@ -108,10 +110,11 @@ def test_the_clock_process_has_no_network_and_the_server_no_device(pc: Machine) 
 
 
 def opens(pc: Machine, unit: str) -> list[str]:
-    """The devices that root could open in the place of a service's process, but for those that every process may have."""
-    pid = shown(pc, unit, "MainPID")["MainPID"]
+    """The devices that a service's process can open, but for those that every process may have."""
+    of = shown(pc, unit, "MainPID", "User")
     move = f"echo $$ >/sys/fs/cgroup/system.slice/{unit}.service/cgroup.procs"
-    return [line for line in pc.run(f"{move}; nsenter -t {pid} -m python3 -c '{OPENS}'").splitlines() if not HARMLESS.fullmatch(line)]
+    become = f"nsenter -t {of['MainPID']} -m setpriv --reuid {of['User']} --regid refclock --init-groups --bounding-set -all"
+    return [line for line in pc.run(f"{move}; {become} python3 -c '{OPENS}'").splitlines() if not HARMLESS.fullmatch(line)]
 
 
 def test_only_what_is_served_listens_and_the_rest_is_closed(pc: Machine) -> None:
