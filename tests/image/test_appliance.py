@@ -22,7 +22,7 @@ UNITS = IMAGE / "appliance" / "systemd"
 TREE = IMAGE / "appliance" / "root"
 MOST_EXPOSED = {
     "refclock-box.service": 1.8,
-    "refclock-status.service": 2.0,
+    "refclock-status.service": 2.2,
     "refclock-firewall.service": 1.7,
     "refclock-led.service": 0.8,
     "refclock-wifi@.service": 2.6,
