@@ -302,12 +302,19 @@ class Machine:
         start = self.card.start(self.board.model, self.directory, tryboot)
         line = " ".join(word for word in start.command_line.split() if not word.startswith("console=serial"))
         words = ["-kernel", str(start.kernel), "-initrd", str(start.initramfs), "-append", f"{line} {self.board.consoles}"]
+        overlays = [value.partition(",")[0] for value in start.settings.get("dtoverlay", [])]
         if self.board.tree:
             tree = self.card.read(self.board.tree, start.boot)
             assert tree is not None, f"{self.board.tree} is not on the boot partition"
             (self.directory / "board.dtb").write_bytes(tree)
+            for overlay in overlays:
+                there = self.card.read(f"overlays/{overlay}.dtbo", start.boot)
+                assert there is not None, f"overlays/{overlay}.dtbo is not on the boot partition"
+                (self.directory / "overlay").write_bytes(there)
+                whole = [str(self.directory / name) for name in ("board.dtb", "board.dtb", "overlay")]
+                subprocess.run(["fdtoverlay", "-i", whole[0], "-o", whole[1], whole[2]], check=True)
             return [*words, "-dtb", str(self.directory / "board.dtb")]
-        pulse = any(overlay.startswith("pps-gpio") for overlay in start.settings.get("dtoverlay", []))
+        pulse = "pps-gpio" in overlays
         return [*words, *(["-dtb", str(_virt_with_pulse(self.directory))] if pulse else [])]
 
     # ---- what is seen of it --------------------------------------------------------------------------------------------------------
