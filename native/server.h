@@ -38,6 +38,7 @@ struct srv_rules {
 /* Counters since srv_create, but for those that say now. */
 struct srv_counts {
     uint64_t packets[PKT_ACTIONS][PKT_REASONS]; /* each received packet is in exactly one */
+    uint64_t authenticated;  /* requests with a right MAC of a key that is accepted from there */
     uint64_t unstamped;      /* requests without a kernel stamp: arrival = end of the receive call */
     uint64_t stepped;        /* requests of which the stamp is void, for CLOCK_REALTIME was stepped */
     uint64_t receive_errors; /* receive calls that failed */

@@ -131,6 +131,8 @@ static void increment_counter(uint64_t *counter)
 static void count_outcome(struct wrk *w, const struct pkt_outcome *outcome)
 {
     increment_counter(&w->counts.packets[outcome->action][outcome->reason]);
+    if (outcome->authenticated)
+        increment_counter(&w->counts.authenticated);
 }
 
 /* ---- the record ------------------------------------------------------------------------------------------------------------------ */

@@ -125,6 +125,7 @@ class SrvRules:
 
 class SrvCounts:
     packets: Sequence[Sequence[int]]
+    authenticated: int
     unstamped: int
     stepped: int
     receive_errors: int

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, Self
 from ppsd.config.access import MAPPED
 from ppsd.config.keys import KINDS, SymmetricKey
 from ppsd.serve._server import ffi, lib
+from ppsd.snapshot import Client
 from refclock.kernel.errors import checked
 from refclock.record import Record, fill
 
@@ -45,6 +46,7 @@ _HINTS: Final = {
     errno.EAGAIN: "not synchronised",
 }
 _OWN_COUNTS: Final = (
+    "authenticated",
     "unstamped",
     "stepped",
     "receive_errors",
@@ -75,22 +77,6 @@ class ServerRules:
     symmetric: bool = True
     dscp: int | None = None
     smear: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Client:
-    """One client of the server's table. ``address``: an address, or the /64 network that the entry stands for. ``interval_s``: mean
-    interval between requests, None before the second one. ``last_s``, ``first_s``: seconds since the last and the first request."""
-
-    address: str
-    packets: int
-    drops: int
-    interval_s: float | None
-    last_s: float
-    first_s: float
-    version: int
-    authenticated: bool
-    interleaved: bool
 
 
 def _client(c: CliClient, now_ns: int) -> Client:

@@ -542,6 +542,9 @@ static void what_is_listed_is_who_asked_and_how(void)
     place = 0;
     CHECK_EQUAL(srv_clients(s, &place, &c, 1), 1);
     CHECK(c.packets == 3 && c.flags == 0 && c.version == 4);
+    struct srv_counts counts;
+    srv_count(s, &counts);
+    CHECK_EQUAL(counts.authenticated, 1);
     close(fd);
     srv_destroy(s);
 }
