@@ -23,13 +23,17 @@ import packages  # noqa: E402
 import root  # noqa: E402
 from disk import Partition  # noqa: E402
 from initramfs import initramfs  # noqa: E402
+from signing import signing  # noqa: E402
 
 from ppsd import version  # noqa: E402
-from ppsd.cli.setup import privileges  # noqa: E402
-from ppsd.config.file import parse  # noqa: E402
+from ppsd.appliance.pins import user_text  # noqa: E402
+from ppsd.appliance.settings import PinSettings  # noqa: E402
 
 APPLIANCE = root.APPLIANCE
-DEVICE_TREES = "usr/lib/linux-image-{}/broadcom"
+DEVICE_TREES = "dtb"
+"""Beside the modules of the kernel."""
+OWNERS = ("box.toml", "refclock.toml")
+"""The files on bootcfg that people change."""
 FIRMWARE = "bootcode.bin start.elf fixup.dat start4.elf fixup4.dat".split()
 GRUB_MODULES = (
     "part_gpt fat loadenv test echo regexp configfile linux search sleep reboot normal boot all_video minicmd ls cat halt".split()
@@ -48,12 +52,18 @@ def ours(tree: Path, architecture: str, work: Path) -> None:
     """Our package, configured as the clock of its machine."""
     deb = package.package(architecture, work / architecture)
     root.unpack(deb, tree)
-    toml = tree / "etc/refclock/refclock.toml"
-    text = (APPLIANCE / "refclock.toml").read_text(encoding="utf-8")
-    toml.write_text(text, encoding="utf-8")
-    drop_in = tree / "usr/lib/systemd/system/refclock-clock.service.d/10-appliance.conf"
-    drop_in.parent.mkdir(parents=True, exist_ok=True)
-    drop_in.write_text(privileges(parse(text, "refclock.toml")), encoding="utf-8")
+    shutil.copyfile(APPLIANCE / "refclock.toml", tree / "etc/refclock/refclock.toml")
+    share = tree / "usr/share/refclock/appliance"
+    share.mkdir(parents=True, exist_ok=True)
+    for name in OWNERS:
+        shutil.copyfile(APPLIANCE / name, share / name)
+    rauc = (APPLIANCE / "rauc/system.conf").read_text(encoding="utf-8").replace("@ARCHITECTURE@", architecture)
+    (tree / "etc/rauc").mkdir(exist_ok=True)
+    (tree / "etc/rauc/system.conf").write_text(rauc, encoding="utf-8")
+    shutil.copyfile(signing()[1], tree / "etc/rauc/keyring.pem")
+    slots = tree / "usr/lib/refclock/slots"
+    shutil.copyfile(APPLIANCE / "rauc/slots", slots)
+    slots.chmod(0o755)
 
 
 def grub(work: Path, tools: root.Tools, platform: str, modules: list[str]) -> bytes:
@@ -74,7 +84,7 @@ def pc_image(tree: Path, file: Path, work: Path, tools: root.Tools, epoch: int) 
     for slot in "ab":
         config = config.replace(f"@BOOT_{slot.upper()}@", str(parts.index(f"boot_{slot}") + 1))
     environment = b"# GRUB Environment Block\n"
-    owner = {
+    owner = {name: APPLIANCE / name for name in OWNERS} | {
         "EFI/BOOT/BOOTX64.EFI": grub(work, tools, "x86_64-efi", []),
         "grub/grub.cfg": config.encode(),
         "grub/grubenv": environment + b"#" * (1024 - len(environment)),
@@ -96,28 +106,28 @@ def pc_image(tree: Path, file: Path, work: Path, tools: root.Tools, epoch: int) 
 
 def pi_image(tree: Path, file: Path, work: Path, tools: root.Tools, epoch: int) -> None:
     """The image of the Raspberry Pis."""
-    version_ = root.kernel(tree)
+    modules = tree / "usr/lib/modules" / root.kernel(tree)
     firmware = tree / "usr/lib/raspi-firmware"
     slot_a: dict[str, Path | bytes] = {name: firmware / name for name in FIRMWARE}
-    slot_a |= {tree_.name: tree_ for tree_ in (tree / DEVICE_TREES.format(version_)).glob("*.dtb")}
+    slot_a |= {tree_.name: tree_ for tree_ in (modules / DEVICE_TREES / "broadcom").glob("*.dtb")}
     for source in sorted((APPLIANCE / "overlays").glob("*.dts")):
         made = work / f"{source.stem}.dtbo"
         tools.run("dtc", "-q", "-@", "-I", "dts", "-O", "dtb", "-o", made, source)
         slot_a[f"overlays/{made.name}"] = made
-    slot_a["kernel8.img"] = tree / "usr/lib/modules" / version_ / "vmlinuz"
+    slot_a["kernel8.img"] = modules / "vmlinuz"
     slot_a["initramfs"] = initramfs(tree, tools, work, epoch)
-    for name in ("config.txt", "user.txt"):
-        slot_a[name] = APPLIANCE / "pi" / name
-    slot_a["cmdline.txt"] = (APPLIANCE / "pi/cmdline.txt").read_bytes()
-    owner: dict[str, Path | bytes] = {"autoboot.txt": APPLIANCE / "pi/autoboot.txt", "bootcode.bin": firmware / "bootcode.bin"}
+    slot_a |= {name: APPLIANCE / "pi" / name for name in ("config.txt", "cmdline.txt")}
+    slot_a["user.txt"] = user_text(PinSettings()).encode()
+    owner: dict[str, Path | bytes] = {name: APPLIANCE / name for name in OWNERS}
+    owner |= {"autoboot.txt": APPLIANCE / "pi/autoboot.txt", "bootcode.bin": firmware / "bootcode.bin"}
     partitions = [
         Partition("bootcfg", disk.fat(work / "bootcfg.fat", "bootcfg", "REFCLOCK", owner, tools, epoch), mbr=True),
         Partition("boot_a", disk.fat(work / "boot_a.fat", "boot_a", "BOOT_A", slot_a, tools, epoch), mbr=True),
         Partition("boot_b", None, mbr=True),
     ]
-    for path in (tree / "usr/lib/raspi-firmware", tree / DEVICE_TREES.format(version_).rpartition("/")[0]):
+    for path in (firmware, modules / DEVICE_TREES):
         shutil.rmtree(path)
-    (tree / "usr/lib/modules" / version_ / "vmlinuz").unlink()
+    (modules / "vmlinuz").unlink()
     partitions += [
         Partition("root_a", disk.squashfs(tree, work / "root.squashfs", tools, epoch)),
         Partition("root_b", None),

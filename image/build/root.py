@@ -34,9 +34,9 @@ LEFT_OUT = """
 """Patterns of files that are not unpacked. A package's copyright file stays."""
 MODULES = """
 arch block crypto kernel lib mm security virt
-fs/configfs fs/efivarfs fs/ext4 fs/fat fs/fuse fs/jbd2 fs/mbcache fs/nls fs/overlayfs fs/pstore fs/squashfs
+fs/autofs fs/configfs fs/efivarfs fs/ext4 fs/fat fs/fuse fs/jbd2 fs/mbcache fs/nls fs/overlayfs fs/pstore fs/squashfs
 net/802 net/8021q net/core net/dns_resolver net/ipv4 net/ipv6 net/llc net/mac80211 net/netfilter net/packet net/rfkill net/unix net/wireless
-drivers/acpi drivers/ata drivers/base drivers/block/loop drivers/block/virtio_blk drivers/bus drivers/char/hw_random drivers/clk
+drivers/acpi drivers/ata drivers/base drivers/block/loop drivers/block/virtio_blk drivers/bus drivers/char/hw_random drivers/char/virtio_console drivers/clk
 drivers/cpufreq drivers/dma drivers/extcon drivers/firmware drivers/gnss drivers/gpio drivers/hwmon drivers/hv/hv_vmbus
 drivers/i2c/busses/i2c-b drivers/i2c/i2c drivers/input/keyboard/gpio_keys drivers/input/misc drivers/irqchip drivers/leds drivers/mailbox
 drivers/md/dm-bufio drivers/md/dm-mod drivers/md/dm-verity drivers/mfd drivers/misc drivers/mmc
@@ -54,15 +54,27 @@ drivers/usb/serial drivers/usb/storage drivers/usb/udc drivers/virtio drivers/wa
 """.split()
 """What of the kernel's modules a time server may meet: the beginnings of their paths below ``kernel/``. What these need comes along."""
 MASKED = """
-console-getty.service container-getty@.service dev-hugepages.mount getty@.service ldconfig.service proc-sys-fs-binfmt_misc.automount
-serial-getty@.service sys-fs-fuse-connections.mount sys-kernel-debug.mount sys-kernel-tracing.mount systemd-ask-password-console.path
+console-getty.service container-getty@.service dev-hugepages.mount dev-mqueue.mount getty-static.service getty@.service ldconfig.service
+modprobe@configfs.service modprobe@drm.service modprobe@fuse.service proc-sys-fs-binfmt_misc.automount run-lock.mount serial-getty@.service
+sys-fs-fuse-connections.mount sys-kernel-config.mount sys-kernel-debug.mount sys-kernel-tracing.mount systemd-ask-password-console.path
 systemd-ask-password-wall.path systemd-binfmt.service systemd-creds.socket systemd-firstboot.service systemd-hibernate-clear.service
-systemd-hwdb-update.service systemd-initctl.socket systemd-journal-catalog-update.service systemd-machine-id-commit.service
-systemd-networkd-wait-online.service systemd-pcrextend.socket systemd-pcrlock.socket systemd-pcrmachine.service systemd-pcrphase-sysinit.service
-systemd-pcrphase.service systemd-random-seed.service systemd-sysext.socket systemd-sysusers.service systemd-tpm2-setup-early.service
-systemd-tpm2-setup.service systemd-update-done.service
+systemd-hwdb-update.service systemd-initctl.socket systemd-journal-catalog-update.service systemd-journal-flush.service
+systemd-machine-id-commit.service systemd-network-generator.service systemd-networkd-persistent-storage.service
+systemd-networkd-wait-online.service systemd-pcrextend.socket systemd-pcrlock.socket systemd-pcrmachine.service
+systemd-pcrphase-sysinit.service systemd-pcrphase.service systemd-random-seed.service systemd-remount-fs.service systemd-sysext.socket
+systemd-sysusers.service systemd-tpm2-setup-early.service systemd-tpm2-setup.service systemd-udev-load-credentials.service
+systemd-update-done.service systemd-user-sessions.service tmp.mount
 """.split()
 """Units that have nothing to do here: nobody logs in on a console, and what they would prepare is in the image."""
+GENERATORS = frozenset({"systemd-debug-generator"})
+"""Programs that systemd asks for more units at each start. The image has all its units; this one gives a shell for tests."""
+RULES = frozenset(
+    """
+50-firmware 50-udev-default 60-block 60-persistent-storage 60-refclock 60-serial 61-refclock-appliance 70-power-switch 73-special-net-names
+75-net-description 80-drivers 80-net-setup-link 90-refclock-wifi 99-systemd
+""".split()
+)
+"""udev's rules that are kept: those of disks, networks, serial lines, pulses and power switches."""
 FIRMWARE = ("brcmfmac43430-sdio", "brcmfmac43430a0-sdio", "brcmfmac43430b0-sdio", "brcmfmac43436", "brcmfmac43455-sdio", "brcmfmac43456-sdio", "cyfmac43430", "cyfmac43455")  # fmt: skip  # noqa: E501
 """Beginnings of the firmware files of the radios on Raspberry Pis."""
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
@@ -262,6 +274,13 @@ def finish(tree: Path, architecture: str, tools: Tools, epoch: int) -> None:
     link(tree / "usr/bin/sh", "dash")
     for file, text in {"hostname": "refclock\n", "machine-id": "", "hosts": "127.0.0.1 localhost\n::1 localhost\n", "fstab": ""}.items():
         (etc / file).write_text(text, encoding="utf-8")
+    for generator in (tree / "usr/lib/systemd/system-generators").iterdir():
+        if generator.name not in GENERATORS:
+            generator.unlink()
+    for rules in (tree / "usr/lib/udev/rules.d").iterdir():
+        if rules.stem not in RULES:
+            rules.unlink()
+    link(tree / "usr/lib/systemd/system/default.target", "multi-user.target")
     for unit in MASKED:
         link(etc / "systemd/system" / unit, "/dev/null")
     for directory in ("data", "boot/refclock", "var/lib/refclock", "etc/refclock", "proc", "sys", "dev", "run", "tmp"):

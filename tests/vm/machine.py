@@ -403,17 +403,15 @@ class Machine:
         self.receiver.connect()
         self._qmp.execute("device_add", driver="usb-serial", bus="usb.0", id="receiver", chardev="line", **{"always-plugged": True})
 
-    def also_at(self, address: str) -> None:
-        """Forward the ports to the guest's ``address`` instead of DHCP's."""
-        assert self._qmp is not None
-        for kind, port, to in (("udp", self.ntp, 123), ("tcp", self.ssh, 22)):
-            self._monitor(f"hostfwd_remove {kind}:127.0.0.1:{port}")
-            self._monitor(f"hostfwd_add {kind}:127.0.0.1:{port}-{address}:{to}")
-        self.address = address
+    # ---- the network ---------------------------------------------------------------------------------------------------------------
 
-    def _monitor(self, line: str) -> None:
+    def forward(self, port: int) -> int:
+        """A port of this host that leads to a TCP port of the guest until the power goes."""
+        here = _free_port(socket.SOCK_STREAM)
         assert self._qmp is not None
+        line = f"hostfwd_add tcp:127.0.0.1:{here}-{self.address}:{port}"
         self._qmp.execute("human-monitor-command", **{"command-line": line})
+        return here
 
 
 def _virt_with_pulse(directory: Path) -> Path:
