@@ -75,6 +75,9 @@ class SourceStatus:
     timing: str = ""  # survey-in and timing mode of a timing receiver, in words
     cable: str = ""  # who takes off the antenna cable's delay; empty when none is configured
     bound_terms_ns: Mapping[str, float] = field(default_factory=dict)  # what bound_ns is the sum of (ppsd/discipline/THE_BOUND.md)
+    noselect: bool = False  # as configured: never selected
+    prefer: bool = False  # as configured: selected first
+    trust: bool = False  # as configured: while it gives time, only trusted sources decide which time is true
 
     def has(self, *codes: Code) -> Condition | None:
         """Its first condition of these; None when it has none."""

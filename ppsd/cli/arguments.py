@@ -14,6 +14,8 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 from ppsd.process.exit_codes import USAGE, Refused
 
+CLIENTS: Final = 50
+"""Clients that are listed by default."""
 MOST: Final = 2000
 """Largest count in an argument: one reply of the control socket, 1 MiB, holds this many clients of some 300 bytes."""
 
@@ -58,10 +60,23 @@ def count(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r} is not a count; allowed: 1 to {MOST}")
 
 
+def limit(text: str) -> float:
+    """Convert an argument that is a limit or a number of tries."""
+    with contextlib.suppress(ValueError):
+        if 0 <= (value := float(text)) < 1e9:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number; allowed: 0 to less than 1e9")
+
+
 CONFIG: Final = option("--config", metavar="FILE", type=Path, help="configuration (default: /etc/refclock/refclock.toml if it exists)")
 RUN_DIR: Final = option("--run-dir", metavar="DIR", type=Path, help="the daemon's run directory (default: the one that is alive)")
 JSON: Final = option("--json", action="store_true", help="one JSON object instead of text")
-
+CSV: Final = option("-c", "--csv", action="store_true", help="values separated by commas, in the columns of chronyc -c")
+NUMERIC: Final = option("-n", "--numeric", action="store_true", help="as in chronyc -n and ntpq -n: addresses are never looked up anyway")
+WATCH: Final = option("-w", "--watch", metavar="S", nargs="?", type=seconds, const=1.0, help="again every S seconds (default 1), until ^C")
+VERBOSE: Final = option("-v", "--verbose", action="store_true", help="with the meaning of the columns")
+REPORT: Final = (VERBOSE, CSV, JSON, NUMERIC, WATCH, RUN_DIR)
+"""The options of every report."""
 
 KEY: Final = option("--key", metavar="N", type=int, help="authenticate with key N")
 KEYS: Final = option("--keys", metavar="FILE", type=Path, help="key file for --key (default: keys.file of the configuration)")

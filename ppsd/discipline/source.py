@@ -254,6 +254,9 @@ class Source(ABC):
             message_spread_ms=None,
             rejected={"outlier": channel.estimator.refused} if channel.estimator.refused else {},
             conditions=conditions,
+            noselect=self.settings.noselect,
+            prefer=self.settings.prefer,
+            trust=self.settings.trust,
         )
 
 
