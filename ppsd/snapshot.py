@@ -10,6 +10,7 @@ from __future__ import annotations
 import types
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -75,9 +76,10 @@ class SourceStatus:
     timing: str = ""  # survey-in and timing mode of a timing receiver, in words
     cable: str = ""  # who takes off the antenna cable's delay; empty when none is configured
     bound_terms_ns: Mapping[str, float] = field(default_factory=dict)  # what bound_ns is the sum of (ppsd/discipline/THE_BOUND.md)
-    noselect: bool = False  # as configured: never selected
-    prefer: bool = False  # as configured: selected first
-    trust: bool = False  # as configured: while it gives time, only trusted sources decide which time is true
+    span_s: float | None = None  # from the first sample that was used to the last
+    prefer: bool = False  # as configured
+    trust: bool = False
+    noselect: bool = False
 
     def has(self, *codes: Code) -> Condition | None:
         """Its first condition of these; None when it has none."""
@@ -140,6 +142,20 @@ class Snapshot:
     def selected(self) -> SourceStatus | None:
         """The source whose time is served; None while there is none."""
         return next((s for s in self.sources if s.tally == "*"), None)
+
+    @property
+    def synchronised(self) -> bool:
+        """Whether time is served."""
+        return self.stratum > 0 and self.leap != "unsynchronised"
+
+    @property
+    def reference_utc_ns(self) -> int:
+        """UTC of the last measurement that went into the served time, ns since 1970. A leap second has the number of the one before."""
+        selected = self.selected
+        age_s = (selected.last_sample_s or 0.0) if selected is not None else self.holdover_s or 0.0
+        date, _, fraction = self.utc.removesuffix("Z").replace(":60", ":59").partition(".")
+        whole_s = round(datetime.fromisoformat(date).replace(tzinfo=UTC).timestamp())
+        return whole_s * 1_000_000_000 + int(fraction.ljust(9, "0")) - round(age_s * 1e9)
 
     def has(self, *codes: Code) -> Condition | None:
         """The first of these among the daemon's own conditions; None when it has none."""

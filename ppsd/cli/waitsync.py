@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from ppsd.cli.daemon import clock_snapshot, run_directory
-from ppsd.faces.chronyc import is_synchronised, refid_hex
+from ppsd.faces.chronyc import refid_hex
 from ppsd.process.exit_codes import FAILED, GOOD, NO_DAEMON, Refused
 from ppsd.snapshot import Snapshot
 
@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"{tries},{refid},{correction_s:.9f},{skew_ppm:.3f}", flush=True)
         else:
             print(f"try: {tries}, refid: {refid}, correction: {correction_s:.9f}, skew: {skew_ppm:.3f}", flush=True)
-        if clock is not None and is_synchronised(clock) and _within(correction_s, args.correction) and _within(skew_ppm, args.skew):
+        if clock is not None and clock.synchronised and _within(correction_s, args.correction) and _within(skew_ppm, args.skew):
             return GOOD
         if tries == int(args.tries):
             return FAILED

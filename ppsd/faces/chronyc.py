@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from ppsd.snapshot import ServerReport, Snapshot, SourceStatus
+from refclock.sample import NS
 
 NAME: Final = 25
 """Characters of the column of names."""
@@ -132,11 +133,10 @@ SOURCESTATS_LEGEND: Final = r"""                             .- Number of sample
 
 
 def sourcestats(clock: Snapshot) -> Report:
-    """``chronyc sourcestats``. The filter here counts no runs (NR 0). Span is what the samples span at one a second. Frequency is what the
-    source says beyond the served frequency."""
+    """``chronyc sourcestats``. The filter here counts no runs (NR 0). Frequency is what the source says beyond the served frequency."""
     lines, rows, told = [], [], list[dict[str, object]]()
     for s in clock.sources:
-        points, span = min(s.samples, MOST_POINTS), max(0, s.samples - 1)
+        points, span = min(s.samples, MOST_POINTS), int(s.span_s or 0.0)
         frequency = (s.frequency_ppm or 0.0) - (clock.frequency_ppm or 0.0) if s.frequency_ppm is not None else 0.0
         skew, deviation = s.skew_ppm or 0.0, (s.jitter_ns or 0) / 1e9
         lines.append(
@@ -148,7 +148,7 @@ def sourcestats(clock: Snapshot) -> Report:
             {
                 "name": s.name,
                 "samples": s.samples,
-                "span_s": span,
+                "span_s": s.span_s,
                 "residual_frequency_ppm": frequency,
                 "skew_ppm": skew,
                 "offset_ns": s.offset_ns,
@@ -170,11 +170,14 @@ SELECTDATA_LEGEND: Final = r"""  . State: N - noselect, s - unsynchronised, M - 
 """
 
 
-def _selection_state(s: SourceStatus) -> str:
-    """The letter of ``chronyc selectdata``: a source that gives no time misses samples, or its samples have not been used yet."""
+def selection(s: SourceStatus) -> str:
+    """The letter of ``chronyc selectdata``: N noselect, M no estimate yet, S stale, P another is preferred, s unsynchronised, and as in
+    ``chronyc sources``."""
     if s.noselect:
         return "N"
-    return s.tally if s.tally in "*+x~" else "M" if s.last_sample_s is None or s.offset_ns is None else "s"
+    if s.tally != "?":
+        return "P" if s.tally == "-" else s.tally
+    return "M" if s.bound_ns is None else "S" if not s.reach else "s"
 
 
 def selectdata(clock: Snapshot) -> Report:
@@ -182,9 +185,9 @@ def selectdata(clock: Snapshot) -> Report:
     lines, rows, told = [], [], list[dict[str, object]]()
     leap = _LEAP.get(clock.leap, clock.leap)
     for s in clock.sources:
-        state, offset, error = _selection_state(s), offset_s(s), error_s(s)
+        state, offset, error = selection(s), offset_s(s), error_s(s)
         options = "".join(letter if on else "-" for letter, on in (("N", s.noselect), ("P", s.prefer), ("T", s.trust))) + "--"
-        known = s.last_sample_s is not None
+        known = s.bound_ns is not None
         low, high = (offset - error, offset + error) if known else (0.0, 0.0)
         mark = {"Normal": "N", "Insert second": "+", "Delete second": "-"}.get(leap, "?") if known else "?"
         lines.append(
@@ -213,22 +216,18 @@ def activity(clock: Snapshot) -> Report:
     return Report("\n".join(lines), (_row(*counts),), {"online": counts[0], "offline": counts[1]})
 
 
-def is_synchronised(clock: Snapshot) -> bool:
-    """Whether it serves time."""
-    return clock.stratum > 0 and clock.leap != "unsynchronised"
-
-
 def refid_hex(clock: Snapshot) -> str:
     """The reference identifier as chronyc prints it: "47505300"; zeros while not synchronised."""
-    return clock.refid.encode("ascii", "replace")[:4].ljust(4, b"\0").hex().upper() if is_synchronised(clock) else "00000000"
+    return clock.refid.encode("ascii", "replace")[:4].ljust(4, b"\0").hex().upper() if clock.synchronised else "00000000"
 
 
 def tracking(clock: Snapshot) -> Report:
     """``chronyc tracking``. Root dispersion is the whole error bound, so root delay is zero."""
-    synchronised, selected = is_synchronised(clock), clock.selected
+    synchronised, selected = clock.synchronised, clock.selected
     name = clock.refid if synchronised else ""
     stratum = clock.stratum if synchronised else 0
-    reference = _reference(clock) if synchronised else datetime(1970, 1, 1, tzinfo=UTC)
+    reference_ns = clock.reference_utc_ns if synchronised else 0
+    reference = datetime.fromtimestamp(reference_ns // NS, UTC)
     system, frequency = (clock.system_offset_ns or 0) / 1e9, clock.frequency_ppm or 0.0
     last = offset_s(selected) if selected else 0.0
     rms = ((selected.jitter_ns or 0) if selected else 0) / 1e9
@@ -253,26 +252,10 @@ def tracking(clock: Snapshot) -> Report:
         )
     )
     row = _row(
-        *(refid_hex(clock), name, stratum, f"{reference.timestamp():.9f}", f"{system:.9f}", f"{last:.9f}", f"{rms:.9f}"),
+        *(refid_hex(clock), name, stratum, f"{reference_ns // NS}.{reference_ns % NS:09d}", f"{system:.9f}", f"{last:.9f}", f"{rms:.9f}"),
         *(f"{frequency:.3f}", "0.000", f"{skew:.3f}", "0.000000000", f"{dispersion:.9f}", f"{update:.1f}", leap),
     )
     return Report(text, (row,), {key: value for key, value in clock.to_json().items() if key != "sources"})
-
-
-def _reference(clock: Snapshot) -> datetime:
-    """When the clock was last corrected by a source."""
-    selected = clock.selected
-    age = selected.last_sample_s or 0.0 if selected else clock.holdover_s or 0.0
-    return utc(clock) - timedelta(seconds=age)
-
-
-def utc(clock: Snapshot) -> datetime:
-    """The served time, to the microsecond. A leap second reads as second 59."""
-    text = clock.utc.removesuffix("Z")[:26]
-    try:
-        return datetime.fromisoformat(text).replace(tzinfo=UTC)
-    except ValueError:  # 23:59:60
-        return datetime.fromisoformat(f"{text[:17]}59{text[19:]}").replace(tzinfo=UTC)
 
 
 # ---- of the server ----------------------------------------------------------------------------------------------------------------------

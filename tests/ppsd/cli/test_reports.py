@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from ppsd.cli import main as cli
 from ppsd.cli import show, waitsync
+from ppsd.cli.old_names import OLD_NAMES
 from ppsd.process.exit_codes import FAILED, GOOD, NO_DAEMON, USAGE, Refused
 from ppsd.snapshot import Mode, Snapshot, SourceStatus, Verdict
 
@@ -89,3 +91,45 @@ def test_waitsync(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
     assert capsys.readouterr().out == "1,47505300,0.000031000,0.012\n2,47505300,0.000031000,0.012\n"
     assert cli.main(["waitsync", "2", "0", "0.01", "--run-dir", str(tmp_path)]) == FAILED
     assert cli.main(["waitsync", "2", "0.0001", "1", "--run-dir", str(tmp_path)]) == GOOD
+
+
+@pytest.mark.parametrize(
+    ("old", "ours"),
+    [
+        ("gpsmon", "refclock nmea"), ("cgps", "refclock sats"), ("ntpshmmon", "refclock sources"), ("ppsfind", "refclock detect"),
+        ("ppstest", "refclock pps"), ("ntpq -p", "refclock peers"), ("ntpq -c rv", "refclock tracking"), ("ntpdate", "refclock query"),
+    ],
+)  # fmt: skip
+def test_old_names(capsys: pytest.CaptureFixture[str], old: str, ours: str) -> None:
+    """``refclock help OLD-NAME`` names our command, and so does the refusal of the old name as a command."""
+    with pytest.raises(SystemExit) as end:
+        cli.main(["help", *old.split()])
+    assert end.value.code == GOOD
+    assert f"here it is  {ours}\n" in capsys.readouterr().out
+    if " " not in old:
+        assert cli.main([old]) == USAGE
+        assert ours in capsys.readouterr().err
+
+
+def test_old_names_lead_to_commands_and_options_that_are_there() -> None:
+    """Every ``refclock COMMAND --option`` in the table exists, and no command of ours is in it."""
+    assert not OLD_NAMES.keys() & cli.COMMANDS.keys()
+    for name, texts in OLD_NAMES.items():
+        for command, rest in re.findall(r"refclock ([a-z]+)([^;,]*)", " ; ".join(texts)):
+            if command in ("reads", "saves"):
+                continue
+            assert command in cli.COMMANDS, f"{name}: refclock {command}"
+            options = set(re.findall(r"(?<![\w-])--?[a-z]+", rest))
+            assert options <= {n for o in cli.COMMANDS[command].options for n in o.names}, f"{name}: {command}{rest}"
+
+
+def test_help_of_a_report_by_its_old_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """``refclock help chronyc sources`` is the help of our report, and plain help tells of old names and exit codes."""
+    with pytest.raises(SystemExit):
+        cli.main(["help", "chronyc", "sources"])
+    assert capsys.readouterr().out.startswith("usage: refclock sources")
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    told = capsys.readouterr().out
+    assert "refclock help NAME" in told
+    assert "Exit codes: 0 done" in told

@@ -12,7 +12,7 @@ from ppsd.snapshot import Mode, ServerReport, Snapshot, SourceStatus, Verdict
 PPS = SourceStatus(
     name="gps0", kind="receiver", what="GPS+PPS", present=True, tally="*", why="selected", reach=0o377, last_sample_s=0.4, offset_ns=-214,
     jitter_ns=120, bound_ns=18_100, frequency_ppm=-12.3, skew_ppm=0.01, samples=8, pulses=90, labels=90, fix="3D", satellites_used=9,
-    satellites_seen=12, message_delay_ms=143.2, message_spread_ms=4.1,
+    satellites_seen=12, message_delay_ms=143.2, message_spread_ms=4.1, span_s=7.9,
 )  # fmt: skip
 WRONG = replace(
     PPS, name="a-receiver-with-a-long-name", kind="sock", present=False, tally="x", offset_ns=12_000_000, samples=3000, last_sample_s=1500.0
@@ -68,7 +68,7 @@ def test_tracking() -> None:
         "Leap status     : Normal",
     ]
     assert report.rows == (
-        "50505300,PPS,1,1795262400.099999905,0.000000031,0.000000214,0.000000120,-12.345,0.000,0.012,0.000000000,0.000018100,1.0,Normal",
+        "50505300,PPS,1,1795262400.100000000,0.000000031,0.000000214,0.000000120,-12.345,0.000,0.012,0.000000000,0.000018100,1.0,Normal",
     )
     text = chronyc.tracking(ACQUIRING).text
     assert "Reference ID    : 00000000 ()\nStratum         : 0\nRef time (UTC)  : Thu Jan 01 00:00:00 1970" in text
