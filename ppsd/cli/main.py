@@ -130,11 +130,11 @@ COMMANDS = {
         Command(
             "query",
             "query",
-            "ask an NTP server what time it is",
-            "query 127.0.0.1:11123 -n 4",
+            "ask NTP servers what time it is: 0 one of them told, 1 none did",
+            "query 127.0.0.1:11123 pool.ntp.org -n 4",
             (
-                option("server", metavar="HOST[:PORT]", help="name or address; IPv6 with a port: [ADDRESS]:PORT"),
-                option("-n", dest="count", metavar="N", type=count, default=1, help="ask N times (default 1)"),
+                option("server", metavar="HOST[:PORT]", nargs="+", help="name or address; IPv6 with a port: [ADDRESS]:PORT"),
+                option("-n", dest="count", metavar="N", type=count, default=1, help="ask each N times (default 1)"),
                 KEY,
                 KEYS,
                 JSON,
