@@ -19,6 +19,7 @@ from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, Protocol
 
+from ppsd.faces.chronyc import MOST_POINTS, NO_INTERVAL, UNKNOWN_S, error_s, offset_s, root, selection
 from ppsd.snapshot import Client, Snapshot, SourceStatus
 
 VERSION: Final = 6
@@ -153,12 +154,8 @@ _STATS_4: Final = struct.Struct(">17Q4Q")
 _MANUAL_LIST: Final = struct.Struct(">I384x")
 PAGE: Final = 8
 """Clients in one reply."""
-UNKNOWN: Final = 0xFFFFFFFF
-"""s; "never", printed as -."""
-NO_INTERVAL: Final = 127
-"""log2 s; "unknown", printed as -."""
-MOST_POINTS: Final = 999
-"""Sample points that chronyc's column has room for. An estimator here keeps no set of points: told are the samples that it has used."""
+_LARGEST: Final = 0xFFFFFFFF
+"""The largest number of 32 bits."""
 _STATES: Final = {"*": 0, "?": 1, "x": 2, "~": 3, "+": 4, "-": 5}
 _LEAPS: Final = {"normal": 0, "insert": 1, "delete": 2, "unsynchronised": 3}
 _REFERENCE_CLOCK: Final = 2
@@ -311,20 +308,19 @@ def _tracking(clock: Snapshot) -> bytes:
         _LEAPS.get(clock.leap, _LEAPS["unsynchronised"]),
         *_timespec(reference_ns),
         float_bits((clock.system_offset_ns or 0) / 1e9),
-        float_bits(_ahead_s(selected)),
+        float_bits(offset_s(selected) if selected is not None else 0.0),
         float_bits((selected.jitter_ns or 0) / 1e9 if selected is not None else 0.0),
         float_bits(clock.frequency_ppm or 0.0),
         float_bits(0.0),  # the frequency is that of the source: nothing is left of it
         float_bits(clock.skew_ppm or 0.0),
-        float_bits(0.0 if synchronised else 1.0),  # as chronyd's before it is synchronised
-        float_bits((clock.bound_ns or 0) / 1e9 if synchronised else 1.0),
+        *map(float_bits, root(clock)),
         float_bits(1.0 if selected is not None else 0.0),
     )
 
 
 def _source_data(clock: Snapshot, source: SourceStatus, refid: int) -> bytes:
     del clock
-    offset, error_ns = float_bits(_ahead_s(source)), source.bound_ns if source.bound_ns is not None else source.jitter_ns or 0
+    offset = float_bits(offset_s(source))
     return _SOURCE_DATA.pack(
         _address(IPv4Address(refid)),
         0,
@@ -336,7 +332,7 @@ def _source_data(clock: Snapshot, source: SourceStatus, refid: int) -> bytes:
         _whole(source.last_sample_s),
         offset,
         offset,
-        float_bits(error_ns / 1e9),
+        float_bits(error_s(source)),
     )
 
 
@@ -352,18 +348,18 @@ def _sourcestats(clock: Snapshot, source: SourceStatus, refid: int) -> bytes:
         float_bits((source.jitter_ns or 0) / 1e9),
         float_bits(residual),
         float_bits(source.skew_ppm or 0.0),
-        float_bits(_ahead_s(source)),
+        float_bits(offset_s(source)),
         float_bits((source.bound_ns or 0) / 1e9),
     )
 
 
 def _select_data(clock: Snapshot, source: SourceStatus, refid: int) -> bytes:
-    ahead_s, bound_s = _ahead_s(source), (source.bound_ns or 0) / 1e9
+    ahead_s, bound_s = offset_s(source), (source.bound_ns or 0) / 1e9
     options = _NOSELECT * source.noselect | _PREFER * source.prefer | _TRUST * source.trust
     return _SELECT_DATA.pack(
         refid,
         _address(None),
-        _selection(source).encode(),
+        selection(source).encode(),
         0,
         _LEAPS.get(clock.leap, _LEAPS["unsynchronised"]) if source.bound_ns is not None else _LEAPS["unsynchronised"],
         options,
@@ -373,16 +369,6 @@ def _select_data(clock: Snapshot, source: SourceStatus, refid: int) -> bytes:
         float_bits(ahead_s - bound_s),
         float_bits(ahead_s + bound_s),
     )
-
-
-def _selection(source: SourceStatus) -> str:
-    """The state of selection in one letter of ``chronyc selectdata``: N noselect, M no estimate yet, S stale, P another is preferred, s
-    unsynchronised, and as in ``chronyc sources``."""
-    if source.noselect:
-        return "N"
-    if source.tally != "?":
-        return "P" if source.tally == "-" else source.tally
-    return "M" if source.bound_ns is None else "S" if not source.reach else "s"
 
 
 _OF_SOURCE: Final[Mapping[Command, tuple[Layout, Callable[[Snapshot, SourceStatus, int], bytes]]]] = {
@@ -401,7 +387,7 @@ def _server_stats(daemon: Daemon, length: int) -> tuple[Layout, bytes]:
     answered, unstamped, departures = sum(replies.values()), own.get("unstamped", 0), own.get("departures", 0)
     common = (packets, 0, received, lost, 0, dropped, 0, own.get("authenticated", 0), replies.get("interleaved", 0), 0, 0)
     if length < _REPLY.size + _STATS_4.size:
-        return Layout.SERVER_STATS3, _STATS_3.pack(*(n & UNKNOWN for n in common))
+        return Layout.SERVER_STATS3, _STATS_3.pack(*(n & _LARGEST for n in common))
     stamps = (unstamped, max(0, answered - departures), max(0, packets - unstamped), departures, 0, 0)
     return Layout.SERVER_STATS4, _STATS_4.pack(*common, *stamps, *(0xFFFFFFFFFFFFFFFF,) * 4)
 
@@ -424,8 +410,8 @@ def _client(client: Client) -> bytes:
     interval = NO_INTERVAL
     if client.interval_s is not None:
         interval = max(-126, min(126, round(math.log2(max(client.interval_s, 1e-9)))))
-    counts = (min(client.packets, UNKNOWN), 0, 0, min(client.drops, UNKNOWN), 0, 0)
-    return _CLIENT.pack(_address(client.ip), *counts, interval, *(NO_INTERVAL,) * 3, _whole(client.last_s), UNKNOWN, UNKNOWN)
+    counts = (min(client.packets, _LARGEST), 0, 0, min(client.drops, _LARGEST), 0, 0)
+    return _CLIENT.pack(_address(client.ip), *counts, interval, *(NO_INTERVAL,) * 3, _whole(client.last_s), UNKNOWN_S, UNKNOWN_S)
 
 
 def refids(clock: Snapshot) -> tuple[int, ...]:
@@ -450,20 +436,15 @@ def _refid(text: str) -> int:
     return int.from_bytes(text.encode("ascii", "replace")[:4].ljust(4, b"\0"), "big")
 
 
-def _ahead_s(source: SourceStatus | None) -> float:
-    """How far the local clock was ahead at a source's last sample."""
-    return (0 - (source.offset_ns or 0)) / 1e9 if source is not None else 0.0
-
-
 def _whole(seconds: float | None) -> int:
-    """Whole seconds; UNKNOWN for None."""
-    return UNKNOWN if seconds is None else max(0, min(int(seconds), UNKNOWN - 1))
+    """Whole seconds; UNKNOWN_S for None."""
+    return UNKNOWN_S if seconds is None else max(0, min(int(seconds), UNKNOWN_S - 1))
 
 
 def _timespec(ns: int) -> tuple[int, int, int]:
     """Seconds, high and low, and nanoseconds."""
     seconds, rest = divmod(ns, 1_000_000_000)
-    return seconds >> 32 & UNKNOWN, seconds & UNKNOWN, rest
+    return seconds >> 32 & _LARGEST, seconds & _LARGEST, rest
 
 
 def _address(ip: IPv4Address | IPv6Address | None) -> bytes:
