@@ -233,6 +233,9 @@ class Run:
         if config.server.enabled:
             address = config.server.listen[0].replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:").removesuffix(":123")
             commands.append(f"{called} query {address}")
+        asked = next((end for text in config.chronyc.listen if (end := parse_endpoint(text)) is not None), None)
+        if self.simulated and config.server.enabled and asked is not None and shutil.which("chronyc"):
+            commands.append(f"chronyc -h {asked[0]} -p {asked[1]} sources")
         return [*lines, "try, in another terminal:", *(f"  {command}" for command in commands)]
 
     def outlook(self) -> str:
