@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address, ip_interface
 from typing import Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from refclock.condition import Code, Condition
@@ -222,6 +223,29 @@ class ServerReport:
     def from_json(cls, told: object) -> ServerReport:
         """As of Snapshot."""
         return _record(cls, told, "")
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """One client of the server's table. ``address``: an address, or the /64 network that the entry stands for; of a link-local address its
+    second half, and "(local)". ``interval_s``: mean interval between requests, None before the second one. ``last_s``, ``first_s``: seconds
+    since the last and the first request."""
+
+    address: str
+    packets: int
+    drops: int
+    interval_s: float | None
+    last_s: float
+    first_s: float
+    version: int
+    authenticated: bool
+    interleaved: bool
+
+    @property
+    def ip(self) -> IPv4Address | IPv6Address:
+        """The address, or the first one of the network."""
+        half = self.address.removesuffix(" (local)")
+        return ip_interface(half).ip if half == self.address else IPv6Address(f"fe80::{half}")
 
 
 # ---- a receiver's line, for onlookers -------------------------------------------------------------------------------------------------

@@ -5,8 +5,8 @@ for a request on ``serve.sock``, a signal, a broadcast or the watchdog. The proc
 bound: started by root, it becomes ``run.user`` before the first packet. systemd may also hand over the sockets (LISTEN_FDS,
 sd_listen_fds(3)); ``server.listen`` is then ignored.
 
-The serve process does not talk to the clock process. While the clock process is absent, the threads answer from the last record, whose
-bound grows by its own rule. Without a record they answer with leap indicator 3.
+The threads do not talk to the clock process. While it is absent they answer from the last record, whose bound grows by its own rule.
+Without a record they answer with leap indicator 3. The loop asks the clock process for what ntpq wants to know (``ppsd.serve.mode6``).
 
 SIGTERM, SIGINT: the process ends with exit code 0.
 SIGHUP: the configuration and the key file are read again; bad ones are refused and the old ones stay. Rules, limits and keys are replaced
@@ -36,6 +36,7 @@ from ppsd.process.exit_codes import GOOD, complain
 from ppsd.process.lifecycle import FIRST_FD, Signals, handed_over, make_run_directory, notify, refused_addresses, watchdog_s
 from ppsd.process.log import open_log, speaker
 from ppsd.serve.addresses import Addresses
+from ppsd.serve.mode6 import ControlPackets
 from ppsd.serve.ntp_server import NtpServer, ServerRules
 from ppsd.serve.timestamping import stamping
 from ppsd.snapshot import ServerReport
@@ -141,6 +142,7 @@ class Serve:
         except OSError:
             self._server.close()
             raise
+        self._controls = ControlPackets(self._server, run_dir / "clock.sock")
         if self._control.complaint:
             self.log.warning("control socket", problem=self._control.complaint)
         self._look_s, self._networks_s = started_s + LOOK_S, started_s + NETWORKS_S
@@ -295,6 +297,7 @@ class Serve:
         """Answer requests until a signal arrives, or until ``until_s`` (time.monotonic)."""
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
+        poll.register(self._controls, select.POLLIN)
         poll.register(signals.wake, select.POLLIN)
         watched, beat_s = -1 if self._watch is None else self._watch.fileno(), watchdog_s(LOOK_S)
         if watched >= 0:
@@ -309,6 +312,8 @@ class Serve:
             ready = {fd for fd, _ in poll.poll(pause_s * 1000)}
             if self._control.fileno() in ready:
                 self._control.handle_ready()
+            if self._controls.fileno() in ready:
+                self._controls.handle_ready()
             if watched in ready:
                 self._interfaces_changed()
                 if self._watch is None:
