@@ -1,67 +1,21 @@
-"""The peers of ntpq, from a Snapshot: the variables that ntpd tells of each association, and the billboard that ntpq makes of them.
+"""The billboard of ``ntpq -p``, from the associations that ntpq itself is told (``ppsd.faces.mode6``). Pure.
 
 Every source is a reference clock: type l, stratum 0, a poll of 1 s. Delay, offset and jitter are in milliseconds; offset = reference -
-local, as in this code. Source of names, columns and tally codes: ntpq(1), and the output of ntpsec 1.2.2. Pure.
+local, as in this code. Source of columns and tally codes: ntpq(1), and the output of ntpsec 1.2.2.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from ppsd.faces.chronyc import Report
-from ppsd.snapshot import Snapshot, SourceStatus
+from ppsd.faces.mode6 import associations
+from ppsd.snapshot import Snapshot
 
 TALLY: Final = " x.-+#*o"
 """The tally code of each selection status 0 to 7 (RFC 9327, peer status word)."""
-REJECTED, FALSETICKER, OUTLIER, CANDIDATE, SYSTEM_PEER, PPS_PEER = 0, 1, 3, 4, 6, 7
-KINDS: Final = {"receiver": "GPS", "gpsd": "GPSD", "sock": "SOCK", "shm": "SHM"}
-"""Reference identifiers of sources that are not selected."""
 NAME, REFID = 15, 15
 """Characters of the columns of the billboard."""
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """One source as ntpd tells it. ``selection``: 0 to 7. ``when_s``: since its last sample. Milliseconds: ``offset_ms``, ``jitter_ms``,
-    ``dispersion_ms``."""
-
-    association: int
-    name: str
-    refid: str
-    selection: int
-    when_s: float | None
-    reach: int
-    offset_ms: float
-    jitter_ms: float
-    dispersion_ms: float
-
-
-def _selection(s: SourceStatus, refid: str) -> int:
-    if s.tally == "*":
-        return PPS_PEER if refid == "PPS" else SYSTEM_PEER
-    return {"+": CANDIDATE, "-": OUTLIER, "x": FALSETICKER}.get(s.tally, REJECTED)
-
-
-def associations(clock: Snapshot) -> list[Peer]:
-    """The sources as associations, numbered from 1. A name ends in a number in brackets: by that ntpq knows a reference clock."""
-    found = []
-    for i, s in enumerate(clock.sources):
-        refid = clock.refid if s.tally == "*" else KINDS.get(s.kind, s.kind.upper()[:4])
-        found.append(
-            Peer(
-                association=i + 1,
-                name=f"{s.name[: NAME - 3]}({i})",
-                refid=refid,
-                selection=_selection(s, refid),
-                when_s=s.last_sample_s,
-                reach=s.reach,
-                offset_ms=(s.offset_ns or 0) / 1e6,
-                jitter_ms=(s.jitter_ns or 0) / 1e6,
-                dispersion_ms=(s.bound_ns or 0) / 1e6,
-            )
-        )
-    return found
 
 
 def when(s: float | None) -> str:

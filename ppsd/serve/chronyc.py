@@ -1,8 +1,7 @@
 """Where chronyc and other monitors of chronyd are answered: sockets around ``ppsd.faces.cmdmon``.
 
 Flow: datagram -> **chronyc** -> ``cmdmon.answer`` -> reply. What replies are made from: the NTP server's own counters and clients, and the
-snapshot of the clock process, which is asked over its control socket. That may take ``PATIENCE_S``, at most once in ``KEPT_S`` or, after a
-failure, in ``SULKED_S``. Only this process's poll loop waits then: NTP is served by threads that have nothing to do with it.
+clock process's snapshot (``ppsd.serve.last_snapshot``).
 
 Each address is opened when it can be. One that another program holds, as chronyd does with its port, is left to that one, and told once.
 """
@@ -22,20 +21,14 @@ from typing import Final
 
 from ppsd.config.tables import ChronycConfig, parse_endpoint
 from ppsd.faces import cmdmon
-from ppsd.process.control import ask
 from ppsd.process.log import Log
+from ppsd.serve.last_snapshot import LastSnapshot
 from ppsd.serve.ntp_server import NtpServer
 from ppsd.snapshot import Client, Snapshot, Unserved
 from refclock.kernel.host import Host
 from refclock.kernel.names import Name
 from refclock.kernel.unix_socket import bound
 
-PATIENCE_S: Final = 1.0
-"""s to wait for the clock process, which is well when it answers within milliseconds."""
-KEPT_S: Final = 0.2
-"""s for which a snapshot is told to everybody: chronyc asks once for each source."""
-SULKED_S: Final = 2.0
-"""s without asking a clock process that did not answer."""
 CLIENTS_KEPT_S: Final = 1.0
 """s between two looks through the table of clients at most: the largest takes some time."""
 CLIENTS_TOLD: Final = 4096
@@ -70,26 +63,18 @@ class Bucket:
 
 
 class Facts:
-    """What replies are made from (``cmdmon.Daemon``). ``clock_socket``: of the clock process. ``serves``: whether the NTP server answers an
-    address."""
+    """What replies are made from (``cmdmon.Daemon``). ``serves``: whether the NTP server answers an address."""
 
-    def __init__(self, clock_socket: Path, server: NtpServer, serves: Callable[[str], bool]) -> None:
-        self._clock_socket, self._server, self._serves = clock_socket, server, serves
+    def __init__(self, clock: LastSnapshot, server: NtpServer, serves: Callable[[str], bool]) -> None:
+        self._clock, self._server, self._serves = clock, server, serves
         self.access = ChronycConfig().hears()
         self.received = self.dropped = 0
-        self._snapshot: Snapshot | None = None
-        self._ask_s = self._look_s = 0.0
+        self._look_s = 0.0
         self._clients: Sequence[Client] = ()
 
     def clock(self) -> Snapshot | None:
-        """The snapshot, at most ``KEPT_S`` old."""
-        if time.monotonic() >= self._ask_s:
-            try:
-                self._snapshot = Snapshot.from_json(ask(self._clock_socket, "snapshot", PATIENCE_S))
-            except (OSError, ValueError):
-                self._snapshot = None
-            self._ask_s = time.monotonic() + (SULKED_S if self._snapshot is None else KEPT_S)
-        return self._snapshot
+        """The clock process's snapshot."""
+        return self._clock.read()
 
     def counters(self) -> Mapping[str, Mapping[str, int]]:
         """The NTP server's, now."""

@@ -6,7 +6,7 @@ bound: started by root, it becomes ``run.user`` before the first packet. systemd
 sd_listen_fds(3)); ``server.listen`` is then ignored.
 
 The threads do not talk to the clock process. While it is absent they answer from the last record, whose bound grows by its own rule.
-Without a record they answer with leap indicator 3. The loop asks the clock process for what chronyc wants to know (``ppsd.serve.chronyc``).
+Without a record they answer with leap indicator 3. The loop asks it for what chronyc and ntpq want to know (``ppsd.serve.last_snapshot``).
 
 SIGTERM, SIGINT: the process ends with exit code 0.
 SIGHUP: the configuration and the key file are read again; bad ones are refused and the old ones stay. Rules, limits and keys are replaced
@@ -37,6 +37,8 @@ from ppsd.process.lifecycle import FIRST_FD, Signals, handed_over, make_run_dire
 from ppsd.process.log import open_log, speaker
 from ppsd.serve.addresses import Addresses
 from ppsd.serve.chronyc import Chronyc, Facts, handed
+from ppsd.serve.last_snapshot import LastSnapshot
+from ppsd.serve.mode6 import ControlPackets
 from ppsd.serve.ntp_server import NtpServer, ServerRules
 from ppsd.serve.timestamping import stamping
 from ppsd.snapshot import ServerReport
@@ -143,8 +145,10 @@ class Serve:
         except OSError:
             self._server.close()
             raise
-        self._chronyc = Chronyc(Facts(run_dir / "clock.sock", self._server, self._admits), self.log, inherited)
+        clock = LastSnapshot(run_dir / "clock.sock")
+        self._chronyc = Chronyc(Facts(clock, self._server, self._admits), self.log, inherited)
         self._chronyc.listen(config.chronyc)
+        self._controls = ControlPackets(self._server, clock)
         if self._control.complaint:
             self.log.warning("control socket", problem=self._control.complaint)
         self._look_s, self._networks_s = started_s + LOOK_S, started_s + NETWORKS_S
@@ -308,6 +312,7 @@ class Serve:
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(self._chronyc, select.POLLIN)
+        poll.register(self._controls, select.POLLIN)
         poll.register(signals.wake, select.POLLIN)
         watched, beat_s = -1 if self._watch is None else self._watch.fileno(), watchdog_s(LOOK_S)
         if watched >= 0:
@@ -324,6 +329,8 @@ class Serve:
                 self._control.handle_ready()
             if self._chronyc.fileno() in ready:
                 self._chronyc.handle_ready()
+            if self._controls.fileno() in ready:
+                self._controls.handle_ready()
             if watched in ready:
                 self._interfaces_changed()
                 if self._watch is None:
