@@ -85,9 +85,10 @@ deb: setup
 	    for architecture in $(DEBS); do $(PY) image/deb/package.py $$architecture build/dist; done
 
 # Into build/image: what people flash, refclock-VERSION-arm64.img.zst for Raspberry Pis and -amd64 for PCs. It needs neither root nor emulation.
+# RENEW=1 (for tests): where the mirror no longer has a locked version, take what it has.
 image: setup
 	@sh image/cross.sh packages
-	$(PY) image/build/image.py $(IMAGES)
+	$(PY) image/build/image.py $(if $(RENEW),--renew) $(IMAGES)
 
 # The packages of the images as the mirror has them now: image/build/packages-*.lock name each one with its version and checksum.
 image-lock: setup
@@ -136,7 +137,7 @@ FUZZ_S ?= 60
 fuzz: develop peers
 	$(MAKE) -C native fuzz SECONDS=$(FUZZ_S)
 	$(PY) -m pip install -q -c constraints.txt atheris
-	@set -e; for door in receiver gpsd samples configuration keys state reply chronyc; do \
+	@set -e; for door in receiver gpsd samples configuration keys foreign state reply chronyc; do \
 	    echo "fuzzing $$door"; $(PY) tests/fuzz/doors.py $$door -max_total_time=$(FUZZ_S) -verbosity=0; done
 
 # The C core's tests as built for ARMv6, ARMv7, ARM64 and i686, under an emulator.

@@ -76,7 +76,7 @@ def test_commands_and_make_targets(path: Path) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([\w-]+):(?!=)", makefile, re.MULTILINE))
     shown = "\n".join([*code(path), *re.findall(r"```(.*?)```", text(path), re.DOTALL)])
-    for name, rest in re.findall(r"(?:^|[ /])refclock ([a-z]+)\b(.*)$", shown, re.MULTILINE):
+    for name, rest in re.findall(r"(?:^|[ /])refclock ([a-z][a-z-]*)\b(.*)$", shown, re.MULTILINE):
         assert name in COMMANDS, f"{path.name}: refclock {name}"
         known = {option for o in COMMANDS[name].options for option in o.names}
         options = set(re.findall(r"(?<![\w-])(--?[a-z][\w-]*)", rest.partition("#")[0]))

@@ -24,7 +24,19 @@ TYPES = {
 """GPT types: BIOS boot, EFI system, basic data (UEFI 2.10, section 5.3.3; GRUB's manual). All others are Linux file systems."""
 LINUX = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
 FAT32_LBA = "0x0C"
-SQUASHFS = ("-comp", "zstd", "-Xcompression-level", "9", "-b", "128K", "-no-fragments", "-all-root", "-noappend", "-no-progress", "-no-xattrs")
+SQUASHFS = (
+    "-comp",
+    "zstd",
+    "-Xcompression-level",
+    "9",
+    "-b",
+    "128K",
+    "-no-fragments",
+    "-all-root",
+    "-noappend",
+    "-no-progress",
+    "-no-xattrs",
+)
 """Without fragments: a program or module that is read costs the unpacking of itself and no more."""
 
 
@@ -42,8 +54,9 @@ def uuid(name: str) -> str:
     return str(uuid5(NAMESPACE_DNS, f"{name}.refclock"))
 
 
-def fat(file: Path, name: str, label: str, content: Mapping[str, Path | bytes], tools: Tools, epoch: int) -> Path:
-    """A FAT file system with files by their paths."""
+def fat(file: Path, name: str, content: Mapping[str, Path | bytes], tools: Tools, epoch: int) -> Path:
+    """A FAT file system with files by their paths. The one that people see is called REFCLOCK."""
+    label = "REFCLOCK" if name == "bootcfg" else name.upper()
     file.unlink(missing_ok=True)
     with file.open("wb") as made:
         made.truncate(SIZES[name] * MIB)
@@ -73,10 +86,8 @@ def ext4(file: Path, name: str, tools: Tools, epoch: int) -> Path:
     with file.open("wb") as made:
         made.truncate(SIZES[name] * MIB)
     options = f"hash_seed={uuid('hash')},lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0"
-    tools.run(
-        "mke2fs", "-q", "-t", "ext4", "-b", "4096", "-i", "16384", "-J", "size=8", "-m", "0", "-L", name, "-U", uuid(name), "-E", options, file,
-        more={"SOURCE_DATE_EPOCH": str(epoch)},
-    )  # fmt: skip
+    form = ["-t", "ext4", "-b", "4096", "-i", "16384", "-J", "size=8", "-m", "0", "-L", name, "-U", uuid(name), "-E", options]
+    tools.run("mke2fs", "-q", *form, file, more={"SOURCE_DATE_EPOCH": str(epoch)})
     return file
 
 

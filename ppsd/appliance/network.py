@@ -98,8 +98,8 @@ def served_ports(server: ServerConfig) -> list[int]:
 
 
 def firewall(ports: Sequence[int], ssh: bool) -> str:
-    """Rules of nft(8): closed but for the NTP server on these UDP ports, mDNS, DHCP, ICMP, IGMP, and ssh when somebody may log in. Requests for
-    the time and their replies are not tracked: the table of connections could not hold a flood's."""
+    """Rules of nft(8): closed but for the NTP server on these UDP ports, mDNS, DHCP, ICMP and IGMP, and for ssh when somebody may log in.
+    Requests for the time and their replies are not tracked: the table of connections could not hold a flood's."""
     ntp = f"{{ {', '.join(map(str, ports))} }}"
     raw = [f"udp dport {ntp} notrack"] if ports else []
     back = [f"udp sport {ntp} notrack"] if ports else []

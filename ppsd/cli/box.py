@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ppsd.process.exit_codes import FAILED, GOOD, NO_PERMISSION, Refused
+from refclock.errors import printable
 
 if TYPE_CHECKING:
     from ppsd.appliance.box import Applied, Box
@@ -73,7 +74,7 @@ def _apply() -> int:
     box = _box()
     applied = box.apply()
     for words in (*applied.words, *map(str, applied.problems)):
-        print(f"refclock box: {words}", file=sys.stderr)
+        print(f"refclock box: {printable(words)}", file=sys.stderr)
     if applied.problems:  # else refclock-status.service writes it, when the addresses are known
         try:
             box.write_status(_text(applied))

@@ -160,6 +160,34 @@ COMMANDS = {
             ),
         ),
         Command(
+            "client-config",
+            "client_config",
+            "print what a client of this server writes into its configuration, and how that is verified",
+            "client-config chrony",
+            (
+                option(
+                    "client", metavar="CLIENT", nargs="?", help="chrony, ntpd, windows, dnsmasq ...; without it: the list of what there is"
+                ),
+                option(
+                    "--server",
+                    metavar="NAME",
+                    action="append",
+                    default=[],
+                    help="call the server so (default: the address of the interface to everybody; may be repeated for several servers)",
+                ),
+                option("--key", metavar="N", type=int, help="with key N; 0: with none (default: the first of keys.file)"),
+                CONFIG,
+                RUN_DIR,
+            ),
+        ),
+        Command(
+            "pool-check",
+            "pool_check",
+            "tell whether this server may join the NTP pool: 0 go, 1 no-go",
+            "pool-check",
+            (JSON, CONFIG, RUN_DIR),
+        ),
+        Command(
             "detect",
             "detect",
             "look for receivers and pulses: device, protocol and speed of each",
@@ -253,6 +281,18 @@ COMMANDS = {
             "config check --config new.toml",
             (
                 option("action", choices=("check", "show"), help="check: all errors, exit 78; show: every key with its value"),
+                CONFIG,
+            ),
+        ),
+        Command(
+            "import",
+            "import_config",
+            "print the configuration of chronyd, ntpd, gpsd or satpulse as refclock.toml, with what becomes of each line",
+            "import /etc/chrony/chrony.conf",
+            (
+                option("file", metavar="FILE", type=Path, help="chrony.conf, ntp.conf, /etc/default/gpsd or satpulse.toml"),
+                option("--from", dest="kind", choices=("chrony", "ntp", "gpsd", "satpulse"), help="whose file it is (default: told by it)"),
+                option("--apply", action="store_true", help="write it in place of the configuration, which is kept as .bak"),
                 CONFIG,
             ),
         ),

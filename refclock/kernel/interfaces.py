@@ -31,6 +31,8 @@ _ERROR, _DONE, _DUMP = 2, 3, 0x301
 """NLMSG_ERROR, NLMSG_DONE; NLM_F_REQUEST | NLM_F_DUMP."""
 _IFA_ADDRESS, _IFA_LOCAL, _RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 2, 1, 4, 5
 """Attributes of addresses and routes."""
+_UNFIT, _PERMANENT = 0x01 | 0x08 | 0x20 | 0x40, 0x80
+"""IFA_F_TEMPORARY, _DADFAILED, _DEPRECATED and _TENTATIVE; IFA_F_PERMANENT (linux/if_addr.h)."""
 _MAIN, _UNICAST, _BY_KERNEL, _BY_ROUTER = 254, 1, 2, 9
 """RT_TABLE_MAIN, RTN_UNICAST, RTPROT_KERNEL, RTPROT_RA."""
 _SOL_NETLINK, _STRICT = 270, 12
@@ -78,16 +80,37 @@ def networks() -> tuple[Network, ...]:
     return tuple(Network(prefix, _name(interface)) for prefix, interface in sorted(found.items()))
 
 
+class Address(NamedTuple):
+    """An address that an interface has, and the length of its prefix. ``lasting``: no lease limits its life."""
+
+    address: IPv4Address | IPv6Address
+    length: int
+    interface: str
+    lasting: bool
+
+
 def addresses() -> tuple[Network, ...]:
     """The interfaces' own addresses, each with its prefix length, without loopback and link-local ones. OSError: as ``networks``."""
-    found = set()
+    return tuple(sorted({Network(f"{own.address}/{own.length}", own.interface) for own in _own_addresses(unfit=0)}))
+
+
+def client_addresses() -> tuple[Address, ...]:
+    """Addresses under which others may know this machine for long: as ``addresses``, without temporary ones (RFC 8981) and those that are
+    being given up or not yet proven unique (ip-address(8)). OSError: as ``networks``."""
+    return tuple(_own_addresses(_UNFIT))
+
+
+def _own_addresses(unfit: int) -> Iterator[Address]:
+    """The interfaces' addresses in the kernel's order; of IPv6 those with a flag of ``unfit`` are left out."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as asker:
         asker.settimeout(PATIENCE_S)
         for body, attributes in _dump(asker, _GET_ADDRESS, _NEW_ADDRESS, _ADDRESS, bytes(_ADDRESS.size)):
+            family, length, flags, _, interface = body
             packed = attributes.get(_IFA_LOCAL, attributes.get(_IFA_ADDRESS))
-            if packed is not None and not (address := ip_address(packed)).is_link_local and body[4] != _LOOPBACK:
-                found.add(Network(f"{address}/{body[1]}", _name(body[4])))
-    return tuple(sorted(found))
+            if packed is None or interface == _LOOPBACK or (address := ip_address(packed)).is_link_local:
+                continue
+            if family != socket.AF_INET6 or not flags & unfit:
+                yield Address(address, length, _name(interface), bool(flags & _PERMANENT))
 
 
 def _name(interface: int) -> str:

@@ -21,6 +21,9 @@ with atheris.instrument_imports(include=["refclock", "ppsd"]):
     from known_daemon import Known
 
     from ppsd.config.file import parse_bytes
+    from ppsd.config.import_chrony import import_chrony
+    from ppsd.config.import_ntp import import_ntp
+    from ppsd.config.import_receivers import import_gpsd, import_satpulse
     from ppsd.config.keys import parse_keys
     from ppsd.config.tables import Config
     from ppsd.discipline.engine import Engine
@@ -97,6 +100,13 @@ def keys(data: bytes) -> None:
     parse_keys(data.decode("utf-8", "replace"), allow_weak=False)
 
 
+def foreign(data: bytes) -> None:
+    """Another program's configuration, as any of those that are imported: what comes out is valid."""
+    text = data.decode("utf-8", "replace")
+    for reader in (import_chrony, import_ntp, import_gpsd, import_satpulse):
+        parse_bytes(reader(text, "file").text().encode(), "imported")
+
+
 def state(data: bytes) -> None:
     """What an earlier run left, and a start with it."""
     try:
@@ -130,6 +140,7 @@ DOORS: dict[Callable[[bytes], None], tuple[bytes, ...]] = {
     samples: (b"".join(bytes([30]) + SOCK_64.pack(UTC0 + k, 0, 1e-6, 0, 0, 0, SOCK_MAGIC) for k in range(8)),),
     configuration: tuple(file.read_bytes() for file in sorted((ROOT / "image/examples").glob("*.toml"))),
     keys: (b"# keys\n10 AES128 HEX:000102030405060708090A0B0C0D0E0F\n11 SHA1 HEX:00112233445566778899\n",),
+    foreign: tuple(file.read_bytes() for file in sorted((ROOT / "tests/data/import").iterdir())),
     state: (json.dumps(LEFT.to_json()).encode(),),
     chronyc: tuple(bytes([6, 1, 0, 0, 0, command]).ljust(length, b"\0") for command in cmdmon.Command for length in (28, 196, 520)),
     reply: (bytes.fromhex("240106e8" + "00000001" + "00000010" + "47505300") + bytes(range(32)),),

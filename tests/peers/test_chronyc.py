@@ -338,16 +338,18 @@ def test_sockets_of_systemd_are_told_apart_by_their_addresses() -> None:
 class Machine:
     """A simulation in a network of its own, where port 323 may be had."""
 
-    def __init__(self, network: Processes) -> None:
-        self.network, self.directory = network, network.directory / "run"
+    def __init__(self, network: Processes, keys: str = 'listen = ["127.0.0.1:323"]') -> None:
+        self.network, self.directory, self.config = network, network.directory / "run", network.directory / "refclock.toml"
         self.directory.parent.chmod(0o755)
-        config = network.directory / "refclock.toml"
-        config.write_text('[chronyc]\nlisten = ["127.0.0.1:323"]\n', encoding="utf-8")
-        network.start("refclock", [*REFCLOCK, "run", "--sim", "--config", str(config), "--run-dir", str(self.directory)])
+        self.write(keys)
+        network.start("refclock", [*REFCLOCK, "run", "--sim", "--config", str(self.config), "--run-dir", str(self.directory)])
         wait_for("LOCKED", lambda: locked(self.directory), 60)
 
-    def chronyc(self, *words: str) -> tuple[int, str]:
-        done = self.network.run(["chronyc", "-h", "127.0.0.1", "-n", *words])
+    def write(self, keys: str) -> None:
+        self.config.write_text(f"[chronyc]\n{keys}\n", encoding="utf-8")
+
+    def chronyc(self, *words: str, host: str = "127.0.0.1") -> tuple[int, str]:
+        done = self.network.run(["chronyc", "-h", host, "-n", *words])
         return done.returncode, done.stdout
 
     def serves(self) -> bool:
@@ -384,3 +386,17 @@ def test_beside_chronyd(network: Processes) -> None:
     wait_for("an answer", machine.serves, 20)
     assert 'event="chronyc is not answered" address=127.0.0.1:323 problem="another program has it' in machine.log()
     assert "PPS" not in machine.chronyc("tracking")[1]
+
+
+def test_other_machines_get_silence_unless_configured(network: Processes) -> None:
+    """Listening at every address is not enough: without chronyc.allow only this machine is answered. A reload changes that."""
+    assert network.run(["ip", "address", "add", "192.0.2.1/32", "dev", "lo"]).returncode == 0
+    machine = Machine(network, 'listen = ["0.0.0.0:323"]')
+    wait_for("tracking", lambda: machine.chronyc("tracking")[0] == 0, 20)
+    quick = ("-m", "timeout 200", "retries 0", "tracking")
+    assert machine.chronyc(*quick, host="192.0.2.1") == (1, "506 Cannot talk to daemon\n")
+    machine.write('listen = ["0.0.0.0:323"]\nallow = ["192.0.2.0/24"]')
+    reloaded = machine.network.run([*REFCLOCK, "reload", "--run-dir", str(machine.directory)], 60)
+    assert reloaded.returncode == 0, reloaded
+    assert "chronyc.allow" in reloaded.stdout
+    wait_for("tracking", lambda: machine.chronyc("tracking", host="192.0.2.1")[0] == 0, 20)

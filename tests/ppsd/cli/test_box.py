@@ -50,9 +50,11 @@ def test_status_tells_the_mistakes_and_says_so_to_scripts(appliance: Appliance, 
 
 def test_apply_comes_up_whatever_the_files_are(appliance: Appliance, capsys: pytest.CaptureFixture[str]) -> None:
     """A mistake is told in the log and on the card, and is no failure: what starts after it must start."""
-    appliance.card("[wify]\n")
+    appliance.card('[wify]\n["\\u001b[31m"]\n')
     assert main(["box", "apply"]) == 0
-    assert "wify" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "wify" in said
+    assert "\x1b" not in said
     assert "wify" in appliance.text("boot/refclock/STATUS.txt")
     assert ["systemctl", "--no-block", "reboot"] not in appliance.ran
 
