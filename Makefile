@@ -8,12 +8,12 @@ NTP    ?= 127.0.0.1:11123
 SEEDS  ?= --seeds 5 --first-seed 800
 DEBS   ?= amd64 arm64 armhf
 IMAGES ?= amd64 arm64
-PEERS  := systemd libseccomp2 chrony gpsd gpsd-clients pps-tools ntpsec-ntpdig ntpsec-ntpdate iproute2 clang tmux zsh fish groff-base mmdebstrap \
-	lintian rauc squashfs-tools fdisk grub-common qemu-system-x86 qemu-system-arm ovmf mtools device-tree-compiler openssh-client zstd
+PEERS  := systemd nftables libseccomp2 chrony gpsd gpsd-clients pps-tools ntpsec-ntpdig ntpsec-ntpdate iproute2 clang tmux zsh fish groff-base mmdebstrap \
+	lintian qemu-user cpio rauc squashfs-tools fdisk grub-common qemu-system-x86 qemu-system-arm ovmf mtools device-tree-compiler openssh-client zstd
 # What the two commands need from the system: a C compiler, Python with venv and headers, nettle (symmetric keys).
 BUILD  := gcc make python3 python3-venv python3-dev nettle-dev tzdata
 
-.PHONY: run test test-vm test-fast check digest bench bench-server bench-clock bench-cost bench-temperature bench-beside sim manual wheel deb update fuzz cross clean setup develop peers
+.PHONY: run test test-vm test-fast check digest bench bench-server bench-clock bench-cost bench-temperature bench-beside sim manual wheel deb image image-lock image-compare update fuzz cross clean setup develop peers
 
 # To run it, and to work on it: the second adds linter, type checker and test runner (110 MB).
 setup: $(STAMP)
@@ -56,6 +56,11 @@ test-vm: develop peers
 test-fast: develop
 	$(PY) -m pytest -n logical -m pure
 
+# The same tests with the oldest versions of what refclock depends on, which are Debian bookworm's where it has them.
+test-lowest: develop
+	$(PY) -m pip install -q --upgrade --target build/lowest $$(sed -n 's/^    "\([a-z0-9-]*\)>=\(.*\)",/\1==\2/p' pyproject.toml)
+	PYTHONPATH=build/lowest $(PY) -m pytest -n logical -m pure
+
 check: develop
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
@@ -78,6 +83,20 @@ deb: setup
 	@sh image/cross.sh packages
 	@set -e; export SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)}; \
 	    for architecture in $(DEBS); do $(PY) image/deb/package.py $$architecture build/dist; done
+
+# Into build/image: what people flash, refclock-VERSION-arm64.img.zst for Raspberry Pis and -amd64 for PCs. It needs neither root nor emulation.
+# RENEW=1 (for tests): where the mirror no longer has a locked version, take what it has.
+image: setup
+	@sh image/cross.sh packages
+	$(PY) image/build/image.py $(if $(RENEW),--renew) $(IMAGES)
+
+# The packages of the images as the mirror has them now: image/build/packages-*.lock name each one with its version and checksum.
+image-lock: setup
+	$(PY) image/build/packages.py build/image
+
+# Whether two builds are the same to the bit: each image is made once more and compared.
+image-compare: image
+	$(PY) image/build/image.py --compare $(IMAGES)
 
 # Into build/image, beside the images (make image): a signed update of each. UPDATE_KEY and UPDATE_CERT name the key and its certificate (PEM).
 # Without them a development key is made in build/keys, and only images that were made beside it believe it.

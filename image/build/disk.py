@@ -13,7 +13,7 @@ from uuid import NAMESPACE_DNS, uuid5
 from root import Tools
 
 MIB = 1 << 20
-SIZES = {"bios": 1, "bootcfg": 64, "boot_a": 128, "boot_b": 128, "root_a": 400, "root_b": 400, "data": 64}
+SIZES = {"bios": 1, "bootcfg": 192, "boot_a": 128, "boot_b": 128, "root_a": 400, "root_b": 400, "data": 64}
 """MiB of each partition. ``data`` grows to the size of the card when it is first used, the others have room for later versions."""
 TYPES = {
     "bios": "21686148-6449-6E6F-744E-656564454649",
@@ -24,7 +24,20 @@ TYPES = {
 """GPT types: BIOS boot, EFI system, basic data (UEFI 2.10, section 5.3.3; GRUB's manual). All others are Linux file systems."""
 LINUX = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
 FAT32_LBA = "0x0C"
-SQUASHFS = ("-comp", "zstd", "-Xcompression-level", "9", "-b", "256K", "-all-root", "-noappend", "-no-progress", "-no-xattrs")
+SQUASHFS = (
+    "-comp",
+    "zstd",
+    "-Xcompression-level",
+    "9",
+    "-b",
+    "128K",
+    "-no-fragments",
+    "-all-root",
+    "-noappend",
+    "-no-progress",
+    "-no-xattrs",
+)
+"""Without fragments: a program or module that is read costs the unpacking of itself and no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +54,9 @@ def uuid(name: str) -> str:
     return str(uuid5(NAMESPACE_DNS, f"{name}.refclock"))
 
 
-def fat(file: Path, name: str, label: str, content: Mapping[str, Path | bytes], tools: Tools, epoch: int) -> Path:
-    """A FAT file system with files by their paths."""
+def fat(file: Path, name: str, content: Mapping[str, Path | bytes], tools: Tools, epoch: int) -> Path:
+    """A FAT file system with files by their paths. The one that people see is called REFCLOCK."""
+    label = "REFCLOCK" if name == "bootcfg" else name.upper()
     file.unlink(missing_ok=True)
     with file.open("wb") as made:
         made.truncate(SIZES[name] * MIB)
@@ -72,17 +86,15 @@ def ext4(file: Path, name: str, tools: Tools, epoch: int) -> Path:
     with file.open("wb") as made:
         made.truncate(SIZES[name] * MIB)
     options = f"hash_seed={uuid('hash')},lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0"
-    tools.run(
-        "mke2fs", "-q", "-t", "ext4", "-b", "4096", "-i", "16384", "-J", "size=8", "-m", "0", "-L", name, "-U", uuid(name), "-E", options, file,
-        more={"SOURCE_DATE_EPOCH": str(epoch)},
-    )  # fmt: skip
+    form = ["-t", "ext4", "-b", "4096", "-i", "16384", "-J", "size=8", "-m", "0", "-L", name, "-U", uuid(name), "-E", options]
+    tools.run("mke2fs", "-q", *form, file, more={"SOURCE_DATE_EPOCH": str(epoch)})
     return file
 
 
 def disk(file: Path, partitions: Sequence[Partition], tools: Tools, hybrid: bool) -> Path:
     """A disk with a GPT, and the first megabyte free for a boot loader."""
     lines = [f"image {file.name} {{", "hdimage {", "align = 1M", f'partition-table-type = "{"hybrid" if hybrid else "gpt"}"']
-    lines += [f'disk-uuid = "{uuid("disk")}"', "fill = true" if False else "", "}"]
+    lines += [f'disk-uuid = "{uuid("disk")}"', "}"]
     for p in partitions:
         lines += [f"partition {p.name} {{", f"size = {SIZES[p.name]}M"]
         lines += [f'partition-type-uuid = "{TYPES.get(p.name, LINUX)}"', f'partition-uuid = "{uuid(p.name)}"']

@@ -5,21 +5,9 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
+from packages import CONTENTS
 from root import APPLIANCE, Tools, closure, kernel
 
-DRIVERS = """
-drivers/ata drivers/block/virtio_blk drivers/bus drivers/clk drivers/dma drivers/firmware drivers/gpio/gpio-raspberrypi drivers/gpio/gpio-brcm
-drivers/hv/hv_vmbus drivers/mailbox drivers/misc/rp1 drivers/misc/bcm drivers/mmc drivers/nvme/host drivers/pci drivers/phy/broadcom drivers/pinctrl drivers/pmdomain
-drivers/regulator/fixed drivers/regulator/gpio drivers/reset drivers/scsi drivers/soc/bcm drivers/usb/common drivers/usb/core drivers/usb/dwc2 drivers/usb/dwc3
-drivers/usb/host drivers/usb/phy drivers/usb/roles drivers/usb/storage drivers/virtio fs/ext4 fs/fat fs/nls/nls_ascii fs/nls/nls_cp437 fs/nls/nls_iso8859-1
-fs/overlayfs fs/squashfs
-crypto/crc32c lib/libcrc32c arch/x86/crypto/crc32c arch/arm64/crypto/crc32
-""".split()
-"""What it takes to reach the disk of any machine that the image is for."""
-APPLETS = """
-cat chmod chroot cp cut date dirname echo find grep head kill ln ls mkdir mke2fs modprobe mount mv printf readlink reboot rm rmdir sed sh sleep sort
-stat switch_root sync tail test touch tr umount xargs
-""".split()
 CHARACTER_DEVICE = 0o020600
 
 
@@ -53,12 +41,13 @@ def initramfs(tree: Path, tools: Tools, work: Path, epoch: int) -> Path:
         archive.add(directory, stat.S_IFDIR | 0o755)
     archive.add("dev/console", CHARACTER_DEVICE, device=(5, 1))
     archive.add("bin/busybox", stat.S_IFREG | 0o755, (tree / "usr/bin/busybox").read_bytes())
-    for applet in APPLETS:
+    for applet in CONTENTS["kernel"]["applets"]:
         archive.add(f"bin/{applet}", stat.S_IFLNK | 0o777, b"busybox")
+    archive.add("sbin/modprobe", stat.S_IFLNK | 0o777, b"/bin/busybox")  # where the kernel itself calls it
     for file in sorted((APPLIANCE / "initramfs").iterdir()):
         archive.add(file.name, stat.S_IFREG | 0o755, file.read_bytes())
     version = kernel(tree)
-    names = closure(tree, DRIVERS)
+    names = closure(tree, CONTENTS["kernel"]["early"])
     home = work / "initramfs"
     for name in names:
         content = (tree / "usr/lib/modules" / version / name).read_bytes()

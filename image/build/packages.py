@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,35 +18,17 @@ from pathlib import Path
 HERE = Path(__file__).parent
 SUITE = "trixie"
 AREAS = "main non-free-firmware"
-COMMON = """
-base-files base-passwd bash ca-certificates coreutils dash dbus dosfstools e2fsprogs fdisk findutils grep gzip hostname
-iproute2 kmod libc-bin libnettle8t64 libpam-runtime login mount nftables openssh-server procps python3 python3-cffi-backend python3-serial
-python3-structlog rauc rauc-service sed systemd-resolved systemd-sysv tzdata udev util-linux wireless-regdb wpasupplicant
-""".split()
-IMAGE = {
-    "arm64": [*COMMON, "linux-image-arm64/trixie-backports", "raspi-firmware", "firmware-brcm80211", "busybox-static"],
-    "amd64": [*COMMON, "linux-image-amd64", "busybox-static"],
-}
-"""What is asked for. arm64 has the kernel of trixie-backports: trixie's own does not know RP1, which has the Pi 5's pins and network."""
-TOOLS = """
-bash device-tree-compiler dosfstools e2fsprogs fdisk genimage grub-common grub-efi-amd64-bin grub-pc-bin kmod mtools python3 qemu-utils
-squashfs-tools systemd udev zstd
-""".split()
-"""Programs that make the images. They are unpacked and run, not installed: the same on every system."""
-LOCKS = {**IMAGE, "tools": TOOLS}
+CONTENTS = tomllib.loads((HERE / "contents.toml").read_text(encoding="utf-8"))
+"""What is in the images."""
 ARCHITECTURE = {"arm64": "arm64", "amd64": "amd64", "tools": "amd64"}
-UNUSED = frozenset(
-    """
-adduser cpio debconf debianutils dpkg dracut dracut-core dracut-install init-system-helpers initramfs-tools initramfs-tools-core
-initramfs-tools-bin klibc-utils libklibc libdebconfclient0 libtext-charwidth-perl libtext-wrapi18n-perl linux-base lsb-base perl-base runit-helper
-sensible-utils ucf
-""".split()
-)
-"""Dependencies that only installing needs: nothing is installed in a read-only system."""
 
 
 class Failed(Exception):
     """The build cannot go on; the text says why and what to do."""
+
+
+class Gone(Failed):
+    """The mirror no longer has a version that is locked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,23 +60,25 @@ def mirrors() -> dict[str, str]:
     return found
 
 
-def lock_file(lock: str) -> Path:
+def lock_file(lock: str, directory: Path) -> Path:
     """Where a lock is."""
-    return HERE / f"packages-{lock}.lock"
+    return directory / f"packages-{lock}.lock"
 
 
-def locked(lock: str) -> list[Package]:
+def locked(lock: str, directory: Path = HERE) -> list[Package]:
     """The packages of a lock."""
-    lines = lock_file(lock).read_text(encoding="utf-8").splitlines()
+    lines = lock_file(lock, directory).read_text(encoding="utf-8").splitlines()
     return [Package(*line.split()) for line in lines if not line.startswith("#")]
 
 
-def renew(lock: str, work: Path) -> list[Package]:
-    """Resolve what is asked for against the mirror of today, and write the lock."""
+def renew(lock: str, work: Path, directory: Path = HERE) -> int:
+    """Resolve what is asked for against the mirror of today, and write the lock; returns the number of packages."""
     apt = _apt(ARCHITECTURE[lock], work / "apt" / lock)
     subprocess.run(["apt-get", "-qq", "update"], env=apt, check=True)
 
-    plan = subprocess.run(["apt-get", "-s", "-y", "install", *LOCKS[lock]], env=apt, capture_output=True, text=True, check=False)
+    listed = CONTENTS["packages"]
+    asked = [*listed[lock], *([] if lock == "tools" else listed["common"])]
+    plan = subprocess.run(["apt-get", "-s", "-y", "install", *asked], env=apt, capture_output=True, text=True, check=False)
     if plan.returncode:
         raise Failed(f"apt cannot resolve the packages of {lock}: {plan.stderr.strip()}")
     chosen = re.findall(r"^Inst (\S+) \((\S+) ", plan.stdout, re.MULTILINE)
@@ -103,13 +88,13 @@ def renew(lock: str, work: Path) -> list[Package]:
     packages: dict[str, Package] = {}
     for paragraph in shown.split("\n\n"):
         field = dict(re.findall(r"^([A-Za-z0-9-]+): (.*)$", paragraph, re.MULTILINE))
-        if field and field["Package"] not in UNUSED:
+        if field and field["Package"] not in listed["unused"]:
             archive = "debian-security" if "/updates/" in field["Filename"] else "debian"
             packages[field["Package"]] = Package(field["Package"], field["Version"], field["SHA256"], archive, field["Filename"])
     lines = [f"{p.name} {p.version} {p.sha256} {p.archive} {p.path}\n" for _, p in sorted(packages.items())]
     header = "# Written by `make image-lock`: package, version, SHA-256, archive, file.\n"
-    lock_file(lock).write_text(header + "".join(lines), encoding="utf-8")
-    return [packages[name] for name in sorted(packages)]
+    lock_file(lock, directory).write_text(header + "".join(lines), encoding="utf-8")
+    return len(packages)
 
 
 def fetch(packages: Iterable[Package], directory: Path) -> list[Path]:
@@ -125,15 +110,17 @@ def fetch(packages: Iterable[Package], directory: Path) -> list[Path]:
         command = ["/usr/lib/apt/apt-helper", "-o", "APT::Sandbox::User=", "download-file", *words]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if gone := [p for p in missing if not (directory / p.file).exists()]:
-            raise Failed(_gone(gone, done.stdout + done.stderr))
+            raise _unfetched(gone, done.stdout + done.stderr)
     return [directory / p.file for p in wanted]
 
 
-def _gone(packages: Sequence[Package], said: str) -> str:
+def _unfetched(packages: Sequence[Package], said: str) -> Failed:
     which = ", ".join(f"{p.name} {p.version}" for p in packages[:3]) + (f" and {len(packages) - 3} more" if len(packages) > 3 else "")
     if "404" in said:
-        return f"the mirror no longer has {which}: run make image-lock, which locks what it has now, try the image, and commit the locks"
-    return f"{which} cannot be downloaded: {said.strip().splitlines()[-1] if said.strip() else 'apt-helper said nothing'}"
+        return Gone(
+            f"the mirror no longer has {which}: run make image-lock, which locks what it has now, try the image, and commit the locks"
+        )
+    return Failed(f"{which} cannot be downloaded: {said.strip().splitlines()[-1] if said.strip() else 'apt-helper said nothing'}")
 
 
 def _apt(architecture: str, directory: Path) -> dict[str, str]:
@@ -166,5 +153,5 @@ def _apt(architecture: str, directory: Path) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[2:] or LOCKS:
-        print(f"{name}: {len(renew(name, Path(sys.argv[1])))} packages locked")
+    for name in sys.argv[2:] or ARCHITECTURE:
+        print(f"{name}: {renew(name, Path(sys.argv[1]))} packages locked")

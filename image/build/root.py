@@ -1,7 +1,7 @@
 """The root file system of an image: packages unpacked, and made ready without running anything of the other architecture.
 
-No script of a package runs. What they would do for a running system is done here, or not at all, since nothing is installed or changed later:
-users with fixed numbers, services switched on or off, Python compiled, the hardware database, the list of modules.
+No script of a package runs. What it would do for a running system is done here, or not at all, since nothing is installed later: users with
+fixed numbers, services switched on or off, Python compiled, the hardware database, the list of modules.
 """
 
 from __future__ import annotations
@@ -17,64 +17,20 @@ from hashlib import sha256
 from pathlib import Path
 
 import packages
-from packages import Failed
+from packages import CONTENTS, Failed
 
 ROOT = Path(__file__).parents[2]
 APPLIANCE = ROOT / "image" / "appliance"
-LEFT_OUT = """
-./usr/share/doc/*/[!c]* ./usr/share/man/* ./usr/share/locale/* ./usr/share/info/* ./usr/share/lintian/* ./usr/share/bash-completion/*
-./usr/share/zsh/* ./usr/share/fish/* ./usr/share/doc-base/* ./usr/share/menu/* ./usr/share/bug/* ./usr/share/pixmaps/* ./usr/share/apport/*
-./usr/share/initramfs-tools/* ./usr/lib/dracut/* ./etc/kernel/* ./etc/initramfs-tools/* ./etc/init.d/* ./etc/cron.* ./etc/apt/* ./etc/X11/*
-./usr/lib/python3.13/test/* ./usr/lib/python3.13/idlelib/* ./usr/lib/python3.13/tkinter/* ./usr/lib/python3.13/ensurepip/*
-./usr/lib/python3.13/pydoc_data/* ./usr/lib/python3.13/turtledemo/* ./usr/lib/python3.13/unittest/* ./usr/lib/python3.13/lib2to3/*
-./usr/lib/python3.13/curses/* ./usr/lib/python3.13/dbm/* ./usr/lib/python3.13/venv/* ./usr/lib/python3.13/_pyrepl/* ./usr/lib/python3.13/wsgiref/*
-./usr/lib/python3.13/pydoc.py ./usr/lib/python3.13/doctest.py ./usr/lib/python3.13/turtle.py
-./boot/System.map* ./usr/lib/modules/*/System.map ./usr/lib/valgrind/* ./usr/lib/linux-image-*/[!b]*
-""".split()
-"""Patterns of files that are not unpacked. A package's copyright file stays."""
-MODULES = """
-arch block crypto kernel lib mm security virt
-fs/configfs fs/efivarfs fs/ext4 fs/fat fs/fuse fs/jbd2 fs/mbcache fs/nls fs/overlayfs fs/pstore fs/squashfs
-net/802 net/8021q net/core net/dns_resolver net/ipv4 net/ipv6 net/llc net/mac80211 net/netfilter net/packet net/rfkill net/unix net/wireless
-drivers/acpi drivers/ata drivers/base drivers/block/loop drivers/block/virtio_blk drivers/bus drivers/char/hw_random drivers/clk
-drivers/cpufreq drivers/dma drivers/extcon drivers/firmware drivers/gnss drivers/gpio drivers/hwmon drivers/hv/hv_vmbus
-drivers/i2c/busses/i2c-b drivers/i2c/i2c drivers/input/keyboard/gpio_keys drivers/input/misc drivers/irqchip drivers/leds drivers/mailbox
-drivers/md/dm-bufio drivers/md/dm-mod drivers/md/dm-verity drivers/mfd drivers/misc drivers/mmc
-drivers/net/ethernet/amazon drivers/net/ethernet/amd drivers/net/ethernet/aquantia drivers/net/ethernet/atheros drivers/net/ethernet/broadcom/genet
-drivers/net/ethernet/broadcom/tg3 drivers/net/ethernet/cadence drivers/net/ethernet/google drivers/net/ethernet/intel/e1000
-drivers/net/ethernet/intel/e1000e drivers/net/ethernet/intel/igb drivers/net/ethernet/intel/igc drivers/net/ethernet/intel/ixgbe/
-drivers/net/ethernet/marvell/sky2 drivers/net/ethernet/microchip drivers/net/ethernet/nvidia drivers/net/ethernet/realtek
-drivers/net/hyperv drivers/net/mdio drivers/net/mii drivers/net/net_failover drivers/net/pcs drivers/net/phy drivers/net/usb
-drivers/net/virtio_net drivers/net/vmxnet3 drivers/net/wireless/broadcom/brcm80211 drivers/net/xen-netfront
-drivers/nvme/host drivers/nvmem drivers/of drivers/pci drivers/phy drivers/pinctrl drivers/platform drivers/pmdomain drivers/power drivers/pps
-drivers/ptp drivers/pwm drivers/regulator drivers/reset drivers/rtc drivers/scsi/scsi_mod drivers/scsi/scsi_common drivers/scsi/sd_mod
-drivers/scsi/virtio_scsi drivers/scsi/hv_storvsc drivers/scsi/vmw_pvscsi drivers/soc drivers/spi/spi-bcm drivers/spi/spi-dw drivers/thermal drivers/tty
-drivers/usb/class/cdc-acm drivers/usb/common drivers/usb/core drivers/usb/dwc2 drivers/usb/dwc3 drivers/usb/host drivers/usb/phy drivers/usb/roles
-drivers/usb/serial drivers/usb/storage drivers/usb/udc drivers/virtio drivers/watchdog
-""".split()
-"""What of the kernel's modules a time server may meet: the beginnings of their paths below ``kernel/``. What these need comes along."""
-MASKED = """
-console-getty.service container-getty@.service dev-hugepages.mount getty@.service ldconfig.service proc-sys-fs-binfmt_misc.automount
-serial-getty@.service sys-fs-fuse-connections.mount sys-kernel-debug.mount sys-kernel-tracing.mount systemd-ask-password-console.path
-systemd-ask-password-wall.path systemd-binfmt.service systemd-creds.socket systemd-firstboot.service systemd-hibernate-clear.service
-systemd-hwdb-update.service systemd-initctl.socket systemd-journal-catalog-update.service systemd-machine-id-commit.service
-systemd-networkd-wait-online.service systemd-pcrextend.socket systemd-pcrlock.socket systemd-pcrmachine.service systemd-pcrphase-sysinit.service
-systemd-pcrphase.service systemd-random-seed.service systemd-sysext.socket systemd-sysusers.service systemd-tpm2-setup-early.service
-systemd-tpm2-setup.service systemd-update-done.service
-""".split()
-"""Units that have nothing to do here: nobody logs in on a console, and what they would prepare is in the image."""
-FIRMWARE = ("brcmfmac43430-sdio", "brcmfmac43430a0-sdio", "brcmfmac43430b0-sdio", "brcmfmac43436", "brcmfmac43455-sdio", "brcmfmac43456-sdio", "cyfmac43430", "cyfmac43455")  # fmt: skip  # noqa: E501
-"""Beginnings of the firmware files of the radios on Raspberry Pis."""
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
 
 
 class Tools:
     """The programs of the lock ``tools``, unpacked in a directory; they run by a loader and libraries of their own."""
 
-    def __init__(self, work: Path) -> None:
+    def __init__(self, work: Path, locks: Path) -> None:
         self._tree = work / "tools"
         self.path = work / "tools.bin"
-        if unpacked("tools", self._tree, work / "debs"):
+        if unpacked("tools", self._tree, work / "debs", locks):
             shutil.rmtree(self.path, ignore_errors=True)
         if not self.path.exists():
             self.path.mkdir()
@@ -110,17 +66,22 @@ class Tools:
         return done.stdout
 
 
-def unpacked(lock: str, tree: Path, debs: Path) -> bool:
-    """Unpack the packages of a lock into ``tree``, unless they are there; returns whether it did."""
+def unpacked(lock: str, tree: Path, debs: Path, locks: Path) -> bool:
+    """Unpack the packages of a lock into ``tree``, unless they are there; returns whether it did. ``locks``: where the lock is."""
     mark = tree.with_suffix(".stamp")
-    stamp = sha256((packages.lock_file(lock).read_text(encoding="utf-8") + " ".join(LEFT_OUT)).encode()).hexdigest()
+    stamp = sha256(
+        (
+            packages.lock_file(lock, locks).read_text(encoding="utf-8")
+            + " ".join([*CONTENTS["files"]["left_out"], *CONTENTS["kernel"]["modules"]])
+        ).encode()
+    ).hexdigest()
     if mark.exists() and mark.read_text(encoding="utf-8") == stamp:
         return False
     mark.unlink(missing_ok=True)
     if tree.exists():
         remove(tree)
     tree.mkdir(parents=True)
-    wanted = packages.locked(lock)
+    wanted = packages.locked(lock, locks)
     files = dict(zip((p.name for p in wanted), packages.fetch(wanted, debs), strict=True))
     if "base-files" in files:  # it has the links /bin -> usr/bin ..., through which others are unpacked
         unpack(files.pop("base-files"), tree)
@@ -132,7 +93,7 @@ def unpacked(lock: str, tree: Path, debs: Path) -> bool:
 
 def unpack(file: Path, tree: Path) -> None:
     """Unpack one package. All files belong to whoever builds; the image makes them root's."""
-    left_out = [f"--exclude={pattern}" for pattern in LEFT_OUT]
+    left_out = [f"--exclude={pattern}" for pattern in CONTENTS["files"]["left_out"]]
     tar = ["tar", "-x", "--no-same-owner", "--keep-directory-symlink", "--wildcards", *left_out, "-C", tree]
     with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", file], stdout=subprocess.PIPE) as read:
         done = subprocess.run(tar, stdin=read.stdout, capture_output=True, text=True, check=False)
@@ -160,7 +121,7 @@ def prune_modules(tree: Path, tools: Tools) -> None:
     for line in (directory / "modules.dep").read_text(encoding="ascii").splitlines():
         name, _, others = line.partition(":")
         needs[name] = others.split()
-    wanted = {name for name in needs if any(name.startswith(f"kernel/{begin}") for begin in MODULES)}
+    wanted = {name for name in needs if any(name.startswith(f"kernel/{begin}") for begin in CONTENTS["kernel"]["modules"])}
     wanted |= {other for name in wanted for other in needs[name]}
     for name in needs:
         if name not in wanted:
@@ -186,7 +147,7 @@ def users(tree: Path) -> None:
         for line in file.read_text(encoding="utf-8").splitlines()
         if line.strip() and not line.startswith("#")
     ]
-    for kind, name, number, *_ in (line for line in lines if line[0] == "g"):
+    for _, name, number, *_ in (line for line in lines if line[0] == "g"):
         groups.setdefault(name, _fixed(name, number) if name not in groups else 0)
     for kind, name, *rest in lines:
         number, about, home, shell = (*rest, *("-", "-", "-", "-")[len(rest) :])
@@ -225,7 +186,7 @@ def _fixed(name: str, number: str) -> int:
 
 
 def byte_code(tree: Path, tools: Tools) -> None:
-    """Compile all modules of Python, by the interpreter of the same version that the image has. A module's source is never looked at again."""
+    """Compile all modules of Python, by an interpreter of the image's version. A module's source is never looked at again."""
     here, there = (next((t / "usr/lib").glob("python3.*")).name for t in (tools.tree(""), tree))
     if here != there:
         raise Failed(f"the image has {there} and the tools have {here}: run make image-lock")
@@ -254,7 +215,7 @@ def finish(tree: Path, architecture: str, tools: Tools, epoch: int) -> None:
     for name in ("regulatory.db", "regulatory.db.p7s"):
         link(tree / "usr/lib/firmware" / name, f"{name}-debian")
     for file in [path for path in (tree / "usr/lib/firmware").rglob("*") if path.parent.name in ("brcm", "cypress")]:
-        if not file.name.startswith(FIRMWARE):
+        if not file.name.startswith(tuple(CONTENTS["files"]["firmware"])):
             file.unlink()
     link(etc / "resolv.conf", "../run/systemd/resolve/stub-resolv.conf")
     link(etc / "localtime", "../usr/share/zoneinfo/UTC")
@@ -262,7 +223,14 @@ def finish(tree: Path, architecture: str, tools: Tools, epoch: int) -> None:
     link(tree / "usr/bin/sh", "dash")
     for file, text in {"hostname": "refclock\n", "machine-id": "", "hosts": "127.0.0.1 localhost\n::1 localhost\n", "fstab": ""}.items():
         (etc / file).write_text(text, encoding="utf-8")
-    for unit in MASKED:
+    for generator in (tree / "usr/lib/systemd/system-generators").iterdir():
+        if generator.name not in CONTENTS["files"]["generators"]:
+            generator.unlink()
+    for rules in (tree / "usr/lib/udev/rules.d").iterdir():
+        if rules.stem not in CONTENTS["files"]["rules"]:
+            rules.unlink()
+    link(tree / "usr/lib/systemd/system/default.target", "multi-user.target")
+    for unit in CONTENTS["units"]["masked"]:
         link(etc / "systemd/system" / unit, "/dev/null")
     for directory in ("data", "boot/refclock", "var/lib/refclock", "etc/refclock", "proc", "sys", "dev", "run", "tmp"):
         (tree / directory).mkdir(parents=True, exist_ok=True)

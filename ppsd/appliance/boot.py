@@ -12,13 +12,17 @@ import re
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ppsd.config.contents import contents
-from refclock.kernel.host import Host
+
+if TYPE_CHECKING:
+    from refclock.kernel.host import Host
 
 BOOTCFG: Final = "/boot/refclock"
 """Where /init mounts the partition ``bootcfg``."""
+TRIAL: Final = "/data/update/trial"
+"""Names the slot on trial as the kernel's command line does, for refclock-trial.service and /init."""
 LIMIT_BYTES: Final = 1 << 20
 """Octets; a larger file on that partition is not read."""
 
@@ -34,10 +38,26 @@ def command(words: Sequence[str]) -> int:
         return 127
 
 
-def booted_slot(host: Host) -> str:
-    """The slot that was booted, "a" or "b"; "" when this machine does not run the image."""
-    found = re.search(r"(?:^|\s)refclock\.slot=([ab])(?=\s|$)", host.text("/proc/cmdline") or "")
+def slot_of(line: str) -> str:
+    """The slot that a kernel's command line names, "a" or "b"; "" when it names none."""
+    found = re.search(r"(?:^|\s)refclock\.slot=([ab])(?=\s|$)", line)
     return found[1] if found else ""
+
+
+def booted_slot(host: Host) -> str:
+    """The slot that was booted; "" when this machine does not run the image."""
+    return slot_of(host.text("/proc/cmdline") or "")
+
+
+def partition(root: Path, label: str) -> str:
+    """The device of the partition with that label, of the machine whose files are below ``root``; "" when there is none. The kernel tells
+    it before udev makes any link."""
+    for event in sorted(root.glob("sys/class/block/*/uevent")):
+        with contextlib.suppress(OSError):
+            told = event.read_text(encoding="utf-8", errors="replace").splitlines()
+            if f"PARTNAME={label}" in told:
+                return next((f"/dev/{line.removeprefix('DEVNAME=')}" for line in told if line.startswith("DEVNAME=")), "")
+    return ""
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from ppsd.appliance.boot import BOOTCFG, Command, booted_slot, replace, writable
+from ppsd.appliance.boot import BOOTCFG, TRIAL, Command, booted_slot, replace, writable
 from ppsd.appliance.slots import (
     TRIES,
     Choice,
@@ -31,8 +31,6 @@ from refclock.kernel.host import Host
 UPDATES: Final = "/data/update"
 """Directory of the data partition for downloads and the memory."""
 MEMORY: Final = f"{UPDATES}/slots.json"
-TRIAL: Final = f"{UPDATES}/trial"
-"""Names the slot on trial as the kernel's command line does, for refclock-trial.service and /init."""
 REACHED: Final = f"{UPDATES}/reached"
 """How far the version on trial came (``slots.REACHED``)."""
 GRUB: Final = f"{BOOTCFG}/grub/grubenv"
@@ -158,12 +156,13 @@ def lines(host: Host, run: Command, version: str) -> list[str]:
         return []
     state = "on trial until it has answered an NTP query" if running is not choice.usual else "the usual one"
     told = [f"Running: version {version} in slot {running} ({state})."]
-    other = known.versions.get(running.other, "")
-    kept = f"version {other}" if other else "what the image brought"
+    other = known.versions.get(running.other)
+    kept = f"version {other}" if other else "half an update" if other == "" else "what the image brought"
     judged = "has answered before" if running.other in known.good else "has not answered yet"
     told.append(f"Other slot: {running.other}, {kept}; it {judged}.")
     if (attempt := known.attempt) is None:
-        return [*told, "Updates: none yet."]
+        ended = f"Last update: it ended while slot {running.other} was written; that slot is not started. Run the command again."
+        return [*told, ended if other == "" else "Updates: none yet."]
     match attempt.outcome.value:
         case "good":
             told.append(f"Last update: version {attempt.version} in slot {attempt.slot} has answered and is in use.")

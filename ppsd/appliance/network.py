@@ -98,8 +98,8 @@ def served_ports(server: ServerConfig) -> list[int]:
 
 
 def firewall(ports: Sequence[int], ssh: bool) -> str:
-    """Rules of nft(8): closed but for the NTP server on these UDP ports, mDNS, DHCP, ICMP, and ssh when somebody may log in. Requests for
-    the time and their replies are not tracked: the table of connections could not hold a flood's."""
+    """Rules of nft(8): closed but for the NTP server on these UDP ports, mDNS, DHCP, ICMP and IGMP, and for ssh when somebody may log in.
+    Requests for the time and their replies are not tracked: the table of connections could not hold a flood's."""
     ntp = f"{{ {', '.join(map(str, ports))} }}"
     raw = [f"udp dport {ntp} notrack"] if ports else []
     back = [f"udp sport {ntp} notrack"] if ports else []
@@ -112,6 +112,7 @@ def firewall(ports: Sequence[int], ssh: bool) -> str:
         "ct state established,related accept",
         f"icmp type {{ {icmp} }} accept",
         f"icmpv6 type {{ {icmp}, packet-too-big, {neighbours} }} accept",
+        "ip protocol igmp accept",
         "udp dport 5353 ip daddr 224.0.0.251 accept",
         "udp dport 5353 ip6 daddr ff02::fb accept",
         "udp sport 67 udp dport 68 accept",

@@ -9,7 +9,6 @@ from typing import Final
 
 from ppsd.appliance.settings import PinSettings
 
-USER: Final = "user.txt"
 _OLDER: Final = ("pi02", "pi3", "pi4")
 """Sections of config.txt for the boards whose pins and UARTs are the processor's: Zero 2 W, 3, 4 with 400 and CM4."""
 _NEWER: Final = ("pi5",)

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field, fields, replace
 from ipaddress import ip_address, ip_interface
 from typing import Any, Final
 
+from ppsd.appliance.made import BOX_FILE
 from ppsd.config.reader import Hint, Reader, as_text
 from ppsd.config.tables import TABLES as DAEMON_TABLES
 from refclock.schema import ConfigError, Problem, key
 
-FILE: Final = "box.toml"
 HOSTNAME: Final = "refclock"
 PPS_PIN: Final = 18
 """GPIO number (BCM), header pin 12: where the widespread receiver boards have their pulse."""
@@ -204,11 +204,12 @@ def _veiled(problems: Sequence[Problem], text: str) -> list[Problem]:
     """The problems without the passphrase, which the words of some would repeat: what is told may be shown to others."""
     lines = text.replace("\r\n", "\n").split("\n")
     secret = {number for number, line in enumerate(lines, 1) if re.search("pass|psk|secret", line, re.IGNORECASE)}
+    after = {number + 1 for number in secret if lines[number - 1].rstrip().endswith("=")}
     told = 'is no text in quotes; write it in one line: passphrase = "..."'
 
     def is_secret(problem: Problem) -> bool:
         shows = problem.what.startswith("not TOML") or problem.key.endswith(".passphrase")
-        return shows and bool(secret & {problem.line, problem.line - 1})
+        return problem.line in after or (problem.line in secret and shows)
 
     return list(dict.fromkeys(replace(p, key="wifi.passphrase", what=told) if is_secret(p) else p for p in problems))
 
@@ -227,7 +228,7 @@ def _elsewhere(here: str) -> Hint:
     return hint
 
 
-def parse(data: bytes, file: str = FILE) -> tuple[BoxSettings, list[Problem]]:
+def parse(data: bytes, file: str = BOX_FILE) -> tuple[BoxSettings, list[Problem]]:
     """The settings that ``data`` gives, and every problem in the order of the file. A value that is refused is its default."""
     try:
         text = as_text(data, file)

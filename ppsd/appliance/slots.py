@@ -77,7 +77,8 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What the data partition keeps. ``good``: slots that have answered an NTP query. ``versions``: of what is in the slots."""
+    """What the data partition keeps. ``good``: slots that have answered an NTP query. ``versions``: of what is in the slots, "" for an
+    update that was begun and not finished."""
 
     good: tuple[Slot, ...] = ()
     versions: Mapping[Slot, str] = field(default_factory=dict)
@@ -145,10 +146,13 @@ def judge(running: Slot, choice: Choice, known: Memory, *, boot: str, reached: s
         said = f"version {tried.version} in slot {running} has answered and is used from now on"
         return Judgement(Choice(running), replace(known.with_good(running, True), attempt=good), False, said)
     said = ""
-    if attempt and attempt.slot is not running and attempt.boot != boot:
+    gone = attempt if attempt and attempt.slot is not running and attempt.boot != boot else None
+    if gone is None and choice.trial is not None and choice.left == 0:  # the power failed before the update was written down
+        gone = Attempt(choice.trial, known.versions.get(choice.trial) or "?", "")
+    if gone is not None:
         why = REACHED.get(reached, NEVER_CAME_UP)
-        known = replace(known.with_good(attempt.slot, False), attempt=replace(attempt, outcome=Outcome.LEFT, why=why))
-        said = f"the update to version {attempt.version} was left: {why}; slot {running} runs as before"
+        known = replace(known.with_good(gone.slot, False), attempt=replace(gone, outcome=Outcome.LEFT, why=why))
+        said = f"the update to version {gone.version} was left: {why}; slot {running} runs as before"
         choice = Choice(running)
     elif attempt and attempt.slot is running and silence == "":
         known = replace(known, attempt=replace(attempt, outcome=Outcome.GOOD))

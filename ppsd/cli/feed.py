@@ -87,7 +87,7 @@ def _feed_line(program: str, feed: Feed, sources: Sequence[Source]) -> str:
 def _rs_source(feed: Feed, precision_s: float) -> str:
     if not isinstance(feed, SockFeed):
         return f"# unit {feed.unit}: ntpd-rs reads no shared memory; for it use a feed of type sock"
-    older = f"# before version 1.5, in place of precision: measurement_noise_estimate = {precision_s**2:g}"
+    older = f"# ntpd-rs 1.4, which Debian 13 has, knows no precision; there write: measurement_noise_estimate = {precision_s**2:g}"
     return f'[[source]]\nmode = "sock"\npath = "{feed.path}"\nprecision = {precision_s:g}\n{older}'
 
 

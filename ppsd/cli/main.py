@@ -119,6 +119,7 @@ COMMANDS = {
             "doctor --against pool.ntp.org",
             (
                 option("--fix", metavar="CHECK", help="carry out that check's safe remedy"),
+                option("--board", action="store_true", help="examine the board instead: firmware, pins, pulses, power, card; for a report"),
                 option("--against", metavar="HOST", action="append", default=[], help="compare with that NTP server (may be repeated)"),
                 KEY,
                 KEYS,
@@ -279,6 +280,23 @@ COMMANDS = {
             ),
         ),
         Command(
+            "backup",
+            "backup",
+            "write configuration, settings and what was learned into one file",
+            "backup server.backup",
+            (
+                option("file", metavar="FILE", type=Path, help="the file that is written, for root alone"),
+                option("--with-secrets", action="store_true", help="keys, the Wi-Fi passphrase and ssh host keys as well"),
+            ),
+        ),
+        Command(
+            "restore",
+            "backup",
+            "put back what a backup holds",
+            "restore server.backup",
+            (option("file", metavar="FILE", type=Path, help="a file that `refclock backup` wrote"),),
+        ),
+        Command(
             "update",
             "update",
             "put a new version on the appliance, or tell of its slots",
@@ -319,8 +337,9 @@ COMMANDS = {
             (
                 option(
                     "action",
-                    choices=("apply", "status"),
-                    help="apply: bring the card's files into force; status: the box in plain words, 1 when those files have mistakes",
+                    choices=("apply", "led", "status"),
+                    help="apply: bring the card's files into force; led: show the state by a light of the board; status: the box in"
+                    " plain words, 1 when those files have mistakes",
                 ),
                 option("--write", action="store_true", help="status: into STATUS.txt on the card"),
             ),

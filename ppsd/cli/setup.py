@@ -18,18 +18,15 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Final, TextIO
 
-from ppsd.cli.doctor.doctor import doctor
-from ppsd.cli.doctor.finding import Patient
-from ppsd.cli.takers import MADE, TAKERS, Taker
+from ppsd.cli.privileges import MADE, lines_used, privileges
+from ppsd.cli.takers import TAKERS, Taker
 from ppsd.config.contents import contents
 from ppsd.config.edit import with_setting
 from ppsd.config.file import DEFAULT_FILE, LIMIT_BYTES, load, parse
 from ppsd.config.tables import Config
-from ppsd.process.control import alive, ask
+from ppsd.process.control import alive
 from ppsd.process.exit_codes import FAILED, GOOD, NO_PERMISSION, USAGE, Refused
-from ppsd.snapshot import Snapshot
-from refclock.config import GpsdSource, PulsedSource, ReceiverSource, ShmFeed
-from refclock.devices.ports import SERIAL_PATTERNS, control_line
+from refclock.config import GpsdSource
 from refclock.kernel.files import UserFile, owners
 from refclock.kernel.host import Host
 from refclock.kernel.rivals import rivals
@@ -69,7 +66,12 @@ def run(args: argparse.Namespace) -> int:
     if not args.yes and _answer("Do this? [y/N] ").strip().lower() not in ("y", "yes"):
         raise Refused(FAILED, "refclock setup: nothing was changed")
     code = setup.carry_out(plan)
-    return code if code != GOOD else _examine(load(None))
+    if code != GOOD:
+        return code
+    from ppsd.cli.doctor.doctor import doctor, patient_of  # noqa: PLC0415 (``refclock box apply`` takes ``privileges`` alone, at every boot)
+
+    config = load(None)
+    return doctor(patient_of(Path(config.run.directory), config), False, None, sys.stdout)
 
 
 def _answer(question: str) -> str:
@@ -99,38 +101,6 @@ def chosen(answer: Callable[[str], str]) -> str:
             return names[int(said) - 1]
 
 
-def _examine(config: Config) -> int:
-    try:
-        told = Snapshot.from_json(ask(Path(config.run.directory) / "clock.sock", "snapshot"))
-    except (OSError, ValueError):
-        told = None
-    return doctor(Patient(Host(), config, told), False, None, sys.stdout)
-
-
-def lines_used(config: Config) -> list[str]:
-    """The serial devices that the sources name."""
-    named = [source.device for source in config.sources if isinstance(source, ReceiverSource)]
-    pulses = [control_line(source.pps) for source in config.sources if isinstance(source, PulsedSource)]
-    return [name for name in (*named, *(line[0] for line in pulses if line)) if name.startswith("/")]
-
-
-def privileges(config: Config) -> str:
-    """The drop-in that gives refclock-clock.service what ``config`` needs beyond the unit; "" when the unit does."""
-    lines: list[str] = []
-    if config.clock.steer == "kernel":
-        lines += ['# clock.steer = "kernel": it sets the clock, and looks for other programs that do.']
-        lines += ["CapabilityBoundingSet=CAP_SYS_TIME", "AmbientCapabilities=CAP_SYS_TIME", "ProtectProc=default"]
-    if any(isinstance(source, GpsdSource) for source in config.sources):
-        lines += ["# A source is gpsd, which talks TCP on this machine."]
-        lines += ["PrivateNetwork=no", "RestrictAddressFamilies=AF_INET AF_INET6", "IPAddressAllow=localhost"]
-    if any(isinstance(feed, ShmFeed) for feed in config.feeds):
-        lines += ["# Its shared memory outlives a restart: ntpd has it open.", "RemoveIPC=no"]
-    kinds = {found[1] for name in lines_used(config) if (found := re.fullmatch(r"/dev/(tty[A-Za-z]+)\d+", name))}
-    if others := sorted(kinds - {pattern.rstrip("*") for pattern in SERIAL_PATTERNS}):
-        lines += ["# A source names a port of this kind.", *(f"DeviceAllow=char-{kind} rw" for kind in others)]
-    return "\n".join([MADE, "[Service]", *lines, ""]) if lines else ""
-
-
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a setup does. ``files``: text by name of those that are written. ``stopped``: units that are stopped for good; of these
@@ -148,7 +118,7 @@ class Plan:
 @dataclass(frozen=True, slots=True)
 class Before:
     """What the journal keeps. ``files``: the text of each file that is written, None: there was none. ``directories``: those that there
-    were not. ``enabled``, ``active``: which of the stopped units were. ``masked``, ``restarted``, ``by_hand``: as in Plan."""
+    were not. ``enabled``, ``active``: which of the stopped units, and of ours, were. ``masked``, ``restarted``, ``by_hand``: as in Plan."""
 
     choice: str
     files: Mapping[str, str | None]
@@ -200,8 +170,8 @@ class Setup:
         lines, place = taker.lines(config.feeds, config.sources), taker.place(self._host)
         files = dict(taker.drop_ins) | ({place: f"{MADE}\n{lines}"} if place else {})
         by_hand = "" if place else f"put into {taker.configuration}:\n\n{lines}\nthen: sudo systemctl restart {taker.unit}"
-        plan = Plan(FEEDER, files, self._receiver_units(text), restarted=[taker.unit] if place else [], by_hand=by_hand)
-        return self._whole(plan, text)
+        stopped = [*self._receiver_units(text), *([STARTED[APPLIANCE]] if self._runs(STARTED[APPLIANCE]) else [])]
+        return self._whole(Plan(FEEDER, files, stopped, restarted=[taker.unit] if place else [], by_hand=by_hand), text)
 
     def _whole(self, plan: Plan, text: str) -> Plan:
         """``plan`` with the configuration ``text``, and what that needs besides."""
@@ -215,11 +185,12 @@ class Setup:
     def carry_out(self, plan: Plan) -> int:
         """Do it. FAILED when a service did not start: what was done stays, for ``--undo``."""
         parents = {str(parent) for name in plan.files for parent in Path(name).parents}
+        units = list(dict.fromkeys([*plan.stopped, *STARTED.values()]))
         before = Before(
             plan.choice,
             {name: self._text(name) for name in plan.files},
-            [unit for unit in plan.stopped if unit not in plan.masked and self._systemctl("is-enabled", "--quiet", unit) == 0],
-            [unit for unit in plan.stopped if self._systemctl("is-active", "--quiet", unit) == 0],
+            [unit for unit in units if unit not in plan.masked and self._systemctl("is-enabled", "--quiet", unit) == 0],
+            [unit for unit in units if self._systemctl("is-active", "--quiet", unit) == 0],
             plan.restarted,
             plan.masked,
             sorted(name for name in parents if not self._host.path(name).exists()),
@@ -231,7 +202,7 @@ class Setup:
         codes = [self._systemctl("daemon-reload")]
         codes += [self._systemctl("mask" if unit in plan.masked else "disable", "--now", unit) for unit in plan.stopped]
         codes += [self._systemctl("restart", unit) for unit in plan.restarted]
-        codes += [self._systemctl("enable", "--now", STARTED[plan.choice])]
+        codes += [self._systemctl(verb, STARTED[plan.choice]) for verb in ("enable", "restart")]
         if any(codes):
             print("Not all of this succeeded: see above. Take it back: sudo refclock setup --undo", file=self._out)
             return FAILED
@@ -343,7 +314,7 @@ def _refusal(why: str) -> Refused:
 
 def _told(plan: Plan) -> list[str]:
     """What a plan does, in words."""
-    said = [f"stop and disable: {', '.join(plan.stopped)}"] if plan.stopped else []
+    said = [f"stop, and keep from starting: {', '.join(plan.stopped)}"] if plan.stopped else []
     said += [f"write: {', '.join(sorted(plan.files))}"]
     said += [f"restart: {', '.join(plan.restarted)}"] if plan.restarted else []
     said += [f"leave to you: {plan.by_hand.partition(':')[0]} what will be shown"] if plan.by_hand else []

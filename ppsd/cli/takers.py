@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from ppsd.cli.feed import RS_SOCKET, SHM_UNIT, feed_lines
+from ppsd.cli.privileges import MADE
 from ppsd.config.file import as_value
 from refclock.config import Feed, ShmFeed, SockFeed, Source
 from refclock.kernel.host import Host
@@ -20,7 +21,6 @@ CHRONY_LINES: Final = "/etc/chrony/conf.d/refclock.conf"
 CHRONY_DROP_IN: Final = "/etc/systemd/system/chrony.service.d/10-refclock.conf"
 CHRONY_SOCKET: Final = "/run/chrony.refclock.sock"
 """Outside /run/chrony, which only chronyd's user may enter. Debian's AppArmor profile of chronyd allows the name."""
-MADE: Final = "# Written by refclock setup."
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,7 +109,7 @@ def confirm(
     silence = f"its services did not answer an NTP query in {PATIENCE_S:.0f} s ({why}{_failed_units(run)})" if why else ""
     judgement = slots.judge(silence, running)
     print(judgement.said or silence or "this version answers", file=out, flush=True)
-    run(["refclock", "box", "status", "--write"])  # into STATUS.txt, on the card
+    run(["systemctl", "--no-block", "start", "refclock-status.service"])  # STATUS.txt, on the card
     if judgement.restart:
         run(["systemctl", "reboot"])
     return FAILED if why else GOOD

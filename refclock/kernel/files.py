@@ -179,6 +179,8 @@ class UserFile:
             if owner not in self._trusted:
                 raise _foreign(self.path.parent, owner)
             now = _lstat(self.path.name, directory)
+            if now is not None and not stat.S_ISREG(now.st_mode):  # such as /dev/null: it would be gone for all programs
+                raise OSError(errno.EINVAL, "is no file, and is left alone; name a file", str(self.path))
             if (now and (now.st_dev, now.st_ino)) != (self._found and (self._found.st_dev, self._found.st_ino)):
                 raise OSError(errno.EBUSY, "was replaced meanwhile; try again", str(self.path))
             _put(directory, written, data, now, None)

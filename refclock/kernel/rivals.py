@@ -175,10 +175,11 @@ _COMM: Final = {name[:15]: name for name in PROGRAMS}
 
 
 def rivals(host: Host) -> list[Rival]:
-    """The other processes that set the system clock of ``host``. None when this process has a simulated clock."""
+    """The other programs that set the system clock of ``host``, each by the first of its processes: chronyd has a helper with the right as
+    well. None when this process has a simulated clock."""
     if _simulated(host, "self"):
         return []
-    found: list[Rival] = []
+    found: dict[int, Rival] = {}
     for entry in host.names("/proc/[0-9]*"):
         pid = int(entry.rpartition("/")[2])
         name, words = _known(host, pid)
@@ -186,8 +187,18 @@ def rivals(host: Host) -> list[Rival]:
             continue
         program = PROGRAMS[name]
         if program.sets(host, _options(words[1:], program.taking)):
-            found.append(Rival(name, pid, _remedy(host, pid, program)))
-    return sorted(found)
+            found[pid] = Rival(name, pid, _remedy(host, pid, program))
+    return sorted(rival for pid, rival in found.items() if not _helps(found.get(_parent(host, pid)), rival))
+
+
+def _helps(parent: Rival | None, child: Rival) -> bool:
+    return parent is not None and parent.name == child.name
+
+
+def _parent(host: Host, pid: int) -> int:
+    """The process that started a process; 0 when that cannot be seen."""
+    found = re.search(r"^PPid:\s*(\d+)$", host.text(f"/proc/{pid}/status") or "", re.MULTILINE)
+    return int(found[1]) if found else 0
 
 
 def suspects(host: Host) -> list[str]:

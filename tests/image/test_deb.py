@@ -7,15 +7,14 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from debians import ROOT, later_version, mirror, package
 
 from ppsd import version
 
-ROOT = Path(__file__).parents[2]
 MADE = ROOT / "build" / "debians"
 SUITES = ("bookworm", "trixie")
 KEPT = '[log]\nlevel = "debug"\n'
@@ -58,36 +57,28 @@ echo 'confdir /etc/chrony/conf.d' > /etc/chrony/chrony.conf
 """
 
 
+def depends(deb: Path) -> str:
+    """What the package depends on, and what every Debian but the smallest has: programs that remove users."""
+    return subprocess.run(["dpkg-deb", "-f", deb, "Depends"], capture_output=True, text=True, check=True).stdout.strip() + ", passwd"
+
+
 @pytest.fixture(scope="module")
 def deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package for this processor's family: amd64."""
-    subprocess.run(["sh", ROOT / "image/cross.sh", "packages"], cwd=ROOT, check=True)
-    directory = tmp_path_factory.mktemp("deb")
-    subprocess.run([sys.executable, ROOT / "image/deb/package.py", "amd64", directory], cwd=ROOT, check=True)
-    return next(directory.glob("*.deb"))
+    return package("amd64", tmp_path_factory.mktemp("deb"))
 
 
 @pytest.fixture(scope="module")
 def later(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The next version: one file of the old is gone, and one is new."""
-    tree = tmp_path_factory.mktemp("later") / "tree"
-    subprocess.run(["dpkg-deb", "-R", deb, tree], check=True)
-    control = tree / "DEBIAN/control"
-    control.write_text(control.read_text(encoding="utf-8").replace(f"Version: {version()}", f"Version: {version()}+1"), encoding="utf-8")
-    examples = tree / "usr/share/doc/refclock/examples"
-    (examples / "usb-receiver.toml").rename(examples / "receiver.toml")
-    made = tree.parent / "later.deb"
-    subprocess.run(["dpkg-deb", "-Znone", "--build", tree, made], check=True, stdout=subprocess.DEVNULL)
-    return made
+    """The next version."""
+    return later_version(deb, tmp_path_factory.mktemp("later"))
 
 
 @pytest.fixture(scope="module")
 def archives(deb: Path) -> Iterator[Callable[[str], Path]]:
     """``archives("trixie")``: a smallest Debian, and the packages that ours depends on, downloaded and not installed. Both are made side
     by side, once for a dependency list."""
-    field = subprocess.run(["dpkg-deb", "-f", deb, "Depends"], capture_output=True, text=True, check=True).stdout.strip()
-    listed = subprocess.run(["apt-get", "indextargets", "--format", "$(REPO_URI)"], capture_output=True, text=True, check=True).stdout
-    mirror = next(uri for uri in listed.split() if uri.rstrip("/").endswith("/debian"))
+    field = depends(deb)
     MADE.mkdir(parents=True, exist_ok=True)
     running: dict[str, subprocess.Popen[bytes]] = {}
     files = {suite: MADE / f"{suite}-{hashlib.sha256(field.encode()).hexdigest()[:12]}.tar" for suite in SUITES}
@@ -95,7 +86,7 @@ def archives(deb: Path) -> Iterator[Callable[[str], Path]]:
     options = ["--quiet", "--variant=apt", "--format=tar", "--skip=cleanup/apt", f"--customize-hook={fetch}"]
     for suite, file in files.items():
         if not file.exists():
-            command = ["mmdebstrap", *options, suite, file.with_suffix(".new"), f"deb {mirror} {suite} main"]
+            command = ["mmdebstrap", *options, suite, file.with_suffix(".new"), f"deb {mirror()} {suite} main"]
             running[suite] = subprocess.Popen(command)
 
     def archive(suite: str) -> Path:
@@ -161,8 +152,7 @@ def test_from_installation_to_purge(deb: Path, debian: Debian) -> None:
     """apt finds what the package depends on in the suite. Installing starts and enables nothing; it runs with Debian's own Python and
     modules. An upgrade keeps the configuration that the owner changed, the state and the setup, renews the files, and restarts what runs.
     A removal takes the setup back: chronyd is as before. A purge leaves nothing, even if the setup was in force."""
-    field = subprocess.run(["dpkg-deb", "-f", deb, "Depends"], capture_output=True, text=True, check=True).stdout.strip()
-    debian.run(f"{APT} satisfy '{field}'")
+    debian.run(f"{APT} satisfy '{depends(deb)}'")
     systemctl = debian.root / "usr/bin/systemctl"
     systemctl.unlink()
     systemctl.write_text(SYSTEMCTL, encoding="utf-8")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
@@ -28,16 +30,27 @@ def _tools() -> None:
     assert not missing, f"missing: {', '.join(missing)}; run make peers"
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """One of the processes that run tests side by side at a time."""
+    MADE.mkdir(parents=True, exist_ok=True)
+    with (MADE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 @cache
 def image_of(architecture: str) -> Path:
-    """The image of "arm64" or "amd64", from the directory REFCLOCK_IMAGES or else built here (``make image``)."""
+    """The image of "arm64" or "amd64", from the directory REFCLOCK_IMAGES or else built here (``make image``), with today's packages
+    where the mirror no longer has the locked ones."""
     given = os.environ.get("REFCLOCK_IMAGES")
-    if given is None:
-        subprocess.run(["make", "image", f"IMAGES={architecture}"], cwd=ROOT, check=True)
     there = Path(given) if given is not None else ROOT / "build" / "image"
-    found = [file for kind in ("img", "img.zst") for file in there.glob(f"refclock-*{architecture}.{kind}")]
-    assert found, f"{there} has no image for {architecture}: run make image"
-    return unpacked(max(found, key=lambda file: file.stat().st_mtime), MADE)
+    with alone():
+        if given is None:
+            subprocess.run(["make", "image", f"IMAGES={architecture}", "RENEW=1"], cwd=ROOT, check=True)
+        plain, packed = ([*there.glob(f"refclock-*{architecture}.{kind}")] for kind in ("img", "img.zst"))
+        assert plain or packed, f"{there} has no image for {architecture}: run make image"
+        return unpacked(max(plain or packed, key=lambda file: file.stat().st_mtime), MADE)
 
 
 @pytest.fixture(scope="session")
@@ -71,12 +84,11 @@ def new_machine(owner: Path, box_toml: str) -> Iterator[Callable[..., Machine]]:
 
 @pytest.fixture(scope="session")
 def figure() -> Callable[[str, float, str], None]:
-    """``figure(what, value, unit)``: a measured figure, printed and kept in build/vm/figures.txt."""
+    """``figure(what, value, unit)``: a measured figure, printed and added to build/vm/figures.txt."""
     MADE.mkdir(parents=True, exist_ok=True)
-    FIGURES.unlink(missing_ok=True)
 
     def note(what: str, value: float, unit: str) -> None:
-        line = f"{what}: {value:.4g} {unit}"
+        line = f"{datetime.now(UTC):%Y-%m-%d %H:%M} {what}: {value:.4g} {unit}"
         print(line)
         with FIGURES.open("a", encoding="utf-8") as file:
             file.write(f"{line}\n")

@@ -353,8 +353,8 @@ class Machine:
         files = {"ControlPath": self.directory / "ssh", "UserKnownHostsFile": self.directory / "known_hosts"}
         return ["ssh", *SSH, *(word for name, file in files.items() for word in ("-o", f"{name}={file}"))]
 
-    def run(self, script: str, limit_s: float = 120, check: bool = True) -> str:
-        """What a shell script prints that root runs in the guest (ssh with the owner's key)."""
+    def run(self, script: str, limit_s: float = 120, check: bool = True, given: bytes = b"") -> str:
+        """What a shell script prints that root runs in the guest (ssh with the owner's key). ``given``: its standard input."""
         until = time.monotonic() + limit_s
         if self._login is None or self._login.poll() is not None:
             assert self.key is not None, "no key: nobody can log in"
@@ -372,12 +372,13 @@ class Machine:
         words = [*self._ssh(), "root@127.0.0.1", script]
         try:
             left = max(1.0, until - time.monotonic())
-            done = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, timeout=left)
+            done = subprocess.run(words, capture_output=True, input=given, check=False, timeout=left)
         except subprocess.TimeoutExpired:
             assert not check, f"not within {limit_s} s: {script}\n{self.console()[-2000:]}"
             return ""
-        assert done.returncode == 0 or not check, f"{script}: exit code {done.returncode}\n{done.stdout}{done.stderr}"
-        return done.stdout
+        said = done.stdout.decode(errors="replace")
+        assert done.returncode == 0 or not check, f"{script}: exit code {done.returncode}\n{said}{done.stderr.decode(errors='replace')}"
+        return said
 
     def wait_login(self, limit_s: float = 240) -> None:
         """Until commands can be run."""
@@ -403,17 +404,15 @@ class Machine:
         self.receiver.connect()
         self._qmp.execute("device_add", driver="usb-serial", bus="usb.0", id="receiver", chardev="line", **{"always-plugged": True})
 
-    def also_at(self, address: str) -> None:
-        """Forward the ports to the guest's ``address`` instead of DHCP's."""
-        assert self._qmp is not None
-        for kind, port, to in (("udp", self.ntp, 123), ("tcp", self.ssh, 22)):
-            self._monitor(f"hostfwd_remove {kind}:127.0.0.1:{port}")
-            self._monitor(f"hostfwd_add {kind}:127.0.0.1:{port}-{address}:{to}")
-        self.address = address
+    # ---- the network ---------------------------------------------------------------------------------------------------------------
 
-    def _monitor(self, line: str) -> None:
+    def forward(self, port: int) -> int:
+        """A port of this host that leads to a TCP port of the guest until the power goes."""
+        here = _free_port(socket.SOCK_STREAM)
         assert self._qmp is not None
+        line = f"hostfwd_add tcp:127.0.0.1:{here}-{self.address}:{port}"
         self._qmp.execute("human-monitor-command", **{"command-line": line})
+        return here
 
 
 def _virt_with_pulse(directory: Path) -> Path:

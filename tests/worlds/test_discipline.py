@@ -20,7 +20,7 @@ OUTRUN = {"step-1us"}
 """1 ppm within a minute under 1 us of noise: for some seconds nothing in the samples tells it from chance."""
 
 
-@pytest.mark.parametrize("seed", range(901, 906))
+@pytest.mark.parametrize("seed", range(901, 904))
 @pytest.mark.parametrize("name", [name for name in SCENARIOS if name not in OUTRUN])
 def test_bound_covers_the_truth_at_every_instant(name: str, seed: int) -> None:
     """From the first served second on |served - true| <= bound, whatever the shape of the noise and whatever the crystal does."""

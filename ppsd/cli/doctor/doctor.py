@@ -9,15 +9,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Final, TextIO
 
+from ppsd import version
 from ppsd.cli.daemon import configuration, run_directory, server_report
 from ppsd.cli.doctor import clock, network, receiver
 from ppsd.cli.doctor.finding import FAIL, OK, SKIP, WARN, Finding, Patient
 from ppsd.cli.query import authenticator
 from ppsd.config.file import load
+from ppsd.config.tables import Config
 from ppsd.process.control import ask
 from ppsd.process.exit_codes import BAD, DEGRADED, FAILED, GOOD, IO_ERROR, NO_PERMISSION, USAGE
 from ppsd.snapshot import Snapshot
@@ -32,14 +36,31 @@ _CODES: Final = {OK: GOOD, SKIP: GOOD, WARN: DEGRADED, FAIL: BAD}
 
 def run(args: argparse.Namespace) -> int:
     """Examine this machine, with the snapshot of the daemon when one is running."""
+    if args.board:
+        return _board(Host(), args.json, sys.stdout)
     directory = run_directory(args.run_dir)
+    key = authenticator(args.key, args.keys, args.config)
+    patient = replace(patient_of(directory, load(configuration(directory, args.config))), servers=args.against, key=key)
+    return doctor(patient, args.json, args.fix, sys.stdout)
+
+
+def patient_of(directory: Path, config: Config) -> Patient:
+    """This machine with ``config``, and what its daemon in ``directory`` tells."""
     try:
         told = Snapshot.from_json(ask(directory / "clock.sock", "snapshot"))
     except (OSError, ValueError):
         told = None
-    config = load(configuration(directory, args.config))
-    server, key = server_report(directory), authenticator(args.key, args.keys, args.config)
-    return doctor(Patient(Host(), config, told, servers=args.against, key=key, server=server), args.json, args.fix, sys.stdout)
+    return Patient(Host(), config, told, server=server_report(directory))
+
+
+def _board(host: Host, as_json: bool, out: TextIO) -> int:
+    """Tell what only the hardware can tell; DEGRADED when something is to be looked at."""
+    from ppsd.appliance import board  # noqa: PLC0415 (the usual examination needs none of it)
+
+    found = list(board.facts(host, time.sleep))
+    shown = json.dumps([asdict(fact) for fact in found]) if as_json else board.report(found, f"refclock {version()}")
+    print(shown, file=out)
+    return DEGRADED if any(fact.state is board.State.ODD for fact in found) else GOOD
 
 
 def examine(patient: Patient) -> list[Finding]:

@@ -88,7 +88,7 @@ class Box(Host):
 
     def init(self, slot: Slot) -> bool:
         """What /init does with the trial; returns whether it restarts."""
-        script = """. "$1"; mount() { :; }; sync() { :; }; reboot() { echo "reboot $*"; }; trial "$2" "$3" "$4" """
+        script = """. "$1"; mount() { :; }; sync() { :; }; reboot() { echo "reboot $*"; }; trial "$2" "$3"; reached "$4" "$3" """
         fragment = ROOT / "image/appliance/initramfs/trial.sh"
         words = ["sh", "-euc", script, "sh", str(fragment), str(self.path("/boot/refclock")), slot, str(self.path("/data"))]
         return "reboot -f" in subprocess.run(words, capture_output=True, text=True, check=True).stdout

@@ -162,6 +162,19 @@ def test_a_power_cut_between_the_two_files_is_made_up_for(box: Box) -> None:
     assert "has answered and is in use" in told(box, "0.2.0")
 
 
+def test_a_power_cut_right_after_the_boot_loader_was_told(tmp_path: Path) -> None:
+    """RAUC has told the boot loader, and the power failed before the update was written down: it is tried, and left, as any other."""
+    for loader in (Loader.GRUB, Loader.COUNTER):
+        box = Box(tmp_path / loader, loader)
+        good(box, "0.1.0")
+        backend(box, box.run, "set-primary", "b", None)
+        starts = [box.restart() for _ in range(5)]
+        assert starts == [Slot.B] * 3 + [Slot.A] * 2
+        assert "was left" in good(box, "0.1.0")
+        assert "in slot b was left" in told(box)
+        assert backend(box, box.run, "get-primary", None, None) == "a\n"
+
+
 def test_rauc_gets_its_answers(box: Box) -> None:
     """RAUC marks the other slot bad before it writes, makes it the next one afterwards, and a slot that it gives up is not tried."""
     good(box, "0.1.0")

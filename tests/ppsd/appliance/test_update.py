@@ -118,6 +118,10 @@ def test_a_power_cut_while_an_update_is_written_leaves_the_old_one(box: Box, tmp
         updater(box, Pretended(broken=True)).install(bundle(tmp_path, version="0.3.0"))
     assert Slot.A not in box.slots.known().good
     assert box.restart() is Slot.B
+    out = io.StringIO()
+    status(box, box.run, out)
+    assert "Other slot: a, half an update" in out.getvalue()
+    assert "it ended while slot a was written; that slot is not started. Run the command again" in out.getvalue()
 
 
 def test_only_one_update_at_a_time(box: Box, tmp_path: Path) -> None:

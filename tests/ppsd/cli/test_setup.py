@@ -27,6 +27,7 @@ class Systemctl:
     def __init__(self, *units: str) -> None:
         self.enabled, self.active, self.broken = set(units), set(units), ""
         self.masked: set[str] = set()
+        self.restarted: list[str] = []
         self.patience = 1000
 
     def __call__(self, verb: str, *words: str) -> int:
@@ -56,6 +57,7 @@ class Systemctl:
             if self.broken in units or self.masked & set(units):
                 return 1
             self.active |= set(units)
+            self.restarted += units
         return 0
 
 
@@ -274,6 +276,17 @@ def test_a_setup_that_was_interrupted_anywhere_can_be_taken_back(tmp_path: Path,
             machine.setup().undo()
         (machine.root / f"{DEFAULT_FILE}.setup".lstrip("/")).unlink(missing_ok=True)
         assert machine.state() == before, steps
+
+
+@pytest.mark.parametrize("choice", [APPLIANCE, FEEDER])
+def test_services_that_an_administrator_had_started_by_hand_read_the_new_configuration(machine: Machine, choice: str) -> None:
+    """They are restarted; as a feeder, the server ends. An undo leaves them running, as they were."""
+    machine.systemctl("enable", "--now", "refclock.target")
+    machine.do(choice)
+    assert machine.systemctl.active == ({"refclock.target"} if choice == APPLIANCE else {"chrony", "refclock-clock"})
+    assert machine.systemctl.restarted[-1] == ("refclock.target" if choice == APPLIANCE else "refclock-clock")
+    machine.setup().undo()
+    assert machine.systemctl.active == machine.systemctl.enabled == {"chrony", "gpsd", "gpsd.socket", "refclock.target"}
 
 
 def test_an_undo_after_a_program_was_removed(machine: Machine) -> None:

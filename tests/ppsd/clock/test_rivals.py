@@ -44,6 +44,16 @@ def process(root: Path, pid: int, name: str, command: str, environment: bytes = 
     (directory / "environ").write_bytes(environment)
 
 
+def test_a_program_with_a_helper_is_one_rival(tmp_path: Path) -> None:
+    """Debian's chronyd has a child of the same name, which may set the clock too. Two chronyds of their own are two."""
+    for pid, parent in ((828, 1), (829, 828)):
+        process(tmp_path, pid, "chronyd", "/usr/sbin/chronyd -F 1")
+        (tmp_path / f"proc/{pid}/status").write_text(f"Name:\tchronyd\nPPid:\t{parent}\nCapEff:\t000001ffffffffff\n")
+    assert [rival.pid for rival in rivals(Host(tmp_path))] == [828]
+    (tmp_path / "proc/829/status").write_text("Name:\tchronyd\nPPid:\t1\nCapEff:\t000001ffffffffff\n")
+    assert [rival.pid for rival in rivals(Host(tmp_path))] == [828, 829]
+
+
 @pytest.mark.parametrize(
     ("name", "command", "steers"),
     [

@@ -118,3 +118,14 @@ def test_a_file_that_was_exchanged_meanwhile_is_left_alone(precious: Path) -> No
     with pytest.raises(OSError, match="replaced meanwhile"):
         file.replace(b"changed")
     assert precious.read_text() == "another"
+
+
+def test_what_is_no_file_is_left_alone(tmp_path: Path) -> None:
+    """A device or a pipe, named or linked to, is not replaced: for root that would be the end of /dev/null."""
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for path in (pipe, link):
+        with pytest.raises(OSError, match="is no file, and is left alone"):
+            UserFile(path, owners()).replace(b"text")
+    assert pipe.is_fifo()

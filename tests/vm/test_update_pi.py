@@ -1,0 +1,33 @@
+"""Updates of a Raspberry Pi, whose firmware is played by the harness: it reads autoboot.txt as that does. In this order, one machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from machine import Machine
+from updates import Updates, kept, left, served, start
+
+from ppsd import version
+
+
+@pytest.fixture(scope="module")
+def updates(new_machine: Callable[..., Machine], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Updates]:
+    """Those of a box that has answered and can be logged in to."""
+    box = new_machine("virt")
+    start(box)
+    with served(box, tmp_path_factory.mktemp("updates")) as found:
+        yield found
+
+
+def test_a_good_version_is_kept(updates: Updates) -> None:
+    """The firmware starts slot b from then on, with the kernel's command line of slot b."""
+    told = kept(updates.box, updates.make("good", root=True, number=version()), "b")
+    assert f"Last update: version {version()} (good) in slot b has answered and is in use" in told
+
+
+def test_a_version_that_does_not_start_is_left_by_itself(updates: Updates) -> None:
+    """/init counts three starts, sends the firmware back, and the owner reads why, and what cannot be caught here."""
+    told = left(updates.box, updates.make("broken"), "b")
+    assert "Last update: version 99.0 (broken) in slot a was left" in told
+    assert "When its kernel does not start at all, nothing can leave it" in told
