@@ -189,13 +189,14 @@ def selectdata(clock: Snapshot) -> Report:
         options = "".join(letter if on else "-" for letter, on in (("N", s.noselect), ("P", s.prefer), ("T", s.trust))) + "--"
         known = s.bound_ns is not None
         low, high = (offset - error, offset + error) if known else (0.0, 0.0)
-        mark = {"Normal": "N", "Insert second": "+", "Delete second": "-"}.get(leap, "?") if known else "?"
+        said = leap if known else _LEAP["unsynchronised"]
+        mark = {"Normal": "N", "Insert second": "+", "Delete second": "-"}.get(said, "?")
         lines.append(
             f"{state} {_name(s.name)} N {options} {options} {interval(s.last_sample_s)} {1.0:5.1f} {amount(low, True)} {amount(high, True)}"
             f"  {mark}"
         )
         letters = [*options[:3], "-", "-"]
-        rows.append(_row(state, s.name, "N", *letters, *letters, _age(s.last_sample_s), "1.0", f"{low:.9f}", f"{high:.9f}", leap))
+        rows.append(_row(state, s.name, "N", *letters, *letters, _age(s.last_sample_s), "1.0", f"{low:.9f}", f"{high:.9f}", said))
         told.append({"name": s.name, "state": state, "why": s.why, "low_ns": round(low * 1e9), "high_ns": round(high * 1e9)})
     heading = "S Name/IP Address        Auth COpts EOpts Last Score     Interval  Leap"
     return Report(_table(heading, lines), tuple(rows), told, SELECTDATA_LEGEND)
@@ -276,7 +277,7 @@ def serverstats(server: ServerReport) -> Report:
     unstamped, departures = own.get("unstamped", 0), own.get("departures", 0)
     values = {
         "NTP packets received": received,
-        "NTP packets dropped": drops + own.get("kernel_drops", 0),
+        "NTP packets dropped": drops,
         "Command packets received": 0,
         "Command packets dropped": 0,
         "Client log records dropped": 0,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import select
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from packet_net import LOOPBACK, OPEN_HOUSE, Lan, Server, Serving, Sockets, drain, ntpsec_programs
-from peers import Processes
+from peers import Processes, wait_for
 
 from ppsd.faces import mode6, ntpq
 from ppsd.process.control import ControlServer
@@ -122,6 +124,31 @@ def test_the_list_of_those_who_ask(server: Server) -> None:
         ask(server.processes, "-c", "rv", "127.0.0.1")
     told = ask(server.processes, "-nc", "mrulist", "127.0.0.1")
     assert re.search(r"^ +\d+ +[\d.]+ +0 +\S* +3 +\d+ +\d+ .* 127\.0\.0\.1$", told, re.MULTILINE), told
+
+
+def test_ntpmon(server: Server) -> None:
+    """ntpmon, in a terminal, shows our sources and who asks."""
+    assert server.processes.network is not None
+    ours, theirs = os.openpty()
+    ntpmon = ntpsec_programs()[1].removesuffix("ntpq") + "ntpmon"
+    environment = os.environ | {"TERM": "xterm", "LINES": "24", "COLUMNS": "80"}
+    words = [*server.processes.network.enter, ntpmon, "-n", "127.0.0.1"]
+    process = subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    shown = b""
+
+    def complete() -> bool:
+        nonlocal shown
+        while select.select([ours], [], [], 0)[0]:
+            shown += os.read(ours, 65536)
+        return b"ogps0(0)" in shown and b"xsock0(1)" in shown and b"refclock 0.1.0" in shown and b"0 127.0.0.1" in shown
+
+    try:
+        wait_for("ntpmon shows sources and clients", complete, 20)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
 
 
 def test_nothing_is_written(server: Server, sockets: Sockets) -> None:
