@@ -50,7 +50,7 @@ enum pkt_reason {
     PKT_MODE_SYMMETRIC,      /* mode 2; mode 1 unless it is allowed */
     PKT_MODE_SERVER,         /* replies are not answered */
     PKT_MODE_BROADCAST,
-    PKT_MODE_CONTROL,        /* mode 6 */
+    PKT_MODE_CONTROL,        /* mode 6; counted as a reply when it is handed over (srv_hand_over) */
     PKT_MODE_PRIVATE,        /* mode 7 */
     PKT_EXTENSION_MALFORMED, /* RFC 7822 7.5 */
     PKT_MAC_MALFORMED,

@@ -125,6 +125,7 @@ int srv_create(const char *record_path, int threads, size_t table_bytes, struct 
     s->record_path = strdup(record_path);
     s->workers = calloc((size_t)threads, sizeof *s->workers);
     s->shared.record_path = s->record_path;
+    s->shared.controls = -1;
     int r = s->record_path && s->workers ? 0 : -ENOMEM;
     if (r == 0 && getrandom(&s->shared.hash_key, sizeof s->shared.hash_key, 0) != sizeof s->shared.hash_key)
         r = -errno;
@@ -301,6 +302,21 @@ size_t srv_clients(const struct srv *s, size_t *place, struct cli_client *out, s
     for (; *place < all && found < room; ++*place)
         found += (size_t)cli_copy(wrk_clients(s->workers[*place / of_one]), *place % of_one, &out[found]);
     return found;
+}
+
+/* ---- control packets ------------------------------------------------------------------------------------------------------------- */
+
+void srv_hand_over(struct srv *s, int fd)
+{
+    s->shared.controls = fd;
+}
+
+int srv_control_reply(struct srv *s, const uint8_t *where, const uint8_t *packet, size_t length)
+{
+    int r = -ENOENT;
+    for (int t = 0; r == -ENOENT && t < s->threads; t++) /* an adopted socket is one worker's alone */
+        r = wrk_control_reply(s->workers[t], where, packet, length);
+    return r;
 }
 
 /* ---- broadcasts ------------------------------------------------------------------------------------------------------------------ */

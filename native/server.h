@@ -17,7 +17,8 @@
 enum {
     SRV_THREADS_MAX = 64,
     SRV_SOCKETS_MAX = 32, /* addresses, and sockets per thread */
-    SRV_HOST_MAX = 64     /* bytes of a numeric host with scope and NUL */
+    SRV_HOST_MAX = 64,    /* bytes of a numeric host with scope and NUL */
+    SRV_RETURN = 96       /* bytes that say where the reply to a control packet goes */
 };
 
 /* Who is answered, and how. */
@@ -38,6 +39,7 @@ struct srv_rules {
 /* Counters since srv_create, but for those that say now. */
 struct srv_counts {
     uint64_t packets[PKT_ACTIONS][PKT_REASONS]; /* each received packet is in exactly one */
+    uint64_t authenticated;  /* requests with a right MAC of a key that is accepted from there */
     uint64_t unstamped;      /* requests without a kernel stamp: arrival = end of the receive call */
     uint64_t stepped;        /* requests of which the stamp is void, for CLOCK_REALTIME was stepped */
     uint64_t receive_errors; /* receive calls that failed */
@@ -79,6 +81,12 @@ void srv_count(const struct srv *s, struct srv_counts *out);
 int64_t srv_now(void);
 /* Copy up to `room` clients, from *place on, which moves on; begin with 0. Their number; 0: that was all. Also while serving. */
 size_t srv_clients(const struct srv *s, size_t *place, struct cli_client *out, size_t room);
+/* Hand control packets (mode 6) from this machine itself to the program around the server: each is written to fd, a datagram socket, as
+ * SRV_RETURN bytes and then the packet, and counted as a reply. One that does not fit, and all of them with fd < 0, is dropped. The server
+ * does not run. */
+void srv_hand_over(struct srv *s, int fd);
+/* Send the reply to such a packet, or a part of it, from the address that was asked. -ENOENT: that address is not served any more. */
+int srv_control_reply(struct srv *s, const uint8_t *where, const uint8_t *packet, size_t length);
 /* Send one broadcast or multicast with the MAC of that key. poll: log2 s. -ENOKEY; -EAGAIN: unsynchronised, so nothing was sent. */
 int srv_broadcast(struct srv *s, const char *host, uint16_t port, uint32_t key, int poll);
 #endif

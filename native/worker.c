@@ -32,6 +32,8 @@ enum {
     STACK = 256 * 1024,   /* bytes; mlockall locks them, so not the default 8 MiB */
     LINE = 64,            /* bytes of a cache line */
     DSCP = 0xfc,          /* in the traffic class (RFC 2474) */
+    CONTROL_MIN = 12,     /* bytes of a control packet (RFC 9327 2) */
+    MODE_CONTROL = 6,
     WATCHFUL_MS = 100     /* longest wait while the load is looked at without a request too, for it may have fallen */
 };
 static const int64_t age_limit_ns = 10 * NS_PER_S; /* no request waits that long in a receive buffer that is being served */
@@ -131,6 +133,8 @@ static void increment_counter(uint64_t *counter)
 static void count_outcome(struct wrk *w, const struct pkt_outcome *outcome)
 {
     increment_counter(&w->counts.packets[outcome->action][outcome->reason]);
+    if (outcome->authenticated)
+        increment_counter(&w->counts.authenticated);
 }
 
 /* ---- the record ------------------------------------------------------------------------------------------------------------------ */
@@ -280,6 +284,19 @@ static int is_ipv4(const struct msghdr *m)
     return peer->sin6_family == AF_INET || IN6_IS_ADDR_V4MAPPED(&peer->sin6_addr);
 }
 
+/* Let a reply leave from the address that was asked. */
+static void append_origin(struct msghdr *m, struct envelope *e)
+{
+    if (e->family == AF_INET) {
+        e->to4.ipi_ifindex = 0; /* routing chooses: the way back need not be the way in */
+        append_control(m, IPPROTO_IP, IP_PKTINFO, &e->to4, sizeof e->to4);
+    } else if (e->family == AF_INET6) {
+        if (!IN6_IS_ADDR_LINKLOCAL(&e->to6.ipi6_addr))
+            e->to6.ipi6_ifindex = 0;
+        append_control(m, IPPROTO_IPV6, IPV6_PKTINFO, &e->to6, sizeof e->to6);
+    }
+}
+
 /* Address reply i of the group to the client, from the address that it asked. traffic_class: of the reply. stamped: ask for a stamp of its
  * departure. */
 static void address_reply(struct wrk *w, int i, const struct msghdr *request, struct envelope *e, int traffic_class, int stamped)
@@ -290,14 +307,7 @@ static void address_reply(struct wrk *w, int i, const struct msghdr *request, st
     m->msg_namelen = request->msg_namelen;
     m->msg_control = w->out_controls[i].bytes;
     m->msg_controllen = 0;
-    if (e->family == AF_INET) {
-        e->to4.ipi_ifindex = 0; /* routing chooses: the way back need not be the way in */
-        append_control(m, IPPROTO_IP, IP_PKTINFO, &e->to4, sizeof e->to4);
-    } else if (e->family == AF_INET6) {
-        if (!IN6_IS_ADDR_LINKLOCAL(&e->to6.ipi6_addr))
-            e->to6.ipi6_ifindex = 0;
-        append_control(m, IPPROTO_IPV6, IPV6_PKTINFO, &e->to6, sizeof e->to6);
-    }
+    append_origin(m, e);
     if (traffic_class && is_ipv4(m))
         append_control(m, IPPROTO_IP, IP_TOS, &traffic_class, sizeof traffic_class);
     else if (traffic_class)
@@ -392,6 +402,65 @@ static int may_kod(struct wrk *w, const struct batch *b, int access)
     return access == ACL_ALLOW || rules->tell_denied;
 }
 
+/* Where the reply to a control packet goes. */
+struct way_back {
+    struct sockaddr_in6 peer;
+    socklen_t peer_length;
+    int place;
+    struct envelope envelope;
+};
+_Static_assert(sizeof(struct way_back) <= SRV_RETURN, "SRV_RETURN has no room for it");
+
+static int is_loopback(struct acl_address source)
+{
+    return source.high == 0 && (source.low == 1 || source.low >> 24 == (UINT64_C(0xffff) << 8 | 127));
+}
+
+/* Hand control packet i of the batch over, when it comes from this machine and somebody takes it. Its outcome is then a reply. */
+__attribute__((noinline, cold)) static void hand_over(struct wrk *w, const struct batch *b, int i, struct pkt_outcome *outcome)
+{
+    const struct request *r = &b->requests[i];
+    const struct msghdr *m = &w->messages[i].msg_hdr;
+    uint8_t where[SRV_RETURN] = {0};
+    struct iovec parts[2] = {{where, sizeof where}, {w->requests[i], w->messages[i].msg_len}};
+    const struct msghdr out = {.msg_iov = parts, .msg_iovlen = 2};
+    struct way_back back;
+    if (w->shared->controls < 0 || w->messages[i].msg_len < CONTROL_MIN || m->msg_flags & MSG_TRUNC || !is_loopback(r->source) ||
+        b->context.access > ACL_AUTHENTICATED || b->context.source_port == 0)
+        return;
+    memset(&back, 0, sizeof back); /* the same for all packets of one socket */
+    memcpy(&back.peer, &w->peers[i], m->msg_namelen < sizeof back.peer ? m->msg_namelen : sizeof back.peer);
+    back.peer_length = m->msg_namelen;
+    back.envelope.family = r->envelope.family;
+    if (r->envelope.family == AF_INET)
+        back.envelope.to4 = r->envelope.to4;
+    else if (r->envelope.family == AF_INET6)
+        back.envelope.to6 = r->envelope.to6;
+    for (int n = 0; n < w->socket_count; n++)
+        if (w->sockets[n] == b->fd)
+            back.place = w->places[n];
+    memcpy(where, &back, sizeof back);
+    if (sendmsg(w->shared->controls, &out, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
+        *outcome = (struct pkt_outcome){.action = PKT_REPLY, .reason = PKT_MODE_CONTROL};
+}
+
+int wrk_control_reply(const struct wrk *w, const uint8_t *where, const uint8_t *packet, size_t length)
+{
+    struct way_back back;
+    union control control;
+    struct iovec part = {(void *)packet, length};
+    memcpy(&back, where, sizeof back);
+    struct msghdr m = {.msg_name = &back.peer, .msg_namelen = back.peer_length, .msg_iov = &part, .msg_iovlen = 1,
+                       .msg_control = control.bytes};
+    append_origin(&m, &back.envelope);
+    if (m.msg_controllen == 0)
+        m.msg_control = NULL;
+    for (int i = 0; i < w->socket_count; i++)
+        if (w->places[i] == back.place)
+            return sendmsg(w->sockets[i], &m, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
+    return -ENOENT;
+}
+
 /* Answer request i of the batch: its reply, if it gets one, is the next of the group. */
 static void serve_request(struct wrk *w, struct batch *b, int i)
 {
@@ -415,6 +484,8 @@ static void serve_request(struct wrk *w, struct batch *b, int i)
     if (client.last_ns)
         keep_client(w, place, &client, w->requests[i], length);
     if (length == 0) {
+        if ((w->requests[i][0] & 7) == MODE_CONTROL)
+            hand_over(w, b, i, outcome);
         count_outcome(w, outcome);
         return;
     }

@@ -26,13 +26,14 @@ struct wrk_rules {
     int dscp;                 /* struct srv_rules */
 };
 
-/* What the workers of one server share. The server changes the last three, atomically, and wakes the workers. */
+/* What the workers of one server share. The server changes rules, number and stopping, atomically, and wakes the workers. */
 struct wrk_shared {
     const char *record_path;
     struct fld_hash_key hash_key;
     const struct wrk_rules *rules;
     uint32_t rules_number; /* of changes of the rules; it is stored after them */
     int stopping;
+    int controls; /* srv_hand_over; it does not change while they run */
 };
 
 struct wrk; /* a worker */
@@ -58,6 +59,8 @@ void wrk_join(struct wrk *w);
 uint32_t wrk_rules_seen(const struct wrk *w);
 /* Its counters. receive_buffer is 0 without a socket. */
 void wrk_count(const struct wrk *w, struct srv_counts *out);
+/* srv_control_reply for a packet that this worker, or another one with sockets of the same places, has handed over. */
+int wrk_control_reply(const struct wrk *w, const uint8_t *where, const uint8_t *packet, size_t length);
 /* Its clients, for cli_room and cli_copy. */
 const struct cli *wrk_clients(const struct wrk *w);
 #endif

@@ -10,7 +10,9 @@ from __future__ import annotations
 import types
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address, ip_interface
 from typing import Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from refclock.condition import Code, Condition
@@ -75,6 +77,10 @@ class SourceStatus:
     timing: str = ""  # survey-in and timing mode of a timing receiver, in words
     cable: str = ""  # who takes off the antenna cable's delay; empty when none is configured
     bound_terms_ns: Mapping[str, float] = field(default_factory=dict)  # what bound_ns is the sum of (ppsd/discipline/THE_BOUND.md)
+    span_s: float | None = None  # from the first sample that was used to the last
+    prefer: bool = False  # as configured
+    trust: bool = False
+    noselect: bool = False
 
     def has(self, *codes: Code) -> Condition | None:
         """Its first condition of these; None when it has none."""
@@ -138,6 +144,20 @@ class Snapshot:
         """The source whose time is served; None while there is none."""
         return next((s for s in self.sources if s.tally == "*"), None)
 
+    @property
+    def synchronised(self) -> bool:
+        """Whether time is served."""
+        return self.stratum > 0 and self.leap != "unsynchronised"
+
+    @property
+    def reference_utc_ns(self) -> int:
+        """UTC of the last measurement that went into the served time, ns since 1970. A leap second has the number of the one before."""
+        selected = self.selected
+        age_s = (selected.last_sample_s or 0.0) if selected is not None else self.holdover_s or 0.0
+        date, _, fraction = self.utc.removesuffix("Z").replace(":60", ":59").partition(".")
+        whole_s = round(datetime.fromisoformat(date).replace(tzinfo=UTC).timestamp())
+        return whole_s * 1_000_000_000 + int(fraction.ljust(9, "0")) - round(age_s * 1e9)
+
     def has(self, *codes: Code) -> Condition | None:
         """The first of these among the daemon's own conditions; None when it has none."""
         return _first(self.conditions, codes)
@@ -185,7 +205,7 @@ class Unserved:
 @dataclass(frozen=True, slots=True)
 class ServerReport:
     """The NTP server at one instant. ``counters``: action (reply, kod, drop, server) -> reason -> packets. ``unserved``: configured
-    addresses that are not served now."""
+    addresses that are not served now. ``commands``: addresses where chronyc is answered; ``uncommanded``: where it should be and is not."""
 
     pid: int
     uptime_s: float
@@ -194,6 +214,8 @@ class ServerReport:
     counters: Mapping[str, Mapping[str, int]]
     interfaces: tuple[Stamping, ...] = ()
     unserved: tuple[Unserved, ...] = ()
+    commands: tuple[str, ...] = ()
+    uncommanded: tuple[Unserved, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """For json.dumps; keys are the fields' names."""
@@ -203,6 +225,29 @@ class ServerReport:
     def from_json(cls, told: object) -> ServerReport:
         """As of Snapshot."""
         return _record(cls, told, "")
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """One client of the server's table. ``address``: an address, or the /64 network that the entry stands for; of a link-local address its
+    second half, and "(local)". ``interval_s``: mean interval between requests, None before the second one. ``last_s``, ``first_s``: seconds
+    since the last and the first request."""
+
+    address: str
+    packets: int
+    drops: int
+    interval_s: float | None
+    last_s: float
+    first_s: float
+    version: int
+    authenticated: bool
+    interleaved: bool
+
+    @property
+    def ip(self) -> IPv4Address | IPv6Address:
+        """The address, or the first one of the network."""
+        half = self.address.removesuffix(" (local)")
+        return ip_interface(half).ip if half == self.address else IPv6Address(f"fe80::{half}")
 
 
 # ---- a receiver's line, for onlookers -------------------------------------------------------------------------------------------------

@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, NoReturn
 
-from ppsd.process.exit_codes import USAGE, Refused
+from ppsd.process.exit_codes import GOOD, USAGE, Refused
 
+CLIENTS: Final = 50
+"""Clients that are listed by default."""
 MOST: Final = 2000
 """Largest count in an argument: one reply of the control socket, 1 MiB, holds this many clients of some 300 bytes."""
 
@@ -58,13 +60,34 @@ def count(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r} is not a count; allowed: 1 to {MOST}")
 
 
+def limit(text: str) -> float:
+    """Convert an argument that is a limit or a number of tries."""
+    with contextlib.suppress(ValueError):
+        if 0 <= (value := float(text)) < 1e9:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number; allowed: 0 to less than 1e9")
+
+
 CONFIG: Final = option("--config", metavar="FILE", type=Path, help="configuration (default: /etc/refclock/refclock.toml if it exists)")
 RUN_DIR: Final = option("--run-dir", metavar="DIR", type=Path, help="the daemon's run directory (default: the one that is alive)")
 JSON: Final = option("--json", action="store_true", help="one JSON object instead of text")
-
+CSV: Final = option("-c", "--csv", action="store_true", help="values separated by commas, in the columns of chronyc -c")
+NUMERIC: Final = option("-n", "--numeric", action="store_true", help="as in chronyc -n and ntpq -n: addresses are never looked up anyway")
+WATCH: Final = option("-w", "--watch", metavar="S", nargs="?", type=seconds, const=1.0, help="again every S seconds (default 1), until ^C")
+VERBOSE: Final = option("-v", "--verbose", action="store_true", help="with the meaning of the columns")
+REPORT: Final = (VERBOSE, CSV, JSON, NUMERIC, WATCH, RUN_DIR)
+"""The options of every report."""
 
 KEY: Final = option("--key", metavar="N", type=int, help="authenticate with key N")
 KEYS: Final = option("--keys", metavar="FILE", type=Path, help="key file for --key (default: keys.file of the configuration)")
+
+
+EPILOG: Final = """\
+Nothing at hand?  refclock run --sim   needs no receiver and no root, and does not touch the clock.
+Used to ntpq, chronyc, cgps, ppstest ...?  refclock help NAME   tells what it is called here.
+Exit codes: 0 done, or yes; 1 no, or degraded; 2 bad; 3 no daemon; 64 wrong command line; 65 bad data; 74 input or output
+failed; 77 not allowed; 78 wrong configuration; 130 interrupted.
+"""
 
 
 def is_appliance() -> bool:
@@ -97,19 +120,37 @@ class _Parser(argparse.ArgumentParser):
 
 def parse(commands: Mapping[str, Command], words: Sequence[str]) -> argparse.Namespace:
     """The command line ``words``; ``command`` in the result is the name of the chosen command. A wrong one ends with USAGE. ``help
-    [COMMAND]`` is read as ``[COMMAND] --help``, and ``--version`` as ``version``."""
+    [COMMAND]`` is read as ``[COMMAND] --help``, and ``--version`` as ``version``. ``help`` with the name of another program's command ends
+    as well, with ours."""
     first = words[0] if words else ""
     if first == "help":
-        words = [*words[1:2], "--help"]
+        words = [*_helped(commands, words[1:]), "--help"]
     elif first in ("--version", "-V"):
         words = ["version"]
     name = words[0] if words else ""
     if name and not name.startswith("-") and name not in commands:
-        from refclock.schema import suggestion  # noqa: PLC0415 (a right command needs no guess)
+        from ppsd.cli.old_names import OLD_NAMES, here  # noqa: PLC0415 (a right command needs neither of these)
+        from refclock.schema import suggestion  # noqa: PLC0415
 
+        if name in OLD_NAMES:
+            raise Refused(USAGE, f"refclock: there is no command {here(name)}")
         known = ", ".join(commands)
         raise Refused(USAGE, f"refclock: there is no command {name}{suggestion(name, list(commands)) or f'; there are {known}'}")
     return _parser(commands.values()).parse_args(words)
+
+
+def _helped(commands: Mapping[str, Command], words: Sequence[str]) -> list[str]:
+    """The command that ``refclock help`` is asked about, as in "chronyc sources" or "ntpq -p"; none, when about all of them."""
+    names = [name for word in words for name in word.split() if not name.startswith("-")]
+    if not names or names[-1] in commands:
+        return names[-1:]
+    from ppsd.cli.old_names import OLD_NAMES, here  # noqa: PLC0415 (our own commands do not need it)
+
+    found = next((name for name in reversed(names) if name in OLD_NAMES), None)
+    if found is None:
+        return names[:1]
+    print(here(found))
+    raise SystemExit(GOOD)
 
 
 def _parser(commands: Iterable[Command]) -> argparse.ArgumentParser:
@@ -117,7 +158,8 @@ def _parser(commands: Iterable[Command]) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="refclock",
         description="A GPS receiver and a Linux box become an honest stratum-1 time server.",
-        epilog="Nothing at hand?  refclock run --sim   needs no receiver and no root, and does not touch the clock.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("-V", "--version", action="store_true", help="print the version and end")
     on_appliance = is_appliance()

@@ -33,9 +33,7 @@ PATIENCE_S = 10.0
 
 
 def run(args: argparse.Namespace) -> int:
-    """The two commands."""
-    if args.command == "clients":
-        return _print_clients(run_directory(args.run_dir), args.count, args.json)
+    """Execute ``access``."""
     if (args.action == "test") != (args.address is not None):
         raise Refused(USAGE, "refclock access: test needs an address, list takes none")
     config = load(args.config)
@@ -44,18 +42,17 @@ def run(args: argparse.Namespace) -> int:
     return test_access(config, run_directory(args.run_dir), args.address, args.json)
 
 
-def _print_clients(directory: Path, most: int, as_json: bool) -> int:
+def told_clients(directory: Path, most: int) -> dict[str, Any]:
+    """The server's latest clients, as it tells them. Refused: it does not."""
     path = directory / "serve.sock"
     try:
-        answer = ask(path, f"clients {most}", PATIENCE_S)
+        return ask(path, f"clients {most}", PATIENCE_S)
     except PermissionError:
         raise may_not_ask(path) from None
     except TimeoutError:
         raise silent("server", directory, PATIENCE_S) from None
     except OSError as error:
         raise Refused(NO_DAEMON, f"refclock: no server in {directory} ({error.strerror or error}); start one: refclock run") from None
-    print(json.dumps(answer) if as_json else table(answer))
-    return GOOD
 
 
 def _span(seconds: float | None) -> str:

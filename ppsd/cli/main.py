@@ -14,7 +14,24 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from ppsd.cli.arguments import CONFIG, JSON, KEY, KEYS, RUN_DIR, Command, count, option, parse, seconds
+from ppsd.cli.arguments import (
+    CLIENTS,
+    CONFIG,
+    CSV,
+    JSON,
+    KEY,
+    KEYS,
+    NUMERIC,
+    REPORT,
+    RUN_DIR,
+    WATCH,
+    Command,
+    count,
+    limit,
+    option,
+    parse,
+    seconds,
+)
 from ppsd.process.encoding import print_anywhere
 from ppsd.process.exit_codes import GOOD, INTERRUPTED, Refused, complain, io_failure
 
@@ -39,16 +56,48 @@ COMMANDS = {
             "show",
             "show the daemon's state: 0 locked, 1 holdover, 2 not serving, 3 no daemon",
             "status --json | jq .bound_ns",
-            (JSON, RUN_DIR),
+            (JSON, WATCH, RUN_DIR),
         ),
-        Command("sources", "show", "list the sources as chronyc does", "sources", (JSON, RUN_DIR)),
-        Command("tracking", "show", "show the clock's state as chronyc does", "tracking", (JSON, RUN_DIR)),
+        Command("sources", "show", "list the sources as chronyc does", "sources -v", REPORT),
+        Command("sourcestats", "show", "show frequency, skew and deviation of each source as chronyc does", "sourcestats", REPORT),
+        Command("selectdata", "show", "show why each source is selected or not, as chronyc does", "selectdata -v", REPORT),
+        Command("tracking", "show", "show the clock's state as chronyc does", "tracking --csv", REPORT),
+        Command("peers", "show", "list the sources as ntpq -p does", "peers --watch", REPORT),
+        Command("ntpdata", "show", "show the packets of NTP sources as chronyc does", "ntpdata", REPORT),
+        Command("activity", "show", "count the sources that are there as chronyc does", "activity", REPORT),
+        Command("serverstats", "show", "show the server's counters as chronyc does", "serverstats --json", REPORT),
         Command(
             "clients",
-            "clients",
-            "list who asks for the time, the latest first",
+            "show",
+            "list who asks for the time, the latest first, as chronyc does; -v: in detail",
             "clients -n 20",
-            (option("-n", dest="count", metavar="N", type=count, default=50, help="at most N (default 50)"), JSON, RUN_DIR),
+            (
+                option(
+                    "-n",
+                    dest="count",
+                    metavar="N",
+                    nargs="?",
+                    type=count,
+                    const=CLIENTS,
+                    default=CLIENTS,
+                    help=f"at most N (default {CLIENTS}); without N as in chronyc -n: addresses are never looked up",
+                ),
+                *(o for o in REPORT if o is not NUMERIC),
+            ),
+        ),
+        Command(
+            "waitsync",
+            "waitsync",
+            "wait until the clock is synchronised: 0 it is, 1 it is not",
+            "waitsync 60 0.001",
+            (
+                option("tries", metavar="TRIES", nargs="?", type=limit, default=0.0, help="at most so many looks; 0: no end (default)"),
+                option("correction", metavar="MAX-CORRECTION", nargs="?", type=limit, default=0.0, help="wait for less, in s; 0: any"),
+                option("skew", metavar="MAX-SKEW", nargs="?", type=limit, default=0.0, help="wait for less, in ppm; 0: any"),
+                option("interval", metavar="INTERVAL", nargs="?", type=limit, default=10.0, help="s between two looks (default 10)"),
+                CSV,
+                RUN_DIR,
+            ),
         ),
         Command(
             "access",
@@ -82,11 +131,11 @@ COMMANDS = {
         Command(
             "query",
             "query",
-            "ask an NTP server what time it is",
-            "query 127.0.0.1:11123 -n 4",
+            "ask NTP servers what time it is: 0 one of them told, 1 none did",
+            "query 127.0.0.1:11123 pool.ntp.org -n 4",
             (
-                option("server", metavar="HOST[:PORT]", help="name or address; IPv6 with a port: [ADDRESS]:PORT"),
-                option("-n", dest="count", metavar="N", type=count, default=1, help="ask N times (default 1)"),
+                option("server", metavar="HOST[:PORT]", nargs="+", help="name or address; IPv6 with a port: [ADDRESS]:PORT"),
+                option("-n", dest="count", metavar="N", type=count, default=1, help="ask each N times (default 1)"),
                 KEY,
                 KEYS,
                 JSON,

@@ -1,4 +1,4 @@
-"""``refclock query``: asks an NTP server for the time and prints the offset of this machine's clock with its error.
+"""``refclock query``: asks NTP servers for the time and prints the offset of this machine's clock with its error.
 
 Each request has a new socket, for a random source port (RFC 9109), and a random transmit field. That field reveals nothing of this clock
 and cannot be guessed; a reply counts only when it echoes the field. The system clock is read once a request, and CLOCK_MONOTONIC_RAW
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from ppsd.config.file import load
 from ppsd.config.keys import read_keys
-from ppsd.config.tables import Config, KeysConfig
+from ppsd.config.tables import Config, KeysConfig, endpoint_text
 from ppsd.faces.text import plain_ns
 from ppsd.ntp.packet import Exchange, Header, Reason, judge, parse, refid_text
 from ppsd.process.exit_codes import FAILED, GOOD, USAGE, Refused
@@ -29,6 +29,7 @@ from refclock.sample import Leap
 if TYPE_CHECKING:
     from ppsd.serve.ntp_server import Authenticator
 
+NTP_PORT = 123
 TIMEOUT_S = 1.0
 """s to wait for each reply: three times the longest terrestrial round trip."""
 PAUSE_S = 0.2
@@ -37,16 +38,28 @@ LEAP_WORDS = {Leap.NORMAL: "normal", Leap.INSERT: "insert second", Leap.DELETE: 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Ask the server on the command line."""
-    host, port = split_server(args.server)
-    return query(host, port, args.count, args.json, authenticator(args.key, args.keys, args.config))
+    """Ask the servers on the command line: GOOD when one of them gave the time, else FAILED."""
+    places, key = [split_server(server) for server in args.server], authenticator(args.key, args.keys, args.config)
+    asked = [_ask(host, port, args.count, key, aloud=not args.json) for host, port in places]
+    best = min((one for one in asked if one.best is not None), key=_distance_ns, default=None)
+    if args.json:
+        told = [one.told() for one in asked]
+        several = {"servers": told, "best": None if best is None else best.name}
+        print(json.dumps(told[0] if len(told) == 1 else several))
+    elif best is not None and best.best is not None and len(asked) > 1:
+        print(f"of {len(asked)} servers {best.name} is nearest: {_verdict(best.best)}")
+        for one in asked:
+            if one.best is not None and _contradict(one.best, best.best):
+                apart = plain_ns(abs(one.best.offset_ns - best.best.offset_ns))
+                print(f"{one.name} contradicts it: {apart} apart, more than the errors of both; one of them is wrong")
+    return GOOD if best is not None else FAILED
 
 
 def split_server(text: str) -> tuple[str, int]:
     """(host, port) of HOST, HOST:PORT, an IPv6 address or [ADDRESS]:PORT. Refused: the port is none, or a bracket is missing."""
     host, separator, port = text.rpartition(":")
     if not separator or (":" in host and not text.startswith("[")) or text.endswith("]"):
-        host, port = text, "123"
+        host, port = text, str(NTP_PORT)
     if not (port.isascii() and port.isdigit() and 1 <= int(port[:6]) <= 65535):
         raise Refused(USAGE, f"refclock: {text}: the port must be 1 to 65535")
     address = host.removeprefix("[").removesuffix("]")
@@ -183,13 +196,67 @@ def _outcome(result: Try) -> str:
     )
 
 
-def query(host: str, port: int, count: int, as_json: bool, key: Authenticator | None = None) -> int:
-    """Ask ``count`` times and print; GOOD when some reply gave synchronised time, else FAILED. The addresses of the host are tried in turn,
-    and the first that gives the time is asked from then on. The best reply has the least delay."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What came of asking one server. ``why``: why it was not even asked, "" when it was. ``best``: the exchange with the least delay."""
+
+    host: str
+    port: int
+    address: str
+    tries: tuple[Try, ...]
+    why: str = ""
+
+    @property
+    def name(self) -> str:
+        """The server as a person writes it."""
+        return self.host if self.port == NTP_PORT else endpoint_text(self.host, self.port)
+
+    @property
+    def exchanges(self) -> list[Exchange]:
+        """The usable replies."""
+        return [t.exchange for t in self.tries if t.exchange is not None]
+
+    @property
+    def best(self) -> Exchange | None:
+        """The one with the least delay; None without any."""
+        return min(self.exchanges, key=lambda e: e.delay_ns, default=None)
+
+    def told(self) -> dict[str, object]:
+        """For JSON."""
+        report: dict[str, object] = {"server": self.host, "port": self.port}
+        if self.why:
+            return report | {"error": self.why}
+        best = self.best
+        report |= {"address": self.address, "sent": len(self.tries), "used": len(self.exchanges)}
+        header = best.header if best else next((t.header for t in self.tries if t.header), None)
+        report |= _facts(header) if header else {}
+        if best is None:
+            return report | {"error": failures(self.tries)}
+        return report | {"offset_ns": best.offset_ns, "delay_ns": best.delay_ns, "root_distance_ns": best.root_distance_ns}
+
+
+def _distance_ns(asked: Asked) -> float:
+    return float("inf") if asked.best is None else asked.best.root_distance_ns
+
+
+def _contradict(one: Exchange, other: Exchange) -> bool:
+    """Whether no time is within the errors of both."""
+    return abs(one.offset_ns - other.offset_ns) > one.root_distance_ns + other.root_distance_ns
+
+
+def _verdict(e: Exchange) -> str:
+    behind = "behind" if e.offset_ns >= 0 else "ahead"
+    return f"this clock is {plain_ns(abs(e.offset_ns))} {behind}, true time within ±{plain_ns(e.root_distance_ns)} of that"
+
+
+def _ask(host: str, port: int, count: int, key: Authenticator | None, *, aloud: bool) -> Asked:
+    """Ask a server ``count`` times; ``aloud``: print each outcome. The addresses of the host are tried in turn, and the first that gives
+    the time is asked from then on."""
     addresses = addresses_of(host, port)
     if isinstance(addresses, str):
-        print(json.dumps({"server": host, "port": port, "error": addresses}) if as_json else addresses)
-        return FAILED
+        if aloud:
+            print(addresses)
+        return Asked(host, port, "", (), addresses)
     tries: list[Try] = []
     for i in range(count):
         if i:
@@ -198,30 +265,10 @@ def query(host: str, port: int, count: int, as_json: bool, key: Authenticator | 
         tries += latest
         if latest[-1].exchange is not None:
             addresses = [latest[-1].address]
-        if not as_json:
+        if aloud:
             for one in latest:
                 print(f"{one.address}  {_outcome(one)}", flush=True)
-    exchanges = [t.exchange for t in tries if t.exchange is not None]
-    best = min(exchanges, key=lambda e: e.delay_ns, default=None)
-    if as_json:
-        report: dict[str, object] = {
-            "server": host,
-            "address": addresses[0].sockaddr[0],
-            "port": port,
-            "sent": len(tries),
-            "used": len(exchanges),
-        }
-        header = best.header if best else next((t.header for t in tries if t.header), None)
-        report |= _facts(header) if header else {}
-        if best is not None:
-            report |= {"offset_ns": best.offset_ns, "delay_ns": best.delay_ns, "root_distance_ns": best.root_distance_ns}
-        else:
-            report["error"] = failures(tries)
-        print(json.dumps(report))
-    elif best is not None and count > 1:
-        behind = "behind" if best.offset_ns >= 0 else "ahead"
-        print(
-            f"best of {len(exchanges)}/{len(tries)}: this clock is {plain_ns(abs(best.offset_ns))} {behind}"
-            f", true time within ±{plain_ns(best.root_distance_ns)} of that",
-        )
-    return GOOD if best is not None else FAILED
+    asked = Asked(host, port, str(addresses[0].sockaddr[0]), tuple(tries))
+    if aloud and count > 1 and asked.best is not None:
+        print(f"best of {len(asked.exchanges)}/{len(tries)}: {_verdict(asked.best)}")
+    return asked

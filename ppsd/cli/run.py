@@ -25,7 +25,7 @@ from ppsd.cli.sim import preload_environment
 from ppsd.cli.supervisor import Program, Screen, Supervisor, python
 from ppsd.config.file import DEFAULT_FILE, as_toml, load
 from ppsd.config.keys import read_keys
-from ppsd.config.tables import Config, LogConfig, RunConfig, changed, parse_endpoint, waiting, without_waiting
+from ppsd.config.tables import ChronycConfig, Config, LogConfig, RunConfig, changed, parse_endpoint, waiting, without_waiting
 from ppsd.faces.text import top_line, undelivered
 from ppsd.process.control import JUDGE, Reloaded, alive, ask
 from ppsd.process.exit_codes import USAGE, Refused, io_failure
@@ -39,7 +39,8 @@ from refclock.kernel.host import Host
 from refclock.schema import ConfigError, Problem
 
 SIM_LISTEN = "127.0.0.1:11123"
-"""Address of the simulation's server; a port above 1023 needs no privilege."""
+SIM_CHRONYC = "127.0.0.1:10323"
+"""Addresses of the simulation's server, and where it answers chronyc; ports above 1023 need no privilege."""
 JUDGE_S = 5.0
 """s within which a process judges a new configuration; it takes some milliseconds."""
 START_S: Final = 5.0
@@ -162,6 +163,8 @@ class Run:
             config = replace(config, server=replace(config.server, enabled=True, listen=(self.listen,)))
         elif self.simulated:
             config = replace(config, server=replace(config.server, listen=(SIM_LISTEN,)))
+        if self.simulated and config.chronyc == ChronycConfig():
+            config = replace(config, chronyc=ChronycConfig(listen=(SIM_CHRONYC,)))
         if self.simulated:
             state = str(self.directory / "state")
             pulse = "/dev/pps-sim0" if config.simulation.pulse else ""
@@ -230,6 +233,9 @@ class Run:
         if config.server.enabled:
             address = config.server.listen[0].replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:").removesuffix(":123")
             commands.append(f"{called} query {address}")
+        asked = next((end for text in config.chronyc.listen if (end := parse_endpoint(text)) is not None), None)
+        if self.simulated and config.server.enabled and asked is not None and shutil.which("chronyc"):
+            commands.append(f"chronyc -h {asked[0]} -p {asked[1]} sources")
         return [*lines, "try, in another terminal:", *(f"  {command}" for command in commands)]
 
     def outlook(self) -> str:

@@ -58,8 +58,9 @@ from refclock.devices.ports import control_line
 from refclock.errors import explain
 from refclock.exchange.sock import SockIntake
 from refclock.kernel.clocks import Adjtimex, LocalClock, StepWatch
+from refclock.kernel.files import group_number
 from refclock.kernel.host import Host, battery_witness_s
-from refclock.kernel.sandbox import CLOCK, Capability, confine, refused
+from refclock.kernel.sandbox import CLOCK, Capability, account, confine, refused, to_drop
 from refclock.kernel.timescale import TimescaleWriter
 from refclock.record import Record
 from refclock.sample import NS, Instant
@@ -163,14 +164,14 @@ class ClockProcess:
     def _open_control(self, run_dir: Path) -> ControlServer | None:
         """The control socket; None where unix sockets do not exist, as under a clock simulator that replaces libc."""
         try:
-            control = ControlServer(run_dir / "clock.sock", self._answer, group=self.config.run.group)
+            control = ControlServer(run_dir / "clock.sock", self._answer, group=asking_group(self.config))
         except OSError as error:
             if error.errno not in NO_SOCKETS:
                 raise
             self.tell("control socket", explain(error))
             return None
         self._closers.callback(control.close)
-        self.tell("control socket", control.complaint)
+        self.tell("control socket", control.complaint if self.config.run.group else "")
         return control
 
     def _leave_clock(self) -> None:
@@ -538,10 +539,25 @@ def _slept_ns() -> int:
         return 0
 
 
+def asking_group(config: Config) -> str:
+    """The group that may ask besides this process's user: ``run.group``, in which the server's process is too; else, for root, the server's
+    own; "": none."""
+    to = account(config.run.user)
+    return config.run.group or (str(to.group) if to_drop(to) else "")
+
+
+def join(group: str) -> None:
+    """Be in the group, as root: who is may give it files without a right to give files away."""
+    number = group_number(group)
+    if number is not None and os.geteuid() == 0:
+        with contextlib.suppress(OSError):  # in a user namespace that has no such group: the socket stays this user's alone
+            os.setgroups([*os.getgroups(), number])
+
+
 def rights(config: Config) -> set[Capability]:
     """What this process needs of root's rights: to set the system clock and a pulse device's mode, to wake a pulse's thread in time, to see
     who has a serial port open and to read any file that its owner configured. With SOCK it also crosses chronyd's directory, and with a
-    named owner's shared memory it reads that. It gives its socket to a group."""
+    named owner's shared memory it reads that. It gives its socket to a group that it is not in."""
     found = {Capability.SYS_TIME, Capability.SYS_NICE, Capability.SYS_PTRACE, Capability.DAC_READ_SEARCH}
     if config.run.group:
         found.add(Capability.CHOWN)
@@ -569,6 +585,7 @@ def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | Non
     signals, reloads = Signals(), Reloads()
     make_run_directory(run_dir, user=config.run.user)
     alone = Alone(run_dir)
+    join(asking_group(config))
     kept = confine(CLOCK, rights(config))
     until_ns = None if duration_s is None else refclock.kernel.clocks.read_clocks().raw_ns + round(duration_s * NS)
     resume = state.left_record(run_dir / "timescale")

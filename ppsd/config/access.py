@@ -22,6 +22,8 @@ MAPPED: Final = 0xFFFF << 32
 """The prefix ::ffff:0:0/96 of IPv4-mapped addresses, as a number."""
 PRIVATE: Final = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "127.0.0.0/8", "fc00::/7", "fe80::/10", "::1/128")
 """Networks that are not routed on the internet: RFC 1918, 3927, 4193, 4291."""
+LOOPBACK: Final = ("127.0.0.0/8", "::1/128")
+"""This machine itself."""
 OWN: Final = "own"
 """The word that stands for PRIVATE and for the networks that the interfaces are in."""
 _DENY: Final = ACTIONS.index("deny")

@@ -137,7 +137,8 @@ def parse(text: str, file: str = "configuration") -> Config:
     named_sources = reader.named(sources, _NAME_PREFIX)
     named_feeds = reader.named(feeds, {"sock": "sock", "shm": "shm"})
     reader.unique(_resources([*sources, *feeds]))
-    reader.unique((("server", "listen", i), "address", _canonical(address)) for i, address in enumerate(tables["server"].listen))
+    listens = [((name, "listen", i), address) for name in ("server", "chronyc") for i, address in enumerate(tables[name].listen)]
+    reader.unique((at, "address", _canonical(address)) for at, address in listens)
     if sources and reader.complete and all(source.noselect for _, source in sources):
         reader.report((*sources[0][0], "noselect"), "every source is noselect: none could ever be used")
     if sources and reader.complete and all(isinstance(source, PpsSource) for _, source in sources):

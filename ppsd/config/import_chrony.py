@@ -262,7 +262,7 @@ _TABLE: Final = {
     (Fate.NOT_NEEDED, "the thermometer is found and learned: clock.temperature"): "tempcomp",
     (Fate.NOT_NEEDED, "the table of leap seconds is leap.file; tzdata ships it"): "leapsectz",
     (Fate.NOT_NEEDED, "UTC is served through a leap second; the system clock's own is announced to the kernel"): "leapsecmode",
-    (Fate.NOT_NEEDED, "questions about the state come by a unix socket, and run.group says who may ask them"): (
+    (Fate.NOT_NEEDED, "chronyc is answered as usual on this machine (chronyc.listen), elsewhere by chronyc.allow; it can change nothing"): (
         "bindcmdaddress bindcmddevice cmdallow cmddeny cmdport cmdratelimit opencommands"
     ),
     (Fate.NOT_NEEDED, "clients are counted in a table of a fixed size: server.client_table_mib"): "noclientlog",

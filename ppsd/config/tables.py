@@ -9,9 +9,9 @@ from datetime import date
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final
 
-from ppsd.config.access import OWN, AccessList, access_complaint
+from ppsd.config.access import LOOPBACK, OWN, AccessList, Rule, access_complaint, prefix_complaint
 from refclock import BUILD_DATE
-from refclock.config import Feed, Source, absolute_path, login, run_directory, thermometer
+from refclock.config import Feed, Source, absolute_path, login, run_directory, socket_path, thermometer
 from refclock.schema import key
 
 
@@ -139,6 +139,21 @@ class KeysConfig:
     weak: bool = key(False, "true or false")
 
 
+@dataclass(frozen=True, slots=True)
+class ChronycConfig:
+    """Where chronyc and other monitors of chronyd are answered, by its command protocol. They can change nothing. ``listen``: addresses; a
+    port that another program holds is left to it. ``socket``: a unix socket as well. ``allow``: networks that are answered besides this
+    machine itself."""
+
+    listen: tuple[str, ...] = key(("127.0.0.1:323", "[::1]:323"), 'a list like ["127.0.0.1:323"], or [] for none', check=_endpoint)
+    socket: str = key("", 'an absolute path, or "" for none', empty=True, check=socket_path)
+    allow: tuple[str, ...] = key((), 'a list like ["192.168.1.0/24"]', check=prefix_complaint)
+
+    def hears(self) -> AccessList:
+        """Who is answered."""
+        return AccessList(Rule(prefix, "allow", "chronyc.allow") for prefix in (*LOOPBACK, *self.allow))
+
+
 SERVER_USER: Final = "refclock"
 """A user's name; who serves the network, when root starts the daemon and nothing else is configured."""
 
@@ -198,6 +213,7 @@ class Config:
     access: AccessConfig = field(default_factory=AccessConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     keys: KeysConfig = field(default_factory=KeysConfig)
+    chronyc: ChronycConfig = field(default_factory=ChronycConfig)
     run: RunConfig = field(default_factory=RunConfig)
     leap: LeapConfig = field(default_factory=LeapConfig)
     log: LogConfig = field(default_factory=LogConfig)
@@ -213,6 +229,7 @@ TABLES: Mapping[str, type[Any]] = {
     "access": AccessConfig,
     "limits": LimitsConfig,
     "keys": KeysConfig,
+    "chronyc": ChronycConfig,
     "run": RunConfig,
     "leap": LeapConfig,
     "log": LogConfig,

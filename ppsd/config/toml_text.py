@@ -103,6 +103,7 @@ _SERVERS: Final = (
 _LISTEN: Final = 'address and port stand together in listen of [server]: listen = ["0.0.0.0:123", "[::]:123"]'
 _ACCESS: Final = 'rules are lists in [access]: allow = ["192.168.0.0/16"], deny = [...]'
 _LIMITS: Final = "limits are rate, burst and leak of [limits]"
+_CHRONYC: Final = "who asks with chronyc, and where, is allow, listen and socket of [chronyc]"
 _STEP: Final = "when the system clock may be stepped is step of [clock]; how far off is too far is panic_s"
 _STATE: Final = "not needed: refclock keeps its state in the directory state of [run]"
 _KEYS: Final = 'keys are in a file: file = "/etc/refclock/keys" of [keys]'
@@ -116,6 +117,7 @@ _WORDS: Final = {
     "the interface is interface of [server]": ("binddevice", "nic"),
     _ACCESS: ("allow", "deny", "restrict"),
     _LIMITS: ("ratelimit", "discard"),
+    _CHRONYC: ("allowcmd", "bindcmdaddress", "cmdallow", "cmdport"),
     "memory for clients is client_table_mib of [server]": ("clientloglimit", "noclientlog", "mru"),
     "broadcasts are broadcast and broadcast_key of [server]": ("broadcast",),
     _STEP: ("makestep", "tinker", "maxchange", "maxupdateskew", "maxslewrate"),
@@ -126,7 +128,7 @@ _WORDS: Final = {
     "the thermometer is temperature of [clock]": ("tempcomp",),
     _LOG: ("log", "logdir", "logbanner", "logchange", "logconfig", "logfile", "statsdir", "statistics", "filegen"),
     _NOTHING: (
-        *("acquisitionport", "allowcmd", "bindacqaddress", "bindcmdaddress", "cmdallow", "cmddeny", "cmdport", "cmdratelimit"),
+        *("acquisitionport", "bindacqaddress", "cmddeny", "cmdratelimit"),
         *("combinelimit", "confdir", "corrtimeratio", "crypto", "disable", "enable", "hwtimestamp", "include", "includefile", "local"),
         *("lock_all", "mailonchange", "manual", "maxclockerror", "maxdistance", "maxjitter", "minsources", "minsamples", "maxsamples"),
         *("mlockall", "opencommands", "orphan", "reselectdist", "sched_priority", "stratumweight", "tos", "user", "fallbackdrift"),

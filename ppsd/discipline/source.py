@@ -52,11 +52,12 @@ average out: with a crystal near a whole number of ppm they stay the same for mi
 
 @dataclass(slots=True)
 class Channel:
-    """An estimator with its statistics. ``claims``: the estimator that makes the claim; it may compensate temperature. ``last_mono_ns``: of
-    the last sample that was used, ``heard_mono_ns``: of the last one at all."""
+    """An estimator with its statistics. ``claims``: the estimator that makes the claim; it may compensate temperature. ``first_mono_ns``,
+    ``last_mono_ns``: of the first and the last sample that were used, ``heard_mono_ns``: of the last one at all."""
 
     estimator: Estimator
     claims: Estimator | CompensatedEstimator
+    first_mono_ns: int = 0
     last_mono_ns: int = -(1 << 62)
     heard_mono_ns: int = -(1 << 62)
     last_offset_ns: int | None = None
@@ -76,6 +77,8 @@ class Channel:
             self.last_offset_ns = sample.tai_ns - present.tai_at(sample.at.mono_ns)
         used = self.claims.add(sample.at.mono_ns, sample.tai_ns)
         if used:
+            if self.last_mono_ns < 0:
+                self.first_mono_ns = sample.at.mono_ns
             self.last_mono_ns = sample.at.mono_ns
             self.reach |= 1
         return used
@@ -254,6 +257,10 @@ class Source(ABC):
             message_spread_ms=None,
             rejected={"outlier": channel.estimator.refused} if channel.estimator.refused else {},
             conditions=conditions,
+            span_s=(channel.last_mono_ns - channel.first_mono_ns) / NS if used else None,
+            prefer=self.settings.prefer,
+            trust=self.settings.trust,
+            noselect=self.settings.noselect,
         )
 
 

@@ -1,15 +1,9 @@
-"""The output of ``refclock status``, ``sources`` and ``tracking``, from a Snapshot.
-
-``sources`` and ``tracking`` have chronyc's columns, labels, units and signs, so that people and scripts that know chronyc can read them.
-chronyc prints offsets as local - reference (positive: the local clock is ahead of the source), the opposite of this code's sign.
-Source of the formats: chronyc(1), reports "sources" and "tracking"; the column widths are those of its output.
-"""
+"""The output of ``refclock status``, from a Snapshot: the daemon's state in words for people. Pure."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime, timedelta
 
 from ppsd.snapshot import ServerReport, Snapshot, SourceStatus, Verdict
 from refclock.condition import Code
@@ -84,43 +78,6 @@ _TALLY = {
     "~": "too variable",
     "?": "unusable",
 }
-_LEAP = {"normal": "Normal", "insert": "Insert second", "delete": "Delete second", "unsynchronised": "Not synchronised"}
-
-
-def _interval(s: float | None) -> str:
-    """An age as chronyc prints it, in four columns: seconds below 1200, then m, h, d, y; - when unknown."""
-    if s is None:
-        return "   -"
-    for limit, unit, scale in ((1200, "", 1), (36_000, "m", 60), (345_600, "h", 3600), (1000 * 86_400, "d", 86_400)):
-        if s < limit:
-            return f"{int(s / scale):{4 - len(unit)}d}{unit}"
-    return f"{int(s / 31_536_000):3d}y"
-
-
-def _amount(s: float, signed: bool) -> str:
-    """A time as chronyc prints it: four digits (with a sign, five columns) and one of ns, us, ms, s, m, h, d, y."""
-    sign, width = ("+", 5) if signed else ("", 4)
-    value = s if signed else abs(s)
-    for limit, unit, scale in ((9999.5e-9, "ns", 1e-9), (9999.5e-6, "us", 1e-6), (9999.5e-3, "ms", 1e-3)):
-        if abs(s) < limit:
-            return f"{value / scale:{sign}{width}.0f}{unit}"
-    if abs(s) < 999.5:
-        return f"{value:{sign}{width + 1}.1f}s"
-    for unit, scale in (("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)):
-        if abs(s) < 99_999.5 * scale:
-            return f"{value / scale:{sign}{width + 1}.0f}{unit}"
-    return f"{value / 31_536_000:{sign}{width + 1}.0f}y"
-
-
-def sources(clock: Snapshot) -> str:
-    """The table of ``chronyc sources``. Every source is a reference clock, mode #."""
-    lines = ["MS Name/IP address         Stratum Poll Reach LastRx Last sample               ", "=" * 79]
-    for s in clock.sources:
-        offset = (0 - (s.offset_ns or 0)) / 1e9
-        error = (s.bound_ns if s.bound_ns is not None else s.jitter_ns or 0) / 1e9
-        sample = f"{_amount(offset, True)}[{_amount(offset, True)}] +/- {_amount(error, False)}"
-        lines.append(f"#{s.tally} {s.name:<27}  {0:2d}  {0:2d}   {s.reach:3o}  {_interval(s.last_sample_s)}  {sample}")
-    return "\n".join(lines)
 
 
 def sources_in_words(clock: Snapshot) -> list[str]:
@@ -154,46 +111,6 @@ def _details(s: SourceStatus) -> list[str]:
         allowed = f"stamps up to {s.bias_us:.4g} µs late allowed for ({s.bias_how or 'as usual'})" if s.bias_us is not None else ""
         told += [s.pulse.words, allowed, *s.pulse.doubts, s.pulse.changed]
     return told + [c.words for c in s.conditions]
-
-
-def tracking(clock: Snapshot) -> str:
-    """The lines of ``chronyc tracking``. Root dispersion is the whole error bound, so root delay is zero."""
-    synchronised = clock.stratum > 0 and clock.leap != "unsynchronised"
-    selected = clock.selected
-    refid = clock.refid.encode("ascii", "replace")[:4].ljust(4, b"\0").hex().upper() if synchronised else "00000000"
-    age = selected.last_sample_s or 0.0 if selected else clock.holdover_s or 0.0
-    reference = _parse_utc(clock.utc) - timedelta(seconds=age) if synchronised else datetime(1970, 1, 1)
-    system = (clock.system_offset_ns or 0) / 1e9
-    last = (0 - (selected.offset_ns or 0) if selected else 0) / 1e9
-    rms = ((selected.jitter_ns or 0) if selected else 0) / 1e9
-    frequency = clock.frequency_ppm or 0.0
-    return "\n".join(
-        f"{label:<16}: {value}"
-        for label, value in (
-            ("Reference ID", f"{refid} ({clock.refid if synchronised else ''})"),
-            ("Stratum", clock.stratum if synchronised else 0),
-            ("Ref time (UTC)", f"{reference:%a %b %d %H:%M:%S %Y}"),
-            ("System time", f"{abs(system):.9f} seconds {'slow' if system > 0 else 'fast'} of NTP time"),
-            ("Last offset", f"{last:+.9f} seconds"),
-            ("RMS offset", f"{rms:.9f} seconds"),
-            ("Frequency", f"{abs(frequency):.3f} ppm {'slow' if frequency < 0 else 'fast'}"),
-            ("Residual freq", f"{0.0:+.3f} ppm"),
-            ("Skew", f"{clock.skew_ppm or 0.0:.3f} ppm"),
-            ("Root delay", f"{0.0:.9f} seconds"),
-            ("Root dispersion", f"{(clock.bound_ns or 0) / 1e9:.9f} seconds"),
-            ("Update interval", f"{1.0 if selected else 0.0:.1f} seconds"),
-            ("Leap status", _LEAP.get(clock.leap, clock.leap)),
-            *((("Temperature", clock.temperature.words.removeprefix("temperature ")),) if clock.temperature else ()),
-        )
-    )
-
-
-def _parse_utc(text: str) -> datetime:
-    """ISO 8601 with up to nine decimals to whole seconds. A leap second reads as second 59."""
-    try:
-        return datetime.fromisoformat(text[:19])
-    except ValueError:  # 23:59:60
-        return datetime.fromisoformat(text[:17] + "59")
 
 
 _ACTIONS = {"reply": "answered", "kod": "told off (kiss-o'-death)", "drop": "dropped"}

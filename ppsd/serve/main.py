@@ -5,8 +5,8 @@ for a request on ``serve.sock``, a signal, a broadcast or the watchdog. The proc
 bound: started by root, it becomes ``run.user`` before the first packet. systemd may also hand over the sockets (LISTEN_FDS,
 sd_listen_fds(3)); ``server.listen`` is then ignored.
 
-The serve process does not talk to the clock process. While the clock process is absent, the threads answer from the last record, whose
-bound grows by its own rule. Without a record they answer with leap indicator 3.
+The threads do not talk to the clock process. While it is absent they answer from the last record, whose bound grows by its own rule.
+Without a record they answer with leap indicator 3. The loop asks it for what chronyc and ntpq want to know (``ppsd.serve.last_snapshot``).
 
 SIGTERM, SIGINT: the process ends with exit code 0.
 SIGHUP: the configuration and the key file are read again; bad ones are refused and the old ones stay. Rules, limits and keys are replaced
@@ -36,6 +36,9 @@ from ppsd.process.exit_codes import GOOD, complain
 from ppsd.process.lifecycle import FIRST_FD, Signals, handed_over, make_run_directory, notify, refused_addresses, watchdog_s
 from ppsd.process.log import open_log, speaker
 from ppsd.serve.addresses import Addresses
+from ppsd.serve.chronyc import Chronyc, Facts, handed
+from ppsd.serve.last_snapshot import LastSnapshot
+from ppsd.serve.mode6 import ControlPackets
 from ppsd.serve.ntp_server import NtpServer, ServerRules
 from ppsd.serve.timestamping import stamping
 from ppsd.snapshot import ServerReport
@@ -44,7 +47,7 @@ from refclock.kernel.interfaces import InterfaceWatch, Network, networks
 from refclock.kernel.sandbox import SERVE, Account, Capability, Helper, account, confine, lend, refused, to_drop
 from refclock.schema import ConfigError
 
-OWN_KEYS = ("server.", "access.", "limits.", "keys.", "log.")
+OWN_KEYS = ("server.", "access.", "limits.", "keys.", "chronyc.", "log.")
 """How the names of the keys begin that concern this process (``ppsd.config.tables``)."""
 THREADS = 4
 """Most threads unless configured: a Pi has four cores, and one thread answers about 300 000 requests/s."""
@@ -135,12 +138,17 @@ class Serve:
         rules = rules_of(config, keys, self._own)
         self._server = NtpServer(run_dir / "timescale", [], rules, threads=threads, table_bytes=own.client_table_mib << 20)
         try:
-            self._addresses = Addresses(self._server, self.log, fds)
+            inherited = handed(fds, config.chronyc.listen)
+            self._addresses = Addresses(self._server, self.log, [fd for fd in fds if fd not in inherited.values()])
             self._addresses.serve(own.listen, own.interface)
             self._control = ControlServer(run_dir / "serve.sock", self._answer, group=config.run.group)
         except OSError:
             self._server.close()
             raise
+        clock = LastSnapshot(run_dir / "clock.sock")
+        self._chronyc = Chronyc(Facts(clock, self._server, self._admits), self.log, inherited)
+        self._chronyc.listen(config.chronyc)
+        self._controls = ControlPackets(self._server, clock)
         if self._control.complaint:
             self.log.warning("control socket", problem=self._control.complaint)
         self._look_s, self._networks_s = started_s + LOOK_S, started_s + NETWORKS_S
@@ -168,6 +176,7 @@ class Serve:
         self._addresses.serve(config.server.listen, config.server.interface)
         self._server.configure(rules_of(config, keys, self._own))
         self.log.speak(config.log.format, config.log.level)
+        self._chronyc.listen(config.chronyc)
         self.config, self.keys = config, keys
         self._broadcast_s = 0.0
         self.log.answer("info", "rules, limits and keys renewed")
@@ -231,6 +240,7 @@ class Serve:
             raise
         except OSError:  # the next look tries again
             pass
+        self._chronyc.review()
         if self._control.renew():
             self.log.warning("the control socket was removed by somebody and is made anew", path=str(self._control.path))
         if now_s < self._networks_s:
@@ -270,8 +280,14 @@ class Serve:
             counters=self._server.counters(),
             interfaces=tuple(stamping()),
             unserved=self._addresses.unserved,
+            commands=self._chronyc.served,
+            uncommanded=self._chronyc.unserved,
         )
         return json.dumps(report.to_json())
+
+    def _admits(self, address: str) -> bool:
+        """Whether the NTP server answers an address, with or without a key."""
+        return self.config.access.rules(self._own).decide(address).action in ("allow", "authenticated")
 
     def _broadcast(self) -> None:
         """Send the broadcasts when they are due; log a failure when it changes."""
@@ -295,6 +311,8 @@ class Serve:
         """Answer requests until a signal arrives, or until ``until_s`` (time.monotonic)."""
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
+        poll.register(self._chronyc, select.POLLIN)
+        poll.register(self._controls, select.POLLIN)
         poll.register(signals.wake, select.POLLIN)
         watched, beat_s = -1 if self._watch is None else self._watch.fileno(), watchdog_s(LOOK_S)
         if watched >= 0:
@@ -309,6 +327,10 @@ class Serve:
             ready = {fd for fd, _ in poll.poll(pause_s * 1000)}
             if self._control.fileno() in ready:
                 self._control.handle_ready()
+            if self._chronyc.fileno() in ready:
+                self._chronyc.handle_ready()
+            if self._controls.fileno() in ready:
+                self._controls.handle_ready()
             if watched in ready:
                 self._interfaces_changed()
                 if self._watch is None:
@@ -329,6 +351,7 @@ class Serve:
     def close(self) -> None:
         """Close the server's sockets and the control socket."""
         self._tell_refusals()
+        self._chronyc.close()
         self._control.close()
         self._server.close()
         if self._watch is not None:

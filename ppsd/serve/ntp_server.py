@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Final, Self
 from ppsd.config.access import MAPPED
 from ppsd.config.keys import KINDS, SymmetricKey
 from ppsd.serve._server import ffi, lib
+from ppsd.snapshot import Client
 from refclock.kernel.errors import checked
 from refclock.record import Record, fill
 
@@ -45,6 +47,7 @@ _HINTS: Final = {
     errno.EAGAIN: "not synchronised",
 }
 _OWN_COUNTS: Final = (
+    "authenticated",
     "unstamped",
     "stepped",
     "receive_errors",
@@ -75,22 +78,6 @@ class ServerRules:
     symmetric: bool = True
     dscp: int | None = None
     smear: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Client:
-    """One client of the server's table. ``address``: an address, or the /64 network that the entry stands for. ``interval_s``: mean
-    interval between requests, None before the second one. ``last_s``, ``first_s``: seconds since the last and the first request."""
-
-    address: str
-    packets: int
-    drops: int
-    interval_s: float | None
-    last_s: float
-    first_s: float
-    version: int
-    authenticated: bool
-    interleaved: bool
 
 
 def _client(c: CliClient, now_ns: int) -> Client:
@@ -209,6 +196,7 @@ class NtpServer:
         made = lib.srv_create(os.fsencode(timescale_path), threads, table_bytes, cell)
         checked(made, f"making an NTP server of {threads} threads", _HINTS)
         self._handle: Srv | None = cell[0]
+        self._controls: tuple[socket.socket, socket.socket] | None = None
         try:
             self.configure(rules)
             places = [self.listen(host, port) for host, port in addresses] + [self.adopt(fd) for fd in fds]
@@ -282,6 +270,30 @@ class NtpServer:
         checked(result, f"sending a broadcast to {host} port {port} with key {key_id}", _HINTS)
         return True
 
+    def hand_over(self) -> int:
+        """Hand control packets (mode 6) from this machine itself over, see ``control``. Before ``start``. Returns the descriptor that is
+        readable when there are some."""
+        if self._controls is None:
+            self._controls = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+            for end in self._controls:
+                end.setblocking(False)
+            lib.srv_hand_over(self._srv, self._controls[1].fileno())
+        return self._controls[0].fileno()
+
+    def control(self) -> tuple[bytes, bytes] | None:
+        """The next control packet, as (where the reply goes, packet). None: there is none now."""
+        if self._controls is None:
+            return None
+        try:
+            handed = self._controls[0].recv(lib.SRV_RETURN + lib.PKT_REQUEST_MAX)
+        except BlockingIOError:
+            return None
+        return handed[: lib.SRV_RETURN], handed[lib.SRV_RETURN :]
+
+    def reply(self, where: bytes, packet: bytes) -> None:
+        """Send the reply to a control packet, or a part of it. OSError: the network failed, or the address is not served any more."""
+        checked(lib.srv_control_reply(self._srv, where, packet, len(packet)), "replying to a control packet", _HINTS)
+
     def start(self) -> None:
         """Start answering."""
         checked(lib.srv_start(self._srv), "starting the NTP server threads", _HINTS)
@@ -295,6 +307,9 @@ class NtpServer:
         if self._handle is not None:
             lib.srv_destroy(self._handle)
             self._handle = None
+            for end in self._controls or ():
+                end.close()
+            self._controls = None
 
     def counters(self) -> dict[str, dict[str, int]]:
         """Packets since construction by action and reason, without zeros; each packet counts once. ``"server"``: the other counters of

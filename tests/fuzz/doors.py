@@ -15,9 +15,11 @@ from pathlib import Path
 import atheris
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests/ppsd/faces")]
 
 with atheris.instrument_imports(include=["refclock", "ppsd"]):
+    from known_daemon import Known
+
     from ppsd.config.file import parse_bytes
     from ppsd.config.import_chrony import import_chrony
     from ppsd.config.import_ntp import import_ntp
@@ -30,6 +32,7 @@ with atheris.instrument_imports(include=["refclock", "ppsd"]):
     from ppsd.discipline.noise import QUANTILES
     from ppsd.discipline.saved import Learned, Saved, SavedSource, from_json
     from ppsd.discipline.source import ReceiverSource
+    from ppsd.faces import cmdmon
     from ppsd.ntp.packet import judge
     from refclock import config
     from refclock.exchange.samples import RawSample
@@ -122,6 +125,12 @@ def reply(data: bytes) -> None:
     judge(int.from_bytes(data[24:32], "big"), data, UTC0 * NS, UTC0 * NS + 1000)
 
 
+def chronyc(data: bytes) -> None:
+    """chronyd's command protocol, over both kinds of socket."""
+    for trusted in (False, True):
+        assert len(cmdmon.answer(data, Known(), trusted)) <= len(data)
+
+
 TPV = b'{"class":"TPV","device":"/dev/ttyACM0","mode":3,"time":"2027-01-15T08:00:00.000Z","leapseconds":18,"lat":48.1,"lon":11.5}\n'
 SKY = b'{"class":"SKY","device":"/dev/ttyACM0","uSat":9,"satellites":[{"PRN":7,"el":40.0,"az":120.0,"ss":41.0,"used":true,"gnssid":0}]}\n'
 LEFT = Saved(rate=-12.25e-6, utc_s=UTC0 - 3600, sources={"s": SavedSource(pulse=Learned((1.0,) * QUANTILES, 0.7, 3600.0))})
@@ -133,6 +142,7 @@ DOORS: dict[Callable[[bytes], None], tuple[bytes, ...]] = {
     keys: (b"# keys\n10 AES128 HEX:000102030405060708090A0B0C0D0E0F\n11 SHA1 HEX:00112233445566778899\n",),
     foreign: tuple(file.read_bytes() for file in sorted((ROOT / "tests/data/import").iterdir())),
     state: (json.dumps(LEFT.to_json()).encode(),),
+    chronyc: tuple(bytes([6, 1, 0, 0, 0, command]).ljust(length, b"\0") for command in cmdmon.Command for length in (28, 196, 520)),
     reply: (bytes.fromhex("240106e8" + "00000001" + "00000010" + "47505300") + bytes(range(32)),),
 }
 """Each door with inputs to begin from."""

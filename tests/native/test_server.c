@@ -542,6 +542,9 @@ static void what_is_listed_is_who_asked_and_how(void)
     place = 0;
     CHECK_EQUAL(srv_clients(s, &place, &c, 1), 1);
     CHECK(c.packets == 3 && c.flags == 0 && c.version == 4);
+    struct srv_counts counts;
+    srv_count(s, &counts);
+    CHECK_EQUAL(counts.authenticated, 1);
     close(fd);
     srv_destroy(s);
 }
@@ -692,6 +695,39 @@ static void an_impossible_rate_is_refused_or_bounded(void)
 /* ---- under load, with everything being replaced: what ThreadSanitizer is to see ---- */
 
 static struct srv *loaded;
+/* A control packet from this machine goes to the program around the server, and what that answers comes from the address that was asked.
+ * Short ones are dropped, and so is a reply to an address that is not served any more. */
+static void control_packets_of_this_machine_are_handed_over(void)
+{
+    static const uint8_t control[12] = {4 << 3 | 6, 2}, answer[12] = {4 << 3 | 6, 0x82};
+    uint8_t handed[SRV_RETURN + 100], again[SRV_RETURN + 100], reply[2100];
+    int pair[2];
+    struct srv *s = made(2);
+    CHECK(socketpair(AF_UNIX, SOCK_DGRAM, 0, pair) == 0);
+    CHECK_EQUAL(srv_listen(s, "0.0.0.0", 0, ""), 0);
+    srv_hand_over(s, pair[1]);
+    CHECK_EQUAL(srv_start(s), 0);
+    int fd = client(port_of(s, 0), "127.0.0.5");
+    CHECK(send(fd, control, 11, 0) == 11 && send(fd, control, 12, 0) == 12);
+    CHECK_EQUAL(recv(pair[0], handed, sizeof handed, 0), SRV_RETURN + 12);
+    CHECK(memcmp(handed + SRV_RETURN, control, sizeof control) == 0);
+    CHECK_EQUAL(srv_control_reply(s, handed, answer, sizeof answer), 0);
+    CHECK_EQUAL(recv(fd, reply, sizeof reply, 0), 12);
+    CHECK(memcmp(reply, answer, sizeof answer) == 0);
+    CHECK(send(fd, control, 12, 0) == 12);
+    CHECK_EQUAL(recv(pair[0], again, sizeof again, 0), SRV_RETURN + 12);
+    CHECK(memcmp(handed, again, SRV_RETURN) == 0);
+    srv_stop(s);
+    CHECK_EQUAL(counted(s, PKT_REPLY, PKT_MODE_CONTROL), 2);
+    CHECK_EQUAL(counted(s, PKT_DROP, PKT_SHORT), 1);
+    CHECK_EQUAL(srv_leave(s, 0), 0);
+    CHECK_EQUAL(srv_control_reply(s, handed, answer, sizeof answer), -ENOENT);
+    srv_destroy(s);
+    close(fd);
+    close(pair[0]);
+    close(pair[1]);
+}
+
 static int over;
 
 static void *load(void *argument)
@@ -780,6 +816,7 @@ int main(void)
     CHECK(mkdtemp(directory));
     snprintf(path, sizeof path, "%s/timescale", directory);
     RUN(the_record_is_found_when_it_appears);
+    RUN(control_packets_of_this_machine_are_handed_over);
     RUN(every_packet_is_counted_once_by_whichever_thread);
     RUN(it_stops_and_starts_again);
     RUN(an_address_belongs_to_one_server);

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from ppsd.cli import clients
+from ppsd.cli import clients, show
 from ppsd.cli.daemon import clock_snapshot
 from ppsd.process.exit_codes import FAILED, GOOD, NO_DAEMON, Refused
 
 
 def asked(directory: Path, command: str = "clients", **more: object) -> argparse.Namespace:
-    return argparse.Namespace(command=command, run_dir=directory, json=False, **more)
+    return argparse.Namespace(command=command, run_dir=directory, json=False, csv=False, watch=None, verbose=False, **more)
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_slow_is_not_absent(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> N
     """A server that does not answer is told as busy or stopped, with what to do. Nobody is advised to start one."""
     monkeypatch.setattr(clients, "PATIENCE_S", 0.2)
     with pytest.raises(Refused) as refused:
-        clients.run(asked(stopped, count=20))
+        show.run(asked(stopped, count=20))
     assert "has not answered for 0.2 s: it is busy, or stopped" in str(refused.value)
     assert refused.value.code == FAILED
 
@@ -49,7 +49,7 @@ def test_a_slow_daemon_is_not_absent_either(stopped: Path) -> None:
 def test_absent_is_told_with_how_to_start_one(tmp_path: Path) -> None:
     """Without a server the command says how to start one."""
     with pytest.raises(Refused) as refused:
-        clients.run(asked(tmp_path, count=20))
+        show.run(asked(tmp_path, count=20))
     assert "start one: refclock run" in str(refused.value)
     assert refused.value.code == NO_DAEMON
 

@@ -104,6 +104,29 @@ def test_every_address_of_a_name_is_tried(name: Callable[..., None], capsys: pyt
     assert f"127.0.0.4:{port}: nothing listens there" in error
 
 
+def test_several_servers(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each server is asked; the one with the least error is named, and one that contradicts it beyond the errors of both. One that fails is
+    told, and does no harm while another answers."""
+
+    def early(packet: bytes) -> bytes:
+        header = parse(packet)
+        assert header is not None
+        stamp = ntp64(time.time_ns() - 3_000_000_000)
+        return replace(now(header), receive=stamp, transmit=stamp, root_dispersion=1 << 14).pack()
+
+    with server(answered) as good, server(early) as wrong:
+        names = [f"127.0.0.1:{good}", f"127.0.0.1:{wrong}", "127.0.0.1:9"]
+        assert cli.main(["query", *names]) == 0
+        text = capsys.readouterr().out
+        assert f"of 3 servers {names[0]} is nearest: this clock is" in text
+        assert f"{names[1]} contradicts it: 3.0 s apart" in text
+        assert cli.main(["query", *names, "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert told["best"] == names[0]
+        assert ["offset_ns" in one for one in told["servers"]] == [True, True, False]
+    assert cli.main(["query", "127.0.0.1:9", "127.0.0.1:9"]) == 1
+
+
 @pytest.mark.parametrize("kind", KEYS)
 @pytest.mark.parametrize("version", [3, 4])
 def test_with_a_key_only_authenticated_replies_count(kind: str, version: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

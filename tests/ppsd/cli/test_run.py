@@ -256,3 +256,20 @@ def test_who_has_an_address_and_a_line(tmp_path: Path) -> None:
     os.close(slave)
     assert Host().holders(str(link)) == []
     os.close(master)
+
+
+def test_a_simulation_answers_chronyc_where_it_needs_no_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where chronyc is installed the greeting says how to ask; chronyc.listen of a configuration file is kept."""
+    (tmp_path / "chronyc").touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    file = tmp_path / "refclock.toml"
+    for text, said in (
+        ("", "chronyc -h 127.0.0.1 -p 10323 sources"),
+        ('[chronyc]\nlisten = ["[::1]:1323"]\n', "chronyc -h ::1 -p 1323 sources"),
+    ):
+        file.write_text(text, encoding="utf-8")
+        run = Run(file, True, "127.0.0.1:11999", tmp_path / "run", Host(tmp_path))
+        run.prepare()
+        assert run.greeting()[-1].strip() == said
+    monkeypatch.setenv("PATH", "")
+    assert "chronyc" not in run.greeting()[-1]

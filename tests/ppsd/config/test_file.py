@@ -306,3 +306,10 @@ def test_what_the_file_may_state_of_a_pulse_is_what_the_program_can(line: str, c
         return
     with pytest.raises(ConfigError, match=complaint):
         parse(text)
+
+
+def test_one_address_answers_one_protocol() -> None:
+    """NTP and chronyc cannot share an address and port, however it is written."""
+    with pytest.raises(ConfigError) as refused:
+        parse('[server]\nlisten = ["127.0.0.1:323", "[::]:123"]\n[chronyc]\nlisten = ["127.0.0.1:323", "[0::0]:123"]\n')
+    assert [problem.key for problem in refused.value.problems] == ["chronyc.listen[0]", "chronyc.listen[1]"]

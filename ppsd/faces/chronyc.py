@@ -1,0 +1,313 @@
+"""The reports of chronyc, from the daemon's own reports: the same text, the same columns of ``chronyc -c``, and JSON.
+
+People and scripts that know chronyc can read them. chronyc prints offsets as local - reference (positive: the local clock is ahead of the
+source), the opposite of this code's sign. What chronyd measures and this daemon does not have is 0, or "-" where chronyc has that word.
+Source of labels, widths, units and columns: the output of chronyc 4.3 beside a chronyd, and chronyc(1). Pure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from ppsd.snapshot import ServerReport, Snapshot, SourceStatus
+from refclock.sample import NS
+
+NAME: Final = 25
+"""Characters of the column of names."""
+UNKNOWN_S: Final = 2**32 - 1
+"""s; an age that is not known, in ``chronyc -c``."""
+NO_INTERVAL: Final = 127
+"""log2 s; an interval that is not known, in ``chronyc -c``."""
+MOST_POINTS: Final = 999
+"""Samples that have room in the column NP."""
+_LEAP: Final = {"normal": "Normal", "insert": "Insert second", "delete": "Delete second", "unsynchronised": "Not synchronised"}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One report. ``text``: as chronyc prints it. ``rows``: the lines of ``chronyc -c``. ``told``: the same for JSON. ``legend``: what
+    ``-v`` prints above the text."""
+
+    text: str
+    rows: tuple[str, ...]
+    told: Any
+    legend: str = ""
+
+
+def _row(*values: object) -> str:
+    """A line of ``chronyc -c``."""
+    return ",".join(str(value) for value in values)
+
+
+def _table(heading: str, lines: Sequence[str]) -> str:
+    return "\n".join((heading, "=" * len(heading), *lines))
+
+
+def _name(name: str) -> str:
+    """A name in its column; a longer one is cut, and marked as cut."""
+    return f"{name:<{NAME}}" if len(name) <= NAME else f"{name[: NAME - 1]}>"
+
+
+def interval(s: float | None) -> str:
+    """An age in four columns: seconds below 1200, then m, h, d, y; - when unknown."""
+    if s is None:
+        return "   -"
+    for limit, unit, scale in ((1200, "", 1), (36_000, "m", 60), (345_600, "h", 3600), (1000 * 86_400, "d", 86_400)):
+        if s < limit:
+            return f"{int(s / scale):{4 - len(unit)}d}{unit}"
+    return f"{int(s / 31_536_000):3d}y"
+
+
+def amount(s: float, signed: bool) -> str:
+    """A time in four digits (with a sign, five columns) and one of ns, us, ms, s, m, h, d, y."""
+    sign, width = ("+", 5) if signed else ("", 4)
+    value = s if signed else abs(s)
+    for limit, unit, scale in ((9999.5e-9, "ns", 1e-9), (9999.5e-6, "us", 1e-6), (9999.5e-3, "ms", 1e-3)):
+        if abs(s) < limit:
+            return f"{value / scale:{sign}{width}.0f}{unit}"
+    if abs(s) < 999.5:
+        return f"{value:{sign}{width + 1}.1f}s"
+    for unit, scale in (("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)):
+        if abs(s) < 99_999.5 * scale:
+            return f"{value / scale:{sign}{width + 1}.0f}{unit}"
+    return f"{value / 31_536_000:{sign}{width + 1}.0f}y"
+
+
+def _age(s: float | None) -> int:
+    """An age in ``chronyc -c``."""
+    return UNKNOWN_S if s is None else int(s)
+
+
+def offset_s(source: SourceStatus) -> float:
+    """A source's offset in seconds with chronyc's sign; 0 when there is none."""
+    return (0 - (source.offset_ns or 0)) / 1e9
+
+
+def error_s(source: SourceStatus) -> float:
+    """How far a source's time may be off, in seconds."""
+    return (source.bound_ns if source.bound_ns is not None else source.jitter_ns or 0) / 1e9
+
+
+# ---- of the clock process ---------------------------------------------------------------------------------------------------------------
+
+SOURCES_LEGEND: Final = r"""
+  .-- Source mode  '^' = server, '=' = peer, '#' = local clock.
+ / .- Source state '*' = current best, '+' = combined, '-' = not combined,
+| /             'x' = may be in error, '~' = too variable, '?' = unusable.
+||                                                 .- xxxx [ yyyy ] +/- zzzz
+||      Reachability register (octal) -.           |  xxxx = adjusted offset,
+||      Log2(Polling interval) --.      |          |  yyyy = measured offset,
+||                                \     |          |  zzzz = estimated error.
+||                                 |    |           \
+"""
+
+
+def sources(clock: Snapshot) -> Report:
+    """``chronyc sources``. Every source is a reference clock, mode #, with a sample a second, poll 0."""
+    lines, rows = [], []
+    for s in clock.sources:
+        offset, error = offset_s(s), error_s(s)
+        sample = f"{amount(offset, True)}[{amount(offset, True)}] +/- {amount(error, False)}"
+        lines.append(f"#{s.tally} {_name(s.name):<27}  {0:2d}  {0:2d}   {s.reach:3o}  {interval(s.last_sample_s)}  {sample}")
+        rows.append(
+            _row("#", s.tally, s.name, 0, 0, f"{s.reach:o}", _age(s.last_sample_s), f"{offset:.9f}", f"{offset:.9f}", f"{error:.9f}")
+        )
+    heading = "MS Name/IP address         Stratum Poll Reach LastRx Last sample               "
+    return Report(_table(heading, lines), tuple(rows), clock.to_json()["sources"], SOURCES_LEGEND)
+
+
+SOURCESTATS_LEGEND: Final = r"""                             .- Number of sample points in measurement set.
+                            /    .- Number of residual runs with same sign.
+                           |    /    .- Length of measurement set (time).
+                           |   |    /      .- Est. clock freq error (ppm).
+                           |   |   |      /           .- Est. error in freq.
+                           |   |   |     |           /         .- Est. offset.
+                           |   |   |     |          |          |   On the -.
+                           |   |   |     |          |          |   samples. \
+                           |   |   |     |          |          |             |
+"""
+
+
+def sourcestats(clock: Snapshot) -> Report:
+    """``chronyc sourcestats``. The filter here counts no runs (NR 0). Frequency is what the source says beyond the served frequency."""
+    lines, rows, told = [], [], list[dict[str, object]]()
+    for s in clock.sources:
+        points, span = min(s.samples, MOST_POINTS), int(s.span_s or 0.0)
+        frequency = (s.frequency_ppm or 0.0) - (clock.frequency_ppm or 0.0) if s.frequency_ppm is not None else 0.0
+        skew, deviation = s.skew_ppm or 0.0, (s.jitter_ns or 0) / 1e9
+        lines.append(
+            f"{_name(s.name)} {points:3d} {0:3d}  {interval(span)} {frequency:+10.3f} {skew:10.3f}"
+            f"  {amount(offset_s(s), True)}  {amount(deviation, False)}"
+        )
+        rows.append(_row(s.name, points, 0, span, f"{frequency:.3f}", f"{skew:.3f}", f"{offset_s(s):.9f}", f"{deviation:.9f}"))
+        told.append(
+            {
+                "name": s.name,
+                "samples": s.samples,
+                "span_s": s.span_s,
+                "residual_frequency_ppm": frequency,
+                "skew_ppm": skew,
+                "offset_ns": s.offset_ns,
+                "jitter_ns": s.jitter_ns,
+            }
+        )
+    heading = "Name/IP Address            NP  NR  Span  Frequency  Freq Skew  Offset  Std Dev"
+    return Report(_table(heading, lines), tuple(rows), told, SOURCESTATS_LEGEND)
+
+
+SELECTDATA_LEGEND: Final = r"""  . State: N - noselect, s - unsynchronised, M - missing samples,
+ /         d/D - large distance, ~ - jittery, w/W - waits for others,
+|          S - stale, O - orphan, T - not trusted, P - not preferred,
+|          U - waits for update,, x - falseticker, + - combined, * - best.
+|   Effective options   ---------.  (N - noselect, P - prefer
+|   Configured options  ----.     \  T - trust, R - require)
+|   Auth. enabled (Y/N) -.   \     \     Offset interval --.
+|                        |    |     |                       |
+"""
+
+
+def selection(s: SourceStatus) -> str:
+    """The letter of ``chronyc selectdata``: N noselect, M no estimate yet, S stale, P another is preferred, s unsynchronised, and as in
+    ``chronyc sources``."""
+    if s.noselect:
+        return "N"
+    if s.tally != "?":
+        return "P" if s.tally == "-" else s.tally
+    return "M" if s.bound_ns is None else "S" if not s.reach else "s"
+
+
+def selectdata(clock: Snapshot) -> Report:
+    """``chronyc selectdata``: why a source is selected, or not. The interval is its offset with its bound on both sides."""
+    lines, rows, told = [], [], list[dict[str, object]]()
+    leap = _LEAP.get(clock.leap, clock.leap)
+    for s in clock.sources:
+        state, offset, error = selection(s), offset_s(s), error_s(s)
+        options = "".join(letter if on else "-" for letter, on in (("N", s.noselect), ("P", s.prefer), ("T", s.trust))) + "--"
+        known = s.bound_ns is not None
+        low, high = (offset - error, offset + error) if known else (0.0, 0.0)
+        said = leap if known else _LEAP["unsynchronised"]
+        mark = {"Normal": "N", "Insert second": "+", "Delete second": "-"}.get(said, "?")
+        lines.append(
+            f"{state} {_name(s.name)} N {options} {options} {interval(s.last_sample_s)} {1.0:5.1f} {amount(low, True)} {amount(high, True)}"
+            f"  {mark}"
+        )
+        letters = [*options[:3], "-", "-"]
+        rows.append(_row(state, s.name, "N", *letters, *letters, _age(s.last_sample_s), "1.0", f"{low:.9f}", f"{high:.9f}", said))
+        told.append({"name": s.name, "state": state, "why": s.why, "low_ns": round(low * 1e9), "high_ns": round(high * 1e9)})
+    heading = "S Name/IP Address        Auth COpts EOpts Last Score     Interval  Leap"
+    return Report(_table(heading, lines), tuple(rows), told, SELECTDATA_LEGEND)
+
+
+def ntpdata(clock: Snapshot) -> Report:
+    """``chronyc ntpdata``: the packets of each NTP source. Reference clocks have none, and chronyc prints nothing for them."""
+    del clock
+    return Report("", (), [])
+
+
+def activity(clock: Snapshot) -> Report:
+    """``chronyc activity``: a source whose device is there is online."""
+    online = sum(s.present for s in clock.sources)
+    counts = (online, len(clock.sources) - online, 0, 0, 0)
+    words = ("online", "offline", "doing burst (return to online)", "doing burst (return to offline)", "with unknown address")
+    lines = ("200 OK", *(f"{n} sources {what}" for n, what in zip(counts, words, strict=True)))
+    return Report("\n".join(lines), (_row(*counts),), {"online": counts[0], "offline": counts[1]})
+
+
+def refid_hex(clock: Snapshot) -> str:
+    """The reference identifier as chronyc prints it: "47505300"; zeros while not synchronised."""
+    return clock.refid.encode("ascii", "replace")[:4].ljust(4, b"\0").hex().upper() if clock.synchronised else "00000000"
+
+
+def root(clock: Snapshot) -> tuple[float, float]:
+    """Root delay and dispersion in seconds. Dispersion is the whole error bound, so delay is zero. Both are 1 s while not synchronised, as
+    chronyd's: nobody may compute a small error from them."""
+    return (0.0, (clock.bound_ns or 0) / 1e9) if clock.synchronised else (1.0, 1.0)
+
+
+def tracking(clock: Snapshot) -> Report:
+    """``chronyc tracking``."""
+    synchronised, selected = clock.synchronised, clock.selected
+    name = clock.refid if synchronised else ""
+    stratum = clock.stratum if synchronised else 0
+    reference_ns = clock.reference_utc_ns if synchronised else 0
+    reference = datetime.fromtimestamp(reference_ns // NS, UTC)
+    system, frequency = (clock.system_offset_ns or 0) / 1e9, clock.frequency_ppm or 0.0
+    last = offset_s(selected) if selected else 0.0
+    rms = ((selected.jitter_ns or 0) if selected else 0) / 1e9
+    skew, update = clock.skew_ppm or 0.0, 1.0 if selected else 0.0
+    delay, dispersion = root(clock)
+    leap = _LEAP.get(clock.leap, clock.leap)
+    text = "\n".join(
+        f"{label:<16}: {value}"
+        for label, value in (
+            ("Reference ID", f"{refid_hex(clock)} ({name})"),
+            ("Stratum", stratum),
+            ("Ref time (UTC)", f"{reference:%a %b %d %H:%M:%S %Y}"),
+            ("System time", f"{abs(system):.9f} seconds {'slow' if system > 0 else 'fast'} of NTP time"),
+            ("Last offset", f"{last:+.9f} seconds"),
+            ("RMS offset", f"{rms:.9f} seconds"),
+            ("Frequency", f"{abs(frequency):.3f} ppm {'slow' if frequency < 0 else 'fast'}"),
+            ("Residual freq", f"{0.0:+.3f} ppm"),
+            ("Skew", f"{skew:.3f} ppm"),
+            ("Root delay", f"{delay:.9f} seconds"),
+            ("Root dispersion", f"{dispersion:.9f} seconds"),
+            ("Update interval", f"{update:.1f} seconds"),
+            ("Leap status", leap),
+        )
+    )
+    row = _row(
+        *(refid_hex(clock), name, stratum, f"{reference_ns // NS}.{reference_ns % NS:09d}", f"{system:.9f}", f"{last:.9f}", f"{rms:.9f}"),
+        *(f"{frequency:.3f}", "0.000", f"{skew:.3f}", f"{delay:.9f}", f"{dispersion:.9f}", f"{update:.1f}", leap),
+    )
+    return Report(text, (row,), {key: value for key, value in clock.to_json().items() if key != "sources"})
+
+
+# ---- of the server ----------------------------------------------------------------------------------------------------------------------
+
+
+def serverstats(server: ServerReport) -> Report:
+    """``chronyc serverstats``, of chrony 4.6 and later."""
+    counters = server.counters
+    replies, drops, own = counters.get("reply", {}), sum(counters.get("drop", {}).values()), counters.get("server", {})
+    received = sum(replies.values()) + sum(counters.get("kod", {}).values()) + drops
+    unstamped, departures = own.get("unstamped", 0), own.get("departures", 0)
+    values = {
+        "NTP packets received": received,
+        "NTP packets dropped": drops,
+        "Command packets received": 0,
+        "Command packets dropped": 0,
+        "Client log records dropped": 0,
+        "NTS-KE connections accepted": 0,
+        "NTS-KE connections dropped": 0,
+        "Authenticated NTP packets": own.get("authenticated", 0),
+        "Interleaved NTP packets": replies.get("interleaved", 0),
+        "NTP timestamps held": 0,
+        "NTP timestamp span": 0,
+        "NTP daemon RX timestamps": unstamped,
+        "NTP daemon TX timestamps": max(0, sum(replies.values()) - departures),
+        "NTP kernel RX timestamps": max(0, received - unstamped),
+        "NTP kernel TX timestamps": departures,
+        "NTP hardware RX timestamps": 0,
+        "NTP hardware TX timestamps": 0,
+    }
+    text = "\n".join(f"{label:<27}: {value}" for label, value in values.items())
+    return Report(text, (_row(*values.values()),), server.to_json())
+
+
+def clients(answer: dict[str, Any]) -> Report:
+    """``chronyc clients``, from the server's answer to "clients". There are no clients of a command protocol."""
+    lines, rows = [], []
+    for c in answer["clients"]:
+        every = None if not c["interval_s"] else max(-7, min(NO_INTERVAL - 1, round(math.log2(c["interval_s"]))))
+        shown = " -" if every is None else f"{every:2d}"
+        lines.append(
+            f"{_name(c['address'])}  {c['packets']:6d}  {c['drops']:5d}  {shown}   -  {interval(c['last_s'])}  {0:6d}  {0:5d}   -     -"
+        )
+        every = NO_INTERVAL if every is None else every
+        rows.append(_row(c["address"], c["packets"], c["drops"], every, NO_INTERVAL, _age(c["last_s"]), 0, 0, NO_INTERVAL, UNKNOWN_S))
+    heading = "Hostname                      NTP   Drop Int IntL Last     Cmd   Drop Int  Last"
+    return Report(_table(heading, lines), tuple(rows), answer)

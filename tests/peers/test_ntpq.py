@@ -1,0 +1,175 @@
+"""The real ntpq (and ntpmon's questions) beside our server on port 123: what it prints is what the snapshot says."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from packet_net import LOOPBACK, OPEN_HOUSE, Lan, Server, Serving, Sockets, drain, ntpsec_programs
+from peers import Processes, wait_for
+
+from ppsd.faces import mode6, ntpq
+from ppsd.process.control import ControlServer
+from ppsd.snapshot import Mode, Snapshot, SourceStatus, Verdict
+
+PPS = SourceStatus(
+    name="gps0", kind="receiver", what="GPS+PPS", present=True, tally="*", why="selected", reach=0o377, last_sample_s=0.4,
+    offset_ns=-21_400, jitter_ns=1_200, bound_ns=18_100, frequency_ppm=-12.3, skew_ppm=0.01, samples=8, pulses=90, labels=90, fix="3D",
+    satellites_used=9, satellites_seen=12, message_delay_ms=143.2, message_spread_ms=4.1,
+)  # fmt: skip
+WRONG = replace(PPS, name="sock0", kind="sock", tally="x", offset_ns=120_000_000)
+SILENT = replace(PPS, name="shm0", kind="shm", tally="?", offset_ns=None, last_sample_s=None, bound_ns=None, jitter_ns=None, reach=0)
+LOCKED = Snapshot(
+    version="0.1.0", pid=7, simulated=False, uptime_s=3700.0, utc="2026-11-21T12:00:00.500000000Z", mode=Mode.TRACK,
+    verdict=Verdict.LOCKED, why="", stages=(("receiver", True), ("locked", True)), stratum=1, refid="PPS", leap="normal",
+    leap_pending="none", tai_offset_s=37, bound_ns=18_100, frequency_ppm=-12.345, skew_ppm=0.012, system_offset_ns=31, holdover_s=None,
+    holdover_left_s=None, steering="none", clock_steps=0, sources=(PPS, WRONG, SILENT),
+)  # fmt: skip
+
+
+class Clock:
+    """A clock process that says ``LOCKED`` on its control socket."""
+
+    def __init__(self, path: Path) -> None:
+        self._server = ControlServer(path, lambda _: json.dumps(LOCKED.to_json()), 0o666)
+        self._stop, self._stopped = socket.socketpair()
+        self._thread = threading.Thread(target=self._loop)
+        self._thread.start()
+
+    def _loop(self) -> None:
+        while self._stopped not in select.select([self._server, self._stopped], [], [])[0]:
+            self._server.handle_ready()
+
+    def close(self) -> None:
+        self._stop.send(b"x")
+        self._thread.join()
+        self._server.close()
+        self._stop.close()
+        self._stopped.close()
+
+
+@pytest.fixture
+def server(serve: Serving) -> Iterator[Server]:
+    """Our server on a loopback of its own, with a clock process that says the same all the time."""
+    started = serve(OPEN_HOUSE.replace('"127.0.0.1:123"', '"0.0.0.0:123", "[::]:123"'))
+    clock = Clock(started.run_dir / "clock.sock")
+    yield started
+    clock.close()
+
+
+def ask(processes: Processes, *words: str) -> str:
+    """What ntpq prints, without blanks at the ends of lines."""
+    done = processes.run([ntpsec_programs()[1], *words])
+    assert "timed out" not in done.stdout + done.stderr, done.stdout + done.stderr
+    return "\n".join(line.rstrip() for line in done.stdout.splitlines())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "127.0.1.1"])
+def test_the_billboard(server: Server, host: str) -> None:
+    """``ntpq -pn`` prints what ``refclock peers`` prints, to the letter, but for the age of a sample; also by the address that Debian gives
+    to this machine's name, from which the reply must come."""
+    told = ask(server.processes, "-pn", host).splitlines()
+    ours = ntpq.peers(LOCKED).text.splitlines()
+
+    def ageless(line: str) -> str:
+        return line[:38] + "   -" + line[42:]
+
+    assert [ageless(line) for line in told] == [ageless(line) for line in ours]
+    assert [line[0] for line in told[2:]] == ["o", "x", " "]
+
+
+def test_units_variables_and_associations(server: Server) -> None:
+    """-u prints our offsets with units; rv, cv and as print state, status and every association; sysinfo knows our system peer."""
+    told = ask(server.processes, "-pu", "127.0.0.1")
+    assert re.search(r"ogps0\(0\) +\.PPS\. +0 l +\S+ +1 +377 +0ns? +-21\.4\d*us +1\.2\d*us", told)
+    rv = ask(server.processes, "-c", "rv", "127.0.0.1")
+    assert "associd=0 status=0115 leap_none, sync_pps, 1 event, clock_sync" in rv
+    for variable in (
+        'version="refclock 0.1.0"',
+        "stratum=1",
+        "refid=PPS",
+        "rootdisp=0.0181",
+        "offset=-0.0214",
+        "frequency=12.345",
+        "tai=37",
+    ):
+        assert variable in rv
+    assert "leap=00" in rv
+    told = ask(server.processes, "-c", "as", "127.0.0.1").splitlines()
+    assert told[3:] == [
+        "  1     1  971a   yes   yes  none  pps.peer    sys_peer  1",
+        "  2     2  9114   yes   yes  none falsetick   reachable  1",
+        "  3     3  8013   yes    no  none    reject unreachable  1",
+    ]
+    peer = ask(server.processes, "-c", "rv 2", "127.0.0.1")
+    assert 'srchost="sock0(1)"' in peer
+    assert "offset=120" in peer
+    assert "reach=377" in peer
+    assert 'device="GPS+PPS"' in ask(server.processes, "-c", "cv 1", "127.0.0.1")
+    assert "system peer:" in ask(server.processes, "-c", "sysinfo", "127.0.0.1")
+
+
+def test_the_list_of_those_who_ask(server: Server) -> None:
+    """``mrulist`` gets a nonce, and lists the clients with their counts."""
+    for _ in range(3):
+        ask(server.processes, "-c", "rv", "127.0.0.1")
+    told = ask(server.processes, "-nc", "mrulist", "127.0.0.1")
+    assert re.search(r"^ +\d+ +[\d.]+ +0 +\S* +3 +\d+ +\d+ .* 127\.0\.0\.1$", told, re.MULTILINE), told
+
+
+def test_ntpmon(server: Server) -> None:
+    """ntpmon, in a terminal, shows our sources and who asks."""
+    assert server.processes.network is not None
+    ours, theirs = os.openpty()
+    ntpmon = ntpsec_programs()[1].removesuffix("ntpq") + "ntpmon"
+    environment = os.environ | {"TERM": "xterm", "LINES": "24", "COLUMNS": "80"}
+    words = [*server.processes.network.enter, ntpmon, "-n", "127.0.0.1"]
+    process = subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    shown = b""
+
+    def complete() -> bool:
+        nonlocal shown
+        while select.select([ours], [], [], 0)[0]:
+            shown += os.read(ours, 65536)
+        return b"ogps0(0)" in shown and b"xsock0(1)" in shown and b"refclock 0.1.0" in shown and b"0 127.0.0.1" in shown
+
+    try:
+        wait_for("ntpmon shows sources and clients", complete, 20)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+def test_nothing_is_written(server: Server, sockets: Sockets) -> None:
+    """What writes, or needs a key, is refused with the code for permission; nonsense is not answered; each packet is counted."""
+    asker = sockets.open()
+    for operation in mode6.WRITES:
+        asker.sendto(mode6.HEADER.pack(0x26, operation, 7, 0, 0, 0, 0), LOOPBACK)
+        assert mode6.HEADER.unpack(asker.recv(100))[1:4] == (0xC0 | operation, 7, mode6.PERMISSION << 8)
+    asker.sendto(mode6.HEADER.pack(0x26, 0x80 | mode6.READVAR, 7, 0, 0, 0, 0), LOOPBACK)
+    asker.sendto(b"\x26", LOOPBACK)
+    assert not drain(asker, 0.5)
+    assert server.counters()["reply"] == {"mode_control": len(mode6.WRITES) + 1}
+    assert server.counters()["drop"] == {"short": 1}
+
+
+def test_others_get_silence(lan: Lan, serve: Serving) -> None:
+    """A packet of mode 6 that comes over the network is dropped and counted."""
+    server = serve('[server]\nlisten = ["0.0.0.0:123"]\n')
+    asker = lan.sockets.open()
+    asker.sendto(mode6.HEADER.pack(0x26, mode6.READVAR, 7, 0, 0, 0, 0), ("10.77.0.1", 123))
+    asker.sendto(mode6.HEADER.pack(0x26, mode6.READVAR, 7, 0, 0, 0, 0) + bytes(60), ("10.77.0.1", 123))
+    assert not drain(asker, 0.5)
+    assert server.counters()["reply"] == {}
+    assert server.counters()["drop"] == {"short": 1, "mode_control": 1}
