@@ -46,10 +46,9 @@ run: setup
 # Whatever is not held to the wall clock runs side by side on all processors; the rest one by one.
 test: develop peers
 	$(PY) -m pytest -n logical -m 'not realtime and not peers and not vm'
-	$(PY) -m pytest -m 'realtime or peers'
-	$(PY) -m pytest -m vm
+	$(PY) -m pytest -m '(realtime or peers) and not vm'
 
-# The appliance's images in emulated computers. POWER_CUTS: how often the power is cut.
+# The appliance's images in emulated computers: half an hour and more. POWER_CUTS: how often the power is cut.
 test-vm: develop peers
 	POWER_CUTS=$(or $(POWER_CUTS),25) $(PY) -m pytest -m vm
 
