@@ -41,7 +41,7 @@ def bash(share: Path, *words: str) -> set[str]:
 def test_the_page_of_the_command_is_complete(share: Path) -> None:
     """refclock(1) has every command, and each option beneath its command."""
     sections = dict(
-        re.findall(r"^\.SS refclock (\w+)(.*?)(?=^\.S[SH])", unescaped(share / "man/man1/refclock.1"), re.MULTILINE | re.DOTALL)
+        re.findall(r"^\.SS refclock ([\w-]+)(.*?)(?=^\.S[SH])", unescaped(share / "man/man1/refclock.1"), re.MULTILINE | re.DOTALL)
     )
     assert sections.keys() == COMMANDS.keys()
     for name, command in COMMANDS.items():
@@ -74,7 +74,7 @@ def test_bash_completes_what_the_command_takes(share: Path) -> None:
     assert bash(share, "st") == {"status"}
     assert bash(share, "") >= COMMANDS.keys() | {"help"}
     assert bash(share, "help", "cal") == {"calibrate"}
-    assert bash(share, "status", "--") == {"--json", "--run-dir", "--help"}
+    assert bash(share, "status", "--") == {"--json", "--run-dir", "--watch", "--help"}
     assert bash(share, "receiver", "re") == {"reset"}
     (share / "mine.toml").touch()
     assert bash(share, "config", "check", "--config", "mi") == {"mine.toml"}
