@@ -59,7 +59,7 @@ class UsbReceiver:
                     raise
                 time.sleep(POLL_S)
         made.setblocking(False)
-        self._to_guest = made
+        self._to_guest = made  # from now on the thread has it
 
     def disconnect(self) -> None:
         """Pull the plug: nothing that was said is heard later."""
@@ -83,7 +83,10 @@ class UsbReceiver:
         while not self._ended:
             there = self._to_guest
             listened: list[int | socket.socket] = [self._line, *([there] if there is not None else [])]
-            ready = select.select(listened, [], [], POLL_S)[0]
+            try:
+                ready = select.select(listened, [], [], POLL_S)[0]
+            except (OSError, ValueError):  # the plug was pulled meanwhile
+                continue
             with contextlib.suppress(OSError):
                 if self._line in ready:
                     said = os.read(self._line, 4096)
