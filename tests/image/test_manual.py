@@ -92,7 +92,7 @@ def test_fish_completes_what_the_command_takes(share: Path) -> None:
         return {found.partition("\t")[0] for found in done.stdout.splitlines()}
 
     assert offered("refclock trac") == {"tracking"}
-    assert offered("refclock status --") == {"--json", "--run-dir", "--help"}
+    assert offered("refclock status --") == {"--json", "--run-dir", "--watch", "--help"}
     assert offered("refclock config ch") == {"check"}
 
 
