@@ -9,7 +9,8 @@ SEEDS  ?= --seeds 5 --first-seed 800
 DEBS   ?= amd64 arm64 armhf
 IMAGES ?= amd64 arm64
 PEERS  := systemd nftables libseccomp2 chrony gpsd gpsd-clients pps-tools ntpsec-ntpdig ntpsec-ntpdate iproute2 clang tmux zsh fish groff-base mmdebstrap \
-	lintian qemu-user cpio rauc squashfs-tools fdisk grub-common qemu-system-x86 qemu-system-arm ovmf mtools device-tree-compiler openssh-client zstd
+	lintian qemu-user cpio rauc squashfs-tools fdisk grub-common zstd
+EMULATORS := qemu-system-x86 qemu-system-arm ovmf mtools device-tree-compiler openssh-client
 # What the two commands need from the system: a C compiler, Python with venv and headers, nettle (symmetric keys).
 BUILD  := gcc make python3 python3-venv python3-dev nettle-dev tzdata
 
@@ -50,6 +51,7 @@ test: develop peers
 
 # The appliance's images in emulated computers: half an hour and more. POWER_CUTS: how often the power is cut.
 test-vm: develop peers
+	@sh image/setup.sh peers $(EMULATORS)
 	POWER_CUTS=$(or $(POWER_CUTS),25) $(PY) -m pytest -m vm
 
 test-fast: develop

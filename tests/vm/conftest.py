@@ -27,7 +27,7 @@ FIGURES = MADE / "figures.txt"
 def _tools() -> None:
     """What is missing is named, and how it is installed."""
     missing = [tool for tool in TOOLS if shutil.which(tool) is None] + [str(OVMF)] * (not OVMF.exists())
-    assert not missing, f"missing: {', '.join(missing)}; run make peers"
+    assert not missing, f"missing: {', '.join(missing)}; they come with make test-vm"
 
 
 @contextmanager
