@@ -19,7 +19,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
-from ppsd.config.tables import ChronycConfig, parse_endpoint
+from ppsd.config.tables import ChronycConfig, endpoint_text, parse_endpoint
 from ppsd.faces import cmdmon
 from ppsd.process.log import Log
 from ppsd.serve.last_snapshot import LastSnapshot
@@ -36,6 +36,9 @@ CLIENTS_TOLD: Final = 4096
 AT_ONCE: Final = 64
 """Datagrams of one socket that are read before others get their turn."""
 RECEIVE_BYTES: Final = cmdmon.LONGEST + 1
+PORT: Final = 323
+"""UDP port of chronyd's command protocol (chrony.conf(5), cmdport). No NTP is answered there, so a socket that is handed over with it is
+chronyc's, whether it is wanted or not."""
 _HINTS: Final = {
     errno.EACCES: "ports below 1024 need CAP_NET_BIND_SERVICE or socket activation; chronyc.listen may name another one",
     errno.EADDRINUSE: "another program has it",
@@ -158,8 +161,8 @@ def _kind(text: str) -> tuple[socket.AddressFamily, socket.SocketKind]:
 
 
 def handed(fds: Sequence[int], listen: Sequence[str]) -> dict[str, int]:
-    """Those of the sockets handed over that are bound to addresses of ``listen``, by address."""
-    wanted = {end: text for text in listen if (end := parse_endpoint(text)) is not None}
+    """Those of the sockets handed over that are chronyc's, by address: bound to ``PORT``, or to an address of ``listen``."""
+    wanted = {end for text in listen if (end := parse_endpoint(text)) is not None}
     found: dict[str, int] = {}
     for fd in fds:
         try:
@@ -168,8 +171,8 @@ def handed(fds: Sequence[int], listen: Sequence[str]) -> dict[str, int]:
                 sock.detach()
         except OSError:  # no socket at all: the NTP server says so
             continue
-        if kind == socket.SOCK_DGRAM and isinstance(name, tuple) and (text := wanted.get((name[0], name[1]))):
-            found[text] = fd
+        if kind == socket.SOCK_DGRAM and isinstance(name, tuple) and (name[1] == PORT or name[:2] in wanted):
+            found[endpoint_text(*name[:2])] = fd
     return found
 
 

@@ -316,14 +316,17 @@ def test_a_port_that_another_program_has() -> None:
     chronyc.close()
 
 
-def test_sockets_of_systemd_are_told_apart_by_their_addresses() -> None:
-    """Of the sockets handed over, those bound to chronyc.listen answer chronyc; the others are the NTP server's."""
+def test_sockets_of_systemd_are_told_apart_by_their_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the sockets handed over, those bound to chronyc.listen answer chronyc; the others are the NTP server's, but for any on the port of
+    chronyd's commands, which never serves NTP."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ntp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as given:
         for sock in (ntp, given):
             sock.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{given.getsockname()[1]}"
         inherited = handed([ntp.fileno(), given.fileno(), 10_000], [address, "[::1]:323"])
         assert inherited == {address: given.fileno()}
+        monkeypatch.setattr("ppsd.serve.chronyc.PORT", ntp.getsockname()[1])
+        assert ntp.fileno() in handed([ntp.fileno(), given.fileno()], []).values()
         chronyc = Chronyc(KnownFacts(), Log(Told()), inherited)
         chronyc.listen(ChronycConfig(listen=(address,)))
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
