@@ -13,6 +13,9 @@ from refclock.kernel.interfaces import Network
 HEADER_PINS = (27, 28, 3, 5, 7, 29, 31, 26, 24, 21, 19, 23, 32, 33, 8, 10, 36, 11, 12, 35, 38, 40, 15, 16, 18, 22, 37, 13)
 """Of each GPIO number the pin of the 40-pin header (Raspberry Pi's documentation, GPIO)."""
 
+LEFT_ALONE = 'is left alone; to have it follow the receiver: steer = "kernel" below [clock] in refclock.toml'
+"""Told where refclock.toml does not say so: the file as it is flashed does, one that somebody wrote anew may not."""
+
 
 def status_text(applied: Applied, about: str, addresses: Sequence[Network], versions: Sequence[str]) -> str:
     """The whole text. ``about``: version, slot and board. ``addresses``: the interfaces' own, each with its length. ``versions``: what
@@ -25,6 +28,7 @@ def status_text(applied: Applied, about: str, addresses: Sequence[Network], vers
         ("name", [name]),
         ("addresses", shown),
         ("serves", [f"NTP on port {', '.join(map(str, ports))}" if ports else "nobody: server.enabled is false in refclock.toml"]),
+        ("own clock", ["follows the receiver" if applied.config.clock.steer == "kernel" else LEFT_ALONE]),
         ("login", [f"ssh root@{name}, with {_counted(keys, 'key')} of box.toml" if keys else "nobody: box.toml has no ssh_keys"]),
         ("wireless", [f"{wifi.ssid}, country {wifi.country}" if wifi.ssid else "off"]),
         ("pins", [_pins(settings.pins)]),

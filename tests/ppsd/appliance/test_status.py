@@ -33,6 +33,14 @@ def test_the_owner_reads_where_the_box_is_and_what_is_wrong(tmp_path: Path) -> N
         assert words in text, text
 
 
+def test_a_file_that_no_longer_steers_the_clock_is_told(tmp_path: Path) -> None:
+    """Whoever writes refclock.toml anew may not know that the flashed one steered the box's own clock."""
+    appliance = Appliance(tmp_path)
+    assert "own clock  follows the receiver\n" in status_text(appliance.boot(), "", [], [])
+    appliance.card('[access]\nallow = ["own"]\n', "refclock.toml")
+    assert 'own clock  is left alone; to have it follow the receiver: steer = "kernel"' in status_text(appliance.boot(), "", [], [])
+
+
 def test_a_usual_boot_has_the_same_words(tmp_path: Path) -> None:
     """So it writes nothing to the card."""
     appliance = Appliance(tmp_path)
