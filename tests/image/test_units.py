@@ -250,6 +250,8 @@ def test_an_ordinary_receiver_is_served_within_the_limits_of_the_units(appliance
             return header is not None and header.stratum == 1 and header.leap != Leap.UNSYNCHRONISED
 
         wait_for(answered, appliance.log.read_text)
+        # Before, there is nothing worth to be saved.
+        wait_for(lambda: ask(appliance.run_dir / "clock.sock", "snapshot")["verdict"] == "LOCKED", appliance.log.read_text)
     report = ask(appliance.run_dir / "serve.sock", "snapshot")
     assert report["socket_activated"]
     for process, user in ((clock, "refclock"), (serve, "refclock-serve")):
