@@ -235,7 +235,7 @@ def test_the_newcomers_path(machine: Machine) -> None:
         assert "Traceback" not in told
         if line.startswith(("refclock sats", "refclock tracking")):
             assert max(map(len, told.splitlines())) <= 80, told
-    for name in sorted(set(re.findall(r"^\| `refclock ([a-z]+)", README, re.MULTILINE))):
+    for name in sorted(set(re.findall(r"^\| `refclock ([a-z-]+)", README, re.MULTILINE))):
         code, told = third.run(f"refclock {name} --help")
         assert code == 0, (name, told)
         assert f"refclock {name}" in told
