@@ -383,7 +383,8 @@ def test_a_running_refclock(network: Processes) -> None:
 
 def test_beside_chronyd(network: Processes) -> None:
     """chronyd keeps its port, the log says so, and the server serves."""
-    network.start("chronyd", ["chronyd", "-n", "-x", "-u", "root", "-f", "/dev/null", "port 0", "pidfile /dev/null"])
+    pid_file = f"pidfile {network.directory}/chronyd.pid"  # chronyd replaces what is there
+    network.start("chronyd", ["chronyd", "-n", "-x", "-u", "root", "-f", "/dev/null", "port 0", pid_file])
     wait_for("chronyd", lambda: network.run(["chronyc", "-h", "127.0.0.1", "-n", "activity"]).returncode == 0, 10)
     machine = Machine(network)
     wait_for("an answer", machine.serves, 20)
