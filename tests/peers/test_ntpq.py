@@ -14,26 +14,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from known_daemon import CLOCK, SOURCE
 from packet_net import LOOPBACK, OPEN_HOUSE, Lan, Server, Serving, Sockets, drain, ntpsec_programs
 from peers import Processes, wait_for
 
 from ppsd.faces import mode6, ntpq
 from ppsd.process.control import ControlServer
-from ppsd.snapshot import Mode, Snapshot, SourceStatus, Verdict
 
-PPS = SourceStatus(
-    name="gps0", kind="receiver", what="GPS+PPS", present=True, tally="*", why="selected", reach=0o377, last_sample_s=0.4,
-    offset_ns=-21_400, jitter_ns=1_200, bound_ns=18_100, frequency_ppm=-12.3, skew_ppm=0.01, samples=8, pulses=90, labels=90, fix="3D",
-    satellites_used=9, satellites_seen=12, message_delay_ms=143.2, message_spread_ms=4.1,
-)  # fmt: skip
+PPS = replace(SOURCE, offset_ns=-21_400, jitter_ns=1_200)
 WRONG = replace(PPS, name="sock0", kind="sock", tally="x", offset_ns=120_000_000)
 SILENT = replace(PPS, name="shm0", kind="shm", tally="?", offset_ns=None, last_sample_s=None, bound_ns=None, jitter_ns=None, reach=0)
-LOCKED = Snapshot(
-    version="0.1.0", pid=7, simulated=False, uptime_s=3700.0, utc="2026-11-21T12:00:00.500000000Z", mode=Mode.TRACK,
-    verdict=Verdict.LOCKED, why="", stages=(("receiver", True), ("locked", True)), stratum=1, refid="PPS", leap="normal",
-    leap_pending="none", tai_offset_s=37, bound_ns=18_100, frequency_ppm=-12.345, skew_ppm=0.012, system_offset_ns=31, holdover_s=None,
-    holdover_left_s=None, steering="none", clock_steps=0, sources=(PPS, WRONG, SILENT),
-)  # fmt: skip
+LOCKED = replace(CLOCK, sources=(PPS, WRONG, SILENT))
 
 
 class Clock:

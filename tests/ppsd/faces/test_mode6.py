@@ -9,6 +9,8 @@ from typing import Final
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from known_daemon import CLOCK as LOCKED
+from known_daemon import SOURCE
 
 from ppsd.faces.mode6 import (
     BAD_VALUE,
@@ -26,20 +28,9 @@ from ppsd.faces.mode6 import (
     Told,
     answer,
 )
-from ppsd.snapshot import Client, Mode, Snapshot, SourceStatus, Verdict
+from ppsd.snapshot import Client, Snapshot
 
 NOW_NS: Final = 1_795_262_400_500_000_000
-PPS = SourceStatus(
-    name="gps0", kind="receiver", what="GPS+PPS", present=True, tally="*", why="selected", reach=0o377, last_sample_s=0.4, offset_ns=-214,
-    jitter_ns=120, bound_ns=18_100, frequency_ppm=-12.3, skew_ppm=0.01, samples=8, pulses=90, labels=90, fix="3D", satellites_used=9,
-    satellites_seen=12, message_delay_ms=143.2, message_spread_ms=4.1,
-)  # fmt: skip
-LOCKED = Snapshot(
-    version="0.1.0", pid=7, simulated=False, uptime_s=3700.0, utc="2026-11-21T12:00:00.500000000Z", mode=Mode.TRACK,
-    verdict=Verdict.LOCKED, why="", stages=(("receiver", True), ("locked", True)), stratum=1, refid="PPS", leap="normal",
-    leap_pending="none", tai_offset_s=37, bound_ns=18_100, frequency_ppm=-12.345, skew_ppm=0.012, system_offset_ns=31, holdover_s=None,
-    holdover_left_s=None, steering="none", clock_steps=0, sources=(PPS,),
-)  # fmt: skip
 CLIENTS = [
     Client("192.0.2.7", 9, 1, 64.0, 3.0, 900.0, 4, False, False),
     Client("2001:db8:1:2::/64", 1, 0, None, 5.0, 5.0, 3, True, False),
@@ -86,7 +77,7 @@ def test_anything_may_come(packet: bytes, clock: Snapshot | None) -> None:
 
 def test_long_replies_come_in_fragments() -> None:
     """Thirty sources make more than one packet of associations' states, and a list of clients ends at what ntpq puts together."""
-    many = replace(LOCKED, sources=tuple(replace(PPS, name=f"s{i}") for i in range(150)))
+    many = replace(LOCKED, sources=tuple(replace(SOURCE, name=f"s{i}") for i in range(150)))
     status, text = reply(answer(request(READSTAT), "a", told(many)))
     assert len(text) == 600
     assert status == 0x0115
