@@ -204,8 +204,9 @@ class Unserved:
 
 @dataclass(frozen=True, slots=True)
 class ServerReport:
-    """The NTP server at one instant. ``counters``: action (reply, kod, drop, server) -> reason -> packets. ``unserved``: configured
-    addresses that are not served now. ``commands``: addresses where chronyc is answered; ``uncommanded``: where it should be and is not."""
+    """The NTP server at one instant. ``counters``: action (reply, kod, drop, server; command: of chronyc) -> reason -> packets.
+    ``unserved``: configured addresses that are not served now. ``commands``: addresses where chronyc is answered; ``uncommanded``: where it
+    should be and is not."""
 
     pid: int
     uptime_s: float

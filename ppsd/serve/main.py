@@ -146,7 +146,8 @@ class Serve:
             self._server.close()
             raise
         clock = LastSnapshot(run_dir / "clock.sock")
-        self._chronyc = Chronyc(Facts(clock, self._server, self._admits), self.log, inherited)
+        self._facts = Facts(clock, self._server, self._admits)
+        self._chronyc = Chronyc(self._facts, self.log, inherited)
         self._chronyc.listen(config.chronyc)
         self._controls = ControlPackets(self._server, clock)
         if self._control.complaint:
@@ -277,7 +278,7 @@ class Serve:
             uptime_s=time.monotonic() - self._started_s,
             addresses=self._addresses.served,
             socket_activated=self._addresses.activated,
-            counters=self._server.counters(),
+            counters=self._server.counters() | {"command": {"received": self._facts.received, "dropped": self._facts.dropped}},
             interfaces=tuple(stamping()),
             unserved=self._addresses.unserved,
             commands=self._chronyc.served,
