@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests/ppsd/faces")]
 
 with atheris.instrument_imports(include=["refclock", "ppsd"]):
-    from known_daemon import Known
+    from known_daemon import CLIENTS, CLOCK, Known
 
     from ppsd.config.file import parse_bytes
     from ppsd.config.import_chrony import import_chrony
@@ -32,8 +32,9 @@ with atheris.instrument_imports(include=["refclock", "ppsd"]):
     from ppsd.discipline.noise import QUANTILES
     from ppsd.discipline.saved import Learned, Saved, SavedSource, from_json
     from ppsd.discipline.source import ReceiverSource
-    from ppsd.faces import cmdmon
+    from ppsd.faces import cmdmon, mode6
     from ppsd.ntp.packet import judge
+    from ppsd.snapshot import ServerReport
     from refclock import config
     from refclock.exchange.samples import RawSample
     from refclock.exchange.sock import SOCK_64, SOCK_MAGIC, parse_sock
@@ -131,6 +132,29 @@ def chronyc(data: bytes) -> None:
         assert len(cmdmon.answer(data, Known(), trusted)) <= len(data)
 
 
+TOLD = mode6.Told(
+    lambda: CLOCK,
+    lambda: ServerReport(3, 60.0, (), False, {}),
+    lambda _: mode6.Clients(CLIENTS, len(CLIENTS), UTC0 * NS),
+    UTC0 * NS,
+    bytes(16),
+)
+
+
+def ntpq(data: bytes) -> None:
+    """Mode 6: one of a mode 6 packet's replies is never a request. ``nonce=`` in a request becomes a good one."""
+    good = f"nonce={mode6.nonce('a', TOLD)}".encode()
+    for packet in (data, data[:12] + data[12:].replace(b"nonce=", good)):
+        for part in mode6.answer(packet, "a", TOLD):
+            assert part[1] & mode6.RESPONSE
+            assert len(part) <= mode6.HEADER.size + mode6.FRAGMENT
+
+
+def asked(operation: int, text: str = "") -> bytes:
+    """A request of mode 6."""
+    return mode6.HEADER.pack(0x26, operation, 7, 0, 0, 0, len(text)) + text.encode()
+
+
 TPV = b'{"class":"TPV","device":"/dev/ttyACM0","mode":3,"time":"2027-01-15T08:00:00.000Z","leapseconds":18,"lat":48.1,"lon":11.5}\n'
 SKY = b'{"class":"SKY","device":"/dev/ttyACM0","uSat":9,"satellites":[{"PRN":7,"el":40.0,"az":120.0,"ss":41.0,"used":true,"gnssid":0}]}\n'
 LEFT = Saved(rate=-12.25e-6, utc_s=UTC0 - 3600, sources={"s": SavedSource(pulse=Learned((1.0,) * QUANTILES, 0.7, 3600.0))})
@@ -143,6 +167,7 @@ DOORS: dict[Callable[[bytes], None], tuple[bytes, ...]] = {
     foreign: tuple(file.read_bytes() for file in sorted((ROOT / "tests/data/import").iterdir())),
     state: (json.dumps(LEFT.to_json()).encode(),),
     chronyc: tuple(bytes([6, 1, 0, 0, 0, command]).ljust(length, b"\0") for command in cmdmon.Command for length in (28, 196, 520)),
+    ntpq: tuple(asked(operation, text) for operation in range(1, 13) for text in ("", "leap,ss_received", "nonce=, frags=2, mincount=1")),
     reply: (bytes.fromhex("240106e8" + "00000001" + "00000010" + "47505300") + bytes(range(32)),),
 }
 """Each door with inputs to begin from."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import select
 import socket
@@ -19,7 +20,7 @@ from packet_net import LOOPBACK, OPEN_HOUSE, Lan, Server, Serving, Sockets, drai
 from peers import Processes, wait_for
 from unpacked import unpacked
 
-from ppsd.faces import mode6, ntpq
+from ppsd.faces import cmdmon, mode6, ntpq
 from ppsd.process.control import ControlServer
 from ppsd.snapshot import KernelStatus
 
@@ -239,6 +240,42 @@ def test_nothing_is_written(server: Server, sockets: Sockets) -> None:
     assert not drain(asker, 0.5)
     assert server.counters()["reply"] == {"mode_control": len(mode6.WRITES) + 1}
     assert server.counters()["drop"] == {"short": 1}
+
+
+def test_noise(server: Server, sockets: Sockets) -> None:
+    """10,000 random and mutated packets from this machine, more than it is answered for: ntpq is told what it was told before."""
+    chance, asker = random.Random(14), sockets.open(timeout=0.01)
+    before = ask(server.processes, "-c", "as", "127.0.0.1")
+    for k in range(10_000):
+        operation, length = chance.randrange(32), chance.randrange(80)
+        packet = bytearray(mode6.HEADER.pack(0x26, operation, k & 0xFFFF, 0, chance.randrange(4), 0, length) + chance.randbytes(length))
+        if k % 2:
+            packet[chance.randrange(len(packet))] = chance.randrange(256)
+        asker.sendto(packet, LOOPBACK)
+        if k % 50 == 0:
+            drain(asker, 0.01)
+    assert ask(server.processes, "-c", "as", "127.0.0.1") == before
+
+
+def test_noise_from_the_network(lan: Lan, serve: Serving) -> None:
+    """Nobody beside this machine gets one octet for 20,000 random and mutated packets of mode 6, of mode 7 and of chronyc's protocol, on
+    both ports, although both are open at every address."""
+    server = serve('[server]\nlisten = ["0.0.0.0:123"]\n[chronyc]\nlisten = ["0.0.0.0:323"]\n')
+    chance, askers = random.Random(41), {port: lan.sockets.open() for port in (123, 323)}
+    for k in range(20_000):
+        length = chance.randrange(60)
+        for_ntpq = mode6.HEADER.pack(0x26 | k % 2, chance.randrange(32), k & 0xFFFF, 0, chance.randrange(4), 0, length)
+        for_chronyc = bytes([6, 1, 0, 0, 0, chance.choice(list(cmdmon.Command))]).ljust(chance.choice((32, 196, 520)), b"\0")
+        port = chance.choice((123, 323))
+        packet = bytearray(for_chronyc if port == 323 else for_ntpq + chance.randbytes(length))
+        if k % 3 == 0:
+            at = chance.randrange(len(packet) if port == 323 else 12)
+            packet[at] = chance.randrange(256) & 0xF8 | 6 if port == 123 and at == 0 else chance.randrange(256)
+        askers[port].sendto(packet, ("10.77.0.1", port))
+    for asker in askers.values():
+        assert not drain(asker, 1.0)
+    assert server.counters()["reply"] == {}
+    assert "mode_control" in server.counters()["drop"]
 
 
 def test_others_get_silence(lan: Lan, serve: Serving) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Iterable
 from dataclasses import replace
@@ -87,6 +88,32 @@ def test_anything_may_come(packet: bytes, clock: Snapshot | None) -> None:
         assert part[0] & 7 == 6
         assert part[1] & RESPONSE
         assert len(part) <= HEADER.size + FRAGMENT
+
+
+def test_100_000_datagrams() -> None:
+    """Random and mutated ones, with good nonces among them: none raises, and each reply is whole and marked as one."""
+    chance, replies = random.Random(6), 0
+    _, word = reply(answer(request(REQ_NONCE), "a", told()))
+    lists = [
+        request(READ_MRU, f"{word}{more}") for more in ("", ", frags=2", ", limit=1, mincount=0x1", ", addr.0=192.0.2.7:0, last.0=0x1.2")
+    ]
+    whole = [*REQUESTS, *lists, request(READVAR, "ss_received,koffset"), *(request(operation) for operation in range(32))]
+    for k in range(100_000):
+        if k % 4 == 0:
+            sent = chance.randbytes(chance.randrange(600))
+        else:
+            piece = bytearray(chance.choice(whole))
+            for _ in range(chance.randrange(4)):
+                piece[chance.randrange(2 if k % 4 == 1 else 0, len(piece))] = chance.randrange(256)
+            sent = bytes(piece[: chance.randrange(len(piece))] if chance.random() < 0.2 else piece)
+        parts = answer(sent, "a", told() if k % 5 else told(None))
+        assert len(parts) <= 32
+        for part in parts:
+            assert part[0] & 7 == 6
+            assert part[1] & RESPONSE
+            assert len(part) <= HEADER.size + FRAGMENT
+        replies += bool(parts)
+    assert replies > 30_000
 
 
 def test_long_replies_come_in_fragments() -> None:
