@@ -324,11 +324,21 @@ T = TypeVar("T")
 _CODES = frozenset(code.value for code in Code)
 
 
+_KNOWN: Final = dict[type, dict[str, Any]]()
+
+
+def _types(cls: type) -> dict[str, Any]:
+    """The types of a dataclass's fields. To find them takes half a millisecond, so it is done once: a sky has many satellites."""
+    if cls not in _KNOWN:
+        _KNOWN[cls] = get_type_hints(cls)
+    return _KNOWN[cls]
+
+
 def _record(cls: type[T], told: object, at: str) -> T:
     """The dataclass ``cls`` from the JSON object ``told``, found at ``at``."""
     if not isinstance(told, dict):
         raise ValueError(f"{at or 'the answer'} is no JSON object")
-    types_of, found = get_type_hints(cls), dict[str, Any]()
+    types_of, found = _types(cls), dict[str, Any]()
     assert is_dataclass(cls)
     for f in fields(cls):
         where = f"{at}.{f.name}" if at else f.name

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple, NoReturn
 
@@ -112,6 +114,27 @@ def chooser(choices: Sequence[str]) -> Callable[[str], str]:
     return chosen
 
 
+@cache
+def _columns() -> int:
+    """Columns of the terminal that help is printed on, as argparse finds them; but ``shutil``, with which it does, takes 10 ms to load."""
+    with contextlib.suppress(ValueError):
+        if (told := int(os.environ.get("COLUMNS", "0"))) > 0:
+            return told
+    try:
+        return os.get_terminal_size(1).columns or 80
+    except OSError:  # standard output is no terminal
+        return 80
+
+
+class _Wrapped(argparse.HelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+class _AsWritten(_Wrapped, argparse.RawDescriptionHelpFormatter):
+    """Leaves the lines of description and epilogue alone."""
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
@@ -136,7 +159,7 @@ def parse(commands: Mapping[str, Command], words: Sequence[str]) -> argparse.Nam
             raise Refused(USAGE, f"refclock: there is no command {here(name)}")
         known = ", ".join(commands)
         raise Refused(USAGE, f"refclock: there is no command {name}{suggestion(name, list(commands)) or f'; there are {known}'}")
-    return _parser(commands.values()).parse_args(words)
+    return _parser(commands.values(), words).parse_args(words)
 
 
 def _helped(commands: Mapping[str, Command], words: Sequence[str]) -> list[str]:
@@ -153,13 +176,14 @@ def _helped(commands: Mapping[str, Command], words: Sequence[str]) -> list[str]:
     raise SystemExit(GOOD)
 
 
-def _parser(commands: Iterable[Command]) -> argparse.ArgumentParser:
-    """The parser of the whole command line."""
+def _parser(commands: Iterable[Command], words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of the command line ``words``. It has all commands, but the options of those alone that are named: a command starts
+    sooner."""
     parser = _Parser(
         prog="refclock",
         description="A GPS receiver and a Linux box become an honest stratum-1 time server.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_AsWritten,
     )
     parser.add_argument("-V", "--version", action="store_true", help="print the version and end")
     on_appliance = is_appliance()
@@ -167,8 +191,9 @@ def _parser(commands: Iterable[Command]) -> argparse.ArgumentParser:
     for c in commands:
         what = f"{c.help[0].upper()}{c.help[1:]}."
         listed: dict[str, Any] = {"help": c.help} if on_appliance or not c.appliance else {}
-        subparser = subparsers.add_parser(c.name, **listed, description=what, epilog=f"Example:  refclock {c.example}")
-        for o in c.options:
+        example, named = f"Example:  refclock {c.example}", c.name in words
+        subparser = subparsers.add_parser(c.name, **listed, description=what, epilog=example, add_help=named, formatter_class=_Wrapped)
+        for o in c.options if named else ():
             settings = dict(o.settings)
             if "choices" in settings:
                 settings["type"] = chooser(settings["choices"])

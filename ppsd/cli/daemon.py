@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -62,7 +61,11 @@ def system_directory() -> Path:
 def sim_directory() -> Path:
     """Default run directory of ``run --sim``: below XDG_RUNTIME_DIR, else in the temporary directory with the user's number in its name."""
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    return Path(runtime) / "refclock-sim" if runtime.startswith("/") else Path(tempfile.gettempdir()) / f"refclock-sim-{os.geteuid()}"
+    if runtime.startswith("/"):
+        return Path(runtime) / "refclock-sim"
+    from tempfile import gettempdir  # noqa: PLC0415 (10 ms, and whoever has logged in does not need it)
+
+    return Path(gettempdir()) / f"refclock-sim-{os.geteuid()}"
 
 
 def clock_snapshot(directory: Path) -> Snapshot:

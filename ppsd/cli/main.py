@@ -424,8 +424,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _carry_out(words: Sequence[str]) -> int:
-    from refclock.schema import ConfigError  # noqa: PLC0415 (--help needs no configuration)
-
     try:
         args = parse(COMMANDS, words)
         run: Callable[[argparse.Namespace], int] = import_module(f"ppsd.cli.{COMMANDS[args.command].module}").run
@@ -433,5 +431,9 @@ def _carry_out(words: Sequence[str]) -> int:
     except Refused as refusal:
         print(refusal, file=sys.stderr)
         return refusal.code
-    except ConfigError as error:
+    except ValueError as error:
+        from refclock.schema import ConfigError  # noqa: PLC0415 (20 ms, and --help and status need no configuration)
+
+        if not isinstance(error, ConfigError):
+            raise
         return complain(error)

@@ -536,6 +536,9 @@ def test_quick_commands_import_little(tmp_path: Path) -> None:
             "refclock.kernel._kernel",
             "subprocess",
             "ppsd.config.file",
+            "refclock.schema",
+            "tempfile",
+            "lzma",
         }
 
 

@@ -16,6 +16,7 @@ from ppsd.cli import show, waitsync
 from ppsd.cli.old_names import OLD_NAMES
 from ppsd.process.exit_codes import FAILED, GOOD, NO_DAEMON, USAGE, Refused
 from ppsd.snapshot import Snapshot, Verdict
+from refclock.sample import Satellite
 
 LOCKED = replace(CLOCK, refid="GPS", system_offset_ns=31_000)
 ACQUIRING = replace(LOCKED, verdict=Verdict.ACQUIRING, stratum=0, refid="", leap="unsynchronised")
@@ -124,3 +125,22 @@ def test_help_of_a_report_by_its_old_command(capsys: pytest.CaptureFixture[str])
     told = capsys.readouterr().out
     assert "refclock help NAME" in told
     assert "Exit codes: 0 done" in told
+
+
+def test_state_and_satellites_have_every_form(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """``status`` and ``sats`` as text, rows and JSON; ``sats`` is 1 where no receiver tells of any; two forms at once are refused."""
+    sky = (Satellite("GPS", 7, 40, 200, 31, True), Satellite("GPS", 9, None, None, None, False))
+    told(monkeypatch, replace(LOCKED, sources=(replace(CLOCK.sources[0], satellites=sky),)))
+    where = ["-n", "--run-dir", str(tmp_path)]
+    assert cli.main(["status", "--csv", *where]) == GOOD
+    assert capsys.readouterr().out == "LOCKED,,0.000018100,1,GPS,normal,-0.000031000,-12.345,gps0,9,12,3700\n"
+    assert cli.main(["sats", "--csv", *where]) == GOOD
+    assert capsys.readouterr().out == "gps0,G07,GPS,40,200,31,used\ngps0,G09,GPS,,,,\n"
+    assert cli.main(["sats", "--json", *where]) == GOOD
+    assert [s["number"] for s in json.loads(capsys.readouterr().out)["gps0"]] == [7, 9]
+    assert cli.main(["sats", *where]) == GOOD
+    assert "in brackets: seen, but not used" in capsys.readouterr().out
+    for name in ("status", "sats"):
+        assert cli.main([name, "--json", "-c", *where]) == USAGE
+    told(monkeypatch, LOCKED)
+    assert cli.main(["sats", *where]) == FAILED
