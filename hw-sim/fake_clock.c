@@ -9,8 +9,9 @@
  *
  * Semantics of kernel/time/ntp.c and timekeeping.c (6.1): frequency in 2^-16 ppm up to 500 ppm; maxerror grows by 500 ppm and sets
  * STA_UNSYNC at 16 s; a step sets STA_UNSYNC and ends leap states; STA_INS and STA_DEL act at midnight UTC, with TIME_INS, TIME_OOP and
- * TIME_WAIT; TAI follows. Not simulated: the kernel's PLL and FLL (ADJ_OFFSET returns EINVAL), ticks, and timers on these clocks, which are
- * the host's. A step here does not cancel a timerfd, so a program that waits for that must read the clock as well.
+ * TIME_WAIT; TAI follows; a tick is 9000 to 11000 us in 10 ms. Not simulated: the kernel's PLL and FLL, and
+ * adjtime() (ADJ_OFFSET and ADJ_OFFSET_SINGLESHOT return EINVAL, unless they end what does not run: offset 0); timers on these clocks, which
+ * are the host's. A step here does not cancel a timerfd, so a program that waits for that must read the clock as well.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -34,9 +35,10 @@ struct clock {
     int64_t raw_ns, real_ns, mono_ns;     /* the three clocks at the last change */
     int64_t frequency;                    /* 2^-16 ppm, positive = faster */
     int64_t max_error_ns, est_error_ns;   /* as of raw_ns */
-    int status, state, tai_s;
+    int status, state, tai_s, tick;       /* tick: us in 10 ms */
+    int64_t stepped_ns;                   /* all steps, either way; the last field: refclock_sim.ports.device reads it */
 };
-enum { MAGIC = 0x6b436b46 };
+enum { MAGIC = 0x6b436b48, usual_tick = 10000 };
 static const int64_t second = 1000000000, day = 86400 * 1000000000LL;
 static const int64_t limit = 500 << 16, phase_limit_ns = 16 * 1000000000LL; /* MAXFREQ, NTP_PHASE_LIMIT */
 static struct clock *clock_;
@@ -68,6 +70,7 @@ static void make(struct clock *c)
     c->real_ns = start ? strtoll(start, NULL, 10) : host(CLOCK_REALTIME);
     c->status = STA_UNSYNC;
     c->state = TIME_OK;
+    c->tick = usual_tick;
     c->max_error_ns = c->est_error_ns = phase_limit_ns;
     c->magic = MAGIC;
 }
@@ -92,8 +95,8 @@ static void start(void)
 
 static int64_t grown(const struct clock *c, int64_t elapsed)
 {
-    const int64_t unit = 65536LL * 1000000; /* in two steps: no product exceeds 63 bits */
-    return elapsed + elapsed / unit * c->frequency + elapsed % unit * c->frequency / unit;
+    const int64_t unit = 65536LL * 1000000, frequency = c->frequency + (int64_t)(c->tick - usual_tick) * 100 * 65536;
+    return elapsed + (int64_t)((__int128)elapsed * frequency / unit);
 }
 
 static void leap(struct clock *c, int64_t before)
@@ -149,6 +152,7 @@ static void leave(struct clock *c)
 
 static void stepped(struct clock *c, int64_t to_ns)
 {
+    c->stepped_ns += to_ns > c->real_ns ? to_ns - c->real_ns : c->real_ns - to_ns;
     c->real_ns = to_ns;
     c->status |= STA_UNSYNC;
     c->state = TIME_OK;
@@ -229,9 +233,13 @@ int clock_adjtime(clockid_t id, struct timex *tx)
         errno = id == CLOCK_REALTIME ? EPERM : EOPNOTSUPP; /* never the host's */
         return -1;
     }
-    unsigned modes = tx->modes;
+    unsigned modes = tx->modes == ADJ_OFFSET_SINGLESHOT && tx->offset == 0 ? 0 : tx->modes;
+    if (tx->offset == 0)
+        modes &= ~(unsigned)ADJ_OFFSET;
     int64_t unit = modes & ADJ_NANO ? 1 : 1000, part = (int64_t)tx->time.tv_usec * unit;
-    if (modes & ~(unsigned)(ADJ_FREQUENCY | ADJ_STATUS | ADJ_ESTERROR | ADJ_MAXERROR | ADJ_TAI | ADJ_SETOFFSET | ADJ_NANO | ADJ_MICRO))
+    if (modes & ~(unsigned)(ADJ_FREQUENCY | ADJ_STATUS | ADJ_ESTERROR | ADJ_MAXERROR | ADJ_TAI | ADJ_SETOFFSET | ADJ_NANO | ADJ_MICRO | ADJ_TICK))
+        return refused(c, EINVAL);
+    if (modes & ADJ_TICK && (tx->tick < 9000 || tx->tick > 11000))
         return refused(c, EINVAL);
     if (modes & ADJ_SETOFFSET) {
         if (part < 0 || part >= second)
@@ -242,6 +250,8 @@ int clock_adjtime(clockid_t id, struct timex *tx)
         c->status = tx->status & (STA_INS | STA_DEL | STA_UNSYNC | STA_PLL);
         leap(c, c->real_ns);
     }
+    if (modes & ADJ_TICK)
+        c->tick = (int)tx->tick;
     if (modes & ADJ_FREQUENCY)
         c->frequency = tx->freq > limit ? limit : tx->freq < -limit ? -limit : tx->freq;
     if (modes & ADJ_MAXERROR)
@@ -260,7 +270,7 @@ int clock_adjtime(clockid_t id, struct timex *tx)
     tx->tai = c->tai_s;
     tx->tolerance = limit;
     tx->precision = 1;
-    tx->tick = 10000;
+    tx->tick = c->tick;
     tx->time.tv_sec = c->real_ns / second;
     tx->time.tv_usec = c->real_ns % second;
     leave(c);

@@ -1,0 +1,123 @@
+"""A machine whose clock a real chronyd keeps moves to refclock and back, on a system clock that may be set (hw-sim/fake_clock.c)."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import clock_witness
+import pytest
+import takeover_steps
+from packet_net import NO_CLOCK
+from peers import PYTHON, Processes, wait_for
+from refclock_sim.ports.device import clock_environment, stepped_ns
+
+from refclock.sample import NS
+
+DECEMBER = 1_796_083_200 * NS
+"""2026-12-01."""
+UNIT = 5
+"""Of shared memory; not one of gpsd's."""
+WITHIN_NS = 50_000
+"""What the clock may be off throughout: some reading errors of a busy machine. Each sample of shared memory has one."""
+CHRONY = """refclock SHM {unit} refid REF poll 0 dpoll -1 delay 0.000004
+makestep 0.1 3
+rtcsync
+driftfile {root}/var/lib/chrony/chrony.drift
+pidfile {root}/chronyd.pid
+bindcmdaddress {root}/chronyd.sock
+cmdport 0
+port 0
+"""
+
+
+class Machine:
+    """Its files and services, and the witness that knows the true time."""
+
+    def __init__(self, processes: Processes) -> None:
+        self.processes, self.root = processes, processes.directory / "root"
+        self.file = processes.directory / "clock"
+        self.clock = clock_environment(self.file, DECEMBER)
+        for unit in ("chrony.service", "refclock.target", "refclock-clock.service"):
+            self.write(f"usr/lib/systemd/system/{unit}", "")
+        self.write("etc/chrony/chrony.conf", CHRONY.format(unit=UNIT, root=self.root))
+        self.write(takeover_steps.LEAPS, clock_witness.LEAP_SECONDS)
+        for name in ("var/lib/chrony", "state"):
+            (self.root / name).mkdir(mode=0o750, parents=True)
+        self.root.chmod(0o750)
+        again = self.root / str(self.root).lstrip("/")  # what chronyd's configuration names is there below the root, too
+        again.parent.mkdir(parents=True)
+        again.symlink_to(self.root)
+        words = [PYTHON, clock_witness.__file__, str(self.root / "run/refclock/timescale"), str(DECEMBER), str(UNIT)]
+        processes.start("witness", words, **self.clock)
+        wait_for("the witness speaks", self.lines, 10)
+
+    def write(self, name: str, text: str) -> None:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+    def step(self, *words: str) -> str:
+        """Do a step of ``takeover_steps``; what it said."""
+        environment = [f"{name}={value}" for name, value in self.clock.items()]
+        done = self.processes.run(["env", *environment, *NO_CLOCK, PYTHON, takeover_steps.__file__, str(self.root), *words], 300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def lines(self) -> list[dict[str, Any]]:
+        """All that the witness has said so far."""
+        return [json.loads(line) for line in self.processes.output("witness").splitlines(keepends=True) if line.endswith("\n")]
+
+    def settled(self) -> bool:
+        """REALTIME has been right, and kept by somebody, for five seconds."""
+        last = self.lines()[-25:]
+        return len(last) == 25 and all(abs(line["error_ns"]) < WITHIN_NS and line["max_error_ns"] < 5_000_000 for line in last)
+
+
+@pytest.fixture
+def machine(network: Processes) -> Iterator[Machine]:
+    """One that chronyd has kept for some seconds."""
+    made = Machine(network)
+    made.step("start", "chrony")
+    try:
+        wait_for("chronyd keeps the clock", made.settled, 60)
+        yield made
+    finally:
+        made.step("end")
+
+
+def test_a_machine_moves_to_refclock_and_back_without_a_step(machine: Machine) -> None:
+    """Beside chronyd, whose samples are shared memory that both look at, the shadow says how both do, and that they agree. The switch stops
+    chronyd, refclock goes on from what the shadow knew, and back again chronyd starts with the frequency of now. Nobody steps the clock by
+    more than 1 us, and it is right all the time."""
+    began, stepped = len(machine.lines()), stepped_ns(machine.file)
+    told: dict[str, Any] = json.loads(machine.step("shadow", "25").splitlines()[-1])
+    assert told["agree"], told
+    assert told["looks"] >= 20
+    assert told["ours"]["bound_ns"] < 100_000
+    assert told["theirs"]["bound_ns"] is not None
+    assert max(told["ours"]["nearly_ns"], told["theirs"]["nearly_ns"]) < WITHIN_NS
+    assert "refclock.target.pid" not in {path.name for path in (machine.root / "units").iterdir()}
+
+    machine.step("commit", "21")
+    switched = machine.lines()[-1]["raw_s"]
+    wait_for("refclock serves", lambda: machine.lines()[-1]["bound_ns"] is not None, 20)
+    assert machine.lines()[-1]["raw_s"] < switched + 15, "it went on from what the shadow knew"
+    time.sleep(10)
+    assert (machine.root / "refclock.target.log").read_text(encoding="utf-8").count("stepped") == 0
+    assert machine.settled()
+    config = (machine.root / "etc/refclock/refclock.toml").read_text(encoding="utf-8")
+    assert f"unit = {UNIT}" in config
+    assert "shared" not in config
+
+    (machine.root / "var/lib/chrony/chrony.drift").write_text("40.0 1.0\n", encoding="ascii")
+    machine.step("rollback")
+    drift_ppm = float((machine.root / "var/lib/chrony/chrony.drift").read_text(encoding="ascii").split()[0])
+    assert drift_ppm == pytest.approx(-clock_witness.RATE * 1e6, abs=1)
+    wait_for("chronyd keeps the clock", lambda: "Selected source REF" in (machine.root / "chrony.log").read_text(encoding="utf-8"), 30)
+    time.sleep(10)
+    lines = machine.lines()[began:]
+    assert stepped_ns(machine.file) - stepped < 1000
+    assert max(abs(line["error_ns"]) for line in lines) < WITHIN_NS
