@@ -14,12 +14,14 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple, TextIO
 
@@ -27,6 +29,7 @@ from ppsd.cli.daemon import clock_snapshot
 from ppsd.cli.import_config import imported
 from ppsd.cli.setup import APPLIANCE, OURS, Setup, Systemctl, confirmed, systemctl
 from ppsd.cli.supervisor import python
+from ppsd.config.directives import Fate
 from ppsd.config.file import DEFAULT_FILE, as_toml, parse
 from ppsd.config.tables import ChronycConfig, ClockConfig, Config, KeysConfig
 from ppsd.faces.comparison import Comparison, Look, look_at
@@ -60,10 +63,12 @@ GPSD_UNITS: Final = 4
 
 
 class Program(NamedTuple):
-    """A program whose configuration names receivers. ``files``: where it is. ``kind``: what reads it (``ppsd.cli.import_config``).
-    ``units``: the services that run it. ``drift``: its drift file's text for a frequency by which the kernel makes the clock faster."""
+    """A program whose configuration names receivers. ``files``: where it is. ``option``: names another on the command line. ``kind``: what
+    reads it (``ppsd.cli.import_config``). ``units``: the services that run it. ``drift``: its drift file's text for a frequency by which
+    the kernel makes the clock faster."""
 
     files: tuple[str, ...]
+    option: str
     kind: str
     units: tuple[str, ...]
     drift: Callable[[float], str]
@@ -72,12 +77,14 @@ class Program(NamedTuple):
 PROGRAMS: Final = {
     "chronyd": Program(
         ("/etc/chrony/chrony.conf", "/etc/chrony.conf"),
+        "-f",
         "chrony",
         ("chrony", "chronyd"),
         lambda ppm: f"{-ppm:20.6f} {SKEW_PPM:20.6f}\n",  # how much the clock gains by itself (chronyd, reference.c)
     ),
     "ntpd": Program(
         ("/etc/ntpsec/ntp.conf", "/etc/ntp.conf"),
+        "-c",
         "ntp",
         ("ntpsec", "ntp", "ntpd"),
         lambda ppm: f"{ppm:.6f}\n",  # the kernel's frequency itself (ntpd, ntp_util.c and ntp_loopfilter.c)
@@ -96,11 +103,14 @@ class Other:
     text: str = ""
 
 
-def other_of(host: Host, name: str, who: str) -> Other:
+def other_of(host: Host, name: str, pid: int) -> Other:
     """The program ``name``, with the configuration that it has on ``host``."""
-    known = PROGRAMS.get(name)
-    file = next((file for file in known.files if host.path(file).exists()), "") if known is not None else ""
-    return Other(name, who, file, imported(host.path(file), known.kind) if known is not None and file else "")
+    who, known = f"{name} (pid {pid})", PROGRAMS.get(name)
+    if known is None:
+        return Other(name, who)
+    stated = [after for word, after in pairwise(host.words(pid)) if word == known.option]
+    file = next((file for file in (*stated, *known.files) if host.path(file).exists()), "")
+    return Other(name, who, file, imported(host.path(file), known.kind) if file else "")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -115,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
         raise Refused(
             FAILED, "refclock takeover: no program keeps this machine's clock, so there is nothing to take over; see refclock setup"
         )
-    other = other_of(Host(), found[0].name, str(found[0]))
+    other = other_of(Host(), found[0].name, found[0].pid)
     if args.step == "commit":
         return takeover.commit(other, args.seconds or COMMIT_S, args.wait or LOCK_S, lambda: confirmed(args.yes))
     comparison = takeover.shadow(other, args.seconds or WATCH_S, args.wait or LOCK_S)
@@ -161,6 +171,11 @@ def _beside(sources: Sequence[Source], host: Host, told: list[str]) -> Iterator[
                 )  # fmt: skip
             case _:
                 yield source
+
+
+def _missing(text: str) -> list[str]:
+    """What an imported configuration says of the lines for which there is nothing here."""
+    return [f"not taken over: {line.removeprefix('# ')}" for line in text.splitlines() if re.match(rf"# .*: {Fate.MISSING}", line)]
 
 
 _SAME: Final = "; gpsd's JSON says the same"
@@ -308,7 +323,7 @@ class Takeover:
         self._say(
             f"sources, by {named}: {words}" if sources else "sources: none is named that can be read, so free receivers are looked for"
         )
-        for sentence in told:
+        for sentence in [*told, *([] if own else _missing(other.text))]:
             self._say(f"  {sentence}")
         with shadow_of(replace(parse(own or other.text, DEFAULT_FILE), sources=sources)) as shadow:
             yield shadow

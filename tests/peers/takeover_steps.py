@@ -89,7 +89,7 @@ def main(root: Path, step: str, words: list[str]) -> int:
     takeover = Takeover(Host(root), services, sys.stdout)
     if step == "rollback":
         return takeover.rollback()
-    other = other_of(Host(root), "chronyd", "chronyd")
+    other = other_of(Host(root), "chronyd", 0)
     other = replace(other, text=f'{other.text}\n[leap]\nfile = "{root / LEAPS}"\n[run]\nstate = "{root / "state"}"\n')
     seconds = float(words[0])
     if step == "commit":

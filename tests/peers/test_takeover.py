@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import clock_witness
 import pytest
 import takeover_steps
-from packet_net import NO_CLOCK
+from packet_net import NO_CLOCK, chronyc, chronyd
 from peers import PYTHON, Processes, wait_for
-from refclock_sim.ports.device import clock_environment, stepped_ns
+from refclock_sim.ports.device import PPS_DEVICE, clock_environment, stepped_ns
+from test_gpsd_feeds import directory, environment, start_gpsd, start_simulator
 
 from refclock.sample import NS
+
+__all__ = ["directory"]
 
 DECEMBER = 1_796_083_200 * NS
 """2026-12-01."""
@@ -121,3 +126,27 @@ def test_a_machine_moves_to_refclock_and_back_without_a_step(machine: Machine) -
     lines = machine.lines()[began:]
     assert stepped_ns(machine.file) - stepped < 1000
     assert max(abs(line["error_ns"]) for line in lines) < WITHIN_NS
+
+
+def test_beside_chronyd_and_gpsd_nobody_loses_a_sample(network: Processes, directory: Path) -> None:
+    """The usual machine: gpsd has the receiver, and chronyd its shared memory and the pulse. refclock beside them locks to gpsd's JSON and
+    the same pulse, and says so; what is chronyd's alone is named. chronyd goes on to hear both."""
+    start_simulator(network, directory)
+    start_gpsd(network, directory)
+    lines = ["refclock SHM 0 refid NMEA poll 1 offset 0.1 delay 0.2 noselect", f"refclock PPS {PPS_DEVICE} lock NMEA poll 1 refid PPS"]
+    root = network.directory / "root"
+    (root / "etc/chrony").mkdir(parents=True)
+    (root / "etc/chrony/chrony.conf").write_text("\n".join(lines), encoding="utf-8")
+    (root / takeover_steps.LEAPS).write_text(clock_witness.LEAP_SECONDS, encoding="ascii")
+    beside = chronyd(network, "chronyd", *lines, preload=environment(directory))
+    variables = [f"{name}={value}" for name, value in environment(directory).items()]
+    done = network.run(["env", *variables, PYTHON, takeover_steps.__file__, str(root), "shadow", "25"], 300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["pulsed"]
+    assert told["looks"] >= 20
+    assert told["ours"]["nearly_ns"] < 30_000
+    assert "(gpsd)" in done.stdout
+    assert "not read: shared memory unit 0; gpsd's JSON says the same" in done.stdout
+    reach = dict(re.findall(r"^#\S (\S+) +\d+ +\d+ +(\d+)", chronyc(network, beside, "sources"), re.MULTILINE))
+    assert {name: int(octal, 8) & 0xF for name, octal in reach.items()} == {"NMEA": 0xF, "PPS": 0xF}, done.stdout

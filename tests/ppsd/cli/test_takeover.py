@@ -31,7 +31,7 @@ def test_beside_gpsd_and_chronyd(tmp_path: Path) -> None:
     chronyd's, and both are named."""
     text = (DATA / "ubuntu-gpsd-chrony.conf").read_text(encoding="utf-8")
     host = Host(machine_of(tmp_path, "chrony", "/etc/chrony/chrony.conf", text).root)
-    sources, told = beside(parse(other_of(host, "chronyd", "chronyd (pid 7)").text), host)
+    sources, told = beside(parse(other_of(host, "chronyd", 7).text), host)
     assert [type(source) for source in sources] == [GpsdSource]
     assert [re.findall(r"socket /run/chrony.ttyUSB0.sock|shared memory unit 0", words) for words in told] == [
         ["shared memory unit 0"],
@@ -41,21 +41,24 @@ def test_beside_gpsd_and_chronyd(tmp_path: Path) -> None:
 
 def test_beside_ntpd_that_reads_the_receiver_itself(tmp_path: Path) -> None:
     """The line has one reader. Its pulse has several: it is numbered by the clock that ntpd keeps. Samples of a third program are looked at
-    and left there."""
+    and left there. What counts is the file that the command line names."""
     conf = "refclock nmea unit 0 path /dev/ttyS1 ppspath /dev/pps0 time1 0.00000005\nrefclock shm unit 7\n"
     machine = machine_of(tmp_path, "ntpsec", "/etc/ntpsec/ntp.conf", conf)
+    machine.write("/run/ntp.conf.dhcp", conf)
+    machine.write("/etc/ntpsec/ntp.conf", "pool ntp.example\n")
     machine.write("/proc/77/comm", "ntpd\n")
+    machine.write("/proc/77/cmdline", "/usr/sbin/ntpd\0-p\0/run/ntpd.pid\0-c\0/run/ntp.conf.dhcp\0")
     machine.write("/dev/ttyS1", "")
     (machine.root / "proc/77/fd").mkdir()
     (machine.root / "proc/77/fd/5").symlink_to("/dev/ttyS1")
-    sources, told = beside(parse(other_of(Host(machine.root), "ntpd", "ntpd (pid 77)").text), Host(machine.root))
+    sources, told = beside(parse(other_of(Host(machine.root), "ntpd", 77).text), Host(machine.root))
     pulse, samples = sources
     assert isinstance(pulse, PpsSource)
     assert (pulse.pps, pulse.cable_delay_ns) == ("/dev/pps0", 50)
     assert isinstance(samples, ShmSource)
     assert samples.shared
     assert "ntpd (pid 77) reads" in told[0]
-    assert parse(other_of(Host(machine.root), "ntpd", "ntpd").text).sources[0].kind == "receiver"  # what the switch takes over
+    assert parse(other_of(Host(machine.root), "ntpd", 77).text).sources[0].kind == "receiver"  # what the switch takes over
 
 
 @pytest.mark.parametrize(
@@ -86,7 +89,7 @@ def test_where_nothing_can_be_seen_beside_the_switch_says_so(tmp_path: Path) -> 
     nothing was compared; chronyd served nobody, and so does refclock, which is said as well."""
     machine = machine_of(tmp_path, "chrony", "/etc/chrony/chrony.conf", "refclock SOCK /run/samples.sock delay 0.001\n")
     takeover, asked = Takeover(Host(machine.root), machine.systemctl, machine.out), list[bool]()
-    other = other_of(Host(machine.root), "chronyd", "chronyd (pid 7)")
+    other = other_of(Host(machine.root), "chronyd", 7)
     assert takeover.commit(other, 1, 1, lambda: asked.append(True)) == GOOD
     assert asked
     config = parse(machine.text(DEFAULT_FILE))
