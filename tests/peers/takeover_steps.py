@@ -16,6 +16,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from packet_net import ntpsec_programs
 from peers import REFCLOCK
 
 from ppsd.cli.setup import OURS
@@ -34,6 +35,7 @@ class Services:
         run = ["--config", str(root / "etc/refclock/refclock.toml"), "--run-dir", str(root / "run/refclock")]
         self.commands = {
             "chrony": ["chronyd", "-d", "-u", "root", "-f", str(root / "etc/chrony/chrony.conf")],
+            "ntpsec": ["ntpd", "-n", "-N", "-c", str(root / "etc/ntpsec/ntp.conf")],
             "refclock.target": [*REFCLOCK, "clock", *run],
         }
 
@@ -64,7 +66,9 @@ class Services:
         if self.pid(unit) is not None:
             return
         with (self.root / f"{unit}.log").open("ab") as log:
-            process = subprocess.Popen(self.commands[unit], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+            words = self.commands[unit]
+            words = [ntpsec_programs()[0] if words[0] == "ntpd" else words[0], *words[1:]]
+            process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         (self.units / f"{unit}.pid").write_text(str(process.pid))
 
     def stop(self, unit: str) -> None:
@@ -89,7 +93,7 @@ def main(root: Path, step: str, words: list[str]) -> int:
     takeover = Takeover(Host(root), services, sys.stdout)
     if step == "rollback":
         return takeover.rollback()
-    other = other_of(Host(root), "chronyd", 0)
+    other = other_of(Host(root), "ntpd" if (root / "etc/ntpsec").exists() else "chronyd", 0)
     other = replace(other, text=f'{other.text}\n[leap]\nfile = "{root / LEAPS}"\n[run]\nstate = "{root / "state"}"\n')
     seconds = float(words[0])
     if step == "commit":
