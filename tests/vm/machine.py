@@ -55,7 +55,7 @@ class Board:
     model: str = ""
     consoles: str = ""
     tree: str = ""
-    usb: tuple[str, ...] = ("-device", "qemu-xhci,id=usb")
+    usb: tuple[str, ...] = ("-device", "pci-ohci,id=usb")
     pulse: bool = False
 
 
