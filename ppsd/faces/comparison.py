@@ -73,12 +73,13 @@ class Comparison:
 
     @classmethod
     def of(cls, other: str, pulsed: bool, looks: Sequence[Look]) -> Comparison | None:
-        """None: there are too few. The kernel's error grows between two corrections, so the least is what the program last told."""
+        """None: there are too few. Of the other's promises the least counts: the kernel's error grows between two of them. Of ours the
+        last: the bound narrows for minutes after the lock."""
         if len(looks) < ENOUGH:
             return None
         told_ns = min(look.theirs_ns for look in looks)
         theirs = _distance((look.pulse_ns - look.apart_ns for look in looks), told_ns if told_ns < UNKNOWN_NS else None)
-        ours = _distance((look.pulse_ns for look in looks), median([look.ours_ns for look in looks]))
+        ours = _distance((look.pulse_ns for look in looks), looks[-1].ours_ns)
         return cls(other, pulsed, len(looks), theirs, ours, median([look.apart_ns for look in looks]))
 
     @property
@@ -146,4 +147,5 @@ def _than(times: float, better: str, worse: str) -> str:
     if 1 / SAME < times < SAME:
         return ""
     factor = times if times > 1 else 1 / times
-    return (better if times > 1 else worse).format(f"{factor:.0f} times" if factor >= 10 else f"{factor:.1f} times")
+    words = "more than 1000" if factor > 1000 else f"{factor:.0f}" if factor >= 10 else f"{factor:.1f}"
+    return (better if times > 1 else worse).format(f"{words} times")

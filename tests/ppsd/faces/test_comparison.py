@@ -31,6 +31,13 @@ def test_the_better_clock_is_told_with_how_much() -> None:
     assert compared(GOOD).good
 
 
+def test_a_promise_is_the_one_of_now() -> None:
+    """Refclock's bound narrows while both are watched: the last one is told, and a factor beyond reason is not counted out."""
+    narrowing = compared([replace(look, ours_ns=800_000 - 13_000 * n, theirs_ns=8_000_000_000) for n, look in enumerate(GOOD)])
+    assert narrowing.ours.bound_ns == 33_000
+    assert "its promise is more than 1000 times narrower" in narrowing.text()
+
+
 def test_two_promises_that_exclude_each_other() -> None:
     """One of the clocks is wrong, nobody guesses which, and that is no ground for a switch."""
     found = compared([replace(look, apart_ns=-40_000_000) for look in GOOD])
