@@ -67,6 +67,25 @@ def test_chronyd_reads_it(network: Processes) -> None:
         assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("server")] == [HERE, ALSO]
 
 
+@pytest.mark.parametrize("word", ["ntpd", "ntpsec"])
+@pytest.mark.parametrize("key", [[], ["--key", "10"]])
+def test_ntpd_reads_it(network: Processes, word: str, key: list[str]) -> None:
+    """ntpd of ntpsec, which reads ntp's configuration too, has both servers as its own, and knows every word; so it does with a key."""
+    ntpd, ntpq = ntpsec_programs()
+    text = printed(network, word, *BOTH, *key).replace("/etc/ntp.keys", str(network.directory / "keys"))
+    (network.directory / "keys").write_text("10 AES-128 000102030405060708090a0b0c0d0e0f\n", encoding="ascii")
+    path = network.directory / "ntp.conf"
+    path.write_text(f"restrict 127.0.0.1\n{text}", encoding="utf-8")
+    network.start("ntpd", [*NO_CLOCK, ntpd, "-n", "-N", "-c", str(path)])
+    wait_for(
+        "ntpd has both",
+        lambda: set(re.findall(r"^.(\S+) ", network.run([ntpq, "-pnw", "127.0.0.1"]).stdout, re.MULTILINE)) >= {HERE, ALSO},
+        20,
+    )
+    seen = network.output("ntpd")
+    assert "error" not in seen.lower(), seen
+
+
 def test_openntpd_reads_it(network: Processes) -> None:
     """OpenNTPD's own check accepts it."""
     program = unpacked("openntpd") / "usr/sbin/openntpd"
