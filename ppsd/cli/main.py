@@ -320,6 +320,30 @@ COMMANDS = {
             ),
         ),
         Command(
+            "takeover",
+            "takeover",
+            "move from chronyd or ntpd to refclock: look beside it, switch, go back: 0 nothing speaks against it, 1 something does",
+            "takeover --seconds 60",
+            (
+                option(
+                    "--shadow",
+                    dest="step",
+                    action="store_const",
+                    const="shadow",
+                    default="shadow",
+                    help="run beside it, set nothing, and tell which clock is better (the default)",
+                ),
+                option(
+                    "--commit", dest="step", action="store_const", const="commit", help="look for a minute, then switch, without a step"
+                ),
+                option("--rollback", dest="step", action="store_const", const="rollback", help="put everything back, without a step"),
+                option("--seconds", metavar="S", type=seconds, help="watch both clocks for so long (default 300, before a switch 60)"),
+                option("--wait", metavar="S", type=seconds, help="wait so long for refclock to lock (default 1200)"),
+                option("--yes", action="store_true", help="do not ask before the switch"),
+                JSON,
+            ),
+        ),
+        Command(
             "backup",
             "backup",
             "write configuration, settings and what was learned into one file",
