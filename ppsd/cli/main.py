@@ -56,7 +56,7 @@ COMMANDS = {
             "show",
             "show the daemon's state: 0 locked, 1 holdover, 2 not serving, 3 no daemon",
             "status --json | jq .bound_ns",
-            (JSON, WATCH, RUN_DIR),
+            (CSV, JSON, NUMERIC, WATCH, RUN_DIR),
         ),
         Command("sources", "show", "list the sources as chronyc does", "sources -v", REPORT),
         Command("sourcestats", "show", "show frequency, skew and deviation of each source as chronyc does", "sourcestats", REPORT),
@@ -84,6 +84,13 @@ COMMANDS = {
                 ),
                 *(o for o in REPORT if o is not NUMERIC),
             ),
+        ),
+        Command(
+            "top",
+            "top",
+            "show the state live on a whole screen: offset and bound, satellites, sources, clients; h: keys",
+            "top",
+            (NUMERIC, WATCH, RUN_DIR),
         ),
         Command(
             "waitsync",
@@ -262,7 +269,7 @@ COMMANDS = {
                 RUN_DIR,
             ),
         ),
-        Command("sats", "watch", "show the satellites as a table and as the sky", "sats", (JSON, RUN_DIR)),
+        Command("sats", "show", "show the satellites as a table and as the sky", "sats --watch", REPORT),
         Command(
             "replay",
             "replay",
