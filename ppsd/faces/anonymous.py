@@ -84,6 +84,7 @@ class Anonymiser:
         text = re.sub(rf"\b(\d{{1,10}}[ \t]+{_KEY_TYPES})[ \t]+\S+", r"\1 <key>", text, flags=re.IGNORECASE)
         text = re.sub(r"\b(HEX|ASCII):\S+", r"\1:<key>", text)
         text = re.sub(rf"(?i)\b([\w-]*(?:{_SECRET})[\w-]*[\"']?\s*[:=]\s*)(\"[^\"\n]*\"|'[^'\n]*'|[^\s,;}}]+)", r"\1<key>", text)
+        text = re.sub(r"(?i)\b(key[\"']?\s*[:=]\s*)(\"[^\"\n/]{4,}\"|'[^'\n/]{4,}'|[^\s\"'/,;]{8,})", r"\1<key>", text)
         text = re.sub(r"://[^\s/@\"]+@", "://<key>@", text)
         return re.sub(r"(?<![\w/+])[A-Za-z0-9+/]{40,}={0,2}(?![\w+/])", _unless_path, text)
 
@@ -104,6 +105,7 @@ class Anonymiser:
         text = re.sub(r"\d{1,3}\s*°\s*(?:\d{1,2}(?:\.\d+)?\s*['′]\s*)?(?:\d{1,2}(?:\.\d+)?\s*[\"″]\s*)?[NSEW]\b", taken, text)
         text = re.sub(r"\b\d{1,3}\.\d{3,}\s*°?\s*[NSEW]\b", taken, text)
         text = re.sub(r"\b[NSEW]\s*\d{1,3}\.\d{3,}\b", taken, text)
+        text = re.sub(r"\b\d{1,3} \d{1,2} \d{1,2}(?:\.\d+)? ?[NSEW]\b", taken, text)
         return re.sub(r"(?<![\w.])[-+]?\d{1,2}\.\d{4,}°?\s*[,;/ ]\s*[-+]?\d{1,3}\.\d{4,}(?![\w.])", taken, text)
 
     # ---- hardware ---------------------------------------------------------------------------------------------------------------------
@@ -112,12 +114,12 @@ class Anonymiser:
         def mac(found: re.Match[str]) -> str:
             return self._word("mac", re.sub(r"[:.-]", "", found[0]))
 
+        text = re.sub(r"(?i)\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b", "<uuid>", text)
         text = re.sub(r"(?<![\w:])(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2})?(?![\w:])", mac, text)
         text = re.sub(r"(?<![\w-])(?:[0-9A-Fa-f]{2}-){5}[0-9A-Fa-f]{2}(?![\w-])", mac, text)
         text = re.sub(r"(?<![\w.])(?:[0-9A-Fa-f]{4}\.){2}[0-9A-Fa-f]{4}(?![\w.])", mac, text)
         text = re.sub(r"\b(en|wl|ww|us)x([0-9a-f]{12})\b", lambda found: f"{found[1]}x{self._word('mac', found[2])}", text)
         text = re.sub(r"\b(?=[0-9A-F]*[A-F]|[0-9a-f]*[a-f])(?=[A-Fa-f]*\d)[0-9A-Fa-f]{12}\b", mac, text)
-        text = re.sub(r"(?i)\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b", "<uuid>", text)
         text = re.sub(r"\b(?:[0-9A-Fa-f]{2}[ :]){11,}[0-9A-Fa-f]{2}\b", "<octets>", text)
         text = re.sub(r"\b(?:0x)?[0-9A-Fa-f]{20,}\b", "<octets>", text)
         text = re.sub(r"(by-id/\S*?)_([0-9A-Za-z]{4,})(?=-(?:if|port)\d|[\s\"',;]|$)", r"\1_<serial>", text)
@@ -162,7 +164,7 @@ class Anonymiser:
     # ---- names ------------------------------------------------------------------------------------------------------------------------
 
     def _people(self, text: str) -> str:
-        text = re.sub(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+", lambda found: self._word("mail", found[0]), text)
+        text = re.sub(r"[\w.+-]+@(?:[\w-]+\.)+[A-Za-z]{2,}", lambda found: self._word("mail", found[0]), text)
         text = re.sub(r"(/home|/Users)/([^/\s\"':,;]+)", lambda found: f"{found[1]}/{self._word('user', found[2])}", text)
         name = r"(?<![\w.<-])(?<![^/]/)(?:[A-Za-z0-9_](?:[\w-]*[A-Za-z0-9])?\.)+[A-Za-z]{2,24}(?![\w-]|\.\w)"
         text = re.sub(name, lambda found: found[0] if _is_no_machine(found[0]) else self._word("name", found[0]), text)

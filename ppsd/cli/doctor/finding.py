@@ -63,7 +63,7 @@ class Patient:
     clients: Sequence[Client] = ()
     problems: Sequence[str] = ()
     addresses: Sequence[Address] = ()
-    answers: Callable[[str, int, bytes], bool | None] = answers
+    answers: Callable[[Sequence[tuple[str, int, bytes]]], Sequence[bool | None]] = answers
     stamped: Callable[[], bool | None] = arrivals_stamped
     named: Callable[[str, Sequence[IPv4Address]], Sequence[str]] = mdns_addresses
     space: Callable[[str], Space | None] = space_at

@@ -305,30 +305,24 @@ def control(p: Patient) -> Finding:
     owns = [own.address for own in p.addresses if not own.address.is_link_local]
     if not owns:
         return Finding("RC38", SKIP, "this machine has no address but loopback")
-    heard: list[str] = []
-    tried = False
-    for own in owns:
-        for port, request, what in (
-            (NTP_PORT, READVAR, "ntpq (mode 6)"),
-            (NTP_PORT, MONLIST, "ntpdc (mode 7)"),
-            (CHRONYC_PORT, TRACKING, "chronyc"),
-        ):
-            answered = p.answers(str(own), port, request)
-            tried |= answered is not None
-            if answered:
-                heard.append(f"{what} is answered at {endpoint_text(str(own), port)}")
-    if heard:
-        who = p.host.port_holders((str(own), CHRONYC_PORT if "chronyc" in heard[0] else NTP_PORT) for own in owns)
-        what = f"{heard[0]}, not only on this machine's loopback{f', by {who[0]}' if who else ''}"
-        return Finding("RC38", WARN, what, REMEDIES["chronyc" if "chronyc" in heard[0] else "ntpq"])
-    if not tried:
+    asked = [(str(own), port, request) for own in owns for port, request in CONTROLS]
+    told = p.answers(asked)
+    heard = next((one for one, answered in zip(asked, told, strict=True) if answered), None)
+    if heard is not None:
+        own, port, request = heard
+        who, protocol = p.host.port_holders([(own, port)]), CONTROLS[port, request]
+        what = f"{protocol} is answered at {endpoint_text(own, port)}, not only on this machine's loopback{f', by {who[0]}' if who else ''}"
+        return Finding("RC38", WARN, what, REMEDIES[port])
+    if all(answered is None for answered in told):
         return Finding("RC38", SKIP, "no packet can be sent to this machine's own addresses")
     return Finding("RC38", OK, "neither chronyc's nor ntpq's protocol is answered to the network")
 
 
+CONTROLS: Final = {(NTP_PORT, READVAR): "ntpq (mode 6)", (NTP_PORT, MONLIST): "ntpdc (mode 7)", (CHRONYC_PORT, TRACKING): "chronyc"}
+"""Port and request -> whose protocol it is."""
 REMEDIES: Final = {
-    "chronyc": 'refclock: [chronyc] listen = ["127.0.0.1:323", "[::1]:323"]; chronyd: take bindcmdaddress and cmdallow out of chrony.conf',
-    "ntpq": "ntpd: restrict default kod limited nomodify notrap nopeer noquery, for -4 and -6, in ntp.conf",
+    CHRONYC_PORT: 'refclock: [chronyc] listen = ["127.0.0.1:323", "[::1]:323"]; chronyd: no bindcmdaddress and cmdallow in chrony.conf',
+    NTP_PORT: "ntpd: restrict default kod limited nomodify notrap nopeer noquery, for -4 and -6, in ntp.conf",
 }
 
 

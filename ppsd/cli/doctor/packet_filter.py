@@ -208,8 +208,8 @@ def read_nft(text: str, beside: Filter | None = None) -> Filter:
         found.chains |= beside.chains
         owned = {table for table, _ in beside.chains}
     told = json.loads(text)
-    items = told.get("nftables", ()) if isinstance(told, dict) else ()
-    for kind, body in ((k, b) for item in items if isinstance(item, dict) for k, b in item.items() if isinstance(b, dict)):
+    items = _dicts(told.get("nftables") if isinstance(told, dict) else None)
+    for kind, body in ((kind, body) for item in items for kind, body in item.items() if isinstance(body, dict)):
         table = f"{body.get('family')} {body.get('table')}"
         if table in owned:
             continue
@@ -221,9 +221,13 @@ def read_nft(text: str, beside: Filter | None = None) -> Filter:
             sets[table, f"@{name}"] = body.get("elem", [])
         elif kind == "rule":
             chain = found.chains.setdefault((table, str(body.get("chain"))), Chain(table, str(body.get("chain"))))
-            expressions = [e for e in body.get("expr", ()) if isinstance(e, dict)]
-            chain.rules += _Nft({at: elements for (of, at), elements in sets.items() if of == table}).rules(expressions)
+            chain.rules += _Nft({at: elements for (of, at), elements in sets.items() if of == table}).rules(_dicts(body.get("expr")))
     return found
+
+
+def _dicts(told: Json) -> list[dict[str, Json]]:
+    """The objects in what should be a list of them."""
+    return [each for each in told if isinstance(each, dict)] if isinstance(told, list) else []
 
 
 class _Nft:
@@ -306,8 +310,10 @@ def _payload(left: Json) -> tuple[str, str]:
 
 
 def _foreign(left: Json, request: Request) -> bool:
-    """Whether a field belongs to another kind of packet, so that neither == nor != of it holds."""
+    """Whether a field belongs to another kind of packet, so that neither == nor != of it holds. A request has no extension headers."""
     protocol, _ = _payload(left)
+    if isinstance(left, dict) and "exthdr" in left:
+        return True
     if isinstance(left, dict) and isinstance(left.get("concat"), list):
         return any(_foreign(part, request) for part in left["concat"])
     return protocol not in ("", "th", "udp", "ip", "ip6", "ether", "vlan") or protocol == {4: "ip6", 6: "ip"}[request.version]
@@ -337,6 +343,8 @@ def _value_is(left: Mapping[str, Json], right: Json, request: Request) -> bool |
         return right == ("new" if request.tracked else "untracked")
     if isinstance(ct, dict) and ct.get("key") == "status":
         return False  # set once a connection is known
+    if isinstance(fib, dict) and fib.get("result") in ("oif", "oifname") and right is False:
+        return False  # a neighbour's request comes by the way on which it is answered
     if isinstance(fib, dict) and fib.get("result") == "type":
         return right == "local" if "daddr" in str(fib.get("flags")) else right == "unicast"
     return None
@@ -344,7 +352,7 @@ def _value_is(left: Mapping[str, Json], right: Json, request: Request) -> bool |
 
 def _number_is(port: int, right: Json) -> bool | None:
     if isinstance(right, dict) and isinstance(right.get("range"), list):
-        low, high = right["range"]
+        low, high = [*right["range"], None, None][:2]
         return low <= port <= high if isinstance(low, int) and isinstance(high, int) else None
     number = _SERVICES.get(right) if isinstance(right, str) else right
     return port == number if isinstance(number, int) else None
@@ -354,7 +362,7 @@ def _prefixes(right: Json) -> list[Net]:
     if isinstance(right, dict) and isinstance(right.get("prefix"), dict):
         return _nets(f"{right['prefix'].get('addr')}/{right['prefix'].get('len')}")
     if isinstance(right, dict) and isinstance(right.get("range"), list):
-        return _nets(*map(str, right["range"]))
+        return _nets(*map(str, [*right["range"], "", ""][:2]))
     return _nets(right) if isinstance(right, str) else []
 
 
@@ -397,9 +405,9 @@ def read_iptables(text: str, version: int, into: Filter | None = None) -> Filter
             hook = {"INPUT": "input", "PREROUTING": "prerouting"}.get(name, "") if policy != "-" else ""
             found.chains[table, name] = Chain(table, name, hook, Way.DROP if policy == "DROP" else Way.ACCEPT)
         elif line.startswith("-A ") and not table.endswith(" nat"):
-            words = _words(line)
-            chain = found.chains.setdefault((table, words[1]), Chain(table, words[1]))
-            chain.rules.append(_rule(words[2:]))
+            _, name, *words = [*_words(line), ""]
+            chain = found.chains.setdefault((table, name), Chain(table, name))
+            chain.rules.append(_rule([word for word in words if word]))
     return found
 
 
@@ -468,8 +476,10 @@ def _condition(option: str, values: Sequence[str]) -> Test | None:
             return lambda _: "LOCAL" in value.split(",")
         case "--pkt-type":
             return lambda _: value in ("unicast", "host")
-        case "--icmp-type" | "--icmpv6-type" | "--tcp-flags" | "--syn":
-            return lambda _: False
+        case "--icmp-type" | "--icmpv6-type" | "--tcp-flags" | "--syn" | "--rt-type" | "-f" | "--fragment":
+            return lambda _: False  # a request has neither a routing header nor fragments
+        case "--invert" | "--validmark":
+            return lambda _: option != "--invert"  # of rpfilter: a neighbour's request comes by the way on which it is answered
         case _:
             return _unknown
 

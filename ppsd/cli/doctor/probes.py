@@ -17,7 +17,7 @@ COMMAND_S: Final = 5.0
 """s; listing the rules of a firewall takes some milliseconds."""
 REPLY_S: Final = 0.5
 """s; a packet to this machine itself is answered within a millisecond."""
-NAME_S: Final = 1.5
+NAME_S: Final = 0.6
 """s; a responder answers for a name of its own within 20 ms (RFC 6762 section 6); it is asked three times in this time."""
 MDNS: Final = ("224.0.0.251", 5353)
 """Where names under .local are asked (RFC 6762 section 3)."""
@@ -41,19 +41,36 @@ def output_of(words: Sequence[str]) -> str | None:
     return done.stdout
 
 
-def answers(own: str, port: int, request: bytes) -> bool | None:
-    """Whether a datagram from the address ``own`` of this machine to its port is answered; None: it cannot be sent."""
-    try:
-        with socket.socket(socket.AF_INET6 if ":" in own else socket.AF_INET, socket.SOCK_DGRAM) as asker:
+def answers(asked: Sequence[tuple[str, int, bytes]]) -> list[bool | None]:
+    """Whether each datagram (own address, port, octets), sent from an address of this machine to itself, is answered; None: it cannot be
+    sent. All are sent at once, and awaited for REPLY_S."""
+    askers: list[socket.socket | None] = []
+    found: dict[int, bool] = {}
+    for own, port, request in asked:
+        asker = socket.socket(socket.AF_INET6 if ":" in own else socket.AF_INET, socket.SOCK_DGRAM)
+        try:
             asker.bind((own, 0))
             asker.connect((own, port))
-            asker.settimeout(REPLY_S)
             asker.send(request)
-            return bool(asker.recv(2048))
-    except (TimeoutError, ConnectionRefusedError):
-        return False
-    except OSError:
-        return None
+        except ConnectionRefusedError:
+            found[asker.fileno()] = False
+        except OSError:
+            asker.close()
+        askers.append(None if asker.fileno() < 0 else asker)
+    waiting = [asker for asker in askers if asker is not None and asker.fileno() not in found]
+    end_s = time.monotonic() + REPLY_S
+    while waiting and (left_s := end_s - time.monotonic()) > 0:
+        for asker in select.select(waiting, [], [], left_s)[0]:
+            waiting.remove(asker)
+            try:
+                found[asker.fileno()] = bool(asker.recv(2048))
+            except OSError:  # nobody has the port
+                found[asker.fileno()] = False
+    told = [None if asker is None else found.get(asker.fileno(), False) for asker in askers]
+    for each in askers:
+        if each is not None:
+            each.close()
+    return told
 
 
 def arrivals_stamped() -> bool | None:

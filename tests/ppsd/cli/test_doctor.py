@@ -21,6 +21,7 @@ from refclock_sim.worlds.world import GPS, RAW_START_NS, World
 from ppsd.cli import main as cli
 from ppsd.cli.doctor import clock as doctor_clock
 from ppsd.cli.doctor import system as doctor_system
+from ppsd.cli.doctor.bug_report import bug_report
 from ppsd.cli.doctor.doctor import EXAMINATIONS, doctor, examine, report
 from ppsd.cli.doctor.finding import FAIL, OK, SKIP, WARN, Finding, Patient
 from ppsd.cli.doctor.probes import Space
@@ -112,7 +113,8 @@ class Machine:
         """This machine, with nothing of the one that the tests run on."""
         return Patient(
             Host(self.root), parse(config), clock, self.wait, lambda: NOW_S, server=server, output=lambda _: None, addresses=(OWN,),
-            answers=lambda *_: False, stamped=lambda: True, named=lambda *_: [str(OWN.address)], space=lambda _: ROOM, has=lambda _: True,
+            answers=lambda asked: [False] * len(asked), stamped=lambda: True, named=lambda *_: [str(OWN.address)],
+            space=lambda _: ROOM, has=lambda _: True,
         )  # fmt: skip
 
 
@@ -504,8 +506,8 @@ AILMENTS: dict[str, tuple[str, str, Callable[[Machine], Changes]]] = {
     "requests lost in the kernel": ("RC36", WARN, changed(server=counted(reply={"basic": 500}, server={"kernel_drops": 80}))),
     "DHCP hands out another": ("RC37", WARN, lease("192.168.1.1, 192.168.1.2")),
     "DHCP hands out another (networkd)": ("RC37", WARN, files(run__systemd__netif__leases__2="ADDRESS=192.168.1.5\nNTP=192.168.1.1\n")),
-    "ntpq from outside": ("RC38", WARN, changed(answers=lambda _, port, request: port == 123 and request[0] == 0x16)),
-    "chronyc from outside": ("RC38", WARN, changed(answers=lambda _, port, __: port == 323)),
+    "ntpq from outside": ("RC38", WARN, changed(answers=lambda asked: [port == 123 and request[0] == 0x16 for _, port, request in asked])),
+    "chronyc from outside": ("RC38", WARN, changed(answers=lambda asked: [port == 323 for _, port, _ in asked])),
     "may not set the clock": ("RC40", FAIL, rights(0, 0, config=STEERED)),
     "server with rights": ("RC40", WARN, rights(1 << 25, 1 << 25 | 1 << 10, config=STEERED)),
     "server may not take the port later": ("RC40", WARN, rights(1 << 25, 0, server=replace(SERVING, unserved=(ABSENT,)))),
@@ -788,3 +790,61 @@ def test_a_server_that_is_not_wanted_is_not_missed(machine: Machine) -> None:
     clock = replace(told("clean-pps", 120), steering="none", listen=())
     states = {finding.check: finding.state for finding in examine(machine.patient(CONFIG, clock))}
     assert {states[check] for check in ("RC30", "RC31", "RC39", "RC48")} == {SKIP}
+
+
+PLANTED_JOURNAL = """\
+2026-11-28T10:11:12+0000 refclock-clock[71]: shed.garden.example.org: $GNGGA,101112.00,4807.03801,N,01131.0,E,1,08,0.9,545.4,M*47
+2026-11-28T10:11:13+0000 refclock-serve[72]: client 8.8.4.4 refused; 2a01:4f8:1:2::9 refused; own networks 192.168.1.0/24 (eth0)
+2026-11-28T10:11:14+0000 refclock-serve[72]: carrier of enxdca632010203 (dc:a6:32:01:02:03) lost on SHED, key xyzzy-staple refused
+2026-11-28T10:11:15+0000 refclock-clock[71]: LOCKED event=locked bound_us=1.5 reader=/home/jane/gps
+"""
+TELLING = (
+    *("shed", "garden", "nas1", "gpsbox", "4807", "01131", "545.4", "48.1173", "11.5167", "8.8.4.4", "8.8.8.5", "2a01", "203.0.113"),
+    *("2001:db8", "dc:a6", "dca632", "xyzzy", "staple", "00112233445566", "A50285BI", "jane", 'azimuth": 1', 'elevation": 1'),
+)
+
+
+def test_a_bug_report_tells_nothing_of_its_owner(machine: Machine, tmp_path: Path) -> None:
+    """Keys, places, names, hardware and public addresses are planted wherever a report looks: none of them is in it, and what helps is."""
+    keys = tmp_path / "refclock.keys"
+    keys.write_text("1 SHA1 xyzzy-staple\n2 AES128 HEX:00112233445566778899aabbccddeeff\n")
+    machine.write("etc/hosts", "127.0.0.1 localhost\n192.168.1.9 nas1 nas1.shed\n")
+    machine.write("dev/serial/by-id/usb-FTDI_FT232R_USB_UART_A50285BI-if00-port0", "")
+    machine.write("sys/bus/usb/devices/1-1/product", "u-blox GNSS receiver\n")
+    machine.write("etc/os-release", 'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\n')
+    config = (
+        f'{CONFIG}fixed_position = "48.1173 11.5167 545.4"\n[[source]]\ntype = "gpsd"\nhost = "gpsbox"\n'
+        '[access]\nallow = ["own", "203.0.113.0/24", "2001:db8::/32"]\n[keys]\nfile = "/refclock.keys"\n'
+    )
+    clock = told("clean-pps", 120)
+    at_home = Condition(Code.POSITION_JUMPED, "its position jumped to 48.11730 N 11.51670 E")
+    (source,) = clock.sources
+    assert any(satellite.azimuth for satellite in source.satellites)
+    clock = replace(clock, listen=("8.8.8.5:123", "0.0.0.0:123"), sources=(replace(source, conditions=(at_home,)),))
+    patient = replace(
+        machine.patient(config, clock), addresses=(OWN, PUBLIC, OWN6), clients=(STRANGER,), servers=("nas1.garden.example.org",)
+    )
+    patient = replace(patient, output=lambda words: PLANTED_JOURNAL if words[0] == "journalctl" else None)
+    text = bug_report(patient, report(examine(patient)))
+    assert not [each for each in TELLING if each.lower() in text.lower()], text
+    for helpful in (
+        *("RC31", "[limits]", '"mode": "track"', "0.0.0.0:123", "192.168.1.5", "Debian GNU/Linux 12", "u-blox GNSS", "6.12.47-rpi"),
+        *("LOCKED event=locked bound_us=1.5", "192.168.1.0/24 (eth0)", 'device = "/dev/ttyAMA0"', "<place>", "<public-v4-1>", "<key>"),
+    ):
+        assert helpful in text, helpful
+
+
+def test_a_report_is_written_for_its_owner_alone(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`doctor --report FILE` writes one file that nobody else may read, also when the configuration is broken; it exits as the doctor."""
+    monkeypatch.setattr("ppsd.cli.doctor.doctor.patient_of", lambda _, config: replace(machine.patient(), config=config))
+    broken, out = tmp_path / "refclock.toml", tmp_path / "report.txt"
+    broken.write_text('[server]\nthread = 2\npassword = "hunter2"\n')
+    assert cli.main(["doctor", "--report", str(out), "--config", str(broken), "--run-dir", str(tmp_path)]) == 2
+    assert "Look through it" in capsys.readouterr().out
+    assert out.stat().st_mode & 0o777 == 0o600
+    text = out.read_text()
+    assert "did you mean threads?" in text
+    assert "hunter2" not in text
+    assert cli.main(["doctor", "--report", str(tmp_path / "none/report"), "--run-dir", str(tmp_path)]) == 74
