@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ppsd import version
+from ppsd.appliance import board
 from ppsd.cli.doctor.finding import Patient
 from ppsd.config.contents import contents
 from ppsd.config.file import as_toml
@@ -24,6 +25,8 @@ JOURNAL: Final = (
     *("journalctl", "--no-hostname", "--output=short-iso", "--no-pager", "--lines=400", "--quiet"),
     *("--unit=refclock-clock", "--unit=refclock-serve", "--unit=refclock.target"),
 )
+APPLIANCE: Final = " refclock.slot="
+"""What the boot loader of the image writes on the kernel's command line (``ppsd.appliance.boot``)."""
 KEY_FILE_BYTES: Final = 1 << 20
 FACTS: Final = (
     ("board", ("/proc/device-tree/model", "/sys/class/dmi/id/sys_vendor", "/sys/class/dmi/id/product_name")),
@@ -68,6 +71,8 @@ def _sections(p: Patient, findings: str) -> Iterator[tuple[str, str]]:
     yield "machine", _machine(p.host)
     yield "addresses", "\n".join(f"{a.interface}: {a.address}/{a.length}{'' if a.lasting else ' (on loan)'}" for a in p.addresses)
     yield "devices", _devices(p.host)
+    if APPLIANCE in f" {p.host.text('/proc/cmdline') or ''}":
+        yield "board", board.report(list(board.facts(p.host, p.pause)), f"refclock {version()}")
     yield "journal", p.output(JOURNAL) or "not readable: run this as root, or as a member of the group systemd-journal"
 
 

@@ -18,6 +18,7 @@ RESPONDERS: Final = ("avahi-daemon", "mdnsd", "mDNSResponder", "systemd-resolve"
 DHCP_CLIENTS: Final = ("dhclient", "dhcpcd", "udhcpc", "NetworkManager", "systemd-networkd", "connmand")
 STRANGERS: Final = {4: "192.0.2.1", 6: "2001:db8::1"}
 """Addresses of nobody (RFC 5737, RFC 3849): what holds for them holds for everybody."""
+ALONE: Final = "nothing is served to other machines"
 NO_ADDRESS: Final = "this machine has no address but loopback"
 LEASES: Final = (
     "/run/systemd/netif/leases/*",
@@ -108,8 +109,8 @@ def handed_out(p: Patient) -> Finding:
 def ipv6(p: Patient) -> Finding:
     """RC48: are clients served by IPv6 where this machine has it?"""
     own = [each for each in p.addresses if each.address.version == 6]
-    if not p.listen:
-        return Finding("RC48", SKIP, "no NTP server is configured ([server] enabled = false)")
+    if not _for_others(p):
+        return Finding("RC48", SKIP, ALONE)
     if not own:
         return Finding("RC48", SKIP, "this machine has no IPv6 address but link-local ones")
     served = [ip_address(end[0]) for text in p.listen if (end := parse_endpoint(text)) is not None]
@@ -122,6 +123,11 @@ def ipv6(p: Patient) -> Finding:
         what = f"no rule lets in {ip_network((refused[0].address, refused[0].length), strict=False)}, a network of this machine"
         return Finding("RC48", WARN, what, '[access] allow = ["own"], then refclock reload')
     return Finding("RC48", OK, f"served by IPv6 at {', '.join(str(each.address) for each in there)}")
+
+
+def _for_others(p: Patient) -> bool:
+    """Whether other machines are to be served at all."""
+    return any(not ip_address(end[0].partition("%")[0]).is_loopback for text in p.listen if (end := parse_endpoint(text)) is not None)
 
 
 def _refused(p: Patient, own: Address) -> bool:
@@ -140,8 +146,8 @@ def _vlans(host: Host) -> list[str]:
 def vlans(p: Patient) -> Finding:
     """RC49: is each VLAN of this machine served?"""
     found = _vlans(p.host)
-    if not found or not p.listen:
-        return Finding("RC49", SKIP, "this machine is in no VLAN (tagged)" if p.listen else "no NTP server is configured")
+    if not found or not _for_others(p):
+        return Finding("RC49", SKIP, ALONE if found else "this machine is in no VLAN (tagged)")
     only, served = p.config.server.interface, [ip_address(end[0]) for text in p.listen if (end := parse_endpoint(text)) is not None]
     told: list[str] = []
     for vlan in found:
@@ -167,7 +173,7 @@ def vlans(p: Patient) -> Finding:
 def outside(p: Patient) -> Finding:
     """RC50: can the internet ask, where it may? What comes in from there is the only proof; a machine cannot ask itself from outside."""
     rules = p.config.access.rules()
-    if not p.listen or all(rules.decide(address).action != "allow" for address in STRANGERS.values()):
+    if not _for_others(p) or all(rules.decide(address).action != "allow" for address in STRANGERS.values()):
         return Finding("RC50", SKIP, "only this machine's own networks may ask, so the internet need not reach it")
     far = [client for client in p.clients if client.ip.is_global]
     if far:

@@ -18,6 +18,7 @@ from refclock_sim.receiver import ubx as ubx_messages
 from refclock_sim.worlds.scenario import load_scenario
 from refclock_sim.worlds.world import GPS, RAW_START_NS, World
 
+from ppsd.appliance import board
 from ppsd.cli import main as cli
 from ppsd.cli.doctor import clock as doctor_clock
 from ppsd.cli.doctor import system as doctor_system
@@ -559,6 +560,7 @@ WELL: dict[str, tuple[str, Callable[[Machine], Changes]]] = {
     "same version in the lists": ("RC46", changed(printed=FILTERS_OPEN | {"apt-cache": APT.format("0.1.0-1")})),
     "IPv6 served": ("RC48", changed(clock=listening(*BOTH), addresses=(OWN, OWN6))),
     "VLAN served": ("RC49", vlan),
+    "IPv6 by router announcement beside a lasting address": ("RC33", changed(addresses=(OWN, OWN6._replace(lasting=False)))),
     "asked from outside": ("RC50", changed(config=EVERYBODY, clients=(ASKED, STRANGER))),
 }
 
@@ -569,6 +571,13 @@ def test_what_is_well_is_found_well(machine: Machine, case: str) -> None:
     check, prepare = WELL[case]
     finding = machine.examined(**prepare(machine))[check]
     assert finding.state == OK, finding
+
+
+def test_a_server_for_this_machine_alone_needs_no_network(machine: Machine) -> None:
+    """At loopback addresses only, nothing is said of IPv6, VLANs, the internet and the firewall."""
+    changes = vlan(machine) | {"clock": listening("127.0.0.1:123"), "config": EVERYBODY, "addresses": (OWN, OWN6, VLAN)}
+    found = machine.examined(**changes)
+    assert {found[check].state for check in ("RC31", "RC48", "RC49", "RC50")} == {SKIP}
 
 
 def test_a_container_without_the_right_is_told_before_anything_runs(machine: Machine) -> None:
@@ -832,6 +841,15 @@ def test_a_bug_report_tells_nothing_of_its_owner(machine: Machine, tmp_path: Pat
         *("LOCKED event=locked bound_us=1.5", "192.168.1.0/24 (eth0)", 'device = "/dev/ttyAMA0"', "<place>", "<public-v4-1>", "<key>"),
     ):
         assert helpful in text, helpful
+
+
+def test_a_report_of_the_appliance_has_its_board(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the image the facts of the board are in the report, too; elsewhere they are not."""
+    fact = board.Fact("watchdog", board.State.GOOD, "bcm2835, active", "restarts the box", "active")
+    monkeypatch.setattr(board, "facts", lambda *_: iter([fact]))
+    assert "bcm2835" not in bug_report(machine.patient(), "")
+    machine.write("proc/cmdline", "quiet refclock.slot=A root=/dev/mmcblk0p2\n")
+    assert "bcm2835, active" in bug_report(machine.patient(), "")
 
 
 def test_a_report_is_written_for_its_owner_alone(
