@@ -264,6 +264,11 @@ class Client:
         half = self.address.removesuffix(" (local)")
         return ip_interface(half).ip if half == self.address else IPv6Address(f"fe80::{half}")
 
+    @classmethod
+    def many(cls, told: Mapping[str, Any]) -> tuple[Client, ...]:
+        """The reply to the verb "clients". ValueError as of Snapshot."""
+        return tuple(_record(cls, client, "clients") for client in told.get("clients", ()))
+
 
 # ---- a receiver's line, for onlookers -------------------------------------------------------------------------------------------------
 

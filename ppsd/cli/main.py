@@ -126,6 +126,12 @@ COMMANDS = {
             "doctor --against pool.ntp.org",
             (
                 option("--fix", metavar="CHECK", help="carry out that check's safe remedy"),
+                option(
+                    "--report",
+                    metavar="FILE",
+                    type=Path,
+                    help="write one file for a bug report, without keys, names, places and public addresses",
+                ),
                 option("--board", action="store_true", help="examine the board instead: firmware, pins, pulses, power, card; for a report"),
                 option("--against", metavar="HOST", action="append", default=[], help="compare with that NTP server (may be repeated)"),
                 KEY,

@@ -81,7 +81,7 @@ OLD_NAMES: Final[dict[str, tuple[str, str]]] = {
     "check_ntp_peer": ("refclock status", "its exit code is the check"),
     "dmesg": ("refclock detect", "finds receivers and pulses, and who holds their devices"),
     "minicom": ("refclock nmea", "shows what a receiver sends; the speed is found"),
-    "adjtimex": ("refclock doctor", "RC20 to RC26 examine the machine's clocks"),
+    "adjtimex": ("refclock doctor", "RC20 to RC29 examine the machine's clocks"),
 }  # fmt: skip
 """Name of a program, or of a command of one, to our command and a sentence."""
 
