@@ -9,7 +9,7 @@ SEEDS  ?= --seeds 5 --first-seed 800
 DEBS   ?= amd64 arm64 armhf
 IMAGES ?= amd64 arm64
 PEERS  := systemd nftables libseccomp2 chrony gpsd gpsd-clients pps-tools ntpsec-ntpdig ntpsec-ntpdate iproute2 clang tmux zsh fish groff-base mmdebstrap \
-	lintian qemu-user cpio rauc squashfs-tools fdisk grub-common zstd mtools device-tree-compiler
+	prometheus lintian qemu-user cpio rauc squashfs-tools fdisk grub-common zstd mtools device-tree-compiler
 EMULATORS := qemu-system-x86 qemu-system-arm ovmf openssh-client
 # What the two commands need from the system: a C compiler, Python with venv and headers, nettle (symmetric keys).
 BUILD  := gcc make python3 python3-venv python3-dev nettle-dev tzdata

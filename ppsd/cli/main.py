@@ -86,6 +86,17 @@ COMMANDS = {
             ),
         ),
         Command(
+            "metrics",
+            "metrics",
+            "print the metrics that Prometheus gets over HTTP, or write them to a file for node_exporter",
+            "metrics --output /var/lib/prometheus/node-exporter/refclock.prom",
+            (
+                option("--compat", choices=("chrony",), help="under the names of chrony_exporter"),
+                option("--output", metavar="FILE", type=Path, help="replace FILE at once, as a textfile collector needs it; *.prom"),
+                RUN_DIR,
+            ),
+        ),
+        Command(
             "waitsync",
             "waitsync",
             "wait until the clock is synchronised: 0 it is, 1 it is not",
