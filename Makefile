@@ -9,12 +9,12 @@ SEEDS  ?= --seeds 5 --first-seed 800
 DEBS   ?= amd64 arm64 armhf
 IMAGES ?= amd64 arm64
 PEERS  := systemd nftables libseccomp2 chrony gpsd gpsd-clients pps-tools ntpsec-ntpdig ntpsec-ntpdate iproute2 clang tmux zsh fish groff-base mmdebstrap \
-	prometheus lintian qemu-user cpio rauc squashfs-tools fdisk grub-common zstd mtools device-tree-compiler
+	prometheus ntpsec-ntpviz gnuplot-nox lintian qemu-user cpio rauc squashfs-tools fdisk grub-common zstd mtools device-tree-compiler
 EMULATORS := qemu-system-x86 qemu-system-arm ovmf openssh-client
 # What the two commands need from the system: a C compiler, Python with venv and headers, nettle (symmetric keys).
 BUILD  := gcc make python3 python3-venv python3-dev nettle-dev tzdata
 
-.PHONY: run test test-vm test-fast check digest bench bench-server bench-clock bench-cost bench-temperature bench-beside sim manual wheel deb image image-lock image-compare update fuzz cross clean setup develop peers
+.PHONY: run test test-vm test-fast check digest bench bench-server bench-clock bench-cost bench-temperature bench-history bench-beside sim manual wheel deb image image-lock image-compare update fuzz cross clean setup develop peers
 
 # To run it, and to work on it: the second adds linter, type checker and test runner (110 MB).
 setup: $(STAMP)
@@ -125,6 +125,11 @@ bench-clock: develop
 bench-cost: develop
 	@sh image/setup.sh peers valgrind
 	$(PY) tests/bench/cost.py $(if $(AGAINST),--against $(AGAINST))
+
+# What the history writes to an SD card in a day; as root with ext4's journal in it.
+bench-history: develop
+	@mkdir -p build
+	$(PY) tests/bench/history.py
 
 bench-temperature: develop
 	$(PY) tests/bench/temperature.py $(SEEDS) --keep

@@ -202,7 +202,7 @@ class Run:
         clock = Program("clock", python("ppsd", "clock", *words), reports=True)
         serve = Program("serve", python("ppsd", "serve", *words), reports=True, sockets=self.sockets)
         served = [serve] if self.config.server.enabled else []
-        if self.config.metrics.listen:
+        if self.config.metrics.listen or self.config.history.enabled:
             served.append(Program("web", python("ppsd", "web", *words), reports=True))
         if not self.simulated:
             return [clock, *served]

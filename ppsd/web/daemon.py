@@ -6,6 +6,7 @@ A process that is well answers within milliseconds. One that does not is waited 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -33,9 +34,9 @@ class Daemon:
         self._clients: int | None = None
         self._ask_clock_s = self._ask_server_s = self._count_s = 0.0
 
-    def clock(self) -> Snapshot | None:
-        """The clock process's snapshot; None while it does not answer."""
-        if time.monotonic() >= self._ask_clock_s:
+    def clock(self, now: bool = False) -> Snapshot | None:
+        """The clock process's snapshot; None while it does not answer. ``now``: that of this moment."""
+        if (now and self._clock is not None) or time.monotonic() >= self._ask_clock_s:
             try:
                 self._clock = Snapshot.from_json(ask(self._run_dir / "clock.sock", "snapshot", PATIENCE_S))
             except (OSError, ValueError):
@@ -53,9 +54,9 @@ class Daemon:
             self._ask_server_s = time.monotonic() + (SULKED_S if self._server is None else KEPT_S)
         return self._server
 
-    def reports(self) -> Reports:
+    def reports(self, deviations: Mapping[int, float]) -> Reports:
         """Everything that metrics are made from."""
-        return Reports(self.clock(), self.server(), self._clients)
+        return Reports(self.clock(), self.server(), self._clients, deviations)
 
     def count(self) -> None:
         """Count the server's clients anew when it is time."""
