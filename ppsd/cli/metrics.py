@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output is None:
         print(text, end="")
     else:
-        replace_file(args.output.absolute(), text.encode(), 0o644, owners(COLLECTOR))
+        replace_file(args.output.absolute(), text.encode("utf-8", "replace"), 0o644, owners(COLLECTOR))
     return code
 
 

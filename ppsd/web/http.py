@@ -61,7 +61,7 @@ class Response:
 
     def to_bytes(self, head_only: bool, last: bool) -> bytes:
         """As octets for the connection."""
-        body = self.body.encode()
+        body = self.body.encode("utf-8", "replace")  # a path may hold octets that are no text
         lines = [
             f"HTTP/1.1 {self.status} {REASONS[self.status]}",
             f"Content-Type: {self.kind}",

@@ -162,6 +162,13 @@ def test_no_bytes_raise(head: bytes) -> None:
     assert isinstance(parsed(head), Request | int)
 
 
+@pytest.mark.pure
+def test_a_path_that_is_no_text_breaks_no_page() -> None:
+    """A device's name may hold any octets; the page is UTF-8 all the same."""
+    clock = replace(LOCKED, sources=(replace(LOCKED.sources[0], what="/dev/tty\udcff"),))
+    Response(page(native(Reports(clock, None)))).to_bytes(False, True).decode("utf-8")
+
+
 @pytest.mark.slow
 def test_ten_thousand_pages_leave_nothing_behind() -> None:
     """Memory does not grow with the number of scrapes: pages of a receiver with forty satellites, in both formats and sets of names."""
