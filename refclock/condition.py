@@ -33,6 +33,7 @@ class Code(StrEnum):
     watched-only             noselect: watched by configuration                    nothing
     waiting-for-samples      another program has given too few samples             start that program; see its own log
     of a receiver that names no second
+    nothing-comes            not a byte comes from it                              check power, plug, TX and RX; refclock detect
     foreign-protocol         it speaks a protocol from which no time is taken      switch it to NMEA or UBX, as its words say
     line-saturated           its line is never idle, so its messages lag           a higher speed (baud), or fewer messages
     labels-refused           its messages name no usable second                    as its words say
@@ -115,6 +116,7 @@ class Code(StrEnum):
     WATCHED_ONLY = "watched-only"
     WAITING_FOR_SAMPLES = "waiting-for-samples"
 
+    NOTHING_COMES = "nothing-comes"
     FOREIGN_PROTOCOL = "foreign-protocol"
     LINE_SATURATED = "line-saturated"
     LABELS_REFUSED = "labels-refused"

@@ -229,6 +229,7 @@ class LineStatus:
     statements of time gave no label, with the remedy; "" while they give labels. ``complaints``: the receiver's own error texts, in words.
     ``saturated``: the line has been busy without a pause, so its messages lag. ``fixless``: a receiver without a fix says just this.
     ``habit``: how it writes its checksums, in words behind "it", when sentences are taken for that; else "".
+    ``silent``: what to do about a line on which not a byte comes; "" when some come.
     """
 
     advice: str = ""
@@ -239,6 +240,7 @@ class LineStatus:
     saturated: bool = False
     fixless: bool = False
     habit: str = ""
+    silent: str = ""
 
 
 @dataclass(frozen=True, slots=True)

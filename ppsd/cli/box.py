@@ -53,7 +53,7 @@ def _command(words: Sequence[str]) -> int:
 def _end(reboot: bool) -> int:
     if reboot:
         print("refclock box: restarting once, so that the firmware reads the new pins", file=sys.stderr)
-        _command(["systemctl", "--no-block", "reboot"])
+        _command(["systemctl", "--no-block", "--force", "reboot"])  # without stopping each unit first: few are up, and nobody is served yet
     return GOOD
 
 

@@ -32,6 +32,11 @@ QUIET_NS: Final = 12 * NS
 tried by then."""
 MUTE_NS: Final = 3 * NS
 """The same for a receiver that has not spoken since its port was opened: the device's number may now belong to another device."""
+REOPEN_NS: Final = 60 * NS
+"""Nanoseconds without a byte after which a line is closed and opened again: a USB driver or controller may lose a transfer, and goes on
+when the port is opened anew (seen with xhci). Longer than any receiver takes to start."""
+CLOSED_NS: Final = NS
+"""Nanoseconds for which such a line stays closed."""
 PULSE_WAIT_NS: Final = 2 * NS
 """Nanoseconds from the opening of the line to the search for its "auto" pulse: the pulse's device appears a moment after the line's."""
 
@@ -72,6 +77,7 @@ class Inputs:
         self._pulses = PulseInputs(config.sources, clock, loop.nudge, loop.tell, host=host, where=self._pulse_path)
         self._shared_ns = 0
         self._named: dict[SourceId, str] = {}
+        self._mute: set[SourceId] = set()
         self._finder = Finder(config.sources, clock, host, earliest_s, Path(config.run.state))
         loop.tell("receivers' state", self._finder.complaint)
         self._listens = False
@@ -125,6 +131,8 @@ class Inputs:
             self._found(name)
             for report in reports:
                 self._loop.handle(report)
+            if isinstance(device, Line) and now.mono_ns - device.came_ns > REOPEN_NS:
+                self._open_anew(name, device, now.mono_ns)
         self._look()
         self._leave_silent_pulses(now.mono_ns)
 
@@ -158,11 +166,12 @@ class Inputs:
         try:
             if isinstance(source, ReceiverSource):
                 source, baud = self._finder.place(source)
-            device = open_device(source, self._clock, self._earliest_s, baud)
+            device = open_device(source, self._clock, self._earliest_s, baud, name in self._mute)
         except OSError as error:
             self._lost(name, explain(error))
             return
         self._devices[name] = device
+        self._mute.discard(name)
         if device.fileno() >= 0:
             self._fds[name] = device.fileno()
             self._loop.listen(device.fileno(), partial(self._read, name))
@@ -198,6 +207,13 @@ class Inputs:
                 self._loop.forget(fd)
             device.close()
         return device
+
+    def _open_anew(self, name: SourceId, line: Line, now_ns: int) -> None:
+        """Close a silent line, to be opened again. One whose own modem lines bring pulses stays open."""
+        if not line.own_pulse(now_ns) and not self.pulses.get(name, "").startswith(f"{line.device}:"):
+            self._close(name)
+            self._mute.add(name)
+            self._retries[name].due_ns = now_ns + CLOSED_NS
 
     def _lost(self, name: SourceId, why: str) -> None:
         device = self._close(name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Final, Protocol
 
 from ppsd.discipline.events import Configured, LineSeen, Pulsed, Report, Reported, Sampled
 from refclock import config
@@ -23,10 +23,14 @@ from refclock.exchange.shm import ShmFeedWriter, ShmIntake
 from refclock.exchange.sock import SockFeedWriter, SockIntake
 from refclock.kernel.clocks import LocalClock
 from refclock.protocols.gpsd import GpsdPulse, GpsdStream
+from refclock.receiver.autobaud import SILENT_ADVICE
 from refclock.receiver.commands import CommandQueue
 from refclock.receiver.profile import timing_profile
 from refclock.receiver.session import ReceiverSession
 from refclock.sample import NS, Edge, EdgeKind, ForeignSample, Instant, Leap, LineStatus, SecondLabel, SkyView, SourceId
+
+MUTE_NS: Final = 12 * NS
+"""Nanoseconds without a byte after which nothing is said to come. Receivers speak at least every 10 s."""
 
 
 def open_feed(feed: config.Feed, sources: Sequence[config.Source] = ()) -> FeedWriter:
@@ -63,12 +67,16 @@ class Device(Protocol):
 
 
 class Line:
-    """A receiver's serial line and its session. ``device``: the line's path. ``opened_ns``: when it was opened (raw)."""
+    """A receiver's serial line and its session. ``device``: the line's path. ``opened_ns``: when it was opened (raw). ``mute``: whether
+    nothing came until it was closed and opened again; that is told on until a byte comes."""
 
-    def __init__(self, config: ReceiverSource, clock: LocalClock, earliest_s: int, first_baud: int = 0) -> None:
+    def __init__(self, config: ReceiverSource, clock: LocalClock, earliest_s: int, first_baud: int = 0, mute: bool = False) -> None:
         self._id = SourceId(config.name)
         self.device = config.device
         self.opened_ns = clock.now().mono_ns
+        self.came_ns = self.opened_ns
+        """Raw instant of the last byte; before the first, of the opening."""
+        self._mute = mute
         port = open_port(config.device, config.baud or first_baud, clock)
         timed = port.byte_ns > 0
         session = ReceiverSession(
@@ -85,7 +93,7 @@ class Line:
         """The last second that it named (POSIX)."""
         self._name = config.device + (f" + {config.pps}" if config.pps not in ("", AUTO) else "")
         self._searched = not config.baud
-        self._seen = LineStatus()
+        self._seen: LineStatus | None = None
 
     @property
     def what(self) -> str:
@@ -160,6 +168,8 @@ class Line:
     def read(self) -> list[Report]:
         """The values decoded from the bytes that arrived, and news of the receiver's configuration."""
         data, values, at = self._line.read()
+        if data:
+            self.came_ns, self._mute = at.mono_ns, False
         for value in values:
             if isinstance(value, SecondLabel):
                 self.named_s = value.utc_ns // NS
@@ -170,7 +180,8 @@ class Line:
         """Continue the search for the speed and the receiver's configuration; report the line's status when it has changed."""
         self._line.attend(now)
         events = self._news(now)
-        seen = self._session.status()
+        self._mute = self._mute or now.mono_ns - self.came_ns > MUTE_NS
+        seen = replace(self._session.status(), silent=SILENT_ADVICE if self._mute else "")
         if seen != self._seen:
             self._seen = seen
             events.append(LineSeen(self._id, seen, now))
@@ -302,14 +313,19 @@ class Intake:
 
 
 def open_device(
-    source: ReceiverSource | GpsdSource | ShmSource | SockSource, clock: LocalClock, earliest_s: int, first_baud: int = 0
+    source: ReceiverSource | GpsdSource | ShmSource | SockSource,
+    clock: LocalClock,
+    earliest_s: int,
+    first_baud: int = 0,
+    mute: bool = False,
 ) -> Device:
     """Open ``source``; one that has nothing but pulses is opened by ``pulses``. OSError says what is missing.
 
     ``earliest_s``: POSIX second before any true date. ``first_baud``: the speed at which the receiver last spoke, 0 when unknown.
+    ``mute``: as ``Line``.
     """
     if isinstance(source, ReceiverSource):
-        return Line(source, clock, earliest_s, first_baud)
+        return Line(source, clock, earliest_s, first_baud, mute)
     if isinstance(source, GpsdSource):
         return GpsdLine(source, clock, earliest_s)
     return Intake(source, clock)

@@ -337,6 +337,8 @@ class ReceiverTime(PulseTime):
 
     def _no_second(self, now_mono_ns: int, line: LineStatus) -> Condition | None:
         """Why the receiver names no usable second; None when it does."""
+        if not self.labels and line.silent:
+            return obstacle(Code.NOTHING_COMES, line.silent)
         if not self.labels and line.advice:
             return obstacle(Code.FOREIGN_PROTOCOL, line.advice)
         trusted, why = self.belief.trusted, line.unlabelled

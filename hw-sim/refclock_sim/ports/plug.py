@@ -67,6 +67,7 @@ class _Plug:
     wire: Wire
     by_id: Path | None
     pulse: Path | None
+    stuck: bool = False
 
 
 @dataclass(slots=True)
@@ -123,6 +124,10 @@ class Machine(Host):
             plug.pulse.unlink()
         plug.pty.close()
 
+    def stick(self, name: str) -> None:
+        """Its driver delivers nothing any more until the program that has it open has closed it."""
+        self._plugs[name].stuck = True
+
     def listening(self, name: str) -> bool:
         """Whether a program has it open."""
         return self._plugs[name].pty.listening()
@@ -133,6 +138,7 @@ class Machine(Host):
         for plug in self._plugs.values():
             baud = plug.pty.baud() or 0
             plug.wire.write(plug.pty.receive(), baud)
-            if (data := plug.wire.read(baud)) and plug.pty.listening():
+            plug.stuck = plug.stuck and plug.pty.listening()
+            if (data := plug.wire.read(baud)) and plug.pty.listening() and not plug.stuck:
                 _deliver(plug.pty, data)
         return self.clock.now()

@@ -56,16 +56,16 @@ def test_apply_comes_up_whatever_the_files_are(appliance: Appliance, capsys: pyt
     assert "wify" in said
     assert "\x1b" not in said
     assert "wify" in appliance.text("boot/refclock/STATUS.txt")
-    assert ["systemctl", "--no-block", "reboot"] not in appliance.ran
+    assert ["systemctl", "--no-block", "--force", "reboot"] not in appliance.ran
 
 
 def test_apply_restarts_the_box_for_new_pins(appliance: Appliance) -> None:
     """Once, and by systemd, so that everything ends in order."""
     appliance.card("[pins]\npps = 4\n")
     assert main(["box", "apply"]) == 0
-    assert appliance.ran.count(["systemctl", "--no-block", "reboot"]) == 1
+    assert appliance.ran.count(["systemctl", "--no-block", "--force", "reboot"]) == 1
     assert main(["box", "apply"]) == 0
-    assert appliance.ran.count(["systemctl", "--no-block", "reboot"]) == 1
+    assert appliance.ran.count(["systemctl", "--no-block", "--force", "reboot"]) == 1
 
 
 def test_a_usual_boot_leaves_the_card_alone(appliance: Appliance) -> None:

@@ -229,6 +229,17 @@ def test_a_receiver_moves_while_its_port_stays(machine: Machine, daemon: Daemon)
     assert not machine.listening("ttyAMA0")
 
 
+def test_a_line_that_its_driver_lost_is_opened_anew(machine: Machine, daemon: Daemon) -> None:
+    """A USB transfer got lost: nothing comes until the port is opened again. That happens by itself, and until then the reason is told."""
+    machine.plug("ttyUSB0", receiver())
+    daemon.run(12, lambda: daemon.source().present)
+    machine.stick("ttyUSB0")
+    daemon.run(30)
+    assert "nothing comes: is it powered" in daemon.source().obstacle(machine.clock.ns).words
+    assert daemon.run(60, daemon.hears()) < 45
+    assert not [event for event in daemon.seen if isinstance(event, SourceLost) and "no receiver" not in event.why]
+
+
 def test_two_receivers_keep_their_names(machine: Machine, tmp_path: Path) -> None:
     """Each source gets back the receiver that it had, by what that calls itself, when the hub deals out other numbers."""
     sources = [ReceiverSource(name=name) for name in (GPS0, GPS1)]
