@@ -93,6 +93,46 @@ COMMANDS = {
             (NUMERIC, WATCH, RUN_DIR),
         ),
         Command(
+            "metrics",
+            "metrics",
+            "print the metrics that Prometheus gets over HTTP, or write them to a file for node_exporter",
+            "metrics --output /var/lib/prometheus/node-exporter/refclock.prom",
+            (
+                option("--compat", choices=("chrony",), help="under the names of chrony_exporter"),
+                option("--output", metavar="FILE", type=Path, help="replace FILE at once, as a textfile collector needs it; *.prom"),
+                RUN_DIR,
+            ),
+        ),
+        Command(
+            "history",
+            "history",
+            "tell what was measured in the last hour, day and month, or export it",
+            "history export --csv --every hour",
+            (
+                option(
+                    "action",
+                    nargs="?",
+                    choices=("show", "export"),
+                    default="show",
+                    help="show (default): course, percentiles and stability; export: every span of time",
+                ),
+                *(
+                    option(f"--{form}", dest="form", action="store_const", const=form, help=words)
+                    for form, words in (
+                        ("csv", "export values separated by commas (default)"),
+                        ("json", "one JSON value instead of text"),
+                        ("tracking.log", "export as chronyd's log"),
+                        ("loopstats", "export as ntpd's, for ntpviz"),
+                        ("peerstats", "export as ntpd's, for ntpviz"),
+                        ("temps", "export as ntplogtemp's, for ntpviz"),
+                    )
+                ),
+                option("--every", choices=("second", "minute", "hour"), default="minute", help="length of a span (default minute)"),
+                option("--since", metavar="SECONDS", type=seconds, help="export the last SECONDS (default: all that is kept)"),
+                RUN_DIR,
+            ),
+        ),
+        Command(
             "waitsync",
             "waitsync",
             "wait until the clock is synchronised: 0 it is, 1 it is not",

@@ -45,7 +45,10 @@ CLOCK_UNITS: Final = ("chrony", "chronyd", "ntpsec", "ntp", "ntpd", "ntpd-rs", "
 RECEIVER_UNITS: Final = ("gpsd.socket", "gpsd")
 """Units that have the receiver open. The socket comes first: it would start the other again."""
 STARTED: Final = {APPLIANCE: "refclock.target", FEEDER: "refclock-clock.service"}
-OURS: Final = ("refclock.target", "refclock-clock.service", "refclock-serve.service", "refclock-serve.socket", "refclock-chronyc.socket")
+OURS: Final = (
+    *("refclock.target", "refclock-clock.service", "refclock-serve.service", "refclock-web.service"),
+    *("refclock-serve.socket", "refclock-chronyc.socket"),
+)
 
 Systemctl = Callable[..., int]
 """Runs systemctl with the words given; returns its exit code."""
