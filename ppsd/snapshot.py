@@ -167,9 +167,14 @@ class Snapshot:
         """UTC of the last measurement that went into the served time, ns since 1970. A leap second has the number of the one before."""
         selected = self.selected
         age_s = (selected.last_sample_s or 0.0) if selected is not None else self.holdover_s or 0.0
+        return self.utc_ns - round(age_s * 1e9)
+
+    @property
+    def utc_ns(self) -> int:
+        """``utc`` in ns since 1970. A leap second has the number of the one before."""
         date, _, fraction = self.utc.removesuffix("Z").replace(":60", ":59").partition(".")
         whole_s = round(datetime.fromisoformat(date).replace(tzinfo=UTC).timestamp())
-        return whole_s * 1_000_000_000 + int(fraction.ljust(9, "0")) - round(age_s * 1e9)
+        return whole_s * 1_000_000_000 + int(fraction.ljust(9, "0"))
 
     def has(self, *codes: Code) -> Condition | None:
         """The first of these among the daemon's own conditions; None when it has none."""
@@ -263,6 +268,11 @@ class Client:
         """The address, or the first one of the network."""
         half = self.address.removesuffix(" (local)")
         return ip_interface(half).ip if half == self.address else IPv6Address(f"fe80::{half}")
+
+    @classmethod
+    def many(cls, told: Mapping[str, Any]) -> tuple[Client, ...]:
+        """The reply to the verb "clients". ValueError as of Snapshot."""
+        return tuple(_record(cls, client, "clients") for client in told.get("clients", ()))
 
 
 # ---- a receiver's line, for onlookers -------------------------------------------------------------------------------------------------

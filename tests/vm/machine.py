@@ -72,7 +72,8 @@ BOARDS = {
         disk="sd",
         network="usb-net",
         model="pi3",
-        consoles="console=ttyAMA0,115200 console=ttyS1,115200",
+        # QEMU's model of the watchdog restarts the board in the moment in which it is armed (hw/misc/bcm2835_powermgt.c).
+        consoles="console=ttyAMA0,115200 console=ttyS1,115200 modprobe.blacklist=bcm2835_wdt",
         tree="bcm2837-rpi-3-b.dtb",
         usb=(),
     ),

@@ -23,7 +23,7 @@ from ppsd.cli.arguments import Command
 from ppsd.cli.config import remarks
 from ppsd.cli.detect import release
 from ppsd.cli.feed import feed_lines, tighter_us
-from ppsd.config.tables import Config, RunConfig, ServerConfig
+from ppsd.config.tables import ChronycConfig, Config, RunConfig, ServerConfig
 from ppsd.faces import text as reports
 from ppsd.ntp.packet import Header, parse
 from ppsd.process.control import ControlServer
@@ -423,6 +423,30 @@ def test_an_interface_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert "nobody is served" in told
     assert not list(remarks(Config(server=ServerConfig(interface="eth0")), Host(tmp_path)))
     assert not list(remarks(Config(server=ServerConfig(interface="eht0", enabled=False)), Host(tmp_path)))
+
+
+def test_an_address_that_no_interface_has_is_told(tmp_path: Path) -> None:
+    """No mistake in the file, for it may come: each address of the server's and of chronyc's that is not there is named with its key.
+    Nothing is said of wildcards, loopback, those that are there, and a server that is switched off."""
+    listen = ("0.0.0.0:123", "[::]:1123", "127.0.0.1:123", "192.168.1.5:123", "10.9.9.9:123", "[2001:db8::5]:123")
+    config = Config(server=ServerConfig(listen=listen), chronyc=ChronycConfig(listen=("[::1]:323", "10.9.9.8:323")))
+    told = list(remarks(config, Host(tmp_path), lambda address: address == "192.168.1.5"))
+    assert [(line.partition(":")[0], line.partition("has ")[2].partition(" now")[0]) for line in told] == [
+        *(("server.listen", "10.9.9.9"), ("server.listen", "2001:db8::5"), ("chronyc.listen", "10.9.9.8"))
+    ]
+    assert "until one does" in told[0]
+    off = Config(server=ServerConfig(listen=listen, enabled=False), chronyc=ChronycConfig(listen=()))
+    assert not list(remarks(off, Host(tmp_path), lambda _: False))
+
+
+@pytest.mark.device
+def test_config_check_warns_of_such_an_address(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The exit code is that of a good file. TEST-NET-1 (RFC 5737) is nobody's; all of 127.0.0.0/8 is this machine."""
+    file = tmp_path / "refclock.toml"
+    file.write_text('[server]\nlisten = ["192.0.2.77:11123", "127.0.0.9:11123"]\n')
+    assert cli.main(["config", "check", "--config", str(file)]) == 0
+    (warning,) = [line for line in capsys.readouterr().out.splitlines() if "listen" in line]
+    assert warning.startswith("but: server.listen: no interface has 192.0.2.77 now")
 
 
 @pytest.mark.parametrize(
