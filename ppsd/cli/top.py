@@ -26,12 +26,17 @@ from ppsd.cli.show import why_undelivered
 from ppsd.cli.terminal import RESIZED, Terminal
 from ppsd.faces.screen import ZOOMS, Look, Moment, Pane, Seen, moment, screen
 from ppsd.faces.text import plain_duration
+from ppsd.history.spans import Span
+from ppsd.process.control import ask
 from ppsd.process.encoding import PLAIN
 from ppsd.process.exit_codes import GOOD, USAGE, Refused
 from ppsd.snapshot import Client, ServerReport, Snapshot
+from refclock.sample import NS
 
 KEPT_S: Final = 4 * 3600
 """s of offset and bound that are kept: a column of 60 s for each of 200 columns, and some."""
+PAST_S: Final = 300
+"""s of the history with which the curves begin: one answer of the web process, and more than the widest terminal shows."""
 NEWS_S: Final = 60.0
 """s for which it is told that the daemon came back."""
 REST: Final = 20
@@ -148,6 +153,24 @@ class Story:
         )
 
 
+def remembered(directory: Path, clock: Snapshot, now_s: float) -> list[Moment]:
+    """The last minutes, as the web process remembers them second by second; nothing without it."""
+    since = clock.reference_utc_ns // NS - PAST_S
+    try:
+        rows = ask(directory / "web.sock", f"history 1 {since} {PAST_S}")["spans"]
+        spans = [Span.of(row, sources) for row, sources in rows]
+    except (OSError, KeyError, TypeError, ValueError):  # it is not there, or keeps no history: the curves begin now
+        return []
+    return [
+        Moment(
+            now_s - 1.0 - (spans[-1].at - span.at),
+            None if span.offsets is None else -round(span.offsets.mean),
+            None if span.bound_ns is None else round(span.bound_ns),
+        )
+        for span in spans
+    ]
+
+
 def turned(look: Look, key: str) -> Look:
     """The screen that a key leads to; the same one when it has no meaning."""
     page = max(1, look.height - 6)
@@ -173,8 +196,11 @@ def run(args: argparse.Namespace) -> int:
     directory = run_directory(args.run_dir)
     first = clock_snapshot(directory)
     terminal = Terminal(sys.stdin, sys.stdout, os.environ)
+    now_s = time.monotonic()
+    past = remembered(directory, first, now_s)
     asker = Asker(directory, args.watch or 1.0)
-    story = Story(Seen(first, "not asked yet", "not asked yet", 0, (), time.monotonic(), host=socket.gethostname()))
+    seen = Seen(first, "not asked yet", "not asked yet", 0, past, now_s, host=socket.gethostname())
+    story = Story(seen, deque(past, maxlen=KEPT_S))
     zoom_s = next((step for step in ZOOMS if step >= (args.watch or 1.0)), ZOOMS[-1])
     look = Look(80, 24, None if terminal.unicode else PLAIN, zoom_s=zoom_s)
     with terminal:

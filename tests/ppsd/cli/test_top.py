@@ -21,13 +21,14 @@ from pathlib import Path
 
 import pyte
 import pytest
-from known_daemon import CLIENTS, COUNTERS, GPS, LOCKED, NEVER
+from known_daemon import CLIENTS, CLOCK, COUNTERS, GPS, LOCKED, NEVER
 
 from ppsd.cli import main as cli
 from ppsd.cli import top
 from ppsd.cli.terminal import ENTER, LEAVE, has_unicode, keys
-from ppsd.cli.top import Heard, Story, turned
+from ppsd.cli.top import Heard, Story, remembered, turned
 from ppsd.faces.screen import Look, Pane, Seen
+from ppsd.history.spans import second
 from ppsd.process.control import ControlServer
 from ppsd.process.exit_codes import USAGE
 from ppsd.snapshot import ServerReport, Snapshot
@@ -361,3 +362,20 @@ def test_the_story() -> None:
     assert hear(81.0, replace(LOCKED, pid=99)).news == "The daemon was started anew."
     assert [m.at_s for m in story.moments] == [1.0, 13.0, 60.0, 80.0, 81.0]
     assert story.moments.maxlen == top.KEPT_S
+
+
+def test_the_curves_begin_with_the_history(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What the web process remembers of the last minutes is on the curves at once, with the sign of what follows; without it, nothing."""
+    span = second(CLOCK, 3, 1)
+    spans = [replace(span, at=span.at - 2), replace(span, at=span.at - 1, offsets=None), span]
+
+    def told(_: Path, line: str) -> dict[str, object]:
+        assert line == f"history 1 {CLOCK.reference_utc_ns // 10**9 - 300} 300"
+        return {"spans": [(one.row(), [source.row() for source in one.sources]) for one in spans]}
+
+    monkeypatch.setattr(top, "ask", told)
+    found = remembered(tmp_path, CLOCK, 50.0)
+    assert [(m.at_s, m.offset_ns, m.bound_ns) for m in found] == [(47.0, 214, 18_100), (48.0, None, 18_100), (49.0, 214, 18_100)]
+    for answer in ({"error": "no history is kept: history.enabled is false"}, {"spans": []}, {"spans": [([1], [])]}):
+        monkeypatch.setattr(top, "ask", lambda *_, answer=answer: answer)
+        assert remembered(tmp_path, CLOCK, 50.0) == []
