@@ -340,7 +340,8 @@ def _statistics(clock: Snapshot | None, told: Told) -> dict[str, str]:
     server, clients = told.server(), told.clients(True)
     counters, own = server.counters, server.counters.get("server", {})
     replies, kods, drops = (counters.get(action, {}) for action in ("reply", "kod", "drop"))
-    uptime, control = str(int(server.uptime_s)), replies.get("mode_control", 0)
+    uptime = str(max(1, int(server.uptime_s)))  # ntpq divides by it
+    control = replies.get("mode_control", 0)
 
     def refused(*reasons: str) -> int:
         return sum(kods.get(reason, 0) + drops.get(reason, 0) for reason in reasons)
