@@ -9,12 +9,12 @@ SEEDS  ?= --seeds 5 --first-seed 800
 DEBS   ?= amd64 arm64 armhf
 IMAGES ?= amd64 arm64
 PEERS  := systemd nftables libseccomp2 chrony gpsd gpsd-clients pps-tools ntpsec-ntpdig ntpsec-ntpdate iproute2 iptables ufw dnsmasq-base busybox clang tmux zsh fish groff-base mmdebstrap \
-	lintian qemu-user cpio rauc squashfs-tools fdisk grub-common zstd mtools device-tree-compiler
+	prometheus ntpsec-ntpviz gnuplot-nox lintian qemu-user cpio rauc squashfs-tools fdisk grub-common zstd mtools device-tree-compiler
 EMULATORS := qemu-system-x86 qemu-system-arm ovmf openssh-client
 # What the two commands need from the system: a C compiler, Python with venv and headers, nettle (symmetric keys).
 BUILD  := gcc make python3 python3-venv python3-dev nettle-dev tzdata
 
-.PHONY: run test test-vm test-fast check digest bench bench-server bench-clock bench-cost bench-temperature bench-beside sim manual wheel deb image image-lock image-compare update fuzz cross clean setup develop peers
+.PHONY: run test test-vm test-fast check digest bench bench-server bench-clock bench-cost bench-temperature bench-history bench-beside sim manual wheel deb image image-lock image-compare update fuzz cross clean setup develop peers
 
 # To run it, and to work on it: the second adds linter, type checker and test runner (110 MB).
 setup: $(STAMP)
@@ -126,6 +126,11 @@ bench-cost: develop
 	@sh image/setup.sh peers valgrind
 	$(PY) tests/bench/cost.py $(if $(AGAINST),--against $(AGAINST))
 
+# What the history writes to an SD card in a day; as root with ext4's journal in it.
+bench-history: develop
+	@mkdir -p build
+	$(PY) tests/bench/history.py
+
 bench-temperature: develop
 	$(PY) tests/bench/temperature.py $(SEEDS) --keep
 
@@ -138,7 +143,7 @@ FUZZ_S ?= 60
 fuzz: develop peers
 	$(MAKE) -C native fuzz SECONDS=$(FUZZ_S)
 	$(PY) -m pip install -q -c constraints.txt atheris
-	@set -e; for door in receiver gpsd samples configuration keys foreign state reply chronyc; do \
+	@set -e; for door in receiver gpsd samples configuration keys foreign state reply chronyc http; do \
 	    echo "fuzzing $$door"; $(PY) tests/fuzz/doors.py $$door -max_total_time=$(FUZZ_S) -verbosity=0; done
 
 # The C core's tests as built for ARMv6, ARMv7, ARM64 and i686, under an emulator.

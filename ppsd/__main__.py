@@ -1,4 +1,4 @@
-"""``python -m ppsd clock|serve``: runs one of the daemon's two processes; any other word is a command of ``refclock``.
+"""``python -m ppsd clock|serve|web``: runs one of the daemon's processes; any other word is a command of ``refclock``.
 
 Each process runs on its own: systemd starts them as units, ``refclock run`` as children, and a network simulator one at a time. Exit
 codes: ``ppsd.process.exit_codes``.
@@ -17,7 +17,7 @@ from pathlib import Path
 
 
 def _process(name: str, argv: list[str]) -> int:
-    """Run the clock or the serve process until a signal; returns the exit code."""
+    """Run the clock, the serve or the web process until a signal; returns the exit code."""
     from ppsd.config.file import load
     from ppsd.process.exit_codes import BAD_CONFIG, USAGE, complain, io_failure
     from ppsd.process.lifecycle import die_with_parent
@@ -51,6 +51,10 @@ def _process(name: str, argv: list[str]) -> int:
             from ppsd.clock.main import main as clock
 
             return clock(config, run_dir, args.simulated, args.duration)
+        if name == "web":
+            from ppsd.web.main import main as web
+
+            return web(config, run_dir, args.simulated, args.duration)
         from ppsd.serve.main import main as serve
 
         return serve(config, run_dir, args.simulated, args.duration)
@@ -60,7 +64,7 @@ def _process(name: str, argv: list[str]) -> int:
 
 def main(argv: list[str]) -> int:
     """Run the process or command that the first word names; returns the exit code."""
-    if argv[:1] in (["clock"], ["serve"]):
+    if argv[:1] in (["clock"], ["serve"], ["web"]):
         return _process(argv[0], argv[1:])
     from ppsd.cli.main import main as command
 

@@ -108,6 +108,18 @@ class TemperatureStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class KernelStatus:
+    """The kernel's clock as adjtimex(2) tells it. ``frequency_ppm``: made to run faster by it; ``offset_ns``: still to be slewed;
+    ``status``: its STA_* bits."""
+
+    frequency_ppm: float
+    offset_ns: int
+    max_error_ns: int
+    est_error_ns: int
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """The clock process at one instant."""
 
@@ -138,6 +150,7 @@ class Snapshot:
     conditions: tuple[Condition, ...] = ()  # of the whole daemon; a source's own are with it
     feeds: tuple[FeedStatus, ...] = ()
     listen: tuple[str, ...] = ()  # addresses that the configuration wants served; empty: no NTP server
+    kernel: KernelStatus | None = None  # None: it may not even be read
 
     @property
     def selected(self) -> SourceStatus | None:
@@ -154,9 +167,14 @@ class Snapshot:
         """UTC of the last measurement that went into the served time, ns since 1970. A leap second has the number of the one before."""
         selected = self.selected
         age_s = (selected.last_sample_s or 0.0) if selected is not None else self.holdover_s or 0.0
+        return self.utc_ns - round(age_s * 1e9)
+
+    @property
+    def utc_ns(self) -> int:
+        """``utc`` in ns since 1970. A leap second has the number of the one before."""
         date, _, fraction = self.utc.removesuffix("Z").replace(":60", ":59").partition(".")
         whole_s = round(datetime.fromisoformat(date).replace(tzinfo=UTC).timestamp())
-        return whole_s * 1_000_000_000 + int(fraction.ljust(9, "0")) - round(age_s * 1e9)
+        return whole_s * 1_000_000_000 + int(fraction.ljust(9, "0"))
 
     def has(self, *codes: Code) -> Condition | None:
         """The first of these among the daemon's own conditions; None when it has none."""
@@ -204,8 +222,9 @@ class Unserved:
 
 @dataclass(frozen=True, slots=True)
 class ServerReport:
-    """The NTP server at one instant. ``counters``: action (reply, kod, drop, server) -> reason -> packets. ``unserved``: configured
-    addresses that are not served now. ``commands``: addresses where chronyc is answered; ``uncommanded``: where it should be and is not."""
+    """The NTP server at one instant. ``counters``: action (reply, kod, drop, server; command: of chronyc) -> reason -> packets.
+    ``unserved``: configured addresses that are not served now. ``commands``: addresses where chronyc is answered; ``uncommanded``: where it
+    should be and is not. ``keys``: how many symmetric keys there are."""
 
     pid: int
     uptime_s: float
@@ -216,6 +235,7 @@ class ServerReport:
     unserved: tuple[Unserved, ...] = ()
     commands: tuple[str, ...] = ()
     uncommanded: tuple[Unserved, ...] = ()
+    keys: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """For json.dumps; keys are the fields' names."""

@@ -37,12 +37,14 @@ ROOMS: dict[str, set[str]] = {  # room: what it may import besides itself
     "ppsd.config": {"refclock", "refclock.kernel"},
     "ppsd.process": {"refclock", "refclock.kernel"},
     "ppsd.faces": {"refclock", "ppsd", "ppsd.ntp", "ppsd.config"},
+    "ppsd.history": {"refclock", "ppsd"},
     "ppsd.discipline": {"refclock", "refclock.timing", "ppsd", "ppsd.config"},
     "ppsd.clock": REFCLOCK | SHARED | {"ppsd.discipline", "ppsd.faces"},
     "ppsd.serve": {"refclock.kernel", "refclock.exchange", "ppsd.ntp", "ppsd.faces"} | SHARED,
+    "ppsd.web": {"refclock.kernel", "ppsd.faces", "ppsd.history"} | SHARED,
     "ppsd.appliance": REFCLOCK | SHARED | {"ppsd.faces", "ppsd.ntp"},
-    "ppsd.cli": REFCLOCK | SHARED | {"ppsd.faces", "ppsd.ntp", "ppsd.serve", "ppsd.appliance"},
-    "ppsd.__main__": SHARED | {"ppsd.clock", "ppsd.serve", "ppsd.cli"},
+    "ppsd.cli": REFCLOCK | SHARED | {"ppsd.faces", "ppsd.ntp", "ppsd.serve", "ppsd.history", "ppsd.appliance"},
+    "ppsd.__main__": SHARED | {"ppsd.clock", "ppsd.serve", "ppsd.web", "ppsd.cli"},
     **dict.fromkeys(SIMULATOR, REFCLOCK | SHARED | {*SIMULATOR, "ppsd.ntp", "ppsd.faces", "ppsd.discipline", "ppsd.clock", "ppsd.serve"}),
 }
 PURE = {"refclock", "refclock.protocols", "refclock.timing", "refclock.receiver", "ppsd", "ppsd.ntp", "ppsd.faces", "ppsd.discipline"}
@@ -54,14 +56,16 @@ DOORS: dict[str, set[str]] = {
     "gpsd": {"refclock.protocols.gpsd"},
     "serial": {"refclock.devices.serial_port"},
     "structlog": {"ppsd.process.log"},
+    "sqlite3": {"ppsd.history.store"},
     "refclock.kernel._kernel": {"refclock.kernel", "refclock.exchange.shm"},
     "ppsd.serve._server": {"ppsd.serve.ntp_server"},
 }
 """The module, or the room, through which alone a library or an extension is reached."""
 RECEIVERS = {"refclock.devices", "refclock.receiver", "refclock.timing"}
 FENCES: dict[str, set[str]] = {
-    "ppsd.serve.main": RECEIVERS | {"ppsd.discipline", "ppsd.clock", "ppsd.cli", "refclock_sim"},
-    "ppsd.clock.main": {"ppsd.serve", "ppsd.cli", "refclock_sim", "ssl", "http", "asyncio"},
+    "ppsd.serve.main": RECEIVERS | {"ppsd.discipline", "ppsd.clock", "ppsd.web", "ppsd.cli", "refclock_sim"},
+    "ppsd.web.main": RECEIVERS | {"ppsd.discipline", "ppsd.clock", "ppsd.serve", "ppsd.cli", "refclock_sim", "refclock.exchange"},
+    "ppsd.clock.main": {"ppsd.serve", "ppsd.web", "ppsd.cli", "refclock_sim", "ssl", "http", "asyncio"},
 }
 """What nothing that a process may ever load imports. Libraries are not searched: structlog itself brings asyncio, and that brings ssl."""
 SERVE_MODULES = 38

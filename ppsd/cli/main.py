@@ -56,7 +56,7 @@ COMMANDS = {
             "show",
             "show the daemon's state: 0 locked, 1 holdover, 2 not serving, 3 no daemon",
             "status --json | jq .bound_ns",
-            (JSON, WATCH, RUN_DIR),
+            (CSV, JSON, NUMERIC, WATCH, RUN_DIR),
         ),
         Command("sources", "show", "list the sources as chronyc does", "sources -v", REPORT),
         Command("sourcestats", "show", "show frequency, skew and deviation of each source as chronyc does", "sourcestats", REPORT),
@@ -83,6 +83,53 @@ COMMANDS = {
                     help=f"at most N (default {CLIENTS}); without N as in chronyc -n: addresses are never looked up",
                 ),
                 *(o for o in REPORT if o is not NUMERIC),
+            ),
+        ),
+        Command(
+            "top",
+            "top",
+            "show the state live on a whole screen: offset and bound, satellites, sources, clients; h: keys",
+            "top",
+            (NUMERIC, WATCH, RUN_DIR),
+        ),
+        Command(
+            "metrics",
+            "metrics",
+            "print the metrics that Prometheus gets over HTTP, or write them to a file for node_exporter",
+            "metrics --output /var/lib/prometheus/node-exporter/refclock.prom",
+            (
+                option("--compat", choices=("chrony",), help="under the names of chrony_exporter"),
+                option("--output", metavar="FILE", type=Path, help="replace FILE at once, as a textfile collector needs it; *.prom"),
+                RUN_DIR,
+            ),
+        ),
+        Command(
+            "history",
+            "history",
+            "tell what was measured in the last hour, day and month, or export it",
+            "history export --csv --every hour",
+            (
+                option(
+                    "action",
+                    nargs="?",
+                    choices=("show", "export"),
+                    default="show",
+                    help="show (default): course, percentiles and stability; export: every span of time",
+                ),
+                *(
+                    option(f"--{form}", dest="form", action="store_const", const=form, help=words)
+                    for form, words in (
+                        ("csv", "export values separated by commas (default)"),
+                        ("json", "one JSON value instead of text"),
+                        ("tracking.log", "export as chronyd's log"),
+                        ("loopstats", "export as ntpd's, for ntpviz"),
+                        ("peerstats", "export as ntpd's, for ntpviz"),
+                        ("temps", "export as ntplogtemp's, for ntpviz"),
+                    )
+                ),
+                option("--every", choices=("second", "minute", "hour"), default="minute", help="length of a span (default minute)"),
+                option("--since", metavar="SECONDS", type=seconds, help="export the last SECONDS (default: all that is kept)"),
+                RUN_DIR,
             ),
         ),
         Command(
@@ -268,7 +315,7 @@ COMMANDS = {
                 RUN_DIR,
             ),
         ),
-        Command("sats", "watch", "show the satellites as a table and as the sky", "sats", (JSON, RUN_DIR)),
+        Command("sats", "show", "show the satellites as a table and as the sky", "sats --watch", REPORT),
         Command(
             "replay",
             "replay",
@@ -323,6 +370,30 @@ COMMANDS = {
                 ),
                 option("--yes", action="store_true", help="do not ask"),
                 option("--undo", action="store_true", help="put everything back as it was"),
+            ),
+        ),
+        Command(
+            "takeover",
+            "takeover",
+            "move from chronyd or ntpd to refclock: look beside it, switch, go back: 0 nothing speaks against it, 1 something does",
+            "takeover --seconds 60",
+            (
+                option(
+                    "--shadow",
+                    dest="step",
+                    action="store_const",
+                    const="shadow",
+                    default="shadow",
+                    help="run beside it, set nothing, and tell which clock is better (the default)",
+                ),
+                option(
+                    "--commit", dest="step", action="store_const", const="commit", help="look for a minute, then switch, without a step"
+                ),
+                option("--rollback", dest="step", action="store_const", const="rollback", help="put everything back, without a step"),
+                option("--seconds", metavar="S", type=seconds, help="watch both clocks for so long (default 300, before a switch 60)"),
+                option("--wait", metavar="S", type=seconds, help="wait so long for refclock to lock (default 1200)"),
+                option("--yes", action="store_true", help="do not ask before the switch"),
+                JSON,
             ),
         ),
         Command(

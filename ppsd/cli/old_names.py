@@ -7,7 +7,7 @@ from typing import Final
 OLD_NAMES: Final[dict[str, tuple[str, str]]] = {
     # gpsd and its clients
     "gpsd": ("refclock run", "refclock reads the receiver itself; to leave the receiver to gpsd, give [[source]] type = \"gpsd\""),
-    "cgps": ("refclock sats", "fix and satellites as a table and as the sky; refclock status has the state"),
+    "cgps": ("refclock sats", "fix and satellites as a table and as the sky; refclock top shows them live, with the state"),
     "xgps": ("refclock sats", "satellites as a table and as the sky"),
     "gpsmon": ("refclock nmea", "every sentence and message of the receiver, with what became of it"),
     "gpspipe": ("refclock nmea", "every sentence and message of the receiver, with what became of it"),
@@ -26,7 +26,7 @@ OLD_NAMES: Final[dict[str, tuple[str, str]]] = {
     # ntpd and ntpsec
     "ntpd": ("refclock run", "the server itself; it is a service where the package is installed"),
     "ntpq": ("refclock peers", "the billboard of ntpq -p; for ntpq -c rv see refclock tracking, for ntpq -c mrulist refclock clients -v"),
-    "ntpmon": ("refclock peers", "refclock peers --watch follows the billboard, refclock clients --watch the clients"),
+    "ntpmon": ("refclock top", "sources and clients live; refclock peers --watch follows the billboard alone"),
     "ntpdc": ("refclock peers", "the billboard of ntpq -p"),
     "ntpdate": ("refclock query", "asks a server as ntpdate -q does and sets nothing; [clock] steer = \"kernel\" keeps the clock right"),
     "ntpdig": ("refclock query", "asks one or more servers and sets nothing"),
@@ -36,7 +36,7 @@ OLD_NAMES: Final[dict[str, tuple[str, str]]] = {
     "ntptrace": ("refclock query", "this server is stratum 1: its receiver is the end of the trace"),
     "ntpstat": ("refclock status", "exit code 0 locked, 1 holdover, 2 not serving, 3 no daemon"),
     "ntpkeygen": ("refclock config", "keys are lines such as \"10 AES128 HEX:...\" in the file that keys.file names"),
-    "ntpviz": ("refclock sourcestats", "there are no graphs yet; refclock sources --json --watch is their data"),
+    "ntpviz": ("refclock history", "refclock history export --loopstats and --peerstats write the files that ntpviz reads"),
     "mrulist": ("refclock clients", "who asks, the latest first; -v with version, age and key"),
     "monlist": ("refclock clients", "who asks, the latest first"),
     "lpeers": ("refclock peers", "the billboard of ntpq -p"),
@@ -81,6 +81,8 @@ OLD_NAMES: Final[dict[str, tuple[str, str]]] = {
     "check_ntp_peer": ("refclock status", "its exit code is the check"),
     "dmesg": ("refclock detect", "finds receivers and pulses, and who holds their devices"),
     "minicom": ("refclock nmea", "shows what a receiver sends; the speed is found"),
+    "chrony_exporter": ("refclock metrics", "the same names are told at http://127.0.0.1:9124/metrics?compat=chrony"),
+    "node_exporter": ("refclock metrics", "refclock metrics --output FILE writes for its textfile collector"),
     "adjtimex": ("refclock doctor", "RC20 to RC29 examine the machine's clocks"),
 }  # fmt: skip
 """Name of a program, or of a command of one, to our command and a sentence."""

@@ -25,7 +25,7 @@ from ppsd.cli.sim import preload_environment
 from ppsd.cli.supervisor import Program, Screen, Supervisor, python
 from ppsd.config.file import DEFAULT_FILE, as_toml, load
 from ppsd.config.keys import read_keys
-from ppsd.config.tables import ChronycConfig, Config, LogConfig, RunConfig, changed, parse_endpoint, waiting, without_waiting
+from ppsd.config.tables import ChronycConfig, Config, LogConfig, MetricsConfig, RunConfig, changed, parse_endpoint, waiting, without_waiting
 from ppsd.faces.text import top_line, undelivered
 from ppsd.process.control import JUDGE, Reloaded, alive, ask
 from ppsd.process.exit_codes import USAGE, Refused, io_failure
@@ -40,7 +40,8 @@ from refclock.schema import ConfigError, Problem
 
 SIM_LISTEN = "127.0.0.1:11123"
 SIM_CHRONYC = "127.0.0.1:10323"
-"""Addresses of the simulation's server, and where it answers chronyc; ports above 1023 need no privilege."""
+SIM_METRICS = "127.0.0.1:19124"
+"""Addresses of the simulation's server, and where it answers chronyc and Prometheus; ports above 1023 need no privilege."""
 JUDGE_S = 5.0
 """s within which a process judges a new configuration; it takes some milliseconds."""
 START_S: Final = 5.0
@@ -165,6 +166,8 @@ class Run:
             config = replace(config, server=replace(config.server, listen=(SIM_LISTEN,)))
         if self.simulated and config.chronyc == ChronycConfig():
             config = replace(config, chronyc=ChronycConfig(listen=(SIM_CHRONYC,)))
+        if self.simulated and config.metrics == MetricsConfig():
+            config = replace(config, metrics=MetricsConfig(listen=(SIM_METRICS,)))
         if self.simulated:
             state = str(self.directory / "state")
             pulse = "/dev/pps-sim0" if config.simulation.pulse else ""
@@ -199,6 +202,8 @@ class Run:
         clock = Program("clock", python("ppsd", "clock", *words), reports=True)
         serve = Program("serve", python("ppsd", "serve", *words), reports=True, sockets=self.sockets)
         served = [serve] if self.config.server.enabled else []
+        if self.config.metrics.listen or self.config.history.enabled:
+            served.append(Program("web", python("ppsd", "web", *words), reports=True))
         if not self.simulated:
             return [clock, *served]
         sim_words = self.simulator_words()

@@ -139,6 +139,8 @@ def parse(text: str, file: str = "configuration") -> Config:
     reader.unique(_resources([*sources, *feeds]))
     listens = [((name, "listen", i), address) for name in ("server", "chronyc") for i, address in enumerate(tables[name].listen)]
     reader.unique((at, "address", _canonical(address)) for at, address in listens)
+    metrics = [(("metrics", "listen", i), address) for i, address in enumerate(tables["metrics"].listen)]
+    reader.unique((at, "TCP address", _canonical(address)) for at, address in metrics)
     if sources and reader.complete and all(source.noselect for _, source in sources):
         reader.report((*sources[0][0], "noselect"), "every source is noselect: none could ever be used")
     if sources and reader.complete and all(isinstance(source, PpsSource) for _, source in sources):

@@ -154,6 +154,23 @@ class ChronycConfig:
         return AccessList(Rule(prefix, "allow", "chronyc.allow") for prefix in (*LOOPBACK, *self.allow))
 
 
+@dataclass(frozen=True, slots=True)
+class MetricsConfig:
+    """Where Prometheus and its kind are answered over HTTP. ``listen``: addresses; everybody who reaches one is answered, so others than
+    this machine need a firewall. A port that another program holds is left to it."""
+
+    listen: tuple[str, ...] = key(("127.0.0.1:9124", "[::1]:9124"), 'a list like ["127.0.0.1:9124"], or [] for none', check=_endpoint)
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryConfig:
+    """What was measured, for ``refclock history``: an hour by the second in memory, minutes and hours in ``run.state``. ``size_mib``: the
+    file's largest size; the oldest minutes make room."""
+
+    enabled: bool = key(True, "true or false")
+    size_mib: int = key(64, "mebibytes", low=1, high=4096)
+
+
 SERVER_USER: Final = "refclock"
 """A user's name; who serves the network, when root starts the daemon and nothing else is configured."""
 
@@ -214,6 +231,8 @@ class Config:
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     keys: KeysConfig = field(default_factory=KeysConfig)
     chronyc: ChronycConfig = field(default_factory=ChronycConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    history: HistoryConfig = field(default_factory=HistoryConfig)
     run: RunConfig = field(default_factory=RunConfig)
     leap: LeapConfig = field(default_factory=LeapConfig)
     log: LogConfig = field(default_factory=LogConfig)
@@ -230,6 +249,8 @@ TABLES: Mapping[str, type[Any]] = {
     "limits": LimitsConfig,
     "keys": KeysConfig,
     "chronyc": ChronycConfig,
+    "metrics": MetricsConfig,
+    "history": HistoryConfig,
     "run": RunConfig,
     "leap": LeapConfig,
     "log": LogConfig,

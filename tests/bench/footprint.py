@@ -2,11 +2,13 @@
 
 How it is taken: `refclock run --sim` until LOCKED, 60 s of nobody asking; RSS from /proc/PID/status (VmRSS), CPU from /proc/PID/stat
 (utime + stime) of every process of the run but the simulator, which is the test's own load. A bare interpreter is measured beside it.
-Start-up: median wall time of 11 runs; simulated_hour_s: that of an hour of hw-sim/scenarios/pi-latency.toml, interpreter and all.
+Start-up: median wall time of 11 runs; metrics_ms: that of 51 scrapes, one a second; simulated_hour_s: that of an hour of
+hw-sim/scenarios/pi-latency.toml, interpreter and all.
 """
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -25,6 +27,7 @@ LIMITS = {
     "idle_cpu_percent": 2.0,
     "help_ms": 150.0,
     "status_ms": 250.0,
+    "metrics_ms": 20.0,
     "locked_s": 15.0,
     "simulated_hour_s": 4.0,
 }
@@ -51,6 +54,20 @@ def wall_ms(words: list[str], runs: int = 11) -> float:
         began = time.perf_counter()
         subprocess.run(words, stdout=subprocess.DEVNULL, check=True)
         times.append((time.perf_counter() - began) * 1e3)
+    return statistics.median(times)
+
+
+def page_ms(port: int, runs: int = 51) -> float:
+    """Median wall time of the metrics page, on one connection, with reports that are asked anew each time."""
+    times = []
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    for _ in range(runs):
+        time.sleep(1.0)
+        began = time.perf_counter()
+        client.request("GET", "/metrics")
+        client.getresponse().read()
+        times.append((time.perf_counter() - began) * 1e3)
+    client.close()
     return statistics.median(times)
 
 
@@ -97,6 +114,7 @@ def main() -> int:
             figures["serve_rss_over_python_mb"] = figures["serve_rss_mb"] - python_mb
             figures["idle_cpu_percent"] = sum(share for name, share in used.items() if name != "simulator")
             figures["status_ms"] = wall_ms(status)
+            figures["metrics_ms"] = page_ms(19124)
         finally:
             run.send_signal(signal.SIGINT)
             run.wait(10)

@@ -33,7 +33,9 @@ with atheris.instrument_imports(include=["refclock", "ppsd"]):
     from ppsd.discipline.saved import Learned, Saved, SavedSource, from_json
     from ppsd.discipline.source import ReceiverSource
     from ppsd.faces import cmdmon
+    from ppsd.faces.prometheus import wants_openmetrics
     from ppsd.ntp.packet import judge
+    from ppsd.web.http import Request, parsed
     from refclock import config
     from refclock.exchange.samples import RawSample
     from refclock.exchange.sock import SOCK_64, SOCK_MAGIC, parse_sock
@@ -131,6 +133,13 @@ def chronyc(data: bytes) -> None:
         assert len(cmdmon.answer(data, Known(), trusted)) <= len(data)
 
 
+def http(data: bytes) -> None:
+    """A request to the web process: its head, and what it accepts."""
+    request = parsed(data)
+    if isinstance(request, Request):
+        wants_openmetrics(request.headers.get("accept", ""))
+
+
 TPV = b'{"class":"TPV","device":"/dev/ttyACM0","mode":3,"time":"2027-01-15T08:00:00.000Z","leapseconds":18,"lat":48.1,"lon":11.5}\n'
 SKY = b'{"class":"SKY","device":"/dev/ttyACM0","uSat":9,"satellites":[{"PRN":7,"el":40.0,"az":120.0,"ss":41.0,"used":true,"gnssid":0}]}\n'
 LEFT = Saved(rate=-12.25e-6, utc_s=UTC0 - 3600, sources={"s": SavedSource(pulse=Learned((1.0,) * QUANTILES, 0.7, 3600.0))})
@@ -143,6 +152,9 @@ DOORS: dict[Callable[[bytes], None], tuple[bytes, ...]] = {
     foreign: tuple(file.read_bytes() for file in sorted((ROOT / "tests/data/import").iterdir())),
     state: (json.dumps(LEFT.to_json()).encode(),),
     chronyc: tuple(bytes([6, 1, 0, 0, 0, command]).ljust(length, b"\0") for command in cmdmon.Command for length in (28, 196, 520)),
+    http: (
+        b"GET /metrics?compat=chrony HTTP/1.1\r\nHost: x\r\nAccept: application/openmetrics-text;q=0.5,text/plain\r\nConnection: close",
+    ),
     reply: (bytes.fromhex("240106e8" + "00000001" + "00000010" + "47505300") + bytes(range(32)),),
 }
 """Each door with inputs to begin from."""

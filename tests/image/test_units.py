@@ -32,7 +32,7 @@ from refclock.sample import Leap
 
 pytestmark = pytest.mark.peers  # needs systemd's programs
 
-SERVICES = ("refclock-clock.service", "refclock-serve.service")
+SERVICES = ("refclock-clock.service", "refclock-serve.service", "refclock-web.service")
 MOST_EXPOSED = 1.5
 """Highest exposure by systemd-analyze (0 to 10). systemd 252 gives chrony 3.7, gpsd 9.6, ntpsec 9.4."""
 
@@ -91,7 +91,7 @@ def test_a_start_that_cannot_succeed_is_not_repeated(unit: str) -> None:
     assert settings(unit)["Restart"] == ["always"]
 
 
-@pytest.mark.parametrize(("unit", "process"), [(SERVICES[0], "CLOCK"), (SERVICES[1], "SERVE")])
+@pytest.mark.parametrize(("unit", "process"), [(SERVICES[0], "CLOCK"), (SERVICES[1], "SERVE"), (SERVICES[2], "SERVE")])
 def test_a_unit_allows_the_system_calls_that_its_process_makes(unit: str, process: str) -> None:
     """The process's own list, which was measured, lies within the unit's: nothing is refused that the program needs. It asks for real-time
     priority where it can get it, and the unit does not give that."""

@@ -15,6 +15,8 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from known_daemon import CLOCK
+from known_daemon import SOURCE as KNOWN
 
 from ppsd.cli import main as cli
 from ppsd.cli.arguments import Command
@@ -25,24 +27,15 @@ from ppsd.config.tables import ChronycConfig, Config, RunConfig, ServerConfig
 from ppsd.faces import text as reports
 from ppsd.ntp.packet import Header, parse
 from ppsd.process.control import ControlServer
-from ppsd.snapshot import Mode, ServerReport, Snapshot, SourceStatus, TemperatureStatus, Unserved, Verdict
+from ppsd.snapshot import Mode, ServerReport, Snapshot, TemperatureStatus, Unserved, Verdict
 from refclock.condition import Code, Condition
 from refclock.config import GpsdSource, ShmFeed, SockFeed
 from refclock.kernel.host import Host
 from refclock.sample import FeedStatus, Leap
 from refclock.timescales import ntp64
 
-SOURCE = SourceStatus(
-    name="gps0", kind="receiver", what="GPS+PPS", present=True, tally="*", why="", reach=0o377, last_sample_s=0.4, offset_ns=-214,
-    jitter_ns=120, bound_ns=18_100, frequency_ppm=-12.3, skew_ppm=0.01, samples=8, pulses=90, labels=90, fix="3D", satellites_used=9,
-    satellites_seen=12, message_delay_ms=143.2, message_spread_ms=4.1, rejected={"popcorn": 2},
-)  # fmt: skip
-LOCKED = Snapshot(
-    version="0.1.0", pid=7, simulated=False, uptime_s=3700.0, utc="2026-11-21T12:00:00.500000000Z", mode=Mode.TRACK,
-    verdict=Verdict.LOCKED, why="", stages=(("receiver", True), ("locked", True)), stratum=1, refid="GPS", leap="normal",
-    leap_pending="none", tai_offset_s=37, bound_ns=18_100, frequency_ppm=-12.345, skew_ppm=0.012, system_offset_ns=31, holdover_s=None,
-    holdover_left_s=None, steering="none", clock_steps=0, sources=(SOURCE,),
-)  # fmt: skip
+SOURCE = replace(KNOWN, why="", rejected={"popcorn": 2})
+LOCKED = replace(CLOCK, refid="GPS", sources=(SOURCE,))
 HOLDOVER = replace(LOCKED, verdict=Verdict.HOLDOVER, mode=Mode.HOLDOVER, why="the antenna is off", holdover_s=130.0, holdover_left_s=3600.0)
 ACQUIRING = replace(
     LOCKED, verdict=Verdict.ACQUIRING, mode=Mode.ACQUIRE, stratum=0, refid="", leap="unsynchronised", bound_ns=None, system_offset_ns=None,

@@ -129,7 +129,7 @@ def test_effective_configuration_keeps_what_was_configured(tmp_path: Path) -> No
     user, effective = read(file), read(run.file)
     changed = replace(user.run, directory=str(tmp_path / "run"))
     assert effective == replace(user, server=replace(user.server, listen=("[::1]:11999",)), run=changed)
-    assert [p.name for p in run.programs()] == ["clock", "serve"]
+    assert [p.name for p in run.programs()] == ["clock", "serve", "web"]
     file.write_text("[log]\nlevel = 1")
     refused = run.reload()
     assert not refused.good
@@ -138,7 +138,7 @@ def test_effective_configuration_keeps_what_was_configured(tmp_path: Path) -> No
     file.write_text("[server]\nenabled = false\n[[source]]\ntype = 'shm'\nunit = 4\n")
     run.listen = None
     assert run.reload() == Reloaded(True, ("changed: server.enabled, server.listen, server.threads, log.level",))
-    assert [p.name for p in run.programs()] == ["clock"]
+    assert [p.name for p in run.programs()] == ["clock", "web"]
     file.write_text("[server]\nenabled = false\n[run]\nstate = '/elsewhere'\n[[source]]\ntype = 'shm'\nunit = 4\n")
     later = "changed for the next start of refclock only: run.state"
     assert run.reload() == Reloaded(True, ("nothing has changed that takes effect now", later))
