@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
 from typing import Final
 
+from ppsd.config.tables import TABLES
+
 KEPT_V4: Final = tuple(
     IPv4Network(net)
     for net in (
@@ -55,9 +57,7 @@ ENDINGS: Final = frozenset(
     )
 )
 """Endings of files and units: what has one is no name of a machine."""
-OURS: Final = frozenset(
-    ("ppsd", "refclock", "refclock_sim", "clock", "server", "access", "limits", "keys", "chronyc", "run", "leap", "log")
-)
+OURS: Final = frozenset(("ppsd", "refclock", "refclock_sim", *TABLES))
 """First words of our own modules and of the configuration's keys, such as clock.steer."""
 PUBLIC_NAMES: Final = frozenset(("data.iana.org", "manage.ntppool.org", "pool.ntp.org", "github.com", "www.ntppool.org"))
 """Names that stand in our own messages."""
