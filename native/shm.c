@@ -178,12 +178,10 @@ static int decode_stamp(int64_t seconds, int32_t usec, int32_t nsec, int64_t *ns
     return 0;
 }
 
-int shm_read(struct shm *s, struct shm_sample *out)
+/* 1, -EAGAIN or -EPROTO as shm_read; valid is neither looked at nor changed. */
+static int load_sample(const struct shm *s, struct shm_sample *out)
 {
     const struct layout *l = s->layout;
-    if (load_field(s, l->valid) == 0)
-        return 0;
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
     int32_t count = load_field(s, COUNT), mode = load_field(s, MODE);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     int64_t clock_s = load_seconds(s, l->clock_sec), receive_s = load_seconds(s, l->receive_sec);
@@ -192,8 +190,6 @@ int shm_read(struct shm *s, struct shm_sample *out)
     int32_t leap = load_field(s, l->leap), precision = load_field(s, l->precision);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     int32_t after = load_field(s, COUNT);
-    store_field(s, l->valid, 0);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
     if (mode == 1 && after != count)
         return -EAGAIN;
     if (mode != 0 && mode != 1)
@@ -206,4 +202,20 @@ int shm_read(struct shm *s, struct shm_sample *out)
     out->leap = leap;
     out->precision = precision;
     return 1;
+}
+
+int shm_read(struct shm *s, struct shm_sample *out)
+{
+    if (load_field(s, s->layout->valid) == 0)
+        return 0;
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    int r = load_sample(s, out);
+    store_field(s, s->layout->valid, 0);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    return r;
+}
+
+int shm_look(struct shm *s, struct shm_sample *out)
+{
+    return load_sample(s, out);
 }

@@ -28,4 +28,7 @@ void shm_detach(struct shm *s);
 int shm_write(struct shm *s, const struct shm_sample *sample);
 /* Take the sample. 1: taken. 0: there is none. -EAGAIN: it clashed with the writer and is lost. -EPROTO: nonsense. One reader only. */
 int shm_read(struct shm *s, struct shm_sample *out);
+/* Look at the latest sample, and leave it to the one reader, who may have taken it already. 1, -EAGAIN or -EPROTO as shm_read. It may be half
+ * written: it is whole when the next look, milliseconds later, finds the same. */
+int shm_look(struct shm *s, struct shm_sample *out);
 #endif

@@ -109,6 +109,18 @@ class TemperatureStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class KernelStatus:
+    """The kernel's clock as adjtimex(2) tells it. ``frequency_ppm``: made to run faster by it; ``offset_ns``: still to be slewed;
+    ``status``: its STA_* bits."""
+
+    frequency_ppm: float
+    offset_ns: int
+    max_error_ns: int
+    est_error_ns: int
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """The clock process at one instant."""
 
@@ -139,6 +151,7 @@ class Snapshot:
     conditions: tuple[Condition, ...] = ()  # of the whole daemon; a source's own are with it
     feeds: tuple[FeedStatus, ...] = ()
     listen: tuple[str, ...] = ()  # addresses that the configuration wants served; empty: no NTP server
+    kernel: KernelStatus | None = None  # None: it may not even be read
 
     @property
     def selected(self) -> SourceStatus | None:
@@ -210,8 +223,9 @@ class Unserved:
 
 @dataclass(frozen=True, slots=True)
 class ServerReport:
-    """The NTP server at one instant. ``counters``: action (reply, kod, drop, server) -> reason -> packets. ``unserved``: configured
-    addresses that are not served now. ``commands``: addresses where chronyc is answered; ``uncommanded``: where it should be and is not."""
+    """The NTP server at one instant. ``counters``: action (reply, kod, drop, server; command: of chronyc) -> reason -> packets.
+    ``unserved``: configured addresses that are not served now. ``commands``: addresses where chronyc is answered; ``uncommanded``: where it
+    should be and is not. ``keys``: how many symmetric keys there are."""
 
     pid: int
     uptime_s: float
@@ -222,6 +236,7 @@ class ServerReport:
     unserved: tuple[Unserved, ...] = ()
     commands: tuple[str, ...] = ()
     uncommanded: tuple[Unserved, ...] = ()
+    keys: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """For json.dumps; keys are the fields' names."""
@@ -254,6 +269,11 @@ class Client:
         """The address, or the first one of the network."""
         half = self.address.removesuffix(" (local)")
         return ip_interface(half).ip if half == self.address else IPv6Address(f"fe80::{half}")
+
+    @classmethod
+    def many(cls, told: Mapping[str, Any]) -> tuple[Client, ...]:
+        """The reply to the verb "clients". ValueError as of Snapshot."""
+        return tuple(_record(cls, client, "clients") for client in told.get("clients", ()))
 
 
 # ---- a receiver's line, for onlookers -------------------------------------------------------------------------------------------------

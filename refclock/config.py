@@ -226,11 +226,13 @@ and nothing in a sample shows it (gpsd 3.22 states 1 us for samples 165 ms late:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShmSource(AnySource):
     """An NTP shared memory segment that another program writes (gpsd, ntpshm). ``bias_us``: allowance that goes into the bound. ``owner``:
-    the user, by name or number, to whom the segment may belong; it always may belong to root or to the daemon's own user."""
+    the user, by name or number, to whom the segment may belong; it always may belong to root or to the daemon's own user. ``shared``: the
+    samples are left there, for chronyd or ntpd takes them; a segment has one reader only."""
 
     kind: ClassVar[str] = "shm"
     unit: int = key(MISSING, "the segment's number", low=0, high=255)
     owner: str = key("", "the user whose program makes it; empty: root, or this daemon's own", empty=True, check=login)
+    shared: bool = key(False, "true or false")
     bias_us: float = key(UNSTATED_BIAS_US, "microseconds", low=0, high=1_000_000)
 
 

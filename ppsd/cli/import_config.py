@@ -12,11 +12,12 @@ from typing import Final
 
 from ppsd.cli.config import apply
 from ppsd.config.contents import contents
+from ppsd.config.directives import Fate
 from ppsd.config.file import DEFAULT_FILE
 from ppsd.config.import_chrony import CHRONY, INCLUDES, import_chrony
 from ppsd.config.import_ntp import NTP, TOGETHER, import_ntp
 from ppsd.config.import_receivers import import_gpsd, import_satpulse
-from ppsd.config.imported import LIMIT_BYTES, Draft, Fate, Line, Look
+from ppsd.config.imported import LIMIT_BYTES, Draft, Line, Look
 from ppsd.config.keys import read_keys
 from ppsd.config.tables import Config, KeysConfig
 from ppsd.process.exit_codes import BAD_DATA, GOOD, USAGE, Refused
@@ -36,19 +37,23 @@ FILES: Final = 100
 
 def run(args: argparse.Namespace) -> int:
     """Read the file, and print or write the result."""
-    path: Path = args.file
+    result = imported(args.file, args.kind)
+    if not args.apply:
+        print(result, end="")
+        return GOOD
+    return apply(args.config or Path(DEFAULT_FILE), lambda _: result, "import", sys.stdout)
+
+
+def imported(path: Path, kind: str | None) -> str:
+    """The file at ``path`` as refclock.toml. ``kind``: the program whose file it is, of KINDS; None: its name or its lines tell."""
     text = _text(path)
-    kind = args.kind or kind_of(path.name, text)
+    kind = kind or kind_of(path.name, text)
     if kind is None:
         words = ", ".join(KINDS)
         raise Refused(USAGE, f"refclock: whose file {path} is, neither its name nor its lines tell: --from PROGRAM with one of {words}")
     draft = KINDS[kind](text, str(path), _including(path.parent))
     _judge_keys(draft)
-    result = draft.text()
-    if not args.apply:
-        print(result, end="")
-        return GOOD
-    return apply(args.config or Path(DEFAULT_FILE), lambda _: result, "import", sys.stdout)
+    return draft.text()
 
 
 def _text(path: Path) -> str:

@@ -56,7 +56,7 @@ COMMANDS = {
             "show",
             "show the daemon's state: 0 locked, 1 holdover, 2 not serving, 3 no daemon",
             "status --json | jq .bound_ns",
-            (JSON, WATCH, RUN_DIR),
+            (CSV, JSON, NUMERIC, WATCH, RUN_DIR),
         ),
         Command("sources", "show", "list the sources as chronyc does", "sources -v", REPORT),
         Command("sourcestats", "show", "show frequency, skew and deviation of each source as chronyc does", "sourcestats", REPORT),
@@ -84,6 +84,13 @@ COMMANDS = {
                 ),
                 *(o for o in REPORT if o is not NUMERIC),
             ),
+        ),
+        Command(
+            "top",
+            "top",
+            "show the state live on a whole screen: offset and bound, satellites, sources, clients; h: keys",
+            "top",
+            (NUMERIC, WATCH, RUN_DIR),
         ),
         Command(
             "metrics",
@@ -159,6 +166,12 @@ COMMANDS = {
             "doctor --against pool.ntp.org",
             (
                 option("--fix", metavar="CHECK", help="carry out that check's safe remedy"),
+                option(
+                    "--report",
+                    metavar="FILE",
+                    type=Path,
+                    help="write one file for a bug report, without keys, names, places and public addresses",
+                ),
                 option("--board", action="store_true", help="examine the board instead: firmware, pins, pulses, power, card; for a report"),
                 option("--against", metavar="HOST", action="append", default=[], help="compare with that NTP server (may be repeated)"),
                 KEY,
@@ -302,7 +315,7 @@ COMMANDS = {
                 RUN_DIR,
             ),
         ),
-        Command("sats", "watch", "show the satellites as a table and as the sky", "sats", (JSON, RUN_DIR)),
+        Command("sats", "show", "show the satellites as a table and as the sky", "sats --watch", REPORT),
         Command(
             "replay",
             "replay",
@@ -357,6 +370,30 @@ COMMANDS = {
                 ),
                 option("--yes", action="store_true", help="do not ask"),
                 option("--undo", action="store_true", help="put everything back as it was"),
+            ),
+        ),
+        Command(
+            "takeover",
+            "takeover",
+            "move from chronyd or ntpd to refclock: look beside it, switch, go back: 0 nothing speaks against it, 1 something does",
+            "takeover --seconds 60",
+            (
+                option(
+                    "--shadow",
+                    dest="step",
+                    action="store_const",
+                    const="shadow",
+                    default="shadow",
+                    help="run beside it, set nothing, and tell which clock is better (the default)",
+                ),
+                option(
+                    "--commit", dest="step", action="store_const", const="commit", help="look for a minute, then switch, without a step"
+                ),
+                option("--rollback", dest="step", action="store_const", const="rollback", help="put everything back, without a step"),
+                option("--seconds", metavar="S", type=seconds, help="watch both clocks for so long (default 300, before a switch 60)"),
+                option("--wait", metavar="S", type=seconds, help="wait so long for refclock to lock (default 1200)"),
+                option("--yes", action="store_true", help="do not ask before the switch"),
+                JSON,
             ),
         ),
         Command(

@@ -7,7 +7,7 @@ from typing import Final
 OLD_NAMES: Final[dict[str, tuple[str, str]]] = {
     # gpsd and its clients
     "gpsd": ("refclock run", "refclock reads the receiver itself; to leave the receiver to gpsd, give [[source]] type = \"gpsd\""),
-    "cgps": ("refclock sats", "fix and satellites as a table and as the sky; refclock status has the state"),
+    "cgps": ("refclock sats", "fix and satellites as a table and as the sky; refclock top shows them live, with the state"),
     "xgps": ("refclock sats", "satellites as a table and as the sky"),
     "gpsmon": ("refclock nmea", "every sentence and message of the receiver, with what became of it"),
     "gpspipe": ("refclock nmea", "every sentence and message of the receiver, with what became of it"),
@@ -26,7 +26,7 @@ OLD_NAMES: Final[dict[str, tuple[str, str]]] = {
     # ntpd and ntpsec
     "ntpd": ("refclock run", "the server itself; it is a service where the package is installed"),
     "ntpq": ("refclock peers", "the billboard of ntpq -p; for ntpq -c rv see refclock tracking, for ntpq -c mrulist refclock clients -v"),
-    "ntpmon": ("refclock peers", "refclock peers --watch follows the billboard, refclock clients --watch the clients"),
+    "ntpmon": ("refclock top", "sources and clients live; refclock peers --watch follows the billboard alone"),
     "ntpdc": ("refclock peers", "the billboard of ntpq -p"),
     "ntpdate": ("refclock query", "asks a server as ntpdate -q does and sets nothing; [clock] steer = \"kernel\" keeps the clock right"),
     "ntpdig": ("refclock query", "asks one or more servers and sets nothing"),
@@ -83,7 +83,7 @@ OLD_NAMES: Final[dict[str, tuple[str, str]]] = {
     "minicom": ("refclock nmea", "shows what a receiver sends; the speed is found"),
     "chrony_exporter": ("refclock metrics", "the same names are told at http://127.0.0.1:9124/metrics?compat=chrony"),
     "node_exporter": ("refclock metrics", "refclock metrics --output FILE writes for its textfile collector"),
-    "adjtimex": ("refclock doctor", "RC20 to RC26 examine the machine's clocks"),
+    "adjtimex": ("refclock doctor", "RC20 to RC29 examine the machine's clocks"),
 }  # fmt: skip
 """Name of a program, or of a command of one, to our command and a sentence."""
 

@@ -41,11 +41,12 @@ def run(args: argparse.Namespace) -> int:
         told = Snapshot.from_json(ask(directory / "clock.sock", "snapshot"))
     except (OSError, ValueError):
         told = None
-    patient = Patient(Host(), load(configuration(directory, args.config)), told, server=server_report(directory))
     try:
         addresses: tuple[Address, ...] = client_addresses()
     except OSError:
         addresses = ()
+    config = load(configuration(directory, args.config))
+    patient = Patient(Host(), config, told, server=server_report(directory), addresses=addresses)
     findings = examine(patient, addresses)
     stopped = sum(finding.state == FAIL for finding in findings)
     if args.json:

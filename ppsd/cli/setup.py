@@ -66,8 +66,7 @@ def run(args: argparse.Namespace) -> int:
     setup.tell_owners()
     choice = args.choice or chosen(_answer)
     plan = setup.plan(choice)
-    if not args.yes and _answer("Do this? [y/N] ").strip().lower() not in ("y", "yes"):
-        raise Refused(FAILED, "refclock setup: nothing was changed")
+    confirmed(args.yes)
     code = setup.carry_out(plan)
     if code != GOOD:
         return code
@@ -75,6 +74,12 @@ def run(args: argparse.Namespace) -> int:
 
     config = load(None)
     return doctor(patient_of(Path(config.run.directory), config), False, None, sys.stdout)
+
+
+def confirmed(already: bool) -> None:
+    """Ask whether it shall be done, unless that was said ``already``. Refused: not so, and nothing was changed."""
+    if not already and _answer("Do this? [y/N] ").strip().lower() not in ("y", "yes"):
+        raise Refused(FAILED, "refclock: nothing was changed")
 
 
 def _answer(question: str) -> str:
@@ -146,27 +151,31 @@ class Setup:
         serving = ", ".join(self._port_holders()) or "no program"
         print(f"The clock is set by {setting}; port 123 belongs to {serving}.", file=self._out)
 
-    def plan(self, choice: str) -> Plan:
-        """What ``choice`` means here; it is told, and nothing is changed."""
+    def plan(self, choice: str, text: str = "") -> Plan:
+        """What ``choice`` means here; it is told, and nothing is changed. ``text``: the configuration to begin with instead of the one that
+        is there; whether it serves is then its own affair."""
         if not self._installed(STARTED[choice]):
             raise _refusal("the services are not installed; install the Debian package (make deb), then try again")
         if self._host.path(JOURNAL).exists():
             raise _refusal("it was done before; take it back first: sudo refclock setup --undo")
         if alive(self._host.path(Config().run.directory) / "clock.sock") and not self._runs(STARTED[FEEDER]):
             raise _refusal("refclock runs in the foreground; end it first (its own terminal, Ctrl-C)")
-        plan = self._appliance() if choice == APPLIANCE else self._feeder(self._taker())
+        if choice == APPLIANCE:
+            plan = self._appliance(text or with_setting(self._configuration(), "server", "enabled", True))
+        else:
+            plan = self._feeder(text or self._configuration(), self._taker())
         for sentence in _told(plan):
             print(sentence, file=self._out)
         return plan
 
-    def _appliance(self) -> Plan:
-        text = with_setting(with_setting(self._configuration(), "clock", "steer", "kernel"), "server", "enabled", True)
+    def _appliance(self, text: str) -> Plan:
+        text = with_setting(text, "clock", "steer", "kernel")
         stopped = [*self._receiver_units(text), *(unit for unit in CLOCK_UNITS if self._runs(unit))]
         self._refuse_others(stopped)
         return self._whole(Plan(APPLIANCE, {}, stopped), text)
 
-    def _feeder(self, taker: Taker) -> Plan:
-        text = with_setting(with_setting(self._configuration(), "clock", "steer", "none"), "server", "enabled", False)
+    def _feeder(self, text: str, taker: Taker) -> Plan:
+        text = with_setting(with_setting(text, "clock", "steer", "none"), "server", "enabled", False)
         if not any(map(taker.is_fed_by, parse(text, DEFAULT_FILE).feeds)):
             text = f"{text.rstrip()}\n\n{taker.table()}".lstrip()
         config = parse(text, DEFAULT_FILE)
@@ -214,13 +223,19 @@ class Setup:
         print("Done. Take it back: sudo refclock setup --undo", file=self._out)
         return GOOD
 
-    def undo(self) -> int:
-        """Put everything back as it was before the setup, also one that was interrupted. A unit that was removed since stays away."""
+    def before(self) -> Before | None:
+        """What was here before the setup; None: there was no setup."""
         journal = self._text(JOURNAL)
         if journal is None:
-            raise _refusal("there is nothing to take back")
+            return None
         known = {spec.name for spec in fields(Before)}
-        before = Before(**{name: value for name, value in json.loads(journal).items() if name in known})
+        return Before(**{name: value for name, value in json.loads(journal).items() if name in known})
+
+    def undo(self) -> int:
+        """Put everything back as it was before the setup, also one that was interrupted. A unit that was removed since stays away."""
+        before = self.before()
+        if before is None:
+            raise _refusal("there is nothing to take back")
         self._systemctl("disable", "--now", *OURS)
         now = self._text(DEFAULT_FILE)
         if now is not None and now != before.files[DEFAULT_FILE]:

@@ -1,4 +1,4 @@
-"""The reports: ``refclock status`` in our own words, the others as chronyc and ntpq print them.
+"""The reports: ``refclock status`` and ``sats`` in our own words, the others as chronyc and ntpq print them.
 
 Each is printed once, or again every few seconds (``--watch``), as text, as JSON or in the columns of ``chronyc -c``.
 """
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from ppsd.cli.daemon import UNSEEN, clock_snapshot, holders, run_directory, server_report
 from ppsd.faces import text
-from ppsd.process.exit_codes import BAD, DEGRADED, GOOD, NO_DAEMON, NO_PERMISSION, USAGE, Refused
+from ppsd.process.exit_codes import BAD, DEGRADED, FAILED, GOOD, NO_DAEMON, NO_PERMISSION, USAGE, Refused
 from ppsd.snapshot import ServerReport, Snapshot, Verdict
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ CLEAR: Final = "\x1b[H\x1b[2J"
 
 def run(args: argparse.Namespace) -> int:
     """Print the report, again and again when it is to be watched."""
-    if args.command != "status" and args.json and args.csv:
+    if args.json and args.csv:
         raise Refused(USAGE, f"refclock {args.command}: --json and --csv are two forms; give one of them")
     directory = run_directory(args.run_dir)
     while True:
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _print(directory: Path, args: argparse.Namespace) -> int:
     if args.command == "status":
-        return _status(directory, clock_snapshot(directory), args.json)
+        return _status(directory, clock_snapshot(directory), args)
     report = _report(directory, args)
     if args.json:
         print(json.dumps(report.told))
@@ -57,11 +57,11 @@ def _print(directory: Path, args: argparse.Namespace) -> int:
         print(table(report.told))
     else:
         print((report.legend if args.verbose else "") + report.text)
-    return GOOD
+    return FAILED if args.command == "sats" and not report.told else GOOD
 
 
 def _report(directory: Path, args: argparse.Namespace) -> Report:
-    from ppsd.faces import chronyc, ntpq  # noqa: PLC0415 (status starts fast)
+    from ppsd.faces import chronyc, ntpq, sky  # noqa: PLC0415 (status starts fast)
 
     if args.command == "clients":
         from ppsd.cli.clients import told_clients  # noqa: PLC0415
@@ -82,14 +82,23 @@ def _report(directory: Path, args: argparse.Namespace) -> Report:
         "activity": chronyc.activity,
         "tracking": chronyc.tracking,
         "peers": ntpq.peers,
+        "sats": sky.satellites,
     }
     return of_the_clock[args.command](clock_snapshot(directory))
 
 
-def _status(directory: Path, clock: Snapshot, as_json: bool) -> int:
+def why_undelivered(clock: Snapshot, server: ServerReport | str) -> str:
+    """Why the time does not reach those whom it is for; "" while it does, or when this user may not know."""
+    return "" if server == UNSEEN else text.undelivered(clock, server, holders(clock.listen, server))
+
+
+def _status(directory: Path, clock: Snapshot, args: argparse.Namespace) -> int:
     server: ServerReport | str = server_report(directory)
-    failed = "" if server == UNSEEN else text.undelivered(clock, server, holders(clock.listen, server))
-    print(text.status_json(clock, server, failed) if as_json else text.status(clock, server, failed))
+    failed = why_undelivered(clock, server)
+    if args.json:
+        print(text.status_json(clock, server, failed))
+    else:
+        print(text.status_row(clock, failed) if args.csv else text.status(clock, server, failed))
     if failed:
         return BAD
     lacking = not isinstance(server, str) and any(not one.harmless for one in server.unserved)

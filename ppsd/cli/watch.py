@@ -1,27 +1,24 @@
-"""``refclock nmea``, ``pps`` and ``sats``: show a receiver's messages, its pulses and its satellites live."""
+"""``refclock nmea`` and ``pps``: show a receiver's messages and its pulses live."""
 
 from __future__ import annotations
 
 import argparse
 import errno
-import json
 import math
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TextIO
 
-from ppsd.cli.daemon import clock_snapshot, configuration, read_line, run_directory
+from ppsd.cli.daemon import configuration, read_line, run_directory
 from ppsd.cli.detect import described, listen, not_before_s
 from ppsd.config.file import load
 from ppsd.config.tables import Config
 from ppsd.process.control import ask
 from ppsd.process.exit_codes import FAILED, GOOD, Refused
-from ppsd.snapshot import LineReport, Reading, Snapshot
+from ppsd.snapshot import LineReport, Reading
 from refclock.devices.modem_lines import open_pulse
 from refclock.devices.ports import Port
 from refclock.devices.receiver_line import ReceiverLine
@@ -34,15 +31,12 @@ from refclock.protocols.makers import complaint, in_words
 from refclock.protocols.nmea import NmeaDecoder
 from refclock.protocols.ubx import UbxDecoder
 from refclock.receiver.autobaud import LineRequest
-from refclock.sample import NS, EdgeKind, Instant, ReceiverValue, Satellite, SecondLabel
+from refclock.sample import NS, EdgeKind, Instant, ReceiverValue, SecondLabel
 from refclock.timing.pulses import Rhythm
-
-SKY_WIDTH, SKY_HEIGHT = 49, 23
-"""Characters of the sky plot: half a terminal, twice as many columns as rows because characters are not square."""
 
 
 def run(args: argparse.Namespace) -> int:
-    """Execute one of the three commands."""
+    """Execute one of the two commands."""
     if args.command == "nmea":
         directory = run_directory(args.run_dir)
         config = load(configuration(directory, args.config))
@@ -52,9 +46,7 @@ def run(args: argparse.Namespace) -> int:
         if args.device is None:
             raise Refused(FAILED, "refclock nmea: no daemon reads a receiver; name a serial device, refclock detect lists them")
         return watch_line(args.device, args.baud, config, args.duration, sys.stdout)
-    if args.command == "pps":
-        return watch_pulses(args.device, args.test, sys.stdout)
-    return print_satellites(clock_snapshot(run_directory(args.run_dir)), args.json, sys.stdout)
+    return watch_pulses(args.device, args.test, sys.stdout)
 
 
 # ---- nmea ---------------------------------------------------------------------------------------------------------------------------
@@ -189,74 +181,3 @@ def watch_pulses(path: str, count: int | None, out: TextIO) -> int:
     for words in dict.fromkeys((report.words, *report.doubts)):
         print(words, file=out)
     return GOOD if report.good else FAILED
-
-
-# ---- sats ---------------------------------------------------------------------------------------------------------------------------
-
-
-SYSTEMS: Final = {"GPS": "G", "GLONASS": "R", "Galileo": "E", "BeiDou": "C", "QZSS": "J", "SBAS": "S", "NavIC": "I"}
-"""Letters of the satellite systems (RINEX 3.04, table 1)."""
-SLOTS: Final = (
-    ("GLONASS", 65, 96, 64),
-    ("QZSS", 193, 202, 192),
-    ("Galileo", 301, 336, 300),
-    ("BeiDou", 401, 437, 400),
-    ("SBAS", 120, 158, 100),
-    ("SBAS", 33, 64, 13),
-)
-"""System, from, to, number to subtract: the numbers by which NMEA tells satellites of all systems apart (u-blox protocol specification,
-satellite numbering), to those of RINEX within each system."""
-
-
-def designation(s: Satellite) -> str:
-    """A satellite's name, the same for every receiver: G07 is number 7 of GPS, E07 of Galileo (RINEX 3.04, section 3.5)."""
-    number = next((s.number - less for system, low, high, less in SLOTS if s.gnss == system and low <= s.number <= high), s.number)
-    return f"{SYSTEMS.get(s.gnss, '?')}{number:02d}"
-
-
-def sky(satellites: Sequence[Satellite]) -> str:
-    """The sky as text, north up. Dots are the horizon; satellites are named, in brackets when not used. A name for which there is no room
-    is moved by a row or left out: the table has it."""
-    rows = [[" "] * SKY_WIDTH for _ in range(SKY_HEIGHT)]
-    middle_x, middle_y = SKY_WIDTH // 2, SKY_HEIGHT // 2
-    for degree in range(0, 360, 6):
-        x, y = middle_x + (middle_x - 2) * math.sin(math.radians(degree)), middle_y - middle_y * math.cos(math.radians(degree))
-        rows[round(y)][round(x)] = "."
-    rows[0][middle_x], rows[-1][middle_x], rows[middle_y][1], rows[middle_y][-2], rows[middle_y][middle_x] = "NSWE+"
-    for s in sorted(satellites, key=lambda s: not s.used):
-        if s.elevation is None or s.azimuth is None:
-            continue
-        distance = (90 - max(0, min(90, s.elevation))) / 90
-        x = middle_x + (middle_x - 4) * distance * math.sin(math.radians(s.azimuth))
-        y = middle_y - (middle_y - 1) * distance * math.cos(math.radians(s.azimuth))
-        name = designation(s) if s.used else f"({designation(s)})"
-        first = max(0, min(SKY_WIDTH - len(name), round(x) - len(name) // 2))
-        for row in (round(y), round(y) - 1, round(y) + 1):
-            if 0 <= row < SKY_HEIGHT and not any(c.isalnum() or c in "()" for c in rows[row][max(0, first - 1) : first + len(name) + 1]):
-                rows[row][first : first + len(name)] = name
-                break
-    return "\n".join("".join(row).rstrip() for row in rows)
-
-
-def print_satellites(clock: Snapshot, as_json: bool, out: TextIO) -> int:
-    """Print the satellites of every receiver of the running daemon, as a table and as the sky; FAILED when no receiver reports any."""
-    receivers = [s for s in clock.sources if s.satellites]
-    if as_json:
-        print(json.dumps({s.name: [asdict(satellite) for satellite in s.satellites] for s in receivers}), file=out)
-        return GOOD if receivers else FAILED
-    for source in receivers:
-        some = sorted(source.satellites, key=lambda s: (not s.used, -(s.snr or 0)))
-        print(f"{source.name}: fix {source.fix}, {source.satellites_used} of {source.satellites_seen} satellites used", file=out)
-        print("satellite  system   elevation  azimuth  signal", file=out)
-        for s in some:
-            bar = "#" * max(0, ((s.snr or 0) - 10) // 2)
-            angles = [("-" if value is None else f"{value}°") for value in (s.elevation, s.azimuth)]
-            signal = "-" if s.snr is None else f"{s.snr} dB-Hz"
-            used = "used" if s.used else "not used"
-            line = f"{designation(s):<9}  {s.gnss or 'unknown':<7}  {angles[0]:>9}  {angles[1]:>7}  {signal:>8}  {used:<8} {bar}"
-            print(line.rstrip(), file=out)
-        print("\nThe sky: north is up, the dots are the horizon; in brackets: seen, but not used", file=out)
-        print(sky(some), file=out)
-    if not receivers:
-        print("no receiver tells of satellites (it sends no GSV or NAV-SAT, or there is none)", file=out)
-    return GOOD if receivers else FAILED

@@ -51,7 +51,7 @@ from ppsd.process.control import JUDGE, TELL, ControlServer, Reloaded, Reloads, 
 from ppsd.process.exit_codes import GOOD
 from ppsd.process.lifecycle import Alone, Signals, make_run_directory, notify
 from ppsd.process.log import open_log
-from ppsd.snapshot import Snapshot
+from ppsd.snapshot import KernelStatus, Snapshot
 from refclock.condition import Code, Condition
 from refclock.config import DEFAULT_SOURCE, Feed, PulsedSource, ReceiverSource, ShmSource, SockFeed, SockSource, Source, promise_us
 from refclock.devices.ports import control_line
@@ -485,7 +485,9 @@ class ClockProcess:
         engine = self._engine.snapshot(self._clock.now())
         feeds, own = tuple(feed.status() for feed in self._feeds.values()), self.config.server
         conditions = (*engine.conditions, *self._conditions())
-        return replace(engine, feeds=feeds, listen=own.listen if own.enabled else (), conditions=conditions)
+        k = self._kernel_state()
+        kernel = KernelStatus(k.frequency_ppm, k.offset_ns, k.max_error_ns, k.est_error_ns, k.status) if k is not None else None
+        return replace(engine, feeds=feeds, listen=own.listen if own.enabled else (), conditions=conditions, kernel=kernel)
 
     def _conditions(self) -> Iterator[Condition]:
         """Conditions of the machine around the engine: steering, files, pulse devices, feeds."""

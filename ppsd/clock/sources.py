@@ -278,7 +278,7 @@ class Intake:
             self._intake = SockIntake(config.path)
             self.what = f"samples on {config.path}"
         else:
-            self._intake = ShmIntake(config.unit, config.owner)
+            self._intake = ShmIntake(config.unit, config.owner, config.shared)
             self._intake.open()  # the writer must have created it
             self.what = f"shared memory unit {config.unit}"
 

@@ -7,15 +7,18 @@ from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final
 
+from ppsd.config.directives import CHRONY_TOLD, Fate
 from ppsd.config.imported import (
     MAPPED,
     Draft,
-    Fate,
     Line,
     Look,
     beside_gpsd,
     delayed,
     directives,
+    dscp,
+    key_file,
+    leap_file,
     listen_on,
     measured,
     nothing_included,
@@ -26,11 +29,6 @@ from ppsd.config.imported import (
 
 DEEPEST: Final = 10
 """Files that include one another: chronyd's own limit (MAX_INCLUDE_LEVEL)."""
-NO_CLIENT: Final = (
-    "time comes from receivers so far, not from other NTP servers: let chronyd ask them and feed it (refclock feed), "
-    "or leave chronyd the clock and compare (refclock doctor --against)"
-)
-"""Why upstream servers are not taken over."""
 
 # ---- clients --------------------------------------------------------------------------------------------------------------------------
 
@@ -131,11 +129,6 @@ def _binddevice(draft: Draft, line: Line) -> None:
     draft.put("server", "interface", " ".join(line.words[1:2]), line)
 
 
-def _dscp(draft: Draft, line: Line) -> None:
-    value = whole(" ".join(line.words[1:2]))
-    draft.put("server", "dscp", -1 if value is None else value, line)
-
-
 def _smoothtime(draft: Draft, line: Line) -> None:
     if "leaponly" in map(str.lower, line.words):
         draft.put("server", "leap_smear", True, line)
@@ -144,13 +137,58 @@ def _smoothtime(draft: Draft, line: Line) -> None:
         draft.tell(line, Fate.NOT_NEEDED, "the served time is never stepped, so there is nothing to smooth")
 
 
-def _keyfile(draft: Draft, line: Line) -> None:
-    draft.put("keys", "file", " ".join(line.words[1:2]), line)
-    draft.tell(line, Fate.TAKEN, "the file is read as it is")
+# ---- chronyc --------------------------------------------------------------------------------------------------------------------------
 
 
-def _leapseclist(draft: Draft, line: Line) -> None:
-    draft.put("leap", "file", " ".join(line.words[1:2]), line)
+def _cmdport(draft: Draft, line: Line) -> None:
+    port = whole(" ".join(line.words[1:2]))
+    if port is None or not 0 <= port < 65536:
+        draft.tell(line, Fate.WRONG, "a port is expected")
+    elif port == 0:
+        draft.put("chronyc", "listen", (), line)
+    else:
+        listen_on(draft, line, "chronyc", port=port)
+
+
+def _bindcmdaddress(draft: Draft, line: Line) -> None:
+    """An address, or the path of the unix socket; "/" for none."""
+    text = " ".join(line.words[1:2])
+    address = network(text)
+    if text.startswith("/"):
+        draft.put("chronyc", "socket", text if text != "/" else "", line)
+    elif address is None or address.num_addresses != 1:
+        draft.tell(line, Fate.WRONG, "an address or a path is expected")
+    elif draft.values.get(("chronyc", "listen"), (None, line))[0] != ():  # cmdport 0 holds for every address
+        listen_on(draft, line, "chronyc", host=str(address.network_address))
+
+
+def _asking(draft: Draft, line: Line, allowed: bool) -> None:
+    """``cmdallow`` and ``cmddeny``: [all] [network]. There are only networks that may ask."""
+    words = list(line.words[1:])
+    words = words[bool(words) and words[0].lower() == "all" :]
+    nets = [network(words[0])] if words else [ip_network("0.0.0.0/0"), ip_network("::/0")]
+    before = draft.values.get(("chronyc", "allow"))
+    told = before[0] if before is not None and isinstance(before[0], tuple) else ()
+    for net in nets:
+        if net is None:
+            draft.tell(line, Fate.MISSING, "names are not looked up: write the address into chronyc.allow")
+            return
+        known = [ip_network(text) for text in told]
+        told = tuple(str(old) for old in known if not (old.version == net.version and old.subnet_of(net)))  # type: ignore[arg-type]
+        wider = next((old for old in known if old.version == net.version and old != net and net.subnet_of(old)), None)  # type: ignore[arg-type]
+        if allowed and wider is None:
+            told = (*told, str(net))
+        elif not allowed and wider is not None:
+            draft.tell(line, Fate.MISSING, f"a part of {wider} cannot be left out: write its other parts into chronyc.allow")
+    draft.put("chronyc", "allow", told, line)
+
+
+def _cmdallow(draft: Draft, line: Line) -> None:
+    _asking(draft, line, allowed=True)
+
+
+def _cmddeny(draft: Draft, line: Line) -> None:
+    _asking(draft, line, allowed=False)
 
 
 # ---- this machine's clock -------------------------------------------------------------------------------------------------------------
@@ -233,54 +271,20 @@ def _broadcast(draft: Draft, line: Line) -> None:
     draft.tell(line, Fate.MISSING, "broadcasts are only sent with a key: server.broadcast and server.broadcast_key")
 
 
-_TABLE: Final = {
-    (
-        Fate.MISSING,
-        NO_CLIENT,
-    ): "server pool peer initstepslew refresh acquisitionport bindacqaddress bindacqdevice minsources authselectmode",
-    (Fate.MISSING, "NTS; symmetric keys are there: keys.file"): (
-        "nts ntsaeads ntscachedir ntsdumpdir ntsntpserver ntsport ntsprocesses ntsrefresh ntsrotate ntsservercert ntsserverkey "
-        "ntstrustedcerts ntsratelimit maxntsconnections nocerttimecheck nosystemcert"
-    ),
-    (Fate.MISSING, "stamps of the network card; packets are stamped by the kernel"): "hwtimestamp hwtstimeout maxtxbuffers",
-    (Fate.MISSING, "NTP over PTP"): "ptpport ptpdomain",
-    (Fate.MISSING, "logs of measurements; refclock status --json has what they would hold"): "log logdir logbanner",
-    (Fate.MISSING, "mail; the log tells it, and refclock status --json names what is the matter"): "mailonchange logchange",
-    (Fate.MISSING, "signing for Samba"): "ntpsigndsocket",
-    (Fate.MISSING, "a time that is typed in; it comes from receivers"): "manual",
-    (Fate.NOT_NEEDED, "a time that nobody knows is not served: clients are told so, and in holdover how far it may be off"): "local",
-    (Fate.NOT_NEEDED, "what was learned is kept in the directory run.state"): "driftfile dumpdir dumponexit",
-    (Fate.NOT_NEEDED, "the real-time clock is kept by the kernel while the system clock is synchronised"): (
-        "rtcautotrim rtcdevice rtcfile rtconutc rtcsync hwclockfile"
-    ),
-    (Fate.NOT_NEEDED, "sources are chosen by agreement of their intervals, and measured without tuning"): (
-        "combinelimit reselectdist stratumweight maxdistance maxjitter minsamples maxsamples minstratum maxstratum maxunreach"
-    ),
-    (Fate.NOT_NEEDED, "how fast and how far the clock is corrected follows from what the crystal and the samples show"): (
-        "corrtimeratio maxclockerror maxdrift maxslewrate maxupdateskew clockprecision fallbackdrift"
-    ),
-    (Fate.NOT_NEEDED, "the thermometer is found and learned: clock.temperature"): "tempcomp",
-    (Fate.NOT_NEEDED, "the table of leap seconds is leap.file; tzdata ships it"): "leapsectz",
-    (Fate.NOT_NEEDED, "UTC is served through a leap second; the system clock's own is announced to the kernel"): "leapsecmode",
-    (Fate.NOT_NEEDED, "chronyc is answered as usual on this machine (chronyc.listen), elsewhere by chronyc.allow; it can change nothing"): (
-        "bindcmdaddress bindcmddevice cmdallow cmddeny cmdport cmdratelimit opencommands"
-    ),
-    (Fate.NOT_NEEDED, "clients are counted in a table of a fixed size: server.client_table_mib"): "noclientlog",
-    (Fate.NOT_NEEDED, "no file holds the process's number"): "pidfile",
-    (Fate.NOT_NEEDED, "the server gives up root before the first packet: run.user"): "user",
-    (Fate.NOT_NEEDED, "the threads that answer never wait for Python, and memory is touched once"): "lock_all sched_priority",
-    (Fate.NOT_NEEDED, "chronyd itself no longer has it"): "commandkey generatecommandkey linux_freq_scale linux_hz",
-}
 _TAKEN: Final = {
     "allow": _allow,
     "binddevice": _binddevice,
     "bindaddress": _bindaddress,
+    "bindcmdaddress": _bindcmdaddress,
     "broadcast": _broadcast,
     "clientloglimit": _clientloglimit,
+    "cmdallow": _cmdallow,
+    "cmddeny": _cmddeny,
+    "cmdport": _cmdport,
     "deny": _deny,
-    "dscp": _dscp,
-    "keyfile": _keyfile,
-    "leapseclist": _leapseclist,
+    "dscp": dscp,
+    "keyfile": key_file,
+    "leapseclist": leap_file,
     "makestep": _makestep,
     "maxchange": _maxchange,
     "port": _port,
@@ -288,7 +292,7 @@ _TAKEN: Final = {
     "refclock": _refclock,
     "smoothtime": _smoothtime,
 }
-CHRONY: Final = directives(_TABLE, _TAKEN)
+CHRONY: Final = directives(CHRONY_TOLD, _TAKEN)
 """Every directive of chrony.conf, but for those that include files."""
 INCLUDES: Final = {"include": "", "confdir": "/*.conf", "sourcedir": "/*.sources"}
 """Directives that name other files, and the pattern of those in a directory."""

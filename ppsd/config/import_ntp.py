@@ -7,16 +7,19 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
-from ppsd.config.import_chrony import DEEPEST, NO_CLIENT
+from ppsd.config.directives import NO_CLIENT, NTP_TOLD, Fate
+from ppsd.config.import_chrony import DEEPEST
 from ppsd.config.imported import (
     Draft,
-    Fate,
     Line,
     Look,
     Settings,
     beside_gpsd,
     delayed,
     directives,
+    dscp,
+    key_file,
+    leap_file,
     listen_on,
     measured,
     nothing_included,
@@ -263,20 +266,6 @@ class _Clocks:
 # ---- all others -----------------------------------------------------------------------------------------------------------------------
 
 
-def _keys(draft: Draft, line: Line) -> None:
-    draft.put("keys", "file", " ".join(line.words[1:2]), line)
-    draft.tell(line, Fate.TAKEN, "the file is read as it is")
-
-
-def _leapfile(draft: Draft, line: Line) -> None:
-    draft.put("leap", "file", " ".join(line.words[1:2]), line)
-
-
-def _dscp(draft: Draft, line: Line) -> None:
-    value = whole(" ".join(line.words[1:2]))
-    draft.put("server", "dscp", -1 if value is None else value, line)
-
-
 def _leap_smear(draft: Draft, line: Line) -> None:
     if (whole(" ".join(line.words[1:2])) or 0) > 0:
         draft.put("server", "leap_smear", True, line)
@@ -368,44 +357,23 @@ def _ignored_end(draft: Draft, line: Line) -> None:
     draft.tell(line, Fate.NOT_NEEDED, "the file ends by itself")
 
 
-_TABLE: Final = {
-    (Fate.MISSING, NO_CLIENT): "manycastclient broadcastclient multicastclient broadcastdelay unpeer unconfig pollskewlist",
-    (Fate.MISSING, "nobody is served by manycast: clients ask the address"): "manycastserver",
-    (Fate.MISSING, "NTS; symmetric keys are there: keys.file"): (
-        "nts aead cert ca cookie mintls maxtls tlsciphersuites tlsecdhcurves tlscipherserverpreference"
-    ),
-    (Fate.MISSING, "Autokey is broken (RFC 8633) and not there; symmetric keys are (keys.file)"): "crypto keysdir revoke automax ident",
-    (Fate.MISSING, "signing for Samba"): "ntpsigndsocket",
-    (Fate.MISSING, "logs of measurements; refclock status --json has what they would hold"): ("statsdir statistics filegen"),
-    (Fate.MISSING, "there are no traps, no simulation of this kind and no telephone"): "trap simulate phone",
-    (Fate.MISSING, "a clock's devices are named in its [[source]]"): "device",
-    (Fate.NOT_NEEDED, "every key of keys.file is trusted; take out those that shall not be"): "trustedkey",
-    (Fate.NOT_NEEDED, "nothing can be changed over the network"): "controlkey requestkey saveconfigdir setvar extra",
-    (Fate.NOT_NEEDED, "what was learned is kept in the directory run.state"): "driftfile",
-    (Fate.NOT_NEEDED, "sources are chosen by agreement of their intervals; a time that nobody knows is not served"): "tos",
-    (Fate.NOT_NEEDED, "the log goes to standard error, so to the journal: log.level, log.format"): "logfile logconfig",
-    (Fate.NOT_NEEDED, "no file holds the process's number"): "pidfile",
-    (Fate.NOT_NEEDED, "the threads that answer never wait for Python"): "rlimit",
-    (Fate.NOT_NEEDED, "counters begin with the process"): "reset",
-    (Fate.NOT_NEEDED, "the kernel's tick stays as it is"): "tick",
-}
 _TAKEN: Final = {
     "broadcast": _broadcast,
     "disable": _disable,
     "discard": _discard,
-    "dscp": _dscp,
+    "dscp": dscp,
     "enable": _disable,
     "end": _ignored_end,
     "interface": _interface,
-    "keys": _keys,
-    "leapfile": _leapfile,
+    "keys": key_file,
+    "leapfile": leap_file,
     "leapsmearinterval": _leap_smear,
     "limit": _limit,
     "mru": _mru,
     "nic": _interface,
     "tinker": _tinker,
 }
-NTP: Final = directives(_TABLE, _TAKEN)
+NTP: Final = directives(NTP_TOLD, _TAKEN)
 """Every directive of ntp.conf, but for those of reference clocks, restrictions and included files (TOGETHER)."""
 TOGETHER: Final = (*("server", "peer", "pool", "refclock", "fudge", "restrict", "unrestrict", "delrestrict", "includefile"),)
 """Directives that are read together with others."""

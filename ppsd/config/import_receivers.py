@@ -8,7 +8,8 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from ppsd.config.imported import Draft, Fate, Line, Settings, whole
+from ppsd.config.directives import Fate
+from ppsd.config.imported import Draft, Line, Settings, whole
 from refclock.config import BAUDS
 
 # ---- gpsd -----------------------------------------------------------------------------------------------------------------------------

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final
 
 from ppsd.config.access import ACTIONS
+from ppsd.config.directives import Fate
 from ppsd.config.file import as_value, parse
 from ppsd.config.tables import TABLES
 from refclock.config import plain_name
@@ -31,16 +31,6 @@ SOURCES: Final = 128
 """Sources of the other program that are looked at: twice as many as a configuration may have."""
 MAPPED: Final = ip_network("::ffff:0:0/96")
 """IPv4 addresses inside IPv6 (RFC 4291 section 2.5.5.2). Here they are the IPv4 addresses themselves, elsewhere mostly not."""
-
-
-class Fate(StrEnum):
-    """What becomes of a directive; the value is what people are told."""
-
-    TAKEN = "taken over"
-    NOT_NEEDED = "not needed"
-    MISSING = "not there yet"
-    WRONG = "not understood"
-    REFUSED = "left out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,13 +305,30 @@ def delayed(draft: Draft, line: Line, source: Settings, offset_s: float) -> None
         draft.tell(line, Fate.MISSING, f"{offset_s:g} s is no cable's delay (at most 32 us): state which edge marks the second")
 
 
-def listen_on(draft: Draft, line: Line, *, port: int = 0, host: str = "") -> None:
-    """Serve on another port, or on one address of its kind; the other kind of address stays as it is."""
-    before = draft.values.get(("server", "listen"))
-    texts = before[0] if before is not None and isinstance(before[0], tuple) else ("0.0.0.0:123", "[::]:123")
+def listen_on(draft: Draft, line: Line, table: str = "server", *, port: int = 0, host: str = "") -> None:
+    """Listen on another port, or on one address of its kind; the other kind of address stays as it is. ``table``: one with ``listen``."""
+    before = draft.values.get((table, "listen"))
+    texts = before[0] if before is not None and isinstance(before[0], tuple) else TABLES[table]().listen
     four, six = (text.rpartition(":") for text in texts)
     hosts = (host if host and ":" not in host else four[0], f"[{host}]" if ":" in host else six[0])
-    draft.put("server", "listen", tuple(f"{each}:{port or four[2]}" for each in hosts), line)
+    draft.put(table, "listen", tuple(f"{each}:{port or four[2]}" for each in hosts), line)
+
+
+def key_file(draft: Draft, line: Line) -> None:
+    """The file of symmetric keys."""
+    draft.put("keys", "file", " ".join(line.words[1:2]), line)
+    draft.tell(line, Fate.TAKEN, "the file is read as it is")
+
+
+def leap_file(draft: Draft, line: Line) -> None:
+    """The table of leap seconds."""
+    draft.put("leap", "file", " ".join(line.words[1:2]), line)
+
+
+def dscp(draft: Draft, line: Line) -> None:
+    """The DSCP of packets."""
+    value = whole(" ".join(line.words[1:2]))
+    draft.put("server", "dscp", -1 if value is None else value, line)
 
 
 def beside_gpsd(draft: Draft, line: Line) -> None:

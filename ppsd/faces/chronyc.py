@@ -8,7 +8,7 @@ Source of labels, widths, units and columns: the output of chronyc 4.3 beside a 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -269,17 +269,17 @@ def tracking(clock: Snapshot) -> Report:
 # ---- of the server ----------------------------------------------------------------------------------------------------------------------
 
 
-def serverstats(server: ServerReport) -> Report:
-    """``chronyc serverstats``, of chrony 4.6 and later."""
-    counters = server.counters
+def server_counts(counters: Mapping[str, Mapping[str, int]], commands: tuple[int, int]) -> dict[str, int]:
+    """The numbers of ``chronyc serverstats`` of chrony 4.6 and later, by their labels. ``commands``: requests of chronyc received, and of
+    these dropped."""
     replies, drops, own = counters.get("reply", {}), sum(counters.get("drop", {}).values()), counters.get("server", {})
     received = sum(replies.values()) + sum(counters.get("kod", {}).values()) + drops
     unstamped, departures = own.get("unstamped", 0), own.get("departures", 0)
-    values = {
+    return {
         "NTP packets received": received,
         "NTP packets dropped": drops,
-        "Command packets received": 0,
-        "Command packets dropped": 0,
+        "Command packets received": commands[0],
+        "Command packets dropped": commands[1],
         "Client log records dropped": 0,
         "NTS-KE connections accepted": 0,
         "NTS-KE connections dropped": 0,
@@ -294,6 +294,12 @@ def serverstats(server: ServerReport) -> Report:
         "NTP hardware RX timestamps": 0,
         "NTP hardware TX timestamps": 0,
     }
+
+
+def serverstats(server: ServerReport) -> Report:
+    """``chronyc serverstats``."""
+    commands = server.counters.get("command", {})
+    values = server_counts(server.counters, (commands.get("received", 0), commands.get("dropped", 0)))
     text = "\n".join(f"{label:<27}: {value}" for label, value in values.items())
     return Report(text, (_row(*values.values()),), server.to_json())
 

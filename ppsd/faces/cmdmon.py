@@ -19,7 +19,7 @@ from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, Protocol
 
-from ppsd.faces.chronyc import MOST_POINTS, NO_INTERVAL, UNKNOWN_S, error_s, offset_s, root, selection
+from ppsd.faces.chronyc import MOST_POINTS, NO_INTERVAL, UNKNOWN_S, error_s, offset_s, root, selection, server_counts
 from ppsd.snapshot import Client, Snapshot, SourceStatus
 
 VERSION: Final = 6
@@ -151,6 +151,14 @@ _CLIENTS: Final = struct.Struct(">III")
 _CLIENT: Final = struct.Struct(">20s6I4b3I")
 _STATS_3: Final = struct.Struct(">11I")
 _STATS_4: Final = struct.Struct(">17Q4Q")
+_STATS_ORDER: Final = (
+    "NTP packets received", "NTS-KE connections accepted", "Command packets received", "NTP packets dropped", "NTS-KE connections dropped",
+    "Command packets dropped", "Client log records dropped", "Authenticated NTP packets", "Interleaved NTP packets",
+    "NTP timestamps held", "NTP timestamp span", "NTP daemon RX timestamps", "NTP daemon TX timestamps", "NTP kernel RX timestamps",
+    "NTP kernel TX timestamps", "NTP hardware RX timestamps", "NTP hardware TX timestamps",
+)  # fmt: skip
+"""What both layouts have in this order; the first one ends after the span."""
+_STATS_3_COUNT: Final = 11
 _MANUAL_LIST: Final = struct.Struct(">I384x")
 PAGE: Final = 8
 """Clients in one reply."""
@@ -380,16 +388,10 @@ _OF_SOURCE: Final[Mapping[Command, tuple[Layout, Callable[[Snapshot, SourceStatu
 
 def _server_stats(daemon: Daemon, length: int) -> tuple[Layout, bytes]:
     """chronyc 4.3 pads its request to the length of its layout, later ones to that of theirs: that tells which one is understood."""
-    counters, (received, dropped) = daemon.counters(), daemon.commands()
-    replies, own = counters.get("reply", {}), counters.get("server", {})
-    packets = sum(sum(counters.get(action, {}).values()) for action in ("reply", "kod", "drop"))
-    lost = sum(counters.get("drop", {}).values())
-    answered, unstamped, departures = sum(replies.values()), own.get("unstamped", 0), own.get("departures", 0)
-    common = (packets, 0, received, lost, 0, dropped, 0, own.get("authenticated", 0), replies.get("interleaved", 0), 0, 0)
+    counts = server_counts(daemon.counters(), daemon.commands())
     if length < _REPLY.size + _STATS_4.size:
-        return Layout.SERVER_STATS3, _STATS_3.pack(*(n & _LARGEST for n in common))
-    stamps = (unstamped, max(0, answered - departures), max(0, packets - unstamped), departures, 0, 0)
-    return Layout.SERVER_STATS4, _STATS_4.pack(*common, *stamps, *(0xFFFFFFFFFFFFFFFF,) * 4)
+        return Layout.SERVER_STATS3, _STATS_3.pack(*(counts[label] & _LARGEST for label in _STATS_ORDER[:_STATS_3_COUNT]))
+    return Layout.SERVER_STATS4, _STATS_4.pack(*(counts[label] for label in _STATS_ORDER), *(0xFFFFFFFFFFFFFFFF,) * 4)
 
 
 def _clients(data: bytes, daemon: Daemon) -> _Result:

@@ -10,13 +10,15 @@ RFC 9327, RFC 1305 appendix B, and for READ_MRU ntp_control.c of ntpsec 1.2.2, w
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 from typing import Final
 
-from ppsd.snapshot import Client, Snapshot, SourceStatus
+from ppsd.snapshot import Client, ServerReport, Snapshot, SourceStatus
 from refclock.sample import NS
 from refclock.timescales import ntp64
 
@@ -51,13 +53,33 @@ PRECISION: Final = -23
 """log2 s, about 0.1 us: what the clock of this machine resolves, as in the server's packets."""
 
 
+@dataclass(frozen=True)
+class Clients:
+    """A look at the server's clients, the latest first. ``known``: how many it knows. ``utc_ns``: when it was."""
+
+    latest: Sequence[Client]
+    known: int
+    utc_ns: int
+
+    @cached_property
+    def told(self) -> list[tuple[Client, list[str]]]:
+        """The clients in the order in which they are told, the oldest first, with what is told of each. It is asked for again and again."""
+        return [(client, _client(client, self.utc_ns)) for client in reversed(self.latest)]
+
+    @cached_property
+    def places(self) -> dict[tuple[str, str], int]:
+        """Address and last request of each, and its place among ``told``."""
+        return {(values[0], values[1]): i for i, (_, values) in enumerate(self.told)}
+
+
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What replies are made from. ``clock`` and ``clients``, the latest first, are called when a request needs them. ``utc_ns``: now.
-    ``secret``: of nonces, 16 octets."""
+    """What replies are made from; what a request needs is called. ``clients(anew)``: they stay as they are until somebody wants them anew,
+    for they are told in parts. ``utc_ns``: now. ``secret``: of nonces, 16 octets."""
 
     clock: Callable[[], Snapshot | None]
-    clients: Callable[[], Sequence[Client]]
+    server: Callable[[], ServerReport]
+    clients: Callable[[bool], Clients]
     utc_ns: int
     secret: bytes
 
@@ -166,21 +188,23 @@ def _read(operation: int, association: int, text: str, source: str, told: Told) 
     if association == 0 and operation == READSTAT:
         return system_status(clock), b"".join(struct.pack(">HH", p.association, peer_status(p)) for p in peers)
     if association == 0 and operation == READVAR:
-        return system_status(clock), _wanted(_system(clock, peers, told.utc_ns), text)
+        return system_status(clock), _wanted(_system(clock, peers, told.utc_ns), text, lambda: _statistics(clock, told))
     peer = next((p for p in peers if association in (p.association, 0)), None)
     if peer is None or clock is None:
         raise _RefusedError(BAD_ASSOCIATION)
     if operation == READCLOCK:
         return 0, _wanted(_clock(clock, peer), text)
-    return peer_status(peer), _wanted(_peer(clock, peer, told.utc_ns), text)
+    return peer_status(peer), _wanted(_peer(clock, peer, told.utc_ns), text, lambda: _peer_statistics(clock, peer))
 
 
-def _wanted(variables: Mapping[str, str], text: str) -> bytes:
-    """The variables that a request names, or all of them. An unknown name is an error, as in ntpd."""
+def _wanted(variables: Mapping[str, str], text: str, more: Callable[[], Mapping[str, str]] = dict) -> bytes:
+    """The variables that a request names, or all of them. ``more``: those that are told only to who names them. A statistic of ntpd that
+    means nothing here, or is not known now, is left out, and ntpq leaves out its line; another unknown name is an error, as in ntpd."""
     names = [name.partition("=")[0].strip() for name in text.replace("\0", ",").split(",") if name.strip()]
-    if any(name not in variables for name in names):
+    found = {**variables, **more()} if any(name not in variables for name in names) else variables
+    if any(name not in found and not _STATISTIC.fullmatch(name) for name in names):
         raise _RefusedError(UNKNOWN_VARIABLE)
-    return ", ".join(f"{name}={variables[name]}" for name in names or variables).encode("ascii", "replace")
+    return ", ".join(f"{name}={found[name]}" for name in names or variables if name in found).encode("ascii", "replace")
 
 
 # ---- status words and variables --------------------------------------------------------------------------------------------------------
@@ -292,6 +316,62 @@ def _clock(clock: Snapshot, peer: Peer) -> dict[str, str]:
     }
 
 
+# ---- counters ---------------------------------------------------------------------------------------------------------------------------
+
+_STATISTIC: Final = re.compile(
+    r"(ss|mru|io|rbuf)_\w+|auth\w+|timer\w*|(total|free|used)_rbuf|k(offset|freq|maxerr|esterr|stflags|timeconst|precis|freqtol|pps\w+)"
+    r"|sent|received|badauth|bogusorg|oldpkt|seldisp|selbroken|candidate|ntscookies"
+)
+"""Names of variables that ntpq asks for in sysstats, authinfo, iostats, monstats, kerninfo, timerstats and pstats (ntpsec 1.2.2)."""
+_FORMAT: Final = (
+    "short", "long", "version", "port_zero", "not_unicast", "mode_reserved", "mode_symmetric", "mode_server", "mode_broadcast",
+    "mode_private", "extension_malformed", "mac_malformed",
+)  # fmt: skip
+_KEY: Final = ("unauthenticated", "unknown_key", "wrong_mac", "key_elsewhere")
+_FLAGS: Final = (
+    "pll", "ppsfreq", "ppstime", "fll", "ins", "del", "unsync", "freqhold", "ppssignal", "ppsjitter", "ppswander", "ppserror", "clockerr",
+    "nano", "mode=fll", "src=B",
+)  # fmt: skip
+"""The STA_* bits of adjtimex(2) from bit 0 on, in ntpd's words (libntp/statestr.c of ntpsec)."""
+
+
+def _statistics(clock: Snapshot | None, told: Told) -> dict[str, str]:
+    """What sysstats, authinfo, iostats, monstats and kerninfo of ntpq ask for. Errors of the kernel's clock are in ms."""
+    server, clients = told.server(), told.clients(True)
+    counters, own = server.counters, server.counters.get("server", {})
+    replies, kods, drops = (counters.get(action, {}) for action in ("reply", "kod", "drop"))
+    uptime, control = str(int(server.uptime_s)), replies.get("mode_control", 0)
+
+    def refused(*reasons: str) -> int:
+        return sum(kods.get(reason, 0) + drops.get(reason, 0) for reason in reasons)
+
+    counts = {
+        "received": sum(map(sum, (replies.values(), kods.values(), drops.values()))),
+        "badformat": refused(*_FORMAT),
+        "badauth": refused(*_KEY),
+        "restricted": refused("denied", "ignored", "mode_control"),
+        "limited": refused("rate"),
+        "kodsent": sum(kods.values()),
+        "processed": sum(replies.values()) - control,
+    }
+    found = {f"ss_{name}{suffix}": str(n) for name, n in counts.items() for suffix in ("", "_r")}
+    found |= {"ss_uptime": uptime, "ss_reset": uptime, "ss_reset_r": uptime, "ss_numctlreq": str(control)}
+    found |= {"authreset": uptime, "authkeys": str(server.keys), "iostats_reset": uptime, "io_received": str(counts["received"])}
+    found |= {"io_sent": str(sum(replies.values()) + sum(kods.values())), "io_dropped": str(own.get("kernel_drops", 0))}
+    found |= {"io_ignored": str(sum(drops.values())), "mru_enabled": "1", "mru_depth": str(clients.known)}
+    if clock is not None and (kernel := clock.kernel) is not None:
+        flags = " ".join(word for bit, word in enumerate(_FLAGS) if kernel.status >> bit & 1)
+        found |= {"koffset": f"{kernel.offset_ns / 1e6:.6f}", "kfreq": f"{kernel.frequency_ppm:.6f}", "kstflags": f'"{flags}"'}
+        found |= {"kmaxerr": f"{kernel.max_error_ns / 1e6:.6f}", "kesterr": f"{kernel.est_error_ns / 1e6:.6f}"}
+    return found
+
+
+def _peer_statistics(clock: Snapshot, peer: Peer) -> dict[str, str]:
+    """What pstats of ntpq asks for."""
+    found = {"received": str(clock.sources[peer.association - 1].samples)}
+    return found if peer.when_s is None else {**found, "timerec": str(int(peer.when_s))}
+
+
 # ---- the list of those who ask ---------------------------------------------------------------------------------------------------------
 
 
@@ -306,33 +386,65 @@ def _is_fresh(word: str, source: str, told: Told) -> bool:
 
 
 def _mru(text: str, source: str, told: Told) -> str:
-    """The latest of those who ask, as many as ntpq puts together in one reply, oldest first, and the end of the list. Conditions but the
-    number of packets and of rows are for ntpq to apply."""
+    """Those who ask, oldest first, as many as ntpq puts together in one reply; the next request names some that it has, and gets those
+    behind them. The end of the list is marked. Of the conditions, the local address and the restrictions are ntpq's to apply."""
     asked = {name.strip(): value.strip() for name, _, value in (pair.partition("=") for pair in text.split(","))}
     if not _is_fresh(asked.get("nonce", ""), source, told):
         raise _RefusedError(BAD_VALUE)
-    try:
-        room = max(1, min(int(asked.get("frags", str(FRAGMENTS)), 0), FRAGMENTS))
-        most = int(asked["limit"], 0) if "limit" in asked else 1 << 16
-        least = int(asked.get("mincount", "0"), 0)
-    except ValueError:
-        raise _RefusedError(BAD_VALUE) from None
-    chosen, used = list[list[str]](), 200  # octets: the nonce and the end
-    for client in told.clients():
-        if client.packets < least or len(chosen) == most:
+    number = _Conditions(asked)
+    room, most = max(1, min(number("frags", FRAGMENTS), FRAGMENTS)), max(1, number("limit", 1 << 16))
+    goes_on = "addr.0" in asked
+    look = told.clients(not goes_on)
+    rows, first = look.told, 0
+    if goes_on:
+        named = (look.places.get((asked.get(f"addr.{i}", ""), asked.get(f"last.{i}", ""))) for i in range(NAMED))
+        found = next((i for i in named if i is not None), None)
+        if found is None:  # they are all gone, or have asked again: it begins anew
+            raise _RefusedError(UNKNOWN_VARIABLE)
+        first = found + 1
+    elif "recent" in asked:
+        first = max(0, len(rows) - number("recent", 0))
+    parts, used, told_rows = [f"nonce={nonce(source, told)}"], RESERVED, 0
+    for client, values in rows[first:]:
+        if not number.admit(client):
             continue
-        values = _client(client, told.utc_ns)
         used += sum(len(value) + len(", first.999=") for value in values)
-        if used > room * FRAGMENT:
-            break
-        chosen.append(values)
-    parts = [f"nonce={nonce(source, told)}"]
-    for i, values in enumerate(reversed(chosen)):
-        parts += [
-            f"{name}.{i}={value}" for name, value in zip(("addr", "last", "first", "ct", "mv", "rs", "sc", "dr"), values, strict=True)
-        ]
-    newest = chosen[0][1] if chosen else "0x00000000.00000000"
-    return ", ".join([*parts, f"now={stamp(told.utc_ns)}", f"last.newest={newest}"])
+        if told_rows == most or used > room * FRAGMENT:
+            return ", ".join(parts)
+        names = ("addr", "last", "first", "ct", "mv", "rs", "sc", "dr")
+        parts += [f"{name}.{told_rows}={value}" for name, value in zip(names, values, strict=True)]
+        told_rows += 1
+    newest = rows[-1][1][1] if rows else "0x00000000.00000000"
+    return ", ".join([*parts, f"now={stamp(look.utc_ns)}", f"last.newest={newest}"])
+
+
+NAMED: Final = 16
+"""Clients that a request names at most, so that the next ones are told."""
+RESERVED: Final = 200
+"""Octets of a reply for the nonce and for the end of the list."""
+
+
+class _Conditions:
+    """The numbers of a request for the list."""
+
+    def __init__(self, asked: Mapping[str, str]) -> None:
+        self._asked = asked
+
+    def __call__(self, name: str, default: int) -> int:
+        """A number; error: it is none."""
+        try:
+            return int(self._asked[name], 0) if name in self._asked else default
+        except ValueError:
+            raise _RefusedError(BAD_VALUE) from None
+
+    def admit(self, client: Client) -> bool:
+        """Whether a client is wanted: by its packets, drops, age, score and restrictions. Nobody here has a score or a restriction."""
+        return (
+            client.packets >= self("mincount", 0)
+            and client.drops >= self("mindrop", 0)
+            and self("minlstint", 0) <= client.last_s <= self("maxlstint", 1 << 40)
+            and not any(self(name, 0) for name in ("resall", "resany", "minscore"))
+        )
 
 
 def _client(client: Client, utc_ns: int) -> list[str]:

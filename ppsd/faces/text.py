@@ -145,11 +145,11 @@ def status(clock: Snapshot, server: ServerReport | str, failed: str = "") -> str
     told = [clock.temperature.words] if clock.temperature else []
     told += [c.words for c in clock.conditions if c.words != clock.why]
     lines += dict.fromkeys(told)
-    lines.append(f"{server_line(server)}; system clock: {_system_clock(clock)}")
+    lines.append(f"{server_line(server)}; system clock: {system_clock(clock)}")
     return "\n".join(lines)
 
 
-def _system_clock(clock: Snapshot) -> str:
+def system_clock(clock: Snapshot) -> str:
     """Whether the system clock is steered, and how far it is from the timescale."""
     how, offset = "steered" if clock.steering == "kernel" else "left alone", clock.system_offset_ns
     if offset is None:
@@ -162,3 +162,20 @@ def status_json(clock: Snapshot, server: ServerReport | str, failed: str = "") -
     """The snapshot with the server's report beside it, and what ``undelivered`` says."""
     reported = {"error": server} if isinstance(server, str) else server.to_json()
     return json.dumps({**clock.to_json(), "server": reported, "undelivered": failed, "line": top_line(clock, failed)})
+
+
+def status_row(clock: Snapshot, failed: str = "") -> str:
+    """The state in one row: verdict, "undelivered" or "", bound in s, stratum, reference identifier, leap, offset of the system clock in s
+    (+: it is ahead), frequency error in ppm, selected source, satellites used, satellites seen, uptime in s. "" for what is not known."""
+    selected = clock.selected
+    values: tuple[object, ...] = (
+        *(clock.verdict, "undelivered" if failed else "", _decimal(clock.bound_ns, 1e-9, 9), clock.stratum, clock.refid, clock.leap),
+        *(_decimal(clock.system_offset_ns, -1e-9, 9), _decimal(clock.frequency_ppm, 1.0, 3), selected.name if selected else ""),
+        *(("" if n is None else n for n in (selected.satellites_used, selected.satellites_seen)) if selected else ("", "")),
+        int(clock.uptime_s),
+    )
+    return ",".join(str(value) for value in values)
+
+
+def _decimal(value: float | None, scale: float, decimals: int) -> str:
+    return "" if value is None else f"{value * scale:.{decimals}f}"

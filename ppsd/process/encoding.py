@@ -10,7 +10,7 @@ import io
 from collections.abc import Iterable
 from typing import Final, TextIO
 
-PLAIN: Final = {"±": "+/-", "µ": "u", "°": "deg ", "·": "|", "—": "-", "–": "-", "²": "^2", "…": "..."}
+PLAIN: Final = {"±": "+/-", "µ": "u", "°": "deg ", "·": "|", "—": "-", "–": "-", "²": "^2", "…": "...", "─": "-", "■": "#", "□": "o"}
 """What is written for the characters that our texts have besides ASCII; for every other one a question mark."""
 _NAME: Final = "refclock.plain"
 

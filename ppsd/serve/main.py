@@ -146,9 +146,10 @@ class Serve:
             self._server.close()
             raise
         clock = LastSnapshot(run_dir / "clock.sock")
-        self._chronyc = Chronyc(Facts(clock, self._server, self._admits), self.log, inherited)
+        self._facts = Facts(clock, self._server, self._admits)
+        self._chronyc = Chronyc(self._facts, self.log, inherited)
         self._chronyc.listen(config.chronyc)
-        self._controls = ControlPackets(self._server, clock)
+        self._controls = ControlPackets(self._server, clock, self.report)
         if self._control.complaint:
             self.log.warning("control socket", problem=self._control.complaint)
         self._look_s, self._networks_s = started_s + LOOK_S, started_s + NETWORKS_S
@@ -272,18 +273,22 @@ class Serve:
             return self.reloads.answer()
         if line != "snapshot":
             return json.dumps({"error": f"unknown verb {line[:32]!r}; known: snapshot, clients, access, rules, {JUDGE}, {TELL}"})
-        report = ServerReport(
+        return json.dumps(self.report().to_json())
+
+    def report(self) -> ServerReport:
+        """The server as it stands."""
+        return ServerReport(
             pid=os.getpid(),
             uptime_s=time.monotonic() - self._started_s,
             addresses=self._addresses.served,
             socket_activated=self._addresses.activated,
-            counters=self._server.counters(),
+            counters=self._server.counters() | {"command": {"received": self._facts.received, "dropped": self._facts.dropped}},
             interfaces=tuple(stamping()),
             unserved=self._addresses.unserved,
             commands=self._chronyc.served,
             uncommanded=self._chronyc.unserved,
+            keys=len(self.keys),
         )
-        return json.dumps(report.to_json())
 
     def _admits(self, address: str) -> bool:
         """Whether the NTP server answers an address, with or without a key."""

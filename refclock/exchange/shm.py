@@ -72,7 +72,14 @@ class ShmSegment:
     def read(self) -> ShmSample | Literal[SampleReject.CLASH] | None:
         """Take the sample; None: there is none. CLASH: it is lost, because the writer wrote at that moment. OSError EPROTO: it is
         nonsense."""
-        result = lib.shm_read(live(self._shm, self._what), self._sample)
+        return self._taken(lib.shm_read(live(self._shm, self._what), self._sample))
+
+    def look(self) -> ShmSample | Literal[SampleReject.CLASH] | None:
+        """Look at the latest sample and leave it there; its one reader may have taken it already. It may be half written: it is whole when
+        the next look finds the same. CLASH and OSError as of ``read``."""
+        return self._taken(lib.shm_look(live(self._shm, self._what), self._sample))
+
+    def _taken(self, result: int) -> ShmSample | Literal[SampleReject.CLASH] | None:
         if result == -errno.EAGAIN:
             return SampleReject.CLASH
         if checked(result, f"reading {self._what}", _SHM_HINTS) == 0:
@@ -155,15 +162,18 @@ LEAST_LOG2_S, GREATEST_LOG2_S = -63, 10
 
 class ShmIntake:
     """NTP shared memory segment ``unit`` that another program writes; to be polled. ``owner``: the user (name or number) to whom it may
-    belong besides root and this process's own.
+    belong besides root and this process's own. ``shared``: another program takes its samples; they are only looked at.
 
     It stays attached while samples come. After SILENT_READS without one it is looked for again, so it may be absent, and replaced.
     ``received`` and ``rejected`` count; ``why``: the reason when it cannot be read, else "".
     """
 
-    def __init__(self, unit: int, owner: str = "") -> None:
+    def __init__(self, unit: int, owner: str = "", shared: bool = False) -> None:
         self.unit = unit
         self._owner = owner
+        self._shared = shared
+        self._seen: ShmSample | None = None  # by the last look
+        self._whole: ShmSample | None = None  # the last that two looks have seen
         self.why = ""
         self.received = 0
         self.rejected: Counter[str] = Counter()
@@ -176,7 +186,7 @@ class ShmIntake:
         if self._silent > SILENT_READS:
             self.close()
         try:
-            sample = self.open().read()
+            sample = self._look() if self._shared else self.open().read()
         except OSError as e:
             self.close()
             self.why = explain(e)
@@ -196,6 +206,17 @@ class ShmIntake:
         self.received += 1
         uncertainty_ns = round(math.ldexp(NS, max(LEAST_LOG2_S, min(GREATEST_LOG2_S, sample.precision))))
         return [RawSample(sample.receive_ns, sample.clock_ns - sample.receive_ns, sample.leap, False, uncertainty_ns)]
+
+    def _look(self) -> ShmSample | Literal[SampleReject.CLASH] | None:
+        """The sample that two looks in a row have seen, once."""
+        sample = self.open().look()
+        if not isinstance(sample, ShmSample):
+            return sample
+        before, self._seen = self._seen, sample
+        if sample != before or sample == self._whole:
+            return None
+        self._whole = sample
+        return sample
 
     def open(self) -> ShmSegment:
         """Attach it, if it is not. OSError: absent, or no such segment."""

@@ -128,13 +128,19 @@ class Host:
         return self.open_files({target}).get(target, [])
 
     def port_holders(self, addresses: Iterable[tuple[str, int]]) -> list[str]:
-        """Who is bound to these UDP addresses; empty when that is not visible (another user's, another network namespace)."""
+        """Who is bound to these UDP addresses; empty when that is not visible (another user's, another network namespace). A socket of
+        IPv6 that is bound to no address takes IPv4 as well (ipv6(7), IPV6_V6ONLY)."""
         ports = {(":" in address, port) for address, port in addresses}
+        either = {port for v6, port in ports if not v6}
         inodes: set[str] = set()
         for v6 in (False, True):
             for row in (self.text(f"/proc/net/udp{'6' if v6 else ''}") or "").splitlines()[1:]:
                 words = row.split()  # "sl local_address rem_address ... inode": proc(5), /proc/net/udp
-                if len(words) > 9 and (v6, int(words[1].rpartition(":")[2], 16)) in ports:
+                if len(words) <= 9:
+                    continue
+                bound, _, hexadecimal = words[1].rpartition(":")
+                port = int(hexadecimal, 16)
+                if (v6, port) in ports or (v6 and port in either and not bound.strip("0")):
                     inodes.add(f"socket:[{words[9]}]")
         return sorted({who for some in self.open_files(inodes).values() for who in some})
 

@@ -100,6 +100,16 @@ def client_addresses() -> tuple[Address, ...]:
     return tuple(_own_addresses(_UNFIT))
 
 
+def has_address(address: str) -> bool:
+    """Whether this machine has an address, on loopback too: whether a socket can be bound to it (ip(7), EADDRNOTAVAIL)."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as tried:
+            tried.bind(socket.getaddrinfo(address, 0, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)[0][4])
+    except OSError as error:
+        return error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENODEV) and not isinstance(error, socket.gaierror)
+    return True
+
+
 def _own_addresses(unfit: int) -> Iterator[Address]:
     """The interfaces' addresses in the kernel's order; of IPv6 those with a flag of ``unfit`` are left out."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as asker:

@@ -74,7 +74,7 @@ def test_bash_completes_what_the_command_takes(share: Path) -> None:
     assert bash(share, "st") == {"status"}
     assert bash(share, "") >= COMMANDS.keys() | {"help"}
     assert bash(share, "help", "cal") == {"calibrate"}
-    assert bash(share, "status", "--") == {"--json", "--run-dir", "--watch", "--help"}
+    assert bash(share, "status", "--") == {"--csv", "--json", "--numeric", "--run-dir", "--watch", "--help"}
     assert bash(share, "receiver", "re") == {"reset"}
     (share / "mine.toml").touch()
     assert bash(share, "config", "check", "--config", "mi") == {"mine.toml"}
@@ -92,7 +92,7 @@ def test_fish_completes_what_the_command_takes(share: Path) -> None:
         return {found.partition("\t")[0] for found in done.stdout.splitlines()}
 
     assert offered("refclock trac") == {"tracking"}
-    assert offered("refclock status --") == {"--json", "--run-dir", "--watch", "--help"}
+    assert offered("refclock status --") == {"--csv", "--json", "--numeric", "--run-dir", "--watch", "--help"}
     assert offered("refclock config ch") == {"check"}
 
 

@@ -84,10 +84,15 @@ static void a_new_segment_is_as_this_machine_has_it_and_carries_a_sample_once(vo
     CHECK(raw->clock_sec == 1893456000 && raw->clock_usec == 123456 && raw->clock_nsec == 123456789);
     CHECK(raw->receive_sec == 1893456000 && raw->receive_usec == 999999 && raw->receive_nsec == 999999999);
     CHECK(raw->leap == 1 && raw->precision == -23);
+    CHECK_EQUAL(shm_look(s, &got), 1);
+    check_same(&got);
+    CHECK_EQUAL(raw->valid, 1);
     CHECK_EQUAL(shm_read(s, &got), 1);
     check_same(&got);
     CHECK_EQUAL(raw->valid, 0);
     CHECK_EQUAL(shm_read(s, &got), 0);
+    CHECK_EQUAL(shm_look(s, &got), 1);
+    check_same(&got);
     shmdt(raw);
     shm_detach(s);
 }

@@ -1,8 +1,8 @@
 """A program beside the clock process, under the same fake_clock: it knows the true time, feeds it by shared memory and says what is so.
 
-``python clock_witness.py RECORD UTC_NS``: the true time is UTC_NS when it starts and RATE faster than CLOCK_MONOTONIC_RAW. A line of JSON
-every 0.2 s: raw_s since then, REALTIME minus true UTC, served minus true TAI and the served bound (null when nothing is served), and what
-the kernel says.
+``python clock_witness.py RECORD UTC_NS [UNIT]``: the true time is UTC_NS when it starts and RATE faster than CLOCK_MONOTONIC_RAW. A line of
+JSON every 0.2 s: raw_s since then, REALTIME minus true UTC, served minus true TAI and the served bound (null when nothing is served), and
+what the kernel says.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ NEAR_LEAP_NS = 3 * NS
 """Nothing is fed then: a sample of UTC does not say which of the two seconds of one name it means."""
 
 
-def main(record: Path, utc_ns: int) -> None:
-    first, feed, fed = read_clocks(), ShmFeedWriter(UNIT), 0
+def main(record: Path, utc_ns: int, unit: int = UNIT) -> None:
+    first, feed, fed = read_clocks(), ShmFeedWriter(unit), 0
     reader: TimescaleReader | None = None
     assert isinstance(LEAPS, LeapTable)
     while True:
@@ -61,4 +61,4 @@ def main(record: Path, utc_ns: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

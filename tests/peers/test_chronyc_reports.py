@@ -8,25 +8,17 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from known_daemon import CLOCK, SOURCE
 from peers import Processes, wait_for
 
 from ppsd.faces import chronyc
-from ppsd.snapshot import Mode, ServerReport, Snapshot, SourceStatus, Verdict
+from ppsd.snapshot import ServerReport
 
-SOURCE = SourceStatus(
-    name="PPS", kind="receiver", what="GPS+PPS", present=True, tally="*", why="selected", reach=0o377, last_sample_s=0.4, offset_ns=-214,
-    jitter_ns=120, bound_ns=18_100, frequency_ppm=-12.3, skew_ppm=0.01, samples=8, pulses=90, labels=90, fix="3D", satellites_used=9,
-    satellites_seen=12, message_delay_ms=143.2, message_spread_ms=4.1,
-)  # fmt: skip
-LOCKED = Snapshot(
-    version="0.1.0", pid=7, simulated=False, uptime_s=3700.0, utc="2026-11-21T12:00:00.500000000Z", mode=Mode.TRACK,
-    verdict=Verdict.LOCKED, why="", stages=(("receiver", True), ("locked", True)), stratum=1, refid="PPS", leap="normal",
-    leap_pending="none", tai_offset_s=37, bound_ns=18_100, frequency_ppm=-12.345, skew_ppm=0.012, system_offset_ns=31, holdover_s=None,
-    holdover_left_s=None, steering="none", clock_steps=0, sources=(SOURCE,),
-)  # fmt: skip
+LOCKED = replace(CLOCK, sources=(replace(SOURCE, name="PPS"),))
 SERVER = ServerReport(3, 60.0, ("0.0.0.0:123",), False, {"reply": {"basic": 12}})
 CLIENT = {"address": "127.0.0.1", "packets": 3, "drops": 0, "interval_s": 0.03, "last_s": 0.2}
 OURS = {

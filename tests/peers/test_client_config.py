@@ -9,11 +9,19 @@ from pathlib import Path
 
 import pytest
 from packet_net import NO_CLOCK, Lan, chronyc, chronyd, ntpsec_programs
-from peers import REFCLOCK, Processes, locked, wait_for
+from peers import PYTHON, REFCLOCK, Processes, locked, wait_for
+from refclock_sim.ports.device import clock_environment
 from unpacked import unpacked, with_libraries
+
+from refclock.kernel.clocks import read_clocks
+from refclock.sample import NS
 
 HERE = "192.0.2.5"
 ALSO = "2001:db8::5"
+AHEAD_S = 0.3
+"""s; beyond what ntpd slews."""
+RIGHT_S = 0.002
+"""s; what a client may be off after its first corrections on a busy machine."""
 BOTH = ["--server", HERE, "--server", ALSO]
 
 
@@ -57,6 +65,25 @@ def test_chronyd_reads_it(network: Processes) -> None:
         done = network.run(["chronyd", "-p", "-f", str(path)])
         assert done.returncode == 0, done.stderr
         assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("server")] == [HERE, ALSO]
+
+
+@pytest.mark.parametrize("word", ["ntpd", "ntpsec"])
+@pytest.mark.parametrize("key", [[], ["--key", "10"]])
+def test_ntpd_reads_it(network: Processes, word: str, key: list[str]) -> None:
+    """ntpd of ntpsec, which reads ntp's configuration too, has both servers as its own, and knows every word; so it does with a key."""
+    ntpd, ntpq = ntpsec_programs()
+    text = printed(network, word, *BOTH, *key).replace("/etc/ntp.keys", str(network.directory / "keys"))
+    (network.directory / "keys").write_text("10 AES-128 000102030405060708090a0b0c0d0e0f\n", encoding="ascii")
+    path = network.directory / "ntp.conf"
+    path.write_text(f"restrict 127.0.0.1\n{text}", encoding="utf-8")
+    network.start("ntpd", [*NO_CLOCK, ntpd, "-n", "-N", "-c", str(path)])
+    wait_for(
+        "ntpd has both",
+        lambda: set(re.findall(r"^.(\S+) ", network.run([ntpq, "-pnw", "127.0.0.1"]).stdout, re.MULTILINE)) >= {HERE, ALSO},
+        20,
+    )
+    seen = network.output("ntpd")
+    assert "error" not in seen.lower(), seen
 
 
 def test_openntpd_reads_it(network: Processes) -> None:
@@ -109,21 +136,41 @@ def test_shells_read_it(network: Processes) -> None:
         assert done.returncode == 0, done.stderr
 
 
+class Client:
+    """A machine's clock, which its NTP client sets and steers (hw-sim/fake_clock.c). It begins as the host's."""
+
+    def __init__(self, processes: Processes, name: str) -> None:
+        host = read_clocks()
+        self._processes, self._host = processes, host
+        self.clock = clock_environment(processes.directory / f"{name}.clock", host.real_ns)
+
+    def ahead_s(self) -> float:
+        """How far it is ahead of the host's clock."""
+        program = "from refclock.kernel.clocks import read_clocks; now = read_clocks(); print(now.real_ns, now.raw_ns)"
+        told = self._processes.run(["env", *(f"{name}={value}" for name, value in self.clock.items()), PYTHON, "-c", program]).stdout
+        real_ns, raw_ns = map(int, told.split())
+        return (real_ns - self._host.real_ns - (raw_ns - self._host.raw_ns)) / NS
+
+
 def test_chronyd_and_ntpd_follow_it(network: Processes, lan: Lan) -> None:
-    """A chronyd and an ntpd of ntpsec on another machine, each with what `client-config` prints beside the running server and no line more
-    for it, synchronise to it."""
-    run_dir = network.directory / "run"
-    network.start("refclock", [*REFCLOCK, "run", "--sim", "--ntp", "10.77.0.1:123", "--run-dir", str(run_dir), "--config", os.devnull])
+    """Two other machines, one with chronyd and one with ntpsec's ntpd, each with what `client-config` prints beside the running server and
+    no line more for it, select it, and their clocks become right: the server's is 0.3 s ahead of what they began with."""
+    run_dir, config = network.directory / "run", network.directory / "refclock.toml"
+    config.write_text(f"[simulation]\noffset_s = {AHEAD_S}\n", encoding="ascii")
+    network.start("refclock", [*REFCLOCK, "run", "--sim", "--ntp", "10.77.0.1:123", "--run-dir", str(run_dir), "--config", str(config)])
     wait_for("LOCKED", lambda: locked(run_dir), 60)
-    follower = chronyd(lan.clients, "chronyd", printed(network, "chrony", "--run-dir", str(run_dir)))
+    chrony, ntp = Client(lan.clients, "chrony"), Client(lan.clients, "ntp")
+    follower = chronyd(lan.clients, "chronyd", printed(network, "chrony", "--run-dir", str(run_dir)), preload=chrony.clock, steer=True)
     ntpd, ntpq = ntpsec_programs()
     path = lan.clients.directory / "ntp.conf"
     path.write_text(f"restrict 127.0.0.1\n{printed(network, 'ntpsec', '--run-dir', str(run_dir))}", encoding="utf-8")
-    lan.clients.start("ntpd", [*NO_CLOCK, ntpd, "-n", "-N", "-c", str(path)])
+    lan.clients.start("ntpd", [*NO_CLOCK, ntpd, "-n", "-N", "-g", "-c", str(path)], **ntp.clock)
     wait_for("chronyd follows", lambda: "^* 10.77.0.1" in chronyc(lan.clients, follower, "sources"), 40)
+    wait_for("its clock is right", lambda: abs(chrony.ahead_s() - AHEAD_S) < RIGHT_S, 40)
 
-    def heard() -> bool:
-        return re.search(r"10\.77\.0\.1 +\.SIM\. +1 .* [1-9][0-9]* ", lan.clients.run([ntpq, "-pn", "127.0.0.1"]).stdout) is not None
+    def selected() -> bool:
+        return re.search(r"^\*10\.77\.0\.1 +\.SIM\. +1 ", lan.clients.run([ntpq, "-pn", "127.0.0.1"]).stdout, re.MULTILINE) is not None
 
-    wait_for("ntpd hears it", heard, 60)
+    wait_for("ntpd selects it", selected, 100)
+    assert abs(ntp.ahead_s() - AHEAD_S) < RIGHT_S
     assert "syntax error" not in lan.clients.output("ntpd")

@@ -22,7 +22,7 @@ from refclock_sim.receiver.output import MODELS, Receiver
 from ppsd.cli.config import apply, load_to_write
 from ppsd.cli.detect import Plan, Wanted, blocks, detect, listen, planned
 from ppsd.cli.receiver import receiver_command
-from ppsd.cli.watch import designation, sky, watch_line
+from ppsd.cli.watch import watch_line
 from ppsd.config.file import parse, read
 from ppsd.config.tables import Config
 from refclock.config import DEFAULT_SOURCE, ReceiverSource
@@ -30,7 +30,6 @@ from refclock.devices.ports import Port
 from refclock.devices.scan import Found
 from refclock.kernel.host import Host
 from refclock.receiver.autobaud import Identification
-from refclock.sample import Satellite
 from refclock.timescales import LeapTable
 
 PATIENCE_S = 30.0
@@ -248,39 +247,6 @@ def test_the_stream_is_shown_with_reasons(processes: Processes, tmp_path: Path) 
     assert "NMEA at 38400 baud" in text
     assert "names " in text
     assert "$GPGSV" in text or "$GNGSV" in text
-
-
-def test_the_sky() -> None:
-    """North is up, the zenith in the middle, unused satellites in brackets, those without a place left out."""
-    some = [
-        Satellite("GPS", 7, 90, 0, 40, True),
-        Satellite("GPS", 12, 0, 0, 40, True),
-        Satellite("GPS", 3, 30, 90, 20, False),
-        Satellite("GPS", 99, None, None, None, False),
-    ]
-    rows = sky(some).splitlines()
-    assert "N" in rows[0]
-    assert "G12" in rows[1]
-    assert rows[len(rows) // 2].replace(".", " ").split() == ["W", "G07", "(G03)", "E"]
-    assert "99" not in sky(some)
-
-
-def test_satellites_are_unambiguous() -> None:
-    """Number 7 of GPS and of Galileo have different names, GLONASS's the same by NMEA's numbers and by UBX's; names that would cover each
-    other are moved apart, and none is cut at the rim."""
-    names = [("GPS", 7, "G07"), ("Galileo", 7, "E07"), ("Galileo", 307, "E07"), ("GLONASS", 7, "R07"), ("GLONASS", 71, "R07")]
-    names += [("SBAS", 136, "S36"), ("SBAS", 49, "S36"), ("QZSS", 194, "J02"), ("BeiDou", 12, "C12"), ("", 5, "?05")]
-    for system, number, name in names:
-        assert designation(Satellite(system, number, 10, 10, 40, True)) == name
-    together = [
-        Satellite("GPS", 7, 40, 200, 40, True),
-        Satellite("Galileo", 7, 41, 201, 40, True),
-        Satellite("GLONASS", 7, 40, 199, 40, False),
-    ]
-    shown = sky([*together, Satellite("GPS", 30, 0, 270, 40, False), Satellite("GPS", 31, 0, 90, 40, False)])
-    for name in ("G07", "E07", "(R07)", "(G30)", "(G31)"):
-        assert name in shown, shown
-    assert max(map(len, shown.splitlines())) <= 49
 
 
 @pytest.mark.parametrize(

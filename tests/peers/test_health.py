@@ -36,4 +36,4 @@ def test_a_port_that_another_program_holds_is_told_first(network: Processes) -> 
     wait_for("served", lambda: network.run([*REFCLOCK, "status", "--run-dir", str(directory)]).returncode == 0, 60)
     found = network.run([*REFCLOCK, "doctor", "--run-dir", str(directory)], 60).stdout
     assert "ok    RC30  serving on 127.0.0.1:11123" in found, found
-    assert "ok    RC31  127.0.0.1:11123 answers with the time, stratum 1" in found, found
+    assert "ok    RC39  127.0.0.1:11123 answers with the time, stratum 1" in found, found

@@ -14,26 +14,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from known_daemon import CLOCK, SOURCE
 from packet_net import LOOPBACK, OPEN_HOUSE, Lan, Server, Serving, Sockets, drain, ntpsec_programs
 from peers import Processes, wait_for
+from unpacked import unpacked
 
 from ppsd.faces import mode6, ntpq
 from ppsd.process.control import ControlServer
-from ppsd.snapshot import Mode, Snapshot, SourceStatus, Verdict
+from ppsd.snapshot import KernelStatus
 
-PPS = SourceStatus(
-    name="gps0", kind="receiver", what="GPS+PPS", present=True, tally="*", why="selected", reach=0o377, last_sample_s=0.4,
-    offset_ns=-21_400, jitter_ns=1_200, bound_ns=18_100, frequency_ppm=-12.3, skew_ppm=0.01, samples=8, pulses=90, labels=90, fix="3D",
-    satellites_used=9, satellites_seen=12, message_delay_ms=143.2, message_spread_ms=4.1,
-)  # fmt: skip
+PPS = replace(SOURCE, offset_ns=-21_400, jitter_ns=1_200)
 WRONG = replace(PPS, name="sock0", kind="sock", tally="x", offset_ns=120_000_000)
 SILENT = replace(PPS, name="shm0", kind="shm", tally="?", offset_ns=None, last_sample_s=None, bound_ns=None, jitter_ns=None, reach=0)
-LOCKED = Snapshot(
-    version="0.1.0", pid=7, simulated=False, uptime_s=3700.0, utc="2026-11-21T12:00:00.500000000Z", mode=Mode.TRACK,
-    verdict=Verdict.LOCKED, why="", stages=(("receiver", True), ("locked", True)), stratum=1, refid="PPS", leap="normal",
-    leap_pending="none", tai_offset_s=37, bound_ns=18_100, frequency_ppm=-12.345, skew_ppm=0.012, system_offset_ns=31, holdover_s=None,
-    holdover_left_s=None, steering="none", clock_steps=0, sources=(PPS, WRONG, SILENT),
-)  # fmt: skip
+LOCKED = replace(CLOCK, sources=(PPS, WRONG, SILENT), kernel=KernelStatus(-12.345, 0, 2_500_000, 40_000, 0x2041))
 
 
 class Clock:
@@ -124,6 +117,90 @@ def test_the_list_of_those_who_ask(server: Server) -> None:
         ask(server.processes, "-c", "rv", "127.0.0.1")
     told = ask(server.processes, "-nc", "mrulist", "127.0.0.1")
     assert re.search(r"^ +\d+ +[\d.]+ +0 +\S* +3 +\d+ +\d+ .* 127\.0\.0\.1$", told, re.MULTILINE), told
+
+
+@pytest.fixture
+def crowd(server: Server, sockets: Sockets) -> Server:
+    """The server, asked by 300 addresses: the n-th asked once, and every tenth once more."""
+    for n in range(300):
+        asker = sockets.open(f"127.1.{n // 250}.{n % 250 + 1}")
+        for _ in range(2 if n % 10 == 0 else 1):
+            asker.sendto(bytes([0x23]) + bytes(47), LOOPBACK)
+            asker.recv(100)
+        asker.close()
+    return server
+
+
+def test_a_long_list_sorted_and_limited(crowd: Server) -> None:
+    """``mrulist`` fetches all of 300 clients in several replies, the latest first; sort=, mincount= and recent= do what ntpq(1) says."""
+
+    def listed(*words: str) -> list[tuple[str, int]]:
+        told = ask(crowd.processes, "-nc", " ".join(("mrulist", *words)), "127.0.0.1").splitlines()
+        rows = [line.split() for line in told if re.match(r" *\d+ ", line)]
+        return [(row[-1], int(next(word for word in row[4:] if word.isdecimal()))) for row in rows if row[-1].startswith("127.1.")]
+
+    whole = listed()
+    assert [address for address, _ in whole] == [f"127.1.{n // 250}.{n % 250 + 1}" for n in reversed(range(300))]
+    assert sorted(listed("limit=20")) == sorted(whole)
+    by_address = listed("sort=addr")
+    assert len(by_address) == 300
+    assert by_address in (sorted(by_address, key=lambda row: [*map(int, row[0].split("."))]), by_address[::-1])
+    assert len(listed("recent=20")) <= 20
+    often = {address for address, _ in listed("mincount=2")}
+    assert often == {f"127.1.{n // 250}.{n % 250 + 1}" for n in range(0, 300, 10)}
+
+
+def test_counters(server: Server, sockets: Sockets) -> None:
+    """sysstats, monstats, authinfo, iostats and kerninfo print what the server counts, and no line of what is not known here."""
+    asker = sockets.open()
+    for packet in (bytes([0x23]) + bytes(47), bytes([0x23]) + bytes(47), b"\x23"):
+        asker.sendto(packet, LOOPBACK)
+    asker.recv(100)
+
+    def told(command: str) -> dict[str, str]:
+        lines = ask(server.processes, "-c", command, "127.0.0.1").splitlines()
+        return {name.strip(): " ".join(value.split()) for name, separator, value in (line.partition(":  ") for line in lines) if separator}
+
+    stats = told("sysstats")
+    assert re.fullmatch(r"\S.*", stats["uptime"])
+    assert int(stats["control requests"]) >= 1
+    assert stats["processed for time"].split()[0] == "2"
+    assert stats["bad length or format"].split()[0] == "1"
+    assert "current version" not in stats
+    monitored = told("monstats")
+    assert monitored["enabled"] == "1"
+    assert monitored["addresses in use"] == "1"
+    assert told("authinfo")["stored keys"] == "0"
+    io = told("iostats")
+    assert int(io["received packets"].split()[0]) >= 4
+    assert io["ignored packets"].split()[0] == "1"
+    kernel = told("kerninfo")
+    assert kernel == {
+        "pll offset": "0.0", "pll frequency": "-12.345", "maximum error": "2.5", "estimated error": "0.04",
+        "kernel status": "pll unsync nano",
+    }  # fmt: skip
+    assert "1  971a" in ask(server.processes, "-c", "lassoc", "127.0.0.1")
+    assert told("pstats 1")["packets received"] == "8"
+
+
+def test_plugins_of_monitoring(server: Server) -> None:
+    """check_ntp_peer and check_ntp_time of monitoring-plugins: what they read is the snapshot's, and their limits work."""
+    plugins = unpacked("monitoring-plugins-basic") / "usr/lib/nagios/plugins"
+
+    def check(name: str, *words: str) -> tuple[int, str]:
+        done = server.processes.run([str(plugins / name), "-H", "127.0.0.1", *words])
+        return done.returncode, done.stdout
+
+    code, told = check("check_ntp_peer", "-j", "-1:100", "-k", "-1:200", "-m", "1:9", "-n", "1:9")
+    assert code == 0, told
+    assert "Offset -2.14e-05 secs" in told
+    assert "jitter=0.001200" in told
+    assert "truechimers=1" in told
+    assert check("check_ntp_peer", "-w", "0.00001", "-c", "1")[0] == 1
+    assert check("check_ntp_peer", "-w", "0.000001", "-c", "0.000002")[0] == 2
+    code, told = check("check_ntp_time", "-w", "10", "-c", "20")
+    assert code == 0, told
+    assert "offset=" in told
 
 
 def test_ntpmon(server: Server) -> None:

@@ -18,7 +18,7 @@ from machine import Machine
 SERVICES = ("refclock-clock", "refclock-serve")
 MOST_EXPOSED = 1.5
 """Highest exposure by systemd-analyze, of 10. systemd 252 gives chrony 3.7, gpsd 9.6."""
-PATIENCE_S = 240
+PATIENCE_S = 400
 """s: longest wait for what takes a minute on two idle cores."""
 SYS_TIME = 1 << 25
 """Capability 25: to set the clock (linux/capability.h)."""
@@ -119,9 +119,8 @@ def opens(pc: Machine, unit: str) -> list[str]:
 
 def test_only_what_is_served_listens_and_the_rest_is_closed(pc: Machine) -> None:
     """NTP, ssh with a key, names on the local network, DHCP. What somebody else opens cannot be reached from outside."""
-    listening = {
-        (line.split()[0], line.split()[4].rpartition(":")[2]) for line in pc.run("ss -lntuH").splitlines() if "127.0.0" not in line
-    }
+    sockets = [line.split() for line in pc.run("ss -lntuH").splitlines() if "127.0.0" not in line and "[::1]" not in line]
+    listening = {(words[0], words[4].rpartition(":")[2]) for words in sockets}
     assert listening <= {("udp", "123"), ("tcp", "22"), ("udp", "5353"), ("udp", "5355"), ("tcp", "5355"), ("udp", "68"), ("udp", "546")}
     pc.run("systemd-run --unit stranger python3 -m http.server 8080")
     pc.wait_for(lambda: "8080" in pc.run("ss -lntH"), 60, "the stranger does not listen")
@@ -178,7 +177,7 @@ def test_services_that_hang_are_started_anew(pc: Machine, figure: Callable[..., 
 
 def test_the_right_to_set_the_clock_is_used(pc: Machine) -> None:
     """The image steers the system clock: what the kernel is told is that it is synchronised."""
-    told = json.loads(pc.run("refclock status --json"))
+    told = json.loads(pc.run("refclock status --json", check=False))
     assert told["steering"] == "kernel", told["steering"]
 
 

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.vm, pytest.mark.skipif(os.geteuid() != 0, reason="only
 
 DEPENDS = ("libnettle8t64", "python3", "python3-cffi-backend", "python3-serial", "python3-structlog", "tzdata", "passwd")
 INCLUDE = ("systemd-sysv", "udev", "dbus", "kmod", "chrony", "gpsd", "linux-image-amd64", *DEPENDS)
-MODULES = ("xhci_pci", "ftdi_sio", "usbserial", "cdc_acm", "gnss", "pps_ldisc")
+MODULES = ("ohci_pci", "ftdi_sio", "usbserial", "cdc_acm", "gnss", "pps_ldisc")
 LEFT_OUT = (
     "boot/*",
     "usr/share/doc/*",
@@ -176,7 +176,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory, figure: Callable[[str, float,
     console, receiver = directory / "console", UsbReceiver(directory / "receiver")
     words = [*BOARDS["pc"].words, "-M", "pc", "-m", "1536", "-nodefaults", "-display", "none", "-no-reboot"]
     words += ["-kernel", str(kernel), "-initrd", str(archive), "-append", f"console=ttyS0 quiet {QUIETLY}"]
-    words += ["-serial", f"file:{console}", "-qmp", f"unix:{directory / 'qmp'},server=on,wait=off", "-device", "qemu-xhci,id=usb"]
+    words += ["-serial", f"file:{console}", "-qmp", f"unix:{directory / 'qmp'},server=on,wait=off", "-device", "pci-ohci,id=usb"]
     words += ["-chardev", f"socket,id=line,path={receiver.socket},server=on,wait=off"]
     qemu = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *words], stdin=subprocess.DEVNULL)
     began, plugged, qmp = time.monotonic(), False, Qmp(directory / "qmp")

@@ -12,6 +12,7 @@ import os
 import select
 import signal
 import socket
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,11 @@ def clock_environment(state: Path, utc_ns: int) -> dict[str, str]:
         "REFCLOCK_FAKE_CLOCK": str(state.absolute()),
         "REFCLOCK_FAKE_CLOCK_START": str(utc_ns),
     }
+
+
+def stepped_ns(state: Path) -> int:
+    """ns; the sum of all steps, either way, of the clock whose file is ``state``. The kernel's leap seconds are none."""
+    return int.from_bytes(state.read_bytes()[-8:], sys.byteorder)
 
 
 def preload_environment(directory: Path, pps_device: str = PPS_DEVICE) -> dict[str, str]:

@@ -1,7 +1,8 @@
-"""The doctor's examinations of the machine's clocks: RC20 to RC26."""
+"""The doctor's examinations of the machine's clocks: RC20 to RC29, and RC43."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from ppsd.cli.doctor.finding import FAIL, NO_DAEMON, OK, SKIP, WARN, Finding, Patient
@@ -9,6 +10,7 @@ from ppsd.cli.query import addresses_of, failures, first_answer, split_server
 from ppsd.snapshot import Verdict
 from refclock.condition import Code, Condition
 from refclock.kernel.clocks import STA_UNSYNC, read_adjtimex
+from refclock.kernel.host import Host
 from refclock.kernel.rivals import rivals
 from refclock.timescales import DAY_S, KNOWN_UNTIL_S, day_of, parse_leap_seconds_list
 from refclock.timing.pairing import OFF_CLOCK_NS
@@ -88,6 +90,96 @@ def clock_source(p: Patient) -> Finding:
     return Finding("RC22", OK, f"clocksource {name}{', governor ' + governor if governor else ''}")
 
 
+STARTED_AT_BOOT: Final = {
+    "chrony": "chronyd",
+    "chronyd": "chronyd",
+    "ntp": "ntpd",
+    "ntpd": "ntpd",
+    "ntpsec": "ntpd",
+    "openntpd": "ntpd",
+    "ntpd-rs": "ntp-daemon",
+    "systemd-timesyncd": "systemd-timesyncd",
+    "ptp4l": "ptp4l",
+    "phc2sys": "phc2sys",
+    "htpdate": "htpdate",
+    "tlsdated": "tlsdated",
+}
+"""systemd units that set the clock -> the name of their process."""
+
+
+def next_start(p: Patient) -> Finding:
+    """RC28: will another program set the system clock after the next start of this machine, although none does now?"""
+    if not p.steers:
+        return Finding("RC28", SKIP, "refclock does not set the clock here, so others may")
+    wants = {path.rpartition("/")[2].removesuffix(".service") for path in p.host.names("/etc/systemd/system/*.wants/*.service")}
+    running = {rival.name for rival in rivals(p.host)}
+    coming = [unit for unit in sorted(wants & STARTED_AT_BOOT.keys()) if STARTED_AT_BOOT[unit] not in running]
+    coming = [unit for unit in coming if p.host.target(f"/etc/systemd/system/{unit}.service") != "/dev/null"]
+    if coming:
+        what = f"{' and '.join(coming)} will set this clock from the next start of the machine on, and so does refclock"
+        return Finding("RC28", WARN, what, f"sudo systemctl disable --now {' '.join(coming)}; or: sudo refclock setup")
+    return Finding("RC28", OK, "no other program that sets the clock is enabled for the next start")
+
+
+VIRTUAL: Final = {
+    "QEMU": "QEMU or KVM",
+    "KVM": "KVM",
+    "VMware": "VMware",
+    "VirtualBox": "VirtualBox",
+    "innotek": "VirtualBox",
+    "Microsoft Corporation Virtual": "Hyper-V",
+    "Xen": "Xen",
+    "Amazon EC2": "Amazon EC2",
+    "Google Compute Engine": "Google Compute Engine",
+    "OpenStack": "OpenStack",
+    "Parallels": "Parallels",
+    "BHYVE": "bhyve",
+    "Apple Virtualization": "Apple's virtualization",
+}
+"""Words in a machine's DMI names that only virtual ones have (systemd-detect-virt(1))."""
+
+
+def container(host: Host) -> str:
+    """What kind of container this process is in; "" for none (systemd's container interface, and the marks of docker and podman)."""
+    if (told := host.text("/run/systemd/container")) or (told := host.text("/run/host/container-manager")):
+        return told
+    found = next((name for file, name in (("/.dockerenv", "docker"), ("/run/.containerenv", "podman")) if host.path(file).exists()), "")
+    if not found:
+        words = (host.text("/proc/1/environ") or "").split("\0")
+        found = next((word.partition("=")[2] for word in words if word.startswith("container=")), "")
+    if not found and (match := re.search(r"docker|libpod|kubepods|lxc", host.text("/proc/1/cgroup") or "")):
+        found = match[0]
+    return found
+
+
+def machine(p: Patient) -> Finding:
+    """RC29: is this a real machine, or one whose clock and devices are another's (a virtual machine, WSL, a container)?"""
+    simulated = p.clock is not None and p.clock.simulated
+    if re.search(r"microsoft|WSL", p.host.text("/proc/sys/kernel/osrelease") or ""):
+        do = "use a Raspberry Pi or a PC with Linux of its own; for a look at refclock: refclock run --sim"
+        return Finding(
+            "RC29", WARN, "this is WSL: Windows keeps its clock, it has neither serial lines nor pulses, and stops with Windows", do
+        )
+    board = f"{p.host.text('/sys/class/dmi/id/sys_vendor') or ''} {p.host.text('/sys/class/dmi/id/product_name') or ''}"
+    kind = next((name for mark, name in VIRTUAL.items() if mark in board), "")
+    if not kind and re.search(r"^flags\s*:.*\bhypervisor\b", p.host.text("/proc/cpuinfo") or "", re.MULTILINE):
+        kind = "an unknown kind"
+    inside = container(p.host)
+    if kind:
+        what = (
+            f"this is a virtual machine ({kind}): its clock stops with it, and pulses that are handed through come late by 0.1 ms and more"
+        )
+        do = "run refclock on the host, and let the virtual machine ask it (refclock client-config chrony)"
+        return Finding("RC29", OK if simulated else WARN, what, do)
+    if inside:
+        lacks = [device for device in (*p.devices, *p.pulse_devices) if not p.host.path(device).exists()]
+        if lacks and not simulated:
+            do = " ".join(("docker run", *(f"--device {device}" for device in lacks)))
+            return Finding("RC29", WARN, f"this is a container ({inside}) without {', '.join(lacks)}", do)
+        return Finding("RC29", OK, f"this is a container ({inside}); it has its host's clock")
+    return Finding("RC29", OK, "this is a real machine, as far as can be seen")
+
+
 def rtc(p: Patient) -> Finding:
     """RC23: is there a battery clock, and is it right?"""
     told = p.host.battery_clock_s()
@@ -139,29 +231,43 @@ def cross_check(p: Patient) -> Finding:
 
 
 def leap_table(p: Patient) -> Finding:
-    """RC26: is the table of leap seconds whole and valid?"""
+    """RC43: is the table of leap seconds whole and valid?"""
     path, now_s = p.config.leap.file, round(p.now_s())
     text = p.host.text(path)
     if text is None:
         what = f"{path} cannot be read: leap seconds are known up to {day_of(KNOWN_UNTIL_S)} only"
-        return Finding("RC26", WARN, what, "sudo apt install tzdata, or set leap.file")
+        return Finding("RC43", WARN, what, "sudo apt install tzdata, or set leap.file")
     table = parse_leap_seconds_list(text)
     if isinstance(table, Condition):
-        return Finding("RC26", FAIL, f"{path} is not used: {table.words}", "sudo apt install --reinstall tzdata, or set leap.file")
+        return Finding("RC43", FAIL, f"{path} is not used: {table.words}", "sudo apt install --reinstall tzdata, or set leap.file")
     if (expired := table.expired(path, now_s)) is not None:
         do = "sudo apt install --only-upgrade tzdata; without a valid table no time is served for some seconds each half year"
-        return Finding("RC26", WARN, expired.words, do)
+        return Finding("RC43", WARN, expired.words, do)
     told = p.clock.has(Code.LEAP_TABLE_DAMAGED, Code.LEAP_REFUSED) if p.clock else None
     if told is not None:
-        return Finding("RC26", WARN, told.words, "find the wrong one: compare with IERS Bulletin C")
+        return Finding("RC43", WARN, told.words, "find the wrong one: compare with IERS Bulletin C")
     if not table.hashed or table.expires_s is None:
         what = f"{path} has no {'date of expiry (#@)' if table.hashed else 'hash (#h)'}: it is not relied upon for coming leap seconds"
-        return Finding("RC26", WARN, what, "take the file of tzdata, or from https://data.iana.org/time-zones/data/leap-seconds.list")
+        return Finding("RC43", WARN, what, "take the file of tzdata, or from https://data.iana.org/time-zones/data/leap-seconds.list")
     left = (table.expires_s - now_s) // DAY_S
     if left < EXPIRES_SOON_D:
         what = f"{path} expires on {day_of(table.expires_s)}, in {left} days"
-        return Finding("RC26", WARN, what, "sudo apt install --only-upgrade tzdata")
-    return Finding("RC26", OK, f"leap seconds are known until {day_of(table.expires_s)}")
+        return Finding("RC43", WARN, what, "sudo apt install --only-upgrade tzdata")
+    return Finding("RC43", OK, f"leap seconds are known until {day_of(table.expires_s)}")
 
 
-EXAMINATIONS: Final = (other_disciplines, kernel_clock, clock_source, rtc, steps, cross_check, leap_table)
+def feeds(p: Patient) -> Finding:
+    """RC27: do the programs that are fed take the samples?"""
+    if not (p.clock.feeds if p.clock is not None else p.config.feeds):
+        return Finding("RC27", SKIP, "no feed is configured")
+    if p.clock is None:
+        return Finding("RC27", SKIP, NO_DAEMON)
+    if (lost := p.clock.has(Code.FEED_NOT_TAKEN)) is not None:
+        return Finding("RC27", FAIL, lost.words, "refclock feed prints the other program's line and watches whether samples are taken")
+    waiting = [feed for feed in p.clock.feeds if not feed.sent]
+    if waiting:
+        return Finding("RC27", SKIP, f"feed {waiting[0].name}: {waiting[0].why or 'no sample has been made yet'}")
+    return Finding("RC27", OK, ", ".join(f"feed {feed.name}: {feed.sent} samples taken" for feed in p.clock.feeds))
+
+
+EXAMINATIONS: Final = (other_disciplines, kernel_clock, clock_source, rtc, steps, cross_check, feeds, next_start, machine, leap_table)

@@ -1,13 +1,15 @@
 """``refclock doctor``: finds what is wrong with this machine as a time server, with evidence and remedy.
 
-Each examination (``ppsd.cli.doctor.receiver``, ``.clock``, ``.network``) tests one thing and returns a Finding. Nothing is changed, except
-that ``--fix`` carries out the safe remedy of one finding. A safe remedy changes neither the clock nor another program's files.
+Each examination (in ``ppsd.cli.doctor``: ``receiver``, ``clock``, ``network``, ``lan``, ``system``) tests one thing and returns a Finding.
+Nothing is changed, except that ``--fix`` carries out the safe remedy of one finding. A safe remedy changes neither the clock nor another
+program's files.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -17,18 +19,23 @@ from typing import Final, TextIO
 
 from ppsd import version
 from ppsd.cli.daemon import configuration, run_directory, server_report
-from ppsd.cli.doctor import clock, network, receiver
+from ppsd.cli.doctor import clock, lan, network, receiver, system
 from ppsd.cli.doctor.finding import FAIL, OK, SKIP, WARN, Finding, Patient
 from ppsd.cli.query import authenticator
 from ppsd.config.file import load
 from ppsd.config.tables import Config
 from ppsd.process.control import ask
 from ppsd.process.exit_codes import BAD, DEGRADED, FAILED, GOOD, IO_ERROR, NO_PERMISSION, USAGE
-from ppsd.snapshot import Snapshot
+from ppsd.snapshot import Client, Snapshot
 from refclock.errors import explain
 from refclock.kernel.host import Host
+from refclock.kernel.interfaces import Address, client_addresses
+from refclock.schema import ConfigError
 
 _SIGN: Final = {OK: "ok  ", WARN: "WARN", FAIL: "FAIL", SKIP: "-   "}
+EXAMINATIONS: Final = (*receiver.EXAMINATIONS, *clock.EXAMINATIONS, *network.EXAMINATIONS, *lan.EXAMINATIONS, *system.EXAMINATIONS)
+CLIENTS: Final = 500
+"""Clients that are looked through."""
 DEVICES: Final = ("RC01", "RC02", "RC04", "RC06", "RC07")
 """Examinations of this machine's lines and pulse devices."""
 _CODES: Final = {OK: GOOD, SKIP: GOOD, WARN: DEGRADED, FAIL: BAD}
@@ -39,9 +46,20 @@ def run(args: argparse.Namespace) -> int:
     if args.board:
         return _board(Host(), args.json, sys.stdout)
     directory = run_directory(args.run_dir)
+    config, problems = _examined(configuration(directory, args.config))
     key = authenticator(args.key, args.keys, args.config)
-    patient = replace(patient_of(directory, load(configuration(directory, args.config))), servers=args.against, key=key)
+    patient = replace(patient_of(directory, config), servers=args.against, key=key, problems=problems)
+    if args.report is not None:
+        return _write_report(patient, args.report, sys.stdout)
     return doctor(patient, args.json, args.fix, sys.stdout)
+
+
+def _examined(file: Path | None) -> tuple[Config, tuple[str, ...]]:
+    """The configuration, or the defaults and what is wrong with it: a doctor examines also who cannot start."""
+    try:
+        return load(file), ()
+    except ConfigError as error:
+        return Config(), tuple(str(problem) for problem in error.problems)
 
 
 def patient_of(directory: Path, config: Config) -> Patient:
@@ -50,7 +68,32 @@ def patient_of(directory: Path, config: Config) -> Patient:
         told = Snapshot.from_json(ask(directory / "clock.sock", "snapshot"))
     except (OSError, ValueError):
         told = None
-    return Patient(Host(), config, told, server=server_report(directory))
+    try:
+        own: tuple[Address, ...] = client_addresses()
+    except OSError:
+        own = ()
+    return Patient(Host(), config, told, server=server_report(directory), clients=_clients(directory), addresses=own)
+
+
+def _clients(directory: Path) -> tuple[Client, ...]:
+    """The server's latest clients; none when it does not tell."""
+    try:
+        return Client.many(ask(directory / "serve.sock", f"clients {CLIENTS}"))
+    except (OSError, ValueError):
+        return ()
+
+
+def _write_report(patient: Patient, file: Path, out: TextIO) -> int:
+    """Write the file for a bug report, readable by its owner alone, and say what it is; the doctor's exit code."""
+    from ppsd.cli.doctor.bug_report import bug_report  # noqa: PLC0415 (the usual examination needs none of it)
+
+    findings = examine(patient)
+    text = bug_report(patient, report(findings))
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w", encoding="utf-8") as stream:
+        stream.write(text)
+    print(f"written: {file} ({len(text.encode()) // 1024 + 1} kB). Public addresses, names, positions and keys are taken out.", file=out)
+    print("Look through it before you attach it to a report: what nobody thought of may still be in it.", file=out)
+    return max(_CODES[finding.state] for finding in findings)
 
 
 def _board(host: Host, as_json: bool, out: TextIO) -> int:
@@ -65,7 +108,8 @@ def _board(host: Host, as_json: bool, out: TextIO) -> int:
 
 def examine(patient: Patient) -> list[Finding]:
     """All findings, in the order of their numbers. With a simulated receiver, the examinations of devices are skipped."""
-    findings = [look(patient) for look in (*receiver.EXAMINATIONS, *clock.EXAMINATIONS, *network.EXAMINATIONS)]
+    findings = [look(patient) for look in EXAMINATIONS]
+    findings.sort(key=lambda finding: finding.check)
     if patient.clock is None or not patient.clock.simulated:
         return findings
     return [Finding(f.check, SKIP, "not looked at: the receiver is simulated") if f.check in DEVICES else f for f in findings]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Final
 
+from ppsd.cli.doctor.probes import Space, answers, arrivals_stamped, mdns_addresses, output_of, space_at
 from ppsd.cli.query import Try, ask_once
 from ppsd.config.tables import Config
-from ppsd.snapshot import ServerReport, Snapshot, SourceStatus
+from ppsd.snapshot import Client, ServerReport, Snapshot, SourceStatus
 from refclock.config import AUTO, DEFAULT_SOURCE, PulsedSource, ReceiverSource, Source
 from refclock.kernel.host import Host
+from refclock.kernel.interfaces import Address, has_address
 
 if TYPE_CHECKING:
     from ppsd.serve.ntp_server import Authenticator
@@ -40,25 +42,13 @@ def worst(findings: Iterable[Finding], good: Finding) -> Finding:
     return min(findings, key=lambda finding: WORST.index(finding.state), default=good)
 
 
-def output_of(words: Sequence[str]) -> str | None:
-    """What a command prints; None when it is not there, fails, or takes longer than COMMAND_S."""
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=COMMAND_S, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout
-
-
-COMMAND_S: Final = 5.0
-"""s; listing the rules of a firewall takes some milliseconds."""
-
-
 @dataclass(frozen=True, slots=True)
 class Patient:
     """The machine to examine. ``clock``: snapshot of the running daemon, None without one. ``pause``: sleeps for seconds (time.sleep).
     ``now_s``: system time (POSIX). ``servers``: NTP servers to compare with, authenticated with ``key``. ``server``: report of the serve
-    process, or a few words why there is none. ``ask``: asks an NTP server (``ppsd.cli.query``). ``output``: what a command of this machine
-    prints, None when it cannot be run."""
+    process, or a few words why there is none; ``clients``: the latest ones that it knows. ``problems``: of the configuration file, which is
+    then not in force, and ``config`` the defaults. ``addresses``: of this machine, without loopback and link-local ones. What is tried:
+    ``ask`` an NTP server (``ppsd.cli.query``); the rest is ``ppsd.cli.doctor.probes``."""
 
     host: Host
     config: Config
@@ -70,6 +60,14 @@ class Patient:
     server: ServerReport | str = "not running"
     ask: Callable[[tuple[object, ...], int], Try] = ask_once
     output: Callable[[Sequence[str]], str | None] = output_of
+    clients: Sequence[Client] = ()
+    problems: Sequence[str] = ()
+    addresses: Sequence[Address] = ()
+    answers: Callable[[Sequence[tuple[str, int, bytes]]], Sequence[bool | None]] = answers
+    stamped: Callable[[], bool | None] = arrivals_stamped
+    named: Callable[[str, Sequence[IPv4Address]], Sequence[str]] = mdns_addresses
+    space: Callable[[str], Space | None] = space_at
+    has: Callable[[str], bool] = has_address
 
     @property
     def settings(self) -> tuple[Source, ...]:

@@ -1,23 +1,43 @@
-"""The doctor's examinations of what leaves this machine: the NTP server, its port, the firewall and the feeds: RC30 to RC33."""
+"""The doctor's examinations of the NTP server: its port, the packet filters in front of it, stamps, limits and answers: RC30 to RC39."""
 
 from __future__ import annotations
 
 import re
 import socket
+from collections.abc import Sequence
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
 from typing import Final
 
 from ppsd.cli.daemon import UNSEEN, holders
 from ppsd.cli.doctor.finding import FAIL, NO_DAEMON, OK, SKIP, WARN, Finding, Patient, worst
-from ppsd.config.tables import parse_endpoint
+from ppsd.cli.doctor.packet_filter import Chain, Filter, Request, read_iptables, read_nft
+from ppsd.config.client_templates import NTP_PORT
+from ppsd.config.tables import endpoint_text, parse_endpoint
 from ppsd.snapshot import Verdict
-from refclock.condition import Code
 from refclock.sample import Leap
 
 ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """Addresses that stand for all of a machine's -> one of them at which it can be asked."""
 NO_SERVER: Final = "no NTP server is configured ([server] enabled = false)"
-FIREWALL_TOOLS: Final = (("nft", "list", "ruleset"), ("iptables-save",))
+NFT: Final = ("nft", "-j", "list", "ruleset")
+IPTABLES_SAVE: Final = {4: "iptables-save", 6: "ip6tables-save"}
 """Commands that print the kernel's rules for packets; only root may use them."""
+CONNTRACK: Final = "/proc/sys/net/netfilter/nf_conntrack"
+"""What the kernel tells of the connections that it keeps track of: _count, _max (nf_conntrack-sysctl.rst)."""
+FULL: Final = 0.7
+"""Share of the table of connections above which that is a warning: a client that asks anew takes an entry for 30 s."""
+REFUSED: Final = 0.01
+"""Share of the requests that are refused above which that is told."""
+FEW: Final = 100
+"""Requests below which shares say nothing."""
+READVAR: Final = bytes((0x16, 2)) + bytes(10)
+"""A request for a server's variables: NTP version 2, mode 6, opcode READVAR (RFC 9327 section 2)."""
+MONLIST: Final = bytes((0x17, 0, 3, 42)) + bytes(188)
+"""A request for the list of clients: NTP version 2, mode 7, implementation XNTPD, MON_GETLIST_1 (ntp_request.h of ntpd 4.2)."""
+TRACKING: Final = bytes((6, 1, 0, 0)) + (33).to_bytes(2, "big") + bytes(98)
+"""A request of chronyc for its tracking report: protocol 6, command 33, padded to the reply's length (candm.h)."""
+CHRONYC_PORT: Final = 323
 
 
 def server(p: Patient) -> Finding:
@@ -39,9 +59,11 @@ def server(p: Patient) -> Finding:
     if not served:
         why = words or f"none of {', '.join(p.listen)} could be bound"
         return Finding("RC30", FAIL, f"nothing is served: {why}", "see the server's log")
-    if any(one.taken for one in lacking):
+    if taken := [end for one in lacking if one.taken and (end := parse_endpoint(one.address)) is not None]:
         do = "end the program that has it, or set another port or address: [server] listen"
-        return Finding("RC30", FAIL, f"serving on {served} only; {words}", do)
+        others = [who for who in p.host.port_holders(taken) if not who.endswith(f"(pid {p.server.pid})")]
+        by = f" ({', '.join(others)} has it)" if others else ""
+        return Finding("RC30", FAIL, f"serving on {served} only; {words}{by}", do)
     if lacking:
         do = "an address that is not there comes with its interface; take it out of [server] listen if it never does"
         return Finding("RC30", WARN, f"serving on {served} only; {words}", do)
@@ -49,11 +71,11 @@ def server(p: Patient) -> Finding:
 
 
 def answer(p: Patient) -> Finding:
-    """RC31: does the server answer a request of this machine, and with the time?"""
+    """RC39: does the server answer a request of this machine, and with the time?"""
     if not p.listen:
-        return Finding("RC31", SKIP, NO_SERVER)
+        return Finding("RC39", SKIP, NO_SERVER)
     if p.clock is None or isinstance(p.server, str) or not p.server.addresses:
-        return Finding("RC31", SKIP, "no server to ask")
+        return Finding("RC39", SKIP, "no server to ask")
     told = [_asked(p, address) for address in p.server.addresses]
     return worst(told, told[0])
 
@@ -61,92 +83,247 @@ def answer(p: Patient) -> Finding:
 def _asked(p: Patient, address: str) -> Finding:
     endpoint = parse_endpoint(address)
     if endpoint is None:
-        return Finding("RC31", SKIP, f"{address}: not an address that can be asked")
+        return Finding("RC39", SKIP, f"{address}: not an address that can be asked")
     host, port = ANYWHERE.get(endpoint[0], endpoint[0]), endpoint[1]
     tried = p.ask((host, port), socket.AF_INET6 if ":" in host else socket.AF_INET)
     if tried.exchange is not None:
-        return Finding("RC31", OK, f"{address} answers with the time, stratum {tried.exchange.header.stratum}")
+        return Finding("RC39", OK, f"{address} answers with the time, stratum {tried.exchange.header.stratum}")
     if tried.header is None:
-        return Finding("RC31", FAIL, f"{address} does not answer this machine: {tried.why}", "a firewall on loopback, or see the log")
+        return Finding("RC39", FAIL, f"{address} does not answer this machine: {tried.why}", "a firewall on loopback, or see the log")
     if tried.header.leap is not Leap.UNSYNCHRONISED or tried.header.stratum != 0:
-        return Finding("RC31", FAIL, f"{address} gives an unusable answer: {tried.why}", "see the server's log")
+        return Finding("RC39", FAIL, f"{address} gives an unusable answer: {tried.why}", "see the server's log")
     locked = p.clock is not None and p.clock.verdict is Verdict.LOCKED
     if tried.header.refid in KISSES:
-        return Finding("RC31", SKIP, f"{address} refuses this machine by its rules (refclock access test {host})")
+        return Finding("RC39", SKIP, f"{address} refuses this machine by its rules (refclock access test {host})")
     if locked:
         do = "the two processes have different run directories, or the clock of this machine was set a moment ago: see [run] directory"
-        return Finding("RC31", FAIL, f"{address} answers that it has no time, while the clock process is locked", do)
-    return Finding("RC31", OK, f"{address} answers that it has no time yet, as is right")
+        return Finding("RC39", FAIL, f"{address} answers that it has no time, while the clock process is locked", do)
+    return Finding("RC39", OK, f"{address} answers that it has no time yet, as is right")
 
 
 KISSES: Final = tuple(int.from_bytes(code, "big") for code in (b"DENY", b"RSTR", b"RATE"))
 """Reference identifiers of kiss-o'-death packets by which a server refuses a client (RFC 5905 section 7.4)."""
 
 
+def filters(p: Patient) -> Filter | None:
+    """The packet filters of this machine; None when this user may not read them, or there is no command that prints them."""
+    found, read = Filter(), False
+    for version, command in IPTABLES_SAVE.items():
+        for words in ((command,), (command.replace("tables", "tables-legacy"),)):
+            if (text := p.output(words)) is not None:
+                found, read = read_iptables(text, version, found), True
+    if (text := p.output(NFT)) is not None:
+        try:
+            found, read = read_nft(text, found), True
+        except ValueError:
+            return None
+    return found if read else None
+
+
+def requests(p: Patient) -> list[Request]:
+    """A request from each network of this machine to each port that is served to others; without known addresses, one from anywhere."""
+    found = []
+    for host, port in (endpoint for text in p.listen if (endpoint := parse_endpoint(text)) is not None):
+        bound = ip_address(host.partition("%")[0])
+        if bound.is_loopback:
+            continue
+        near = [own for own in p.addresses if own.address.version == bound.version and (bound.is_unspecified or own.address == bound)]
+        if p.config.server.interface:
+            near = [own for own in near if own.interface == p.config.server.interface]
+        found += [Request(ip_network((own.address, own.length), strict=False), own.address, own.interface, port) for own in near]
+        if not p.addresses:
+            found.append(Request(ip_network("0.0.0.0/0" if bound.version == 4 else "::/0"), bound, "", port))
+    return found
+
+
+def _place(request: Request) -> str:
+    return f"{request.source} at {request.interface}" if request.interface else f"IPv{request.version}"
+
+
 def firewall(p: Patient) -> Finding:
-    """RC32: does this machine's own firewall let requests in? Only what is plain is called wrong."""
-    ports = sorted({endpoint[1] for text in p.listen if (endpoint := parse_endpoint(text)) is not None and not _loopback(endpoint[0])})
-    if not ports:
-        return Finding("RC32", SKIP, NO_SERVER if not p.listen else "nothing is served to other machines")
-    rules = next((text for words in FIREWALL_TOOLS if (text := p.output(words)) is not None), None)
+    """RC31: do this machine's own packet filters let requests in, from every network and by IPv4 and IPv6?"""
+    asked = requests(p)
+    if not asked:
+        return Finding("RC31", SKIP, NO_SERVER if not p.listen else "nothing is served to other machines")
+    rules = filters(p)
     if rules is None:
-        if p.host.text("/proc/modules") is not None and not re.search(r"^(nf_tables|ip_tables) ", p.host.text("/proc/modules") or "", re.M):
-            return Finding("RC32", OK, "the kernel has no firewall loaded")
-        return Finding("RC32", SKIP, "the firewall's rules cannot be read (nft or iptables, as root)")
-    verdicts = {port: refuses(rules, port) for port in ports}
-    shut = [port for port, verdict in verdicts.items() if verdict]
-    if not shut and None in verdicts.values():
-        return Finding("RC32", SKIP, "the firewall lets in by interface or address: ask from another machine (refclock query)")
+        modules = p.host.text("/proc/modules")
+        if modules is not None and not re.search(r"^(nf_tables|ip_tables|ip6_tables) ", modules, re.MULTILINE):
+            return Finding("RC31", OK, "the kernel has no firewall loaded")
+        return Finding("RC31", SKIP, "the firewall's rules cannot be read (nft or iptables, as root)")
+    found = [(request, *rules.lets_in(replace(request, tracked=rules.keeps_track(request)))) for request in asked]
+    shut = [(request, by) for request, way, by in found if way is False and by is not None]
+    open_to = [request for request, way, _ in found if way]
+    port = asked[0].port
+    if not shut and len(open_to) < len(found):
+        return Finding("RC31", SKIP, "the firewall lets in by what cannot be told from here: ask from another machine (refclock query)")
     if not shut:
-        return Finding("RC32", OK, f"no rule of this machine's firewall keeps UDP {', '.join(map(str, ports))} out")
-    what = f"this machine's firewall refuses what no rule lets in, and no rule lets UDP {shut[0]} in: other machines get no answer"
-    return Finding("RC32", FAIL, what, _opening(p, shut[0]))
+        return Finding(
+            "RC31", OK, f"no rule of this machine's firewall keeps UDP {', '.join(map(str, sorted({r.port for r in asked})))} out"
+        )
+    refused, by = shut[0]
+    do = opening(p, refused, by)
+    if not open_to:
+        what = f"this machine's firewall ({by.table}, chain {by.name}) keeps UDP {port} out"
+        return Finding("RC31", FAIL, f"{what}: other machines get no answer", do)
+    half = [(request, by) for request, by in shut if any(r.interface == request.interface for r in open_to)]
+    if half:
+        request, by = half[0]
+        other = next(r for r in open_to if r.interface == request.interface)
+        what = (
+            f"the firewall lets UDP {port} in from {_place(other)}, and keeps it out from {_place(request)} ({by.table}, chain {by.name})"
+        )
+        return Finding("RC31", WARN, what, opening(p, request, by))
+    closed = ", ".join(_place(request) for request, _ in shut)
+    return Finding("RC31", OK, f"the firewall lets UDP {port} in from {_place(open_to[0])}; it keeps out {closed}, as somebody decided")
 
 
-def _loopback(address: str) -> bool:
-    return address.startswith("127.") or address == "::1"
-
-
-def refuses(rules: str, port: int) -> bool | None:
-    """Whether input chains of ``nft list ruleset`` or ``iptables-save`` refuse by default and no rule lets UDP ``port`` in. None: rules
-    that let in by interface or address may do so. A rule that names the port may still refuse it: that is somebody's will."""
-    nft = re.search(r"hook input [^\n}]*policy drop", rules) is not None
-    nft |= re.search(r"hook input [^}]*\n\s*(counter [^\n]*)?(drop|reject)\b[^}]*\}", rules) is not None
-    iptables = re.search(r"^:INPUT DROP", rules, re.M) or re.search(r"^-A INPUT (-m comment [^\n]* )?-j (DROP|REJECT)", rules, re.M)
-    if not nft and iptables is None:
-        return False
-    names = rf"\b{port}\b" + (r"|\bntp\b" if port == 123 else "")
-    accepting = [line for line in rules.splitlines() if re.search(r"\baccept\b", line, re.I) and not re.search(OTHERWISE, line)]
-    if any(re.search("dport", line) and re.search(names, line) for line in accepting):
-        return False
-    return True if all("dport" in line for line in accepting) else None
-
-
-OTHERWISE: Final = r"policy|^:|established|\blo\b|icmp|^-A (FORWARD|OUTPUT|DOCKER|POSTROUTING|PREROUTING)|multicast|igmp|239\.|224\.|ff02"
-"""What marks lines that let something in which is no request: replies, this machine itself, ICMP, multicast, and chains of other hooks."""
-
-
-def _opening(p: Patient, port: int) -> str:
-    """The command that lets the port in, of the firewall that this machine uses."""
+def opening(p: Patient, request: Request, by: Chain) -> str:
+    """The command that lets the request in, of the firewall that keeps it out."""
+    port, six = request.port, request.version == 6
+    if by.table == "inet firewalld" or any(name == "firewalld" for _, name in p.host.processes()):
+        zones = re.findall(
+            r"^(\S+)(?: \(.*\))?\n(?:  .*\n)*?  interfaces: (.*)$", p.output(("firewall-cmd", "--get-active-zones")) or "", re.MULTILINE
+        )
+        zone = next((f" --zone={name}" for name, interfaces in zones if request.interface and request.interface in interfaces.split()), "")
+        what = "--add-service=ntp" if port == NTP_PORT else f"--add-port={port}/udp"
+        return f"sudo firewall-cmd --permanent{zone} {what} && sudo firewall-cmd --reload"
     if re.search(r"^ENABLED=yes", p.host.text("/etc/ufw/ufw.conf") or "", re.MULTILINE):
         return f"sudo ufw allow {port}/udp"
-    if any(name == "firewalld" for _, name in p.host.processes()):
-        return f"sudo firewall-cmd --permanent --add-port={port}/udp && sudo firewall-cmd --reload"
-    return f"let it in: nft add rule inet filter input udp dport {port} accept (your table and chain), and write it into /etc/nftables.conf"
+    if by.name.isupper():
+        command = "ip6tables" if six else "iptables"
+        keep = (
+            "sudo netfilter-persistent save"
+            if p.host.path("/usr/sbin/netfilter-persistent").exists()
+            else "keep it over a reboot: sudo apt install iptables-persistent"
+        )
+        return f"sudo {command} -I {by.name} -p udp --dport {port} -j ACCEPT; {keep}"
+    return f"sudo nft insert rule {by.table} {by.name} udp dport {port} accept; and write that rule into /etc/nftables.conf"
 
 
-def feeds(p: Patient) -> Finding:
-    """RC33: do the programs that are fed take the samples?"""
-    if not (p.clock.feeds if p.clock is not None else p.config.feeds):
-        return Finding("RC33", SKIP, "no feed is configured")
-    if p.clock is None:
-        return Finding("RC33", SKIP, NO_DAEMON)
-    if (lost := p.clock.has(Code.FEED_NOT_TAKEN)) is not None:
-        return Finding("RC33", FAIL, lost.words, "refclock feed prints the other program's line and watches whether samples are taken")
-    waiting = [feed for feed in p.clock.feeds if not feed.sent]
-    if waiting:
-        return Finding("RC33", SKIP, f"feed {waiting[0].name}: {waiting[0].why or 'no sample has been made yet'}")
-    return Finding("RC33", OK, ", ".join(f"feed {feed.name}: {feed.sent} samples taken" for feed in p.clock.feeds))
+def stamps(p: Patient) -> Finding:
+    """RC34: does the kernel stamp the arrival of packets, and do the network drivers stamp departures?"""
+    works = p.stamped()
+    if works is None:
+        return Finding("RC34", SKIP, "no packet can be sent on this machine's loopback")
+    if not works:
+        what = "the kernel gives no time stamps of packets (SO_TIMESTAMPNS): the server's own are late by 10 to 100 µs"
+        return Finding("RC34", WARN, what, "run it outside this sandbox (gVisor and the like), or under another kernel")
+    if isinstance(p.server, str):
+        return Finding("RC34", OK, "the kernel stamps arriving packets")
+    answered, missed = sum(p.server.counters.get("reply", {}).values()), p.server.counters.get("server", {}).get("unstamped", 0)
+    if missed > REFUSED * answered and answered > FEW:
+        what = f"{missed} of {answered} requests came without the kernel's time stamp"
+        return Finding("RC34", WARN, what, "see dmesg about the network card's driver; another card or a newer kernel helps")
+    cards = [card for card in p.server.interfaces if card.name != "lo"]
+    if silent := [card.name for card in cards if card.departures == "none"]:
+        do = "nothing must be done: only clients in interleaved mode (chrony's xleave) lose some µs; ethtool -T shows what a driver can"
+        return Finding("RC34", OK, f"the kernel stamps arriving packets; departures at {', '.join(silent)} are not stamped", do)
+    return Finding(
+        "RC34", OK, "the kernel stamps packets as they arrive" + (f" and leave ({', '.join(c.name for c in cards)})" if cards else "")
+    )
 
 
-EXAMINATIONS: Final = (server, answer, firewall, feeds)
+def tracking(p: Patient) -> Finding:
+    """RC35: does the firewall keep track of each client, and is there room for them?"""
+    count, most = p.host.number(f"{CONNTRACK}_count"), p.host.number(f"{CONNTRACK}_max")
+    if count is None or not most:
+        return Finding("RC35", OK, "the kernel keeps no track of connections")
+    lost = _lost(p.host.text("/proc/net/stat/nf_conntrack") or "")
+    rules, asked = filters(p), requests(p)
+    if rules is not None and asked and not any(rules.keeps_track(request) for request in asked):
+        return Finding("RC35", OK, "NTP is exempt from connection tracking")
+    share = f"{count} of {most} connections are tracked"
+    if lost or count >= most:
+        dropped = f"{lost} packets were dropped because that table was full" if lost else "new clients get no answer"
+        return Finding("RC35", FAIL, f"{share}: {dropped}", exempting(asked))
+    if count > FULL * most:
+        return Finding("RC35", WARN, f"{share}: when that table is full, requests are dropped", exempting(asked))
+    return Finding("RC35", OK, f"{share}: there is room")
+
+
+def _lost(text: str) -> int:
+    """Packets that were dropped for want of room, of all processors: columns in hexadecimal (/proc/net/stat/nf_conntrack)."""
+    names, *rows = [line.split() for line in text.splitlines()] or [[]]
+    if "drop" not in names:
+        return 0
+    return sum(int(row[names.index("drop")], 16) for row in rows if len(row) == len(names))
+
+
+def exempting(asked: Sequence[Request]) -> str:
+    """Commands that exempt NTP from connection tracking."""
+    port = asked[0].port if asked else NTP_PORT
+    chains = (("in", "prerouting", "dport"), ("out", "output", "sport"))
+    rules = "; ".join(
+        f"add chain inet ntp {name} {{ type filter hook {hook} priority raw; }}; add rule inet ntp {name} udp {side} {port} notrack"
+        for name, hook, side in chains
+    )
+    return f"sudo nft 'add table inet ntp; {rules}'; and write that into /etc/nftables.conf"
+
+
+def rates(p: Patient) -> Finding:
+    """RC36: are many requests refused, by limits or by access rules?"""
+    if isinstance(p.server, str):
+        return Finding("RC36", SKIP, NO_SERVER if not p.listen else f"the NTP server is {p.server}")
+    counters = p.server.counters
+    refused = {reason: sum(counters.get(action, {}).get(reason, 0) for action in ("drop", "kod")) for reason in REFUSALS}
+    everything = sum(sum(counters.get(action, {}).values()) for action in ("reply", "drop", "kod"))
+    if everything < FEW:
+        return Finding("RC36", SKIP, f"{everything} requests so far: too few to judge")
+    reason, number = max(refused.items(), key=lambda item: item[1])
+    if kernel := counters.get("server", {}).get("kernel_drops", 0):
+        what = f"the kernel dropped {kernel} packets that the server did not take in time"
+        return Finding("RC36", WARN, what, "more threads: [server] threads; and see what else uses the processor (top)")
+    if number <= REFUSED * everything:
+        return Finding("RC36", OK, f"{sum(refused.values())} of {everything} requests were refused")
+    what = f"{number} of {everything} requests were refused: {REFUSALS[reason][0]}"
+    if reason == "rate" and (busiest := max(p.clients, key=lambda client: client.drops, default=None)) is not None and busiest.drops:
+        what += f"; most of {busiest.address}, {busiest.drops} of {busiest.packets}"
+    return Finding("RC36", WARN, what, REFUSALS[reason][1])
+
+
+REFUSALS: Final = {
+    "rate": (
+        "their clients ask too often",
+        "have that client poll at 64 s or slower; many behind one address: raise [limits] rate and burst",
+    ),
+    "denied": ("no rule lets them in", 'refclock clients shows who; let a network in: [access] allow = ["own", "192.0.2.0/24"]'),
+    "unauthenticated": (
+        "they must have a key and have none",
+        "give the clients a key, or take their network out of [access] authenticated",
+    ),
+    "wrong_mac": ("their key is another than ours", "compare the key files: number, type and text must be the same on both sides"),
+    "unknown_key": ("they use a key that we do not have", "add the key to the file that keys.file names, then: refclock reload"),
+}
+"""Reasons of refusal -> (in words, remedy)."""
+
+
+def control(p: Patient) -> Finding:
+    """RC38: is chronyc's or ntpq's protocol answered to the network? Such answers tell much, and are used to flood third parties.
+
+    A packet from an address of this machine to itself is taken for one of the network by every server here: only loopback is trusted."""
+    owns = [own.address for own in p.addresses if not own.address.is_link_local]
+    if not owns:
+        return Finding("RC38", SKIP, "this machine has no address but loopback")
+    asked = [(str(own), port, request) for own in owns for port, request in CONTROLS]
+    told = p.answers(asked)
+    heard = next((one for one, answered in zip(asked, told, strict=True) if answered), None)
+    if heard is not None:
+        own, port, request = heard
+        who, protocol = p.host.port_holders([(own, port)]), CONTROLS[port, request]
+        what = f"{protocol} is answered at {endpoint_text(own, port)}, not only on this machine's loopback{f', by {who[0]}' if who else ''}"
+        return Finding("RC38", WARN, what, REMEDIES[port])
+    if all(answered is None for answered in told):
+        return Finding("RC38", SKIP, "no packet can be sent to this machine's own addresses")
+    return Finding("RC38", OK, "neither chronyc's nor ntpq's protocol is answered to the network")
+
+
+CONTROLS: Final = {(NTP_PORT, READVAR): "ntpq (mode 6)", (NTP_PORT, MONLIST): "ntpdc (mode 7)", (CHRONYC_PORT, TRACKING): "chronyc"}
+"""Port and request -> whose protocol it is."""
+REMEDIES: Final = {
+    CHRONYC_PORT: 'refclock: [chronyc] listen = ["127.0.0.1:323", "[::1]:323"]; chronyd: no bindcmdaddress and cmdallow in chrony.conf',
+    NTP_PORT: "ntpd: restrict default kod limited nomodify notrap nopeer noquery, for -4 and -6, in ntp.conf",
+}
+
+
+EXAMINATIONS: Final = (server, firewall, stamps, tracking, rates, control, answer)

@@ -15,34 +15,27 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from known_daemon import CLOCK
+from known_daemon import SOURCE as KNOWN
 
 from ppsd.cli import main as cli
 from ppsd.cli.arguments import Command
 from ppsd.cli.config import remarks
 from ppsd.cli.detect import release
 from ppsd.cli.feed import feed_lines, tighter_us
-from ppsd.config.tables import Config, RunConfig, ServerConfig
+from ppsd.config.tables import ChronycConfig, Config, RunConfig, ServerConfig
 from ppsd.faces import text as reports
 from ppsd.ntp.packet import Header, parse
 from ppsd.process.control import ControlServer
-from ppsd.snapshot import Mode, ServerReport, Snapshot, SourceStatus, TemperatureStatus, Unserved, Verdict
+from ppsd.snapshot import Mode, ServerReport, Snapshot, TemperatureStatus, Unserved, Verdict
 from refclock.condition import Code, Condition
 from refclock.config import GpsdSource, ShmFeed, SockFeed
 from refclock.kernel.host import Host
 from refclock.sample import FeedStatus, Leap
 from refclock.timescales import ntp64
 
-SOURCE = SourceStatus(
-    name="gps0", kind="receiver", what="GPS+PPS", present=True, tally="*", why="", reach=0o377, last_sample_s=0.4, offset_ns=-214,
-    jitter_ns=120, bound_ns=18_100, frequency_ppm=-12.3, skew_ppm=0.01, samples=8, pulses=90, labels=90, fix="3D", satellites_used=9,
-    satellites_seen=12, message_delay_ms=143.2, message_spread_ms=4.1, rejected={"popcorn": 2},
-)  # fmt: skip
-LOCKED = Snapshot(
-    version="0.1.0", pid=7, simulated=False, uptime_s=3700.0, utc="2026-11-21T12:00:00.500000000Z", mode=Mode.TRACK,
-    verdict=Verdict.LOCKED, why="", stages=(("receiver", True), ("locked", True)), stratum=1, refid="GPS", leap="normal",
-    leap_pending="none", tai_offset_s=37, bound_ns=18_100, frequency_ppm=-12.345, skew_ppm=0.012, system_offset_ns=31, holdover_s=None,
-    holdover_left_s=None, steering="none", clock_steps=0, sources=(SOURCE,),
-)  # fmt: skip
+SOURCE = replace(KNOWN, why="", rejected={"popcorn": 2})
+LOCKED = replace(CLOCK, refid="GPS", sources=(SOURCE,))
 HOLDOVER = replace(LOCKED, verdict=Verdict.HOLDOVER, mode=Mode.HOLDOVER, why="the antenna is off", holdover_s=130.0, holdover_left_s=3600.0)
 ACQUIRING = replace(
     LOCKED, verdict=Verdict.ACQUIRING, mode=Mode.ACQUIRE, stratum=0, refid="", leap="unsynchronised", bound_ns=None, system_offset_ns=None,
@@ -430,6 +423,30 @@ def test_an_interface_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert "nobody is served" in told
     assert not list(remarks(Config(server=ServerConfig(interface="eth0")), Host(tmp_path)))
     assert not list(remarks(Config(server=ServerConfig(interface="eht0", enabled=False)), Host(tmp_path)))
+
+
+def test_an_address_that_no_interface_has_is_told(tmp_path: Path) -> None:
+    """No mistake in the file, for it may come: each address of the server's and of chronyc's that is not there is named with its key.
+    Nothing is said of wildcards, loopback, those that are there, and a server that is switched off."""
+    listen = ("0.0.0.0:123", "[::]:1123", "127.0.0.1:123", "192.168.1.5:123", "10.9.9.9:123", "[2001:db8::5]:123")
+    config = Config(server=ServerConfig(listen=listen), chronyc=ChronycConfig(listen=("[::1]:323", "10.9.9.8:323")))
+    told = list(remarks(config, Host(tmp_path), lambda address: address == "192.168.1.5"))
+    assert [(line.partition(":")[0], line.partition("has ")[2].partition(" now")[0]) for line in told] == [
+        *(("server.listen", "10.9.9.9"), ("server.listen", "2001:db8::5"), ("chronyc.listen", "10.9.9.8"))
+    ]
+    assert "until one does" in told[0]
+    off = Config(server=ServerConfig(listen=listen, enabled=False), chronyc=ChronycConfig(listen=()))
+    assert not list(remarks(off, Host(tmp_path), lambda _: False))
+
+
+@pytest.mark.device
+def test_config_check_warns_of_such_an_address(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The exit code is that of a good file. TEST-NET-1 (RFC 5737) is nobody's; all of 127.0.0.0/8 is this machine."""
+    file = tmp_path / "refclock.toml"
+    file.write_text('[server]\nlisten = ["192.0.2.77:11123", "127.0.0.9:11123"]\n')
+    assert cli.main(["config", "check", "--config", str(file)]) == 0
+    (warning,) = [line for line in capsys.readouterr().out.splitlines() if "listen" in line]
+    assert warning.startswith("but: server.listen: no interface has 192.0.2.77 now")
 
 
 @pytest.mark.parametrize(

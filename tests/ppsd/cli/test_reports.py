@@ -9,24 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from known_daemon import CLOCK
 
 from ppsd.cli import main as cli
 from ppsd.cli import show, waitsync
 from ppsd.cli.old_names import OLD_NAMES
 from ppsd.process.exit_codes import FAILED, GOOD, NO_DAEMON, USAGE, Refused
-from ppsd.snapshot import Mode, Snapshot, SourceStatus, Verdict
+from ppsd.snapshot import Snapshot, Verdict
 
-SOURCE = SourceStatus(
-    name="gps0", kind="receiver", what="GPS+PPS", present=True, tally="*", why="", reach=0o377, last_sample_s=0.4, offset_ns=-214,
-    jitter_ns=120, bound_ns=18_100, frequency_ppm=-12.3, skew_ppm=0.01, samples=8, pulses=90, labels=90, fix="3D", satellites_used=9,
-    satellites_seen=12, message_delay_ms=143.2, message_spread_ms=4.1,
-)  # fmt: skip
-LOCKED = Snapshot(
-    version="0.1.0", pid=7, simulated=False, uptime_s=3700.0, utc="2026-11-21T12:00:00.500000000Z", mode=Mode.TRACK,
-    verdict=Verdict.LOCKED, why="", stages=(("receiver", True), ("locked", True)), stratum=1, refid="GPS", leap="normal",
-    leap_pending="none", tai_offset_s=37, bound_ns=18_100, frequency_ppm=-12.345, skew_ppm=0.012, system_offset_ns=31_000, holdover_s=None,
-    holdover_left_s=None, steering="none", clock_steps=0, sources=(SOURCE,),
-)  # fmt: skip
+LOCKED = replace(CLOCK, refid="GPS", system_offset_ns=31_000)
 ACQUIRING = replace(LOCKED, verdict=Verdict.ACQUIRING, stratum=0, refid="", leap="unsynchronised")
 
 

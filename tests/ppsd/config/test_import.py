@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ppsd.config.directives import Fate
 from ppsd.config.file import parse
 from ppsd.config.import_chrony import CHRONY, INCLUDES, import_chrony
 from ppsd.config.import_ntp import NTP, TOGETHER, import_ntp
 from ppsd.config.import_receivers import import_gpsd, import_satpulse
-from ppsd.config.imported import Draft, Fate
+from ppsd.config.imported import Draft
 from ppsd.config.tables import Config
 from refclock.config import GpsdSource, PpsSource, ReceiverSource, ShmFeed, ShmSource, SockFeed, SockSource
 
@@ -35,7 +36,8 @@ NTP_DIRECTIVES = """
 automax broadcast broadcastclient broadcastdelay controlkey crypto delrestrict device disable discard driftfile dscp enable end extra
 filegen fudge ident includefile interface keys keysdir leapfile leapsmearinterval limit logconfig logfile manycastclient manycastserver
 mru multicastclient nic nts ntpsigndsocket peer phone pidfile pollskewlist pool refclock requestkey reset restrict revoke rlimit
-saveconfigdir server setvar simulate statistics statsdir tick tinker tos trap trustedkey unconfig unpeer unrestrict
+mdnstries nonvolatile saveconfigdir server setvar simulate statistics statsdir tick tinker tos trap trustedkey ttl unconfig unpeer
+unrestrict
 """
 """ntp.conf(5) of ntpsec 1.2.5 and of ntp 4.2.8."""
 
@@ -188,6 +190,31 @@ def test_chronys_reference_clocks(text: str, found: object) -> None:
 def test_ntpds_reference_clocks(text: str, found: object) -> None:
     """The same of ntpd's, by address and fudge and as ntpsec writes them."""
     assert imported(import_ntp(text, "x")).sources == (found,)
+
+
+@pytest.mark.parametrize(
+    ("lines", "listen", "socket", "allow"),
+    [
+        ((), ("127.0.0.1:323", "[::1]:323"), "", ()),
+        (("cmdport 0", "bindcmdaddress 192.168.1.1"), (), "", ()),
+        (("cmdport 3233", "bindcmdaddress 192.168.1.1"), ("192.168.1.1:3233", "[::1]:3233"), "", ()),
+        (("bindcmdaddress ::", "cmdallow 192.168.1.0/24", "cmdallow 10"), ("127.0.0.1:323", "[::]:323"), "",
+         ("192.168.1.0/24", "10.0.0.0/8")),
+        (("bindcmdaddress /run/c.sock", "cmdallow 10.0.0.0/8", "cmddeny 10"), ("127.0.0.1:323", "[::1]:323"), "/run/c.sock", ()),
+        (("bindcmdaddress /", "cmdallow all"), ("127.0.0.1:323", "[::1]:323"), "", ("0.0.0.0/0", "::/0")),
+    ],
+)  # fmt: skip
+def test_who_may_ask_with_chronyc(lines: tuple[str, ...], listen: tuple[str, ...], socket: str, allow: tuple[str, ...]) -> None:
+    """Where chronyc is answered, and which other machines are, is as it was."""
+    told = imported(import_chrony("\n".join(lines), "chrony.conf")).chronyc
+    assert (told.listen, told.socket, told.allow) == (listen, socket, allow)
+
+
+def test_a_part_that_may_not_ask_is_told() -> None:
+    """Networks may ask, and no part of one can be left out: so it is said, and what else is meant holds."""
+    draft = import_chrony("cmdallow 10.0.0.0/8\ncmddeny 10.1.0.0/16", "chrony.conf")
+    assert imported(draft).chronyc.allow == ("10.0.0.0/8",)
+    assert "a part of 10.0.0.0/8 cannot be left out" in draft.text()
 
 
 def test_what_cannot_be_is_left_out_and_told() -> None:

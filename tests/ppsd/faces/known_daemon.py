@@ -1,4 +1,4 @@
-"""A daemon that is known by heart, for the tests of chronyd's command protocol."""
+"""A daemon that is known by heart, for the tests of everything that tells people and programs what it says."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ from dataclasses import replace
 
 from ppsd.snapshot import Client, Mode, Snapshot, SourceStatus, Verdict
 
-GPS = SourceStatus(
-    name="gps0", kind="receiver", what="GPS+PPS", present=True, tally="*", why="", reach=0o377, last_sample_s=3.4, offset_ns=-214,
+SOURCE = SourceStatus(
+    name="gps0", kind="receiver", what="GPS+PPS", present=True, tally="*", why="selected", reach=0o377, last_sample_s=0.4, offset_ns=-214,
     jitter_ns=120, bound_ns=18_100, frequency_ppm=-12.3, skew_ppm=0.01, samples=8, pulses=90, labels=90, fix="3D", satellites_used=9,
-    satellites_seen=12, message_delay_ms=143.2, message_spread_ms=4.1, span_s=77.0, prefer=True,
+    satellites_seen=12, message_delay_ms=143.2, message_spread_ms=4.1,
 )  # fmt: skip
+CLOCK = Snapshot(
+    version="0.1.0", pid=7, simulated=False, uptime_s=3700.0, utc="2026-11-21T12:00:00.500000000Z", mode=Mode.TRACK,
+    verdict=Verdict.LOCKED, why="", stages=(("receiver", True), ("locked", True)), stratum=1, refid="PPS", leap="normal",
+    leap_pending="none", tai_offset_s=37, bound_ns=18_100, frequency_ppm=-12.345, skew_ppm=0.012, system_offset_ns=31, holdover_s=None,
+    holdover_left_s=None, steering="none", clock_steps=0, sources=(SOURCE,),
+)  # fmt: skip
+"""One receiver with a pulse, and all is well."""
+GPS = replace(SOURCE, why="", last_sample_s=3.4, span_s=77.0, prefer=True)
 NEVER = replace(
     GPS, name="receiver-on-the-roof", tally="?", present=False, reach=0, last_sample_s=None, offset_ns=None, jitter_ns=None, bound_ns=None,
     frequency_ppm=None, skew_ppm=None, samples=0, span_s=None, prefer=False, noselect=True,
 )  # fmt: skip
-LOCKED = Snapshot(
-    version="0.1.0", pid=7, simulated=False, uptime_s=3700.0, utc="2026-11-21T12:00:00.500000000Z", mode=Mode.TRACK,
-    verdict=Verdict.LOCKED, why="", stages=(("locked", True),), stratum=1, refid="PPS", leap="insert", leap_pending="none",
-    tai_offset_s=37, bound_ns=18_100, frequency_ppm=-12.345, skew_ppm=0.012, system_offset_ns=31, holdover_s=None, holdover_left_s=None,
-    steering="none", clock_steps=0, sources=(GPS, NEVER),
-)  # fmt: skip
+LOCKED = replace(CLOCK, leap="insert", sources=(GPS, NEVER))
+"""Two sources, of which one never said anything, before a leap second."""
 CLIENTS = [
     Client("192.0.2.7", 5123, 3, 16.2, 3.0, 900.0, 4, False, False),
     Client("2001:db8:0:1::/64", 1, 0, None, 50.0, 50.0, 4, False, False),

@@ -5,27 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from known_daemon import CLOCK, SOURCE
 
 from ppsd.faces import chronyc, ntpq
-from ppsd.snapshot import Mode, ServerReport, Snapshot, SourceStatus, Verdict
+from ppsd.snapshot import ServerReport
 
-PPS = SourceStatus(
-    name="gps0", kind="receiver", what="GPS+PPS", present=True, tally="*", why="selected", reach=0o377, last_sample_s=0.4, offset_ns=-214,
-    jitter_ns=120, bound_ns=18_100, frequency_ppm=-12.3, skew_ppm=0.01, samples=8, pulses=90, labels=90, fix="3D", satellites_used=9,
-    satellites_seen=12, message_delay_ms=143.2, message_spread_ms=4.1, span_s=7.9,
-)  # fmt: skip
+PPS = replace(SOURCE, span_s=7.9)
 WRONG = replace(
     PPS, name="a-receiver-with-a-long-name", kind="sock", present=False, tally="x", offset_ns=12_000_000, samples=3000, last_sample_s=1500.0
 )
 SILENT = replace(
     PPS, name="shm0", kind="shm", tally="?", offset_ns=None, last_sample_s=None, bound_ns=None, reach=0, samples=0, prefer=True
 )
-LOCKED = Snapshot(
-    version="0.1.0", pid=7, simulated=False, uptime_s=3700.0, utc="2026-11-21T12:00:00.500000000Z", mode=Mode.TRACK,
-    verdict=Verdict.LOCKED, why="", stages=(("receiver", True), ("locked", True)), stratum=1, refid="PPS", leap="normal",
-    leap_pending="none", tai_offset_s=37, bound_ns=18_100, frequency_ppm=-12.345, skew_ppm=0.012, system_offset_ns=31, holdover_s=None,
-    holdover_left_s=None, steering="none", clock_steps=0, sources=(PPS, WRONG, SILENT),
-)  # fmt: skip
+LOCKED = replace(CLOCK, sources=(PPS, WRONG, SILENT))
 ACQUIRING = replace(LOCKED, stratum=0, refid="", leap="unsynchronised", bound_ns=None, system_offset_ns=None, sources=(SILENT,))
 SERVER = ServerReport(
     3, 60.0, ("0.0.0.0:123",), False,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from known_daemon import CLOCK as LOCKED
+from known_daemon import SOURCE
 
 from ppsd.faces.mode6 import (
     BAD_VALUE,
@@ -23,23 +26,18 @@ from ppsd.faces.mode6 import (
     REQ_NONCE,
     RESPONSE,
     UNKNOWN_VARIABLE,
+    Clients,
     Told,
     answer,
 )
-from ppsd.snapshot import Client, Mode, Snapshot, SourceStatus, Verdict
+from ppsd.snapshot import Client, KernelStatus, ServerReport, Snapshot
 
+COUNTERS = {
+    "reply": {"basic": 100, "interleaved": 20, "mode_control": 7}, "kod": {"rate": 3, "denied": 1},
+    "drop": {"rate": 30, "short": 2, "wrong_mac": 4, "ignored": 5}, "server": {"kernel_drops": 6},
+}  # fmt: skip
+SERVER = ServerReport(3, 7260.4, ("0.0.0.0:123",), False, COUNTERS, keys=2)
 NOW_NS: Final = 1_795_262_400_500_000_000
-PPS = SourceStatus(
-    name="gps0", kind="receiver", what="GPS+PPS", present=True, tally="*", why="selected", reach=0o377, last_sample_s=0.4, offset_ns=-214,
-    jitter_ns=120, bound_ns=18_100, frequency_ppm=-12.3, skew_ppm=0.01, samples=8, pulses=90, labels=90, fix="3D", satellites_used=9,
-    satellites_seen=12, message_delay_ms=143.2, message_spread_ms=4.1,
-)  # fmt: skip
-LOCKED = Snapshot(
-    version="0.1.0", pid=7, simulated=False, uptime_s=3700.0, utc="2026-11-21T12:00:00.500000000Z", mode=Mode.TRACK,
-    verdict=Verdict.LOCKED, why="", stages=(("receiver", True), ("locked", True)), stratum=1, refid="PPS", leap="normal",
-    leap_pending="none", tai_offset_s=37, bound_ns=18_100, frequency_ppm=-12.345, skew_ppm=0.012, system_offset_ns=31, holdover_s=None,
-    holdover_left_s=None, steering="none", clock_steps=0, sources=(PPS,),
-)  # fmt: skip
 CLIENTS = [
     Client("192.0.2.7", 9, 1, 64.0, 3.0, 900.0, 4, False, False),
     Client("2001:db8:1:2::/64", 1, 0, None, 5.0, 5.0, 3, True, False),
@@ -48,7 +46,7 @@ CLIENTS = [
 
 
 def told(clock: Snapshot | None = LOCKED, clients: list[Client] = CLIENTS, utc_ns: int = NOW_NS) -> Told:
-    return Told(lambda: clock, lambda: clients, utc_ns, bytes(16))
+    return Told(lambda: clock, lambda: SERVER, lambda _: Clients(clients, len(clients), utc_ns), utc_ns, bytes(16))
 
 
 def request(operation: int, text: str = "", association: int = 0) -> bytes:
@@ -71,7 +69,14 @@ def reply(packets: list[bytes]) -> tuple[int, str]:
     return status, text.decode("latin-1")
 
 
-REQUESTS = [request(READSTAT), request(READVAR, "leap,stratum"), request(READVAR, "", 1), request(READCLOCK), request(READ_MRU, "nonce=1")]
+REQUESTS = [
+    request(READSTAT),
+    request(READVAR, "leap,stratum"),
+    request(READVAR, "", 1),
+    request(READCLOCK),
+    request(READ_MRU, "nonce=1"),
+    request(READVAR, "ss_received,koffset"),
+]
 
 
 @given(st.one_of(st.binary(max_size=600), st.tuples(st.sampled_from(REQUESTS), st.integers(0, 40), st.integers(0, 255)).map(lambda m:
@@ -85,21 +90,79 @@ def test_anything_may_come(packet: bytes, clock: Snapshot | None) -> None:
 
 
 def test_long_replies_come_in_fragments() -> None:
-    """Thirty sources make more than one packet of associations' states, and a list of clients ends at what ntpq puts together."""
-    many = replace(LOCKED, sources=tuple(replace(PPS, name=f"s{i}") for i in range(150)))
+    """Many sources make more than one packet of associations' states."""
+    many = replace(LOCKED, sources=tuple(replace(SOURCE, name=f"s{i}") for i in range(150)))
     status, text = reply(answer(request(READSTAT), "a", told(many)))
     assert len(text) == 600
     assert status == 0x0115
+
+
+def pages(asked: str, clients: list[Client]) -> list[list[str]]:
+    """The addresses of each reply to ntpq, which names the last ones that it has, until the end is told."""
+    found, behind, look = list[list[str]](), "", Clients(clients, len(clients), NOW_NS)
+    while True:
+        _, word = reply(answer(request(REQ_NONCE), "a", told()))
+        packets = answer(request(READ_MRU, f"{word}, {asked}{behind}"), "a", replace(told(), clients=lambda _: look))
+        assert len(packets) <= 32
+        _, text = reply(packets)
+        addresses, last = re.findall(r"addr\.\d+=(\S+),", text), re.findall(r"last\.\d+=(\S+),", text)
+        assert last == sorted(last)
+        found.append(addresses)
+        if "now=" in text:
+            return found
+        behind = "".join(f", addr.{i}={a}, last.{i}={t}" for i, (a, t) in enumerate(list(zip(addresses, last, strict=True))[:-4:-1]))
+
+
+def test_a_long_list_is_told_in_parts() -> None:
+    """All clients come, the oldest first, none twice, in replies of as many packets or rows as ntpq wants."""
+    crowd = [Client(f"10.0.{i // 250}.{i % 250}", i, i % 3, 64.0, float(i // 2), 900.0, 4, False, False) for i in range(500)]
+    whole = [f"{client.address}:0" for client in reversed(crowd)]
+    for asked in ("frags=32", "frags=3", "limit=7", "limit=7, frags=2"):
+        found = pages(asked, crowd)
+        assert [address for page in found for address in page] == whole
+        assert len(found) > 3
+    assert max(len(page) for page in pages("limit=7", crowd)) == 7
+
+
+@pytest.mark.parametrize(
+    ("asked", "wanted"),
+    [
+        ("mincount=490", range(490, 500)), ("mincount=0x1ea, mindrop=2", (491, 494, 497)), ("recent=3", (0, 1, 2)),
+        ("maxlstint=1", (0, 1, 2, 3)), ("minlstint=249", (498, 499)), ("resany=0x20", ()), ("minscore=1", ()),
+    ],
+)  # fmt: skip
+def test_the_list_is_limited_as_ntpq_asks(asked: str, wanted: Iterable[int]) -> None:
+    """By packets, drops, age and number. Nobody has a score or a restriction here, so those who ask for such get none."""
+    crowd = [Client(f"10.0.{i // 250}.{i % 250}", i, i % 3, 64.0, float(i // 2), 900.0, 4, False, False) for i in range(500)]
+    found = [address for page in pages(f"frags=32, {asked}", crowd) for address in page]
+    assert found == [f"{crowd[i].address}:0" for i in sorted(wanted, reverse=True)]
+
+
+def test_a_list_that_has_changed_begins_anew() -> None:
+    """When none of the clients that ntpq names is as it was, it is told so, and asks from the beginning."""
     _, word = reply(answer(request(REQ_NONCE), "a", told()))
-    crowd = [Client(f"10.0.{i // 250}.{i % 250}", 9, 0, 64.0, float(i), 900.0, 4, False, False) for i in range(500)]
-    packets = answer(request(READ_MRU, f"{word}, frags=32"), "a", told(clients=crowd))
-    assert 20 < len(packets) <= 32
-    _, text = reply(packets)
-    assert "addr.0=" in text
-    assert "=10.0.0.0:0, " in text, "the latest of them is told, whoever is left out"
-    last = re.findall(r"last\.\d+=(\S+),", text)
-    assert text.endswith(f"last.newest={last[-1]}")
-    assert last == sorted(last)
+    behind = ", addr.0=192.0.2.7:0, last.0=0x00000000.00000001"
+    assert reply(answer(request(READ_MRU, word + behind), "a", told())) == (UNKNOWN_VARIABLE << 8, "error")
+    assert reply(answer(request(READ_MRU, f"{word}, limit=x"), "a", told())) == (BAD_VALUE << 8, "error")
+
+
+def test_statistics_are_told_to_who_names_them() -> None:
+    """The server's counters in ntpd's names; what has no meaning here is left out; without names they are not told."""
+
+    def ask(names: str, clock: Snapshot | None = LOCKED) -> str:
+        return reply(answer(request(READVAR, names), "a", told(clock)))[1]
+
+    assert ask("ss_uptime,ss_numctlreq,ss_thisver") == "ss_uptime=7260, ss_numctlreq=7"
+    assert ask("ss_received,ss_received_r") == "ss_received=172, ss_received_r=172"
+    assert ask("ss_badformat,ss_badauth,ss_restricted,ss_limited") == "ss_badformat=2, ss_badauth=4, ss_restricted=6, ss_limited=33"
+    assert ask("ss_kodsent,ss_processed") == "ss_kodsent=4, ss_processed=120"
+    assert ask("authkeys,io_sent,io_dropped,io_ignored,mru_depth") == "authkeys=2, io_sent=131, io_dropped=6, io_ignored=41, mru_depth=3"
+    assert ask("koffset,kppsfreq") == ""
+    steered = replace(LOCKED, kernel=KernelStatus(-12.345, 1500, 2_500_000, 40_000, 0x2041))
+    kernel = "koffset=0.001500, kfreq=-12.345000, kmaxerr=2.500000, kesterr=0.040000"
+    assert ask("koffset,kfreq,kmaxerr,kesterr,kstflags", steered) == f'{kernel}, kstflags="pll unsync nano"'
+    assert "ss_" not in ask("")
+    assert reply(answer(request(READVAR, "received,sent", 1), "a", told()))[1] == "received=8"
 
 
 def test_a_nonce_is_for_one_address_and_some_seconds() -> None:

@@ -197,6 +197,21 @@ def test_shared_memory_may_come_go_and_come_back(unit: int) -> None:
     assert (intake.received, writer.status().sent) == (2, 3)
 
 
+def test_a_segment_can_be_looked_at_while_another_program_reads_it(unit: int) -> None:
+    """Shared with chronyd: each sample comes once, whether chronyd took it before or will take it after, and chronyd gets every one. What
+    is half written is no sample: only what two looks have seen."""
+    writer, chronyd = ShmFeedWriter(unit), ShmIntake(unit)
+    writer.send(AT, 11, 900, Leap.NORMAL)
+    beside = ShmIntake(unit, shared=True)
+    assert beside.read() == []
+    assert [sample.offset_ns for sample in beside.read()] == [11]
+    assert [sample.offset_ns for sample in chronyd.read()] == [11]
+    assert beside.read() == []
+    writer.send(AT, 12, 900, Leap.NORMAL)
+    assert [sample.offset_ns for sample in chronyd.read()] == [12]
+    assert [[sample.offset_ns for sample in beside.read()] for _ in range(3)] == [[], [12], []]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a segment away")
 @pytest.mark.parametrize("maker", ["by another user", "by root, and given away"])
 def test_a_segment_of_another_user_is_not_believed(unit: int, maker: str) -> None:
