@@ -309,10 +309,12 @@ def _their_sources(clock: Snapshot) -> Iterator[Family]:
 def _their_serverstats(server: ServerReport) -> Iterator[Family]:
     replies, drops = server.counters.get("reply", {}), sum(server.counters.get("drop", {}).values())
     own, answered = server.counters.get("server", {}), sum(server.counters.get("reply", {}).values())
-    received = answered + sum(server.counters.get("kod", {}).values()) + drops
+    received, commands = answered + sum(server.counters.get("kod", {}).values()) + drops, server.counters.get("command", {})
     for what, value, words in (
         ("ntp_packets_received", received, "valid NTP requests received by the server"),
         ("ntp_packets_dropped", drops, "NTP requests dropped by the server due to rate limiting"),
+        ("command_packets_received", commands.get("received", 0), "command requests received by the server"),
+        ("command_packets_dropped", commands.get("dropped", 0), "command requests dropped by the server due to rate limiting"),
         ("authenticated_ntp_packets", own.get("authenticated", 0), "NTP requests that were authenticated"),
         ("interleaved_ntp_packets", replies.get("interleaved", 0), "NTP requests in interleaved mode"),
         ("ntp_daemon_rx_timestamps", own.get("unstamped", 0), "NTP requests stamped by the daemon"),
