@@ -47,8 +47,12 @@ def remarks(config: Config, host: Host, has: Callable[[str], bool] = has_address
     if config.server.enabled and wanted and there and wanted not in there:
         names = ", ".join(there)
         yield f"server.interface: there is no {wanted} now{suggestion(wanted, there)}; nobody is served until it comes; there are {names}"
-    listened = [("server.listen", text) for text in config.server.listen if config.server.enabled]
-    for key, text in (*listened, *(("chronyc.listen", text) for text in config.chronyc.listen)):
+    tables = {
+        "server": config.server.listen if config.server.enabled else (),
+        "chronyc": config.chronyc.listen,
+        "metrics": config.metrics.listen,
+    }
+    for key, text in ((f"{table}.listen", text) for table, listed in tables.items() for text in listed):
         host_address = (parse_endpoint(text) or ("",))[0]
         if host_address and not _everywhere(host_address) and not has(host_address):
             yield f"{key}: no interface has {host_address} now; nobody is answered at {text} until one does; ip address lists what there is"

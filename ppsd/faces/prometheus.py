@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ppsd.faces.chronyc import error_s, offset_s, refid_hex, root
+from ppsd.faces.chronyc import error_s, offset_s, refid_hex, root, server_counts
 from ppsd.faces.cmdmon import refids
 from ppsd.snapshot import Mode, ServerReport, Snapshot, SourceStatus
 
@@ -307,20 +307,13 @@ def _their_sources(clock: Snapshot) -> Iterator[Family]:
 
 
 def _their_serverstats(server: ServerReport) -> Iterator[Family]:
-    replies, drops = server.counters.get("reply", {}), sum(server.counters.get("drop", {}).values())
-    own, answered = server.counters.get("server", {}), sum(server.counters.get("reply", {}).values())
-    received = answered + sum(server.counters.get("kod", {}).values()) + drops
-    for what, value, words in (
-        ("ntp_packets_received", received, "valid NTP requests received by the server"),
-        ("ntp_packets_dropped", drops, "NTP requests dropped by the server due to rate limiting"),
-        ("authenticated_ntp_packets", own.get("authenticated", 0), "NTP requests that were authenticated"),
-        ("interleaved_ntp_packets", replies.get("interleaved", 0), "NTP requests in interleaved mode"),
-        ("ntp_daemon_rx_timestamps", own.get("unstamped", 0), "NTP requests stamped by the daemon"),
-        ("ntp_daemon_tx_timestamps", max(0, answered - own.get("departures", 0)), "NTP responses stamped by the daemon"),
-        ("ntp_kernel_rx_timestamps", max(0, received - own.get("unstamped", 0)), "NTP requests stamped by the kernel"),
-        ("ntp_kernel_tx_timestamps", own.get("departures", 0), "NTP responses stamped by the kernel"),
-    ):
-        yield from _one(f"chrony_serverstats_{what}_total", COUNTER, f"The number of {words}.", value)
+    """Their names are chronyc's labels, but for the two of what is held, which is no count."""
+    commands = server.counters.get("command", {})
+    held = {"NTP timestamps held": "ntp_timestamps_held", "NTP timestamp span": "ntp_timestamp_span_seconds"}
+    for label, value in server_counts(server.counters, (commands.get("received", 0), commands.get("dropped", 0))).items():
+        name = label.lower().replace(" ", "_").replace("-", "_").replace("hardware", "hw")
+        kind, what = (GAUGE, held[label]) if label in held else (COUNTER, f"{name}_total")
+        yield from _one(f"chrony_serverstats_{what}", kind, f"{label}, as in chronyc serverstats.", value)
 
 
 def _text(refid: int) -> str:

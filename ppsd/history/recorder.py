@@ -14,6 +14,7 @@ from ppsd.history.spans import Span, merged, second, series_s
 from ppsd.history.stability import deviations
 from ppsd.history.store import MINUTE_S, Damaged, Store, set_aside
 from ppsd.snapshot import Snapshot
+from refclock.errors import explain
 
 SECONDS_KEPT: Final = 3600
 """Seconds in memory: about 3 MB with two sources."""
@@ -46,8 +47,10 @@ class Recorder:
             except Damaged as damage:
                 self.trouble = f"the history was damaged ({damage}) and begins anew; the old file is {set_aside(self._directory)}"
                 self._store = Store(self._directory, self._most_bytes)
-        except (OSError, Damaged) as error:
-            self.trouble = f"no history is kept: {error}"
+        except OSError as error:
+            self.trouble = f"no history is kept on disk: {explain(error)}; let this user write there, or set run.state"
+        except Damaged as damage:
+            self.trouble = f"no history is kept on disk: a new file is damaged at once ({damage}); check the card"
 
     def take(self, clock: Snapshot, packets: Mapping[str, Mapping[str, int]] | None) -> None:
         """Remember a second. ``packets``: the server's counters; None: they were not asked for."""
@@ -82,7 +85,7 @@ class Recorder:
         try:
             self._store.add(list(self._pending))
         except OSError as error:
-            self.trouble = f"the history waits in memory: {error}"
+            self.trouble = f"the history waits in memory: {explain(error)}"
         except Damaged as damage:
             self._store.close()
             self._store, self.trouble = None, f"the history is damaged: {damage}"

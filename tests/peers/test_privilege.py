@@ -126,6 +126,24 @@ def test_the_clock_process_keeps_what_clocks_need(daemon: Daemon) -> None:
 
 
 @ROOT_ONLY
+def test_who_answers_http_has_nothing_of_roots(daemon: Daemon) -> None:
+    """The web process is another user without any capability; it reads a changed configuration and misses no system call."""
+    daemon.write(f'[metrics]\nlisten = ["127.0.0.1:{free_port()}"]\n')
+    process = daemon.start("web", "--config", str(daemon.config))
+    seen = status(daemon.pid("web"))
+    assert "0" not in seen["Uid"].split() + seen["Gid"].split() + seen["Groups"].split()
+    assert int(seen["CapEff"], 16) | int(seen["CapPrm"], 16) | int(seen["CapBnd"], 16) == 0
+    assert (seen["NoNewPrivs"], seen["Seccomp"]) == ("1", "2")
+    other = f"127.0.0.1:{free_port()}"
+    daemon.write(f'[metrics]\nlisten = ["{other}"]\n')
+    process.send_signal(signal.SIGHUP)
+    wait_for(lambda: ask(daemon.run_dir / "web.sock", "snapshot")["metrics"] == [other], "the new address")
+    assert "refused" not in daemon.log.read_text()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+
+
+@ROOT_ONLY
 def test_an_ordinary_users_processes_are_fenced_in_too(daemon: Daemon, tmp_path: Path) -> None:
     """Without root there is nothing to give up but system calls and new privileges; the simulation runs as before."""
     unprivileged = shutil.which("setpriv")

@@ -23,7 +23,7 @@ from ppsd.cli.arguments import Command
 from ppsd.cli.config import remarks
 from ppsd.cli.detect import release
 from ppsd.cli.feed import feed_lines, tighter_us
-from ppsd.config.tables import ChronycConfig, Config, RunConfig, ServerConfig
+from ppsd.config.tables import ChronycConfig, Config, MetricsConfig, RunConfig, ServerConfig
 from ppsd.faces import text as reports
 from ppsd.ntp.packet import Header, parse
 from ppsd.process.control import ControlServer
@@ -426,13 +426,15 @@ def test_an_interface_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 
 def test_an_address_that_no_interface_has_is_told(tmp_path: Path) -> None:
-    """No mistake in the file, for it may come: each address of the server's and of chronyc's that is not there is named with its key.
+    """No mistake in the file, for it may come: each address of a listen that is not there is named with its key.
     Nothing is said of wildcards, loopback, those that are there, and a server that is switched off."""
     listen = ("0.0.0.0:123", "[::]:1123", "127.0.0.1:123", "192.168.1.5:123", "10.9.9.9:123", "[2001:db8::5]:123")
-    config = Config(server=ServerConfig(listen=listen), chronyc=ChronycConfig(listen=("[::1]:323", "10.9.9.8:323")))
+    metrics = MetricsConfig(listen=("10.9.9.7:9124",))
+    config = Config(server=ServerConfig(listen=listen), chronyc=ChronycConfig(listen=("[::1]:323", "10.9.9.8:323")), metrics=metrics)
     told = list(remarks(config, Host(tmp_path), lambda address: address == "192.168.1.5"))
     assert [(line.partition(":")[0], line.partition("has ")[2].partition(" now")[0]) for line in told] == [
-        *(("server.listen", "10.9.9.9"), ("server.listen", "2001:db8::5"), ("chronyc.listen", "10.9.9.8"))
+        *(("server.listen", "10.9.9.9"), ("server.listen", "2001:db8::5"), ("chronyc.listen", "10.9.9.8")),
+        ("metrics.listen", "10.9.9.7"),
     ]
     assert "until one does" in told[0]
     off = Config(server=ServerConfig(listen=listen, enabled=False), chronyc=ChronycConfig(listen=()))

@@ -27,6 +27,10 @@ PLANTED = {
     "a pair with letters": ("48.1173° N, 11.5167° E", ("48.117", "11.516")),
     "degrees, minutes, seconds": ("48°07'02.3\" N 11°31'00.1\" E", ("48°", "11°", "02.3")),
     "degrees, minutes, seconds with spaces": ("48 07 02.3 N 11 31 00.1 E", ("48 07", "11 31")),
+    "degrees and minutes": ("N48 07.038 E011 31.000 or 48 07.038N 11 31.000E", ("07.038", "31.000")),
+    "NMEA's figures in words": ("4807.038 N 01131.000 E", ("4807", "01131")),
+    "decimal commas": ("48,1173 11,5167", ("1173", "5167")),
+    "geo URI": ("geo:48.1173,11.5167", ("48.1173", "11.5167")),
     "configured position": ('fixed_position = "48.1173 11.5167 545.4"', ("48.1173", "11.5167", "545.4")),
     "configured position, ECEF": ('fixed_position = "ecef 4278000.1 645000.2 4672000.3"', ("4278000", "645000")),
     "ECEF": ("ecef 4278000.1 645000.2 4672000.3", ("4278000", "645000", "4672000")),
@@ -36,6 +40,9 @@ PLANTED = {
     "public IPv4 network": ('allow = ["own", "203.0.113.0/24"]', ("203.0.113",)),
     "public IPv4 at the end of a sentence": ("It comes from 203.0.113.7.", ("203.0.113",)),
     "public IPv6": ("[2001:db8:85a3::8a2e:370:7334]:123", ("2001:db8", "7334")),
+    "range of public IPv4": ("203.0.113.7-203.0.113.9", ("203.0.113",)),
+    "public IPv4 with dashes": ("host-203-0-113-7 asks", ("203-0-113",)),
+    "public IPv6 after a word": ("addr:2001:db8::1 eth0:2001:db8::2", ("2001:db8",)),
     "public IPv6 network": ("2001:db8:5::/64 at eth0", ("2001:db8",)),
     "public IPv6 before a colon": ("2a01:4f8::1: no reply", ("2a01", "4f8")),
     "public IPv6 in full": ("2001:0DB8:85A3:0000:0000:8A2E:0370:7334", ("0DB8", "7334")),
@@ -44,11 +51,13 @@ PLANTED = {
     "reverse name": ("9.113.0.203.in-addr.arpa", ("113.0.203",)),
     "reverse name of IPv6": ("4.3.3.7.0.7.3.0.e.2.a.8.0.0.0.0.0.0.0.0.3.a.5.8.8.b.d.0.1.0.0.2.ip6.arpa", ("4.3.3.7",)),
     "MAC": ("link/ether dc:a6:32:01:02:03 brd ff:ff:ff:ff:ff:ff", ("dc:a6", "01:02:03")),
+    "MAC after a name, before a colon": ("eth0:dc:a6:32:01:02:03: lost", ("dc:a6", "02:03")),
     "MAC in capitals with dashes": ("DC-A6-32-01-02-03", ("DC-A6",)),
     "MAC as Cisco writes it": ("dca6.3201.0203", ("dca6",)),
     "MAC in an interface's name": ("enxdca632010203: carrier lost", ("dca632",)),
     "EUI-64": ("dc:a6:32:ff:fe:01:02:03", ("dc:a6",)),
     "own name": ("Nov 28 10:11:12 shed refclock[1]: SHED is up", ("shed", "SHED")),
+    "own name within another": ("shed-gps and gps@shed and shed's and _shed_", ("shed",)),
     "own name, whole": ("shed.garden.example.org", ("shed", "garden")),
     "name of a server": ("time from ntp1.uni-somewhere.de: -3 ms", ("uni-somewhere",)),
     "name in a URL": ("https://box.somewhere.net/page", ("somewhere",)),
@@ -62,6 +71,10 @@ PLANTED = {
     "AES key": ("7 AES128 deadbeefdeadbeefdeadbeefdeadbeef", ("deadbeef",)),
     "known key": ("trying correct-horse now", ("correct-horse",)),
     "password": ('password = "hunter2 and more"', ("hunter2",)),
+    "password in words": ("password hunter2 refused", ("hunter2",)),
+    "password of several words": ("passphrase: correct horse staple", ("correct", "horse", "staple")),
+    "WPA with a space": ('wpa-psk "hunter2 and more"', ("hunter2",)),
+    "key after its type": ("SHA1:abcdef0123", ("abcdef",)),
     "WPA": ("  psk=0c0ffee0aabbcc", ("0c0ffee",)),
     "network's name": ("ssid: JanesWiFi", ("Janes",)),
     "bare key": ('key = "hunter2"', ("hunter2",)),
@@ -129,3 +142,13 @@ def test_no_place_of_any_receiver_stays(latitude: float, longitude: float, talke
         cleaned = Anonymiser().clean(f"heard ${talker}{kind.format(place)}*00")
         assert lat not in cleaned
         assert lon not in cleaned
+
+
+@pytest.mark.parametrize(
+    "piece", ["a", "1:", "a.", "-", "$GPGGA,", "1.1.", '"', "b5:62:", "<", "/x", "0" * 9 + " ", "key ", "N 1", "a-", "_", "1", "a@", "1,N,"]
+)
+def test_no_text_is_too_long(piece: str) -> None:
+    """Whatever fills a log, 50 kB of it are cleaned; a pattern that tries every pair of places would not come back."""
+    word = piece * (390 // len(piece))
+    for text in (piece * (50_000 // len(piece)), f"{word} " * 50, f"{word}\n" * 50):
+        Anonymiser(NAMES, SECRETS).clean(text)

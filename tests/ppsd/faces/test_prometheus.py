@@ -36,7 +36,14 @@ FULL = Reports(
         holdover_left_s=3600.0,
         listen=("0.0.0.0:123",),
     ),
-    ServerReport(7, 60.0, ("0.0.0.0:123",), False, COUNTERS, unserved=(Unserved("[::]:123", "another program has it", taken=True),)),
+    ServerReport(
+        7,
+        60.0,
+        ("0.0.0.0:123",),
+        False,
+        COUNTERS | {"command": {"received": 41, "dropped": 2}},
+        unserved=(Unserved("[::]:123", "another program has it", taken=True),),
+    ),
     20,
     {1: 1e-9, 2: 7e-10},
 )
@@ -124,6 +131,14 @@ def test_the_names_of_chrony_exporter_carry_chronyds_signs() -> None:
     assert one(FULL, "chrony_sources_last_sample_offset_seconds", compatible, **named) == pytest.approx(214e-9)
     assert one(FULL, "chrony_sources_state_info", compatible, **named, source_state="sync", source_mode="ref") == 1.0
     assert one(FULL, "chrony_serverstats_ntp_packets_received_total", compatible) == 131.0
+    assert {name.removeprefix("chrony_serverstats_") for name in names(FULL) if name.startswith("chrony_serverstats_")} == {
+        "ntp_packets_received_total", "ntp_packets_dropped_total", "command_packets_received_total", "command_packets_dropped_total",
+        "client_log_records_dropped_total", "nts_ke_connections_accepted_total", "nts_ke_connections_dropped_total",
+        "authenticated_ntp_packets_total", "interleaved_ntp_packets_total", "ntp_timestamps_held", "ntp_timestamp_span_seconds",
+        "ntp_daemon_rx_timestamps_total", "ntp_daemon_tx_timestamps_total", "ntp_kernel_rx_timestamps_total",
+        "ntp_kernel_tx_timestamps_total", "ntp_hw_rx_timestamps_total", "ntp_hw_tx_timestamps_total",
+    }  # fmt: skip
+    assert one(FULL, "chrony_serverstats_command_packets_received_total", compatible) == 41.0
 
 
 def test_the_clock_error_rule_gives_the_bound() -> None:
