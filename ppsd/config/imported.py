@@ -103,7 +103,7 @@ class Draft:
 
     def tell(self, line: Line, fate: Fate, what: str) -> None:
         """Say what became of a line, or of a part of it."""
-        self.remarks.append(Remark(line, fate, what))
+        self.remarks.append(Remark(line, fate, printable(what)))
 
     def source(self, kind: str, line: Line, name: str = "", **keys: Value) -> Settings:
         """Add a source; ``name`` when it can be one and nobody has it."""
@@ -180,7 +180,7 @@ class Draft:
         except ConfigError as error:
             problem = error.problems[-1]
             self.remarks[:] = [remark for remark in self.remarks if remark.line is not line or remark.fate != Fate.TAKEN]
-            self.tell(line, Fate.REFUSED, printable(f"{problem.key}: {problem.what}")[:300])
+            self.tell(line, Fate.REFUSED, f"{problem.key}: {problem.what}"[:300])
             return False
         return True
 

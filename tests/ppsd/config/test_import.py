@@ -379,3 +379,12 @@ def test_no_line_is_dropped_in_silence(reader: Callable[[str, str], Draft], line
     text = draft.text()
     for line in draft.lines:
         assert re.search(rf"\bline {line.number}\b", text), (line, text)
+
+
+@pytest.mark.parametrize("reader", [import_chrony, import_ntp, import_gpsd, import_satpulse])
+def test_characters_that_do_not_print_leave_a_valid_configuration(reader: Callable[[str, str], Draft]) -> None:
+    """A file that a disk has damaged: what is told of such a line shows them as escapes."""
+    noise = (
+        'restri\0\0ct \x1b[2J\0 nomodify\nserver nt\0p1 ibur\x07st\nrefclock SHM 0 poll\0 3\nallow 10.0.0.0/8 \0\nDEVICES="/dev/tty\0"\n'
+    )
+    parse(reader(noise, "file").text(), "imported")
