@@ -77,20 +77,26 @@ def writable(directory: Path, run: Command) -> Iterator[None]:
 
 def replace(path: Path, data: bytes, run: Command) -> bool:
     """Make ``data`` the content of ``path`` on the FAT partition mounted at its directory. Returns whether it had to be written. OSError:
-    it could not be; the old file is unchanged."""
+    it could not be; the old file is unchanged.
+
+    FAT has no journal, so the order counts in which the card learns of it (linux/fs/fat/namei_vfat.c: vfat_rename): the new content, that
+    its temporary name is gone, that the name means the new content, and at last that the old content's clusters are free. When the power
+    goes in between, the name means the one or the other, and at worst clusters are lost that the next start gives back."""
     with contextlib.suppress(OSError):
         if contents(path, LIMIT_BYTES) == data:
             return False
     with writable(path.parent, run):
         partial = path.with_name(f"{path.name}.new")
-        with partial.open("wb") as stream:
+        with contextlib.ExitStack() as opened:
+            stream = opened.enter_context(partial.open("wb"))
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        partial.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
+            with contextlib.suppress(FileNotFoundError):
+                opened.enter_context(path.open("rb"))  # what is open keeps its clusters
+            partial.replace(path)
+            directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+            opened.callback(os.close, directory)
             os.fsync(directory)
-        finally:
-            os.close(directory)
+            os.fsync(stream.fileno())
     return True

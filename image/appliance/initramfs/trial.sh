@@ -1,6 +1,11 @@
 # Part of /init. A new version that is on trial leaves a sign of how far it came (reached), and where the boot loader cannot count, its
 # starts are counted here (trial): with none left, the firmware is sent back to the other slot. ppsd/appliance/slots.py writes and reads
 # these files.
+put_in_place() {  # put_in_place NAME: NAME.new becomes NAME.txt. As long as the old one is open its clusters are not free (boot.py: replace).
+    sync
+    { mv "$1.new" "$1.txt" && sync; } 3<>"$1.txt"
+}
+
 trial() {  # trial BOOTCFG SLOT: the directory where bootcfg is mounted read-only, and the slot that was started. Before anything can fail.
     [ -f "$1/trial.txt" ] || return 0
     slot_='' back='' left='' back_partition=''
@@ -12,12 +17,12 @@ trial() {  # trial BOOTCFG SLOT: the directory where bootcfg is mounted read-onl
     case $left in
     [1-9])
         printf 'slot=%s\nback=%s\nleft=%s\nback_partition=%s\n' "$2" "$back" $((left - 1)) "$back_partition" >"$1/trial.new"
-        sync && mv "$1/trial.new" "$1/trial.txt" && sync
+        put_in_place "$1/trial"
         mount -o remount,ro "$1" ;;
     *)
         echo "refclock: slot $2 has not answered, back to slot $back"
         printf '[all]\nboot_partition=%s\n' "$back_partition" >"$1/autoboot.new"
-        sync && mv "$1/autoboot.new" "$1/autoboot.txt" && sync
+        put_in_place "$1/autoboot"
         mount -o remount,ro "$1"
         reboot -f ;;
     esac
