@@ -34,7 +34,7 @@ version={version}
 build={build}
 
 [bundle]
-format=verity
+format=plain
 
 [hooks]
 filename=hook.sh

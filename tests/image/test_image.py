@@ -36,7 +36,7 @@ LAYOUT = {
     "amd64": ["bios", "bootcfg", "boot_a", "boot_b", "root_a", "root_b", "data"],
 }
 MODULES = {
-    "all": {"ftdi_sio", "pl2303", "cp210x", "ch341", "cdc_acm", "pps_ldisc", "gnss", "dm_verity", "loop", "nf_tables", "nft_ct", "8021q"},
+    "all": {"ftdi_sio", "pl2303", "cp210x", "ch341", "cdc_acm", "pps_ldisc", "gnss", "loop", "nf_tables", "nft_ct", "8021q"},
     "arm64": {"pps_gpio", "macb", "genet", "lan78xx", "smsc95xx", "brcmfmac", "bcm2835_wdt", "virtio_net", "cdc_ether"},
     "amd64": {"e1000e", "igb", "igc", "r8169", "iTCO_wdt", "virtio_net", "cdc_ether"},
 }
