@@ -105,7 +105,7 @@ static void start(void)
 static int64_t grown(const struct clock *c, int64_t elapsed)
 {
     const int64_t unit = 65536LL * 1000000, frequency = c->frequency + (int64_t)(c->tick - usual_tick) * 100 * 65536;
-    return elapsed + (int64_t)((__int128)elapsed * frequency / unit);
+    return elapsed + (int64_t)((double)elapsed * (double)frequency / (double)unit);  // exact to 1 ns for years; __int128 is not everywhere
 }
 
 static void leap(struct clock *c, int64_t before)
