@@ -86,7 +86,8 @@ class Shown:
         self.ours, self.theirs = os.openpty()
         self.size(columns, lines)
         self.before = termios.tcgetattr(self.theirs)
-        words = [sys.executable, "-m", "ppsd", "top", "--run-dir", str(directory), "--watch", "0.2"]
+        signals = ["env", "--default-signal=INT"]  # a shell lets what it starts with & ignore ^C, and the tests may be such a thing
+        words = [*signals, sys.executable, "-m", "ppsd", "top", "--run-dir", str(directory), "--watch", "0.2"]
         self.process = subprocess.Popen(
             words, stdin=self.theirs, stdout=self.theirs, stderr=self.theirs, process_group=0,  # an orphaned group is never stopped by ^Z
             env=os.environ | {"TERM": "xterm-256color", "LC_ALL": "C.UTF-8"} | dict(environment or {}),
