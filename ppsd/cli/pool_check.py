@@ -30,8 +30,6 @@ from refclock.kernel.interfaces import Address, client_addresses
 _SIGN: Final = {OK: "go   ", WARN: "look ", FAIL: "NO-GO", SKIP: "-    "}
 STRANGERS: Final = ("192.0.2.1", "198.51.100.1", "203.0.113.1", "2001:db8::1")
 """Addresses of nobody (RFC 5737, RFC 3849): what holds for them holds for everybody."""
-_CONNTRACK: Final = "/proc/sys/net/netfilter/nf_conntrack_count"
-"""Connections that the kernel's firewall keeps track of."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -73,7 +71,7 @@ def examine(patient: Patient, addresses: Sequence[Address]) -> list[Finding]:
         _limits(patient),
         _smear(patient),
         replace(network.firewall(patient), check="firewall"),
-        _tracking(patient),
+        replace(network.tracking(patient), check="tracking"),
         _score(patient),
         _outside(public),
     ]
@@ -138,13 +136,6 @@ def _smear(p: Patient) -> Finding:
     if p.config.server.leap_smear:
         return Finding("smear", FAIL, "leap seconds are smeared, which public servers must not do (RFC 8633 3.7.1)", "leap_smear = false")
     return Finding("smear", OK, "leap seconds are announced, not smeared")
-
-
-def _tracking(p: Patient) -> Finding:
-    if p.host.text(_CONNTRACK) is None:
-        return Finding("tracking", OK, "the kernel keeps no track of connections")
-    do = f"exempt NTP: nft add rule inet raw prerouting udp dport {NTP_PORT} notrack, and sport {NTP_PORT} in output"
-    return Finding("tracking", WARN, "the kernel keeps track of each client as a connection, and drops packets when that table is full", do)
 
 
 def _heard(tried: Try) -> PoolReply | None:

@@ -269,17 +269,17 @@ def tracking(clock: Snapshot) -> Report:
 # ---- of the server ----------------------------------------------------------------------------------------------------------------------
 
 
-def server_counts(counters: Mapping[str, Mapping[str, int]], commands: tuple[int, int]) -> dict[str, int]:
-    """The numbers of ``chronyc serverstats`` of chrony 4.6 and later, by their labels. ``commands``: requests of chronyc received, and of
-    these dropped."""
+def server_counts(counters: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    """The numbers of ``chronyc serverstats`` of chrony 4.6 and later, by their labels. ``counters``: as in ``ServerReport``."""
     replies, drops, own = counters.get("reply", {}), sum(counters.get("drop", {}).values()), counters.get("server", {})
     received = sum(replies.values()) + sum(counters.get("kod", {}).values()) + drops
+    commands = counters.get("command", {})
     unstamped, departures = own.get("unstamped", 0), own.get("departures", 0)
     return {
         "NTP packets received": received,
         "NTP packets dropped": drops,
-        "Command packets received": commands[0],
-        "Command packets dropped": commands[1],
+        "Command packets received": commands.get("received", 0),
+        "Command packets dropped": commands.get("dropped", 0),
         "Client log records dropped": 0,
         "NTS-KE connections accepted": 0,
         "NTS-KE connections dropped": 0,
@@ -298,8 +298,7 @@ def server_counts(counters: Mapping[str, Mapping[str, int]], commands: tuple[int
 
 def serverstats(server: ServerReport) -> Report:
     """``chronyc serverstats``."""
-    commands = server.counters.get("command", {})
-    values = server_counts(server.counters, (commands.get("received", 0), commands.get("dropped", 0)))
+    values = server_counts(server.counters)
     text = "\n".join(f"{label:<27}: {value}" for label, value in values.items())
     return Report(text, (_row(*values.values()),), server.to_json())
 

@@ -217,10 +217,7 @@ class Daemon(Protocol):
         """The clock process at about this moment; None while it does not answer."""
 
     def counters(self) -> Mapping[str, Mapping[str, int]]:
-        """Packets of the NTP server, as in ``ServerReport.counters``."""
-
-    def commands(self) -> tuple[int, int]:
-        """Requests of this protocol: received, and of these not answered because there were too many."""
+        """Packets of the NTP server and of this protocol, as in ``ServerReport.counters``."""
 
     def clients(self, anew: bool) -> Sequence[Client]:
         """The NTP server's clients. They stay as they are until somebody wants them ``anew``: they are told in pages."""
@@ -388,7 +385,7 @@ _OF_SOURCE: Final[Mapping[Command, tuple[Layout, Callable[[Snapshot, SourceStatu
 
 def _server_stats(daemon: Daemon, length: int) -> tuple[Layout, bytes]:
     """chronyc 4.3 pads its request to the length of its layout, later ones to that of theirs: that tells which one is understood."""
-    counts = server_counts(daemon.counters(), daemon.commands())
+    counts = server_counts(daemon.counters())
     if length < _REPLY.size + _STATS_4.size:
         return Layout.SERVER_STATS3, _STATS_3.pack(*(counts[label] & _LARGEST for label in _STATS_ORDER[:_STATS_3_COUNT]))
     return Layout.SERVER_STATS4, _STATS_4.pack(*(counts[label] for label in _STATS_ORDER), *(0xFFFFFFFFFFFFFFFF,) * 4)

@@ -308,9 +308,8 @@ def _their_sources(clock: Snapshot) -> Iterator[Family]:
 
 def _their_serverstats(server: ServerReport) -> Iterator[Family]:
     """Their names are chronyc's labels, but for the two of what is held, which is no count."""
-    commands = server.counters.get("command", {})
     held = {"NTP timestamps held": "ntp_timestamps_held", "NTP timestamp span": "ntp_timestamp_span_seconds"}
-    for label, value in server_counts(server.counters, (commands.get("received", 0), commands.get("dropped", 0))).items():
+    for label, value in server_counts(server.counters).items():
         name = label.lower().replace(" ", "_").replace("-", "_").replace("hardware", "hw")
         kind, what = (GAUGE, held[label]) if label in held else (COUNTER, f"{name}_total")
         yield from _one(f"chrony_serverstats_{what}", kind, f"{label}, as in chronyc serverstats.", value)

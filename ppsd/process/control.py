@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from refclock.kernel.files import group_number
 from refclock.kernel.names import Name
@@ -31,6 +31,8 @@ LINE_BYTES = 256
 """Octets; a client that sends a longer request is dropped."""
 PATIENCE_S = 1.0
 """Seconds to wait for a reply by default: a process that is well answers within milliseconds."""
+SULKED_S: Final = 2.0
+"""Seconds for which a process that did not answer is not asked again."""
 REPLY_BYTES = 1 << 20
 """Octets; a client refuses a longer reply. A snapshot has a few kB."""
 
@@ -260,3 +262,27 @@ def ask(path: Path, verb: str, timeout_s: float = PATIENCE_S) -> dict[str, Any]:
     if isinstance(decoded.get("error"), str):
         raise OSError(errno.EPROTO, decoded["error"], str(path))
     return decoded
+
+
+T = TypeVar("T")
+
+
+class Asked(Generic[T]):
+    """What the process at the control socket ``path`` answered last to ``verb``, as ``read`` makes a value of the reply; ``read`` raises
+    ValueError for what is none. It is asked at most once in ``kept_s`` seconds; one that does not answer is waited for ``PATIENCE_S`` and
+    left alone for ``SULKED_S``."""
+
+    def __init__(self, path: Path, verb: str, read: Callable[[dict[str, Any]], T], kept_s: float) -> None:
+        self._path, self._verb, self._read, self._kept_s = path, verb, read, kept_s
+        self._last: T | None = None
+        self._ask_s = 0.0
+
+    def last(self, now: bool = False) -> T | None:
+        """The answer; None while there is none. ``now``: that of this moment, unless it is left alone."""
+        if (now and self._last is not None) or time.monotonic() >= self._ask_s:
+            try:
+                self._last = self._read(ask(self._path, self._verb, PATIENCE_S))
+            except (OSError, ValueError):
+                self._last = None
+            self._ask_s = time.monotonic() + (SULKED_S if self._last is None else self._kept_s)
+        return self._last

@@ -1,7 +1,7 @@
 """Where chronyc and other monitors of chronyd are answered: sockets around ``ppsd.faces.cmdmon``.
 
 Flow: datagram -> **chronyc** -> ``cmdmon.answer`` -> reply. What replies are made from: the NTP server's own counters and clients, and the
-clock process's snapshot (``ppsd.serve.last_snapshot``).
+clock process's snapshot.
 
 Each address is opened when it can be. One that another program holds, as chronyd does with its port, is left to that one, and told once.
 """
@@ -21,8 +21,8 @@ from typing import Final
 
 from ppsd.config.tables import ChronycConfig, endpoint_text, parse_endpoint
 from ppsd.faces import cmdmon
+from ppsd.process.control import Asked
 from ppsd.process.log import Log
-from ppsd.serve.last_snapshot import LastSnapshot
 from ppsd.serve.ntp_server import NtpServer
 from ppsd.snapshot import Client, Snapshot, Unserved
 from refclock.kernel.host import Host
@@ -68,7 +68,7 @@ class Bucket:
 class Facts:
     """What replies are made from (``cmdmon.Daemon``). ``serves``: whether the NTP server answers an address."""
 
-    def __init__(self, clock: LastSnapshot, server: NtpServer, serves: Callable[[str], bool]) -> None:
+    def __init__(self, clock: Asked[Snapshot], server: NtpServer, serves: Callable[[str], bool]) -> None:
         self._clock, self._server, self._serves = clock, server, serves
         self.access = ChronycConfig().hears()
         self.received = self.dropped = 0
@@ -77,15 +77,11 @@ class Facts:
 
     def clock(self) -> Snapshot | None:
         """The clock process's snapshot."""
-        return self._clock.read()
+        return self._clock.last()
 
     def counters(self) -> Mapping[str, Mapping[str, int]]:
-        """The NTP server's, now."""
-        return self._server.counters()
-
-    def commands(self) -> tuple[int, int]:
-        """Requests received and dropped so far."""
-        return self.received, self.dropped
+        """The NTP server's, now, and the requests of chronyc ("command")."""
+        return self._server.counters() | {"command": {"received": self.received, "dropped": self.dropped}}
 
     def clients(self, anew: bool) -> Sequence[Client]:
         """The latest ones."""

@@ -6,7 +6,7 @@ bound: started by root, it becomes ``run.user`` before the first packet. systemd
 sd_listen_fds(3)); ``server.listen`` is then ignored.
 
 The threads do not talk to the clock process. While it is absent they answer from the last record, whose bound grows by its own rule.
-Without a record they answer with leap indicator 3. The loop asks it for what chronyc and ntpq want to know (``ppsd.serve.last_snapshot``).
+Without a record they answer with leap indicator 3. The loop asks it for what chronyc and ntpq want to know, and only the loop waits.
 
 SIGTERM, SIGINT: the process ends with exit code 0.
 SIGHUP: the configuration and the key file are read again; bad ones are refused and the old ones stay. Rules, limits and keys are replaced
@@ -31,17 +31,16 @@ from pathlib import Path
 from ppsd.config.file import load
 from ppsd.config.keys import SymmetricKey, read_keys
 from ppsd.config.tables import Config, ServerConfig, changed, covering, parse_endpoint, without_waiting
-from ppsd.process.control import JUDGE, TELL, ControlServer, Reloaded, Reloads, judgement
+from ppsd.process.control import JUDGE, TELL, Asked, ControlServer, Reloaded, Reloads, judgement
 from ppsd.process.exit_codes import GOOD, complain
 from ppsd.process.lifecycle import FIRST_FD, Signals, handed_over, make_run_directory, notify, refused_addresses, watchdog_s
 from ppsd.process.log import open_log, speaker
 from ppsd.serve.addresses import Addresses
 from ppsd.serve.chronyc import Chronyc, Facts, handed
-from ppsd.serve.last_snapshot import LastSnapshot
 from ppsd.serve.mode6 import ControlPackets
 from ppsd.serve.ntp_server import NtpServer, ServerRules
 from ppsd.serve.timestamping import stamping
-from ppsd.snapshot import ServerReport
+from ppsd.snapshot import ServerReport, Snapshot
 from refclock.errors import explain
 from refclock.kernel.interfaces import InterfaceWatch, Network, networks
 from refclock.kernel.sandbox import SERVE, Account, Capability, Helper, account, confine, lend, refused, to_drop
@@ -55,6 +54,8 @@ CLIENTS_TOLD = 2000
 """Most clients in one reply. Each takes up to 300 octets, and a reply has at most 1 MB (``ppsd.process.control``)."""
 LOOK_S = 2.0
 """Seconds between two looks at addresses and files, which take some system calls, and between two watchdog messages at most."""
+TOLD_S = 0.2
+"""Seconds for which a snapshot is told to everybody: chronyc and ntpq ask once for each source."""
 SETTLE_S = 0.2
 """Seconds from a change of interfaces to the look at them. Changes come in bursts, and a look takes some milliseconds."""
 NETWORKS_S = 60.0
@@ -145,7 +146,7 @@ class Serve:
         except OSError:
             self._server.close()
             raise
-        clock = LastSnapshot(run_dir / "clock.sock")
+        clock = Asked(run_dir / "clock.sock", "snapshot", Snapshot.from_json, TOLD_S)
         self._facts = Facts(clock, self._server, self._admits)
         self._chronyc = Chronyc(self._facts, self.log, inherited)
         self._chronyc.listen(config.chronyc)
@@ -282,7 +283,7 @@ class Serve:
             uptime_s=time.monotonic() - self._started_s,
             addresses=self._addresses.served,
             socket_activated=self._addresses.activated,
-            counters=self._server.counters() | {"command": {"received": self._facts.received, "dropped": self._facts.dropped}},
+            counters=self._facts.counters(),
             interfaces=tuple(stamping()),
             unserved=self._addresses.unserved,
             commands=self._chronyc.served,

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Final
 
 from ppsd.faces.mode6 import Clients, Told, answer
-from ppsd.serve.last_snapshot import LastSnapshot
+from ppsd.process.control import Asked
 from ppsd.serve.ntp_server import NtpServer
-from ppsd.snapshot import ServerReport
+from ppsd.snapshot import ServerReport, Snapshot
 
 AT_ONCE: Final = 16
 """Packets that are answered before others of this process get their turn."""
@@ -27,7 +27,7 @@ CLIENTS_KEPT_S: Final = 1.0
 class ControlPackets:
     """Answers the control packets that ``server`` hands over from now on; it has not been started."""
 
-    def __init__(self, server: NtpServer, clock: LastSnapshot, report: Callable[[], ServerReport]) -> None:
+    def __init__(self, server: NtpServer, clock: Asked[Snapshot], report: Callable[[], ServerReport]) -> None:
         self._server, self._snapshot, self._report = server, clock, report
         self._look, self._look_s = Clients((), 0, 0), 0.0
         self._secret, self._fd = secrets.token_bytes(16), server.hand_over()
@@ -43,7 +43,7 @@ class ControlPackets:
             if handed is None:
                 return
             where, packet = handed
-            told = Told(self._snapshot.read, self._report, self._clients, time.time_ns(), self._secret)
+            told = Told(self._snapshot.last, self._report, self._clients, time.time_ns(), self._secret)
             for part in answer(packet, where.hex(), told):
                 with contextlib.suppress(OSError):  # who asked has gone, or the address is not served any more
                     self._server.reply(where, part)

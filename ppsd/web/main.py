@@ -195,10 +195,10 @@ class Web:
         """Remember this second."""
         if self._recorder is None:
             return
-        clock, packets = self._daemon.clock(now=True), None
+        clock, packets = self._daemon.clock.last(now=True), None
         if now_s >= self._count_s:
             self._count_s = now_s + SERVER_S
-            server = self._daemon.server()
+            server = self._daemon.server.last()
             packets = None if server is None else server.counters
         if clock is not None:
             self._recorder.take(clock, packets)

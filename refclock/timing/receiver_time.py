@@ -354,7 +354,7 @@ class ReceiverTime(PulseTime):
             return doubt
         silent_s = (now_mono_ns - self.label_mono_ns) / NS
         if self.labels and silent_s * NS > FIX_TIMEOUT_NS:
-            words = f"no valid second from the receiver for {silent_s:.0f} s: {why or 'is the antenna covered or off?'}"
+            words = f"no valid second from the receiver for {silent_s:.0f} s: {why or line.silent or 'is the antenna covered or off?'}"
             return obstacle(Code.SECONDS_STOPPED, words)
         return self.belief.doubt
 

@@ -237,6 +237,11 @@ def test_a_line_that_its_driver_lost_is_opened_anew(machine: Machine, daemon: Da
     daemon.run(30)
     assert "nothing comes: is it powered" in daemon.source().obstacle(machine.clock.ns).words
     assert daemon.run(60, daemon.hears()) < 45
+    machine.stick("ttyUSB0")
+    daemon.run(30)
+    assert "no valid second" in daemon.source().obstacle(machine.clock.ns).words
+    assert "nothing comes: is it powered" in daemon.source().obstacle(machine.clock.ns).words  # not: is the antenna covered?
+    assert daemon.run(60, daemon.hears()) < 45
     assert not [event for event in daemon.seen if isinstance(event, SourceLost) and "no receiver" not in event.why]
 
 

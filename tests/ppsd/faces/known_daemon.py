@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ppsd.snapshot import Client, Mode, Snapshot, SourceStatus, Verdict
@@ -37,7 +38,22 @@ COUNTERS = {
     "kod": {"rate": 3},
     "drop": {"rate": 7, "short": 1},
     "server": {"authenticated": 5, "unstamped": 4, "departures": 18, "kernel_drops": 2},
+    "command": {"received": 41, "dropped": 2},
 }
+
+
+def noise(seed: int, whole: Sequence[bytes], kept: int) -> Iterator[bytes]:
+    """100,000 datagrams: a quarter of random octets, the others mutations of the ``whole`` ones, of which a quarter of all keep their first
+    ``kept`` octets."""
+    chance = random.Random(seed)
+    for k in range(100_000):
+        if k % 4 == 0:
+            yield chance.randbytes(chance.randrange(600))
+            continue
+        piece = bytearray(chance.choice(whole))
+        for _ in range(chance.randrange(4)):
+            piece[chance.randrange(kept if k % 4 == 1 else 0, len(piece))] = chance.randrange(256)
+        yield bytes(piece[: chance.randrange(len(piece))] if chance.random() < 0.2 else piece)
 
 
 class Known:
@@ -51,9 +67,6 @@ class Known:
 
     def counters(self) -> Mapping[str, Mapping[str, int]]:
         return COUNTERS
-
-    def commands(self) -> tuple[int, int]:
-        return 41, 2
 
     def clients(self, anew: bool) -> Sequence[Client]:
         return CLIENTS

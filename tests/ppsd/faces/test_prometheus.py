@@ -41,7 +41,7 @@ FULL = Reports(
         60.0,
         ("0.0.0.0:123",),
         False,
-        COUNTERS | {"command": {"received": 41, "dropped": 2}},
+        COUNTERS,
         unserved=(Unserved("[::]:123", "another program has it", taken=True),),
     ),
     20,
