@@ -171,7 +171,10 @@ class Terminal:
         """The keys that were pressed: as soon as there are some, ``other`` is readable, or after ``seconds`` none. RESIZED is among them.
         EOFError: nobody can type any more."""
         pressed = list[str]()
-        ready, _, _ = select.select([self._in, self._woken.fileno(), other], [], [], REST_S if self._typed else seconds)
+        poll = select.poll()
+        for fd in (self._in, self._woken.fileno(), other):
+            poll.register(fd, select.POLLIN)
+        ready = {fd for fd, _ in poll.poll((REST_S if self._typed else seconds) * 1000)}
         if self._woken.fileno() in ready:
             pressed += self._signalled()
         if self._in in ready:

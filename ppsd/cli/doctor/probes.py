@@ -60,7 +60,7 @@ def answers(asked: Sequence[tuple[str, int, bytes]]) -> list[bool | None]:
     waiting = [asker for asker in askers if asker is not None and asker.fileno() not in found]
     end_s = time.monotonic() + REPLY_S
     while waiting and (left_s := end_s - time.monotonic()) > 0:
-        for asker in select.select(waiting, [], [], left_s)[0]:
+        for asker in _ready(waiting, left_s):
             waiting.remove(asker)
             try:
                 found[asker.fileno()] = bool(asker.recv(2048))
@@ -71,6 +71,14 @@ def answers(asked: Sequence[tuple[str, int, bytes]]) -> list[bool | None]:
         if each is not None:
             each.close()
     return told
+
+
+def _ready(askers: Sequence[socket.socket], seconds: float) -> list[socket.socket]:
+    """Those that have something to read, as soon as one has."""
+    poll, by_number = select.poll(), {asker.fileno(): asker for asker in askers}
+    for number in by_number:
+        poll.register(number, select.POLLIN)
+    return [by_number[number] for number, _ in poll.poll(seconds * 1000)]
 
 
 def arrivals_stamped() -> bool | None:
@@ -112,7 +120,7 @@ def mdns_addresses(name: str, at: Sequence[IPv4Address]) -> list[str]:
                 asker.sendto(request, MDNS)
             end_s = time.monotonic() + NAME_S / 3
             while not found and (left_s := end_s - time.monotonic()) > 0:
-                for asker in select.select(askers, [], [], left_s)[0]:
+                for asker in _ready(askers, left_s):
                     found += _answered(asker.recv(4096))
             if found or not askers:
                 break
