@@ -135,12 +135,13 @@ def begin(box: Machine, address: str) -> None:
 
 def left(box: Machine, address: str, slot: str) -> str:
     """Try a version that does not start: as often as allowed, and then ``slot`` runs again. Returns the status."""
-    starts = box.boots
+    begun = box.boots + TRIES + 1
+    begun += 1 if BOARDS[box.name].model else 0  # a Pi's firmware does not count: /init sends it back, in a start of its own
     begin(box, address)
-    box.wait_for(lambda: box.boots == starts + TRIES + 1, WRITTEN_S + 60 * TRIES, "it is not tried three times")
+    box.wait_for(lambda: box.boots == begun, WRITTEN_S + 60 * TRIES, "it is not tried three times")
     told = judged(box, "was left: its kernel")
     assert f"in slot {slot} (the usual one)" in told
-    assert box.boots == starts + TRIES + 1
+    assert box.boots == begun
     return told
 
 
