@@ -23,6 +23,8 @@ __all__ = ["directory"]
 
 DECEMBER = 1_796_083_200 * NS
 """2026-12-01."""
+AHEAD_NS = NS // 2
+"""What the clock is off when the program starts: ntpd slews 128 ms and less, for which it takes minutes, and steps more."""
 UNIT = 5
 """Of shared memory; not one of gpsd's."""
 
@@ -66,7 +68,7 @@ class Machine:
     def __init__(self, processes: Processes, kept: Kept) -> None:
         self.processes, self.root, self.kept = processes, processes.directory / "root", kept
         self.file = processes.directory / "clock"
-        self.clock = clock_environment(self.file, DECEMBER)
+        self.clock = clock_environment(self.file, DECEMBER + AHEAD_NS)
         for unit in (f"{kept.unit}.service", "refclock.target", "refclock-clock.service"):
             self.write(f"usr/lib/systemd/system/{unit}", "")
         self.write(kept.file, kept.text.format(unit=UNIT, root=self.root))
