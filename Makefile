@@ -44,10 +44,12 @@ peers:
 run: setup
 	@exec $(VENV)/bin/refclock run --sim --ntp $(NTP)
 
-# Whatever is not held to the wall clock runs side by side on all processors; the rest one by one.
+# What computes runs side by side on all processors; programs of others mostly wait, so more of them than processors; what is held to the
+# wall clock runs alone.
 test: develop peers
 	$(PY) -m pytest -n logical -m 'not realtime and not peers and not vm'
-	$(PY) -m pytest -m '(realtime or peers) and not vm'
+	$(PY) -m pytest -n 3 --dist worksteal -m 'peers and not realtime and not vm'
+	$(PY) -m pytest -m 'realtime and not vm'
 
 # The appliance's images in emulated computers: half an hour and more. POWER_CUTS: how often the power is cut.
 test-vm: develop peers

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from packet_net import Lan, Server, Serving, Sockets
-from peers import Processes, network, processes
+from peers import Processes, network, processes, tmp_path
 
-__all__ = ["lan", "network", "processes", "serve", "sockets"]
+__all__ = ["lan", "network", "processes", "serve", "sockets", "tmp_path"]
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -97,6 +98,21 @@ class Processes:
                     process.wait()
                 except ProcessLookupError:
                     process.wait()
+
+
+def let_others_in(directory: Path) -> None:
+    """Let other users reach what is in ``directory``."""
+    for above in (directory, *directory.parents):
+        mode = above.stat().st_mode
+        if mode & 0o011 != 0o011:
+            above.chmod(mode & 0o7777 | 0o011)
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Instead of pytest's, a short one: programs of others make sockets in it, whose paths have at most 107 octets (unix(7))."""
+    with tempfile.TemporaryDirectory(prefix="peers-", ignore_cleanup_errors=True) as directory:
+        yield Path(directory)
 
 
 @pytest.fixture

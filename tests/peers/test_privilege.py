@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from peers import let_others_in
 
 from ppsd.cli.query import ask_once
 from ppsd.process.control import ask
@@ -148,8 +149,7 @@ def test_an_ordinary_users_processes_are_fenced_in_too(daemon: Daemon, tmp_path:
     """Without root there is nothing to give up but system calls and new privileges; the simulation runs as before."""
     unprivileged = shutil.which("setpriv")
     assert unprivileged is not None
-    for above in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        above.chmod(0o755)
+    let_others_in(tmp_path)
     home = tmp_path / "home"
     home.mkdir()
     os.chown(home, 12345, 12345)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from peers import let_others_in
 
 from ppsd.cli.query import ask_once
 from ppsd.ntp.packet import Header
@@ -193,8 +194,7 @@ def test_after_a_suspend_not_one_answer_is_wrong(house: House, stopped: bool) ->
     """The machine sleeps for 600 s, so the raw clock has stood still: from the first request on the server says that it is unsynchronised,
     by itself while the clock process is stopped, and the clock process does not put the old time in force when it wakes."""
     preload, slept = house.directory / "sleeping_clock.so", house.directory / "slept"
-    for above in (house.directory, house.directory.parent, house.directory.parent.parent):
-        above.chmod(0o711)  # the server's user looks for the file too
+    let_others_in(house.directory)  # the server's user looks for the file too
     source = Path(__file__).with_name("sleeping_clock.c")
     subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", str(preload), str(source), "-ldl"], check=True)
     house.environment = {"LD_PRELOAD": str(preload), "SLEEPING_CLOCK": str(slept), "SLEEPING_CLOCK_S": "600"}

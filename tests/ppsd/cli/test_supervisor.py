@@ -129,9 +129,16 @@ def script(programs: dict[str, str], reload: bool = True, reporting: tuple[str, 
     return SCRIPT.format(programs=programs, reload=reload, reporting=reporting, form=form)
 
 
-def start(programs: dict[str, str], reload: bool = True, reporting: tuple[str, ...] = (), form: str = "text") -> subprocess.Popen[str]:
+@contextlib.contextmanager
+def start(
+    programs: dict[str, str], reload: bool = True, reporting: tuple[str, ...] = (), form: str = "text"
+) -> Iterator[subprocess.Popen[str]]:
     words = [sys.executable, "-c", script(programs, reload, reporting, form)]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def children(pid: int) -> list[int]:
@@ -184,7 +191,7 @@ def test_nothing_is_left_behind_by_sigkill() -> None:
 
 
 HANGS_UP = "import os, signal, time; signal.signal(signal.SIGHUP, lambda *_: os.write(1, b'again\\n'))\n"
-READY = "from ppsd.process.lifecycle import notify; notify('READY=1'); os.write(1, b'up\\n')\n"
+READY = "from ppsd.process.lifecycle import notify; os.write(1, b'up\\n'); notify('READY=1')\n"
 SLEEPS = "while True: time.sleep(60)"
 
 
