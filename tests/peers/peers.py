@@ -102,10 +102,11 @@ class Processes:
 
 def let_others_in(directory: Path) -> None:
     """Let other users reach what is in ``directory``."""
-    for above in (directory, *directory.parents):
-        mode = above.stat().st_mode
-        if mode & 0o011 != 0o011:
-            above.chmod(mode & 0o7777 | 0o011)
+    mode = directory.stat().st_mode
+    if mode & 0o011 != 0o011:
+        directory.chmod(mode & 0o7777 | 0o011)
+    if directory != directory.parent:
+        let_others_in(directory.parent)
 
 
 @pytest.fixture
