@@ -15,7 +15,9 @@ from collections.abc import Callable
 import pytest
 from machine import Machine
 
-SERVICES = ("refclock-clock", "refclock-serve")
+SERVICES = ("refclock-clock", "refclock-serve", "refclock-web")
+TIMEKEEPERS = SERVICES[:2]
+"""Those without which no client has the time, watched by systemd for seconds."""
 MOST_EXPOSED = 1.5
 """Highest exposure by systemd-analyze, of 10. systemd 252 gives chrony 3.7, gpsd 9.6."""
 PATIENCE_S = 400
@@ -78,7 +80,7 @@ def test_a_service_is_confined_as_promised(pc: Machine, unit: str) -> None:
     assert float(found[1]) <= MOST_EXPOSED, told
 
 
-@pytest.mark.parametrize(("unit", "capabilities"), [("refclock-clock", SYS_TIME), ("refclock-serve", 0)])
+@pytest.mark.parametrize(("unit", "capabilities"), [("refclock-clock", SYS_TIME), ("refclock-serve", 0), ("refclock-web", 0)])
 def test_a_process_has_the_rights_that_its_unit_names_and_no_other(pc: Machine, unit: str, capabilities: int) -> None:
     """Its own user, its capabilities, a seccomp filter, and no way to gain more."""
     of = status(pc, unit)
@@ -93,20 +95,20 @@ def test_a_process_has_the_rights_that_its_unit_names_and_no_other(pc: Machine, 
 
 
 def test_no_process_of_the_services_is_root(pc: Machine) -> None:
-    """Not even a helper, and each has a user of its own."""
-    for unit, user in zip(SERVICES, ("refclock", "refclock-serve"), strict=True):
+    """Not even a helper. What clients' packets reach has another user than what moves the clock."""
+    for unit, user in zip(SERVICES, ("refclock", "refclock-serve", "refclock-serve"), strict=True):
         owners = pc.run(f"for f in $(cat /sys/fs/cgroup/system.slice/{unit}.service/cgroup.procs); do stat -c %U /proc/$f; done")
         assert set(owners.split()) == {user}
 
 
-def test_the_clock_process_has_no_network_and_the_server_no_device(pc: Machine) -> None:
-    """The clock process sees a loopback and no more, and opens receivers and pulses alone; the server opens nothing."""
+def test_the_clock_process_has_no_network_and_the_others_no_device(pc: Machine) -> None:
+    """The clock process sees a loopback and no more, and opens receivers and pulses alone; the others open nothing."""
     pid = shown(pc, "refclock-clock", "MainPID")["MainPID"]
     assert len(pc.run(f"nsenter -t {pid} -n ip -brief link").splitlines()) == 1
     opened = opens(pc, "refclock-clock")
     assert "/dev/ttyUSB0" in opened
     assert {re.sub(r"\d+$", "", name) for name in opened} <= {"/dev/ttyUSB", "/dev/ttyS", "/dev/pps", "/dev/cpu_dma_latency"}
-    assert opens(pc, "refclock-serve") == []
+    assert opens(pc, "refclock-serve") == opens(pc, "refclock-web") == []
 
 
 def opens(pc: Machine, unit: str) -> list[str]:
@@ -133,7 +135,7 @@ def test_only_what_is_served_listens_and_the_rest_is_closed(pc: Machine) -> None
     pc.run("systemctl stop stranger")
 
 
-@pytest.mark.parametrize("unit", SERVICES)
+@pytest.mark.parametrize("unit", TIMEKEEPERS)
 def test_a_restarted_service_serves_again(pc: Machine, unit: str, figure: Callable[..., None]) -> None:
     """Each alone, in any order: clients get the time again without a hand."""
     began = time.monotonic()
@@ -142,7 +144,7 @@ def test_a_restarted_service_serves_again(pc: Machine, unit: str, figure: Callab
     figure(f"PC: stratum 1 after a restart of {unit}", time.monotonic() - began, "s")
 
 
-@pytest.mark.parametrize("unit", SERVICES)
+@pytest.mark.parametrize("unit", TIMEKEEPERS)
 def test_a_killed_service_comes_back(pc: Machine, unit: str, figure: Callable[..., None]) -> None:
     """SIGKILL, as from a kernel that is out of memory."""
     before = shown(pc, unit, "MainPID")
@@ -160,14 +162,14 @@ gone = {"MainPID": "0"}
 def test_services_that_hang_are_started_anew(pc: Machine, figure: Callable[..., None]) -> None:
     """SIGSTOP stands for a process that does nothing any more: systemd's watchdog sees it. The server answers while the clock process
     hangs."""
-    before = {unit: shown(pc, unit, "NRestarts")["NRestarts"] for unit in SERVICES}
+    before = {unit: shown(pc, unit, "NRestarts")["NRestarts"] for unit in TIMEKEEPERS}
     began = time.monotonic()
     pc.run("systemctl kill --signal=STOP refclock-clock")
     assert pc.ask(3).header is not None
     pc.run("systemctl kill --signal=STOP refclock-serve")
 
     def restarted() -> bool:
-        return all(shown(pc, unit, "NRestarts")["NRestarts"] > before[unit] for unit in SERVICES)
+        return all(shown(pc, unit, "NRestarts")["NRestarts"] > before[unit] for unit in TIMEKEEPERS)
 
     pc.wait_for(restarted, PATIENCE_S, "the watchdog sees nothing")
     figure("PC: hung services started anew", time.monotonic() - began, "s")
