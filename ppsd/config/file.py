@@ -20,7 +20,7 @@ from typing import Any
 from ppsd.config.access import ACTIONS, contradictions, is_private, prefix_complaint
 from ppsd.config.contents import contents
 from ppsd.config.reader import Reader, as_text
-from ppsd.config.tables import TABLES, Config, covering, endpoint_text, parse_endpoint
+from ppsd.config.tables import TABLES, UPSTREAMS, AnyUpstream, Config, covering, endpoint_text, parse_endpoint
 from ppsd.config.toml_text import counterpart, line_of, locate, written
 from refclock.config import (
     FEEDS,
@@ -42,7 +42,7 @@ from refclock.schema import ConfigError, Key, Problem
 DEFAULT_FILE = "/etc/refclock/refclock.toml"
 LIMIT_BYTES = 1 << 20
 """Octets; a larger file is refused. Files written by hand have a few kB."""
-_NAME_PREFIX = {"receiver": "gps", "gpsd": "gpsd", "pps": "pps", "shm": "shm", "sock": "sock"}
+_NAME_PREFIX = {"receiver": "gps", "gpsd": "gpsd", "pps": "pps", "shm": "shm", "sock": "sock", "server": "ntp", "pool": "pool"}
 
 # ---- reading ----------------------------------------------------------------------------------------------------------------------
 
@@ -128,13 +128,23 @@ def _judge_server(tables: Mapping[str, Any], reader: Reader) -> None:
         reader.report(("server", "broadcast"), "is only sent authenticated; set broadcast_key and keys.file")
 
 
+def _judge_upstreams(upstreams: list[tuple[Key, AnyUpstream]], tables: Mapping[str, Any], reader: Reader) -> None:
+    """Report upstreams that cannot be asked as they are written."""
+    for at, upstream in upstreams:
+        if upstream.minpoll > upstream.maxpoll:
+            reader.report((*at, "minpoll"), f"{upstream.minpoll} is more than maxpoll, which is {upstream.maxpoll}")
+        if upstream.key and not tables["keys"].file:
+            reader.report((*at, "key"), "needs the file that has the key: keys.file")
+
+
 def parse(text: str, file: str = "configuration") -> Config:
     """TOML text to a Config. ConfigError, the only exception, holds every problem."""
     reader = Reader(file, text, _elsewhere)
-    reader.unknown([*TABLES, "source", "feed"])
+    reader.unknown([*TABLES, "source", "feed", "upstream"])
     tables: dict[str, Any] = {name: reader.table(name, cls) for name, cls in TABLES.items()}
     sources, feeds = reader.array("source", SOURCES, None), reader.array("feed", FEEDS, None)
-    named_sources = reader.named(sources, _NAME_PREFIX)
+    upstreams = reader.array("upstream", UPSTREAMS, "server")
+    named = reader.named([*sources, *upstreams], _NAME_PREFIX)
     named_feeds = reader.named(feeds, {"sock": "sock", "shm": "shm"})
     reader.unique(_resources([*sources, *feeds]))
     listens = [((name, "listen", i), address) for name in ("server", "chronyc") for i, address in enumerate(tables[name].listen)]
@@ -151,9 +161,11 @@ def parse(text: str, file: str = "configuration") -> Config:
             )
             reader.report((*sources[0][0], "type"), what)
     _judge_server(tables, reader)
+    _judge_upstreams(upstreams, tables, reader)
     _judge_access(reader)
     reader.check()
-    return Config(**tables, sources=tuple(named_sources), feeds=tuple(named_feeds), file=file)
+    named_sources, named_upstreams = tuple(named[: len(sources)]), tuple(named[len(sources) :])
+    return Config(**tables, sources=named_sources, feeds=tuple(named_feeds), upstreams=named_upstreams, file=file)
 
 
 def read(path: Path, opener: Opener = os.open) -> Config:
@@ -206,7 +218,8 @@ def as_value(value: object) -> str:
 def as_toml(config: Config) -> str:
     """The configuration, defaults included, as TOML that reads back equal. Keys without a value become comments."""
     blocks = [(f"[{name}]", getattr(config, name), "") for name in TABLES]
-    blocks += [("[[source]]", item, item.kind) for item in config.sources] + [("[[feed]]", item, item.kind) for item in config.feeds]
+    arrays = (("[[source]]", config.sources), ("[[feed]]", config.feeds), ("[[upstream]]", config.upstreams))
+    blocks += [(header, item, item.kind) for header, items in arrays for item in items]
     out = []
     for header, item, kind in blocks:
         lines = [header] + ([f'type = "{kind}"'] if kind else [])

@@ -161,6 +161,8 @@ def read_keys(config: Config, opener: Opener = os.open) -> tuple[SymmetricKey, .
     found = [Problem(path, line, "", what) for line, what in problems]
     if config.server.broadcast and config.server.broadcast_key not in {key.key_id for key in keys}:
         found.append(Problem(path, 0, "", f"has no key {config.server.broadcast_key}, which server.broadcast_key names"))
+    lacking = {u.key: u.name for u in config.upstreams if u.key and u.key not in {key.key_id for key in keys}}
+    found += [Problem(path, 0, "", f"has no key {number}, which upstream {name} names") for number, name in lacking.items()]
     if found:
         raise ConfigError(found)
     return keys

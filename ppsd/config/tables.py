@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import date
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from ppsd.config.access import LOOPBACK, OWN, AccessList, Rule, access_complaint, prefix_complaint
 from refclock import BUILD_DATE
-from refclock.config import Feed, Source, absolute_path, login, run_directory, socket_path, thermometer
+from refclock.config import Feed, Source, absolute_path, login, plain_name, run_directory, socket_path, thermometer
 from refclock.schema import key
 
 
@@ -55,6 +55,15 @@ def _interface(text: str) -> str | None:
     return None if re.fullmatch(r"[^\s/:]{1,15}", text) else "is not an interface name; ip link lists them"
 
 
+def _host(text: str) -> str | None:
+    name = re.fullmatch(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}\.?)*", text, re.ASCII)
+    try:
+        _ = None if name else ip_address(text)
+    except ValueError:
+        return "is neither the name nor the address of a host; a port is a key of its own: port"
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class ClockConfig:
     """The time and the system clock.
@@ -63,7 +72,9 @@ class ClockConfig:
     corrections of a boot, and after another program's step. ``panic_s``: once the clock was right in this boot, a larger error is taken for
     a mistake, not for drift, and the clock is left alone (as in ntpd). ``holdover_limit_s``: longest holdover. ``max_bound_ms``: a larger
     error bound is served as leap indicator 3. ``temperature``: the thermometer nearest to the crystal; readings are used only while they
-    improve the estimate. ``cpu_latency_us``: see ``ppsd.clock.cpu_latency``. ``not_before``: no true date is before it."""
+    improve the estimate. ``cpu_latency_us``: see ``ppsd.clock.cpu_latency``. ``not_before``: no true date is before it. ``upstreams``: what
+    the NTP servers of ``[[upstream]]`` do; "witness": they are shown beside the receivers and contradict or confirm them, and are never
+    served."""
 
     steer: str = key("none", "who sets the system clock", choices=("none", "kernel"))
     step: str = key("start", "when the system clock may be stepped", choices=("start", "always", "never"))
@@ -73,6 +84,7 @@ class ClockConfig:
     temperature: str = key("auto", '"auto", "off" or a thermometer\'s file', check=thermometer)
     cpu_latency_us: int | None = key(None, "longest wake-up latency of a processor in microseconds; not set: no limit", low=0, high=10_000)
     not_before: date = key(date.fromisoformat(BUILD_DATE), "a date like 2026-11-21, without quotes")  # noqa: RUF009 (key() makes a field)
+    upstreams: str = key("witness", "what [[upstream]] servers do", choices=("off", "witness"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +183,47 @@ class HistoryConfig:
     size_mib: int = key(64, "mebibytes", low=1, high=4096)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnyUpstream:
+    """Keys of every ``[[upstream]]``: NTP servers that this machine asks for the time. ``host``: its name or address. ``key``: the number of
+    a key in ``keys.file``. ``minpoll``, ``maxpoll``: log2 s between two requests. ``iburst``: four requests in a row at the beginning;
+    ``burst``: each time. ``offset_us``: what is added to its time, for a known asymmetry of the path. ``prefer``, ``noselect``: as of a
+    source. What upstreams may do: ``clock.upstreams``."""
+
+    kind: ClassVar[str] = ""
+    name: str = key("", "a unique name; default: made from the type", empty=True, check=plain_name)
+    host: str = key(MISSING, "a host name or address", check=_host)
+    port: int = key(123, "a UDP port", low=1, high=65535)
+    version: int = key(4, "the version of NTP", choices=(3, 4))
+    minpoll: int = key(6, "log2 of seconds", low=0, high=17)
+    maxpoll: int = key(10, "log2 of seconds", low=0, high=17)
+    iburst: bool = key(True, "true or false")
+    burst: bool = key(False, "true or false")
+    offset_us: float = key(0.0, "microseconds", low=-1e9, high=1e9)
+    prefer: bool = key(False, "true or false")
+    noselect: bool = key(False, "true or false")
+    key: int = key(0, "the number of a key, 0 for none", low=0, high=2**32 - 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerUpstream(AnyUpstream):
+    """One server. Of a name with several addresses one is asked at a time."""
+
+    kind: ClassVar[str] = "server"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolUpstream(AnyUpstream):
+    """A name with many servers, such as pool.ntp.org. ``most``: how many of them are asked; one that does not answer is replaced."""
+
+    kind: ClassVar[str] = "pool"
+    most: int = key(4, "servers", low=1, high=16)
+
+
+Upstream = ServerUpstream | PoolUpstream
+UPSTREAMS: Mapping[str, type[Upstream]] = {c.kind: c for c in (ServerUpstream, PoolUpstream)}
+
+
 SERVER_USER: Final = "refclock"
 """A user's name; who serves the network, when root starts the daemon and nothing else is configured."""
 
@@ -239,6 +292,7 @@ class Config:
     simulation: SimulationConfig = field(default_factory=SimulationConfig)
     sources: tuple[Source, ...] = ()
     feeds: tuple[Feed, ...] = ()
+    upstreams: tuple[Upstream, ...] = ()
     file: str = field(default="", compare=False)
 
 
@@ -265,8 +319,9 @@ AT_START = ("run", "simulation")
 
 
 def changed(old: Config, new: Config) -> tuple[str, ...]:
-    """The names of what differs: "clock.steer", "source gps0", "feed shm0"."""
-    return (*_keys(old, new), *_items("source", old.sources, new.sources), *_items("feed", old.feeds, new.feeds))
+    """The names of what differs: "clock.steer", "source gps0", "feed shm0", "upstream ntp0"."""
+    items = (("source", old.sources, new.sources), ("feed", old.feeds, new.feeds), ("upstream", old.upstreams, new.upstreams))
+    return (*_keys(old, new), *(name for what, before, after in items for name in _items(what, before, after)))
 
 
 def _keys(old: Config, new: Config) -> Iterator[str]:
@@ -275,7 +330,7 @@ def _keys(old: Config, new: Config) -> Iterator[str]:
         yield from (f"{table}.{spec.name}" for spec in fields(before) if getattr(before, spec.name) != getattr(after, spec.name))
 
 
-def _items(what: str, old: Sequence[Source | Feed], new: Sequence[Source | Feed]) -> Iterator[str]:
+def _items(what: str, old: Sequence[Source | Feed | Upstream], new: Sequence[Source | Feed | Upstream]) -> Iterator[str]:
     before, after = {item.name: item for item in old}, {item.name: item for item in new}
     yield from (f"{what} {name}" for name in dict.fromkeys((*before, *after)) if before.get(name) != after.get(name))
 

@@ -39,7 +39,9 @@ class Reason(Enum):
     ZERO = "a timestamp is missing"
     BACKWARDS = "transmitted before it was received"
     TURNAROUND = "the server says that it took longer to answer than the answer took to come: its clock was stepped, or it lies"
-    DISTANT = "root distance above 16 s"
+    DISTANT = "its root distance is too large"
+    UNAUTHENTIC = "not authenticated with the key: the server has no such key, or another secret"
+    LOOP = "the server gets its time from this machine"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,223 @@
+"""One association with an NTP server: when it is asked, what is sent, and which of the answers are believed. Sans-IO.
+
+Flow: time -> ``due_ns`` -> **request** -> a socket of its own -> **reply** -> Measurement, to the clock process; or a Reason.
+
+A request tells nothing of this machine (draft-ietf-ntp-data-minimization): everything is zero but version, mode and a random transmit
+field, which the caller draws. A reply counts only when it echoes the transmit field of the request that waits for an answer, and each
+request takes one answer. So a replay, an answer to an older request and a guess from off the path are worth nothing, a kiss-o'-death
+included (CVE-2015-7704). The caller gives each request a new socket, and so a new source port (RFC 9109).
+
+The interval between two requests adapts to the noise of the path. Over a short interval the path's noise is larger than what the crystal
+can have strayed, over a long one it is smaller; the best interval is where both are alike (the Allan intercept of RFC 5905 section 12).
+The noise is taken from the round trips, for those do not depend on this clock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final
+
+from ppsd.ntp.packet import COARSEST, RATES, Exchange, Header, Reason, judge, parse, refid_text
+from refclock.sample import NS, Leap
+
+BURST: Final = 4
+"""Requests of a burst, as chronyd sends (chrony.conf(5), iburst: four to eight)."""
+BURST_NS: Final = 2 * NS
+"""ns between two of them: what servers' rate limits allow (chrony.conf(5), iburst; RFC 5905 appendix A, BTIME)."""
+UNSENT_NS: Final = 10 * NS
+"""ns until the next try when a request could not leave, as before the network is up. Nobody is bothered by such a try."""
+REACH_BITS: Final = 0xFF
+"""The reach register: the last eight requests, the latest at the lowest bit; 1: a usable answer (RFC 5905 section 9.2)."""
+SETTLED: Final = 8
+"""Answers after which the interval may change: as many as the round trips that the noise is taken from."""
+CRYSTAL: Final = 1e-7
+"""By how much a crystal's frequency strays between two requests: 0.1 ppm, that of a room's temperature over some minutes."""
+MAX_POLL: Final = 17
+"""log2 s; the longest interval (RFC 5905, MAXPOLL)."""
+KISS_POLL: Final = 10
+"""log2 s; no kiss RATE makes the interval longer than this, or than maxpoll: a server, or whoever took it over, must not silence us for
+days (RFC 8633 section 5.4)."""
+MAX_DISTANCE_NS: Final = 3 * NS
+"""ns; a server with a larger root distance says nothing useful (chrony.conf(5), maxdistance)."""
+SPREAD: Final = 5
+"""log2 of the share of the interval by which a request may come later, so that machines that were started together spread out: 1/32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Polling:
+    """How a server is asked. ``minpoll``, ``maxpoll``: log2 s between two requests. ``iburst``: some requests in a row at the beginning, and
+    when a server answers again; ``burst``: each time. ``version``: of NTP."""
+
+    minpoll: int = 6
+    maxpoll: int = 10
+    iburst: bool = True
+    burst: bool = False
+    version: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A usable answer: at local UTC ``utc_ns`` server - local was ``offset_ns``. ``delay_ns``: the round trip without the server's part.
+    ``dispersion_ns``: the error that the server states, and that of reading two clocks. Root delay and ``dispersion_ns`` reach from the
+    server to the reference clock behind it. |true - (local + offset)| <= ``distance_ns``, whatever the asymmetry of the path."""
+
+    utc_ns: int
+    offset_ns: int
+    delay_ns: int
+    root_delay_ns: int
+    dispersion_ns: int
+    stratum: int
+    refid: int
+    leap: Leap
+
+    @property
+    def distance_ns(self) -> int:
+        """The bound: half of both delays, and the dispersion."""
+        return (self.delay_ns + self.root_delay_ns + 1) // 2 + self.dispersion_ns
+
+
+class Association:
+    """See the module. Times are raw ns. ``poll``: log2 s between two requests now; ``reach``: the register; ``why``: what is wrong with the
+    last answer, "" when it was usable; ``due_ns``: when the next request is wanted, None when the server refuses to be asked."""
+
+    def __init__(self, polling: Polling, now_ns: int) -> None:
+        self._polling = polling
+        self._floor = polling.minpoll
+        self.poll = polling.minpoll
+        self.reach = 0
+        self.why = "not asked yet"
+        self.due_ns: int | None = now_ns
+        self.unanswered = 0
+        self._left = BURST if polling.iburst else 0  # requests of the present burst that are still to come
+        self._nonce = 0  # transmit field of the request that waits for its answer; 0: none waits
+        self._trips: deque[int] = deque(maxlen=SETTLED)
+        self._answers = 0  # since the interval changed
+
+    # ---- asking ----------------------------------------------------------------------------------------------------------------------
+
+    def request(self, now_ns: int, nonce: int) -> bytes:
+        """The next request, at ``now_ns``. ``nonce``: its transmit field, random and not 0."""
+        assert nonce, "a transmit field of zero would be answered by everybody"
+        if self._nonce:
+            self._unanswered()
+        self._nonce = nonce
+        self.reach = self.reach << 1 & REACH_BITS
+        if self._left:
+            self._left -= 1
+        elif self._polling.burst and self.reach:
+            self._left = BURST - 1
+        interval_ns = NS << self.poll
+        later_ns = (interval_ns >> SPREAD) * (nonce & 0xFF) >> 8
+        self.due_ns = now_ns + (min(BURST_NS, interval_ns) if self._left else interval_ns + later_ns)
+        return Header(version=self._polling.version, transmit=nonce).pack()
+
+    def unsent(self, now_ns: int, why: str) -> None:
+        """The request could not leave: ``why``. It is tried again soon, and is no silence of the server."""
+        self._nonce, self.why = 0, why
+        self._left = BURST if self._polling.iburst and not self.reach else 0
+        self.due_ns = now_ns + min(UNSENT_NS, NS << self.poll)
+
+    def wake(self, now_ns: int) -> None:
+        """The network has changed: a server that was out of reach is asked at once."""
+        if not self.reach and self.due_ns is not None and self.unanswered:
+            self._left = BURST if self._polling.iburst else 0
+            self.poll = self._floor
+            self.unanswered = 0
+            self.due_ns = now_ns
+
+    def _unanswered(self) -> None:
+        """The last request got no answer. After eight the interval grows, so that a server that is gone is not bothered."""
+        self.unanswered += 1
+        self.why = "no answer"
+        if self.unanswered >= SETTLED and not self.reach and not self._left:
+            self._set_poll(self.poll + 1)
+
+    # ---- answers ---------------------------------------------------------------------------------------------------------------------
+
+    def reply(
+        self, data: bytes, sent_utc_ns: int, received_utc_ns: int, *, authentic: bool = True, ours: Collection[int] = ()
+    ) -> Measurement | Reason:
+        """What a datagram is worth that came to the socket of the last request. ``sent_utc_ns``, ``received_utc_ns``: local UTC when that
+        request left and when this came. ``authentic``: it has the MAC of the key, or none is configured. ``ours``: the reference
+        identifiers by which a server says that it follows this machine."""
+        if not self._nonce:
+            return Reason.ORIGIN
+        result = judge(self._nonce, data, sent_utc_ns, received_utc_ns)
+        if result in (Reason.SHORT, Reason.MODE, Reason.VERSION, Reason.ORIGIN):
+            return result
+        if not authentic:
+            self.why = Reason.UNAUTHENTIC.value
+            return Reason.UNAUTHENTIC
+        self._nonce = 0
+        if result is Reason.KISS:
+            self._kissed(data)
+            return result
+        if isinstance(result, Exchange):
+            found = _measurement(result, received_utc_ns)
+            h = result.header
+            if h.stratum > 1 and h.refid in ours:
+                result = Reason.LOOP
+            elif found.distance_ns > MAX_DISTANCE_NS:
+                result = Reason.DISTANT
+            else:
+                self._answered(found)
+                return found
+        self.why = result.value
+        return result
+
+    def _answered(self, found: Measurement) -> None:
+        if not self.reach and self._polling.iburst and not self._left and self.unanswered:
+            self._left = BURST - 1  # it is back
+        if self.unanswered >= SETTLED:
+            self.poll = self._floor
+        self.unanswered, self.why = 0, ""
+        self.reach |= 1
+        self._trips.append(found.delay_ns)
+        self._answers += 1
+        if self._answers >= SETTLED:
+            best = self._best_poll()
+            self._set_poll(self.poll + (best > self.poll) - (best < self.poll))
+
+    def _best_poll(self) -> int:
+        """log2 s; the interval in which the crystal strays as far as the path's noise reaches."""
+        least = min(self._trips)
+        noise_s = sum(trip - least for trip in self._trips) / len(self._trips) / 2 / NS
+        return int(noise_s / CRYSTAL).bit_length() - 1
+
+    def _set_poll(self, poll: int) -> None:
+        self.poll = max(self._floor, min(poll, max(self._floor, self._polling.maxpoll)))
+        self._answers = 0
+
+    def _kissed(self, data: bytes) -> None:
+        """A kiss-o'-death that answers our request (RFC 5905 section 7.4)."""
+        header = parse(data)
+        assert header is not None
+        code = refid_text(header.refid, 0)
+        self.why = f"the server refuses to serve (kiss {code})"
+        if code in ("DENY", "RSTR"):
+            self.due_ns = None
+        elif code == "RATE":
+            most = max(KISS_POLL, self._polling.maxpoll, self._floor)
+            self._floor = min(max(self.poll, min(header.poll, MAX_POLL)) + 1, most)
+            self._left = 0
+            self._set_poll(self._floor)
+            if self.due_ns is not None:
+                self.due_ns += NS << self.poll
+
+
+def _measurement(exchange: Exchange, received_utc_ns: int) -> Measurement:
+    """The exchange in the middle of its round trip, where the offset holds whatever the rate of this clock."""
+    h, trip_ns = exchange.header, received_utc_ns - exchange.local_utc_ns
+    reading_ns = trip_ns // (2 * RATES) + round(NS * 2.0 ** min(h.precision, COARSEST))
+    return Measurement(
+        utc_ns=exchange.local_utc_ns + trip_ns // 2,
+        offset_ns=exchange.offset_ns,
+        delay_ns=exchange.delay_ns,
+        root_delay_ns=h.root_delay_ns,
+        dispersion_ns=h.root_dispersion_ns + reading_ns,
+        stratum=h.stratum,
+        refid=h.refid,
+        leap=h.leap,
+    )
