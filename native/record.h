@@ -12,7 +12,8 @@
  * that is killed half-way leaves the last complete record in force.
  *
  * Signs and units: *_ns are ns. rate = d(TAI)/d(raw) - 1 has no unit; it is positive when the local oscillator is slow.
- * bound(t) = bound_ns + bound_rate * dt + bound_wander_ns * dt_s^1.5, where dt = raw - raw_ns >= 0. The claim: |served - true| < bound(t).
+ * bound(t) = bound_ns + bound_rate * dt + bound_wander_ns * dt_s^1.5, where dt = raw - raw_ns >= 0. The claim:
+ * |served - true| < bound(t) + root_delay_ns / 2. The root delay of a reference clock is 0.
  */
 #ifndef RECORD_H
 #define RECORD_H
@@ -22,7 +23,7 @@ struct rec_params {
     int64_t raw_ns;             /* anchor: CLOCK_MONOTONIC_RAW */
     int64_t tai_ns;             /* TAI at the anchor, since 1970; TAI = UTC + tai_offset_s */
     double rate;                /* d(TAI)/d(raw) - 1 */
-    double bound_ns;            /* error bound at the anchor, >= 0 */
+    double bound_ns;            /* error bound at the anchor, >= 0, beyond half of root_delay_ns: the root dispersion */
     double bound_rate;          /* growth of the bound, ns/ns: uncertainty of the frequency */
     double bound_wander_ns;     /* growth of the bound, ns/s^1.5: wander of the frequency */
     int64_t root_delay_ns;

@@ -27,6 +27,7 @@ class Mode(StrEnum):
     CONVERGE = "converge"  # the second is known, the frequency is being learned
     TRACK = "track"  # pulses are rounded by the timescale, labels only check it
     HOLDOVER = "holdover"  # no usable measurement; the bound grows
+    FALLBACK = "fallback"  # no receiver can be used; NTP servers are followed
 
 
 class Verdict(StrEnum):
@@ -35,6 +36,7 @@ class Verdict(StrEnum):
     LOCKED = "LOCKED"
     ACQUIRING = "ACQUIRING"
     HOLDOVER = "HOLDOVER"
+    FALLBACK = "FALLBACK"
     NO_TIME = "NO TIME"
 
 
@@ -94,6 +96,38 @@ class SourceStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class UpstreamStatus:
+    """One NTP server as it stands. ``tally``: as in chronyc sources: * followed, - not, x contradicts what is served, ? unusable.
+    ``stratum``, ``refid``: its own. ``poll``: log2 s. ``offset_ns``: last sample minus the served timescale (+: it says it is later).
+    ``delay_ns``: round trip; ``root_delay_ns``, ``dispersion_ns``: from it to its reference clock. ``bound_ns``: how far its time may be off now."""
+
+    name: str
+    host: str
+    address: str
+    tally: str
+    why: str
+    stratum: int
+    refid: int
+    poll: int
+    reach: int
+    last_sample_s: float | None
+    span_s: float | None
+    offset_ns: int | None
+    delay_ns: int
+    root_delay_ns: int
+    dispersion_ns: int
+    jitter_ns: int | None
+    bound_ns: int | None
+    frequency_ppm: float | None
+    skew_ppm: float | None
+    samples: int
+    prefer: bool = False
+    trust: bool = False
+    noselect: bool = False
+    conditions: tuple[Condition, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class TemperatureStatus:
     """The thermometer beside the crystal."""
 
@@ -147,6 +181,8 @@ class Snapshot:
     steering: str  # none, kernel
     clock_steps: int  # foreign steps of CLOCK_REALTIME seen
     sources: tuple[SourceStatus, ...]
+    upstreams: tuple[UpstreamStatus, ...] = ()  # NTP servers; what they may do: clock.upstreams
+    root_delay_ns: int = 0  # to the reference clock, by way of the upstream that is followed
     temperature: TemperatureStatus | None = None  # None: no thermometer is read
     conditions: tuple[Condition, ...] = ()  # of the whole daemon; a source's own are with it
     feeds: tuple[FeedStatus, ...] = ()

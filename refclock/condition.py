@@ -22,9 +22,11 @@ class Code(StrEnum):
     no-source                no source is configured and no receiver was found     plug a receiver in, or write a [[source]]
     sources-disagree         no majority of the sources agrees                     find the wrong one (refclock sources); add a third
     second-uncertain         a witness contradicts the second: it is not served    see its words; let NTP keep the clock
+    upstreams-contradict     several NTP servers that agree say another time       see which is wrong: refclock query; the antenna
     raw-clock-jumped         the raw clock paused or jumped: it begins anew         nothing; see what stopped the machine
     leap-unsettled           a leap second may just have come; nobody knows yet    wait some seconds; update tzdata
     learning-frequency       the second is known, the frequency is not yet         wait some seconds
+    upstreams-only           no receiver can be used: NTP servers are followed     see the receiver's own condition
     messages-only            served from messages: the pulses cannot be used       see the source's own condition
     of a source that gives no time at all
     falseticker              the other sources agree on another time               see to its delay, its edge or its receiver
@@ -32,6 +34,7 @@ class Code(StrEnum):
     time-runs-away           its time changes faster than a crystal can            suspect forged signals; add a second source
     watched-only             noselect: watched by configuration                    nothing
     waiting-for-samples      another program has given too few samples             start that program; see its own log
+    upstream-silent          an NTP server does not answer, or to no use           as its words say: network, firewall, key
     of a receiver that names no second
     nothing-comes            not a byte comes from it                              check power, plug, TX and RX; refclock detect
     foreign-protocol         it speaks a protocol from which no time is taken      switch it to NMEA or UBX, as its words say
@@ -105,9 +108,11 @@ class Code(StrEnum):
     NO_SOURCE = "no-source"
     SOURCES_DISAGREE = "sources-disagree"
     SECOND_UNCERTAIN = "second-uncertain"
+    UPSTREAMS_CONTRADICT = "upstreams-contradict"
     RAW_CLOCK_JUMPED = "raw-clock-jumped"
     LEAP_UNSETTLED = "leap-unsettled"
     LEARNING_FREQUENCY = "learning-frequency"
+    UPSTREAMS_ONLY = "upstreams-only"
     MESSAGES_ONLY = "messages-only"
 
     FALSETICKER = "falseticker"
@@ -115,6 +120,7 @@ class Code(StrEnum):
     TIME_RUNS_AWAY = "time-runs-away"
     WATCHED_ONLY = "watched-only"
     WAITING_FOR_SAMPLES = "waiting-for-samples"
+    UPSTREAM_SILENT = "upstream-silent"
 
     NOTHING_COMES = "nothing-comes"
     FOREIGN_PROTOCOL = "foreign-protocol"

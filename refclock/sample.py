@@ -11,9 +11,11 @@ Signs and units, stated once for the whole project:
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, StrEnum
+from ipaddress import ip_address
 from typing import Final, NewType
 
 NS = 1_000_000_000
@@ -270,6 +272,43 @@ class ForeignSample:
     uncertainty_ns: int = 0
     leap: Leap = Leap.NORMAL
     pulse: bool = False
+
+
+def refid_of(address: str) -> int:
+    """The reference identifier by which whoever follows the server at ``address`` says so: the IPv4 address, or the first octets of the MD5
+    hash of the IPv6 address (RFC 5905 section 7.3). ValueError: it is no address."""
+    plain = ip_address(address.partition("%")[0])
+    octets = plain.packed if plain.version == 4 else hashlib.md5(plain.packed, usedforsecurity=False).digest()
+    return int.from_bytes(octets[:4], "big")
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamServer:
+    """What the NTP client knows of a server, as of its last answer that was of use.
+
+    ``name``: of the ``[[upstream]]`` table; ``address``: of the server. ``reach``: the last eight requests, a bit each; ``poll``: log2 s
+    between two. ``stratum``, ``refid``: the server's; stratum 0: it has not answered yet. ``delay_ns``: the round trip; ``root_delay_ns``
+    and ``dispersion_ns``: from the server to its reference clock, and the error of both ends' clocks. ``why``: what is wrong with it now,
+    "" while it answers. ``ended``: it is not asked any more.
+    """
+
+    name: str
+    address: str
+    reach: int
+    poll: int
+    stratum: int = 0
+    refid: int = 0
+    delay_ns: int = 0
+    root_delay_ns: int = 0
+    dispersion_ns: int = 0
+    why: str = ""
+    ended: bool = False
+
+    @property
+    def distance_ns(self) -> int:
+        """|true - (local + offset)| of its samples is smaller, whatever the asymmetry of the path: half of both delays, and the
+        dispersion."""
+        return (self.delay_ns + self.root_delay_ns + 1) // 2 + self.dispersion_ns
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from ppsd.snapshot import ServerReport, Snapshot, Verdict
 if TYPE_CHECKING:
     from ppsd.faces.chronyc import Report
 
-VERDICT_CODES: Final = {Verdict.LOCKED: GOOD, Verdict.HOLDOVER: DEGRADED}
+VERDICT_CODES: Final = {Verdict.LOCKED: GOOD, Verdict.HOLDOVER: DEGRADED, Verdict.FALLBACK: DEGRADED}
 """Exit code of ``status`` for each verdict; BAD for every other one, and when the time does not reach those whom it is for."""
 CLEAR: Final = "\x1b[H\x1b[2J"
 """Puts the cursor into the upper left corner of an empty screen (ECMA-48: CUP, ED)."""

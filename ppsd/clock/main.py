@@ -39,6 +39,7 @@ from ppsd.clock.inputs import Inputs
 from ppsd.clock.sources import open_feed
 from ppsd.clock.system_clock import Clock, FreeRunningClock, KernelClock
 from ppsd.clock.thermometer import Thermometer
+from ppsd.clock.upstream import UpstreamDoor
 from ppsd.config.contents import contents
 from ppsd.config.file import load
 from ppsd.config.tables import Config, changed, without_waiting
@@ -57,6 +58,7 @@ from refclock.config import DEFAULT_SOURCE, Feed, PulsedSource, ReceiverSource, 
 from refclock.devices.ports import control_line
 from refclock.errors import explain
 from refclock.exchange.sock import SockIntake
+from refclock.exchange.upstream import FILE
 from refclock.kernel.clocks import Adjtimex, LocalClock, StepWatch
 from refclock.kernel.files import group_number
 from refclock.kernel.host import Host, battery_witness_s
@@ -70,7 +72,7 @@ from refclock.timescales import DAY_S, KNOWN_UNTIL_S, day_of, parse_leap_seconds
 SUSPENDED_NS: Final = 100_000_000
 """Nanoseconds; a larger growth of BOOTTIME - MONOTONIC means that the machine was suspended. The two are read microseconds apart, and every
 suspend is longer."""
-OWN_KEYS: Final = ("clock.", "leap.", "log.", "source ", "feed ")
+OWN_KEYS: Final = ("clock.", "leap.", "log.", "source ", "feed ", "upstream ")
 """How the names of the keys begin that concern this process (``ppsd.config.tables``)."""
 LEAP_FILE_LIMIT: Final = 1 << 20
 """Octets read of leap-seconds.list; the real file has 5 kB (tzdata 2024b)."""
@@ -160,6 +162,30 @@ class ClockProcess:
         self.listen(signals.wake, self._woken)
         self.nudge = signals.nudge
         self._inputs = Inputs(config, self._clock, self._engine.not_before_s, self, Host())
+        self._run_dir = run_dir
+        self._door: UpstreamDoor | None = None
+        self._mind_door()
+
+    def _mind_door(self) -> None:
+        """Have the socket for NTP servers while some are asked; make it anew when somebody has removed it."""
+        door = self._door
+        if door is not None and (not self.config.asked or door.missing):
+            self.forget(door.fileno())
+            door.close()
+            self._door = None
+        if self._door is None and self.config.asked:
+            try:
+                self._door = door = UpstreamDoor(self._run_dir / FILE, self._clock)
+            except OSError as error:
+                self.tell("upstreams", explain(error))
+                return
+            self.listen(door.fileno(), self._hear)
+        self.tell("upstreams", None)
+
+    def _hear(self) -> None:
+        if self._door is not None:
+            for event in self._door.read():
+                self.handle(event)
 
     def _open_control(self, run_dir: Path) -> ControlServer | None:
         """The control socket; None where unix sockets do not exist, as under a clock simulator that replaces libc."""
@@ -309,12 +335,15 @@ class ClockProcess:
         self._feeds = {one: self._feeds.get(one) or open_feed(one[0], new.sources) for one in fed}
         sources = new.sources or (DEFAULT_SOURCE,)
         self._engine.configure(replace(new, sources=sources))
+        self._mind_door()
         self._inputs.configure(sources)
 
     def close(self, for_good: bool) -> None:
         """Close everything; the published record stays. ``for_good``: the process is about to end, and its end stops the pulse threads."""
         self._tell_refusals()
         self._inputs.close(for_good)
+        if self._door is not None:
+            self._door.close()
         for feed in self._feeds.values():
             feed.close()
         self._closers.close()
@@ -347,6 +376,7 @@ class ClockProcess:
         self._notice_counter(now)
         self._steering.expire(now)
         self._inputs.tick(now)
+        self._mind_door()
         reading = self._thermometer.read(now)
         if reading is not None:
             self.handle(reading)

@@ -73,8 +73,8 @@ class ClockConfig:
     a mistake, not for drift, and the clock is left alone (as in ntpd). ``holdover_limit_s``: longest holdover. ``max_bound_ms``: a larger
     error bound is served as leap indicator 3. ``temperature``: the thermometer nearest to the crystal; readings are used only while they
     improve the estimate. ``cpu_latency_us``: see ``ppsd.clock.cpu_latency``. ``not_before``: no true date is before it. ``upstreams``: what
-    the NTP servers of ``[[upstream]]`` do; "witness": they are shown beside the receivers and contradict or confirm them, and are never
-    served."""
+    the NTP servers of ``[[upstream]]`` do; "off": they are not asked; "witness": they contradict or confirm the receivers, and are never
+    served; "fallback": besides, they are followed, at their stratum plus one, when no receiver can be used."""
 
     steer: str = key("none", "who sets the system clock", choices=("none", "kernel"))
     step: str = key("start", "when the system clock may be stepped", choices=("start", "always", "never"))
@@ -84,7 +84,7 @@ class ClockConfig:
     temperature: str = key("auto", '"auto", "off" or a thermometer\'s file', check=thermometer)
     cpu_latency_us: int | None = key(None, "longest wake-up latency of a processor in microseconds; not set: no limit", low=0, high=10_000)
     not_before: date = key(date.fromisoformat(BUILD_DATE), "a date like 2026-11-21, without quotes")  # noqa: RUF009 (key() makes a field)
-    upstreams: str = key("witness", "what [[upstream]] servers do", choices=("off", "witness"))
+    upstreams: str = key("witness", "what [[upstream]] servers do", choices=("off", "witness", "fallback"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,10 +185,10 @@ class HistoryConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnyUpstream:
-    """Keys of every ``[[upstream]]``: NTP servers that this machine asks for the time. ``host``: its name or address. ``key``: the number of
-    a key in ``keys.file``. ``minpoll``, ``maxpoll``: log2 s between two requests. ``iburst``: four requests in a row at the beginning;
-    ``burst``: each time. ``offset_us``: what is added to its time, for a known asymmetry of the path. ``prefer``, ``noselect``: as of a
-    source. What upstreams may do: ``clock.upstreams``."""
+    """Keys of every ``[[upstream]]``: NTP servers that this machine asks for the time. ``host``: its name or address. ``key``: number of a
+    key in ``keys.file``. ``minpoll``, ``maxpoll``: log2 s between two requests. ``iburst``: four requests in a row at the beginning;
+    ``burst``: each time. ``offset_us``: what is added to its time, for a known asymmetry of the path. ``prefer``, ``trust``, ``noselect``:
+    as of a source, among the upstreams. What upstreams may do: ``clock.upstreams``."""
 
     kind: ClassVar[str] = ""
     name: str = key("", "a unique name; default: made from the type", empty=True, check=plain_name)
@@ -201,6 +201,7 @@ class AnyUpstream:
     burst: bool = key(False, "true or false")
     offset_us: float = key(0.0, "microseconds", low=-1e9, high=1e9)
     prefer: bool = key(False, "true or false")
+    trust: bool = key(False, "true or false")
     noselect: bool = key(False, "true or false")
     key: int = key(0, "the number of a key, 0 for none", low=0, high=2**32 - 1)
 
@@ -294,6 +295,11 @@ class Config:
     feeds: tuple[Feed, ...] = ()
     upstreams: tuple[Upstream, ...] = ()
     file: str = field(default="", compare=False)
+
+    @property
+    def asked(self) -> tuple[Upstream, ...]:
+        """The upstreams that are asked."""
+        return () if self.clock.upstreams == "off" else self.upstreams
 
 
 TABLES: Mapping[str, type[Any]] = {

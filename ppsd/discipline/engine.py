@@ -41,6 +41,7 @@ from ppsd.discipline.events import (
     TemperatureLost,
     TemperatureRead,
     Ticked,
+    UpstreamHeard,
 )
 from ppsd.discipline.leap import LeapKeeper
 from ppsd.discipline.runaway import TOLD_S, PullChange
@@ -50,6 +51,7 @@ from ppsd.discipline.source import LABEL_FRESH_NS, LABEL_REFID, Progress, PulseS
 from ppsd.discipline.steering import Steering
 from ppsd.discipline.tempcomp.compensation import Compensation
 from ppsd.discipline.timescale import Timescale
+from ppsd.discipline.upstream import Place, UpstreamSource, source_id
 from ppsd.snapshot import Mode, Snapshot
 from refclock.condition import Code, Condition, obstacle
 from refclock.config import PpsSource, ShmSource, SockSource
@@ -76,6 +78,8 @@ RESUME_BOUND_NS = 100_000_000
 """ns; a record of an earlier run is resumed below this bound: it can still number pulses."""
 APART_NS = 600_000_000
 """ns; a kept clock that is farther from the served second names another one: half a second, and 0.1 s for what it leaves out."""
+UPSTREAMS = 64
+"""NTP servers at most; as many as one file can name (``ppsd.config.reader.ELEMENTS``)."""
 OVERRULED_NS = 5 * NS
 """ns; a kept clock that contradicts the served second for so long overrules it: a step of that clock is noticed before."""
 CONFIRM = "confirm it: let NTP keep the system clock, or add a second source"
@@ -131,6 +135,11 @@ class Engine:
         self._just_stepped = False  # the clock was set since the kernel was asked who keeps it: it numbers nothing until then
         self.selected: SourceId | None = None
         self.choice = Choice(None, frozenset(), {})
+        self.upstreams: dict[SourceId, UpstreamSource] = {}
+        self.beside = Choice(None, frozenset(), {})
+        """What the upstreams say among themselves."""
+        self.followed: SourceId | None = None
+        """The upstream that is served; None while a receiver is."""
         self._started = self._now = at
         self._deadline = at.mono_ns + TICK_NS
         self._persist_at = at.mono_ns + PERSIST_FIRST_NS
@@ -168,6 +177,8 @@ class Engine:
         names = {SourceId(settings.name): settings for settings in wanted.sources}
         self.sources = {name: kept.get(name) or self._source(settings) for name, settings in names.items()}
         self.selected = self.selected if self.selected in kept else None
+        for name in [name for name, upstream in self.upstreams.items() if upstream.settings not in wanted.asked]:
+            self._forget_upstream(name)
         best, falsetickers = self.choice.selected, {n: by_ns for n, by_ns in self.choice.falsetickers.items() if n in kept}
         best = best if best is not None and best.source in kept else None
         self.choice = Choice(best, self.choice.agreeing & kept.keys(), falsetickers)
@@ -193,6 +204,8 @@ class Engine:
                 self._pulsed(event, present, out)
             case Sampled():
                 self._sampled(event, at, out)
+            case UpstreamHeard():
+                self._upstream_heard(event, present, out)
             case SourceFound():
                 self.sources[event.source].found(event.what)
                 out.append(Note("source found", "info", {"source": event.source, "what": event.what}))
@@ -333,7 +346,7 @@ class Engine:
             out.append(Note("second given up", "error", {"source": source.id, "why": "the receiver says that its leap count is not known"}))
             self._relearn(at, out)
             return
-        if overruled or (contradicts and self.selected in (None, source.id)):
+        if overruled or (contradicts and self.selected in (None, source.id) and self.followed is None):
             why = belief.why if overruled else source.time.pairing.condition.words
             why += f"; {beside} says the same" if beside else ""
             out.append(Note("second given up", "error", {"source": source.id, "why": why}))
@@ -395,7 +408,7 @@ class Engine:
     def _begin_anew(self, at: Instant, out: list[Effect]) -> None:
         """The second is not known any more."""
         self.timescale.drop()
-        self.selected = None
+        self.selected = self.followed = None
         self._steering.anew()
         self._enter(Mode.ACQUIRE, at, out)
         out.append(self._record(at))
@@ -411,6 +424,8 @@ class Engine:
             return
         out.append(Note("raw clock jumped", "error", {"source": receiver.id, "by_s": by_ns / NS}))
         self._jumped = at, by_ns
+        for upstream in self.upstreams.values():
+            upstream.estimator.rate_changed()
         since_ns = receiver.voices.since_ns if receiver.voices.trusted else at.mono_ns
         rate = self.timescale.rate
         for source in self.sources.values():
@@ -428,6 +443,8 @@ class Engine:
         """Learn the rate anew; meanwhile the bound allows for any that a clock can have."""
         out.append(Note("raw clock changed", "warning", {"was": event.was, "now": event.now}))
         self._changed = event
+        for upstream in self.upstreams.values():
+            upstream.estimator.rate_changed()
         for source in self.sources.values():
             source.rate_changed()
         if self.timescale.estimate is not None:
@@ -481,12 +498,16 @@ class Engine:
         for name, by_ns in self.choice.falsetickers.items():
             if name not in before.falsetickers:
                 out.append(Note("sources disagree", "warning", {"source": name, "by_s": by_ns / NS}))
+        self._compare_upstreams(now)
         best = self.choice.selected
-        held = self.timescale.bound_ns(now) if self.mode is Mode.HOLDOVER else math.inf
-        if best is None or best.estimate.bound_ns >= min(self.timescale.max_bound_ns, WORSE * held):
+        if best is None or best.estimate.bound_ns >= self._least_worth(now) or self._outvoted_by_upstreams(best):
             self.selected = None
-            self._hold(at, out)
+            if not self._follow_upstream(at, out):
+                self._hold(at, out)
             return
+        if self.followed is not None:
+            out.append(Note("a receiver is followed again", "info", {"source": best.source, "instead_of": self.followed}))
+        self.followed = None
         if best.source != self.selected:
             out.append(Note("source selected", "info", {"source": best.source, "bound_ns": round(best.estimate.bound_ns)}))
         self.selected = best.source
@@ -497,9 +518,147 @@ class Engine:
         self._served = _Served(best.source, by_labels=best.refid == LABEL_REFID)
         self.timescale.adopt(best.estimate, best.reference_mono_ns, "SIM" if self.simulated else best.refid)
         self.timescale.rests_on(self._rank(best.source, at))
+        if self._by_upstreams(now) is not None:
+            self._cover(now)
         out += self.compensation.adopted(best.estimate, (best.source, best.refid))
         self._enter(Mode.TRACK if best.estimate.samples >= LOCK_SAMPLES else Mode.CONVERGE, at, out)
         out.append(self._record(at))
+
+    # ---- upstreams -----------------------------------------------------------------------------------------------------------------
+
+    def _upstream_heard(self, event: UpstreamHeard, present: Present | None, out: list[Effect]) -> None:
+        """An NTP server, known or new. One that is not configured is not meant for us."""
+        settings = next((u for u in self.config.asked if u.name == event.server.name), None)
+        if settings is None:
+            return
+        name, now_ns = source_id(settings, event.server), event.at.mono_ns
+        upstream = self.upstreams.get(name)
+        if event.server.ended:
+            if upstream is not None and upstream.server.address == event.server.address:
+                self._forget_upstream(name)
+            return
+        if upstream is None or upstream.server.address != event.server.address:
+            if upstream is None and len(self.upstreams) >= UPSTREAMS:
+                return
+            upstream = self.upstreams[name] = UpstreamSource(settings, event.server, now_ns)
+        by_receivers = self.followed is None and self.timescale.stratum == 1 and present is not None
+        rate = self.timescale.known_rate(now_ns) if by_receivers else None
+        tai_ns = None if event.sample is None else self.leaps.table.utc_to_tai_ns(event.sample.at.real_ns + event.sample.offset_ns)
+        upstream.heard(event, tai_ns, rate, present)
+        if event.sample is not None and (self.followed is not None or self.selected is None):
+            self._decide(event.at, out)
+
+    def _forget_upstream(self, name: SourceId) -> None:
+        del self.upstreams[name]
+        self.beside = Choice(None, frozenset(), {})
+
+    def _compare_upstreams(self, now_ns: int) -> None:
+        """What the upstreams say among themselves."""
+        for name in [name for name, upstream in self.upstreams.items() if upstream.forgotten(now_ns)]:
+            self._forget_upstream(name)
+        claims = [c for u in self.upstreams.values() if not u.settings.noselect and (c := u.candidate(now_ns)) is not None]
+        self.beside = select(claims, self.followed or (self.beside.selected.source if self.beside.selected is not None else None))
+
+    @property
+    def _several_upstreams(self) -> Candidate | None:
+        """The best of several upstreams that agree; None while fewer do. One alone may lie."""
+        return self.beside.selected if len(self.beside.agreeing) > 1 else None
+
+    def _apart_ns(self, claim: Candidate, tai_ns: int, bound_ns: float) -> float:
+        """ns between the nearest times that both allow, negative when they have one in common."""
+        return abs(claim.estimate.tai_ns - tai_ns) - claim.estimate.bound_ns - bound_ns
+
+    def _by_upstreams(self, now_ns: int) -> Condition | None:
+        """What several upstreams that agree say against the served time; None when they allow it. It blocks when another second is
+        meant, and nothing of the same worth speaks for the served one."""
+        several = self._several_upstreams
+        if several is None or self.timescale.estimate is None or self.followed is not None or several.estimate.mono_ns > now_ns:
+            return None
+        e, tai_ns = several.estimate, self.timescale.tai_at(now_ns)
+        off_ns = tai_ns - e.tai_at(now_ns)
+        own = self.timescale.estimate.bound_at(now_ns)
+        if abs(off_ns) <= e.bound_at(now_ns) + own:
+            return None
+        second = abs(off_ns) >= APART_NS
+        where = "ahead of" if off_ns > 0 else "behind"
+        words = (
+            f"the served time is {abs(off_ns) / NS:.3g} s {where} {len(self.beside.agreeing)} NTP servers that agree: the receiver or "
+            "all of them are wrong; compare with another server (refclock query), and look at the antenna"
+        )
+        return Condition(Code.UPSTREAMS_CONTRADICT, words, blocks=second and self.timescale.rank < Rank.KEPT)
+
+    def _upstreams_name(self, now_ns: int) -> bool:
+        """Whether several upstreams that agree name the served second."""
+        several = self._several_upstreams
+        if several is None or self.timescale.estimate is None or several.estimate.bound_ns > NAMES_NS:
+            return False
+        return self._apart_ns(several, self.timescale.tai_at(several.estimate.mono_ns), self.timescale.bound_ns(now_ns)) <= 0
+
+    def _least_worth(self, now_ns: int) -> float:
+        """ns; a receiver with a larger bound is not followed: what is served is better."""
+        if self.mode is Mode.HOLDOVER:
+            return min(self.timescale.max_bound_ns, WORSE * self.timescale.bound_ns(now_ns))
+        if self.followed is not None and self.beside.selected is not None:
+            return min(self.timescale.max_bound_ns, self.beside.selected.estimate.bound_ns)
+        return self.timescale.max_bound_ns
+
+    def _outvoted_by_upstreams(self, best: Candidate) -> bool:
+        """Whether a receiver comes back with another time than several upstreams, while those are followed."""
+        several = self._several_upstreams
+        if self.followed is None or several is None:
+            return False
+        apart_ns = self._apart_ns(several, best.estimate.tai_ns, best.estimate.bound_ns)
+        if apart_ns > 0:
+            self.choice = Choice(
+                None, frozenset(), {**self.choice.falsetickers, best.source: best.estimate.tai_ns - several.estimate.tai_ns}
+            )
+        return apart_ns > 0
+
+    def _follow_upstream(self, at: Instant, out: list[Effect]) -> bool:
+        """No usable receiver: serve the best upstream, if that is wanted and better than the holdover. False: it is not."""
+        now, best = at.mono_ns, self.beside.selected
+        if self.config.clock.upstreams != "fallback" or best is None or best.estimate.bound_ns >= self.timescale.max_bound_ns:
+            return False
+        if self.timescale.estimate is not None and self.followed is None and now < self.timescale.valid_until_ns:
+            held_ns = self.timescale.bound_ns(now)
+            if best.estimate.bound_ns >= held_ns or self._apart_ns(best, self.timescale.tai_at(now), held_ns) > 0:
+                return False
+        upstream = self.upstreams[best.source]
+        if best.source != self.followed:
+            bound_ns, stratum = round(best.estimate.bound_ns), upstream.server.stratum + 1
+            out.append(Note("upstream followed", "warning", {"upstream": best.source, "bound_ns": bound_ns, "stratum": stratum}))
+        self.followed = best.source
+        self._served = _Served(best.source)
+        self.compensation.left()
+        stratum = min(upstream.server.stratum + 1, 15)
+        self.timescale.adopt_server(best.estimate, best.reference_mono_ns, upstream.refid, stratum, upstream.root_delay_ns)
+        self.timescale.rests_on(Rank.KEPT if self._several_upstreams is not None else Rank.AGREEMENT)
+        self._enter(Mode.FALLBACK, at, out)
+        out.append(self._record(at))
+        return True
+
+    def _upstream_standing(self, upstream: UpstreamSource) -> Place:
+        """How it stands beside what is served, for people."""
+        if upstream.id == self.followed:
+            return Place("*", "followed")
+        why, now_ns = upstream.obstacle(), self._now.mono_ns
+        claim = upstream.candidate(now_ns)
+        if claim is None or why is not None:
+            return Place("?", "waiting for answers" if why is None else why.words)
+        if self.timescale.present(now_ns) is None:
+            by_ns = self.beside.falsetickers.get(upstream.id)
+            return Place("?", "nothing is served to compare it with") if by_ns is None else Place("x", f"disagrees by {by_ns / NS:+.6f} s")
+        off_ns = claim.estimate.tai_ns - self.timescale.tai_at(now_ns)
+        if (
+            self._apart_ns(
+                claim, self.timescale.tai_at(now_ns), self.timescale.estimate.bound_at(now_ns) if self.timescale.estimate else 0.0
+            )
+            > 0
+        ):
+            return Place("x", f"says {off_ns / NS:+.6f} s, more than both errors")
+        return Place("-", "agrees")
+
+    # ---- the choice ----------------------------------------------------------------------------------------------------------------
 
     def _naming(self, at: Instant) -> list[ReceiverSource]:
         """The receivers that have a say in which second it is, while none is served: those that are believed, and those that are not yet,
@@ -539,7 +698,7 @@ class Engine:
         """No usable source: extrapolate the timescale while its bound is within the limits."""
         if self.timescale.estimate is None:
             return
-        self._served = replace(self._served, held=True, disputed=bool(self.choice.falsetickers))
+        self._served, self.followed = replace(self._served, held=True, disputed=bool(self.choice.falsetickers)), None
         if at.mono_ns >= self.timescale.valid_until_ns:
             self.timescale.drop()
             for source in self.sources.values():  # no timescale is left to compare it with
@@ -553,11 +712,15 @@ class Engine:
         out += [self._record(at), *notes] if bent or covered else notes
 
     def _cover(self, now_ns: int) -> bool:
-        """While nothing is selected, the bound covers what the sources say, for any of them may be right. True when that changed it."""
+        """While nothing is selected, the bound covers what the sources say, for any of them may be right; and always what
+        several upstreams say that agree, when they contradict it. True when that changed it."""
         if self.timescale.estimate is None:
             return False
-        said = (source.doubtful(now_ns) for source in self.sources.values() if not source.settings.noselect)
+        said = [] if self.selected is not None else [s.doubtful(now_ns) for s in self.sources.values() if not s.settings.noselect]
         claims = [claim for claim in said if claim is not None]
+        several = self._several_upstreams
+        if several is not None and self._by_upstreams(now_ns) is not None:
+            claims.append(several.estimate)
         off_ns = max((r.voices.unclear_ns for r in self._receivers()), default=0.0)
         return (bool(claims) or off_ns != self.timescale.unclear_ns) and self.timescale.cover(now_ns, claims, off_ns)
 
@@ -588,6 +751,9 @@ class Engine:
         by_clock = self._by_kept_clock(at)
         if by_clock is not None and self.timescale.rank < Rank.KEPT:
             yield replace(by_clock, blocks=True)
+        by_upstreams = self._by_upstreams(at.mono_ns)
+        if by_upstreams is not None and by_upstreams.blocks:
+            yield by_upstreams
         for receiver in self._receivers():
             if self._raw_doubted(receiver, at.mono_ns):
                 words = f"what {receiver.id} says has moved at once, as if this computer's clock had stood still or jumped: being checked"
@@ -602,6 +768,10 @@ class Engine:
         """What people are to know of the second that is served."""
         if self.timescale.estimate is None or self._withheld is not None:
             return
+        if self.mode is Mode.FALLBACK:
+            yield obstacle(Code.UPSTREAMS_ONLY, f"no receiver can be used: {self.followed} is followed over the network")
+        if (by_upstreams := self._by_upstreams(at.mono_ns)) is not None:
+            yield by_upstreams
         if (by_clock := self._by_kept_clock(at)) is not None:
             yield by_clock
         if self.timescale.rank is Rank.STEADINESS:
@@ -648,7 +818,7 @@ class Engine:
         naming = sum(self.sources[agreeing].names_seconds for agreeing in self.choice.agreeing)
         if not naming:
             return Rank.COUNT if kept else Rank.STEADINESS
-        if naming > 1 or kept:
+        if naming > 1 or kept or self._upstreams_name(self._now.mono_ns):
             return Rank.KEPT
         return source.time.belief.rank or Rank.STEADINESS if isinstance(source, ReceiverSource) else Rank.COUNT
 
@@ -705,6 +875,7 @@ class Engine:
 
     def snapshot(self, at: Instant) -> Snapshot:
         """The state of the daemon at ``at``, for users and programs."""
+        self._now = at
         standing = report.Standing(
             version=self.version,
             pid=self.pid,
@@ -717,6 +888,7 @@ class Engine:
             selected=self.selected,
             choice=self.choice,
             timescale=self.timescale,
+            upstreams={name: (upstream, self._upstream_standing(upstream)) for name, upstream in self.upstreams.items()},
             leaps=self.leaps,
             steering=self.config.clock.steer,
             clock_steps=self._steps,

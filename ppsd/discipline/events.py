@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ppsd.discipline.saved import Saved
 from refclock.condition import Condition
 from refclock.record import Record
-from refclock.sample import Edge, ForeignSample, Instant, Leap, LineStatus, ReceiverValue, SourceId
+from refclock.sample import Edge, ForeignSample, Instant, Leap, LineStatus, ReceiverValue, SourceId, UpstreamServer
 from refclock.timescales import LeapTable
 
 # ---- events -----------------------------------------------------------------------------------------------------------------------
@@ -55,6 +55,15 @@ class Sampled:
 
     source: SourceId
     sample: ForeignSample
+    at: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamHeard:
+    """What the NTP client says of a server, and a sample when there is a new one. Its ``uncertainty_ns`` is a bound."""
+
+    server: UpstreamServer
+    sample: ForeignSample | None
     at: Instant
 
 
@@ -158,7 +167,7 @@ class Ticked:
 
 MachineEvent = ClockStepped | RawClockChanged | LeapFileRead | TemperatureRead | TemperatureLost
 Report = Reported | LineSeen | Pulsed | Sampled | Configured
-Event = Report | SourceFound | PulseFound | SourceLost | MachineEvent | Ticked
+Event = Report | UpstreamHeard | SourceFound | PulseFound | SourceLost | MachineEvent | Ticked
 
 # ---- effects ----------------------------------------------------------------------------------------------------------------------
 

@@ -18,8 +18,9 @@ from ppsd.discipline.leap import LeapKeeper
 from ppsd.discipline.selection import Choice
 from ppsd.discipline.source import LABEL_REFID, ReceiverSource, Source
 from ppsd.discipline.timescale import Timescale, refid_text
-from ppsd.snapshot import Mode, Snapshot, SourceStatus, TemperatureStatus, Verdict
-from refclock.condition import Code, Condition, blocking, obstacle
+from ppsd.discipline.upstream import Place, UpstreamSource
+from ppsd.snapshot import Mode, Snapshot, SourceStatus, TemperatureStatus, UpstreamStatus, Verdict
+from refclock.condition import Code, Condition, blocking, obstacle, ordered
 from refclock.sample import NS, Instant, Leap, SourceId
 
 VERDICTS: Final = {
@@ -27,6 +28,7 @@ VERDICTS: Final = {
     Mode.CONVERGE: Verdict.ACQUIRING,
     Mode.TRACK: Verdict.LOCKED,
     Mode.HOLDOVER: Verdict.HOLDOVER,
+    Mode.FALLBACK: Verdict.FALLBACK,
 }
 LEAP_WORDS: Final = {Leap.NORMAL: "normal", Leap.INSERT: "insert", Leap.DELETE: "delete", Leap.UNSYNCHRONISED: "unsynchronised"}
 
@@ -47,6 +49,7 @@ class Standing:
     selected: SourceId | None
     choice: Choice
     timescale: Timescale
+    upstreams: Mapping[SourceId, tuple[UpstreamSource, Place]]
     leaps: LeapKeeper
     steering: str
     clock_steps: int
@@ -87,8 +90,8 @@ def snapshot(standing: Standing, at: Instant) -> Snapshot:
         verdict=verdict,
         why="" if reason is None else reason.words,
         stages=_stages(s),
-        stratum=1 if scale is not None else 0,
-        refid=refid_text(s.timescale.refid) if scale is not None else "INIT",
+        stratum=s.timescale.stratum if scale is not None else 0,
+        refid=refid_text(s.timescale.refid, s.timescale.stratum) if scale is not None else "INIT",
         leap=LEAP_WORDS[s.leaps.announced(tai_ns) if scale is not None else Leap.UNSYNCHRONISED],
         leap_pending=s.leaps.pending(tai_ns),
         tai_offset_s=s.leaps.schedule(tai_ns)[2],
@@ -101,6 +104,8 @@ def snapshot(standing: Standing, at: Instant) -> Snapshot:
         steering=s.steering,
         clock_steps=s.clock_steps,
         sources=sources,
+        upstreams=tuple(_upstream_status(upstream, place, now) for upstream, place in s.upstreams.values()),
+        root_delay_ns=s.timescale.root_delay_ns if scale is not None else 0,
         temperature=s.temperature,
         conditions=conditions,
     )
@@ -135,6 +140,11 @@ def _stages(s: Standing) -> tuple[tuple[str, bool], ...]:
         ("pulses numbered", any(source.ready for source in sources)),
         ("locked", s.mode is Mode.TRACK),
     )
+
+
+def _upstream_status(upstream: UpstreamSource, place: Place, now_ns: int) -> UpstreamStatus:
+    why = upstream.obstacle()
+    return upstream.status(now_ns, place, () if why is None else ordered([why], upstream.id))
 
 
 def _source_status(s: Standing, source: Source, at: Instant) -> SourceStatus:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ppsd.discipline.estimate import Estimate
+from ppsd.discipline.network import KnownRate
 from refclock.record import Record
 from refclock.sample import NS
 from refclock.timing.evidence import Rank
@@ -62,6 +63,9 @@ class Timescale:
         self.reference_mono_ns = 0
         self.valid_until_ns = 0
         self.refid = 0
+        self.stratum = 1
+        self.root_delay_ns = 0
+        """ns; of whom it follows, to the reference clock and back. Half of it is in the bound."""
         self.rank = Rank.AGREEMENT
         """The best evidence that its second rests on. One of an earlier run has been served before: more than steadiness."""
 
@@ -74,9 +78,13 @@ class Timescale:
 
         ``reference_mono_ns``: raw instant of the last measurement in it; ``refid``: up to four ASCII letters.
         """
+        self.adopt_server(estimate, reference_mono_ns, refid_number(refid), 1, 0)
+
+    def adopt_server(self, estimate: Estimate, reference_mono_ns: int, refid: int, stratum: int, root_delay_ns: int) -> None:
+        """The same as of an NTP server: ``refid`` stands for it, ``stratum`` is ours, and half of ``root_delay_ns`` is in the bound."""
         self.estimate, self.turn, self.doubt, self.unclear_ns = estimate, None, None, 0.0
         self.reference_mono_ns = reference_mono_ns
-        self.refid = refid_number(refid)
+        self.refid, self.stratum, self.root_delay_ns = refid, stratum, root_delay_ns
         self._limit()
 
     def follow(self, turn: Turn) -> None:
@@ -135,19 +143,20 @@ class Timescale:
         if record.simulated != self.simulated or record.stratum == 0 or not record.raw_ns <= at_mono_ns < record.valid_until_raw_ns:
             return False
         skew = record.bound_rate / 4
+        bound_ns = record.bound_ns + record.root_delay_ns / 2
         self.estimate = Estimate(
-            record.raw_ns, record.tai_ns, record.rate, record.bound_ns, record.bound_rate, record.bound_wander_ns, record.bound_ns, skew, 0
+            record.raw_ns, record.tai_ns, record.rate, bound_ns, record.bound_rate, record.bound_wander_ns, bound_ns, skew, 0
         )
         self.reference_mono_ns = record.reference_raw_ns
         self.valid_until_ns = record.valid_until_raw_ns
-        self.refid = record.refid
+        self.refid, self.stratum, self.root_delay_ns = record.refid, record.stratum, record.root_delay_ns
         return True
 
     def drop(self) -> None:
         """Nothing is known any more."""
         self.estimate = self.turn = self.doubt = None
         self.unclear_ns = 0.0
-        self.rank = Rank.STEADINESS
+        self.rank, self.stratum, self.root_delay_ns = Rank.STEADINESS, 1, 0
 
     def present(self, mono_ns: int) -> Present | None:
         """The map as pairing needs it at ``mono_ns``; None when there is none or its holdover has ended. With its own bound: what
@@ -167,6 +176,14 @@ class Timescale:
         """d(TAI)/d(raw) - 1 now. Needs a map."""
         assert self.estimate is not None
         return self._anchor(self.estimate)[2]
+
+    def known_rate(self, mono_ns: int) -> KnownRate:
+        """That rate at ``mono_ns`` with all that may be wrong with it. Needs a map."""
+        e = self.estimate
+        assert e is not None
+        doubted = (0.0 if self.turn is None else self.turn.doubt_rate) + (0.0 if self.doubt is None else self.doubt.rate)
+        then = KnownRate(e.mono_ns, self.rate, e.bound_rate + doubted / NS, e.bound_wander_ns)
+        return replace(then, mono_ns=mono_ns, error=then.error_at(mono_ns))
 
     def bound_ns(self, mono_ns: int) -> float:
         """Error bound at ``mono_ns``. Needs a map."""
@@ -225,10 +242,10 @@ class Timescale:
             raw_ns=raw_ns,
             tai_ns=tai_ns,
             rate=rate,
-            bound_ns=self.bound_ns(raw_ns),
+            bound_ns=max(0.0, self.bound_ns(raw_ns) - self.root_delay_ns / 2),
             bound_rate=grows,
             bound_wander_ns=e.bound_wander_ns,
-            root_delay_ns=0,
+            root_delay_ns=self.root_delay_ns,
             reference_raw_ns=self.reference_mono_ns,
             valid_until_raw_ns=self.valid_until_ns if until_tai_ns is None else min(self.valid_until_ns, self._raw_before(until_tai_ns)),
             leap_tai_ns=leap_tai_ns,
@@ -236,7 +253,7 @@ class Timescale:
             tai_offset_s=tai_offset_s,
             refid=self.refid,
             precision=PRECISION,
-            stratum=1,
+            stratum=self.stratum,
             simulated=self.simulated,
         )
 
@@ -246,6 +263,7 @@ def refid_number(text: str) -> int:
     return int.from_bytes(text.encode("ascii")[:4].ljust(4, b"\0"), "big")
 
 
-def refid_text(number: int) -> str:
-    """Inverse of ``refid_number``."""
-    return number.to_bytes(4, "big").rstrip(b"\0").decode("ascii", "replace")
+def refid_text(number: int, stratum: int = 1) -> str:
+    """Inverse of ``refid_number``; above stratum 1 a dotted quad."""
+    octets = number.to_bytes(4, "big")
+    return octets.rstrip(b"\0").decode("ascii", "replace") if stratum <= 1 else ".".join(map(str, octets))

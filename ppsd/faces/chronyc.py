@@ -107,7 +107,7 @@ SOURCES_LEGEND: Final = r"""
 
 
 def sources(clock: Snapshot) -> Report:
-    """``chronyc sources``. Every source is a reference clock, mode #, with a sample a second, poll 0."""
+    """``chronyc sources``. A receiver is a reference clock, mode #, with a sample a second, poll 0; an NTP server is mode ^."""
     lines, rows = [], []
     for s in clock.sources:
         offset, error = offset_s(s), error_s(s)
@@ -116,8 +116,15 @@ def sources(clock: Snapshot) -> Report:
         rows.append(
             _row("#", s.tally, s.name, 0, 0, f"{s.reach:o}", _age(s.last_sample_s), f"{offset:.9f}", f"{offset:.9f}", f"{error:.9f}")
         )
+    for u in clock.upstreams:
+        offset, error = -(u.offset_ns or 0) / 1e9, (u.bound_ns or 0) / 1e9
+        sample = f"{amount(offset, True)}[{amount(offset, True)}] +/- {amount(error, False)}"
+        lines.append(f"^{u.tally} {_name(u.name):<27}  {u.stratum:2d}  {u.poll:2d}   {u.reach:3o}  {interval(u.last_sample_s)}  {sample}")
+        values = (f"{offset:.9f}", f"{offset:.9f}", f"{error:.9f}")
+        rows.append(_row("^", u.tally, u.name, u.stratum, u.poll, f"{u.reach:o}", _age(u.last_sample_s), *values))
     heading = "MS Name/IP address         Stratum Poll Reach LastRx Last sample               "
-    return Report(_table(heading, lines), tuple(rows), clock.to_json()["sources"], SOURCES_LEGEND)
+    told = clock.to_json()
+    return Report(_table(heading, lines), tuple(rows), [*told["sources"], *told["upstreams"]], SOURCES_LEGEND)
 
 
 SOURCESTATS_LEGEND: Final = r"""                             .- Number of sample points in measurement set.

@@ -109,7 +109,13 @@ NARROW, LOW = 40, 8
 """Columns and lines of a terminal that has room for the state alone."""
 SIDE: Final = 9
 """Columns of the numbers beside a curve."""
-VERDICTS: Final = {Verdict.LOCKED: Style.GOOD, Verdict.HOLDOVER: Style.CAUTION, Verdict.ACQUIRING: Style.NEWS, Verdict.NO_TIME: Style.BAD}
+VERDICTS: Final = {
+    Verdict.LOCKED: Style.GOOD,
+    Verdict.HOLDOVER: Style.CAUTION,
+    Verdict.FALLBACK: Style.CAUTION,
+    Verdict.ACQUIRING: Style.NEWS,
+    Verdict.NO_TIME: Style.BAD,
+}
 TALLIES: Final = {"*": Style.GOOD, "+": Style.GOOD, "x": Style.BAD, "~": Style.CAUTION, "?": Style.CAUTION}
 STRONG_SIGNAL, WEAK_SIGNAL = 35, 25
 """dB-Hz: what an antenna with a free sky brings, and what is hardly followed."""

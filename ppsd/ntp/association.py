@@ -47,8 +47,8 @@ SPREAD: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Polling:
-    """How a server is asked. ``minpoll``, ``maxpoll``: log2 s between two requests. ``iburst``: some requests in a row at the beginning, and
-    when a server answers again; ``burst``: each time. ``version``: of NTP."""
+    """How a server is asked. ``minpoll``, ``maxpoll``: log2 s between two requests. ``iburst``: four requests in a row at the beginning,
+    and when a server answers again; ``burst``: each time. ``version``: of NTP."""
 
     minpoll: int = 6
     maxpoll: int = 10
@@ -94,6 +94,11 @@ class Association:
         self._nonce = 0  # transmit field of the request that waits for its answer; 0: none waits
         self._trips: deque[int] = deque(maxlen=SETTLED)
         self._answers = 0  # since the interval changed
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a request waits for its answer."""
+        return self._nonce != 0
 
     # ---- asking ----------------------------------------------------------------------------------------------------------------------
 

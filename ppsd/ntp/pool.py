@@ -30,8 +30,8 @@ class Change:
 
 
 class Pool:
-    """See the module. ``addresses``: those in use, in the order in which they were taken. ``due_ns``: raw instant at which the name is to be
-    resolved; None: nothing is lacking, or a resolution is under way."""
+    """See the module. ``addresses``: those in use, in the order in which they were taken. ``due_ns``: raw instant at which the name is to
+    be resolved; None: nothing is lacking, or a resolution is under way."""
 
     def __init__(self, most: int, now_ns: int) -> None:
         self._most = most

@@ -1,9 +1,9 @@
 """The serve process: NTP on the network, from the record that the clock process publishes.
 
 Flow: record (mmap) -> C threads (``ppsd.serve.ntp_server``) -> NTP clients. Python starts the threads and then sleeps. Its one loop wakes
-for a request on ``serve.sock``, a signal, a broadcast or the watchdog. The process needs no device, and no privilege once the port is
-bound: started by root, it becomes ``run.user`` before the first packet. systemd may also hand over the sockets (LISTEN_FDS,
-sd_listen_fds(3)); ``server.listen`` is then ignored.
+for a request on ``serve.sock``, a signal, a broadcast, an answer of an upstream server (``ppsd.serve.upstream``) or the watchdog. The
+process needs no device, and no privilege once the port is bound: started by root, it becomes ``run.user`` before the first packet. systemd
+may also hand over the sockets (LISTEN_FDS, sd_listen_fds(3)); ``server.listen`` is then ignored.
 
 The threads do not talk to the clock process. While it is absent they answer from the last record, whose bound grows by its own rule.
 Without a record they answer with leap indicator 3. The loop asks it for what chronyc and ntpq want to know, and only the loop waits.
@@ -40,13 +40,15 @@ from ppsd.serve.chronyc import Chronyc, Facts, handed
 from ppsd.serve.mode6 import ControlPackets
 from ppsd.serve.ntp_server import NtpServer, ServerRules
 from ppsd.serve.timestamping import stamping
+from ppsd.serve.upstream import Upstreams
 from ppsd.snapshot import ServerReport, Snapshot
 from refclock.errors import explain
+from refclock.exchange.upstream import FILE
 from refclock.kernel.interfaces import InterfaceWatch, Network, networks
 from refclock.kernel.sandbox import SERVE, Account, Capability, Helper, account, confine, lend, refused, to_drop
 from refclock.schema import ConfigError
 
-OWN_KEYS = ("server.", "access.", "limits.", "keys.", "chronyc.", "log.")
+OWN_KEYS = ("server.", "access.", "limits.", "keys.", "chronyc.", "log.", "clock.upstreams", "upstream ")
 """How the names of the keys begin that concern this process (``ppsd.config.tables``)."""
 THREADS = 4
 """Most threads unless configured: a Pi has four cores, and one thread answers about 300 000 requests/s."""
@@ -153,6 +155,8 @@ class Serve:
         self._controls = ControlPackets(self._server, clock, self.report)
         if self._control.complaint:
             self.log.warning("control socket", problem=self._control.complaint)
+        self._upstreams = Upstreams(run_dir / FILE, self.log)
+        self._ask_upstreams()
         self._look_s, self._networks_s = started_s + LOOK_S, started_s + NETWORKS_S
         self._broadcast_s = 0.0
         self._broadcast_failed = ""
@@ -180,9 +184,15 @@ class Serve:
         self.log.speak(config.log.format, config.log.level)
         self._chronyc.listen(config.chronyc)
         self.config, self.keys = config, keys
+        self._ask_upstreams()
         self._broadcast_s = 0.0
         self.log.answer("info", "rules, limits and keys renewed")
         self._notify()
+
+    def _ask_upstreams(self) -> None:
+        """Ask the configured upstreams."""
+        ends = [end for text in self.config.server.listen if (end := parse_endpoint(text)) is not None]
+        self._upstreams.configure(self.config.asked, self.keys, (port for _, port in ends))
 
     def judge(self) -> tuple[Config, tuple[SymmetricKey, ...], list[str]]:
         """The configuration as it is now on disk, its keys, and what stands against them. New addresses are tried; nothing is changed."""
@@ -230,6 +240,7 @@ class Serve:
             self._watch.close()
             self._watch = None
         self._networks_s = self._look_s = min(self._look_s, time.monotonic() + SETTLE_S)
+        self._upstreams.wake()
 
     def _look(self, now_s: float) -> None:
         """Look after what others may take away or bring: interfaces, addresses, and the files in the run directory."""
@@ -319,15 +330,17 @@ class Serve:
         poll.register(self._control, select.POLLIN)
         poll.register(self._chronyc, select.POLLIN)
         poll.register(self._controls, select.POLLIN)
+        poll.register(self._upstreams, select.POLLIN)
         poll.register(signals.wake, select.POLLIN)
         watched, beat_s = -1 if self._watch is None else self._watch.fileno(), watchdog_s(LOOK_S)
         if watched >= 0:
             poll.register(watched, select.POLLIN)
         while until_s is None or time.monotonic() < until_s:
             self._broadcast()
+            self._upstreams.work()
             self.log.settle()
             due_s = self._look_s if until_s is None else min(self._look_s, until_s)
-            pause_s = max(0.0, min(beat_s, due_s - time.monotonic()))
+            pause_s = max(0.0, min(beat_s, due_s - time.monotonic(), self._upstreams.due_s()))
             if self.config.server.broadcast:
                 pause_s = max(0.0, min(pause_s, self._broadcast_s - time.monotonic()))
             ready = {fd for fd, _ in poll.poll(pause_s * 1000)}
@@ -337,6 +350,8 @@ class Serve:
                 self._chronyc.handle_ready()
             if self._controls.fileno() in ready:
                 self._controls.handle_ready()
+            if self._upstreams.fileno() in ready:
+                self._upstreams.handle_ready()
             if watched in ready:
                 self._interfaces_changed()
                 if self._watch is None:
@@ -357,6 +372,7 @@ class Serve:
     def close(self) -> None:
         """Close the server's sockets and the control socket."""
         self._tell_refusals()
+        self._upstreams.close()
         self._chronyc.close()
         self._control.close()
         self._server.close()

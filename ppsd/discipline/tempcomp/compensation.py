@@ -62,6 +62,10 @@ class Compensation:
         if e is not None and self._temperature.was_in_use:
             self._timescale.unlearn(replace(e, bound_wander_ns=UNWATCHED_WANDER))
 
+    def left(self) -> None:
+        """The map is that of another machine from now on: nothing is learned from it."""
+        self._plain = self._bend = None
+
     def adopted(self, estimate: Estimate, whose: object) -> list[Effect]:
         """``estimate`` is served now; ``whose``: the channel that it comes from."""
         plain = estimate.plain or estimate

@@ -197,7 +197,7 @@ def test_other_kisses_only_say_that_there_is_no_time(code: str) -> None:
     assert (association.due_ns, association.poll) == (due_ns, 6)
 
 
-# ---- how often ----------------------------------------------------------------------------------------------------------------------------
+# ---- how often -----------------------------------------------------------------------------------------------------------------------
 
 
 def run(association: Association, until_s: float, jitter_ns: int = 0, answers: bool = True) -> list[float]:

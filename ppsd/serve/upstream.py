@@ -1,0 +1,349 @@
+"""The NTP client: sockets, names and stamps around ``ppsd.ntp.association`` and ``ppsd.ntp.pool``.
+
+Flow: ``due_s`` -> a new socket for each request, and so a random source port (RFC 9109) -> server -> kernel's stamp of the answer ->
+Measurement -> datagram (``refclock.exchange.upstream``) -> clock process, which judges servers beside receivers. Nothing is decided here:
+what a compromised server, or this process, can do with the time is what the clock process lets an upstream do.
+
+T1 is read just before the request is sent and T4 is the kernel's (SO_TIMESTAMPNS). The time between them is taken from the raw clock, so
+that neither a step nor a slew of the system clock lies in the delay; an exchange during which that clock was stepped is thrown away.
+Names are resolved by a thread, one after the other: getaddrinfo(3) may block for a minute, and knows every way in which a system has names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import queue
+import secrets
+import select
+import socket
+import struct
+import threading
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from ppsd.config.keys import SymmetricKey
+from ppsd.config.tables import PoolUpstream, Upstream
+from ppsd.ntp.association import SETTLED, Association, Measurement, Polling
+from ppsd.ntp.pool import Change, Pool
+from ppsd.process.log import Log
+from ppsd.serve.ntp_server import Authenticator
+from refclock.errors import explain
+from refclock.exchange.samples import RawSample
+from refclock.exchange.upstream import pack
+from refclock.kernel.clocks import LocalClock
+from refclock.sample import NS, Instant, UpstreamServer, refid_of
+
+SO_TIMESTAMPNS: Final = 64
+"""SO_TIMESTAMPNS_NEW of asm-generic/socket.h: stamps with 64-bit seconds on every machine; Linux 5.1 and later."""
+STAMP: Final = struct.Struct("=qq")
+"""struct __kernel_timespec: s, ns."""
+REPLY_BYTES: Final = 1024
+"""Octets read of a datagram: a header, extension fields and a MAC have fewer."""
+AT_ONCE: Final = 16
+"""Datagrams of one socket that are read before others get their turn."""
+
+
+class Resolver:
+    """Resolves names in a thread. ``fileno``: readable when ``take`` has results."""
+
+    def __init__(self) -> None:
+        self._wanted: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._found: queue.SimpleQueue[tuple[str, tuple[str, ...], str]] = queue.SimpleQueue()
+        self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._thread: threading.Thread | None = None
+
+    def fileno(self) -> int:
+        """The descriptor to wait on."""
+        return self._event
+
+    def ask(self, host: str) -> None:
+        """Resolve ``host``. An address stands for itself."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._resolve, name="names", daemon=True)
+            self._thread.start()
+        self._wanted.put(host)
+
+    def take(self) -> Iterator[tuple[str, tuple[str, ...], str]]:
+        """(host, its addresses, why there are none) of each name that was resolved since."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._event)
+        while True:
+            try:
+                yield self._found.get_nowait()
+            except queue.Empty:
+                return
+
+    def _resolve(self) -> None:
+        while True:
+            host = self._wanted.get()
+            if not host:
+                os.close(self._event)
+                return
+            try:
+                found = socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM)
+                self._found.put((host, tuple(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found)), ""))
+            except OSError as error:
+                self._found.put((host, (), explain(error)))
+            except UnicodeError:
+                self._found.put((host, (), "is no name of a host"))
+            os.eventfd_write(self._event, 1)
+
+    def close(self) -> None:
+        """End, as soon as the name under way is resolved."""
+        if self._thread is None:
+            os.close(self._event)
+        self._wanted.put("")
+
+
+@dataclass(slots=True)
+class _Member:
+    """One server that is asked."""
+
+    upstream: Upstream
+    address: str
+    association: Association
+    key: Authenticator | None
+    sock: socket.socket | None = None
+    sent: Instant = field(default_factory=lambda: Instant(0, 0))
+    ours: Collection[int] = ()
+    last: Measurement | None = None
+    told: str = ""
+
+    def status(self, ended: bool = False) -> UpstreamServer:
+        """For the clock process."""
+        a, m = self.association, self.last
+        numbers = (m.stratum, m.refid, m.delay_ns, m.root_delay_ns, m.dispersion_ns) if m is not None else (0, 0, 0, 0, 0)
+        return UpstreamServer(self.upstream.name, self.address, a.reach, a.poll, *numbers, a.why, ended)
+
+
+@dataclass(slots=True)
+class _Name:
+    """One ``[[upstream]]``."""
+
+    upstream: Upstream
+    pool: Pool
+    members: dict[str, _Member] = field(default_factory=dict)
+    told: str = ""
+
+
+class Upstreams:
+    """All servers that are asked. ``door``: the clock process's socket. ``fileno``: readable when ``handle_ready`` has work."""
+
+    def __init__(self, door: Path, log: Log) -> None:
+        self._door, self._log = door, log
+        self._clock = LocalClock()
+        self._out = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        self._names: dict[str, _Name] = {}
+        self._keys: Mapping[int, SymmetricKey] = {}
+        self._served: Collection[int] = ()
+        self._by_fd: dict[int, _Member] = {}
+        self._epoll = select.epoll()
+        self._resolver = Resolver()
+        self._epoll.register(self._resolver.fileno(), select.EPOLLIN)
+        self._unheard = ""
+
+    def configure(self, upstreams: Iterable[Upstream], keys: Iterable[SymmetricKey], served: Iterable[int]) -> None:
+        """Ask these from now on; those that are configured as before are asked on. ``served``: the ports on which this machine answers."""
+        now_ns, found = self._clock.now().mono_ns, {key.key_id: key for key in keys}
+        wanted = {upstream.name: upstream for upstream in upstreams}
+        for name, one in list(self._names.items()):
+            if wanted.get(name) != one.upstream or (one.upstream.key and found.get(one.upstream.key) != self._keys.get(one.upstream.key)):
+                self._end(one, list(one.members))
+                del self._names[name]
+        self._keys, self._served = found, frozenset(served)
+        for name, upstream in wanted.items():
+            if name not in self._names:
+                most = upstream.most if isinstance(upstream, PoolUpstream) else 1
+                self._names[name] = _Name(upstream, Pool(most, now_ns))
+
+    def fileno(self) -> int:
+        """The descriptor to wait on."""
+        return self._epoll.fileno()
+
+    def due_s(self) -> float:
+        """Seconds until ``work`` has something to do; infinity: never by itself."""
+        dues = [one.pool.due_ns for one in self._names.values()]
+        dues += [member.association.due_ns for one in self._names.values() for member in one.members.values()]
+        times = [due for due in dues if due is not None]
+        return max(0.0, (min(times) - self._clock.now().mono_ns) / NS) if times else float("inf")
+
+    def wake(self) -> None:
+        """Interfaces have changed: what was out of reach is tried at once."""
+        now_ns = self._clock.now().mono_ns
+        for one in self._names.values():
+            one.pool.wake(now_ns)
+            for member in one.members.values():
+                member.association.wake(now_ns)
+
+    def work(self) -> None:
+        """Resolve the names and send the requests that are due."""
+        now_ns = self._clock.now().mono_ns
+        for one in self._names.values():
+            if one.pool.due_ns is not None and now_ns >= one.pool.due_ns:
+                one.pool.asked()
+                self._resolver.ask(one.upstream.host)
+            for member in one.members.values():
+                if member.association.due_ns is not None and now_ns >= member.association.due_ns:
+                    self._ask(one, member)
+
+    def handle_ready(self) -> None:
+        """Take the answers and the names that have come; never waits."""
+        for fd, _ in self._epoll.poll(0):
+            if fd == self._resolver.fileno():
+                for host, addresses, why in self._resolver.take():
+                    self._resolved(host, addresses, why)
+            elif fd in self._by_fd:
+                self._receive(self._by_fd[fd])
+
+    def close(self) -> None:
+        """End everything."""
+        for one in self._names.values():
+            self._end(one, list(one.members))
+        self._resolver.close()
+        self._out.close()
+        self._epoll.close()
+
+    # ---- names -----------------------------------------------------------------------------------------------------------------------
+
+    def _resolved(self, host: str, addresses: Sequence[str], why: str) -> None:
+        now_ns = self._clock.now().mono_ns
+        for one in self._names.values():
+            if one.upstream.host != host or one.pool.due_ns is not None:
+                continue
+            self._change(one, one.pool.resolved(addresses, now_ns), now_ns)
+            if why != one.told:
+                one.told = why
+                if why:
+                    self._log.warning("upstream has no address", upstream=one.upstream.name, host=host, why=why)
+
+    def _change(self, one: _Name, change: Change, now_ns: int) -> None:
+        self._end(one, change.end)
+        u = one.upstream
+        for address in change.begin:
+            key = Authenticator(self._keys[u.key]) if u.key else None
+            association = Association(Polling(u.minpoll, u.maxpoll, u.iburst, u.burst, u.version), now_ns)
+            one.members[address] = member = _Member(u, address, association, key)
+            self._log.info("upstream", upstream=u.name, address=address)
+            self._tell(member)
+
+    def _end(self, one: _Name, addresses: Iterable[str]) -> None:
+        for address in addresses:
+            member = one.members.pop(address)
+            self._hang_up(member)
+            self._tell(member, ended=True)
+
+    # ---- requests and answers --------------------------------------------------------------------------------------------------------
+
+    def _ask(self, one: _Name, member: _Member) -> None:
+        """One request, from a socket of its own; the answer to the one before is no longer waited for."""
+        self._hang_up(member)
+        association = member.association
+        request = association.request(self._clock.now().mono_ns, secrets.randbits(64) or 1)
+        if association.unanswered:
+            self._unanswered(one, member)
+        try:
+            sock = self._connected(member)
+            self._by_fd[sock.fileno()], member.sock = member, sock
+            self._epoll.register(sock, select.EPOLLIN)
+            packet = request if member.key is None else member.key.sign(request)
+            member.sent = self._clock.now()
+            sock.send(packet)
+        except OSError as error:
+            self._hang_up(member)
+            association.unsent(self._clock.now().mono_ns, explain(error))
+            self._tell(member)
+
+    def _connected(self, member: _Member) -> socket.socket:
+        family = socket.AF_INET6 if ":" in member.address else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            with contextlib.suppress(OSError):  # before Linux 5.1: the answer is stamped when it is read
+                sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+            sock.connect((member.address, member.upstream.port))
+            own = str(sock.getsockname()[0])
+            if own == sock.getpeername()[0] and member.upstream.port in self._served:
+                raise OSError(errno.ELOOP, "is this machine itself", member.address)
+        except OSError:
+            sock.close()
+            raise
+        member.ours = {refid_of(own)}
+        return sock
+
+    def _hang_up(self, member: _Member) -> None:
+        if member.sock is not None:
+            del self._by_fd[member.sock.fileno()]
+            self._epoll.unregister(member.sock)
+            member.sock.close()
+            member.sock = None
+
+    def _receive(self, member: _Member) -> None:
+        for _ in range(AT_ONCE):
+            assert member.sock is not None
+            try:
+                data, extra, _, _ = member.sock.recvmsg(REPLY_BYTES, socket.CMSG_SPACE(STAMP.size))
+            except BlockingIOError:
+                return
+            except OSError as error:  # "port unreachable" and its like: told, and asked again when it is due
+                member.association.why = explain(error)
+                return
+            came = self._came(extra)
+            if came is None or came.era != member.sent.era:
+                continue  # the system clock was stepped since the request left
+            elapsed_ns = came.mono_ns - member.sent.mono_ns
+            authentic = member.key is None or member.key.accepts(data)
+            found = member.association.reply(data, came.real_ns - elapsed_ns, came.real_ns, authentic=authentic, ours=member.ours)
+            if isinstance(found, Measurement):
+                self._measured(member, found)
+                return
+            if member.association.due_ns is None:
+                self._names[member.upstream.name].pool.failing(member.address, came.mono_ns)
+            if not member.association.waiting:
+                self._hang_up(member)
+                self._tell(member)
+                return
+
+    def _came(self, extra: Sequence[tuple[int, int, bytes]]) -> Instant | None:
+        """The instant of a datagram's arrival; None when the system clock was stepped since."""
+        for level, kind, data in extra:
+            if (level, kind, len(data)) == (socket.SOL_SOCKET, SO_TIMESTAMPNS, STAMP.size):
+                seconds, ns = STAMP.unpack(data)
+                return self._clock.instant_of(seconds * NS + ns)
+        return self._clock.now()
+
+    def _measured(self, member: _Member, found: Measurement) -> None:
+        self._hang_up(member)
+        self._names[member.upstream.name].pool.works(member.address)
+        member.last = found
+        offset_ns = found.offset_ns + round(member.upstream.offset_us * 1e3)
+        self._tell(member, RawSample(found.utc_ns, offset_ns, found.leap))
+
+    def _unanswered(self, one: _Name, member: _Member) -> None:
+        if member.association.unanswered >= SETTLED and not member.association.reach:
+            one.pool.failing(member.address, self._clock.now().mono_ns)
+        self._tell(member)
+
+    # ---- the clock process -----------------------------------------------------------------------------------------------------------
+
+    def _tell(self, member: _Member, sample: RawSample | None = None, *, ended: bool = False) -> None:
+        """Hand on what is known of a server. The clock process may be away: it hears the next one."""
+        unheard = ""
+        try:
+            self._out.sendto(pack(member.status(ended), sample), str(self._door))
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN, errno.ENOBUFS):
+                unheard = explain(error)
+        if unheard != self._unheard:
+            self._unheard = unheard
+            if unheard:
+                self._log.warning("the clock process does not hear of the upstreams", problem=unheard)
+        why = "" if member.association.reach else member.association.why
+        if why != member.told and not ended:
+            member.told = why
+            if why:
+                self._log.warning("upstream", address=member.address, why=why)
+            else:
+                self._log.info("upstream answers", address=member.address)
