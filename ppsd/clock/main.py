@@ -175,12 +175,12 @@ class ClockProcess:
             self._door = None
         if self._door is None and self.config.asked:
             try:
-                self._door = door = UpstreamDoor(self._run_dir / FILE, self._clock)
+                self._door = door = UpstreamDoor(self._run_dir / FILE, self._clock, servers_group(self.config))
             except OSError as error:
                 self.tell("upstreams", explain(error))
                 return
             self.listen(door.fileno(), self._hear)
-        self.tell("upstreams", None)
+        self.tell("upstreams", "" if self._door is None else self._door.complaint)
 
     def _hear(self) -> None:
         if self._door is not None:
@@ -572,10 +572,14 @@ def _slept_ns() -> int:
 
 
 def asking_group(config: Config) -> str:
-    """The group that may ask besides this process's user: ``run.group``, in which the server's process is too; else, for root, the server's
-    own; "": none."""
+    """The group that may ask besides this process's user: ``run.group``, in which the server's process is too; else ``servers_group``."""
+    return config.run.group or servers_group(config)
+
+
+def servers_group(config: Config) -> str:
+    """The group of the server's process alone, when that is another user's than root, who runs this one; "": this process's own."""
     to = account(config.run.user)
-    return config.run.group or (str(to.group) if to_drop(to) else "")
+    return str(to.group) if to_drop(to) else ""
 
 
 def join(group: str) -> None:

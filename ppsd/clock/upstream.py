@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ppsd.discipline.events import UpstreamHeard
+from ppsd.process.control import shared
 from refclock.exchange.samples import RawSample
 from refclock.exchange.upstream import UpstreamIntake
 from refclock.kernel.clocks import LocalClock
@@ -16,11 +17,13 @@ from refclock.sample import ForeignSample
 
 
 class UpstreamDoor:
-    """The socket at ``path``. OSError: see ``refclock.kernel.unix_socket.bound``."""
+    """The socket at ``path``, for this process's user and for ``group`` ("": for its own). ``complaint``: why that group may not send, ""
+    when it may. OSError: see ``refclock.kernel.unix_socket.bound``."""
 
-    def __init__(self, path: Path, clock: LocalClock) -> None:
+    def __init__(self, path: Path, clock: LocalClock, group: str) -> None:
         self._clock = clock
         self._intake = UpstreamIntake(path)
+        self.complaint = shared(path, group) if group else ""
 
     def fileno(self) -> int:
         """The descriptor to wait on."""

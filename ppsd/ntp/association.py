@@ -90,6 +90,7 @@ class Association:
         self.why = "not asked yet"
         self.due_ns: int | None = now_ns
         self.unanswered = 0
+        self._silence = ""
         self._left = BURST if polling.iburst else 0  # requests of the present burst that are still to come
         self._nonce = 0  # transmit field of the request that waits for its answer; 0: none waits
         self._trips: deque[int] = deque(maxlen=SETTLED)
@@ -124,6 +125,10 @@ class Association:
         self._left = BURST if self._polling.iburst and not self.reach else 0
         self.due_ns = now_ns + min(UNSENT_NS, NS << self.poll)
 
+    def undeliverable(self, why: str) -> None:
+        """The network says ``why`` no answer will come. It is not authenticated, so nothing but the words changes."""
+        self._silence = why
+
     def wake(self, now_ns: int) -> None:
         """The network has changed: a server that was out of reach is asked at once."""
         if not self.reach and self.due_ns is not None and self.unanswered:
@@ -135,7 +140,7 @@ class Association:
     def _unanswered(self) -> None:
         """The last request got no answer. After eight the interval grows, so that a server that is gone is not bothered."""
         self.unanswered += 1
-        self.why = "no answer"
+        self.why, self._silence = self._silence or "no answer", ""
         if self.unanswered >= SETTLED and not self.reach and not self._left:
             self._set_poll(self.poll + 1)
 

@@ -73,7 +73,7 @@ class ControlServer:
         except OSError:
             listener.close()
             raise
-        self.complaint = _shared(self.path, self._group) if self._group else ""
+        self.complaint = shared(self.path, self._group) if self._group else ""
         return listener
 
     def renew(self) -> bool:
@@ -168,7 +168,7 @@ class ControlServer:
         self._epoll.modify(client.sock, select.EPOLLOUT if client.unsent else select.EPOLLIN)
 
 
-def _shared(path: Path, group: str) -> str:
+def shared(path: Path, group: str) -> str:
     """Give the socket at ``path`` to ``group``. Returns why that failed, in words."""
     number = group_number(group)
     if number is None:

@@ -84,12 +84,11 @@ class Resolver:
                 os.close(self._event)
                 return
             try:
-                found = socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM)
+                # As bytes: for a text Python would load its IDNA codec, from files that this user may not read.
+                found = socket.getaddrinfo(host.encode("ascii"), None, type=socket.SOCK_DGRAM)
                 self._found.put((host, tuple(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found)), ""))
             except OSError as error:
                 self._found.put((host, (), explain(error)))
-            except UnicodeError:
-                self._found.put((host, (), "is no name of a host"))
             os.eventfd_write(self._event, 1)
 
     def close(self) -> None:
@@ -111,7 +110,7 @@ class _Member:
     sent: Instant = field(default_factory=lambda: Instant(0, 0))
     ours: Collection[int] = ()
     last: Measurement | None = None
-    told: str = ""
+    told: str = "not asked yet"  # as Association begins
 
     def status(self, ended: bool = False) -> UpstreamServer:
         """For the clock process."""
@@ -287,8 +286,8 @@ class Upstreams:
                 data, extra, _, _ = member.sock.recvmsg(REPLY_BYTES, socket.CMSG_SPACE(STAMP.size))
             except BlockingIOError:
                 return
-            except OSError as error:  # "port unreachable" and its like: told, and asked again when it is due
-                member.association.why = explain(error)
+            except OSError as error:  # "port unreachable" and its like
+                member.association.undeliverable(explain(error))
                 return
             came = self._came(extra)
             if came is None or came.era != member.sent.era:

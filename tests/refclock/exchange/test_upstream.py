@@ -22,11 +22,9 @@ FAR = st.integers(0, FARTHEST_NS - 1)
 TEXTS = st.text(st.characters(categories=["L", "N", "P", "S", "Zs"], exclude_characters="\u00a0\u3000"), max_size=60).filter(
     str.isprintable
 )
-SERVERS = st.builds(
-    UpstreamServer,
-    TEXTS.filter(bool), st.sampled_from(("192.0.2.1", "2001:db8::1", "fe80::1%eth0")), st.integers(0, 255), st.integers(-128, 127), st.integers(1, 15), st.integers(0, 2**32 - 1), FAR, FAR, FAR,
-    TEXTS, st.booleans(),
-)  # fmt: skip
+ADDRESSES = st.sampled_from(("192.0.2.1", "2001:db8::1", "fe80::1%eth0"))
+BYTES, POLLS, STRATA, REFIDS = st.integers(0, 255), st.integers(-128, 127), st.integers(1, 15), st.integers(0, 2**32 - 1)
+SERVERS = st.builds(UpstreamServer, TEXTS.filter(bool), ADDRESSES, BYTES, POLLS, STRATA, REFIDS, FAR, FAR, FAR, TEXTS, st.booleans())
 
 
 @given(SERVERS)

@@ -1,0 +1,168 @@
+"""NTP servers of others as our upstreams: chronyd answers, refclock asks, shows, and follows when no receiver is left."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packet_net import LOOPBACK, Sockets, ask, key_lines, secret_file, served_ns
+from peers import REFCLOCK, Processes, snapshot, wait_for
+
+from refclock.sample import NS
+
+SERVERS = {"near": "127.0.1.1", "next": "127.0.1.2", "third": "127.0.1.3"}
+TABLE = '[[upstream]]\nname = "{name}"\nhost = "{host}"\nport = 1123\nminpoll = 1\nmaxpoll = 2\n'
+
+
+def chronyd(processes: Processes, name: str, host: str, *lines: str) -> None:
+    """A chronyd that tells what the system clock says, at stratum 3."""
+    directory = processes.directory / name
+    directory.mkdir(mode=0o750)
+    text = [
+        "local stratum 3",
+        "allow",
+        "port 1123",
+        "cmdport 0",
+        f"bindaddress {host}",
+        f"pidfile {directory}/pid",
+        "bindcmdaddress /",
+        *lines,
+    ]
+    (directory / "chrony.conf").write_text("\n".join([*text, ""]), encoding="utf-8")
+    processes.start(name, ["chronyd", "-d", "-x", "-u", "root", "-f", str(directory / "chrony.conf")])
+
+
+class Daemon:
+    """Clock and serve process; a receiver's place is taken by samples that say what the system clock says, while they are fed."""
+
+    def __init__(self, processes: Processes, config: str) -> None:
+        self.processes, self.run_dir = processes, processes.directory / "run"
+        self.run_dir.mkdir()
+        self.socket = processes.directory / "in.sock"
+        source = f'[[source]]\ntype = "sock"\nname = "gps0"\npath = "{self.socket}"\nbias_us = 20\n'
+        file = processes.directory / "refclock.toml"
+        places = f'[run]\nstate = "{processes.directory}/state"\n[server]\nlisten = ["127.0.0.1:123"]\n[metrics]\nlisten = []\n'
+        file.write_text(places + config + source, encoding="utf-8")
+        self.fed = threading.Event()
+        self._ends = threading.Event()
+        self._thread = threading.Thread(target=self._feed)
+        self._thread.start()
+        words = ["--config", str(file), "--run-dir", str(self.run_dir)]
+        for process in ("clock", "serve"):
+            processes.start(process, [*REFCLOCK, process, *words])
+
+    def _feed(self) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+            while not self._ends.wait(0.5):
+                now = time.time_ns()
+                if self.fed.is_set() and self.socket.exists():
+                    out.sendto(struct.pack("=qqdiiii", now // NS, now % NS // 1000, 0.0, 0, 0, 0, 0x534F434B), str(self.socket))
+
+    def close(self) -> None:
+        self._ends.set()
+        self._thread.join()
+
+    def clock(self) -> dict[str, Any]:
+        told: dict[str, Any] | None = snapshot(self.run_dir)
+        return told or {"upstreams": [], "mode": "", "stratum": 0}
+
+    def upstreams(self) -> dict[str, dict[str, Any]]:
+        return {one["name"]: one for one in self.clock()["upstreams"]}
+
+    def command(self, *words: str) -> str:
+        done = self.processes.run([*REFCLOCK, *words, "--run-dir", str(self.run_dir)])
+        return done.stdout + done.stderr
+
+
+@pytest.fixture
+def daemon(network: Processes) -> Iterator[Callable[[str], Daemon]]:
+    started: list[Daemon] = []
+
+    def start(config: str) -> Daemon:
+        started.append(Daemon(network, config))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.close()
+
+
+def tables(names: dict[str, str]) -> str:
+    return "".join(TABLE.format(name=name, host=host) for name, host in names.items())
+
+
+def test_upstreams_are_shown_beside_the_receiver(network: Processes, daemon: Callable[[str], Daemon]) -> None:
+    """refclock sources shows servers with mode ^, stratum, interval and register, and an offset that agrees; nobody selects them, and the
+    served stratum is 1. One that does not answer is shown as unusable, with its reason."""
+    chronyd(network, "near", SERVERS["near"])
+    chronyd(network, "next", SERVERS["next"])
+    started = daemon(tables({"near": SERVERS["near"], "next": SERVERS["next"], "gone": "127.0.1.9"}))
+    started.fed.set()
+    wait_for("both agree", lambda: [started.upstreams().get(n, {}).get("tally") for n in ("near", "next")] == ["-", "-"], 40)
+    wait_for("reach 377", lambda: started.upstreams()["near"]["reach"] == 0o377, 40)
+    shown = started.command("sources")
+    assert re.search(r"^\^- near +3 +[12] +[0-7]+ ", shown, re.MULTILINE), shown
+    assert re.search(r"^\^\? gone +0 +\d+ +0 +- ", shown, re.MULTILINE), shown
+    assert re.search(r"^#\* gps0 ", shown, re.MULTILINE), shown
+    near = started.upstreams()["near"]
+    assert abs(near["offset_ns"]) < near["bound_ns"] + started.clock()["bound_ns"] < 0.2 * NS
+    assert "refused" in started.upstreams()["gone"]["why"].lower()
+    assert started.clock()["stratum"] == 1
+    rows = started.command("sources", "-c").splitlines()
+    assert any(row.startswith("^,-,near,3,") for row in rows), rows
+
+
+def test_a_key_is_asked_for_and_wrong_secrets_count_for_nothing(network: Processes, daemon: Callable[[str], Daemon]) -> None:
+    """With the right AES128 key a server is heard; one whose secret differs is never believed, and it is said why."""
+    right = secret_file(network.directory / "keys", key_lines("chrony"))
+    wrong = secret_file(network.directory / "wrong.keys", [f"1 AES128 HEX:{bytes(16).hex()}"])
+    chronyd(network, "near", SERVERS["near"], f"keyfile {right}")
+    chronyd(network, "next", SERVERS["next"], f"keyfile {wrong}")
+    named = tables({"near": SERVERS["near"], "next": SERVERS["next"]}).replace("port =", "key = 1\nport =")
+    started = daemon(f'[keys]\nfile = "{right}"\nweak = true\n{named}')
+    started.fed.set()
+    wait_for("the right key", lambda: started.upstreams().get("near", {}).get("tally") == "-", 40)
+    wait_for("eight requests", lambda: started.upstreams()["near"]["reach"] == 0o377, 40)
+    assert started.upstreams()["next"]["tally"] == "?"
+    assert started.upstreams()["next"]["samples"] == 0
+
+
+def test_servers_are_followed_without_a_receiver_and_left_when_it_is_back(
+    network: Processes, daemon: Callable[[str], Daemon], sockets: Sockets
+) -> None:
+    """From nothing, the servers' time is served at stratum 4 with one of their addresses as reference, and root delay and dispersion that
+    cover the truth; when the receiver comes, at stratum 1 again. No packet is ever farther off than it says."""
+    for name, host in SERVERS.items():
+        chronyd(network, name, host)
+    started = daemon('[clock]\nupstreams = "fallback"\n' + tables(SERVERS))
+    client = sockets.open()
+
+    def covered() -> tuple[int, str]:
+        """(stratum, reference) of a reply, which is held against the system clock."""
+        before = time.time_ns()
+        reply, _ = ask(client, LOOPBACK)
+        after, served = time.time_ns(), served_ns(reply)
+        if reply[0] >> 6 != 3 and reply[1]:
+            bound_ns = (int.from_bytes(reply[4:8], "big") / 2 + int.from_bytes(reply[8:12], "big")) * NS / 65536
+            assert before - bound_ns <= served <= after + bound_ns
+        return reply[1], ".".join(map(str, reply[12:16]))
+
+    wait_for("the server answers", lambda: snapshot(started.run_dir, "serve.sock"), 20)
+    wait_for("stratum 4", lambda: covered()[0] == 4, 40)
+    assert covered()[1] in SERVERS.values()
+    told = started.clock()
+    assert (told["mode"], told["verdict"], told["refid"]) == ("fallback", "FALLBACK", covered()[1])
+    assert "followed over the network" in told["why"]
+    assert re.search(r"^\^\* ", started.command("sources"), re.MULTILINE)
+    started.fed.set()
+    wait_for("stratum 1", lambda: covered()[0] == 1, 60)
+    assert started.clock()["refid"] == "SOCK"
+    assert json.dumps(started.clock()).count("followed over the network") == 0
