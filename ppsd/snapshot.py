@@ -99,8 +99,8 @@ class SourceStatus:
 class UpstreamStatus:
     """One NTP server as it stands. ``tally``: as in chronyc sources: * followed, - not, x contradicts what is served, ? unusable.
     ``stratum``, ``refid``: its own. ``poll``: log2 s. ``offset_ns``: last sample minus the served timescale (+: it says it is later).
-    ``delay_ns``: round trip; ``root_delay_ns``, ``dispersion_ns``: from it to its reference clock. ``bound_ns``: how far its time may be off
-    now."""
+    ``delay_ns``: round trip; ``root_delay_ns``, ``dispersion_ns``: from it to its reference clock. ``bound_ns``: how far its time may be
+    off now."""
 
     name: str
     host: str

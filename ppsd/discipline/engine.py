@@ -719,8 +719,12 @@ class Engine:
         said = [] if self.selected is not None else [s.doubtful(now_ns) for s in self.sources.values() if not s.settings.noselect]
         claims = [claim for claim in said if claim is not None]
         several = self._several_upstreams
-        if several is not None and self._by_upstreams(now_ns) is not None:
-            claims.append(several.estimate)
+        if (
+            several is not None
+            and self._by_upstreams(now_ns) is not None
+            and abs(several.estimate.tai_ns - self.timescale.tai_at(now_ns)) < APART_NS
+        ):
+            claims.append(several.estimate)  # another second is withheld or told: no bound is that wide
         off_ns = max((r.voices.unclear_ns for r in self._receivers()), default=0.0)
         return (bool(claims) or off_ns != self.timescale.unclear_ns) and self.timescale.cover(now_ns, claims, off_ns)
 

@@ -11,9 +11,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from ipaddress import IPv4Address
 from typing import Any, Final
 
-from ppsd.snapshot import ServerReport, Snapshot, SourceStatus
+from ppsd.snapshot import ServerReport, Snapshot, SourceStatus, UpstreamStatus
 from refclock.sample import NS
 
 NAME: Final = 25
@@ -82,12 +83,21 @@ def _age(s: float | None) -> int:
     return UNKNOWN_S if s is None else int(s)
 
 
-def offset_s(source: SourceStatus) -> float:
+AnySource = SourceStatus | UpstreamStatus
+"""A receiver, or an NTP server."""
+
+
+def every(clock: Snapshot) -> tuple[AnySource, ...]:
+    """All sources in chronyc's order: receivers, then servers."""
+    return (*clock.sources, *clock.upstreams)
+
+
+def offset_s(source: AnySource) -> float:
     """A source's offset in seconds with chronyc's sign; 0 when there is none."""
     return (0 - (source.offset_ns or 0)) / 1e9
 
 
-def error_s(source: SourceStatus) -> float:
+def error_s(source: AnySource) -> float:
     """How far a source's time may be off, in seconds."""
     return (source.bound_ns if source.bound_ns is not None else source.jitter_ns or 0) / 1e9
 
@@ -117,7 +127,7 @@ def sources(clock: Snapshot) -> Report:
             _row("#", s.tally, s.name, 0, 0, f"{s.reach:o}", _age(s.last_sample_s), f"{offset:.9f}", f"{offset:.9f}", f"{error:.9f}")
         )
     for u in clock.upstreams:
-        offset, error = -(u.offset_ns or 0) / 1e9, (u.bound_ns or 0) / 1e9
+        offset, error = offset_s(u), error_s(u)
         sample = f"{amount(offset, True)}[{amount(offset, True)}] +/- {amount(error, False)}"
         lines.append(f"^{u.tally} {_name(u.name):<27}  {u.stratum:2d}  {u.poll:2d}   {u.reach:3o}  {interval(u.last_sample_s)}  {sample}")
         values = (f"{offset:.9f}", f"{offset:.9f}", f"{error:.9f}")
@@ -142,7 +152,7 @@ SOURCESTATS_LEGEND: Final = r"""                             .- Number of sample
 def sourcestats(clock: Snapshot) -> Report:
     """``chronyc sourcestats``. The filter here counts no runs (NR 0). Frequency is what the source says beyond the served frequency."""
     lines, rows, told = [], [], list[dict[str, object]]()
-    for s in clock.sources:
+    for s in every(clock):
         points, span = min(s.samples, MOST_POINTS), int(s.span_s or 0.0)
         frequency = (s.frequency_ppm or 0.0) - (clock.frequency_ppm or 0.0) if s.frequency_ppm is not None else 0.0
         skew, deviation = s.skew_ppm or 0.0, (s.jitter_ns or 0) / 1e9
@@ -177,7 +187,7 @@ SELECTDATA_LEGEND: Final = r"""  . State: N - noselect, s - unsynchronised, M - 
 """
 
 
-def selection(s: SourceStatus) -> str:
+def selection(s: AnySource) -> str:
     """The letter of ``chronyc selectdata``: N noselect, M no estimate yet, S stale, P another is preferred, s unsynchronised, and as in
     ``chronyc sources``."""
     if s.noselect:
@@ -191,7 +201,7 @@ def selectdata(clock: Snapshot) -> Report:
     """``chronyc selectdata``: why a source is selected, or not. The interval is its offset with its bound on both sides."""
     lines, rows, told = [], [], list[dict[str, object]]()
     leap = _LEAP.get(clock.leap, clock.leap)
-    for s in clock.sources:
+    for s in every(clock):
         state, offset, error = selection(s), offset_s(s), error_s(s)
         options = "".join(letter if on else "-" for letter, on in (("N", s.noselect), ("P", s.prefer), ("T", s.trust))) + "--"
         known = s.bound_ns is not None
@@ -224,15 +234,26 @@ def activity(clock: Snapshot) -> Report:
     return Report("\n".join(lines), (_row(*counts),), {"online": counts[0], "offline": counts[1]})
 
 
+def reference(clock: Snapshot) -> int:
+    """The reference identifier as a number; 0 while not synchronised."""
+    if not clock.synchronised:
+        return 0
+    if clock.stratum > 1:
+        return int(IPv4Address(clock.refid))
+    return int.from_bytes(clock.refid.encode("ascii", "replace")[:4].ljust(4, b"\0"), "big")
+
+
 def refid_hex(clock: Snapshot) -> str:
     """The reference identifier as chronyc prints it: "47505300"; zeros while not synchronised."""
-    return clock.refid.encode("ascii", "replace")[:4].ljust(4, b"\0").hex().upper() if clock.synchronised else "00000000"
+    return f"{reference(clock):08X}"
 
 
 def root(clock: Snapshot) -> tuple[float, float]:
-    """Root delay and dispersion in seconds. Dispersion is the whole error bound, so delay is zero. Both are 1 s while not synchronised, as
-    chronyd's: nobody may compute a small error from them."""
-    return (0.0, (clock.bound_ns or 0) / 1e9) if clock.synchronised else (1.0, 1.0)
+    """Root delay and dispersion in seconds: half of the one and the other are the error bound. A receiver has no delay. Both are 1 s while
+    not synchronised, as chronyd's: nobody may compute a small error from them."""
+    if not clock.synchronised:
+        return 1.0, 1.0
+    return clock.root_delay_ns / 1e9, max(0.0, (clock.bound_ns or 0) - clock.root_delay_ns / 2) / 1e9
 
 
 def tracking(clock: Snapshot) -> Report:

@@ -6,8 +6,8 @@ Source of numbers and layouts: candm.h, pktlength.c and addressing.h of chrony, 
 
 Signs are chronyd's: an offset is local - reference (positive: the local clock is ahead), the opposite of a Snapshot's.
 
-Every source is told as a reference clock, with a reference identifier of four characters made from its name. Of commands that chronyd
-takes for its NTP sources none finds one here: it answers "no such source". Whatever would change something is refused.
+A receiver is told as a reference clock, with a reference identifier of four characters made from its name; an NTP server as a server, with
+its address. Commands about the packets of an NTP source find none yet: "no such source". Whatever would change something is refused.
 """
 
 from __future__ import annotations
@@ -15,12 +15,25 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from enum import IntEnum
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, Protocol
 
-from ppsd.faces.chronyc import MOST_POINTS, NO_INTERVAL, UNKNOWN_S, error_s, offset_s, root, selection, server_counts
-from ppsd.snapshot import Client, Snapshot, SourceStatus
+from ppsd.faces.chronyc import (
+    MOST_POINTS,
+    NO_INTERVAL,
+    UNKNOWN_S,
+    AnySource,
+    error_s,
+    offset_s,
+    reference,
+    root,
+    selection,
+    server_counts,
+)
+from ppsd.snapshot import Client, Snapshot, UpstreamStatus
+from refclock.sample import refid_of
 
 VERSION: Final = 6
 OLDEST_TOLD: Final = 5
@@ -166,7 +179,7 @@ _LARGEST: Final = 0xFFFFFFFF
 """The largest number of 32 bits."""
 _STATES: Final = {"*": 0, "?": 1, "x": 2, "~": 3, "+": 4, "-": 5}
 _LEAPS: Final = {"normal": 0, "insert": 1, "delete": 2, "unsynchronised": 3}
-_REFERENCE_CLOCK: Final = 2
+_SERVER, _REFERENCE_CLOCK = 0, 2
 _NOSELECT, _PREFER, _TRUST = 1, 2, 4
 
 _READS: Final[Mapping[Command, tuple[int, int]]] = {
@@ -284,30 +297,50 @@ def _of_clock(command: Command, data: bytes, clock: Snapshot) -> _Result:
     """What a command is told from the snapshot."""
     match command:
         case Command.N_SOURCES:
-            return Status.SUCCESS, Layout.N_SOURCES, _INDEX.pack(len(clock.sources))
+            return Status.SUCCESS, Layout.N_SOURCES, _INDEX.pack(len(clock.sources) + len(clock.upstreams))
         case Command.ACTIVITY:
-            present = sum(source.present for source in clock.sources)
-            return Status.SUCCESS, Layout.ACTIVITY, _ACTIVITY.pack(present, len(clock.sources) - present, 0, 0, 0)
+            present = sum(source.present for source in clock.sources) + len(clock.upstreams)
+            absent = len(clock.sources) + len(clock.upstreams) - present
+            return Status.SUCCESS, Layout.ACTIVITY, _ACTIVITY.pack(present, absent, 0, 0, 0)
         case Command.TRACKING:
             return Status.SUCCESS, Layout.TRACKING, _tracking(clock)
         case Command.NTP_SOURCE_NAME:
             address = _address_text(data)
-            named = (s.name for s, refid in zip(clock.sources, refids(clock), strict=True) if str(IPv4Address(refid)) == address)
-            name = next(named, None)
+            name = next((one.source.name for one in _listed(clock) if str(one.address) == address), None)
             return (Status.NO_SUCH_SOURCE,) if name is None else (Status.SUCCESS, Layout.NTP_SOURCE_NAME, _NAME.pack(name.encode()[:255]))
         case _:
             (index,) = _INDEX.unpack_from(data)
-            if index >= len(clock.sources):
+            listed = _listed(clock)
+            if index >= len(listed):
                 return (Status.NO_SUCH_SOURCE,)
             layout, tell = _OF_SOURCE[command]
-            return Status.SUCCESS, layout, tell(clock, clock.sources[index], refids(clock)[index])
+            return Status.SUCCESS, layout, tell(clock, listed[index])
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """A source as chronyd lists it: a reference clock's address is its reference identifier, a server's is its own."""
+
+    source: AnySource
+    refid: int
+    address: IPv4Address | IPv6Address
+
+    @property
+    def server(self) -> UpstreamStatus | None:
+        return self.source if isinstance(self.source, UpstreamStatus) else None
+
+
+def _listed(clock: Snapshot) -> list[_Listed]:
+    """Receivers first, then servers."""
+    found = [_Listed(source, refid, IPv4Address(refid)) for source, refid in zip(clock.sources, refids(clock), strict=True)]
+    return found + [_Listed(u, refid_of(u.address), ip_address(u.address.partition("%")[0])) for u in clock.upstreams]
 
 
 def _tracking(clock: Snapshot) -> bytes:
     synchronised, selected = clock.synchronised, clock.selected
     reference_ns = clock.reference_utc_ns if synchronised else 0
     return _TRACKING.pack(
-        _refid(clock.refid) if synchronised else 0,
+        reference(clock),
         _address(None),
         clock.stratum if synchronised else 0,
         _LEAPS.get(clock.leap, _LEAPS["unsynchronised"]),
@@ -323,15 +356,16 @@ def _tracking(clock: Snapshot) -> bytes:
     )
 
 
-def _source_data(clock: Snapshot, source: SourceStatus, refid: int) -> bytes:
+def _source_data(clock: Snapshot, listed: _Listed) -> bytes:
     del clock
+    source, server = listed.source, listed.server
     offset = float_bits(offset_s(source))
     return _SOURCE_DATA.pack(
-        _address(IPv4Address(refid)),
-        0,
-        0,
+        _address(listed.address),
+        0 if server is None else server.poll,
+        0 if server is None else server.stratum,
         _STATES.get(source.tally, _STATES["?"]),
-        _REFERENCE_CLOCK,
+        _REFERENCE_CLOCK if server is None else _SERVER,
         0,
         source.reach & 0xFFFF,
         _whole(source.last_sample_s),
@@ -341,12 +375,13 @@ def _source_data(clock: Snapshot, source: SourceStatus, refid: int) -> bytes:
     )
 
 
-def _sourcestats(clock: Snapshot, source: SourceStatus, refid: int) -> bytes:
+def _sourcestats(clock: Snapshot, listed: _Listed) -> bytes:
+    source = listed.source
     both = source.frequency_ppm is not None and clock.frequency_ppm is not None
     residual = (source.frequency_ppm or 0.0) - (clock.frequency_ppm or 0.0) if both else 0.0
     return _SOURCESTATS.pack(
-        refid,
-        _address(None),
+        listed.refid,
+        _address(None if listed.server is None else listed.address),
         min(source.samples, MOST_POINTS),
         0,
         _whole(source.span_s or 0.0),
@@ -358,12 +393,13 @@ def _sourcestats(clock: Snapshot, source: SourceStatus, refid: int) -> bytes:
     )
 
 
-def _select_data(clock: Snapshot, source: SourceStatus, refid: int) -> bytes:
+def _select_data(clock: Snapshot, listed: _Listed) -> bytes:
+    source = listed.source
     ahead_s, bound_s = offset_s(source), (source.bound_ns or 0) / 1e9
     options = _NOSELECT * source.noselect | _PREFER * source.prefer | _TRUST * source.trust
     return _SELECT_DATA.pack(
-        refid,
-        _address(None),
+        listed.refid,
+        _address(None if listed.server is None else listed.address),
         selection(source).encode(),
         0,
         _LEAPS.get(clock.leap, _LEAPS["unsynchronised"]) if source.bound_ns is not None else _LEAPS["unsynchronised"],
@@ -376,7 +412,7 @@ def _select_data(clock: Snapshot, source: SourceStatus, refid: int) -> bytes:
     )
 
 
-_OF_SOURCE: Final[Mapping[Command, tuple[Layout, Callable[[Snapshot, SourceStatus, int], bytes]]]] = {
+_OF_SOURCE: Final[Mapping[Command, tuple[Layout, Callable[[Snapshot, _Listed], bytes]]]] = {
     Command.SOURCE_DATA: (Layout.SOURCE_DATA, _source_data),
     Command.SOURCESTATS: (Layout.SOURCESTATS, _sourcestats),
     Command.SELECT_DATA: (Layout.SELECT_DATA, _select_data),

@@ -211,10 +211,11 @@ def _wanted(variables: Mapping[str, str], text: str, more: Callable[[], Mapping[
 
 
 def system_status(clock: Snapshot | None) -> int:
-    """The system status word: leap, where the time comes from (1: pulses, 4: radio), one event."""
+    """The system status word: leap, where the time comes from (1: pulses, 4: radio, 6: NTP), one event."""
     if clock is None or not clock.synchronised:
         return 3 << 14 | 1 << 4 | EVENT_RESTART
-    return LEAPS.get(clock.leap, 3) << 14 | (1 if clock.refid == "PPS" else 4) << 8 | 1 << 4 | EVENT_CLOCK_SYNC
+    comes_from = 6 if clock.stratum > 1 else 1 if clock.refid == "PPS" else 4
+    return LEAPS.get(clock.leap, 3) << 14 | comes_from << 8 | 1 << 4 | EVENT_CLOCK_SYNC
 
 
 def peer_status(peer: Peer) -> int:

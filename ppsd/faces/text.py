@@ -101,6 +101,14 @@ def sources_in_words(clock: Snapshot) -> list[str]:
             words.append(f"{rejected} rejected (mostly {max(s.rejected, key=lambda reason: s.rejected[reason])})")
         lines.append(", ".join(words) + (f" — {s.why}" if s.why else ""))
         lines += [f"  {s.name}: {line}" for line in dict.fromkeys(_details(s)) if line and line != s.why]
+    for u in clock.upstreams:
+        place = u.address if u.host == u.address else f"{u.host} ({u.address})"
+        words = [f"{u.tally} {u.name}: NTP server {place}" if u.name != u.address else f"{u.tally} NTP server {place}"]
+        if u.stratum:
+            words.append(f"stratum {u.stratum}, delay {plain_ns(u.delay_ns)}")
+        if u.offset_ns is not None and u.bound_ns is not None:
+            words.append(f"{plain_ns(abs(u.offset_ns))} {'ahead' if u.offset_ns > 0 else 'behind'}, may be off by {plain_ns(u.bound_ns)}")
+        lines.append(", ".join(words) + (f" — {u.why}" if u.why else ""))
     return lines
 
 

@@ -9,7 +9,6 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -116,6 +115,13 @@ def test_upstreams_are_shown_beside_the_receiver(network: Processes, daemon: Cal
     assert abs(near["offset_ns"]) < near["bound_ns"] + started.clock()["bound_ns"] < 0.2 * NS
     assert "refused" in started.upstreams()["gone"]["why"].lower()
     assert started.clock()["stratum"] == 1
+    by_chronyc = network.run(["chronyc", "-n", "sources"]).stdout
+    assert re.search(r"^\^- 127\.0\.1\.1 +3 +[12] +[0-7]+ ", by_chronyc, re.MULTILINE), by_chronyc
+    assert re.search(r"^#\* GPS0|^#\* gps0", by_chronyc, re.MULTILINE), by_chronyc
+    for command in ("sourcestats", "selectdata", "activity", "tracking"):
+        done = network.run(["chronyc", "-n", command])
+        assert (done.returncode, "127.0.1.1" in done.stdout) == (0, command in ("sourcestats", "selectdata")), done.stdout
+    assert "NTP server 127.0.1.1" in started.command("status")
     rows = started.command("sources", "-c").splitlines()
     assert any(row.startswith("^,-,near,3,") for row in rows), rows
 
@@ -162,6 +168,9 @@ def test_servers_are_followed_without_a_receiver_and_left_when_it_is_back(
     assert (told["mode"], told["verdict"], told["refid"]) == ("fallback", "FALLBACK", covered()[1])
     assert "followed over the network" in told["why"]
     assert re.search(r"^\^\* ", started.command("sources"), re.MULTILINE)
+    tracking = network.run(["chronyc", "-n", "tracking"]).stdout
+    assert re.search(r"^Reference ID +: 7F00010[123] \(127\.0\.1\.[123]\)$", tracking, re.MULTILINE), tracking
+    assert re.search(r"^Stratum +: 4$", tracking, re.MULTILINE), tracking
     started.fed.set()
     wait_for("stratum 1", lambda: covered()[0] == 1, 60)
     assert started.clock()["refid"] == "SOCK"

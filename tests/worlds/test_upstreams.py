@@ -1,0 +1,144 @@
+"""Receivers and NTP servers in one world: what is served when they are lost, lie, or come back. No packet may ever be beyond its bound."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from refclock_sim.worlds.scenario import Fault, Outcome, PulseModel, ReceiverModel, Scenario, Start
+from upstream_world import Peer, UpstreamWorld
+
+from refclock.condition import Code
+
+LAN = Peer("192.0.2.1", 0.3, 0.1, 0.05, 0.05)
+NEAR = Peer("192.0.2.2", 1.0, 0.2, 0.1)
+FAR = Peer("192.0.2.3", 8, 12, 1.0, 1.0)
+THREE = (LAN, NEAR, FAR)
+WAN = (
+    Peer("192.0.2.4", 25, 5, 2, 1, stratum=2),
+    Peer("192.0.2.5", 4, 24, 3, 2, stratum=2),
+    Peer("192.0.2.6", 15, 12, 1.0, 1.0, lost=0.3),
+)
+"""Asymmetries of 20 ms, noise of milliseconds, and a third of all requests lost."""
+
+
+def scenario(**changes: Any) -> Scenario:
+    fields: dict[str, Any] = {
+        "name": "upstreams",
+        "claim": "",
+        "duration_s": 900,
+        "pulse": PulseModel("pi", 4.0),
+        "receiver": ReceiverModel(),
+    }
+    return Scenario(**fields | changes)
+
+
+def honest(outcome: Outcome) -> None:
+    """Every packet was within its bound, and nothing that was served turned out wrong."""
+    assert (outcome.violations, outcome.wrong_seconds) == (0, 0), outcome.worst
+    assert not [note for note in outcome.notes if "beyond its bound" in note]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_receiver_is_lost_for_an_hour_and_comes_back(seed: int) -> None:
+    """First the holdover is better, and stratum 1 is served on; then a server is, and its stratum plus one, its address, and its delay and
+    dispersion are served. Back with the receiver at stratum 1 within 20 s, and never a step beyond what was promised."""
+    world = UpstreamWorld(scenario(duration_s=5400, faults=(Fault("unplugged", 900, 4500),)), seed, THREE, "fallback")
+    world.advance(890)
+    assert (world.snapshot().verdict, world.snapshot().stratum, world.snapshot().upstreams[0].tally) == ("LOCKED", 1, "-")
+    world.advance(1000)
+    assert (world.snapshot().verdict, world.snapshot().stratum) == ("HOLDOVER", 1)
+    world.advance(4400)
+    told = world.snapshot()
+    assert (told.verdict, told.stratum, told.refid, told.mode) == ("FALLBACK", 2, "192.0.2.1", "fallback")
+    assert [u.tally for u in told.upstreams] == ["*", "-", "-"]
+    assert 0 < told.root_delay_ns < 1e6
+    assert told.bound_ns is not None
+    assert told.bound_ns < 1e6
+    world.advance(4520)
+    assert (world.snapshot().verdict, world.snapshot().refid) == ("LOCKED", "PPS")
+    outcome = world.run()
+    honest(outcome)
+    assert set(world.served) <= {(1, "PPS"), (2, "192.0.2.1"), (0, "")}
+    assert world.served[2, "192.0.2.1"] > 3000
+
+
+def test_a_witness_is_never_served() -> None:
+    """The same with role witness: stratum 1, in holdover, or nothing."""
+    world = UpstreamWorld(scenario(duration_s=2400, faults=(Fault("unplugged", 600, 2000),)), 1, THREE, "witness")
+    honest(world.run())
+    assert {stratum for stratum, _ in world.served} <= {0, 1}
+
+
+def test_without_a_receiver_the_world_wide_net_is_covered() -> None:
+    """Two hours of nothing but servers at the other end of slow, lopsided, lossy lines: covered at every packet, within 50 ms."""
+    world = UpstreamWorld(scenario(duration_s=7200, faults=(Fault("unplugged", 0, 7200),)), 1, WAN, "fallback")
+    honest(world.run())
+    assert sum(world.served.values()) == sum(n for (stratum, _), n in world.served.items() if stratum in (0, 2, 3))
+    assert world.served[0, ""] < 20
+    assert world.most_ns < 50e6
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_one_liar_among_three_is_left_out(seed: int) -> None:
+    """A server that is off by more than its error says is marked, and not followed, whichever it is."""
+    for liar in range(3):
+        peers = [replace(peer, lie=lambda _: 0.2) if i == liar else peer for i, peer in enumerate(THREE)]
+        world = UpstreamWorld(scenario(duration_s=600, faults=(Fault("unplugged", 0, 600),)), seed, peers, "fallback")
+        world.advance(590)
+        assert [u.tally == "x" for u in world.snapshot().upstreams] == [i == liar for i in range(3)]
+        outcome = world.run()
+        assert outcome.violations == 0, outcome.worst
+        assert THREE[liar].address not in {reference for _, reference in world.served}
+
+
+def test_a_server_alone_may_lie_and_moves_nothing() -> None:
+    """One server against a receiver: it is marked, and the receiver's time is served as narrowly as before."""
+    world = UpstreamWorld(scenario(), 1, [replace(LAN, lie=lambda s: 1.0 if s > 300 else 0.0)], "fallback")
+    world.advance(890)
+    told = world.snapshot()
+    assert (told.verdict, told.upstreams[0].tally, told.has(Code.UPSTREAMS_CONTRADICT)) == ("LOCKED", "x", None)
+    honest(world.run())
+    assert world.most_ns < 5e6
+
+
+def test_servers_that_all_lie_by_a_second_do_not_move_what_they_have_confirmed() -> None:
+    """The receiver's second was confirmed by two witnesses: it is served on, and the contradiction is told."""
+    world = UpstreamWorld(scenario(), 1, [replace(peer, lie=lambda s: 1.0 if s > 300 else 0.0) for peer in THREE], "witness")
+    world.advance(890)
+    told = world.snapshot()
+    assert told.verdict == "LOCKED"
+    assert told.has(Code.UPSTREAMS_CONTRADICT) is not None
+    assert {u.tally for u in told.upstreams} == {"x"}
+    honest(world.run())
+
+
+def test_a_receiver_that_names_the_wrong_second_is_withheld() -> None:
+    """Its leap count is wrong for ever, and nobody but the servers knows: not one wrong second is served, and the reason is told."""
+    wrong = scenario(duration_s=1000, receiver=ReceiverModel(leap_error_s=1, leap_known_after_s=99_999), start=Start(clock_offset_s=40.0))
+    world = UpstreamWorld(wrong, 1, THREE, "witness")
+    world.advance(990)
+    told = world.snapshot()
+    assert (told.verdict, told.stratum) == ("ACQUIRING", 0)
+    assert told.has(Code.UPSTREAMS_CONTRADICT) is not None
+    outcome = world.run()
+    assert (outcome.wrong_seconds, outcome.violations) == (0, 0)
+
+
+def test_a_pulse_that_is_dragged_away_is_covered() -> None:
+    """Pulses 20 ms off, which the receiver's labels allow: what several servers say is in the bound, and it is told."""
+    world = UpstreamWorld(scenario(duration_s=1800, faults=(Fault("pulse-offset", 600, 1800, value=0.02),)), 1, (LAN, NEAR), "witness")
+    world.advance(1790)
+    assert world.snapshot().has(Code.UPSTREAMS_CONTRADICT) is not None
+    assert world.run().violations == 0
+
+
+def test_a_cold_start_is_confirmed_by_what_is_followed() -> None:
+    """A receiver that cannot say whether it has the leap count waits for 13 minutes by itself; beside servers it is locked in half a
+    minute, and meanwhile their time is served."""
+    cold = scenario(receiver=ReceiverModel(), start=Start(clock_offset_s=40.0), duration_s=120)
+    outcome = UpstreamWorld(cold, 1, THREE, "fallback").run()
+    honest(outcome)
+    assert outcome.locked_after_s is not None
+    assert outcome.locked_after_s < 30
