@@ -619,6 +619,8 @@ class Engine:
         now, best = at.mono_ns, self.beside.selected
         if self.config.clock.upstreams != "fallback" or best is None or best.estimate.bound_ns >= self.timescale.max_bound_ns:
             return False
+        if self.followed is None and sum(u.undecided(now) for u in self.upstreams.values()) >= len(self.beside.agreeing):
+            return False  # who answers first may be the one who lies
         if self.timescale.estimate is not None and self.followed is None and now < self.timescale.valid_until_ns:
             held_ns = self.timescale.bound_ns(now)
             if best.estimate.bound_ns >= held_ns or self._apart_ns(best, self.timescale.tai_at(now), held_ns) > 0:

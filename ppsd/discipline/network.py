@@ -99,7 +99,7 @@ class NetworkEstimator:
         """At raw ``mono_ns``, not before the last answer. Needs ``ready``."""
         known = self._rate(mono_ns)
         low, high = self._meet(mono_ns) or self._carried(self._answers[-1], mono_ns, known)
-        best = min(self._answers, key=lambda a: a.distance_ns + known.error_at(mono_ns) * (mono_ns - a.mono_ns))
+        best = min(self._answers, key=lambda a: self._radius(a, mono_ns, known))
         base = self._answers[-1].tai_ns
         at = min(max(self._centre(best, mono_ns, known), low), high)
         off = [abs(self._centre(a, mono_ns, known) - at) for a in self._answers]
@@ -123,9 +123,13 @@ class NetworkEstimator:
         return answer.tai_ns - self._answers[-1].tai_ns + since + since * known.rate
 
     def _carried(self, answer: _Answer, mono_ns: int, known: KnownRate) -> tuple[float, float]:
-        centre = self._centre(answer, mono_ns, known)
-        wide = answer.distance_ns + known.error_at(mono_ns) * (mono_ns - answer.mono_ns)
-        return centre - wide, centre + wide
+        centre, radius = self._centre(answer, mono_ns, known), self._radius(answer, mono_ns, known)
+        return centre - radius, centre + radius
+
+    def _radius(self, answer: _Answer, mono_ns: int, known: KnownRate) -> float:
+        """How far an answer reaches at ``mono_ns``: the rate may have been another one at its own time than it is then."""
+        error = max(known.error_at(answer.mono_ns), known.error_at(mono_ns))
+        return answer.distance_ns + error * (mono_ns - answer.mono_ns)
 
     def _meet(self, mono_ns: int) -> tuple[float, float] | None:
         """The intersection at ``mono_ns``; None when it is empty."""

@@ -22,6 +22,8 @@ from refclock.timing.pairing import Present
 
 MISSED: Final = 8
 """Intervals without an answer after which a server makes no candidate: when its register of reach is empty."""
+FIRST_NS: Final = 10 * NS
+"""ns in which a server answers its first requests: four in six seconds, and four for the slowest answer."""
 FORGOTTEN: Final = 3
 """Intervals without a word of a server after which it is forgotten; the NTP client tells of each at every request."""
 FORGOTTEN_NS: Final = 60 * NS
@@ -47,7 +49,7 @@ class UpstreamSource:
     def __init__(self, settings: Upstream, server: UpstreamServer, now_ns: int) -> None:
         self.settings, self.server = settings, server
         self.id = source_id(settings, server)
-        self.heard_ns = now_ns
+        self.began_ns = self.heard_ns = now_ns
         self.estimator = NetworkEstimator()
         self.first_ns: int | None = None
         self.last_ns: int | None = None
@@ -76,6 +78,10 @@ class UpstreamSource:
     def forgotten(self, now_ns: int) -> bool:
         """Whether nothing is heard of it any more."""
         return self.server.ended or now_ns - self.heard_ns > FORGOTTEN * self.interval_ns + FORGOTTEN_NS
+
+    def undecided(self, now_ns: int) -> bool:
+        """Whether it may still answer its first requests: until then nobody knows whether it agrees with the others."""
+        return self.last_ns is None and now_ns - self.began_ns < FIRST_NS and not self.settings.noselect
 
     def candidate(self, now_ns: int) -> Candidate | None:
         """Its claim at raw ``now_ns``; None without a fresh one."""

@@ -143,7 +143,7 @@ class Upstreams:
         self._epoll = select.epoll()
         self._resolver = Resolver()
         self._epoll.register(self._resolver.fileno(), select.EPOLLIN)
-        self._unheard = ""
+        self._unheard, self._away = "", True
 
     def configure(self, upstreams: Iterable[Upstream], keys: Iterable[SymmetricKey], served: Iterable[int]) -> None:
         """Ask these from now on; those that are configured as before are asked on. ``served``: the ports on which this machine answers."""
@@ -328,17 +328,11 @@ class Upstreams:
     # ---- the clock process -----------------------------------------------------------------------------------------------------------
 
     def _tell(self, member: _Member, sample: RawSample | None = None, *, ended: bool = False) -> None:
-        """Hand on what is known of a server. The clock process may be away: it hears the next one."""
-        unheard = ""
-        try:
-            self._out.sendto(pack(member.status(ended), sample), str(self._door))
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN, errno.ENOBUFS):
-                unheard = explain(error)
-        if unheard != self._unheard:
-            self._unheard = unheard
-            if unheard:
-                self._log.warning("the clock process does not hear of the upstreams", problem=unheard)
+        """Hand on what is known of a server. A clock process that was away hears of all of them first: it follows none while others may
+        still answer."""
+        if self._away:
+            self._away = not all(self._hand_on(one.status(), None) for name in self._names.values() for one in name.members.values())
+        self._away = not self._hand_on(member.status(ended), sample) or self._away
         why = "" if member.association.reach else member.association.why
         if why != member.told and not ended:
             member.told = why
@@ -346,3 +340,18 @@ class Upstreams:
                 self._log.warning("upstream", address=member.address, why=why)
             else:
                 self._log.info("upstream answers", address=member.address)
+
+    def _hand_on(self, server: UpstreamServer, sample: RawSample | None) -> bool:
+        """Whether the clock process took it. That it is away is no trouble of ours."""
+        unheard = ""
+        try:
+            self._out.sendto(pack(server, sample), str(self._door))
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN, errno.ENOBUFS):
+                return False
+            unheard = explain(error)
+        if unheard != self._unheard:
+            self._unheard = unheard
+            if unheard:
+                self._log.warning("the clock process does not hear of the upstreams", problem=unheard)
+        return not unheard

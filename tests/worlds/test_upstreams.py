@@ -40,11 +40,10 @@ def honest(outcome: Outcome) -> None:
     assert not [note for note in outcome.notes if "beyond its bound" in note]
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_a_receiver_is_lost_for_an_hour_and_comes_back(seed: int) -> None:
+def test_a_receiver_is_lost_for_an_hour_and_comes_back() -> None:
     """First the holdover is better, and stratum 1 is served on; then a server is, and its stratum plus one, its address, and its delay and
     dispersion are served. Back with the receiver at stratum 1 within 20 s, and never a step beyond what was promised."""
-    world = UpstreamWorld(scenario(duration_s=5400, faults=(Fault("unplugged", 900, 4500),)), seed, THREE, "fallback")
+    world = UpstreamWorld(scenario(duration_s=5400, faults=(Fault("unplugged", 900, 4500),)), 1, THREE, "fallback")
     world.advance(890)
     assert (world.snapshot().verdict, world.snapshot().stratum, world.snapshot().upstreams[0].tally) == ("LOCKED", 1, "-")
     world.advance(1000)
@@ -72,25 +71,24 @@ def test_a_witness_is_never_served() -> None:
 
 
 def test_without_a_receiver_the_world_wide_net_is_covered() -> None:
-    """Two hours of nothing but servers at the other end of slow, lopsided, lossy lines: covered at every packet, within 50 ms."""
-    world = UpstreamWorld(scenario(duration_s=7200, faults=(Fault("unplugged", 0, 7200),)), 1, WAN, "fallback")
+    """An hour of nothing but servers at the other end of slow, lopsided, lossy lines: covered at every packet, within 50 ms."""
+    world = UpstreamWorld(scenario(duration_s=3600, faults=(Fault("unplugged", 0, 3600),)), 1, WAN, "fallback")
     honest(world.run())
     assert sum(world.served.values()) == sum(n for (stratum, _), n in world.served.items() if stratum in (0, 2, 3))
     assert world.served[0, ""] < 20
     assert world.most_ns < 50e6
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_one_liar_among_three_is_left_out(seed: int) -> None:
+@pytest.mark.parametrize("liar", range(3))
+def test_one_liar_among_three_is_left_out(liar: int) -> None:
     """A server that is off by more than its error says is marked, and not followed, whichever it is."""
-    for liar in range(3):
-        peers = [replace(peer, lie=lambda _: 0.2) if i == liar else peer for i, peer in enumerate(THREE)]
-        world = UpstreamWorld(scenario(duration_s=600, faults=(Fault("unplugged", 0, 600),)), seed, peers, "fallback")
-        world.advance(590)
-        assert [u.tally == "x" for u in world.snapshot().upstreams] == [i == liar for i in range(3)]
-        outcome = world.run()
-        assert outcome.violations == 0, outcome.worst
-        assert THREE[liar].address not in {reference for _, reference in world.served}
+    peers = [replace(peer, lie=lambda _: 0.2) if i == liar else peer for i, peer in enumerate(THREE)]
+    world = UpstreamWorld(scenario(duration_s=300, faults=(Fault("unplugged", 0, 300),)), 1, peers, "fallback")
+    world.advance(290)
+    assert [u.tally == "x" for u in world.snapshot().upstreams] == [i == liar for i in range(3)]
+    outcome = world.run()
+    assert outcome.violations == 0, outcome.worst
+    assert THREE[liar].address not in {reference for _, reference in world.served}
 
 
 def test_a_server_alone_may_lie_and_moves_nothing() -> None:

@@ -56,6 +56,8 @@ class UpstreamWorld(World):
         config = self.engine.config
         tables = tuple(ServerUpstream(name=f"ntp{i}", host=peer.address) for i, peer in enumerate(peers))
         self.engine.configure(replace(config, upstreams=tables, clock=replace(config.clock, upstreams=role)))
+        for table in tables:
+            self._effects(self.engine.handle(UpstreamHeard(UpstreamServer(table.name, table.host, 0, 6), None, self._instant(0))))
 
     def _second(self, k: int) -> list[tuple[float, str, bytes | EdgeKind]]:
         return [*super()._second(k), (float(ASKED_NS), "upstreams", b"")]
