@@ -196,6 +196,11 @@ class Snapshot:
         return next((s for s in self.sources if s.tally == "*"), None)
 
     @property
+    def followed(self) -> UpstreamStatus | None:
+        """The NTP server whose time is served; None while a receiver's is, or nothing."""
+        return next((u for u in self.upstreams if u.tally == "*"), None)
+
+    @property
     def synchronised(self) -> bool:
         """Whether time is served."""
         return self.stratum > 0 and self.leap != "unsynchronised"
@@ -203,7 +208,7 @@ class Snapshot:
     @property
     def reference_utc_ns(self) -> int:
         """UTC of the last measurement that went into the served time, ns since 1970. A leap second has the number of the one before."""
-        selected = self.selected
+        selected = self.selected or self.followed
         age_s = (selected.last_sample_s or 0.0) if selected is not None else self.holdover_s or 0.0
         return self.utc_ns - round(age_s * 1e9)
 

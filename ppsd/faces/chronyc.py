@@ -258,7 +258,7 @@ def root(clock: Snapshot) -> tuple[float, float]:
 
 def tracking(clock: Snapshot) -> Report:
     """``chronyc tracking``."""
-    synchronised, selected = clock.synchronised, clock.selected
+    synchronised, selected = clock.synchronised, clock.selected or clock.followed
     name = clock.refid if synchronised else ""
     stratum = clock.stratum if synchronised else 0
     reference_ns = clock.reference_utc_ns if synchronised else 0

@@ -337,11 +337,11 @@ def _listed(clock: Snapshot) -> list[_Listed]:
 
 
 def _tracking(clock: Snapshot) -> bytes:
-    synchronised, selected = clock.synchronised, clock.selected
+    synchronised, selected = clock.synchronised, clock.selected or clock.followed
     reference_ns = clock.reference_utc_ns if synchronised else 0
     return _TRACKING.pack(
         reference(clock),
-        _address(None),
+        _address(None if clock.followed is None else ip_address(clock.followed.address.partition("%")[0])),
         clock.stratum if synchronised else 0,
         _LEAPS.get(clock.leap, _LEAPS["unsynchronised"]),
         *_timespec(reference_ns),
