@@ -176,6 +176,7 @@ class Run:
             if self.watched and config.log == LogConfig():
                 config = replace(config, log=LogConfig(level="warning"))
             config = replace(config, run=replace(config.run, directory=str(self.directory), state=state), sources=(source,), feeds=feeds)
+            config = replace(config, upstreams=())  # real servers know nothing of simulated time
         elif self.run_dir is not None:
             config = replace(config, run=replace(config.run, directory=str(self.directory)))
         return config

@@ -21,16 +21,17 @@ class Fate(StrEnum):
     REFUSED = "left out"
 
 
-NO_CLIENT: Final = (
-    "time comes from receivers so far, not from other NTP servers: let chronyd ask them and feed it (refclock feed), "
-    "or leave chronyd the clock and compare (refclock doctor --against)"
+BY_HAND: Final = (
+    "NTP servers are [[upstream]] tables here (host, key, minpoll ...), to be written by hand; clock.upstreams says what they do"
 )
-"""Why upstream servers are not taken over."""
+"""What becomes of upstream servers."""
+OTHERWISE: Final = "other servers are asked one by one, as [[upstream]] tables name them: there is no broadcast client, and no peer"
+"""Why other ways to hear of servers are not taken over."""
 
 CHRONY_TOLD: Final = {
     (
         Fate.MISSING,
-        NO_CLIENT,
+        BY_HAND,
     ): "server pool peer initstepslew refresh acquisitionport bindacqaddress bindacqdevice minsources authselectmode",
     (Fate.MISSING, "NTS; symmetric keys are there: keys.file"): (
         "ntsaeads ntscachedir ntsdumpdir ntsntpserver ntsport ntsprocesses ntsrefresh ntsrotate ntsservercert ntsserverkey "
@@ -67,7 +68,7 @@ CHRONY_TOLD: Final = {
 """(What becomes of it, why) -> directives of chrony.conf that are no setting here."""
 
 NTP_TOLD: Final = {
-    (Fate.MISSING, NO_CLIENT): "manycastclient broadcastclient multicastclient broadcastdelay unpeer unconfig pollskewlist mdnstries ttl",
+    (Fate.MISSING, OTHERWISE): "manycastclient broadcastclient multicastclient broadcastdelay unpeer unconfig pollskewlist mdnstries ttl",
     (Fate.MISSING, "nobody is served by manycast: clients ask the address"): "manycastserver",
     (Fate.MISSING, "NTS; symmetric keys are there: keys.file"): (
         "nts aead cert ca cookie mintls maxtls tlsciphersuites tlsecdhcurves tlscipherserverpreference"
@@ -90,9 +91,7 @@ NTP_TOLD: Final = {
 """The same of ntp.conf."""
 
 _SOURCES: Final = 'sources are [[source]] tables with type = "receiver", "gpsd", "pps", "shm" or "sock"'
-_SERVERS: Final = (
-    "time is taken from receivers; to use NTP servers as well, let chronyd or ntpd keep the clock, and feed it (refclock feed)"
-)
+_SERVERS: Final = "NTP servers are [[upstream]] tables with a host; clock.upstreams says what they may do"
 _HERE: Final = {
     _SOURCES: "refclock fudge",
     _SERVERS: "server pool peer iburst initstepslew sourcedir",

@@ -130,6 +130,9 @@ def _judge_server(tables: Mapping[str, Any], reader: Reader) -> None:
 
 def _judge_upstreams(upstreams: list[tuple[Key, AnyUpstream]], tables: Mapping[str, Any], reader: Reader) -> None:
     """Report upstreams that cannot be asked as they are written."""
+    if upstreams and not tables["server"].enabled and tables["clock"].upstreams != "off":
+        what = "nobody asks them without the server's process: set server.enabled = true (server.listen may name 127.0.0.1 alone)"
+        reader.report(upstreams[0][0], what)
     for at, upstream in upstreams:
         if upstream.minpoll > upstream.maxpoll:
             reader.report((*at, "minpoll"), f"{upstream.minpoll} is more than maxpoll, which is {upstream.maxpoll}")

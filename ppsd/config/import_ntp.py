@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
-from ppsd.config.directives import NO_CLIENT, NTP_TOLD, Fate
+from ppsd.config.directives import BY_HAND, NTP_TOLD, Fate
 from ppsd.config.import_chrony import DEEPEST
 from ppsd.config.imported import (
     Draft,
@@ -183,7 +183,7 @@ class _Clocks:
         """``server``, ``peer``, ``pool``: a clock when the address is one of 127.127."""
         clock = _clock_address(" ".join(line.words[1:2]))
         if clock is None:
-            draft.tell(line, Fate.MISSING, NO_CLIENT)
+            draft.tell(line, Fate.MISSING, BY_HAND)
         else:
             self._add(clock, line)
 

@@ -169,7 +169,9 @@ class Draft:
         unused = [settings for settings in self.sources if settings.keys.get("noselect")]
         if unused and len(unused) == len(self.sources):
             for settings in unused:
-                self.tell(settings.line, Fate.MISSING, "noselect is left out: there is no other source, and NTP servers are none so far")
+                self.tell(
+                    settings.line, Fate.MISSING, "noselect is left out: there is no other source, and NTP servers are written by hand"
+                )
         elif unused:
             text = "\n\n".join(self._block("source", settings, settings.keys) for settings in self.sources)
         return text

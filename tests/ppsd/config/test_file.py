@@ -10,7 +10,7 @@ import pytest
 
 from ppsd.config import file as config
 from ppsd.config.file import as_toml, locate, parse, parse_bytes, read
-from ppsd.config.tables import Config, parse_endpoint
+from ppsd.config.tables import Config, PoolUpstream, ServerUpstream, parse_endpoint
 from refclock.config import GpsdSource, ReceiverSource, ShmFeed, SockSource
 from refclock.schema import ConfigError, Problem
 
@@ -109,7 +109,7 @@ def test_names_are_made_around_those_given() -> None:
         ("[server]\nlisten = []", 2, "server.listen", "names no address"),
         ("[server]\nport = 123", 2, "server.port", 'listen = ["0.0.0.0:123", "[::]:123"]'),
         ("[server]\nbindaddress = '10.0.0.1'", 2, "server.bindaddress", "listen of [server]"),
-        ("pool = 'pool.ntp.org'", 1, "pool", "refclock feed"),
+        ("pool = 'pool.ntp.org'", 1, "pool", "upstream"),
         ("[access]\nallow = ['10.0.0.0/8']\ndeny = ['10.0.0.0/8']", 3, "access.deny[0]", "is also under allow, on line 2"),
         ("[access]\nallow = ['own']\ndeny = ['own']", 3, "access.deny[0]", "own is also under allow, on line 2"),
         ("[access]\nallow = ['::ffff:10.0.0.0/104']\nignore = [\n'10.0.0.0/8']", 4, "access.ignore[0]", "is also under allow"),
@@ -187,7 +187,7 @@ def test_every_wrong_element_of_a_list_is_told() -> None:
         ("pps = /dev/pps0'", "a quotation mark is missing"),
         ("enabled = yes", "write it true"),
         ("enabled = False", "write it false"),
-        ("server 192.168.1.1 iburst", "server is a word of chrony.conf or ntp.conf: time is taken from receivers"),
+        ("server 192.168.1.1 iburst", "server is a word of chrony.conf or ntp.conf: NTP servers are"),
         ("driftfile /var/lib/chrony/drift", "driftfile is a word of chrony.conf or ntp.conf: not needed"),
         ("allow 192.168.0.0/16", 'allow = ["192.168.0.0/16"]'),
         ("refclock SHM 0 refid GPS", "[[source]]"),
@@ -313,3 +313,46 @@ def test_one_address_answers_one_protocol() -> None:
     with pytest.raises(ConfigError) as refused:
         parse('[server]\nlisten = ["127.0.0.1:323", "[::]:123"]\n[chronyc]\nlisten = ["127.0.0.1:323", "[0::0]:123"]\n')
     assert [problem.key for problem in refused.value.problems] == ["chronyc.listen[0]", "chronyc.listen[1]"]
+
+
+def test_upstreams() -> None:
+    """Servers and pools by one kind of table, of which a server is the default; names are made where none is written."""
+    read_config = parse('[[upstream]]\nhost = "192.0.2.1"\n[[upstream]]\ntype = "pool"\nhost = "pool.ntp.org"\nmost = 3\n')
+    assert read_config.upstreams == (ServerUpstream(name="ntp0", host="192.0.2.1"), PoolUpstream(name="pool0", host="pool.ntp.org", most=3))
+    assert parse(as_toml(read_config)) == read_config
+    assert read_config.asked == read_config.upstreams
+    assert replace(read_config, clock=replace(read_config.clock, upstreams="off")).asked == ()
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ("", "host is missing"),
+        ('host = "192.0.2.1:123"', "a port is a key of its own"),
+        ('host = "a b"', "neither the name nor the address"),
+        ('host = "a"\nminpoll = 8\nmaxpoll = 6', "more than maxpoll"),
+        ('host = "a"\nkey = 1', "keys.file"),
+        ('host = "a"\nmost = 2', "most"),
+        ('host = "a"\ntype = "peer"', '"server", "pool"'),
+    ],
+)
+def test_upstreams_that_cannot_be_meant(table: str, told: str) -> None:
+    """Each mistake in an upstream is told with its line, and what is allowed."""
+    found = problems(f"[[upstream]]\n{table}\n")
+    assert len(found) == 1
+    assert told in str(found[0])
+    assert found[0].line > 0
+
+
+def test_upstreams_need_the_process_that_asks_them() -> None:
+    """Without the server nobody would ask: told, unless they are off."""
+    text = '[server]\nenabled = false\n[[upstream]]\nhost = "a"\n'
+    assert "server.enabled" in str(problems(text)[0])
+    assert parse(f'[clock]\nupstreams = "off"\n{text}').upstreams
+
+
+@pytest.mark.parametrize("table", [ServerUpstream, PoolUpstream], ids=lambda cls: cls.__name__)
+def test_reference_example_has_every_key_of_upstreams(table: type) -> None:
+    """examples/refclock.toml shows each as a comment."""
+    text = next(p for p in EXAMPLES if p.name == "refclock.toml").read_text(encoding="utf-8")
+    assert not {f.name for f in fields(table) if f.name != "name" and not re.search(rf"^# {f.name} = ", text, re.MULTILINE)}
