@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import socket
 import struct
 import threading
@@ -47,16 +48,26 @@ class Daemon:
         self.run_dir.mkdir()
         self.socket = processes.directory / "in.sock"
         source = f'[[source]]\ntype = "sock"\nname = "gps0"\npath = "{self.socket}"\nbias_us = 20\n'
-        file = processes.directory / "refclock.toml"
+        self._file = processes.directory / "refclock.toml"
         places = f'[run]\nstate = "{processes.directory}/state"\n[server]\nlisten = ["127.0.0.1:123"]\n[metrics]\nlisten = []\n'
-        file.write_text(places + config + source, encoding="utf-8")
+        self._rest = places, source
+        self._write(config)
         self.fed = threading.Event()
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._feed)
         self._thread.start()
-        words = ["--config", str(file), "--run-dir", str(self.run_dir)]
-        for process in ("clock", "serve"):
-            processes.start(process, [*REFCLOCK, process, *words])
+        words = ["--config", str(self._file), "--run-dir", str(self.run_dir)]
+        self._started = [processes.start(process, [*REFCLOCK, process, *words]) for process in ("clock", "serve")]
+
+    def _write(self, config: str) -> None:
+        places, source = self._rest
+        self._file.write_text(places + config + source, encoding="utf-8")
+
+    def reload(self, config: str) -> None:
+        """Have both processes read another configuration."""
+        self._write(config)
+        for process in self._started:
+            process.send_signal(signal.SIGHUP)
 
     def _feed(self) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
@@ -175,3 +186,19 @@ def test_servers_are_followed_without_a_receiver_and_left_when_it_is_back(
     wait_for("stratum 1", lambda: covered()[0] == 1, 60)
     assert started.clock()["refid"] == "SOCK"
     assert json.dumps(started.clock()).count("followed over the network") == 0
+
+
+def test_upstreams_come_and_go_with_a_reload(network: Processes, daemon: Callable[[str], Daemon]) -> None:
+    """SIGHUP with another list: the new server is asked, the one that is no longer there is no longer shown, the third is asked on."""
+    for name, host in SERVERS.items():
+        chronyd(network, name, host)
+    started = daemon(tables({"near": SERVERS["near"], "next": SERVERS["next"]}))
+    started.fed.set()
+    wait_for("both", lambda: {n for n, u in started.upstreams().items() if u["tally"] == "-"} == {"near", "next"}, 40)
+    samples = started.upstreams()["near"]["samples"]
+    started.reload(tables({"near": SERVERS["near"], "third": SERVERS["third"]}))
+    wait_for("the other two", lambda: {n for n, u in started.upstreams().items() if u["tally"] == "-"} == {"near", "third"}, 40)
+    assert started.upstreams()["near"]["samples"] >= samples
+    started.reload(f'[clock]\nupstreams = "off"\n{tables(SERVERS)}')
+    wait_for("none", lambda: not started.upstreams(), 20)
+    assert not (started.run_dir / "upstream.sock").exists()
