@@ -18,7 +18,9 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import Final
 
-from ppsd.snapshot import Client, ServerReport, Snapshot, SourceStatus
+from ppsd.faces.chronyc import root
+from ppsd.ntp.packet import refid_text
+from ppsd.snapshot import Client, ServerReport, Snapshot, SourceStatus, UpstreamStatus
 from refclock.sample import NS
 from refclock.timescales import ntp64
 
@@ -86,8 +88,8 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One source as ntpd tells it. ``kind``: as in SourceStatus. ``selection``: 0 to 7. ``when_s``: since its last sample. Milliseconds:
-    ``offset_ms``, ``jitter_ms``, ``dispersion_ms``."""
+    """One source as ntpd tells it. ``kind``: as in SourceStatus, "" of an NTP server. ``selection``: 0 to 7. ``when_s``: since its last
+    sample. Milliseconds: ``offset_ms``, ``jitter_ms``, ``dispersion_ms``. ``server``: the NTP server; None: a reference clock."""
 
     association: int
     kind: str
@@ -99,16 +101,33 @@ class Peer:
     offset_ms: float
     jitter_ms: float
     dispersion_ms: float
+    server: UpstreamStatus | None = None
+
+    @property
+    def kind_letter(self) -> str:
+        """Of ntpq's column t: local or unicast."""
+        return "l" if self.server is None else "u"
+
+    @property
+    def stratum(self) -> int:
+        """Its own."""
+        return 0 if self.server is None else self.server.stratum
+
+    @property
+    def delay_ms(self) -> float:
+        """Of the round trip."""
+        return 0.0 if self.server is None else self.server.delay_ns / 1e6
 
 
-def _selection(s: SourceStatus, refid: str) -> int:
+def _selection(s: SourceStatus | UpstreamStatus, refid: str) -> int:
     if s.tally == "*":
         return PPS_PEER if refid == "PPS" else SYSTEM_PEER
     return {"+": CANDIDATE, "-": OUTLIER, "x": FALSETICKER}.get(s.tally, REJECTED)
 
 
 def associations(clock: Snapshot) -> list[Peer]:
-    """The sources as associations, numbered from 1. A name ends in a number in brackets: by that ntpq knows a reference clock."""
+    """The sources as associations, numbered from 1; receivers first. A receiver's name ends in a number in brackets: by that ntpq knows a
+    reference clock."""
     found = []
     for i, s in enumerate(clock.sources):
         refid = clock.refid if s.tally == "*" else KINDS.get(s.kind, s.kind.upper()[:4])
@@ -124,6 +143,22 @@ def associations(clock: Snapshot) -> list[Peer]:
                 offset_ms=(s.offset_ns or 0) / 1e6,
                 jitter_ms=(s.jitter_ns or 0) / 1e6,
                 dispersion_ms=(s.bound_ns or 0) / 1e6,
+            )
+        )
+    for u in clock.upstreams:
+        found.append(
+            Peer(
+                association=len(found) + 1,
+                kind="",
+                name=u.host[:NAME_MAX],
+                refid=refid_text(u.refid, u.stratum) if u.stratum else "INIT",
+                selection=_selection(u, ""),
+                when_s=u.last_sample_s,
+                reach=u.reach,
+                offset_ms=(u.offset_ns or 0) / 1e6,
+                jitter_ms=(u.jitter_ns or 0) / 1e6,
+                dispersion_ms=(u.bound_ns or 0) / 1e6,
+                server=u,
             )
         )
     return found
@@ -192,6 +227,8 @@ def _read(operation: int, association: int, text: str, source: str, told: Told) 
     peer = next((p for p in peers if association in (p.association, 0)), None)
     if peer is None or clock is None:
         raise _RefusedError(BAD_ASSOCIATION)
+    if operation == READCLOCK and peer.server is not None:  # it is no reference clock
+        raise _RefusedError(BAD_ASSOCIATION)
     if operation == READCLOCK:
         return 0, _wanted(_clock(clock, peer), text)
     return peer_status(peer), _wanted(_peer(clock, peer, told.utc_ns), text, lambda: _peer_statistics(clock, peer))
@@ -234,7 +271,7 @@ def _system(clock: Snapshot | None, peers: Sequence[Peer], utc_ns: int) -> dict[
     """The system variables. ntpd's frequency is the correction, the opposite of the oscillator's error."""
     synchronised = clock is not None and clock.synchronised
     chosen = next((p for p in peers if p.selection >= 6), None)
-    dispersion_ms = (clock.bound_ns or 0) / 1e6 if clock is not None and synchronised else 16_000.0
+    delay_ms, dispersion_ms = (s * 1e3 for s in root(clock)) if clock is not None and synchronised else (0.0, 16_000.0)
     return {
         "version": f'"refclock {clock.version}"' if clock is not None else '"refclock"',
         "processor": '"-"',
@@ -242,9 +279,9 @@ def _system(clock: Snapshot | None, peers: Sequence[Peer], utc_ns: int) -> dict[
         "leap": str(LEAPS.get(clock.leap, 3)) if clock is not None else "3",
         "stratum": str(clock.stratum) if clock is not None and synchronised else "16",
         "precision": str(PRECISION),
-        "rootdelay": "0.0",
+        "rootdelay": f"{delay_ms:.6f}" if delay_ms else "0.0",
         "rootdisp": f"{dispersion_ms:.6f}",
-        "rootdist": f"{dispersion_ms:.6f}",
+        "rootdist": f"{dispersion_ms + delay_ms / 2:.6f}",
         "refid": clock.refid if clock is not None and synchronised else "INIT",
         "reftime": stamp(clock.reference_utc_ns) if clock is not None and synchronised else "0x00000000.00000000",
         "clock": stamp(utc_ns),
@@ -263,13 +300,16 @@ def _system(clock: Snapshot | None, peers: Sequence[Peer], utc_ns: int) -> dict[
 
 
 def _address(peer: Peer | None) -> str:
-    """The address that stands for a reference clock in ntpd: 127.127.DRIVER.UNIT."""
+    """A server's own address; of a reference clock the one that stands for it in ntpd: 127.127.DRIVER.UNIT."""
+    if peer is not None and peer.server is not None:
+        return peer.server.address.partition("%")[0]
     return f"127.127.{DRIVERS.get(peer.kind, 28)}.{peer.association - 1}" if peer is not None else "0.0.0.0"
 
 
 def _peer(clock: Snapshot, peer: Peer, utc_ns: int) -> dict[str, str]:
     """The variables of an association."""
     heard = stamp(utc_ns - round(peer.when_s * NS)) if peer.when_s is not None else "0x00000000.00000000"
+    server = peer.server
     return {
         "srcadr": _address(peer),
         "srcport": "123",
@@ -277,10 +317,10 @@ def _peer(clock: Snapshot, peer: Peer, utc_ns: int) -> dict[str, str]:
         "dstadr": "127.0.0.1",
         "dstport": "123",
         "leap": str(LEAPS.get(clock.leap, 3) if peer.selection else 3),
-        "stratum": "0",
+        "stratum": str(peer.stratum),
         "precision": str(PRECISION),
-        "rootdelay": "0.0",
-        "rootdisp": "0.0",
+        "rootdelay": "0.0" if server is None else f"{server.root_delay_ns / 1e6:.6f}",
+        "rootdisp": "0.0" if server is None else f"{server.dispersion_ns / 1e6:.6f}",
         "refid": peer.refid,
         "reftime": heard,
         "rec": heard,
@@ -288,13 +328,13 @@ def _peer(clock: Snapshot, peer: Peer, utc_ns: int) -> dict[str, str]:
         "unreach": "0",
         "hmode": "3",
         "pmode": "4",
-        "hpoll": "0",
-        "ppoll": "0",
+        "hpoll": "0" if server is None else str(server.poll),
+        "ppoll": "0" if server is None else str(server.poll),
         "headway": "0",
         "flash": "0x0",
         "keyid": "0",
         "offset": f"{peer.offset_ms:.6f}",
-        "delay": "0.000000",
+        "delay": f"{peer.delay_ms:.6f}",
         "dispersion": f"{peer.dispersion_ms:.6f}",
         "jitter": f"{peer.jitter_ms:.6f}",
     }

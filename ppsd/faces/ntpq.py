@@ -42,19 +42,23 @@ def peers(clock: Snapshot) -> Report:
     """``ntpq -p``."""
     lines, rows, told = [], [], list[dict[str, object]]()
     for p in associations(clock):
-        numbers = f"{milliseconds(0.0)} {milliseconds(p.offset_ms)} {milliseconds(p.jitter_ms)}"
+        numbers = f"{milliseconds(p.delay_ms)} {milliseconds(p.offset_ms)} {milliseconds(p.jitter_ms)}"
+        refid = p.refid if p.stratum > 1 else f".{p.refid}."
+        poll_s = 1 if p.server is None else 2 ** max(0, p.server.poll)
         lines.append(
-            f"{TALLY[p.selection]}{p.name:<{NAME}} {f'.{p.refid}.':<{REFID}} {0:2d} l {when(p.when_s):>4} {1:>4}  {p.reach:3o} {numbers}"
+            f"{TALLY[p.selection]}{p.name:<{NAME}} {refid:<{REFID}} {p.stratum:2d} {p.kind_letter} {when(p.when_s):>4} {poll_s:>4}"
+            f"  {p.reach:3o} {numbers}"
         )
         age = -1 if p.when_s is None else int(p.when_s)
-        values = (TALLY[p.selection], p.name, p.refid, 0, "l", age, 1, f"{p.reach:o}", 0.0, p.offset_ms, p.jitter_ms)
+        when_and_reach = (age, poll_s, f"{p.reach:o}")
+        values = (TALLY[p.selection], p.name, p.refid, p.stratum, p.kind_letter, *when_and_reach, p.delay_ms, p.offset_ms, p.jitter_ms)
         rows.append(",".join(str(value) for value in values))
         told.append(
             {
                 "tally": TALLY[p.selection],
                 "remote": p.name,
                 "refid": p.refid,
-                "stratum": 0,
+                "stratum": p.stratum,
                 "when_s": p.when_s,
                 "reach": p.reach,
                 "offset_ms": p.offset_ms,

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from ppsd.snapshot import Client, Mode, Snapshot, SourceStatus, Verdict
+from ppsd.snapshot import Client, Mode, Snapshot, SourceStatus, UpstreamStatus, Verdict
 
 SOURCE = SourceStatus(
     name="gps0", kind="receiver", what="GPS+PPS", present=True, tally="*", why="selected", reach=0o377, last_sample_s=0.4, offset_ns=-214,
@@ -27,6 +27,18 @@ NEVER = replace(
 )  # fmt: skip
 LOCKED = replace(CLOCK, leap="insert", sources=(GPS, NEVER))
 """Two sources, of which one never said anything, before a leap second."""
+UPSTREAM = UpstreamStatus(
+    name="ntp0", host="time.example", address="192.0.2.9", tally="-", why="agrees", stratum=2, refid=0xC0000201, poll=6, reach=0o377,
+    last_sample_s=21.0, span_s=640.0, offset_ns=150_000, delay_ns=4_000_000, root_delay_ns=1_000_000, dispersion_ns=200_000,
+    jitter_ns=30_000, bound_ns=2_700_000, frequency_ppm=-12.3, skew_ppm=0.1, samples=14,
+)  # fmt: skip
+WITNESSED = replace(CLOCK, upstreams=(UPSTREAM,))
+"""A server beside the receiver."""
+FALLEN = replace(
+    CLOCK, mode=Mode.FALLBACK, verdict=Verdict.FALLBACK, stratum=3, refid="192.0.2.9", bound_ns=2_700_000, root_delay_ns=5_000_000,
+    why="no receiver can be used", sources=(NEVER,), upstreams=(replace(UPSTREAM, tally="*", why="followed"),),
+)  # fmt: skip
+"""The server is followed."""
 CLIENTS = [
     Client("192.0.2.7", 5123, 3, 16.2, 3.0, 900.0, 4, False, False),
     Client("2001:db8:0:1::/64", 1, 0, None, 50.0, 50.0, 4, False, False),
