@@ -45,6 +45,7 @@ CLOCK_UNITS: Final = ("chrony", "chronyd", "ntpsec", "ntp", "ntpd", "ntpd-rs", "
 RECEIVER_UNITS: Final = ("gpsd.socket", "gpsd")
 """Units that have the receiver open. The socket comes first: it would start the other again."""
 STARTED: Final = {APPLIANCE: "refclock.target", FEEDER: "refclock-clock.service"}
+"""The unit that brings all others that are wanted."""
 OURS: Final = (
     *("refclock.target", "refclock-clock.service", "refclock-serve.service", "refclock-web.service"),
     *("refclock-serve.socket", "refclock-chronyc.socket"),
@@ -336,4 +337,8 @@ def _told(plan: Plan) -> list[str]:
     said += [f"write: {', '.join(sorted(plan.files))}"]
     said += [f"restart: {', '.join(plan.restarted)}"] if plan.restarted else []
     said += [f"leave to you: {plan.by_hand.partition(':')[0]} what will be shown"] if plan.by_hand else []
-    return ["This will", *(f"  {words}" for words in said), f"  start, now and at every boot: {STARTED[plan.choice]}"]
+    return [
+        "This will",
+        *(f"  {words}" for words in said),
+        f"  start, now and at every boot: {STARTED[plan.choice]}, and with it metrics and history (refclock-web.service)",
+    ]

@@ -39,6 +39,7 @@ def test_a_feeder_leaves_the_clock_and_the_port_to_chronyd(machine: Machine) -> 
     """chronyd goes on with one more file, which names the socket that refclock sends to. refclock gets no right, and no server starts."""
     assert machine.do(FEEDER) == GOOD
     assert machine.systemctl.active == {"chrony", "refclock-clock"}
+    assert "refclock-clock.service, and with it metrics and history" in machine.out.getvalue()
     config = parse(machine.text(DEFAULT_FILE))
     assert (config.clock.steer, config.server.enabled) == ("none", False)
     (feed,) = config.feeds
