@@ -309,6 +309,7 @@ IPTABLES_SHUT = {
     "iptables-save": "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -i lo -j ACCEPT\n-A INPUT -p tcp --dport 22 -j ACCEPT\n"
     "-A INPUT -j REJECT\nCOMMIT\n"
 }
+METRICS_IN = {"nft": NFT_SHUT["nft"].replace('"right": 22', '"right": 9124')}
 MONITOR = {
     "iptables-save": "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -s 9.9.9.0/24 -p tcp -m tcp --dport 9124 -j ACCEPT\n"
     "-A INPUT -p tcp -m tcp --dport 9124 --syn -j DROP\nCOMMIT\n"
@@ -515,6 +516,7 @@ AILMENTS: dict[str, tuple[str, str, Callable[[Machine], Changes]]] = {
     "ntpq from outside": ("RC38", WARN, changed(answers=lambda asked: [port == 123 and request[0] == 0x16 for _, port, request in asked])),
     "chronyc from outside": ("RC38", WARN, changed(answers=lambda asked: [port == 323 for _, port, _ in asked])),
     "metrics in the internet": ("RC51", WARN, changed(config=METRICS, addresses=(OWN, PUBLIC))),
+    "metrics let in (nft)": ("RC51", WARN, changed(config=METRICS, addresses=(PUBLIC,), printed=METRICS_IN)),
     "may not set the clock": ("RC40", FAIL, rights(0, 0, config=STEERED)),
     "server with rights": ("RC40", WARN, rights(1 << 25, 1 << 25 | 1 << 10, config=STEERED)),
     "server may not take the port later": ("RC40", WARN, rights(1 << 25, 0, server=replace(SERVING, unserved=(ABSENT,)))),
