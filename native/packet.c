@@ -73,8 +73,8 @@ struct parts {
 
 /* What the reply must be authenticated with. */
 struct proof {
-    const struct mac_key *key; /* the key that made the request's MAC; NULL: none */
-    struct nts_request nts;    /* void without NTS */
+    const struct mac_key *key; /* PKT_MAC: the key that made the request's */
+    struct nts_request nts;    /* PKT_NTS, or a NAK */
 };
 
 /* Find the MAC behind the extension fields, and the authenticator of NTS among them. PKT_BASIC, or the reason to drop. */
@@ -147,7 +147,7 @@ __attribute__((noinline)) static void decide_nts(const struct pkt_context *conte
     if (verdict == NTS_VALID)
         verdict = nts_verify(context->nts, request, nts);
     if (verdict == NTS_VALID) {
-        outcome->authenticated = outcome->nts = 1;
+        outcome->authenticated = PKT_NTS;
     } else if (verdict == NTS_REFUSED) {
         outcome->action = PKT_KOD;
         outcome->reason = PKT_NTS_NAK;
@@ -180,14 +180,14 @@ static void decide_action(const struct pkt_context *context, const uint8_t *requ
     }
     outcome->action = PKT_REPLY;
     outcome->reason = PKT_BASIC;
+    if (!(parts->mac_size | parts->nts))
+        return;
     if (parts->nts) {
         decide_nts(context, request, length, parts, outcome, &proof->nts);
         return;
     }
-    if (!parts->mac_size)
-        return;
     proof->key = verify_mac(context, request, parts, &why);
-    outcome->authenticated = proof->key != NULL;
+    outcome->authenticated = proof->key ? PKT_MAC : PKT_NOTHING;
     if (proof->key)
         return;
     outcome->action = PKT_DROP;
@@ -278,11 +278,19 @@ static void put_times(const struct pkt_context *context, const uint8_t *request,
     outcome->transmit = transmit;
 }
 
+/* Authenticate the reply as the request was. Its length. */
+static size_t put_proof(const struct pkt_context *context, const uint8_t *request, const struct parts *parts,
+                        const struct pkt_outcome *outcome, const struct proof *proof, uint8_t *reply)
+{
+    if (outcome->authenticated == PKT_NTS)
+        return nts_seal(context->nts, context->nonces, &proof->nts, reply, PKT_HEADER);
+    return put_mac(proof->key, get32(request + parts->mac), reply, parts->mac_size - MAC_ID);
+}
+
 size_t pkt_respond(const struct pkt_context *context, const uint8_t *request, size_t length, uint8_t *reply, struct pkt_outcome *outcome)
 {
     struct parts parts = {0, 0, 0};
     struct proof proof;
-    proof.key = NULL;
     *outcome = (struct pkt_outcome){.action = PKT_DROP, .reason = (uint8_t)check_request(context, request, length, &parts)};
     if (outcome->reason != PKT_BASIC)
         return 0;
@@ -302,10 +310,8 @@ size_t pkt_respond(const struct pkt_context *context, const uint8_t *request, si
         put_system_times(context, reply);
     else
         put_times(context, request, &now, reply, outcome);
-    if (outcome->action == PKT_REPLY && outcome->nts)
-        return nts_seal(context->nts, context->nonces, &proof.nts, reply, PKT_HEADER);
     if (outcome->action == PKT_REPLY)
-        return proof.key ? put_mac(proof.key, get32(request + parts.mac), reply, parts.mac_size - MAC_ID) : PKT_HEADER;
+        return outcome->authenticated ? put_proof(context, request, &parts, outcome, &proof, reply) : PKT_HEADER;
     outcome->receive = outcome->transmit = 0; /* a later request cannot refer to it */
     reply[0] |= UNSYNCHRONISED << 6;
     reply[STRATUM] = 0;

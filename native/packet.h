@@ -61,6 +61,9 @@ enum pkt_reason {
     PKT_REASONS
 };
 
+/* What a request was authenticated by. */
+enum pkt_proof { PKT_NOTHING, PKT_MAC, PKT_NTS };
+
 /* Everything that a reply depends on besides the request. */
 struct pkt_context {
     struct rec_params record;
@@ -84,8 +87,7 @@ struct pkt_context {
 struct pkt_outcome {
     uint8_t action; /* enum pkt_action */
     uint8_t reason; /* enum pkt_reason */
-    uint8_t authenticated; /* 1: by a MAC or by NTS */
-    uint8_t nts;           /* 1: by NTS */
+    uint8_t authenticated; /* enum pkt_proof of the request, if it was answered */
     uint64_t receive, transmit; /* NTP timestamps of this reply, to be remembered; 0: nothing */
 };
 

@@ -134,10 +134,11 @@ static void increment_counter(uint64_t *counter)
 static void count_outcome(struct wrk *w, const struct pkt_outcome *outcome)
 {
     increment_counter(&w->counts.packets[outcome->action][outcome->reason]);
-    if (outcome->authenticated)
+    if (outcome->authenticated) {
         increment_counter(&w->counts.authenticated);
-    if (outcome->nts)
-        increment_counter(&w->counts.nts);
+        if (outcome->authenticated == PKT_NTS)
+            increment_counter(&w->counts.nts);
+    }
 }
 
 /* ---- the record ------------------------------------------------------------------------------------------------------------------ */
@@ -383,14 +384,14 @@ static size_t meet_client(struct wrk *w, struct batch *b, const struct request *
 /* Keep in the table what the next reply to this client needs. length: of this reply. */
 static void keep_client(struct wrk *w, size_t place, struct cli_client *client, const uint8_t *request, size_t length)
 {
+    static const uint8_t proofs[] = {[PKT_NOTHING] = 0, [PKT_MAC] = CLI_AUTHENTICATED, [PKT_NTS] = CLI_AUTHENTICATED | CLI_NTS};
     const struct pkt_outcome *outcome = &w->outcomes[w->group.replies];
     if (outcome->reason != PKT_SHORT) /* a short request may be empty */
         client->version = request[0] >> 3 & 7;
     if (outcome->receive) {
         client->receive = outcome->receive;
         client->transmit = outcome->transmit;
-        client->flags = (uint8_t)((outcome->authenticated ? CLI_MAC : 0) | (outcome->reason == PKT_INTERLEAVED ? CLI_INTERLEAVED : 0) |
-                                  (outcome->nts ? CLI_NTS : 0));
+        client->flags = (uint8_t)(proofs[outcome->authenticated] | (outcome->reason == PKT_INTERLEAVED ? CLI_INTERLEAVED : 0));
         if (outcome->reason == PKT_INTERLEAVED)
             await_departure(w, &(struct dep_reply){outcome->receive, place, length});
     }

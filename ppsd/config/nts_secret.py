@@ -16,7 +16,7 @@ from typing import Final
 from ppsd.config.contents import contents
 from ppsd.config.tables import Config
 from refclock.kernel.files import Opener, judge, owners, replace_file
-from refclock.kernel.sandbox import Account, to_drop
+from refclock.kernel.sandbox import Account, account, to_drop
 
 DIRECTORY: Final = "nts"
 """The directory in ``run.state``, the server's alone."""
@@ -47,14 +47,14 @@ def nts_secret(config: Config, place: Path, opener: Opener = os.open) -> bytes:
     """The 32 octets of ``nts.secret``; without that of the file in ``place``, made when it is missing. OSError: it cannot be used."""
     if config.nts.secret:
         return _read(Path(config.nts.secret), config, opener)
-    path, trusted = place / FILE, owners(config.run.user)
+    path = place / FILE
     directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)  # the other process may be about to make it, too
         try:
             return _read(path, config, os.open)
         except FileNotFoundError:
-            replace_file(path, os.urandom(BYTES), 0o600, trusted)
+            replace_file(path, os.urandom(BYTES), 0o600, _trusted(config))
         if os.geteuid() == 0:  # this process will be the directory's owner
             os.chown(path, os.fstat(directory).st_uid, -1, follow_symlinks=False)
     finally:
@@ -62,8 +62,13 @@ def nts_secret(config: Config, place: Path, opener: Opener = os.open) -> bytes:
     return _read(path, config, os.open)
 
 
+def _trusted(config: Config) -> frozenset[int]:
+    """Whose secrets are believed: the server's among them, also while it is a number that nobody has."""
+    return owners(str(account(config.run.user).user))
+
+
 def _read(path: Path, config: Config, opener: Opener) -> bytes:
-    data = contents(path, LIMIT_BYTES, private=owners(config.run.user), opener=opener)
+    data = contents(path, LIMIT_BYTES, private=_trusted(config), opener=opener)
     if len(data) == BYTES:
         return data
     with contextlib.suppress(ValueError):

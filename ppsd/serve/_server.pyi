@@ -125,7 +125,6 @@ class PktOutcome:
     action: int
     reason: int
     authenticated: int
-    nts: int
     receive: int
     transmit: int
 
@@ -315,7 +314,7 @@ class Lib:
     def nts_refuse(self, found: NtsRequest, reply: Uint8Array, header: int) -> int: ...
     CLI_KEY_BYTES: int
     CLI_BYTES: int
-    CLI_MAC: int
+    CLI_AUTHENTICATED: int
     CLI_INTERLEAVED: int
     CLI_NTS: int
     def cli_create(self, bytes: int, key: bytes, out: CliCell) -> int: ...
@@ -361,6 +360,9 @@ class Lib:
     PKT_NTS_MALFORMED: int
     PKT_SEND_FAILED: int
     PKT_REASONS: int
+    PKT_NOTHING: int
+    PKT_MAC: int
+    PKT_NTS: int
     def pkt_respond(self, context: PktContext, request: bytes, length: int, reply: Uint8Array, outcome: PktOutcome) -> int: ...
     def pkt_broadcast(self, context: PktContext, id: int, poll: int, packet: Uint8Array) -> int: ...
     def pkt_timestamp(self, record: RecParams, raw_ns: int, smear: int) -> int: ...

@@ -47,6 +47,7 @@ from refclock.errors import explain
 from refclock.kernel.files import Opener
 from refclock.kernel.interfaces import InterfaceWatch, Network, networks
 from refclock.kernel.sandbox import SERVE, Account, Capability, Helper, account, confine, lend, refused, to_drop
+from refclock.kernel.timescale import utc_second
 from refclock.schema import ConfigError
 
 OWN_KEYS = ("server.", "access.", "limits.", "keys.", "nts.enabled", "nts.secret", "chronyc.", "log.")
@@ -72,18 +73,19 @@ class Credentials:
     keys: tuple[SymmetricKey, ...] = ()
     secret: bytes | None = field(default=None, repr=False)
 
-    def cookies(self) -> CookieKeys | None:
-        """The keys of cookies that are in force now, by the system clock, as in the process that establishes keys."""
-        return None if self.secret is None else cookie_keys(self.secret, int(time.time()))
+    def cookies(self, run_dir: Path) -> CookieKeys | None:
+        """The keys of cookies that are in force now, by the served time."""
+        return None if self.secret is None else cookie_keys(self.secret, utc_second(run_dir / "timescale"))
 
 
-def rules_of(config: Config, credentials: Credentials, own: tuple[Network, ...]) -> ServerRules:
-    """The rules for the server threads now, from the configuration, its credentials and the networks that the interfaces are in."""
+def rules_of(config: Config, credentials: Credentials, cookies: CookieKeys | None, own: tuple[Network, ...]) -> ServerRules:
+    """The rules for the server threads, from the configuration, its credentials, the keys that these make today, and the networks that the
+    interfaces are in."""
     limits = config.limits
     return ServerRules(
         ranges=config.access.rules(own).ranges(),
         keys=credentials.keys,
-        nts=credentials.cookies(),
+        nts=cookies,
         rate=limits.rate,
         burst=limits.burst,
         leak=limits.leak,
@@ -145,14 +147,14 @@ class Serve:
         helper: Helper,
         reloads: Reloads,
     ) -> None:
-        self._started_s, self.helper, self.reloads = started_s, helper, reloads
+        self._started_s, self._run_dir, self.helper, self.reloads = started_s, run_dir, helper, reloads
         self.config, self.credentials = config, credentials
         self.log = open_log(config.log.format, config.log.level, "serve")
         self._watch = self._open_watch()
         self._own = self._own_networks()
         own = config.server
         threads = own.threads or min(_processors(), THREADS)
-        rules = self._rules = rules_of(config, credentials, self._own)
+        rules = self._rules = self._rules_now(config, credentials)
         self._server = NtpServer(run_dir / "timescale", [], rules, threads=threads, table_bytes=own.client_table_mib << 20)
         try:
             inherited = handed(fds, config.chronyc.listen)
@@ -192,7 +194,7 @@ class Serve:
     def configure(self, config: Config, credentials: Credentials) -> None:
         """Put new addresses, rules, limits and keys in force. OSError: none of the addresses can be served; nothing has changed."""
         self._addresses.serve(config.server.listen, config.server.interface)
-        rules = rules_of(config, credentials, self._own)
+        rules = self._rules_now(config, credentials)
         self._server.configure(rules)
         self.log.speak(config.log.format, config.log.level)
         self._chronyc.listen(config.chronyc)
@@ -265,7 +267,7 @@ class Serve:
         self._chronyc.review()
         if self._control.renew():
             self.log.warning("the control socket was removed by somebody and is made anew", path=str(self._control.path))
-        if self.credentials.cookies() != self._rules.nts:
+        if self.credentials.cookies(self._run_dir) != self._rules.nts:
             self._renew_rules()
             self.log.info("a new period of NTS cookies", keys=len(self._rules.nts.keys) if self._rules.nts is not None else 0)
         if now_s < self._networks_s:
@@ -277,9 +279,12 @@ class Serve:
             self._renew_rules()
             self.log.info("own networks", networks=", ".join(f"{network.prefix} ({network.interface})" for network in own))
 
+    def _rules_now(self, config: Config, credentials: Credentials) -> ServerRules:
+        return rules_of(config, credentials, credentials.cookies(self._run_dir), self._own)
+
     def _renew_rules(self) -> None:
         """Put in force what has come of time and interfaces."""
-        rules = rules_of(self.config, self.credentials, self._own)
+        rules = self._rules_now(self.config, self.credentials)
         self._server.configure(rules)
         self._rules = rules
 

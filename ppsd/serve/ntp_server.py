@@ -92,7 +92,7 @@ def _client(c: CliClient, now_ns: int) -> Client:
         address = str(IPv6Network((c.network << 64, 64)))
     interval = c.interval_ms / 1e3 if c.packets > 1 else None
     last_s, first_s = max(0, now_ns - c.last_ns) / 1e9, max(0.0, now_ns / 1e9 - c.first_s)
-    authenticated, interleaved, nts = (bool(c.flags & flag) for flag in (lib.CLI_MAC, lib.CLI_INTERLEAVED, lib.CLI_NTS))
+    authenticated, interleaved, nts = (bool(c.flags & flag) for flag in (lib.CLI_AUTHENTICATED, lib.CLI_INTERLEAVED, lib.CLI_NTS))
     return Client(address, c.packets, c.drops, interval, last_s, first_s, c.version, authenticated, interleaved, nts)
 
 
