@@ -280,7 +280,7 @@ class NtsReport:
 class Client:
     """One client of the server's table. ``address``: an address, or the /64 network that the entry stands for; of a link-local address its
     second half, and "(local)". ``interval_s``: mean interval between requests, None before the second one. ``last_s``, ``first_s``: seconds
-    since the last and the first request."""
+    since the last and the first request. ``authenticated``: by a key or by NTS, and ``nts`` says by which."""
 
     address: str
     packets: int
@@ -291,6 +291,7 @@ class Client:
     version: int
     authenticated: bool
     interleaved: bool
+    nts: bool = False
 
     @property
     def ip(self) -> IPv4Address | IPv6Address:

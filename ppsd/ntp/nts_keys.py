@@ -6,6 +6,7 @@ the key of a period is derived and never stored: a restart loses none, and two p
 
 import hashlib
 import hmac
+from dataclasses import dataclass, field
 from typing import Final
 
 PERIOD_S: Final = 86400
@@ -24,8 +25,8 @@ _INFO: Final = b"refclock nts cookie key"
 
 
 def period_of(utc_s: int) -> int:
-    """The period that a second of UTC (POSIX count) lies in: the key id that cookies carry."""
-    return utc_s // PERIOD_S
+    """The period that a second of UTC (POSIX count) lies in: the key id that cookies carry. A clock before 1970 is in the first one."""
+    return max(utc_s // PERIOD_S, 0)
 
 
 def cookie_key(secret: bytes, period: int) -> bytes:
@@ -39,7 +40,17 @@ def cookie_key(secret: bytes, period: int) -> bytes:
     return hmac.digest(extracted, _INFO + period.to_bytes(4) + b"\x01", "sha256")[:KEY_BYTES]
 
 
-def accepted_periods(utc_s: int) -> range:
-    """The periods whose cookies are taken at a second of UTC, from the oldest to the next one."""
+@dataclass(frozen=True, slots=True)
+class CookieKeys:
+    """The keys that cookies are taken with, of the periods ``first`` and following; cookies are sealed with that of ``present``."""
+
+    first: int
+    present: int
+    keys: tuple[bytes, ...] = field(repr=False)
+
+
+def cookie_keys(secret: bytes, utc_s: int) -> CookieKeys:
+    """The keys in force at a second of UTC."""
     present = period_of(utc_s)
-    return range(max(present - KEPT_BEFORE, 0), present + KEPT_AFTER + 1)
+    first = max(present - KEPT_BEFORE, 0)
+    return CookieKeys(first, present, tuple(cookie_key(secret, period) for period in range(first, present + KEPT_AFTER + 1)))

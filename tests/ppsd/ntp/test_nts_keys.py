@@ -2,7 +2,7 @@
 
 import pytest
 
-from ppsd.ntp.nts_keys import KEY_BYTES, SECRET_BYTES, accepted_periods, cookie_key, period_of
+from ppsd.ntp.nts_keys import KEY_BYTES, SECRET_BYTES, cookie_key, cookie_keys, period_of
 
 
 def test_key_is_hkdf_of_secret_and_period() -> None:
@@ -38,5 +38,11 @@ def test_period_changes_at_midnight_of_utc() -> None:
     """A day's key serves from midnight to midnight; eight days before and one day after are taken with it."""
     assert period_of(86399) == 0
     assert period_of(86400) == 1
-    assert list(accepted_periods(86400 * 20785)) == list(range(20777, 20787))
-    assert list(accepted_periods(86400)) == [0, 1, 2]
+    assert period_of(-1) == 0
+    secret = bytes(SECRET_BYTES)
+    day, second = cookie_keys(secret, 86400 * 20785), cookie_keys(secret, 86400)
+    assert (day.first, day.present) == (20777, 20785)
+    assert day.keys == tuple(cookie_key(secret, period) for period in range(20777, 20787))
+    assert (second.first, second.present, len(second.keys)) == (0, 1, 3)
+    assert secret.hex() not in repr(day)
+    assert str(day.keys[0]) not in repr(day)
