@@ -57,13 +57,17 @@ DOORS: dict[str, set[str]] = {
     "serial": {"refclock.devices.serial_port"},
     "structlog": {"ppsd.process.log"},
     "sqlite3": {"ppsd.history.store"},
+    "OpenSSL": {"ppsd.serve.nts_sessions", "ppsd.serve.certificates"},
+    "cryptography": {"ppsd.serve.nts_sessions", "ppsd.serve.certificates"},
     "refclock.kernel._kernel": {"refclock.kernel", "refclock.exchange.shm"},
     "ppsd.serve._server": {"ppsd.serve.ntp_server"},
 }
 """The module, or the room, through which alone a library or an extension is reached."""
 RECEIVERS = {"refclock.devices", "refclock.receiver", "refclock.timing"}
 FENCES: dict[str, set[str]] = {
-    "ppsd.serve.main": RECEIVERS | {"ppsd.discipline", "ppsd.clock", "ppsd.web", "ppsd.cli", "refclock_sim"},
+    "ppsd.serve.main": RECEIVERS | {"ppsd.discipline", "ppsd.clock", "ppsd.web", "ppsd.cli", "refclock_sim", "OpenSSL", "cryptography"},
+    "ppsd.serve.nts_ke": RECEIVERS
+    | {"ppsd.discipline", "ppsd.clock", "ppsd.web", "ppsd.cli", "refclock_sim", "ppsd.serve.main", "ppsd.serve.ntp_server"},
     "ppsd.web.main": RECEIVERS | {"ppsd.discipline", "ppsd.clock", "ppsd.serve", "ppsd.cli", "refclock_sim", "refclock.exchange"},
     "ppsd.clock.main": {"ppsd.serve", "ppsd.web", "ppsd.cli", "refclock_sim", "ssl", "http", "asyncio"},
 }

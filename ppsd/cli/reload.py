@@ -20,7 +20,7 @@ from ppsd.process.control import JUDGE, TELL, ask
 from ppsd.process.exit_codes import BAD_CONFIG, FAILED, GOOD, NO_DAEMON, NO_PERMISSION, Refused
 from refclock.errors import explain
 
-PROCESSES: Final = ("clock", "serve", "web")
+PROCESSES: Final = ("clock", "serve", "nts-ke", "web")
 PATIENCE_S: Final = 10.0
 """s to wait for each process. Pulse threads that are stopped may need two of them."""
 LOOK_S: Final = 0.05
