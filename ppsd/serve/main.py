@@ -67,7 +67,7 @@ NETWORKS_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Credentials:
+class Secrets:
     """What requests are authenticated with: the keys of the key file, and the secret of NTS cookies. ``secret``: None without NTS."""
 
     keys: tuple[SymmetricKey, ...] = ()
@@ -78,13 +78,13 @@ class Credentials:
         return None if self.secret is None else cookie_keys(self.secret, utc_second(run_dir / "timescale"))
 
 
-def rules_of(config: Config, credentials: Credentials, cookies: CookieKeys | None, own: tuple[Network, ...]) -> ServerRules:
-    """The rules for the server threads, from the configuration, its credentials, the keys that these make today, and the networks that the
+def rules_of(config: Config, secrets: Secrets, cookies: CookieKeys | None, own: tuple[Network, ...]) -> ServerRules:
+    """The rules for the server threads, from the configuration, its secrets, the keys that these make today, and the networks that the
     interfaces are in."""
     limits = config.limits
     return ServerRules(
         ranges=config.access.rules(own).ranges(),
-        keys=credentials.keys,
+        keys=secrets.keys,
         nts=cookies,
         rate=limits.rate,
         burst=limits.burst,
@@ -139,7 +139,7 @@ class Serve:
     def __init__(
         self,
         config: Config,
-        credentials: Credentials,
+        secrets: Secrets,
         run_dir: Path,
         fds: list[int],
         started_s: float,
@@ -148,13 +148,13 @@ class Serve:
         reloads: Reloads,
     ) -> None:
         self._started_s, self._run_dir, self.helper, self.reloads = started_s, run_dir, helper, reloads
-        self.config, self.credentials = config, credentials
+        self.config, self.secrets = config, secrets
         self.log = open_log(config.log.format, config.log.level, "serve")
         self._watch = self._open_watch()
         self._own = self._own_networks()
         own = config.server
         threads = own.threads or min(_processors(), THREADS)
-        rules = self._rules = self._rules_now(config, credentials)
+        rules = self._rules = self._rules_now(config, secrets)
         self._server = NtpServer(run_dir / "timescale", [], rules, threads=threads, table_bytes=own.client_table_mib << 20)
         try:
             inherited = handed(fds, config.chronyc.listen)
@@ -191,32 +191,32 @@ class Serve:
         self._server.start()
         self._notify()
 
-    def configure(self, config: Config, credentials: Credentials) -> None:
+    def configure(self, config: Config, secrets: Secrets) -> None:
         """Put new addresses, rules, limits and keys in force. OSError: none of the addresses can be served; nothing has changed."""
         self._addresses.serve(config.server.listen, config.server.interface)
-        rules = self._rules_now(config, credentials)
+        rules = self._rules_now(config, secrets)
         self._server.configure(rules)
         self.log.speak(config.log.format, config.log.level)
         self._chronyc.listen(config.chronyc)
-        self.config, self.credentials, self._rules = config, credentials, rules
+        self.config, self.secrets, self._rules = config, secrets, rules
         self._broadcast_s = 0.0
         self.log.answer("info", "rules, limits and keys renewed")
         self._notify()
 
-    def judge(self) -> tuple[Config, Credentials, list[str]]:
-        """The configuration as it is now on disk, its credentials, and what stands against them. New addresses are tried. A missing
+    def judge(self) -> tuple[Config, Secrets, list[str]]:
+        """The configuration as it is now on disk, its secrets, and what stands against them. New addresses are tried. A missing
         secret is made; nothing else is changed."""
         old = self.config
         try:
             found = load(Path(old.file) if old.file else None, self.helper.open)
-            credentials = Credentials(
+            secrets = Secrets(
                 read_keys(found, self.helper.open), read_secret(found, account(found.run.user, found.run.group), self.helper.open)
             )
         except ConfigError as error:
-            return old, self.credentials, [str(problem) for problem in error.problems]
+            return old, self.secrets, [str(problem) for problem in error.problems]
         except OSError as error:
-            return old, self.credentials, [explain(error)]
-        return found, credentials, [] if self._addresses.activated else refused_addresses(_news(old.server, found.server))
+            return old, self.secrets, [explain(error)]
+        return found, secrets, [] if self._addresses.activated else refused_addresses(_news(old.server, found.server))
 
     def refuse(self, problems: list[str]) -> None:
         """Tell why a configuration was not taken."""
@@ -267,7 +267,7 @@ class Serve:
         self._chronyc.review()
         if self._control.renew():
             self.log.warning("the control socket was removed by somebody and is made anew", path=str(self._control.path))
-        if self.credentials.cookies(self._run_dir) != self._rules.nts:
+        if self.secrets.cookies(self._run_dir) != self._rules.nts:
             self._renew_rules()
             self.log.info("a new period of NTS cookies", keys=len(self._rules.nts.keys) if self._rules.nts is not None else 0)
         if now_s < self._networks_s:
@@ -279,12 +279,12 @@ class Serve:
             self._renew_rules()
             self.log.info("own networks", networks=", ".join(f"{network.prefix} ({network.interface})" for network in own))
 
-    def _rules_now(self, config: Config, credentials: Credentials) -> ServerRules:
-        return rules_of(config, credentials, credentials.cookies(self._run_dir), self._own)
+    def _rules_now(self, config: Config, secrets: Secrets) -> ServerRules:
+        return rules_of(config, secrets, secrets.cookies(self._run_dir), self._own)
 
     def _renew_rules(self) -> None:
         """Put in force what has come of time and interfaces."""
-        rules = self._rules_now(self.config, self.credentials)
+        rules = self._rules_now(self.config, self.secrets)
         self._server.configure(rules)
         self._rules = rules
 
@@ -322,7 +322,7 @@ class Serve:
             unserved=self._addresses.unserved,
             commands=self._chronyc.served,
             uncommanded=self._chronyc.unserved,
-            keys=len(self.credentials.keys),
+            keys=len(self.secrets.keys),
         )
 
     def _admits(self, address: str) -> bool:
@@ -416,12 +416,12 @@ def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | Non
     except ConfigError as error:
         return complain(error, speaker(open_log(config.log.format, config.log.level, "serve"), config.log.format))
     try:
-        credentials = Credentials(keys, read_secret(config, to))
+        secrets = Secrets(keys, read_secret(config, to))
     except OSError as error:  # the time is served all the same
-        credentials = Credentials(keys)
+        secrets = Secrets(keys)
         open_log(config.log.format, config.log.level, "serve").error("NTS is off", problem=explain(error))
     run_dir, group = lend(run_dir, to)
-    serve = Serve(config, credentials, run_dir, fds, started_s, helper=helper, reloads=Reloads())
+    serve = Serve(config, secrets, run_dir, fds, started_s, helper=helper, reloads=Reloads())
     serve.confine(to, group)
     serve.start()
     try:
@@ -454,20 +454,20 @@ def readable(file: str) -> set[str]:
 def _reload(serve: Serve, run_dir: Path, fds: list[int], started_s: float) -> Serve:
     """The server under the configuration now on disk, or under the old one if the new one is bad. Sockets are made anew only when what
     they need has changed."""
-    renewed, credentials, problems = serve.judge()
+    renewed, secrets, problems = serve.judge()
     if problems:
         serve.refuse(problems)
         return serve
-    old, old_credentials, reloads = serve.config, serve.credentials, serve.reloads
+    old, old_secrets, reloads = serve.config, serve.secrets, serve.reloads
     renewed = without_waiting(old, renewed)
     names = [name for name in changed(old, renewed) if name.startswith(OWN_KEYS)]
-    names += [] if credentials.keys == old_credentials.keys else ["the keys in the file"]
-    if credentials.secret and old_credentials.secret not in (None, credentials.secret):
+    names += [] if secrets.keys == old_secrets.keys else ["the keys in the file"]
+    if secrets.secret and old_secrets.secret not in (None, secrets.secret):
         names.append("another NTS secret")
     told = f"the server has taken up: {', '.join(names)}" if names else "the server: nothing has changed"
     if socket_part(renewed.server) == socket_part(old.server):
         try:
-            serve.configure(renewed, credentials)
+            serve.configure(renewed, secrets)
         except OSError as error:
             serve.refuse([explain(error)])
             return serve
@@ -475,10 +475,10 @@ def _reload(serve: Serve, run_dir: Path, fds: list[int], started_s: float) -> Se
         return serve
     serve.close()
     try:
-        serve = Serve(renewed, credentials, run_dir, fds, started_s, helper=serve.helper, reloads=reloads)
+        serve = Serve(renewed, secrets, run_dir, fds, started_s, helper=serve.helper, reloads=reloads)
         serve.start()
     except OSError as error:
-        serve = Serve(old, old_credentials, run_dir, fds, started_s, helper=serve.helper, reloads=reloads)
+        serve = Serve(old, old_secrets, run_dir, fds, started_s, helper=serve.helper, reloads=reloads)
         serve.start()
         serve.refuse([explain(error)])
         return serve

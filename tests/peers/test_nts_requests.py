@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from nts_client import NtsClient, exchange
+from nts_packets import NtsClient, exchange
 from packet_net import LOOPBACK, OPEN_HOUSE, Server, Serving, Sockets, ask
 from peers import REFCLOCK, Processes, wait_for
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nts_client import AUTHENTICATOR, COOKIE, PLACEHOLDER, UNIQUE, Field, NtsClient, exchange, packed
+from nts_packets import AUTHENTICATOR, COOKIE, PLACEHOLDER, UNIQUE, Field, NtsClient, exchange, packed
 from records import true_record
 
 from ppsd.config.access import ACTIONS
