@@ -22,7 +22,7 @@ from refclock_sim.ports.device import TTY, preload_environment
 from units import GROUP, MODULES, NUMBERS, PYTHON, SYSTEMD, allowed_calls, as_the_unit, listening, own_calls, settings
 
 from ppsd.cli.query import ask_once, authenticator
-from ppsd.cli.setup import privileges
+from ppsd.cli.setup import FEEDER, STARTED, privileges
 from ppsd.clock import cpu_latency
 from ppsd.config import keys
 from ppsd.config.file import parse
@@ -83,6 +83,13 @@ def test_keys_are_handed_over_under_the_name_by_which_they_are_looked_for() -> N
     assert of["LoadCredential"] == [f"{file.name}:{file}"]
     assert of["SetCredential"] == [f"{file.name}:#"]
     assert keys.NO_KEYS_BYTES == 1
+
+
+def test_metrics_and_history_come_with_the_clock_process_alone() -> None:
+    """On a machine that feeds chronyd, setup starts the clock process and no server: the web process starts too, after it."""
+    clock, web = settings(STARTED[FEEDER]), settings(SERVICES[2])
+    assert SERVICES[2] in " ".join(clock["Wants"]).split()
+    assert SERVICES[0] in " ".join(web["After"]).split()
 
 
 @pytest.mark.parametrize("unit", SERVICES)
