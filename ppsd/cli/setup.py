@@ -49,7 +49,7 @@ RECEIVER_UNITS: Final = ("gpsd.socket", "gpsd")
 STARTED: Final = {APPLIANCE: "refclock.target", FEEDER: "refclock-clock.service"}
 """The unit that brings all others that are wanted."""
 OURS: Final = (
-    *("refclock.target", "refclock-clock.service", "refclock-serve.service", "refclock-web.service"),
+    *("refclock.target", "refclock-clock.service", "refclock-serve.service", "refclock-nts-ke.service", "refclock-web.service"),
     *("refclock-serve.socket", "refclock-chronyc.socket"),
 )
 

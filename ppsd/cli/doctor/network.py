@@ -297,6 +297,10 @@ REFUSALS: Final = {
         "they must have a key and have none",
         "give the clients a key, or take their network out of [access] authenticated",
     ),
+    "nts_nak": (
+        "their NTS cookies are not of our secret, or were changed on the way",
+        "boxes behind one name need one secret: [nts] secret; clients alone get new cookies by themselves",
+    ),
     "wrong_mac": ("their key is another than ours", "compare the key files: number, type and text must be the same on both sides"),
     "unknown_key": ("they use a key that we do not have", "add the key to the file that keys.file names, then: refclock reload"),
 }
