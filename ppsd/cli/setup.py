@@ -46,7 +46,7 @@ RECEIVER_UNITS: Final = ("gpsd.socket", "gpsd")
 """Units that have the receiver open. The socket comes first: it would start the other again."""
 STARTED: Final = {APPLIANCE: "refclock.target", FEEDER: "refclock-clock.service"}
 OURS: Final = (
-    *("refclock.target", "refclock-clock.service", "refclock-serve.service", "refclock-web.service"),
+    *("refclock.target", "refclock-clock.service", "refclock-serve.service", "refclock-nts-ke.service", "refclock-web.service"),
     *("refclock-serve.socket", "refclock-chronyc.socket"),
 )
 

@@ -41,8 +41,7 @@ from refclock.errors import explain
 from refclock.kernel.files import owners
 from refclock.kernel.interfaces import client_addresses, networks
 from refclock.kernel.sandbox import SERVE, Account, Helper, account, confine, lend, refused, to_drop
-from refclock.kernel.timescale import TimescaleReader
-from refclock.record import TimescaleReading
+from refclock.kernel.timescale import utc_second
 from refclock.schema import ConfigError
 
 OWN_KEYS: Final = ("nts.", "access.", "log.")
@@ -114,16 +113,9 @@ class NtsKe:
     # ---- what clients are given ------------------------------------------------------------------------------------------------------
 
     def _cookies(self, keys: bytes) -> list[bytes]:
-        period = period_of(self._utc_s())
+        period = period_of(utc_second(self._run_dir / "timescale"))
         key = cookie_key(self._secret, period)
         return [sealed_cookie(key, period, keys, os.urandom(NONCE_BYTES)) for _ in range(COOKIES)]
-
-    def _utc_s(self) -> int:
-        """The second by which the serve process chooses keys: the record's, so that a system clock that nobody sets does no harm."""
-        reading: TimescaleReading | None = None
-        with contextlib.suppress(OSError), contextlib.closing(TimescaleReader(self._run_dir / "timescale")) as record:
-            reading = record.read()
-        return int(time.time()) if reading is None else reading.utc_ns // 1_000_000_000
 
     def _port(self) -> int | None:
         """The port that clients are told; None: the usual one."""

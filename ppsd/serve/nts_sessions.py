@@ -120,7 +120,8 @@ class Offer:
 @dataclass(slots=True)
 class Tally:
     """Sessions since the start. ``accepted``: begun. ``served``: ended with cookies. ``refused``: ended with an error or without a common
-    cipher. ``failed``: no TLS 1.3, or no ntske/1. ``slow``: cut off by time, number or length."""
+    cipher. ``failed``: no TLS 1.3 or no ntske/1, or the client gave up. ``slow``: cut off by time, number or length. ``denied``: not let
+    in, and not among those begun."""
 
     accepted: int = 0
     served: int = 0
@@ -249,12 +250,14 @@ class Sessions:
         except BlockingIOError:
             data = None
         except OSError:
-            self._drop(one)
-            return
+            data = b""
         if data is not None:
             one.received += len(data)
             if not data or one.received > WIRE_BYTES:
-                self.tally.slow += bool(data)
+                if data:
+                    self.tally.slow += 1
+                elif not one.answered:
+                    self.tally.failed += 1
                 self._drop(one)
                 return
             if not one.answered and not self._take(one, data):

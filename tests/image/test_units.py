@@ -32,7 +32,7 @@ from refclock.sample import Leap
 
 pytestmark = pytest.mark.peers  # needs systemd's programs
 
-SERVICES = ("refclock-clock.service", "refclock-serve.service", "refclock-web.service")
+SERVICES = ("refclock-clock.service", "refclock-serve.service", "refclock-web.service", "refclock-nts-ke.service")
 MOST_EXPOSED = 1.5
 """Highest exposure by systemd-analyze (0 to 10). systemd 252 gives chrony 3.7, gpsd 9.6, ntpsec 9.4."""
 
@@ -85,13 +85,16 @@ def test_keys_are_handed_over_under_the_name_by_which_they_are_looked_for() -> N
 
 @pytest.mark.parametrize("unit", SERVICES)
 def test_a_start_that_cannot_succeed_is_not_repeated(unit: str) -> None:
-    """A wrong command line, a wrong configuration and a missing right stay wrong; anything else is tried again."""
+    """A wrong command line, a wrong configuration and a missing right stay wrong; anything else is tried again. The process for NTS ends
+    well when nobody wants it."""
     prevented = {int(word) for word in settings(unit)["RestartPreventExitStatus"][0].split()}
     assert prevented == {exit_codes.USAGE, exit_codes.NO_PERMISSION, exit_codes.BAD_CONFIG}
-    assert settings(unit)["Restart"] == ["always"]
+    assert settings(unit)["Restart"] == ["on-failure" if unit == SERVICES[3] else "always"]
 
 
-@pytest.mark.parametrize(("unit", "process"), [(SERVICES[0], "CLOCK"), (SERVICES[1], "SERVE"), (SERVICES[2], "SERVE")])
+@pytest.mark.parametrize(
+    ("unit", "process"), [(SERVICES[0], "CLOCK"), (SERVICES[1], "SERVE"), (SERVICES[2], "SERVE"), (SERVICES[3], "SERVE")]
+)
 def test_a_unit_allows_the_system_calls_that_its_process_makes(unit: str, process: str) -> None:
     """The process's own list, which was measured, lies within the unit's: nothing is refused that the program needs. It asks for real-time
     priority where it can get it, and the unit does not give that."""

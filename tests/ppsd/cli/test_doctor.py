@@ -30,7 +30,7 @@ from ppsd.cli.query import Address, Try
 from ppsd.config.file import parse
 from ppsd.discipline.events import Reported
 from ppsd.ntp.packet import Exchange, Header
-from ppsd.snapshot import Client, ServerReport, Snapshot, Stamping, Unserved
+from ppsd.snapshot import Client, NtsReport, ServerReport, Snapshot, Stamping, Unserved
 from refclock.condition import Code, Condition
 from refclock.kernel.clocks import STA_UNSYNC, Adjtimex
 from refclock.kernel.host import Host
@@ -44,6 +44,7 @@ NOW_S = 1_795_000_000.0
 SCENARIOS = Path(__file__).parents[3] / "hw-sim" / "scenarios"
 CONFIG = '[[source]]\ntype = "receiver"\ndevice = "/dev/ttyAMA0"\npps = "/dev/pps0"\n'
 LEAP_FILE = "usr/share/zoneinfo/leap-seconds.list"
+NTS = "[nts]\nenabled = true\n"
 FREE = Adjtimex(-12.5, 0, 16, 1, 37, STA_UNSYNC, 0, Leap.UNSYNCHRONISED)
 """The kernel's clock while nobody keeps it, as in the worlds."""
 
@@ -360,6 +361,12 @@ def changed(**changes: Any) -> Callable[[Machine], Changes]:
     return lambda _: changes
 
 
+def certified(**changes: Any) -> Callable[[Machine], Changes]:
+    """NTS is on, and its process reports a good certificate but for ``changes``."""
+    report = NtsReport(7, 60.0, ("0.0.0.0:4460",), (), True, ("box",), int(NOW_S) + 300 * DAY_S, int(NOW_S) + 3000 * DAY_S, "", 0, {})
+    return changed(config=f"{CONFIG}{NTS}", nts=replace(report, **changes))
+
+
 def enabled(m: Machine) -> Changes:
     m.write("etc/systemd/system/multi-user.target.wants/chrony.service", "")
     return {"config": STEERED}
@@ -520,6 +527,13 @@ AILMENTS: dict[str, tuple[str, str, Callable[[Machine], Changes]]] = {
     "disk nearly full": ("RC42", WARN, changed(space=lambda _: ROOM._replace(free_share=0.02))),
     "file system with errors": ("RC42", WARN, files(sys__fs__ext4__mmcblk0p2__errors_count="3\n")),
     "eMMC worn": ("RC42", WARN, files(sys__block__mmcblk0__device__life_time="0x02 0x0a\n")),
+    "certificate of NTS has ended": ("RC44", FAIL, certified(until_s=int(NOW_S) - 5 * DAY_S)),
+    "certificate of NTS ends soon": ("RC44", WARN, certified(until_s=int(NOW_S) + 5 * DAY_S, own=False, authority_until_s=None)),
+    "own authority of NTS ends soon": ("RC44", WARN, certified(authority_until_s=int(NOW_S) + 90 * DAY_S)),
+    "certificate of NTS cannot be read": ("RC44", FAIL, certified(until_s=None, problem="/etc/x.crt: no such file")),
+    "renewed certificate of NTS is no good": ("RC44", WARN, certified(problem="/etc/x.crt: certificate and key do not belong together")),
+    "port of NTS is taken": ("RC44", FAIL, certified(addresses=(), unserved=(Unserved("0.0.0.0:4460", "another program has it"),))),
+    "nobody establishes keys of NTS": ("RC44", FAIL, lambda _: {"clock": told("clean-pps", 120), "config": f"{CONFIG}{NTS}"}),
     "system clock before the program": ("RC45", FAIL, changed(now_s=lambda: 0.0)),
     "floor in the future": ("RC45", FAIL, changed(config=f"{CONFIG}[clock]\nnot_before = 2031-01-01\n")),
     "floor too early": ("RC45", WARN, changed(config=f"{CONFIG}[clock]\nnot_before = 2007-01-01\n")),
@@ -557,6 +571,7 @@ WELL: dict[str, tuple[str, Callable[[Machine], Changes]]] = {
     "few refusals": ("RC36", changed(server=counted(reply={"basic": 5000}, drop={"rate": 5}, kod={"rate": 1}))),
     "DHCP hands out this one": ("RC37", lease("192.168.1.1, 192.168.1.5")),
     "rights as they should be": ("RC40", rights(1 << 25, 1 << 10, config=STEERED)),
+    "certificate of NTS good for long": ("RC44", certified()),
     "same version in the lists": ("RC46", changed(printed=FILTERS_OPEN | {"apt-cache": APT.format("0.1.0-1")})),
     "IPv6 served": ("RC48", changed(clock=listening(*BOTH), addresses=(OWN, OWN6))),
     "VLAN served": ("RC49", vlan),
