@@ -236,5 +236,7 @@ def _end(built: datetime.date, now_s: float, days: int) -> datetime.datetime:
 
 def _end_of(certificate: x509.Certificate) -> datetime.datetime:
     """When a certificate ends. pyOpenSSL says it in all versions alike; cryptography before 42 knows no time zones."""
-    told = crypto.X509.from_cryptography(certificate).get_notAfter() or b""
-    return datetime.datetime.strptime(told.decode("ascii"), "%Y%m%d%H%M%SZ").replace(tzinfo=datetime.UTC)
+    told = (crypto.X509.from_cryptography(certificate).get_notAfter() or b"").decode("ascii")
+    # Not strptime, which imports a module: this user may not be able to read the interpreter's files.
+    year, month, day, hour, minute, second = (int(told[at : at + size]) for at, size in ((0, 4), (4, 2), (6, 2), (8, 2), (10, 2), (12, 2)))
+    return datetime.datetime(year, month, day, hour, minute, second, tzinfo=datetime.UTC)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from pathlib import Path
 
 from nts_packets import NtsClient, exchange
-from packet_net import LOOPBACK, OPEN_HOUSE, Server, Serving, Sockets, ask
+from packet_net import LOOPBACK, OPEN_HOUSE, Server, Serving, Sockets, ask, chronyc, chronyd
 from peers import REFCLOCK, Processes, wait_for
 
 from ppsd.ntp.nts_keys import PERIOD_S, period_of
@@ -121,3 +122,33 @@ def test_plain_time_is_served_when_the_secret_cannot_be_read(serve: Serving, soc
     assert ask(sockets.open(), LOOPBACK)[0][1] == 1
     (line,) = [json.loads(line) if line.startswith("{") else line for line in server.log().splitlines() if "NTS is off" in line]
     assert f"{tmp_path}/none" in str(line)
+
+
+def test_chronyd_gets_keys_and_then_the_time(network: Processes, serve: Serving, tmp_path: Path) -> None:
+    """A real chronyd that trusts this box's own authority establishes keys and is then served with NTS, basic and interleaved, for more
+    requests than it got cookies. After the server's secret was exchanged a NAK has it establish keys anew, and time goes on."""
+    config = '[nts]\nenabled = true\nlisten = ["127.0.0.1:4460"]\nnames = ["127.0.0.1"]\n'
+    config = f'{OPEN_HOUSE}{config}[run]\nstate = "{tmp_path}/state"\nuser = "0"\n'
+    server = serve(config)
+    where = ["--config", str(server.file), "--run-dir", str(server.run_dir)]
+    established = network.start("nts-ke", [*REFCLOCK, "nts-ke", *where])
+    authority = tmp_path / "ca.pem"
+    wait_for("an authority", lambda: network.run([*REFCLOCK, "nts", "ca", "--out", str(authority), *where]).returncode == 0, 20)
+    options = "iburst minpoll -4 maxpoll -4 xleave nts ntsport 4460"
+    lines = (f"server 127.0.0.1 port 123 {options}", f"ntstrustedcerts {authority}", f"ntsdumpdir {tmp_path}", "nocerttimecheck 9")
+    directory = chronyd(network, "chronyd", *lines)
+
+    def served(more: int) -> bool:
+        return server.counters()["server"]["nts"] >= more
+
+    wait_for("twenty replies with NTS", lambda: served(20), 30)
+    assert server.counters()["reply"]["interleaved"] > 5
+    assert set(server.counters()["kod"]) == set()
+    authdata = chronyc(network, directory, "-c", "authdata").split(",")
+    assert (authdata[1], authdata[3], int(authdata[8]) >= 7) == ("NTS", "15", True), authdata
+    (tmp_path / "state/nts/nts-secret").write_bytes(os.urandom(32))
+    for process in (established, server.process):
+        process.send_signal(signal.SIGHUP)
+    wait_for("a NAK", lambda: server.counters()["kod"].get("nts_nak", 0) > 0, 20)
+    so_far = server.counters()["server"]["nts"]
+    wait_for("replies with other cookies", lambda: served(so_far + 20), 60)
