@@ -15,6 +15,8 @@ from collections.abc import Callable
 import pytest
 from machine import Machine
 
+pytestmark = pytest.mark.long
+
 CUTS = int(os.environ.get("POWER_CUTS", "8"))
 SEED = int(os.environ.get("POWER_SEED", str(random.randrange(10_000))))
 EARLY = 0.3
