@@ -42,7 +42,7 @@ from ppsd.serve.chronyc import Chronyc, Facts, handed
 from ppsd.serve.mode6 import ControlPackets
 from ppsd.serve.ntp_server import NtpServer, ServerRules
 from ppsd.serve.timestamping import stamping
-from ppsd.snapshot import ServerReport, Snapshot
+from ppsd.snapshot import NtsReport, ServerReport, Snapshot
 from refclock.errors import explain
 from refclock.kernel.files import Opener
 from refclock.kernel.interfaces import InterfaceWatch, Network, networks
@@ -165,7 +165,8 @@ class Serve:
             self._server.close()
             raise
         clock = Asked(run_dir / "clock.sock", "snapshot", Snapshot.from_json, TOLD_S)
-        self._facts = Facts(clock, self._server, self._admits)
+        established = Asked(run_dir / "nts-ke.sock", "snapshot", NtsReport.from_json, TOLD_S)
+        self._facts = Facts(clock, established, self._server, self._admits)
         self._chronyc = Chronyc(self._facts, self.log, inherited)
         self._chronyc.listen(config.chronyc)
         self._controls = ControlPackets(self._server, clock, self.report)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -146,6 +147,8 @@ def test_chronyd_gets_keys_and_then_the_time(network: Processes, serve: Serving,
     assert set(server.counters()["kod"]) == set()
     authdata = chronyc(network, directory, "-c", "authdata").split(",")
     assert (authdata[1], authdata[3], int(authdata[8]) >= 7) == ("NTS", "15", True), authdata
+    stats = [*REFCLOCK, "serverstats", "--run-dir", str(server.run_dir)]
+    wait_for("sessions in serverstats", lambda: re.search(r"NTS-KE connections accepted *: 1\n", network.run(stats).stdout), 30)
     (tmp_path / "state/nts/nts-secret").write_bytes(os.urandom(32))
     for process in (established, server.process):
         process.send_signal(signal.SIGHUP)
