@@ -13,6 +13,165 @@ enum {
     HALF = SIV_KEY / 2
 };
 
+/* Bytes before the last block, which is full unless the data is no multiple of a block. */
+static size_t before_last(size_t length)
+{
+    return length == 0 ? 0 : (length - 1) / SIV_BLOCK * SIV_BLOCK;
+}
+
+/* ---- the cipher ------------------------------------------------------------------------------------------------------------------ */
+
+#if defined(__x86_64__) && !defined(SIV_PORTABLE)
+#include <immintrin.h>
+#define FAST __attribute__((target("aes,sse4.1")))
+
+/* 1: the processor has the instructions. */
+static int is_fast(void)
+{
+    return __builtin_cpu_supports("aes") && __builtin_cpu_supports("sse4.1");
+}
+
+/* The round key after `key`, of which `assist` is aeskeygenassist (FIPS 197 5.2). */
+FAST static inline __m128i next_round(__m128i key, __m128i assist)
+{
+    key = _mm_xor_si128(key, _mm_slli_si128(key, 4));
+    key = _mm_xor_si128(key, _mm_slli_si128(key, 8));
+    return _mm_xor_si128(key, _mm_shuffle_epi32(assist, 0xff));
+}
+
+FAST static void expand_fast(union siv_rounds *rounds, const uint8_t *secret)
+{
+    __m128i *k = (__m128i *)rounds->block, key = _mm_loadu_si128((const __m128i *)secret);
+    _mm_storeu_si128(k, key);
+#define ROUND(n, constant) _mm_storeu_si128(k + (n), key = next_round(key, _mm_aeskeygenassist_si128(key, constant)))
+    ROUND(1, 0x01);
+    ROUND(2, 0x02);
+    ROUND(3, 0x04);
+    ROUND(4, 0x08);
+    ROUND(5, 0x10);
+    ROUND(6, 0x20);
+    ROUND(7, 0x40);
+    ROUND(8, 0x80);
+    ROUND(9, 0x1b);
+    ROUND(10, 0x36);
+#undef ROUND
+}
+
+FAST static inline __m128i encrypt_block(const union siv_rounds *rounds, __m128i block)
+{
+    const __m128i *k = (const __m128i *)rounds->block;
+    block = _mm_xor_si128(block, _mm_loadu_si128(k));
+#pragma GCC unroll 9
+    for (int round = 1; round < 10; round++)
+        block = _mm_aesenc_si128(block, _mm_loadu_si128(k + round));
+    return _mm_aesenclast_si128(block, _mm_loadu_si128(k + 10));
+}
+
+FAST static void encrypt_fast(const union siv_rounds *rounds, size_t length, uint8_t *to, const uint8_t *from)
+{
+    for (size_t at = 0; at < length; at += SIV_BLOCK)
+        _mm_storeu_si128((__m128i *)(to + at), encrypt_block(rounds, _mm_loadu_si128((const __m128i *)(from + at))));
+}
+
+FAST static void chain_fast(const union siv_rounds *rounds, uint8_t *state, const uint8_t *data, size_t length)
+{
+    __m128i block = _mm_loadu_si128((const __m128i *)state);
+    for (size_t at = 0; at < length; at += SIV_BLOCK)
+        block = encrypt_block(rounds, _mm_xor_si128(block, _mm_loadu_si128((const __m128i *)(data + at))));
+    _mm_storeu_si128((__m128i *)state, block);
+}
+
+/* finish, below. A block is made in a register: to load one that was stored in parts takes as long as to encrypt it. */
+FAST static void finish_fast(const struct siv_key *key, uint8_t *code, const uint8_t *data, size_t length)
+{
+    size_t before = before_last(length);
+    __m128i last;
+    chain_fast(&key->mac, code, data, before);
+    data += before;
+    length -= before;
+    if (length == SIV_BLOCK) {
+        last = _mm_loadu_si128((const __m128i *)data);
+    } else {
+        uint8_t padded[SIV_BLOCK] = {0};
+        memcpy(padded, data, length);
+        padded[length] = 0x80;
+        last = _mm_loadu_si128((const __m128i *)padded);
+    }
+    last = _mm_xor_si128(last, _mm_loadu_si128((const __m128i *)key->mask[length == SIV_BLOCK ? FULL : PARTIAL]));
+    _mm_storeu_si128((__m128i *)code, encrypt_block(&key->mac, _mm_xor_si128(_mm_loadu_si128((const __m128i *)code), last)));
+}
+
+/* add_stream, below: from the block `first` on, whose last 32 bits count from `count`. */
+FAST static void add_stream_fast(const union siv_rounds *rounds, const uint8_t *first, uint32_t count, const uint8_t *from, size_t length,
+                                 uint8_t *to)
+{
+    const __m128i counter = _mm_loadu_si128((const __m128i *)first);
+    for (; length > 0; count++) {
+        __m128i stream = encrypt_block(rounds, _mm_insert_epi32(counter, (int)htobe32(count), 3));
+        if (length < SIV_BLOCK) {
+            uint8_t rest[SIV_BLOCK];
+            _mm_storeu_si128((__m128i *)rest, stream);
+            memxor3(to, from, rest, length);
+            return;
+        }
+        _mm_storeu_si128((__m128i *)to, _mm_xor_si128(stream, _mm_loadu_si128((const __m128i *)from)));
+        from += SIV_BLOCK;
+        to += SIV_BLOCK;
+        length -= SIV_BLOCK;
+    }
+}
+#else
+static int is_fast(void)
+{
+    return 0;
+}
+
+static void expand_fast(union siv_rounds *rounds, const uint8_t *secret)
+{
+    (void)rounds, (void)secret;
+}
+
+static void encrypt_fast(const union siv_rounds *rounds, size_t length, uint8_t *to, const uint8_t *from)
+{
+    (void)rounds, (void)length, (void)to, (void)from;
+}
+
+static void chain_fast(const union siv_rounds *rounds, uint8_t *state, const uint8_t *data, size_t length)
+{
+    (void)rounds, (void)state, (void)data, (void)length;
+}
+
+static void finish_fast(const struct siv_key *key, uint8_t *code, const uint8_t *data, size_t length)
+{
+    (void)key, (void)code, (void)data, (void)length;
+}
+
+static void add_stream_fast(const union siv_rounds *rounds, const uint8_t *first, uint32_t count, const uint8_t *from, size_t length,
+                            uint8_t *to)
+{
+    (void)rounds, (void)first, (void)count, (void)from, (void)length, (void)to;
+}
+#endif
+
+static void expand_rounds(union siv_rounds *rounds, const uint8_t *secret)
+{
+    if (is_fast())
+        expand_fast(rounds, secret);
+    else
+        aes128_set_encrypt_key(&rounds->nettle, secret);
+}
+
+/* Encrypt `length` bytes, a multiple of a block. */
+static void encrypt(const union siv_rounds *rounds, size_t length, uint8_t *to, const uint8_t *from)
+{
+    if (is_fast())
+        encrypt_fast(rounds, length, to, from);
+    else
+        aes128_encrypt(&rounds->nettle, length, to, from);
+}
+
+/* ---- S2V and CTR ----------------------------------------------------------------------------------------------------------------- */
+
 static void xor_block(uint8_t *to, const uint8_t *from)
 {
     uint64_t a[2], b[2];
@@ -41,23 +200,27 @@ static void double_block(uint8_t *block)
 void siv_expand(struct siv_key *key, const uint8_t secret[SIV_KEY], int empty)
 {
     static const uint8_t zero[SIV_BLOCK];
-    aes128_set_encrypt_key(&key->mac, secret);
+    expand_rounds(&key->mac, secret);
     if (!empty)
-        aes128_set_encrypt_key(&key->text, secret + HALF);
-    aes128_encrypt(&key->mac, SIV_BLOCK, key->mask[FULL], zero);
+        expand_rounds(&key->text, secret + HALF);
+    encrypt(&key->mac, SIV_BLOCK, key->mask[FULL], zero);
     double_block(key->mask[FULL]);
     memcpy(key->mask[PARTIAL], key->mask[FULL], SIV_BLOCK);
     double_block(key->mask[PARTIAL]);
-    aes128_encrypt(&key->mac, SIV_BLOCK, key->begin, key->mask[FULL]);
+    encrypt(&key->mac, SIV_BLOCK, key->begin, key->mask[FULL]);
 }
 
 /* Chain `length` bytes, a multiple of a block, into CMAC's state. */
-static void chain(const struct siv_key *key, uint8_t *state, const uint8_t *data, size_t length)
+static void chain(const union siv_rounds *rounds, uint8_t *state, const uint8_t *data, size_t length)
 {
     uint8_t scratch[STRIDE];
+    if (is_fast()) {
+        chain_fast(rounds, state, data, length);
+        return;
+    }
     while (length > 0) {
         size_t now = length < STRIDE ? length : STRIDE;
-        cbc_aes128_encrypt(&key->mac, state, now, scratch, data); /* state becomes the last block */
+        cbc_aes128_encrypt(&rounds->nettle, state, now, scratch, data); /* state becomes the last block */
         data += now;
         length -= now;
     }
@@ -72,13 +235,19 @@ static void end_code(const struct siv_key *key, uint8_t *code, const uint8_t *la
         block[length] = 0x80;
     xor_block(block, key->mask[length < SIV_BLOCK ? PARTIAL : FULL]);
     xor_block(block, code);
-    aes128_encrypt(&key->mac, SIV_BLOCK, code, block);
+    encrypt(&key->mac, SIV_BLOCK, code, block);
 }
 
-/* Bytes before the last block, which is full unless the data is no multiple of a block. */
-static size_t before_last(size_t length)
+/* End a CMAC (RFC 4493 2.4) whose state is `code` with the rest of its data. */
+static void finish(const struct siv_key *key, uint8_t *code, const uint8_t *data, size_t length)
 {
-    return length == 0 ? 0 : (length - 1) / SIV_BLOCK * SIV_BLOCK;
+    if (is_fast()) {
+        finish_fast(key, code, data, length);
+        return;
+    }
+    size_t before = before_last(length);
+    chain(&key->mac, code, data, before);
+    end_code(key, code, data + before, length - before);
 }
 
 /* S2V (RFC 5297 2.4) of the strings and then the text. */
@@ -88,9 +257,7 @@ static void synthesise(const struct siv_key *key, const struct siv_data *data, s
     memcpy(sum, key->begin, sizeof sum);
     for (size_t i = 0; i < count; i++) {
         uint8_t code[SIV_BLOCK] = {0};
-        size_t before = before_last(data[i].length);
-        chain(key, code, data[i].at, before);
-        end_code(key, code, data[i].at + before, data[i].length - before);
+        finish(key, code, data[i].at, data[i].length);
         double_block(sum);
         xor_block(sum, code);
     }
@@ -102,30 +269,30 @@ static void synthesise(const struct siv_key *key, const struct siv_data *data, s
         tail[length] = 0x80;
         double_block(sum);
         xor_block(tail, sum);
-        end_code(key, tag, tail, SIV_BLOCK);
+        finish(key, tag, tail, SIV_BLOCK);
         return;
     }
     size_t whole = (length - SIV_BLOCK) / SIV_BLOCK * SIV_BLOCK, rest = length - whole; /* rest: 16..31, and its end takes the sum */
-    chain(key, tag, text, whole);
+    chain(&key->mac, tag, text, whole);
     memcpy(tail, text + whole, rest);
     xor_block(tail + rest - SIV_BLOCK, sum);
-    size_t before = before_last(rest);
-    chain(key, tag, tail, before);
-    end_code(key, tag, tail + before, rest - before);
+    finish(key, tag, tail, rest);
 }
 
 /* Encrypt or decrypt: CTR from the tag on (RFC 5297 2.5). */
 static void add_stream(const struct siv_key *key, const uint8_t *tag, const uint8_t *from, size_t length, uint8_t *to)
 {
-    uint8_t counters[STRIDE];
+    uint8_t counters[STRIDE], first[SIV_BLOCK];
     uint32_t count;
-    memcpy(counters, tag, SIV_BLOCK);
-    counters[8] &= 0x7f; /* two bits are cleared, so that 32 bits never carry into the rest */
-    counters[12] &= 0x7f;
-    memcpy(&count, counters + 12, sizeof count);
+    memcpy(first, tag, SIV_BLOCK);
+    first[8] &= 0x7f; /* two bits are cleared, so that 32 bits never carry into the rest */
+    first[12] &= 0x7f;
+    memcpy(&count, first + 12, sizeof count);
     count = be32toh(count);
-    uint8_t first[SIV_BLOCK];
-    memcpy(first, counters, sizeof first);
+    if (is_fast()) {
+        add_stream_fast(&key->text, first, count, from, length, to);
+        return;
+    }
     while (length > 0) {
         size_t now = length < STRIDE ? length : STRIDE, blocks = (now + SIV_BLOCK - 1) / SIV_BLOCK;
         for (size_t i = 0; i < blocks; i++, count++) {
@@ -133,7 +300,7 @@ static void add_stream(const struct siv_key *key, const uint8_t *tag, const uint
             memcpy(counters + i * SIV_BLOCK, first, SIV_BLOCK - sizeof big);
             memcpy(counters + (i + 1) * SIV_BLOCK - sizeof big, &big, sizeof big);
         }
-        aes128_encrypt(&key->text, blocks * SIV_BLOCK, counters, counters);
+        aes128_encrypt(&key->text.nettle, blocks * SIV_BLOCK, counters, counters);
         memxor3(to, from, counters, now);
         from += now;
         to += now;
