@@ -11,7 +11,7 @@
 
 enum acl_action {
     ACL_ALLOW,
-    ACL_AUTHENTICATED, /* only requests with a valid MAC */
+    ACL_AUTHENTICATED, /* only requests with a valid MAC, or with NTS */
     ACL_DENY,          /* KoD DENY where the server sends it, else silence */
     ACL_IGNORE,        /* silence */
     ACL_ACTIONS

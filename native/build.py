@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +22,7 @@ NATIVE = Path(__file__).parent
 FLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror"]
 KERNEL = ["pps", "clock", "line", "shm", "record", "sandbox"]
 """Units of refclock.kernel._kernel; all of their headers are public."""
-SERVER = ["record", "access", "mac", "clients", "packet", "server"]
+SERVER = ["record", "access", "mac", "nts", "clients", "packet", "server"]
 """Units of ppsd.serve._server whose headers are public."""
 STUBS = {"refclock/kernel/_kernel.pyi": KERNEL, "ppsd/serve/_server.pyi": SERVER}
 """Stub file: public headers."""
@@ -105,7 +104,7 @@ class _Types:
     def declare(self, nodes: Sequence[c_ast.Node], parameter: bool) -> list[str]:
         """``name: type`` of the members of a struct or the parameters of a function."""
         sized = [getattr(getattr(node.type, "type", None), "names", None) == ["size_t"] for node in nodes]
-        pairs = zip_longest(nodes, sized[1:], fillvalue=False) if nodes else ()
+        pairs = zip(nodes, [*sized[1:], False], strict=False)
         return [f"{node.name}: {self.name(node.type, next_sized, parameter)}" for node, next_sized in pairs]
 
 
@@ -151,7 +150,9 @@ def stub(public: list[str]) -> str:
 
 
 kernel = extension("refclock.kernel._kernel", KERNEL, KERNEL, ["m"])
-server = extension("ppsd.serve._server", SERVER, [*SERVER, "flood", "socket", "departure", "worker", "clock"], ["m", "pthread", "nettle"])
+server = extension(
+    "ppsd.serve._server", SERVER, [*SERVER, "siv", "flood", "socket", "departure", "worker", "clock"], ["m", "pthread", "nettle"]
+)
 
 if __name__ == "__main__":
     if sys.argv[1:] != ["--stubs"]:

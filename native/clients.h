@@ -16,8 +16,9 @@
 
 enum { CLI_KEY_BYTES = 16, CLI_BYTES = 68 /* of memory per client */ };
 enum cli_flag {
-    CLI_MAC = 1,        /* the last request that was answered with time was authenticated */
-    CLI_INTERLEAVED = 2 /* and asked in interleaved mode */
+    CLI_AUTHENTICATED = 1, /* the last request that was answered with time was authenticated */
+    CLI_INTERLEAVED = 2,   /* and asked in interleaved mode */
+    CLI_NTS = 4            /* and was authenticated by NTS, not by a MAC */
 };
 
 /* One client; 64 bytes. All times are on CLOCK_MONOTONIC_RAW. */

@@ -12,7 +12,8 @@ enum { MAC_DES = MAC_ID + 8, MAC_V4_SHORT = MAC_ID + 16, MAC_V4_MAX = MAC_ID + M
 enum { FIELD_MIN = 16 };     /* RFC 7822 7.5.1 */
 enum { UNSYNCHRONISED = 3 }; /* RFC 5905 figure 9 */
 #define CODE(a, b, c, d) ((uint32_t)(a) << 24 | (b) << 16 | (c) << 8 | (d))
-static const uint32_t refid_init = CODE('I', 'N', 'I', 'T'), code_rate = CODE('R', 'A', 'T', 'E'), code_deny = CODE('D', 'E', 'N', 'Y');
+static const uint32_t refid_init = CODE('I', 'N', 'I', 'T'), code_rate = CODE('R', 'A', 'T', 'E'), code_deny = CODE('D', 'E', 'N', 'Y'),
+                      code_nak = CODE('N', 'T', 'S', 'N');
 static const uint64_t ntp_unix_s = 2208988800; /* 1900 to 1970, RFC 5905 figure 4 */
 
 static uint32_t get16(const uint8_t *p)
@@ -63,21 +64,31 @@ static void put_short_format(uint8_t *p, int64_t ns)
     put32(p, (uint32_t)up);
 }
 
-/* The MAC of a request. */
+/* What authenticates a request. */
 struct parts {
-    size_t mac;      /* where it begins: after header and extension fields */
+    size_t mac;      /* where the MAC begins: after header and extension fields */
     size_t mac_size; /* bytes; 0: there is none */
+    size_t nts;      /* where the authenticator of NTS begins; 0: there is none, or there is no NTS here */
 };
 
-/* Find the MAC behind the extension fields. PKT_BASIC, or the reason to drop. */
-static enum pkt_reason find_mac(unsigned version, const uint8_t *request, size_t length, struct parts *parts)
+/* What the reply must be authenticated with. */
+struct proof {
+    const struct mac_key *key; /* PKT_MAC: the key that made the request's */
+    struct nts_request nts;    /* PKT_NTS, or a NAK */
+};
+
+/* Find the MAC behind the extension fields, and the authenticator of NTS among them. PKT_BASIC, or the reason to drop. */
+static enum pkt_reason find_parts(const struct pkt_context *context, const uint8_t *request, size_t length, struct parts *parts)
 {
     size_t at = PKT_HEADER, left = length - PKT_HEADER;
+    unsigned version = request[0] >> 3 & 7;
     if (version >= 4) {
         while (left > MAC_V4_MAX) {
             size_t field = get16(request + at + 2);
             if (field < FIELD_MIN || field % 4 != 0 || field > left)
                 return PKT_EXTENSION_MALFORMED;
+            if (get16(request + at) == NTS_FIELD_AUTHENTICATOR && parts->nts == 0 && context->nts && (request[0] & 7) == MODE_CLIENT)
+                parts->nts = at;
             at += field;
             left -= field;
         }
@@ -86,7 +97,8 @@ static enum pkt_reason find_mac(unsigned version, const uint8_t *request, size_t
     } else if (left != 0 && left != MAC_DES && left != MAC_V4_SHORT && left != MAC_V4_MAX && left != MAC_MAX) {
         return PKT_MAC_MALFORMED;
     }
-    *parts = (struct parts){at, left};
+    parts->mac = at;
+    parts->mac_size = left;
     return PKT_BASIC;
 }
 
@@ -109,7 +121,7 @@ static enum pkt_reason check_request(const struct pkt_context *context, const ui
     int version_1 = mode == 0 && version == 1 && context->source_port != NTP_PORT;
     if (mode != MODE_CLIENT && !version_1 && !(mode == MODE_ACTIVE && context->symmetric))
         return unwanted[mode];
-    return find_mac(version, request, length, parts);
+    return find_parts(context, request, length, parts);
 }
 
 /* The key that made the request's MAC; NULL, and *why, when none of these keys did. */
@@ -127,9 +139,27 @@ static const struct mac_key *verify_mac(const struct pkt_context *context, const
     return mac_from(key, context->source) ? key : NULL;
 }
 
+/* Decide about a request that has an authenticator of NTS, and whose source is answered. */
+__attribute__((noinline)) static void decide_nts(const struct pkt_context *context, const uint8_t *request, size_t length,
+                                                 const struct parts *parts, struct pkt_outcome *outcome, struct nts_request *nts)
+{
+    enum nts_verdict verdict = parts->mac_size ? NTS_MALFORMED : nts_find(request, PKT_HEADER, parts->nts, length, nts);
+    if (verdict == NTS_VALID)
+        verdict = nts_verify(context->nts, request, nts);
+    if (verdict == NTS_VALID) {
+        outcome->authenticated = PKT_NTS;
+    } else if (verdict == NTS_REFUSED) {
+        outcome->action = PKT_KOD;
+        outcome->reason = PKT_NTS_NAK;
+    } else {
+        outcome->action = PKT_DROP;
+        outcome->reason = PKT_NTS_MALFORMED;
+    }
+}
+
 /* Decide the action and reason for a well-formed request. */
-static void decide_action(const struct pkt_context *context, const uint8_t *request, const struct parts *parts, struct pkt_outcome *outcome,
-                   const struct mac_key **key)
+static void decide_action(const struct pkt_context *context, const uint8_t *request, size_t length, const struct parts *parts,
+                          struct pkt_outcome *outcome, struct proof *proof)
 {
     enum pkt_reason why;
     int refused = 1;
@@ -139,7 +169,7 @@ static void decide_action(const struct pkt_context *context, const uint8_t *requ
         outcome->reason = PKT_DENIED;
     else if (context->over_rate)
         outcome->reason = PKT_RATE;
-    else if (context->access == ACL_AUTHENTICATED && !parts->mac_size)
+    else if (context->access == ACL_AUTHENTICATED && !parts->mac_size && !parts->nts)
         outcome->reason = PKT_UNAUTHENTICATED;
     else
         refused = 0;
@@ -150,11 +180,15 @@ static void decide_action(const struct pkt_context *context, const uint8_t *requ
     }
     outcome->action = PKT_REPLY;
     outcome->reason = PKT_BASIC;
-    if (!parts->mac_size)
+    if (!(parts->mac_size | parts->nts))
         return;
-    *key = verify_mac(context, request, parts, &why);
-    outcome->authenticated = *key != NULL;
-    if (*key)
+    if (parts->nts) {
+        decide_nts(context, request, length, parts, outcome, &proof->nts);
+        return;
+    }
+    proof->key = verify_mac(context, request, parts, &why);
+    outcome->authenticated = proof->key ? PKT_MAC : PKT_NOTHING;
+    if (proof->key)
         return;
     outcome->action = PKT_DROP;
     outcome->reason = (uint8_t)why;
@@ -244,14 +278,23 @@ static void put_times(const struct pkt_context *context, const uint8_t *request,
     outcome->transmit = transmit;
 }
 
+/* Authenticate the reply as the request was. Its length. */
+static size_t put_proof(const struct pkt_context *context, const uint8_t *request, const struct parts *parts,
+                        const struct pkt_outcome *outcome, const struct proof *proof, uint8_t *reply)
+{
+    if (outcome->authenticated == PKT_NTS)
+        return nts_seal(context->nts, context->nonces, &proof->nts, reply, PKT_HEADER);
+    return put_mac(proof->key, get32(request + parts->mac), reply, parts->mac_size - MAC_ID);
+}
+
 size_t pkt_respond(const struct pkt_context *context, const uint8_t *request, size_t length, uint8_t *reply, struct pkt_outcome *outcome)
 {
-    struct parts parts = {0, 0};
-    const struct mac_key *key = NULL;
+    struct parts parts = {0, 0, 0};
+    struct proof proof;
     *outcome = (struct pkt_outcome){.action = PKT_DROP, .reason = (uint8_t)check_request(context, request, length, &parts)};
     if (outcome->reason != PKT_BASIC)
         return 0;
-    decide_action(context, request, &parts, outcome, &key);
+    decide_action(context, request, length, &parts, outcome, &proof);
     if (outcome->action == PKT_DROP)
         return 0;
     struct rec_reading now;
@@ -268,12 +311,12 @@ size_t pkt_respond(const struct pkt_context *context, const uint8_t *request, si
     else
         put_times(context, request, &now, reply, outcome);
     if (outcome->action == PKT_REPLY)
-        return key ? put_mac(key, get32(request + parts.mac), reply, parts.mac_size - MAC_ID) : PKT_HEADER;
+        return outcome->authenticated ? put_proof(context, request, &parts, outcome, &proof, reply) : PKT_HEADER;
     outcome->receive = outcome->transmit = 0; /* a later request cannot refer to it */
     reply[0] |= UNSYNCHRONISED << 6;
     reply[STRATUM] = 0;
-    put32(reply + REFID, outcome->reason == PKT_RATE ? code_rate : code_deny);
-    return PKT_HEADER;
+    put32(reply + REFID, outcome->reason == PKT_RATE ? code_rate : outcome->reason == PKT_NTS_NAK ? code_nak : code_deny);
+    return outcome->reason == PKT_NTS_NAK ? nts_refuse(&proof.nts, reply, PKT_HEADER) : PKT_HEADER;
 }
 
 size_t pkt_broadcast(const struct pkt_context *context, uint32_t id, int poll, uint8_t *packet)
@@ -307,6 +350,7 @@ const char *pkt_reason_name(int reason)
         [PKT_RATE] = "rate",
         [PKT_DENIED] = "denied",
         [PKT_UNAUTHENTICATED] = "unauthenticated",
+        [PKT_NTS_NAK] = "nts_nak",
         [PKT_IGNORED] = "ignored",
         [PKT_SHORT] = "short",
         [PKT_LONG] = "long",
@@ -321,6 +365,7 @@ const char *pkt_reason_name(int reason)
         [PKT_MODE_PRIVATE] = "mode_private",
         [PKT_EXTENSION_MALFORMED] = "extension_malformed",
         [PKT_MAC_MALFORMED] = "mac_malformed",
+        [PKT_NTS_MALFORMED] = "nts_malformed",
         [PKT_SEND_FAILED] = "send_failed",
     };
     return reason >= 0 && reason < PKT_REASONS ? names[reason] : NULL;

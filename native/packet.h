@@ -1,7 +1,7 @@
 /* packet: what to answer to one NTP request. The one pure decision of the server: no clock, no socket, no memory of its own.
  *
- * RFC 5905 (header, modes), RFC 7822 (extension fields), RFC 8573 (MAC), RFC 9769 (interleaved mode), RFC 4330 (an unsynchronised server
- * answers and says so), RFC 8633 5.6 (no other modes). A symmetric active request (mode 1) is answered in mode 2 and leaves no association
+ * RFC 5905 (header, modes), RFC 7822 (extension fields), RFC 8573 (MAC), RFC 8915 (NTS), RFC 9769 (interleaved mode), RFC 4330 (an
+ * unsynchronised server answers and says so), RFC 8633 5.6 (no other modes). A symmetric active request (mode 1) is answered in mode 2 and leaves no association
  * behind, as in chronyd and ntpd: Windows and routers that are told of a peer ask so. A request whose MAC no key of ours made gets silence,
  * as from chronyd: domain members and some devices append 20 or 24 bytes that are no MAC. A reply is never longer than its request, and no
  * server answers a reply. Every packet ends in exactly one (action, reason).
@@ -13,11 +13,12 @@
 
 #include "access.h"
 #include "mac.h"
+#include "nts.h"
 #include "record.h"
 
 enum {
     PKT_HEADER = 48,       /* bytes without extension fields and MAC */
-    PKT_REPLY_MAX = 84,    /* room for a reply: header, key id, longest code */
+    PKT_REPLY_MAX = 1180,  /* room for a reply: header, longest unique identifier, authenticator with eight cookies */
     PKT_REQUEST_MAX = 2048 /* a longer request is not looked at */
 };
 
@@ -37,6 +38,7 @@ enum pkt_reason {
     PKT_RATE,                /* kod RATE, or drop: asks too often */
     PKT_DENIED,              /* kod DENY, or drop */
     PKT_UNAUTHENTICATED,     /* kod DENY, or drop: this address must authenticate */
+    PKT_NTS_NAK,             /* kod NTSN: the cookie is of no key of ours, or the request was changed on its way */
     PKT_IGNORED,             /* drop by rule; all reasons from here on are drops */
     PKT_UNKNOWN_KEY,
     PKT_WRONG_MAC,
@@ -54,9 +56,13 @@ enum pkt_reason {
     PKT_MODE_PRIVATE,        /* mode 7 */
     PKT_EXTENSION_MALFORMED, /* RFC 7822 7.5 */
     PKT_MAC_MALFORMED,
+    PKT_NTS_MALFORMED,       /* RFC 8915 5.3 to 5.7 */
     PKT_SEND_FAILED,         /* counted by the server: the kernel did not take the reply */
     PKT_REASONS
 };
+
+/* What a request was authenticated by. */
+enum pkt_proof { PKT_NOTHING, PKT_MAC, PKT_NTS };
 
 /* Everything that a reply depends on besides the request. */
 struct pkt_context {
@@ -65,6 +71,8 @@ struct pkt_context {
     int64_t tx_raw_ns;            /* departure */
     int64_t system_ahead_ns;      /* CLOCK_REALTIME - CLOCK_MONOTONIC_RAW, for unsynchronised replies */
     const struct mac_keys *keys;  /* NULL: none, so every MAC is unknown */
+    const struct nts_keys *nts;   /* NULL: no NTS, so its fields are passed over as unknown ones */
+    struct nts_nonces *nonces;    /* for NTS; a reply draws some */
     struct acl_address source;    /* the client's */
     uint16_t source_port;         /* host order */
     uint8_t access;               /* enum acl_action of the source */
@@ -79,7 +87,7 @@ struct pkt_context {
 struct pkt_outcome {
     uint8_t action; /* enum pkt_action */
     uint8_t reason; /* enum pkt_reason */
-    uint8_t authenticated;
+    uint8_t authenticated; /* enum pkt_proof of the request, if it was answered */
     uint64_t receive, transmit; /* NTP timestamps of this reply, to be remembered; 0: nothing */
 };
 

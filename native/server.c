@@ -39,6 +39,7 @@ static void free_rules(struct wrk_rules *r)
     if (!r)
         return;
     mac_destroy(r->keys);
+    nts_destroy(r->nts);
     free(r->ranges);
     free(r);
 }
@@ -57,17 +58,18 @@ static int64_t limit_ns(double ns)
     return ns > (double)forever_ns ? forever_ns : ns < 1 ? 1 : (int64_t)ns;
 }
 
-/* Rules as the workers apply them; takes from->keys over, also when it fails. 0 or -errno. */
+/* Rules as the workers apply them; takes from->keys and from->nts over, also when it fails. 0 or -errno. */
 static int make_rules(const struct srv_rules *from, int threads, struct wrk_rules **out)
 {
     struct wrk_rules *r = calloc(1, sizeof *r);
     *out = NULL;
     if (!r) {
         mac_destroy(from->keys);
+        nts_destroy(from->nts);
         return -ENOMEM;
     }
-    *r = (struct wrk_rules){.range_count = from->range_count, .keys = from->keys, .cpu_limit = from->cpu_limit,
-                            .tell_denied = from->tell_denied, .symmetric = from->symmetric, .smear = from->smear,
+    *r = (struct wrk_rules){.range_count = from->range_count, .keys = from->keys, .nts = from->nts,
+                            .cpu_limit = from->cpu_limit, .tell_denied = from->tell_denied, .symmetric = from->symmetric, .smear = from->smear,
                             .dscp = from->dscp};
     int error = rules_make_sense(from) ? 0 : -EINVAL;
     if (error == 0 && from->range_count) {

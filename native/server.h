@@ -26,6 +26,7 @@ struct srv_rules {
     const struct acl_range *ranges; /* copied; none: everybody is denied */
     size_t range_count;
     struct mac_keys *keys;          /* srv_configure takes them over, also when it fails; NULL: none */
+    struct nts_keys *nts;           /* likewise; NULL: no NTS */
     double rate;                    /* requests/s that a client may send in the long run, 0..1e9; 0: no limit */
     uint32_t burst;                 /* requests that it may send at once; not 0 with a rate */
     uint32_t leak;                  /* struct cli_limits */
@@ -39,7 +40,8 @@ struct srv_rules {
 /* Counters since srv_create, but for those that say now. */
 struct srv_counts {
     uint64_t packets[PKT_ACTIONS][PKT_REASONS]; /* each received packet is in exactly one */
-    uint64_t authenticated;  /* requests with a right MAC of a key that is accepted from there */
+    uint64_t authenticated;  /* requests with a right MAC of a key that is accepted from there, or with NTS */
+    uint64_t nts;            /* requests answered with NTS */
     uint64_t unstamped;      /* requests without a kernel stamp: arrival = end of the receive call */
     uint64_t stepped;        /* requests of which the stamp is void, for CLOCK_REALTIME was stepped */
     uint64_t receive_errors; /* receive calls that failed */

@@ -70,6 +70,7 @@ struct wrk {
     struct cli *clients;
     struct fld *flood;
     struct dep *departures;
+    struct nts_nonces *nonces;
     size_t filter_length; /* of the filter on the sockets; 0: none */
     int64_t filter_ns;    /* since when; requests that came before did not meet it */
     int64_t looked_ns;    /* last look at the load */
@@ -133,8 +134,11 @@ static void increment_counter(uint64_t *counter)
 static void count_outcome(struct wrk *w, const struct pkt_outcome *outcome)
 {
     increment_counter(&w->counts.packets[outcome->action][outcome->reason]);
-    if (outcome->authenticated)
+    if (outcome->authenticated) {
         increment_counter(&w->counts.authenticated);
+        if (outcome->authenticated == PKT_NTS)
+            increment_counter(&w->counts.nts);
+    }
 }
 
 /* ---- the record ------------------------------------------------------------------------------------------------------------------ */
@@ -380,13 +384,14 @@ static size_t meet_client(struct wrk *w, struct batch *b, const struct request *
 /* Keep in the table what the next reply to this client needs. length: of this reply. */
 static void keep_client(struct wrk *w, size_t place, struct cli_client *client, const uint8_t *request, size_t length)
 {
+    static const uint8_t proofs[] = {[PKT_NOTHING] = 0, [PKT_MAC] = CLI_AUTHENTICATED, [PKT_NTS] = CLI_AUTHENTICATED | CLI_NTS};
     const struct pkt_outcome *outcome = &w->outcomes[w->group.replies];
     if (outcome->reason != PKT_SHORT) /* a short request may be empty */
         client->version = request[0] >> 3 & 7;
     if (outcome->receive) {
         client->receive = outcome->receive;
         client->transmit = outcome->transmit;
-        client->flags = (uint8_t)((outcome->authenticated ? CLI_MAC : 0) | (outcome->reason == PKT_INTERLEAVED ? CLI_INTERLEAVED : 0));
+        client->flags = (uint8_t)(proofs[outcome->authenticated] | (outcome->reason == PKT_INTERLEAVED ? CLI_INTERLEAVED : 0));
         if (outcome->reason == PKT_INTERLEAVED)
             await_departure(w, &(struct dep_reply){outcome->receive, place, length});
     }
@@ -489,7 +494,7 @@ static void serve_request(struct wrk *w, struct batch *b, int i)
         count_outcome(w, outcome);
         return;
     }
-    if (outcome->action == PKT_KOD)
+    if (outcome->action == PKT_KOD && outcome->reason != PKT_NTS_NAK) /* without a NAK the client would ask in vain */
         bkt_take(&w->kod_full_ns, b->rules->kod_interval_ns, b->now.raw_ns);
     int traffic_class = (b->rules->dscp < 0 ? r->envelope.traffic_class : b->rules->dscp << 2) & DSCP;
     address_reply(w, w->group.replies, m, &r->envelope, traffic_class, outcome->reason == PKT_INTERLEAVED);
@@ -526,8 +531,8 @@ static int serve_batch(struct wrk *w, int fd, const struct wrk_rules *rules)
     b.fd = fd;
     b.rules = rules;
     b.stepped = was_stepped(&w->last, &b.now);
-    b.context = (struct pkt_context){.keys = rules->keys, .symmetric = rules->symmetric, .smear = rules->smear,
-                                     .system_ahead_ns = b.now.real_ns - b.now.raw_ns};
+    b.context = (struct pkt_context){.keys = rules->keys, .nts = rules->nts, .nonces = w->nonces, .symmetric = rules->symmetric,
+                                     .smear = rules->smear, .system_ahead_ns = b.now.real_ns - b.now.raw_ns};
     w->last = b.now;
     find_record(w, b.now.raw_ns);
     copy_record(w, &b.now, &b.context.record);
@@ -680,7 +685,7 @@ static void point_messages(struct wrk *w)
 
 int wrk_create(const struct wrk_shared *shared, size_t table_bytes, struct wrk **out)
 {
-    uint8_t key[CLI_KEY_BYTES];
+    uint8_t key[CLI_KEY_BYTES], seed[NTS_SEED];
     struct wrk *w = aligned_alloc(LINE, sizeof *w);
     *out = NULL;
     if (!w)
@@ -692,13 +697,15 @@ int wrk_create(const struct wrk_shared *shared, size_t table_bytes, struct wrk *
     store_counter(&w->counts.let_through, 1000);
     point_messages(w);
     w->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    int r = w->wake < 0 || getrandom(key, sizeof key, 0) != sizeof key ? -errno : 0;
+    int r = w->wake < 0 || getrandom(key, sizeof key, 0) != sizeof key || getrandom(seed, sizeof seed, 0) != sizeof seed ? -errno : 0;
     if (r == 0)
         r = cli_create(table_bytes, key, &w->clients);
     if (r == 0)
         r = fld_create(&shared->hash_key, &w->flood);
     if (r == 0)
         r = dep_create(&w->departures);
+    if (r == 0)
+        r = nts_nonces_create(seed, &w->nonces);
     if (r < 0)
         wrk_destroy(w);
     else
@@ -718,6 +725,7 @@ void wrk_destroy(struct wrk *w)
     cli_destroy(w->clients);
     fld_destroy(w->flood);
     dep_destroy(w->departures);
+    nts_nonces_destroy(w->nonces);
     free(w);
 }
 

@@ -17,6 +17,7 @@ struct wrk_rules {
     struct acl_range *ranges;
     size_t range_count;
     struct mac_keys *keys;    /* NULL: none */
+    struct nts_keys *nts;     /* NULL: no NTS */
     struct cli_limits limits; /* of each client */
     int64_t kod_interval_ns;  /* bucket of kisses-o'-death, per worker (bucket.h); 0: none is ever sent */
     int64_t kod_depth_ns;

@@ -1,4 +1,4 @@
-"""``python -m ppsd clock|serve|web``: runs one of the daemon's processes; any other word is a command of ``refclock``.
+"""``python -m ppsd clock|serve|web|nts-ke``: runs one of the daemon's processes; any other word is a command of ``refclock``.
 
 Each process runs on its own: systemd starts them as units, ``refclock run`` as children, and a network simulator one at a time. Exit
 codes: ``ppsd.process.exit_codes``.
@@ -15,9 +15,12 @@ if __name__ == "__main__" and not sys.flags.safe_path and __file__ != f"{sys.pat
 import argparse
 from pathlib import Path
 
+NTS_LIBRARY = "apt install python3-openssl; in a virtual environment: pip install pyOpenSSL"
+"""What people are told to type."""
+
 
 def _process(name: str, argv: list[str]) -> int:
-    """Run the clock, the serve or the web process until a signal; returns the exit code."""
+    """Run the clock, the serve, the web or the NTS-KE process until a signal; returns the exit code."""
     from ppsd.config.file import load
     from ppsd.process.exit_codes import BAD_CONFIG, USAGE, complain, io_failure
     from ppsd.process.lifecycle import die_with_parent
@@ -55,16 +58,25 @@ def _process(name: str, argv: list[str]) -> int:
             from ppsd.web.main import main as web
 
             return web(config, run_dir, args.simulated, args.duration)
+        if name == "nts-ke":
+            from ppsd.serve.nts_ke import main as nts_ke
+
+            return nts_ke(config, run_dir, args.simulated, args.duration)
         from ppsd.serve.main import main as serve
 
         return serve(config, run_dir, args.simulated, args.duration)
     except OSError as error:
         return io_failure(error, speaker(log, config.log.format))
+    except ModuleNotFoundError as error:
+        if error.name not in ("OpenSSL", "cryptography"):
+            raise
+        speaker(log, config.log.format)(f"nts.enabled needs pyOpenSSL, which is not installed ({NTS_LIBRARY})")
+        return BAD_CONFIG
 
 
 def main(argv: list[str]) -> int:
     """Run the process or command that the first word names; returns the exit code."""
-    if argv[:1] in (["clock"], ["serve"], ["web"]):
+    if argv[:1] in (["clock"], ["serve"], ["web"], ["nts-ke"]):
         return _process(argv[0], argv[1:])
     from ppsd.cli.main import main as command
 

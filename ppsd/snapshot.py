@@ -265,9 +265,9 @@ class Unserved:
 
 @dataclass(frozen=True, slots=True)
 class ServerReport:
-    """The NTP server at one instant. ``counters``: action (reply, kod, drop, server; command: of chronyc) -> reason -> packets.
-    ``unserved``: configured addresses that are not served now. ``commands``: addresses where chronyc is answered; ``uncommanded``: where it
-    should be and is not. ``keys``: how many symmetric keys there are."""
+    """The NTP server at one instant. ``counters``: action (reply, kod, drop, server; command: of chronyc; nts-ke: sessions) -> reason ->
+    number. ``unserved``: configured addresses that are not served now. ``commands``: addresses where chronyc is answered; ``uncommanded``:
+    where it should be and is not. ``keys``: how many symmetric keys there are."""
 
     pid: int
     uptime_s: float
@@ -291,10 +291,38 @@ class ServerReport:
 
 
 @dataclass(frozen=True, slots=True)
+class NtsReport:
+    """Key establishment as it stands. ``own``: the certificate is this machine's own; ``names``: whom it is for. ``until_s``,
+    ``authority_until_s``: POSIX seconds at which it and that of the own authority end; None: there is none. ``problem``: why there is none,
+    or why the one in force was not replaced. ``sessions``: counts since the start (``ppsd.serve.nts_sessions.Tally``)."""
+
+    pid: int
+    uptime_s: float
+    addresses: tuple[str, ...]
+    unserved: tuple[Unserved, ...]
+    own: bool
+    names: tuple[str, ...]
+    until_s: int | None
+    authority_until_s: int | None
+    problem: str
+    open: int
+    sessions: Mapping[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """For the control socket."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, told: object) -> NtsReport:
+        """From the control socket; ValueError when it is not a report of this version."""
+        return _record(cls, told, "NTS report")
+
+
+@dataclass(frozen=True, slots=True)
 class Client:
     """One client of the server's table. ``address``: an address, or the /64 network that the entry stands for; of a link-local address its
     second half, and "(local)". ``interval_s``: mean interval between requests, None before the second one. ``last_s``, ``first_s``: seconds
-    since the last and the first request."""
+    since the last and the first request. ``authenticated``: by a key or by NTS, and ``nts`` says by which."""
 
     address: str
     packets: int
@@ -305,6 +333,7 @@ class Client:
     version: int
     authenticated: bool
     interleaved: bool
+    nts: bool = False
 
     @property
     def ip(self) -> IPv4Address | IPv6Address:

@@ -53,6 +53,8 @@ DEPENDS = (
     "tzdata",
 )
 """What bookworm and trixie have."""
+RECOMMENDS = ("python3-openssl (>= 23.0)",)
+"""What NTS needs besides."""
 CONTROL = """Package: refclock
 Version: {version}
 Architecture: {architecture}
@@ -61,6 +63,7 @@ Priority: optional
 Maintainer: the refclock authors <refclock@localhost>
 Installed-Size: {size}
 Depends: {depends}
+Recommends: {recommends}
 Suggests: gpsd, pps-tools
 Description: honest stratum-1 time server of a GPS receiver and its pulse
  refclock makes time of the messages and the pulse of a GPS receiver, and
@@ -170,7 +173,9 @@ def package(architecture: str, directory: Path) -> Path:
         shutil.copyfile(DEB / "refclock.toml", tree / "etc/refclock/refclock.toml")
         size = sum(file.stat().st_size for file in tree.rglob("*") if file.is_file() and not file.is_symlink()) // 1024
         (tree / "DEBIAN").mkdir()
-        control = CONTROL.format(version=version(), architecture=architecture, size=size, depends=", ".join(DEPENDS))
+        control = CONTROL.format(
+            version=version(), architecture=architecture, size=size, depends=", ".join(DEPENDS), recommends=", ".join(RECOMMENDS)
+        )
         (tree / "DEBIAN/control").write_text(control, encoding="utf-8")
         (tree / "DEBIAN/conffiles").write_text("/etc/refclock/refclock.toml\n", encoding="utf-8")
         scripts = [DEB / name for name in ("postinst", "prerm", "postrm")]

@@ -17,7 +17,7 @@ from ppsd.appliance.boot import BOOTCFG, LIMIT_BYTES, Command
 from ppsd.appliance.boot import replace as replace_on_card
 from ppsd.appliance.led import MISTAKES, WANTED
 from ppsd.appliance.made import BOX_FILE, DAEMON_FILE, DEFAULTS, DROP_IN, KEPT, OWN, RUN, Machine, Made
-from ppsd.appliance.network import DNSSD, FIREWALL, WIFI, firewall, networkd_files, ntp_service, served_ports, wifi_file
+from ppsd.appliance.network import DNSSD, FIREWALL, WIFI, firewall, key_ports, networkd_files, ntp_service, served_ports, wifi_file
 from ppsd.appliance.pins import user_text
 from ppsd.appliance.settings import BoxSettings
 from ppsd.appliance.shared import Judge, Settled, settle
@@ -137,7 +137,7 @@ class Box:
         keys, ports, name = settings.system.ssh_keys, served_ports(config.server), settings.system.hostname
         files = {"/etc/hostname": (f"{name}\n", 0o644), WANTED: (settings.system.led, 0o644)}
         files |= {path: (text, 0o644) for path, text in networkd_files(settings).items()}
-        files[FIREWALL] = firewall(ports, bool(keys)), 0o644
+        files[FIREWALL] = firewall(ports, bool(keys), key_ports(config.nts)), 0o644
         if ports:
             files[DNSSD] = ntp_service(ports[0]), 0o644
         if keys:

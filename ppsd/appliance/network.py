@@ -12,7 +12,7 @@ from ipaddress import ip_interface
 from typing import Final
 
 from ppsd.appliance.settings import BoxSettings, NetworkSettings, WifiSettings
-from ppsd.config.tables import ServerConfig, parse_endpoint
+from ppsd.config.tables import NtsConfig, ServerConfig, parse_endpoint
 
 NETWORKD: Final = "/run/systemd/network"
 DNSSD: Final = "/run/systemd/dnssd/refclock.dnssd"
@@ -97,8 +97,15 @@ def served_ports(server: ServerConfig) -> list[int]:
     return sorted({port for endpoint in endpoints if endpoint is not None for port in [endpoint[1]]})
 
 
-def firewall(ports: Sequence[int], ssh: bool) -> str:
-    """Rules of nft(8): closed but for the NTP server on these UDP ports, mDNS, DHCP, ICMP and IGMP, and for ssh when somebody may log in.
+def key_ports(nts: NtsConfig) -> list[int]:
+    """TCP ports at which NTS keys are established; none when it is off."""
+    endpoints = [parse_endpoint(text) for text in nts.listen] if nts.enabled else []
+    return sorted({port for endpoint in endpoints if endpoint is not None for port in [endpoint[1]]})
+
+
+def firewall(ports: Sequence[int], ssh: bool, keyed: Sequence[int] = ()) -> str:
+    """Rules of nft(8): closed but for the NTP server on these UDP ports, NTS key establishment on the TCP ports ``keyed``, mDNS, DHCP, ICMP
+    and IGMP, and for ssh when somebody may log in.
     Requests for the time and their replies are not tracked: the table of connections could not hold a flood's."""
     ntp = f"{{ {', '.join(map(str, ports))} }}"
     raw = [f"udp dport {ntp} notrack"] if ports else []
@@ -117,6 +124,7 @@ def firewall(ports: Sequence[int], ssh: bool) -> str:
         "udp dport 5353 ip6 daddr ff02::fb accept",
         "udp sport 67 udp dport 68 accept",
         "ip6 saddr fe80::/10 udp sport 547 udp dport 546 accept",
+        *([f"tcp dport {{ {', '.join(map(str, keyed))} }} accept"] if keyed else []),
         *(["tcp dport 22 accept"] if ssh else []),
     ]
     chains = [

@@ -6,11 +6,12 @@ import argparse
 import socket
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import IPv6Address, ip_address
 from typing import Final
 
 from ppsd.cli.daemon import configuration, run_directory
-from ppsd.config.client_templates import NTP_PORT, TEMPLATES, ServerNames, client_config, listed
+from ppsd.config.client_templates import NTP_PORT, NTS_PORT, TEMPLATES, NtsOffer, ServerNames, client_config, listed
 from ppsd.config.file import load
 from ppsd.config.keys import WEAK, read_keys
 from ppsd.config.tables import Config, ServerConfig, parse_endpoint
@@ -98,14 +99,24 @@ def server_names(server: ServerConfig, given: Sequence[str], found: Sequence[Add
     return ServerNames((served[0],), tuple(served[1:]), port), tuple(remarks)
 
 
+def nts_offer(config: Config) -> NtsOffer | None:
+    """How clients establish keys with this server; None: NTS is not enabled."""
+    own = config.nts
+    if not own.enabled:
+        return None
+    ports = {endpoint[1] for text in own.listen if (endpoint := parse_endpoint(text)) is not None}
+    return NtsOffer(NTS_PORT if NTS_PORT in ports else min(ports), own=not own.certificate)
+
+
 def _with_key(names: ServerNames, config: Config, wanted: int | None) -> ServerNames:
-    """``names`` with the key ``wanted``; None: the first strong one of ``keys.file``, 0: none. A key file that this user may not read is no
-    reason to fail: it is told."""
+    """``names`` with the key ``wanted``; None: NTS where it is offered, and the first strong one of ``keys.file``, 0: none. A key file that
+    this user may not read is no reason to fail: it is told."""
+    offer = nts_offer(config) if wanted is None else None
     if wanted is None and config.keys.file:
         try:
             keys = read_keys(config)
         except ConfigError as error:
             print(f"refclock: no key is named: {error.problems[0]}; --key N names one", file=sys.stderr)
-            return names
+            return replace(names, nts=offer)
         wanted = next((key.key_id for key in sorted(keys, key=lambda key: key.kind in WEAK)), None)
-    return ServerNames(names.servers, names.also, names.port, wanted or None)
+    return replace(names, key=wanted or None, nts=offer)

@@ -72,7 +72,10 @@ def table(answer: dict[str, Any]) -> str:
     lines = [header, "=" * max(len(header), width + len(COLUMNS) + 6)]
     for c in answer["clients"]:
         figures = f"{c['packets']:>9} {c['drops']:>7} {_span(c['interval_s']):>7} {_span(c['last_s']):>7} {_span(c['first_s']):>7}"
-        mode = "+".join(word for word, on in (("key", c["authenticated"]), ("inter", c["interleaved"])) if on) or "basic"
+        mode = (
+            "+".join(word for word, on in (("nts" if c.get("nts") else "key", c["authenticated"]), ("inter", c["interleaved"])) if on)
+            or "basic"
+        )
         address = c["address"]
         if len(address) > width:
             lines.append(address)

@@ -234,6 +234,25 @@ COMMANDS = {
             ),
         ),
         Command(
+            "nts",
+            "nts",
+            "tell how NTS stands, or print the certificate of this machine's own authority with what clients write",
+            "nts ca --out refclock-ca.pem",
+            (
+                option(
+                    "action",
+                    nargs="?",
+                    choices=("show", "ca"),
+                    default="show",
+                    help="show (default): addresses, certificate, sessions; ca: the authority's certificate, which clients need once",
+                ),
+                option("--out", metavar="FILE", type=Path, help="write the authority's certificate into FILE instead"),
+                JSON,
+                CONFIG,
+                RUN_DIR,
+            ),
+        ),
+        Command(
             "pool-check",
             "pool_check",
             "tell whether this server may join the NTP pool: 0 go, 1 no-go",
@@ -370,6 +389,9 @@ COMMANDS = {
                 ),
                 option("--yes", action="store_true", help="do not ask"),
                 option("--undo", action="store_true", help="put everything back as it was"),
+                option(
+                    "--renew", action="store_true", help="write the drop-ins of an earlier setup anew, as an upgrade of the package does"
+                ),
             ),
         ),
         Command(

@@ -15,12 +15,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ppsd.cli.daemon import may_not_ask, run_directory
+from ppsd.cli.daemon import configuration, may_not_ask, run_directory
+from ppsd.config.file import load
 from ppsd.process.control import JUDGE, TELL, ask
 from ppsd.process.exit_codes import BAD_CONFIG, FAILED, GOOD, NO_DAEMON, NO_PERMISSION, Refused
 from refclock.errors import explain
 
-PROCESSES: Final = ("clock", "serve", "web")
+PROCESSES: Final = ("clock", "serve", "nts-ke", "web")
 PATIENCE_S: Final = 10.0
 """s to wait for each process. Pulse threads that are stopped may need two of them."""
 LOOK_S: Final = 0.05
@@ -44,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
     code = _print(directory, before, first)
     if first == ["run"] and code == GOOD:
         code = _print(directory, before, [name for name in PROCESSES if name in before])
+    if "run" not in before and "nts-ke" not in before and load(configuration(directory, None)).nts.enabled:
+        print("NTS is enabled; start the process that establishes its keys: sudo systemctl start refclock-nts-ke")
     return code
 
 

@@ -140,7 +140,9 @@ class Run:
     def _judged(self, old: Config, new: Config) -> list[str]:
         """What the running processes have against the configuration in ``file``. One that does not run has nothing against it."""
         problems: list[str] = []
-        for name in ("clock", "serve") if old.server.enabled and new.server.enabled else ("clock",):
+        served = ["serve"] if old.server.enabled and new.server.enabled else []
+        keyed = ["nts-ke"] if old.nts.enabled and new.nts.enabled else []
+        for name in ("clock", *served, *keyed):
             try:
                 told = ask(self.directory / f"{name}.sock", JUDGE, JUDGE_S)["problems"]
             except (FileNotFoundError, ConnectionRefusedError):
@@ -203,6 +205,8 @@ class Run:
         clock = Program("clock", python("ppsd", "clock", *words), reports=True)
         serve = Program("serve", python("ppsd", "serve", *words), reports=True, sockets=self.sockets)
         served = [serve] if self.config.server.enabled else []
+        if self.config.nts.enabled:
+            served.append(Program("nts-ke", python("ppsd", "nts-ke", *words), reports=True))
         if self.config.metrics.listen or self.config.history.enabled:
             served.append(Program("web", python("ppsd", "web", *words), reports=True))
         if not self.simulated:

@@ -19,15 +19,32 @@ _LABEL_BYTES: Final = 63
 """Octets of the longest part of a name (RFC 1035 section 2.3.4)."""
 
 
+NTS_PORT: Final = 4460
+"""TCP port of NTS key establishment (RFC 8915 section 7.1)."""
+AUTHORITY_FILE: Final = "refclock-ca.pem"
+"""How clients are told to call the file of the server's own authority."""
+
+
+@dataclass(frozen=True, slots=True)
+class NtsOffer:
+    """That the server speaks NTS. ``port``: of key establishment. ``own``: its certificate is of its own authority, whose file clients
+    need."""
+
+    port: int = NTS_PORT
+    own: bool = True
+
+
 @dataclass(frozen=True, slots=True)
 class ServerNames:
     """How clients reach this server. ``servers``: addresses or names, each of another server, so mostly one. ``also``: further addresses of
-    the same server. ``key``: number of the symmetric key that clients use; None: none."""
+    the same server. ``key``: number of the symmetric key that clients use; None: none. ``nts``: what clients that know NTS use instead of a
+    key; None: it is not offered."""
 
     servers: tuple[str, ...]
     also: tuple[str, ...] = ()
     port: int = NTP_PORT
     key: int | None = None
+    nts: NtsOffer | None = None
 
     @property
     def every(self) -> tuple[str, ...]:
@@ -89,7 +106,21 @@ def _key_hint(names: ServerNames, what: str, mark: str = "#") -> Text:
         yield f"{mark} key {names.key}, with its secret from keys.file of the server: {what}"
 
 
+def _nts_hint(names: ServerNames, directory: str) -> Text:
+    """Where the file of the authority comes from."""
+    if names.nts is not None and names.nts.own:
+        yield f"# {directory}/{AUTHORITY_FILE}: made on the server by refclock nts ca --out {AUTHORITY_FILE}, and copied here"
+
+
 def _chrony(names: ServerNames) -> Text:
+    if names.nts is not None:
+        port = f" ntsport {names.nts.port}" if names.nts.port != NTS_PORT else ""
+        yield from _nts_hint(names, "/etc/chrony")
+        yield from (f"server {name} iburst nts{port}" for name in names.servers)
+        if names.nts.own:
+            yield f"ntstrustedcerts /etc/chrony/{AUTHORITY_FILE}"
+        yield from _also(names, lambda name: f"server {name} iburst nts{port}")
+        return
     options = (f" port {names.port}" if names.port != NTP_PORT else "") + (f" key {names.key}" if names.key is not None else "")
     yield from _key_hint(names, f"a line like the server's, {names.key} AES128 HEX:..., in the file that keyfile of chrony.conf names")
     yield from (f"server {name} iburst{options}" for name in names.servers)
@@ -114,15 +145,32 @@ def _classic_ntpd(names: ServerNames) -> Text:
 
 
 def _ntpsec(names: ServerNames) -> Text:
-    return _ntpd(names, "/etc/ntpsec/ntp.keys", "AES-128")
+    if names.nts is not None:
+        authority = f" ca /etc/ntpsec/{AUTHORITY_FILE}" if names.nts.own else ""
+        port = f":{names.nts.port}" if names.nts.port != NTS_PORT else ""
+
+        def line(name: str) -> str:
+            return f"server {f'[{name}]' if port and ':' in name else name}{port} iburst nts{authority}"
+
+        yield from _nts_hint(names, "/etc/ntpsec")
+        yield from map(line, names.servers)
+        yield from _also(names, line)
+        return
+    yield from _ntpd(names, "/etc/ntpsec/ntp.keys", "AES-128")
 
 
 def _ntpd_rs(names: ServerNames) -> Text:
-    def address(name: str) -> str:
-        return json.dumps(f"[{name}]:{names.port}" if ":" in name else f"{name}:{names.port}")
+    port = names.port if names.nts is None else names.nts.port
 
+    def address(name: str) -> str:
+        return json.dumps(f"[{name}]:{port}" if ":" in name else f"{name}:{port}")
+
+    if names.nts is not None:
+        yield from _nts_hint(names, "/etc/ntpd-rs")
     for name in names.servers:
-        yield from ("[[source]]", 'mode = "server"', f"address = {address(name)}")
+        yield from ("[[source]]", f'mode = "{"server" if names.nts is None else "nts"}"', f"address = {address(name)}")
+        if names.nts is not None and names.nts.own:
+            yield f'certificate-authority = "/etc/ntpd-rs/{AUTHORITY_FILE}"'
     yield from _also(names, lambda name: f"address = {address(name)}")
     yield "# it sets the clock only while that many sources agree, by default 3; in the [synchronization] that is there already:"
     yield "[synchronization]"
@@ -348,7 +396,7 @@ _ON_CLIENT: Final = "on a client, after a new lease: the server that its NTP pro
 TEMPLATES: Final[dict[str, ClientTemplate]] = {
     "chrony": ClientTemplate(
         "chronyd",
-        "/etc/chrony/sources.d/refclock.sources (then: sudo chronyc reload sources), or chrony.conf (then restart chronyd)",
+        "/etc/chrony/conf.d/refclock.conf or chrony.conf, then: sudo systemctl restart chrony (or chronyd)",
         _chrony,
         ("chronyc -n sources      ^* in front of the server after some seconds", "chronyc -n authdata     with a key: its number"),
         keys=True,
@@ -445,6 +493,12 @@ def client_config(word: str, names: ServerNames) -> str:
     lines += template.lines(names)
     lines += [f"{mark} verify: {words.replace('SERVER', names.servers[0])}" for words in template.verify]
     return "\n".join(lines) + "\n"
+
+
+def nts_configurations(names: ServerNames) -> dict[str, tuple[str, ...]]:
+    """What clients that know NTS write, without comments, by their programs' names."""
+    texts = {"chrony": _chrony(names), "ntpsec": _ntpsec(names), "ntpd-rs": _ntpd_rs(names)}
+    return {word: tuple(line for line in text if not line.startswith("#")) for word, text in texts.items()}
 
 
 def listed() -> str:

@@ -115,7 +115,7 @@ def doubts(config: Config) -> list[Problem]:
 
 
 def _judge_server(tables: Mapping[str, Any], reader: Reader) -> None:
-    """Report contradictions between the tables server, access and keys."""
+    """Report contradictions between the tables server, access, keys and nts."""
     server, access = tables["server"], tables["access"]
     if server.enabled and not server.listen:
         reader.report(("server", "listen"), 'names no address: write one, such as "0.0.0.0:123"; to serve nobody, enabled = false')
@@ -124,6 +124,12 @@ def _judge_server(tables: Mapping[str, Any], reader: Reader) -> None:
         who = f"{public[0]} is open to them"
         what = f"clients that may also ask servers that do not smear ({who}); if none does, confirm with smear_public = true"
         reader.report(("server", "leap_smear"), what)
+    nts = tables["nts"]
+    if nts.enabled and not nts.listen:
+        reader.report(("nts", "listen"), 'names no address: write one, such as "0.0.0.0:4460"; for no NTS, enabled = false')
+    if bool(nts.certificate) != bool(nts.key):
+        missing, other = ("key", "certificate") if nts.certificate else ("certificate", "key")
+        reader.report(("nts", missing), f"is needed beside {other}; for the box's own certificate leave out both")
     if server.broadcast and not (server.broadcast_key and tables["keys"].file):
         reader.report(("server", "broadcast"), "is only sent authenticated; set broadcast_key and keys.file")
 
@@ -152,8 +158,8 @@ def parse(text: str, file: str = "configuration") -> Config:
     reader.unique(_resources([*sources, *feeds]))
     listens = [((name, "listen", i), address) for name in ("server", "chronyc") for i, address in enumerate(tables[name].listen)]
     reader.unique((at, "address", _canonical(address)) for at, address in listens)
-    metrics = [(("metrics", "listen", i), address) for i, address in enumerate(tables["metrics"].listen)]
-    reader.unique((at, "TCP address", _canonical(address)) for at, address in metrics)
+    streams = [((name, "listen", i), address) for name in ("nts", "metrics") for i, address in enumerate(tables[name].listen)]
+    reader.unique((at, "TCP address", _canonical(address)) for at, address in streams)
     if sources and reader.complete and all(source.noselect for _, source in sources):
         reader.report((*sources[0][0], "noselect"), "every source is noselect: none could ever be used")
     if sources and reader.complete and all(isinstance(source, PpsSource) for _, source in sources):

@@ -47,21 +47,24 @@ def _endpoint(text: str) -> str | None:
     return None if parse_endpoint(text) else 'must be an address and port like "0.0.0.0:123" or "[::]:123"'
 
 
+def _host(text: str) -> str | None:
+    """Complaint about a name or an address by which clients call a server (RFC 1123 section 2.1)."""
+    try:
+        _ = ip_address(text)
+    except ValueError:
+        named = len(text) <= 253 and re.fullmatch(
+            r"(?=.*[A-Za-z])(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.|\Z))+", text, re.ASCII
+        )
+        return None if named else "is neither a host's name nor an address"
+    return None
+
+
 def _group(text: str) -> str | None:
     return None if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}|[0-9]{1,9}", text) else "is not a group's name or number"
 
 
 def _interface(text: str) -> str | None:
     return None if re.fullmatch(r"[^\s/:]{1,15}", text) else "is not an interface name; ip link lists them"
-
-
-def _host(text: str) -> str | None:
-    name = re.fullmatch(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}\.?)*", text, re.ASCII)
-    try:
-        _ = None if name else ip_address(text)
-    except ValueError:
-        return "is neither the name nor the address of a host; a port is a key of its own: port"
-    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +152,25 @@ class KeysConfig:
 
     file: str = key("", 'an absolute path, or "" for no keys', empty=True, check=absolute_path)
     weak: bool = key(False, "true or false")
+
+
+@dataclass(frozen=True, slots=True)
+class NtsConfig:
+    """Network time security (RFC 8915): key establishment, and requests that it authenticates.
+
+    ``listen``: where keys are established, over TLS. ``certificate``, ``key``: PEM files; neither: the box's own authority makes them, for
+    ``names``, by default the names and addresses of this machine. ``secret``: the file that a fleet shares, so that each of its boxes takes
+    the cookies of the others; "": one of this box's own. ``server``, ``port``: where clients are sent with their cookies; not set: to where
+    they came, port 123."""
+
+    enabled: bool = key(False, "true or false")
+    listen: tuple[str, ...] = key(("0.0.0.0:4460", "[::]:4460"), 'a list like ["0.0.0.0:4460", "[::]:4460"]', check=_endpoint)
+    certificate: str = key("", 'an absolute path, or "" for the box\'s own', empty=True, check=absolute_path)
+    names: tuple[str, ...] = key((), 'a list like ["time.example.net", "192.0.2.7"]', check=_host)
+    secret: str = key("", 'an absolute path, or "" for this box\'s own', empty=True, check=absolute_path)
+    server: str = key("", 'a name or an address, or ""', empty=True, check=_host)
+    port: int | None = key(None, "a port; not set: 123", low=1, high=65535)
+    key: str = key("", 'an absolute path, or "" for the box\'s own', empty=True, check=absolute_path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +306,7 @@ class Config:
     access: AccessConfig = field(default_factory=AccessConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     keys: KeysConfig = field(default_factory=KeysConfig)
+    nts: NtsConfig = field(default_factory=NtsConfig)
     chronyc: ChronycConfig = field(default_factory=ChronycConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     history: HistoryConfig = field(default_factory=HistoryConfig)
@@ -308,6 +331,7 @@ TABLES: Mapping[str, type[Any]] = {
     "access": AccessConfig,
     "limits": LimitsConfig,
     "keys": KeysConfig,
+    "nts": NtsConfig,
     "chronyc": ChronycConfig,
     "metrics": MetricsConfig,
     "history": HistoryConfig,

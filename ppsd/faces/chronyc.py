@@ -301,7 +301,7 @@ def server_counts(counters: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
     """The numbers of ``chronyc serverstats`` of chrony 4.6 and later, by their labels. ``counters``: as in ``ServerReport``."""
     replies, drops, own = counters.get("reply", {}), sum(counters.get("drop", {}).values()), counters.get("server", {})
     received = sum(replies.values()) + sum(counters.get("kod", {}).values()) + drops
-    commands = counters.get("command", {})
+    commands, sessions = counters.get("command", {}), counters.get("nts-ke", {})
     unstamped, departures = own.get("unstamped", 0), own.get("departures", 0)
     return {
         "NTP packets received": received,
@@ -309,8 +309,8 @@ def server_counts(counters: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
         "Command packets received": commands.get("received", 0),
         "Command packets dropped": commands.get("dropped", 0),
         "Client log records dropped": 0,
-        "NTS-KE connections accepted": 0,
-        "NTS-KE connections dropped": 0,
+        "NTS-KE connections accepted": sessions.get("accepted", 0),
+        "NTS-KE connections dropped": sessions.get("denied", 0) + sessions.get("slow", 0),
         "Authenticated NTP packets": own.get("authenticated", 0),
         "Interleaved NTP packets": replies.get("interleaved", 0),
         "NTP timestamps held": 0,

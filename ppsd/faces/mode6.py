@@ -366,9 +366,9 @@ _STATISTIC: Final = re.compile(
 """Names of variables that ntpq asks for in sysstats, authinfo, iostats, monstats, kerninfo, timerstats and pstats (ntpsec 1.2.2)."""
 _FORMAT: Final = (
     "short", "long", "version", "port_zero", "not_unicast", "mode_reserved", "mode_symmetric", "mode_server", "mode_broadcast",
-    "mode_private", "extension_malformed", "mac_malformed",
+    "mode_private", "extension_malformed", "mac_malformed", "nts_malformed",
 )  # fmt: skip
-_KEY: Final = ("unauthenticated", "unknown_key", "wrong_mac", "key_elsewhere")
+_KEY: Final = ("unauthenticated", "unknown_key", "wrong_mac", "key_elsewhere", "nts_nak")
 _FLAGS: Final = (
     "pll", "ppsfreq", "ppstime", "fll", "ins", "del", "unsync", "freqhold", "ppssignal", "ppsjitter", "ppswander", "ppserror", "clockerr",
     "nano", "mode=fll", "src=B",

@@ -221,7 +221,8 @@ def _server(server: ServerReport) -> Iterator[Family]:
         yield Family("refclock_requests_total", COUNTER, "Packets that came to the NTP port, by what became of them and why.", requests)
     own = server.counters.get("server", {})
     for name, what in (
-        ("authenticated", "Requests with a valid key."),
+        ("authenticated", "Requests with a valid key, or with NTS."),
+        ("nts", "Requests answered with NTS."),
         ("kernel_drops", "Packets that the kernel dropped before the server saw them."),
         ("receive_errors", "Failed receptions."),
         ("unstamped", "Packets whose arrival the kernel did not stamp."),

@@ -527,7 +527,7 @@ def _clients_pane(seen: Seen, look: Look, room: int) -> tuple[list[Line], int]:
     head = f"{'Address':<{name}} {'Asked':>9} {'Drops':>7} {'Every':>6} {'Last':>6} {'Known':>6} V Mode"
     rows: list[Line] = []
     for c in seen.clients:
-        mode = "+".join(word for word, on in (("key", c.authenticated), ("inter", c.interleaved)) if on) or "basic"
+        mode = "+".join(word for word, on in (("nts" if c.nts else "key", c.authenticated), ("inter", c.interleaved)) if on) or "basic"
         ages = f"{_short(c.interval_s):>6} {_short(c.last_s):>6} {_short(c.first_s):>6}"
         text = f"{_address(c, name)} {c.packets:>9} {c.drops:>7} {ages} {c.version} {mode}"
         rows.append((Span(text, Style.CAUTION if c.drops else Style.PLAIN),))

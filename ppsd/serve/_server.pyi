@@ -1,4 +1,4 @@
-# Made from native/{record,access,mac,clients,packet,server}.h by `python native/build.py --stubs`.
+# Made from native/{record,access,mac,nts,clients,packet,server}.h by `python native/build.py --stubs`.
 from collections.abc import Sequence
 from typing import Literal, overload
 
@@ -62,6 +62,23 @@ class MacSpec:
     ranges: AclRangeArray
     range_count: int
 
+class NtsKeys: ...
+class NtsNonces: ...
+
+class NtsRequest:
+    unique: Uint8Array
+    unique_length: int
+    cookie: Uint8Array
+    cookie_length: int
+    nonce: Uint8Array
+    nonce_length: int
+    sealed: Uint8Array
+    sealed_length: int
+    covered: int
+    length: int
+    wanted: int
+    keys: Sequence[int]
+
 class CliClient:
     network: int
     last_ns: int
@@ -91,6 +108,8 @@ class PktContext:
     tx_raw_ns: int
     system_ahead_ns: int
     keys: MacKeys
+    nts: NtsKeys
+    nonces: NtsNonces
     source: AclAddress
     source_port: int
     access: int
@@ -113,6 +132,7 @@ class SrvRules:
     ranges: AclRangeArray
     range_count: int
     keys: MacKeys
+    nts: NtsKeys
     rate: float
     burst: int
     leak: int
@@ -126,6 +146,7 @@ class SrvRules:
 class SrvCounts:
     packets: Sequence[Sequence[int]]
     authenticated: int
+    nts: int
     unstamped: int
     stepped: int
     receive_errors: int
@@ -152,6 +173,12 @@ class SizeCell:
 
 class MacKeysCell:
     def __getitem__(self, index: Literal[0]) -> MacKeys: ...
+
+class NtsKeysCell:
+    def __getitem__(self, index: Literal[0]) -> NtsKeys: ...
+
+class NtsNoncesCell:
+    def __getitem__(self, index: Literal[0]) -> NtsNonces: ...
 
 class CliCell:
     def __getitem__(self, index: Literal[0]) -> Cli: ...
@@ -198,6 +225,12 @@ class Ffi:
     def new(self, cdecl: Literal["struct mac_keys **"]) -> MacKeysCell: ...
     @overload
     def new(self, cdecl: Literal["struct mac_spec *"]) -> MacSpec: ...
+    @overload
+    def new(self, cdecl: Literal["struct nts_keys **"]) -> NtsKeysCell: ...
+    @overload
+    def new(self, cdecl: Literal["struct nts_nonces **"]) -> NtsNoncesCell: ...
+    @overload
+    def new(self, cdecl: Literal["struct nts_request *"]) -> NtsRequest: ...
     @overload
     def new(self, cdecl: Literal["struct pkt_context *"]) -> PktContext: ...
     @overload
@@ -261,10 +294,29 @@ class Lib:
     def mac_length(self, key: MacKey, version: int) -> int: ...
     def mac_make(self, key: MacKey, data: bytes, data_length: int, code: Uint8Array, length: int) -> None: ...
     def mac_check(self, key: MacKey, version: int, data: bytes, data_length: int, code: bytes, length: int) -> int: ...
+    NTS_KEY: int
+    NTS_COOKIE: int
+    NTS_COOKIES_MAX: int
+    NTS_UNIQUE_MAX: int
+    NTS_KEYS_MAX: int
+    NTS_SEED: int
+    NTS_FIELD_AUTHENTICATOR: int
+    def nts_create(self, first: int, count: int, keys: bytes, present: int, out: NtsKeysCell) -> int: ...
+    def nts_destroy(self, keys: NtsKeys) -> None: ...
+    def nts_nonces_create(self, seed: bytes, out: NtsNoncesCell) -> int: ...
+    def nts_nonces_destroy(self, nonces: NtsNonces) -> None: ...
+    NTS_VALID: int
+    NTS_REFUSED: int
+    NTS_MALFORMED: int
+    def nts_find(self, packet: bytes, fields: int, authenticator: int, length: int, found: NtsRequest) -> int: ...
+    def nts_verify(self, keys: NtsKeys, packet: bytes, found: NtsRequest) -> int: ...
+    def nts_seal(self, keys: NtsKeys, nonces: NtsNonces, found: NtsRequest, reply: Uint8Array, header: int) -> int: ...
+    def nts_refuse(self, found: NtsRequest, reply: Uint8Array, header: int) -> int: ...
     CLI_KEY_BYTES: int
     CLI_BYTES: int
-    CLI_MAC: int
+    CLI_AUTHENTICATED: int
     CLI_INTERLEAVED: int
+    CLI_NTS: int
     def cli_create(self, bytes: int, key: bytes, out: CliCell) -> int: ...
     def cli_destroy(self, t: Cli) -> None: ...
     def cli_room(self, t: Cli) -> int: ...
@@ -287,6 +339,7 @@ class Lib:
     PKT_RATE: int
     PKT_DENIED: int
     PKT_UNAUTHENTICATED: int
+    PKT_NTS_NAK: int
     PKT_IGNORED: int
     PKT_UNKNOWN_KEY: int
     PKT_WRONG_MAC: int
@@ -304,8 +357,12 @@ class Lib:
     PKT_MODE_PRIVATE: int
     PKT_EXTENSION_MALFORMED: int
     PKT_MAC_MALFORMED: int
+    PKT_NTS_MALFORMED: int
     PKT_SEND_FAILED: int
     PKT_REASONS: int
+    PKT_NOTHING: int
+    PKT_MAC: int
+    PKT_NTS: int
     def pkt_respond(self, context: PktContext, request: bytes, length: int, reply: Uint8Array, outcome: PktOutcome) -> int: ...
     def pkt_broadcast(self, context: PktContext, id: int, poll: int, packet: Uint8Array) -> int: ...
     def pkt_timestamp(self, record: RecParams, raw_ns: int, smear: int) -> int: ...

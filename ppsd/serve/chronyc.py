@@ -24,7 +24,7 @@ from ppsd.faces import cmdmon
 from ppsd.process.control import Asked
 from ppsd.process.log import Log
 from ppsd.serve.ntp_server import NtpServer
-from ppsd.snapshot import Client, Snapshot, Unserved
+from ppsd.snapshot import Client, NtsReport, Snapshot, Unserved
 from refclock.kernel.host import Host
 from refclock.kernel.names import Name
 from refclock.kernel.unix_socket import bound
@@ -66,10 +66,11 @@ class Bucket:
 
 
 class Facts:
-    """What replies are made from (``cmdmon.Daemon``). ``serves``: whether the NTP server answers an address."""
+    """What replies are made from (``cmdmon.Daemon``). ``nts``: what the NTS-KE process says of itself. ``serves``: whether the NTP server
+    answers an address."""
 
-    def __init__(self, clock: Asked[Snapshot], server: NtpServer, serves: Callable[[str], bool]) -> None:
-        self._clock, self._server, self._serves = clock, server, serves
+    def __init__(self, clock: Asked[Snapshot], nts: Asked[NtsReport], server: NtpServer, serves: Callable[[str], bool]) -> None:
+        self._clock, self._nts, self._server, self._serves = clock, nts, server, serves
         self.access = ChronycConfig().hears()
         self.received = self.dropped = 0
         self._look_s = 0.0
@@ -80,8 +81,10 @@ class Facts:
         return self._clock.last()
 
     def counters(self) -> Mapping[str, Mapping[str, int]]:
-        """The NTP server's, now, and the requests of chronyc ("command")."""
-        return self._server.counters() | {"command": {"received": self.received, "dropped": self.dropped}}
+        """The NTP server's, now, the requests of chronyc ("command"), and the sessions of the NTS-KE process ("nts-ke") when it runs."""
+        counters = self._server.counters() | {"command": {"received": self.received, "dropped": self.dropped}}
+        established = self._nts.last()
+        return counters if established is None else counters | {"nts-ke": dict(established.sessions)}
 
     def clients(self, anew: bool) -> Sequence[Client]:
         """The latest ones."""

@@ -9,9 +9,9 @@ The threads do not talk to the clock process. While it is absent they answer fro
 Without a record they answer with leap indicator 3. The loop asks it for what chronyc and ntpq want to know, and only the loop waits.
 
 SIGTERM, SIGINT: the process ends with exit code 0.
-SIGHUP: the configuration and the key file are read again; bad ones are refused and the old ones stay. Rules, limits and keys are replaced
-without losing a request, and of the addresses only those that differ. A change of threads, table size or log needs new sockets. Requests
-that wait in the old sockets' queues are then lost, and NTP clients ask again.
+SIGHUP: the configuration, the key file and the secret of NTS are read again; bad ones are refused and the old ones stay. Rules, limits
+and keys are replaced without losing a request, and of the addresses only those that differ. A change of threads, table size or log needs
+new sockets. Requests that wait in the old sockets' queues are then lost, and NTP clients ask again.
 
 Each address is served when it can be (``ppsd.serve.addresses``). Interfaces and addresses that come or go are noticed at once, through
 netlink, and every few seconds besides.
@@ -25,12 +25,14 @@ import os
 import select
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from ppsd.config.file import load
 from ppsd.config.keys import SymmetricKey, read_keys
+from ppsd.config.nts_secret import nts_place, nts_secret
 from ppsd.config.tables import Config, ServerConfig, changed, covering, parse_endpoint, without_waiting
+from ppsd.ntp.nts_keys import CookieKeys, cookie_keys
 from ppsd.process.control import JUDGE, TELL, Asked, ControlServer, Reloaded, Reloads, judgement
 from ppsd.process.exit_codes import GOOD, complain
 from ppsd.process.lifecycle import FIRST_FD, Signals, handed_over, make_run_directory, notify, refused_addresses, watchdog_s
@@ -41,14 +43,19 @@ from ppsd.serve.mode6 import ControlPackets
 from ppsd.serve.ntp_server import NtpServer, ServerRules
 from ppsd.serve.timestamping import stamping
 from ppsd.serve.upstream import Upstreams
-from ppsd.snapshot import ServerReport, Snapshot
+from ppsd.snapshot import NtsReport, ServerReport, Snapshot
 from refclock.errors import explain
 from refclock.exchange.upstream import FILE
+from refclock.kernel.files import Opener
 from refclock.kernel.interfaces import InterfaceWatch, Network, networks
 from refclock.kernel.sandbox import SERVE, Account, Capability, Helper, account, confine, lend, refused, to_drop
+from refclock.kernel.timescale import utc_second
 from refclock.schema import ConfigError
 
-OWN_KEYS = ("server.", "access.", "limits.", "keys.", "chronyc.", "log.", "clock.upstreams", "upstream ")
+OWN_KEYS = (
+    *("server.", "access.", "limits.", "keys.", "nts.enabled", "nts.secret", "chronyc.", "log."),
+    *("clock.upstreams", "upstream "),
+)
 """How the names of the keys begin that concern this process (``ppsd.config.tables``)."""
 THREADS = 4
 """Most threads unless configured: a Pi has four cores, and one thread answers about 300 000 requests/s."""
@@ -64,12 +71,26 @@ NETWORKS_S = 60.0
 """Seconds between two readings of the interfaces' networks when no interface has changed: a router may announce another one."""
 
 
-def rules_of(config: Config, keys: tuple[SymmetricKey, ...], own: tuple[Network, ...]) -> ServerRules:
-    """The rules for the server threads, from the configuration, its keys and the networks that the interfaces are in."""
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """What requests are authenticated with: the keys of the key file, and the secret of NTS cookies. ``secret``: None without NTS."""
+
+    keys: tuple[SymmetricKey, ...] = ()
+    secret: bytes | None = field(default=None, repr=False)
+
+    def cookies(self, run_dir: Path) -> CookieKeys | None:
+        """The keys of cookies that are in force now, by the served time."""
+        return None if self.secret is None else cookie_keys(self.secret, utc_second(run_dir / "timescale"))
+
+
+def rules_of(config: Config, secrets: Secrets, cookies: CookieKeys | None, own: tuple[Network, ...]) -> ServerRules:
+    """The rules for the server threads, from the configuration, its secrets, the keys that these make today, and the networks that the
+    interfaces are in."""
     limits = config.limits
     return ServerRules(
         ranges=config.access.rules(own).ranges(),
-        keys=keys,
+        keys=secrets.keys,
+        nts=cookies,
         rate=limits.rate,
         burst=limits.burst,
         leak=limits.leak,
@@ -123,7 +144,7 @@ class Serve:
     def __init__(
         self,
         config: Config,
-        keys: tuple[SymmetricKey, ...],
+        secrets: Secrets,
         run_dir: Path,
         fds: list[int],
         started_s: float,
@@ -131,14 +152,14 @@ class Serve:
         helper: Helper,
         reloads: Reloads,
     ) -> None:
-        self._started_s, self.helper, self.reloads = started_s, helper, reloads
-        self.config, self.keys = config, keys
+        self._started_s, self._run_dir, self.helper, self.reloads = started_s, run_dir, helper, reloads
+        self.config, self.secrets = config, secrets
         self.log = open_log(config.log.format, config.log.level, "serve")
         self._watch = self._open_watch()
         self._own = self._own_networks()
         own = config.server
         threads = own.threads or min(_processors(), THREADS)
-        rules = rules_of(config, keys, self._own)
+        rules = self._rules = self._rules_now(config, secrets)
         self._server = NtpServer(run_dir / "timescale", [], rules, threads=threads, table_bytes=own.client_table_mib << 20)
         try:
             inherited = handed(fds, config.chronyc.listen)
@@ -149,7 +170,8 @@ class Serve:
             self._server.close()
             raise
         clock = Asked(run_dir / "clock.sock", "snapshot", Snapshot.from_json, TOLD_S)
-        self._facts = Facts(clock, self._server, self._admits)
+        established = Asked(run_dir / "nts-ke.sock", "snapshot", NtsReport.from_json, TOLD_S)
+        self._facts = Facts(clock, established, self._server, self._admits)
         self._chronyc = Chronyc(self._facts, self.log, inherited)
         self._chronyc.listen(config.chronyc)
         self._controls = ControlPackets(self._server, clock, self.report)
@@ -177,13 +199,14 @@ class Serve:
         self._server.start()
         self._notify()
 
-    def configure(self, config: Config, keys: tuple[SymmetricKey, ...]) -> None:
+    def configure(self, config: Config, secrets: Secrets) -> None:
         """Put new addresses, rules, limits and keys in force. OSError: none of the addresses can be served; nothing has changed."""
         self._addresses.serve(config.server.listen, config.server.interface)
-        self._server.configure(rules_of(config, keys, self._own))
+        rules = self._rules_now(config, secrets)
+        self._server.configure(rules)
         self.log.speak(config.log.format, config.log.level)
         self._chronyc.listen(config.chronyc)
-        self.config, self.keys = config, keys
+        self.config, self.secrets, self._rules = config, secrets, rules
         self._ask_upstreams()
         self._broadcast_s = 0.0
         self.log.answer("info", "rules, limits and keys renewed")
@@ -192,19 +215,22 @@ class Serve:
     def _ask_upstreams(self) -> None:
         """Ask the configured upstreams."""
         ends = [end for text in self.config.server.listen if (end := parse_endpoint(text)) is not None]
-        self._upstreams.configure(self.config.asked, self.keys, (port for _, port in ends))
+        self._upstreams.configure(self.config.asked, self.secrets.keys, (port for _, port in ends))
 
-    def judge(self) -> tuple[Config, tuple[SymmetricKey, ...], list[str]]:
-        """The configuration as it is now on disk, its keys, and what stands against them. New addresses are tried; nothing is changed."""
+    def judge(self) -> tuple[Config, Secrets, list[str]]:
+        """The configuration as it is now on disk, its secrets, and what stands against them. New addresses are tried. A missing
+        secret is made; nothing else is changed."""
         old = self.config
         try:
             found = load(Path(old.file) if old.file else None, self.helper.open)
-            keys = read_keys(found, self.helper.open)
+            secrets = Secrets(
+                read_keys(found, self.helper.open), read_secret(found, account(found.run.user, found.run.group), self.helper.open)
+            )
         except ConfigError as error:
-            return old, self.keys, [str(problem) for problem in error.problems]
+            return old, self.secrets, [str(problem) for problem in error.problems]
         except OSError as error:
-            return old, self.keys, [explain(error)]
-        return found, keys, [] if self._addresses.activated else refused_addresses(_news(old.server, found.server))
+            return old, self.secrets, [explain(error)]
+        return found, secrets, [] if self._addresses.activated else refused_addresses(_news(old.server, found.server))
 
     def refuse(self, problems: list[str]) -> None:
         """Tell why a configuration was not taken."""
@@ -256,14 +282,26 @@ class Serve:
         self._chronyc.review()
         if self._control.renew():
             self.log.warning("the control socket was removed by somebody and is made anew", path=str(self._control.path))
+        if self.secrets.cookies(self._run_dir) != self._rules.nts:
+            self._renew_rules()
+            self.log.info("a new period of NTS cookies", keys=len(self._rules.nts.keys) if self._rules.nts is not None else 0)
         if now_s < self._networks_s:
             return
         self._networks_s = now_s + NETWORKS_S
         own = self._own_networks()
         if own != self._own:
             self._own = own
-            self._server.configure(rules_of(self.config, self.keys, own))
+            self._renew_rules()
             self.log.info("own networks", networks=", ".join(f"{network.prefix} ({network.interface})" for network in own))
+
+    def _rules_now(self, config: Config, secrets: Secrets) -> ServerRules:
+        return rules_of(config, secrets, secrets.cookies(self._run_dir), self._own)
+
+    def _renew_rules(self) -> None:
+        """Put in force what has come of time and interfaces."""
+        rules = self._rules_now(self.config, self.secrets)
+        self._server.configure(rules)
+        self._rules = rules
 
     def _answer(self, line: str) -> str:
         verb, _, argument = line.partition(" ")
@@ -299,7 +337,7 @@ class Serve:
             unserved=self._addresses.unserved,
             commands=self._chronyc.served,
             uncommanded=self._chronyc.unserved,
-            keys=len(self.keys),
+            keys=len(self.secrets.keys),
         )
 
     def _admits(self, address: str) -> bool:
@@ -397,8 +435,13 @@ def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | Non
         keys = read_keys(config)
     except ConfigError as error:
         return complain(error, speaker(open_log(config.log.format, config.log.level, "serve"), config.log.format))
+    try:
+        secrets = Secrets(keys, read_secret(config, to))
+    except OSError as error:  # the time is served all the same
+        secrets = Secrets(keys)
+        open_log(config.log.format, config.log.level, "serve").error("NTS is off", problem=explain(error))
     run_dir, group = lend(run_dir, to)
-    serve = Serve(config, keys, run_dir, fds, started_s, helper=helper, reloads=Reloads())
+    serve = Serve(config, secrets, run_dir, fds, started_s, helper=helper, reloads=Reloads())
     serve.confine(to, group)
     serve.start()
     try:
@@ -413,29 +456,38 @@ def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | Non
     return GOOD
 
 
+def read_secret(config: Config, to: Account, opener: Opener = os.open) -> bytes | None:
+    """The secret of NTS cookies, made when it is missing; None without NTS. OSError: it cannot be used."""
+    return nts_secret(config, nts_place(Path(config.run.state), to), opener) if config.nts.enabled else None
+
+
 def readable(file: str) -> set[str]:
-    """The files that a reload reads: the configuration ``file``, and the keys that it names."""
+    """The files that a reload reads: the configuration ``file``, and the keys and the secret that it names."""
     try:
-        keys = load(Path(file)).keys.file if file else ""
+        found = load(Path(file)) if file else Config()
     except ConfigError:
-        keys = ""
-    return {file, keys, os.path.realpath(keys)} if keys else {file}
+        found = Config()
+    named = [path for path in (found.keys.file, found.nts.secret) if path]
+    return {file, *named, *map(os.path.realpath, named)}
 
 
 def _reload(serve: Serve, run_dir: Path, fds: list[int], started_s: float) -> Serve:
     """The server under the configuration now on disk, or under the old one if the new one is bad. Sockets are made anew only when what
     they need has changed."""
-    renewed, keys, problems = serve.judge()
+    renewed, secrets, problems = serve.judge()
     if problems:
         serve.refuse(problems)
         return serve
-    old, old_keys, reloads = serve.config, serve.keys, serve.reloads
+    old, old_secrets, reloads = serve.config, serve.secrets, serve.reloads
     renewed = without_waiting(old, renewed)
-    names = [name for name in changed(old, renewed) if name.startswith(OWN_KEYS)] + ([] if keys == old_keys else ["the keys in the file"])
+    names = [name for name in changed(old, renewed) if name.startswith(OWN_KEYS)]
+    names += [] if secrets.keys == old_secrets.keys else ["the keys in the file"]
+    if secrets.secret and old_secrets.secret not in (None, secrets.secret):
+        names.append("another NTS secret")
     told = f"the server has taken up: {', '.join(names)}" if names else "the server: nothing has changed"
     if socket_part(renewed.server) == socket_part(old.server):
         try:
-            serve.configure(renewed, keys)
+            serve.configure(renewed, secrets)
         except OSError as error:
             serve.refuse([explain(error)])
             return serve
@@ -443,10 +495,10 @@ def _reload(serve: Serve, run_dir: Path, fds: list[int], started_s: float) -> Se
         return serve
     serve.close()
     try:
-        serve = Serve(renewed, keys, run_dir, fds, started_s, helper=serve.helper, reloads=reloads)
+        serve = Serve(renewed, secrets, run_dir, fds, started_s, helper=serve.helper, reloads=reloads)
         serve.start()
     except OSError as error:
-        serve = Serve(old, old_keys, run_dir, fds, started_s, helper=serve.helper, reloads=reloads)
+        serve = Serve(old, old_secrets, run_dir, fds, started_s, helper=serve.helper, reloads=reloads)
         serve.start()
         serve.refuse([explain(error)])
         return serve

@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Final, Self
 
 from ppsd.config.access import MAPPED
 from ppsd.config.keys import KINDS, SymmetricKey
+from ppsd.ntp.nts_keys import CookieKeys
 from ppsd.serve._server import ffi, lib
 from ppsd.snapshot import Client
 from refclock.kernel.errors import checked
 from refclock.record import Record, fill
 
 if TYPE_CHECKING:
-    from ppsd.serve._server import AclRangeArray, CliClient, MacKeys, Srv
+    from ppsd.serve._server import AclRangeArray, CliClient, MacKeys, NtsKeys, Srv
 
 ACTIONS: Final = tuple(ffi.string(lib.pkt_action_name(i)).decode() for i in range(lib.PKT_ACTIONS))
 REASONS: Final = tuple(ffi.string(lib.pkt_reason_name(i)).decode() for i in range(lib.PKT_REASONS))
@@ -48,6 +49,7 @@ _HINTS: Final = {
 }
 _OWN_COUNTS: Final = (
     "authenticated",
+    "nts",
     "unstamped",
     "stepped",
     "receive_errors",
@@ -69,6 +71,7 @@ class ServerRules:
 
     ranges: tuple[tuple[int, int], ...]
     keys: tuple[SymmetricKey, ...] = ()
+    nts: CookieKeys | None = None
     rate: float = 0.0
     burst: int = 1
     leak: int = 0
@@ -89,8 +92,8 @@ def _client(c: CliClient, now_ns: int) -> Client:
         address = str(IPv6Network((c.network << 64, 64)))
     interval = c.interval_ms / 1e3 if c.packets > 1 else None
     last_s, first_s = max(0, now_ns - c.last_ns) / 1e9, max(0.0, now_ns / 1e9 - c.first_s)
-    authenticated, interleaved = bool(c.flags & lib.CLI_MAC), bool(c.flags & lib.CLI_INTERLEAVED)
-    return Client(address, c.packets, c.drops, interval, last_s, first_s, c.version, authenticated, interleaved)
+    authenticated, interleaved, nts = (bool(c.flags & flag) for flag in (lib.CLI_AUTHENTICATED, lib.CLI_INTERLEAVED, lib.CLI_NTS))
+    return Client(address, c.packets, c.drops, interval, last_s, first_s, c.version, authenticated, interleaved, nts)
 
 
 def _ranges(ranges: Sequence[tuple[int, int]]) -> AclRangeArray:
@@ -114,6 +117,14 @@ def _key_set(keys: Sequence[SymmetricKey]) -> MacKeys:
         if result < 0:
             lib.mac_destroy(cell[0])
             checked(result, f"taking key {key.key_id}", _HINTS)
+    return cell[0]
+
+
+def _cookie_keys(keys: CookieKeys) -> NtsKeys:
+    """The keys as a C object, which the caller must hand over or destroy."""
+    cell = ffi.new("struct nts_keys **")
+    octets = b"".join(keys.keys)
+    checked(lib.nts_create(keys.first, len(keys.keys), octets, keys.present, cell), "taking the keys of NTS cookies", _HINTS)
     return cell[0]
 
 
@@ -240,6 +251,8 @@ class NtpServer:
         own.kod_rate, own.cpu_limit, own.tell_denied = rules.kod_rate, rules.cpu_limit, int(rules.tell_denied)
         own.symmetric, own.smear = int(rules.symmetric), int(rules.smear)
         own.dscp = -1 if rules.dscp is None else rules.dscp
+        if rules.nts is not None:
+            own.nts = _cookie_keys(rules.nts)
         if rules.keys:
             own.keys = _key_set(rules.keys)
         checked(lib.srv_configure(self._srv, own), "putting the rules in force", _HINTS)

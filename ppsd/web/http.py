@@ -8,17 +8,17 @@ many. A request has no body here. Each address is opened when it can be; one tha
 from __future__ import annotations
 
 import contextlib
-import errno
 import re
 import select
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ppsd.config.tables import parse_endpoint
+from ppsd.process.listeners import Listeners
 from ppsd.process.log import Log
 from ppsd.snapshot import Unserved
 
@@ -31,13 +31,6 @@ REQUEST_S: Final = 5.0
 IDLE_S: Final = 300.0
 """s that a connection may stay open between two requests: monitors ask once a minute or more often."""
 REASONS: Final = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 431: "Request Header Fields Too Large"}
-_HARMLESS: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
-_HINTS: Final = {
-    errno.EACCES: "ports below 1024 need CAP_NET_BIND_SERVICE; name a higher one",
-    errno.EADDRINUSE: "another program has it (ss -tlnp says which)",
-    errno.EADDRNOTAVAIL: "no interface has this address",
-    errno.EAFNOSUPPORT: "this kernel does not have that kind of address",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,83 +103,35 @@ class _Connection:
     last: bool = False
 
 
-@dataclass(slots=True)
-class _Listener:
-    """An address. ``sock`` None: it is not open; ``why``: the reason, ``failed`` its errno."""
-
-    text: str
-    sock: socket.socket | None = None
-    why: str = ""
-    failed: int = 0
-
-
-@dataclass(slots=True)
 class HttpServer:
     """Answers by ``respond``, which must not raise. What it does is told to ``log``."""
 
-    respond: Callable[[Request], Response]
-    log: Log
-    _listeners: list[_Listener] = field(default_factory=list)
-    _connections: dict[int, _Connection] = field(default_factory=dict)
-    _epoll: select.epoll = field(default_factory=select.epoll)
+    def __init__(self, respond: Callable[[Request], Response], log: Log) -> None:
+        self._respond = respond
+        self._connections: dict[int, _Connection] = {}
+        self._epoll = select.epoll()
+        self._listeners = Listeners("HTTP", log, self._epoll, CONNECTIONS)
 
     def listen(self, addresses: Sequence[str]) -> None:
         """Answer at these addresses, as soon as each can be opened, and at no others."""
-        kept = {one.text: one for one in self._listeners}
-        self._listeners = [kept.pop(text) if text in kept else _Listener(text) for text in addresses]
-        for one in kept.values():
-            if one.sock is not None:
-                one.sock.close()
-        self.review()
+        self._listeners.listen({text: endpoint for text in addresses if (endpoint := parse_endpoint(text)) is not None})
 
     def review(self) -> None:
         """Open what is not open yet, and drop connections that have been silent for too long."""
-        for one in self._listeners:
-            if one.sock is None:
-                self._open(one)
+        self._listeners.review()
         now_s = time.monotonic()
         for connection in [c for c in self._connections.values() if c.until_s <= now_s]:
             self._drop(connection)
 
-    def _open(self, one: _Listener) -> None:
-        endpoint = parse_endpoint(one.text)
-        assert endpoint is not None
-        family = socket.AF_INET6 if ":" in endpoint[0] else socket.AF_INET
-        try:
-            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-        except OSError as error:
-            self._refused(one, error)
-            return
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind(endpoint)
-            sock.listen(CONNECTIONS)
-        except OSError as error:
-            sock.close()
-            self._refused(one, error)
-            return
-        one.sock, one.why, one.failed = sock, "", 0
-        self._epoll.register(sock, select.EPOLLIN)
-        self.log.info("answering HTTP", address=one.text)
-
-    def _refused(self, one: _Listener, error: OSError) -> None:
-        if error.errno != one.failed:
-            one.failed = error.errno or errno.EIO
-            one.why = _HINTS.get(one.failed) or error.strerror or str(error)
-            self.log.info("HTTP is not answered", address=one.text, problem=one.why)
-
     @property
     def served(self) -> tuple[str, ...]:
         """Where requests are answered now."""
-        return tuple(one.text for one in self._listeners if one.sock is not None)
+        return self._listeners.served
 
     @property
     def unserved(self) -> tuple[Unserved, ...]:
         """Where they should be and are not."""
-        shut = (one for one in self._listeners if one.sock is None)
-        return tuple(Unserved(one.text, one.why, one.failed in _HARMLESS, one.failed == errno.EADDRINUSE) for one in shut)
+        return tuple(Unserved(one.text, one.why, one.harmless, one.taken) for one in self._listeners.unserved)
 
     def fileno(self) -> int:
         """The descriptor to poll: readable when ``handle_ready`` has work."""
@@ -194,7 +139,7 @@ class HttpServer:
 
     def handle_ready(self) -> None:
         """Serve every connection that is ready; never waits."""
-        doors = {one.sock.fileno(): one.sock for one in self._listeners if one.sock is not None}
+        doors = self._listeners.doors
         for fd, _ in self._epoll.poll(0):
             if fd in doors:
                 self._accept(doors[fd])
@@ -263,11 +208,11 @@ class HttpServer:
             connection.unsent = Response(f"{REASONS[request]}\n", status=request).to_bytes(False, True)
             return
         connection.last = request.last
-        connection.unsent = self.respond(request).to_bytes(request.method == "HEAD", request.last)
+        connection.unsent = self._respond(request).to_bytes(request.method == "HEAD", request.last)
 
     def close(self) -> None:
         """Close addresses and connections."""
         for connection in list(self._connections.values()):
             self._drop(connection)
-        self.listen(())
+        self._listeners.close()
         self._epoll.close()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -11,7 +13,7 @@ from refclock.kernel._kernel import ffi, lib
 from refclock.kernel.errors import checked, live
 from refclock.kernel.names import Name
 from refclock.record import Record, TimescaleReading, fill, record_of
-from refclock.sample import Leap
+from refclock.sample import NS, Leap
 
 if TYPE_CHECKING:
     from refclock.kernel._kernel import Rec
@@ -101,3 +103,12 @@ class TimescaleReader(_TimescaleFile):
         rec, c = live(self._rec, self.path), self._clocks
         checked(lib.clk_read(0, c), "reading the clocks")
         return lib.rec_read_now(rec, c.raw_ns, c.real_ns - c.mono_ns, self._params) == 0
+
+
+def utc_second(record: str | Path) -> int:
+    """The second of UTC (POSIX count) now: by the record file while it tells the time, else by the system clock."""
+    with contextlib.suppress(OSError), contextlib.closing(TimescaleReader(record)) as reader:
+        reading = reader.read()
+        if reading is not None and reading.leap is not Leap.UNSYNCHRONISED:
+            return reading.utc_ns // NS
+    return int(time.time())

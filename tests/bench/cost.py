@@ -5,8 +5,9 @@ hits both. Printed are the smallest figures of all rounds and their ratio; below
 
 * sample: one sample through engine, estimator and timescale (noise scenario b-quiet, 6000 of them);
 * message: one second of a u-blox receiver's NMEA at 9600 baud through framing, decoder, gate and source;
-* batches, alone, interleaved: instructions of a server thread for a request (request.c under valgrind's callgrind, which counts alike
-  whatever else the machine does; a difference of two runs), in full batches and alone in its batch, basic and interleaved.
+* batches, alone, interleaved, nts: instructions of a server thread for a request (request.c under valgrind's callgrind, which counts alike
+  whatever else the machine does; a difference of two runs), in full batches and alone in its batch, basic, interleaved, and with an NTS
+  cookie.
 
     python tests/bench/cost.py [--against CHECKOUT] [--rounds 5]
 """
@@ -64,10 +65,9 @@ def requests() -> dict[str, float]:
     with TemporaryDirectory() as directory:
         program = Path(directory) / "request"
         sources = [str(ROOT / "tests/bench/request.c"), *map(str, sorted((ROOT / "native").glob("*.c")))]
-        subprocess.run(
-            ["cc", "-std=gnu11", "-O2", f"-I{ROOT / 'native'}", "-o", program, *sources, "-lnettle", "-lm", "-pthread"], check=True
-        )
-        return {kind: per_request_instructions(program, kind) for kind in ("batches", "alone", "interleaved")}
+        headers = [f"-I{ROOT / name}" for name in ("native", "tests/native")]
+        subprocess.run(["cc", "-std=gnu11", "-O2", *headers, "-o", program, *sources, "-lnettle", "-lm", "-pthread"], check=True)
+        return {kind: per_request_instructions(program, kind) for kind in ("batches", "alone", "interleaved", "nts")}
 
 
 def measured(checkout: Path) -> dict[str, float]:
@@ -93,7 +93,7 @@ def main() -> int:
             for name, figure in measured(checkout).items():
                 figures[name] = min(figure, figures.get(name, figure))
     for name, figure in best[0].items():
-        beside = "" if args.against is None else f", {figure / best[1][name]:.3f} times {args.against.name}"
+        beside = "" if args.against is None or name not in best[1] else f", {figure / best[1][name]:.3f} times {args.against.name}"
         print(f"{name:12} {figure:7.1f} {'us' if name in ('sample', 'message') else 'instructions'}{beside}")
     return 0
 

@@ -1,7 +1,7 @@
-/* COUNT requests of one client through a server thread, for callgrind: request FILE COUNT batches|alone|interleaved.
+/* COUNT requests of one client through a server thread, for callgrind: request FILE COUNT batches|alone|interleaved|nts.
  *
  * As root. FILE: a new record. batches: all are queued before the thread starts, which takes as many at once as it can. alone: each waits for its
- * reply; interleaved: the same in interleaved mode (RFC 9769). Two runs of different length are subtracted: cost.py. */
+ * reply; interleaved: the same in interleaved mode (RFC 9769); nts: the same with a cookie (RFC 8915). Two runs of different length are subtracted: cost.py. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "nts_client.h"
 #include "record.h"
 #include "server.h"
 
@@ -33,12 +34,15 @@ int main(int argc, char **argv)
 {
     if (argc != 4 || record_made(argv[1]))
         return 64;
-    int count = atoi(argv[2]), queued = !strcmp(argv[3], "batches"), interleaved = !strcmp(argv[3], "interleaved");
+    int count = atoi(argv[2]), queued = !strcmp(argv[3], "batches"), interleaved = !strcmp(argv[3], "interleaved"), nts = !strcmp(argv[3], "nts");
     const struct acl_range everybody = {{0, 0}, ACL_ALLOW};
     struct srv_rules rules = {.ranges = &everybody, .range_count = 1, .cpu_limit = 1, .rate = 1e9, .burst = 1000000, .kod_rate = 10};
     struct srv *server;
+    struct client client;
     char host[SRV_HOST_MAX];
     uint16_t port;
+    if (nts)
+        client_server_keys(&rules.nts);
     if (srv_create(argv[1], 1, 1 << 20, &server) || srv_configure(server, &rules) || srv_listen(server, "0.0.0.0", 0, "") < 0
         || srv_bound(server, 0, host, &port))
         return 1;
@@ -50,15 +54,20 @@ int main(int argc, char **argv)
     setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof room);
     if (connect(fd, (struct sockaddr *)&to, sizeof to))
         return 1;
-    uint8_t request[48] = {4 << 3 | 3, [40] = 1}, reply[48];
+    uint8_t reply[CLIENT_ROOM], *request = client.packet;
+    if (nts)
+        client_request(&client, CLIENT_PRESENT, 0);
+    else
+        client_begin(&client);
+    ssize_t size = (ssize_t)client.length; /* of the reply too */
     for (int i = 0; queued && i < count; i++)
-        if (send(fd, request, sizeof request, 0) != sizeof request)
+        if (send(fd, request, client.length, 0) != size)
             return 1;
     srv_start(server);
     for (int i = 0; i < count; i++) {
-        if (!queued && send(fd, request, sizeof request, 0) != sizeof request)
+        if (!queued && send(fd, request, client.length, 0) != size)
             return 1;
-        if (recv(fd, reply, sizeof reply, 0) != sizeof reply)
+        if (recv(fd, reply, sizeof reply, 0) != size)
             return 1;
         if (interleaved) { /* the last reply's receive stamp as origin, and stamps that differ */
             memcpy(request + 24, reply + 32, 8);

@@ -1,8 +1,10 @@
 /* libFuzzer target: any request, any record, any state of the client, any verdict about it. The first bytes choose these, the rest is the
- * packet; now and then its MAC is made right, which no fuzzer would find, so that what lies behind it is reached. */
+ * packet; now and then its MAC, or its NTS cookie and authenticator, are made right, which no fuzzer would find, so that what lies behind
+ * them is reached. */
 #include <stdlib.h>
 #include <string.h>
 
+#include "nts_client.h"
 #include "packet.h"
 
 enum choice {
@@ -12,9 +14,10 @@ enum choice {
     ANSWERS_REPLY = 8, /* the request's origin is the receive timestamp that is remembered */
     INSERTION = 16,    /* a leap second is due in the sane record */
     DELETION = 32,
-    PLAIN_VERDICT = 64 /* allowed, within its rate */
+    PLAIN_VERDICT = 64, /* allowed, within its rate */
+    WITH_NTS = 128      /* the server has NTS; with SIGNED the packet's fields get a cookie and an authenticator */
 };
-enum { KEYS = 2 * MAC_TYPES, HERE_ONLY = 2 * MAC_TYPES + 1, SIGNED_ROOM = MAC_ID + MAC_CODE_MAX };
+enum { KEYS = 2 * MAC_TYPES, HERE_ONLY = 2 * MAC_TYPES + 1, SIGNED_ROOM = 4096, PROTECTED_MAX = 1400 };
 static const struct acl_address here = {0, 0xffffc0000205};
 
 static void demand(int claim)
@@ -39,6 +42,36 @@ static const struct mac_keys *the_keys(void)
     }
     demand(mac_add(keys, &(struct mac_spec){HERE_ONLY, MAC_MD5, secret, 9, from, 3}) == 0);
     return keys;
+}
+
+static const struct nts_keys *the_cookie_keys(void)
+{
+    static struct nts_keys *keys;
+    if (!keys)
+        client_server_keys(&keys);
+    return keys;
+}
+
+static struct nts_nonces *the_nonces(void)
+{
+    static const uint8_t seed[NTS_SEED];
+    static struct nts_nonces *nonces;
+    demand(nonces || nts_nonces_create(seed, &nonces) == 0);
+    return nonces;
+}
+
+/* Make an NTS request of a packet: a cookie behind its fields, what is in `sealed` sealed behind that. The new length. */
+static size_t protect(uint8_t *packet, size_t length, const uint8_t *sealed, size_t sealed_length)
+{
+    static struct client c;
+    client_begin(&c);
+    memcpy(c.packet, packet, length);
+    c.length = length;
+    client_unique(&c, CLIENT_UNIQUE);
+    client_cookie(&c, CLIENT_PRESENT);
+    client_seal(&c, sealed, sealed_length, CLIENT_NONCE, 0);
+    memcpy(packet, c.packet, c.length);
+    return c.length;
 }
 
 static uint64_t get64(const uint8_t *p)
@@ -74,7 +107,8 @@ static void choose_record(struct pkt_context *context, unsigned choice)
 static void check_verdict(const struct pkt_context *context, const uint8_t *request, const struct pkt_outcome *outcome)
 {
     int mode = request[0] & 7;
-    demand(outcome->action != PKT_KOD || (context->may_kod && context->access != ACL_IGNORE && mode != 1));
+    int nak = outcome->reason == PKT_NTS_NAK && context->access <= ACL_AUTHENTICATED && !context->over_rate && mode == 3;
+    demand(outcome->action != PKT_KOD || nak || (context->may_kod && context->access != ACL_IGNORE && mode != 1));
     if (outcome->action == PKT_REPLY)
         demand(context->access <= ACL_AUTHENTICATED && !context->over_rate);
     if (outcome->action == PKT_REPLY)
@@ -90,10 +124,15 @@ static void check_verdict(const struct pkt_context *context, const uint8_t *requ
 static void check_trailer(const struct pkt_context *context, const uint8_t *request, const uint8_t *reply, size_t length,
                           const struct pkt_outcome *outcome)
 {
-    if (outcome->authenticated) {
+    if (outcome->authenticated == PKT_MAC) {
         const struct mac_key *key = mac_find(context->keys, (uint32_t)(get64(reply + PKT_HEADER) >> 32));
         demand(key && mac_from(key, context->source));
         demand(mac_check(key, request[0] >> 3 & 7, reply, PKT_HEADER, reply + PKT_HEADER + MAC_ID, length - PKT_HEADER - MAC_ID));
+    } else if (outcome->authenticated == PKT_NTS) {
+        size_t unique = (size_t)reply[PKT_HEADER + 2] << 8 | reply[PKT_HEADER + 3];
+        demand(context->nts && (request[0] & 0x3f) == (4 << 3 | 3) && length >= PKT_HEADER + unique + 40 + 4 + NTS_COOKIE);
+    } else if (outcome->reason == PKT_NTS_NAK) {
+        demand(context->nts && outcome->action == PKT_KOD && length >= PKT_HEADER + 36 && memcmp(reply + 12, "NTSN", 4) == 0);
     } else {
         demand(length == PKT_HEADER);
     }
@@ -145,6 +184,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     size -= 2 + sizeof context;
     choose_record(&context, choice);
     context.keys = choice & WITHOUT_KEYS ? NULL : the_keys();
+    context.nts = choice & WITH_NTS ? the_cookie_keys() : NULL;
+    context.nonces = the_nonces();
     if (id % 2)
         context.source = here;
     context.access %= ACL_ACTIONS;
@@ -152,7 +193,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         context.access = context.over_rate = context.not_unicast = 0;
 
     const struct mac_key *key = mac_find(the_keys(), id);
-    int right = (choice & SIGNED) && size >= PKT_HEADER;
+    int protected = (choice & SIGNED) && (choice & WITH_NTS) && size >= PKT_HEADER && size <= PROTECTED_MAX;
+    int right = (choice & SIGNED) && !(choice & WITH_NTS) && size >= PKT_HEADER;
     uint8_t *draft = malloc(size + SIGNED_ROOM), *reply = malloc(PKT_REPLY_MAX);
     memcpy(draft, data, size);
     if ((choice & ANSWERS_REPLY) && size >= PKT_HEADER)
@@ -163,6 +205,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         put(draft + size, id, MAC_ID);
         mac_make(key, draft, size, draft + size + MAC_ID, code);
         all += MAC_ID + code;
+    }
+    if (protected) { /* some of the packet's end is sealed instead */
+        size_t sealed = data[size - 1] % 4 == 0 ? (size - PKT_HEADER) / 2 / 4 * 4 : 0;
+        all = protect(draft, size - sealed, data + size - sealed, sealed);
     }
     uint8_t *request = malloc(all ? all : 1); /* on the heap: ASan sees one byte too many */
     memcpy(request, draft, all);
@@ -189,6 +235,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (right && size == PKT_HEADER && context.keys && mac_from(key, context.source) && context.access <= ACL_AUTHENTICATED &&
         !context.over_rate && context.source_port && !context.not_unicast && (request[0] & 7) == 3 && (request[0] >> 3 & 7) >= 1 && (request[0] >> 3 & 7) <= 4)
         demand(outcome.authenticated && outcome.action == PKT_REPLY && length == all);
+    /* So is a right cookie. */
+    if (protected && all == PKT_HEADER + 4 + CLIENT_UNIQUE + 4 + NTS_COOKIE + 40 && context.access <= ACL_AUTHENTICATED &&
+        !context.over_rate && context.source_port && !context.not_unicast && (request[0] & 0x3f) == (4 << 3 | 3))
+        demand(outcome.authenticated == PKT_NTS && outcome.action == PKT_REPLY && length == all);
     check_broadcast(&context, id);
     free(request);
     free(reply);

@@ -221,10 +221,10 @@ static void what_is_kept_comes_back_and_makes_no_other_client(void)
     c.receive = 11;
     c.transmit = 12;
     c.version = 4;
-    c.flags |= CLI_MAC | CLI_INTERLEAVED;
+    c.flags |= CLI_AUTHENTICATED | CLI_INTERLEAVED;
     cli_keep(t, place, &c);
     c = request(t, ipv4(1), 2 * second);
-    CHECK(c.packets == 2 && c.receive == 11 && c.transmit == 12 && c.version == 4 && c.flags == (CLI_MAC | CLI_INTERLEAVED));
+    CHECK(c.packets == 2 && c.receive == 11 && c.transmit == 12 && c.version == 4 && c.flags == (CLI_AUTHENTICATED | CLI_INTERLEAVED));
     CHECK_EQUAL(cli_copy(t, place, &same), 1);
     CHECK(same.packets == 2 && same.sequence % 2 == 0);
     cli_destroy(t);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "nts_client.h"
 
 static const int64_t second = 1000000000;
 static struct pkt_context context;
@@ -11,6 +12,8 @@ static struct pkt_outcome outcome;
 static uint8_t request[PKT_REQUEST_MAX + 1], reply[PKT_REPLY_MAX];
 static int met[PKT_ACTIONS][PKT_REASONS];
 static struct mac_keys *keys;
+static struct nts_keys *cookie_keys;
+static struct nts_nonces *nonces;
 static const struct acl_address client = {0, 0xffffc0000205}; /* 192.0.2.5 */
 enum { ELSEWHERE = 9 }; /* the key that may be used from 198.51.100.0/24 only */
 
@@ -722,6 +725,147 @@ static void a_pending_leap_second_is_announced(void)
     CHECK_EQUAL(reply[0] >> 6, 2);
 }
 
+/* ---- NTS --------------------------------------------------------------------------------------------------------------------------- */
+
+/* A server with NTS, and a request with that cookie. Its length. */
+static size_t nts_request(struct client *c, uint32_t id, int placeholders)
+{
+    fresh();
+    context.nts = cookie_keys;
+    context.nonces = nonces;
+    client_request(c, id, placeholders);
+    memcpy(request, c->packet, c->length);
+    return c->length;
+}
+
+static void check_nts(const struct client *c, size_t length, int cookies)
+{
+    uint8_t opened[8 * (4 + NTS_COOKIE)];
+    size_t n = respond(length);
+    CHECK(outcome.action == PKT_REPLY && outcome.authenticated == PKT_NTS);
+    CHECK_EQUAL(client_read(c, reply, n, opened), cookies);
+}
+
+static void an_nts_request_gets_a_sealed_reply_with_new_cookies(void)
+{
+    struct client c;
+    for (int placeholders = 0; placeholders < 10; placeholders++) {
+        size_t length = nts_request(&c, CLIENT_FIRST + (uint32_t)placeholders % CLIENT_KEYS, placeholders);
+        check_nts(&c, length, placeholders < 8 ? placeholders + 1 : 8);
+        CHECK_EQUAL(outcome.reason, PKT_BASIC);
+        CHECK(reply[1] == 1 && memcmp(reply + 12, "GPS", 4) == 0 && memcmp(reply + 24, request + 40, 8) == 0);
+    }
+}
+
+static void the_longest_reply_has_room(void)
+{
+    const uint8_t none = 0;
+    struct client c;
+    fresh();
+    context.nts = cookie_keys;
+    context.nonces = nonces;
+    client_begin(&c);
+    client_unique(&c, NTS_UNIQUE_MAX);
+    client_cookie(&c, CLIENT_PRESENT);
+    client_placeholders(&c, 7);
+    client_seal(&c, &none, 0, CLIENT_NONCE, 0);
+    memcpy(request, c.packet, c.length);
+    check_nts(&c, c.length, 8);
+    CHECK_EQUAL(c.length, PKT_REPLY_MAX);
+}
+
+static void a_cookie_or_an_authenticator_that_is_wrong_gets_a_nak(void)
+{
+    struct client c;
+    for (int kind = 0; kind < 3; kind++) {
+        size_t length = nts_request(&c, kind == 0 ? 1 : CLIENT_PRESENT, 2);
+        if (kind == 1)
+            request[length - 1] ^= 1;
+        if (kind == 2)
+            request[45] ^= 1;
+        if (kind == 1)
+            context.access = ACL_AUTHENTICATED;
+        CHECK_EQUAL(respond(length), 48 + 36); /* also without a budget for kisses-o'-death */
+        CHECK(outcome.action == PKT_KOD && outcome.reason == PKT_NTS_NAK && !outcome.authenticated);
+        CHECK(outcome.receive == 0 && outcome.transmit == 0);
+        CHECK_EQUAL(reply[0], 3 << 6 | 4 << 3 | 4);
+        CHECK(reply[1] == 0 && memcmp(reply + 12, "NTSN", 4) == 0 && memcmp(reply + 24, request + 40, 8) == 0);
+        CHECK(memcmp(reply + 48, request + 48, 36) == 0);
+    }
+}
+
+static void malformed_nts_gets_silence(void)
+{
+    struct client c;
+    size_t length = nts_request(&c, CLIENT_PRESENT, 0);
+    request[49] = 5; /* no unique identifier */
+    check_dropped(length, PKT_NTS_MALFORMED);
+    nts_request(&c, CLIENT_PRESENT, 0);
+    context.keys = keys;
+    check_dropped(sign(length, 2), PKT_NTS_MALFORMED); /* a MAC as well */
+}
+
+static void rules_and_rates_hold_with_nts_and_it_authenticates(void)
+{
+    struct client c;
+    size_t length = nts_request(&c, CLIENT_PRESENT, 0);
+    context.access = ACL_AUTHENTICATED;
+    check_nts(&c, length, 1);
+    context.access = ACL_DENY;
+    check_dropped(length, PKT_DENIED);
+    context.may_kod = 1;
+    CHECK_EQUAL(respond(length), 48);
+    CHECK(outcome.reason == PKT_DENIED && memcmp(reply + 12, "DENY", 4) == 0);
+    context.access = ACL_IGNORE;
+    check_dropped(length, PKT_IGNORED);
+    context.access = ACL_ALLOW;
+    context.over_rate = 1;
+    CHECK_EQUAL(respond(length), 48);
+    CHECK(outcome.reason == PKT_RATE && memcmp(reply + 12, "RATE", 4) == 0);
+}
+
+static void without_nts_its_fields_are_unknown_ones(void)
+{
+    struct client c;
+    size_t length = nts_request(&c, CLIENT_PRESENT, 0);
+    context.nts = NULL;
+    CHECK_EQUAL(respond(length), 48);
+    CHECK(outcome.reason == PKT_BASIC && !outcome.authenticated);
+    context.access = ACL_AUTHENTICATED;
+    check_dropped(length, PKT_UNAUTHENTICATED);
+    nts_request(&c, CLIENT_PRESENT, 0); /* nor has it a meaning in mode 1 (RFC 8915 5.6) */
+    context.symmetric = 1;
+    request[0] = 4 << 3 | 1;
+    CHECK_EQUAL(respond(length), 48);
+    CHECK(outcome.reason == PKT_SYMMETRIC_PASSIVE && !outcome.authenticated);
+}
+
+static void nts_is_interleaved_and_unsynchronised_as_other_requests_are(void)
+{
+    const uint8_t none = 0;
+    struct client c;
+    size_t length = nts_request(&c, CLIENT_PRESENT, 0);
+    memset(&context.record, 0, sizeof context.record);
+    check_nts(&c, length, 1);
+    CHECK(outcome.reason == PKT_UNSYNCHRONISED && reply[0] >> 6 == 3);
+    fresh();
+    context.nts = cookie_keys;
+    context.nonces = nonces;
+    context.receive = heard;
+    context.transmit = left;
+    client_begin(&c);
+    for (int i = 0; i < 8; i++) {
+        c.packet[24 + i] = (uint8_t)(heard >> (56 - 8 * i));
+        c.packet[32 + i] = (uint8_t)(theirs >> (56 - 8 * i));
+    }
+    client_unique(&c, CLIENT_UNIQUE);
+    client_cookie(&c, CLIENT_PRESENT);
+    client_seal(&c, &none, 0, CLIENT_NONCE, 0);
+    memcpy(request, c.packet, c.length);
+    check_nts(&c, c.length, 1);
+    CHECK(outcome.reason == PKT_INTERLEAVED && get64(24) == theirs && get64(40) == left);
+}
+
 static void every_action_and_reason_has_a_name(void)
 {
     for (int i = 0; i < PKT_ACTIONS; i++)
@@ -808,7 +952,10 @@ static void every_reason_was_met(void)
 
 int main(void)
 {
+    static const uint8_t seed[NTS_SEED];
     make_keys();
+    client_server_keys(&cookie_keys);
+    CHECK_EQUAL(nts_nonces_create(seed, &nonces), 0);
     RUN(a_client_is_told_the_time);
     RUN(versions_one_to_four_are_echoed_and_others_ignored);
     RUN(the_clients_leap_bits_do_not_matter);
@@ -843,9 +990,18 @@ int main(void)
     RUN(the_second_era_begins_with_zero);
     RUN(transmit_is_always_after_receive);
     RUN(a_pending_leap_second_is_announced);
+    RUN(an_nts_request_gets_a_sealed_reply_with_new_cookies);
+    RUN(the_longest_reply_has_room);
+    RUN(a_cookie_or_an_authenticator_that_is_wrong_gets_a_nak);
+    RUN(malformed_nts_gets_silence);
+    RUN(rules_and_rates_hold_with_nts_and_it_authenticates);
+    RUN(without_nts_its_fields_are_unknown_ones);
+    RUN(nts_is_interleaved_and_unsynchronised_as_other_requests_are);
     RUN(every_action_and_reason_has_a_name);
     RUN(no_reply_is_longer_than_its_request_or_itself_answered);
     RUN(every_reason_was_met);
     mac_destroy(keys);
+    nts_destroy(cookie_keys);
+    nts_nonces_destroy(nonces);
     return 0;
 }

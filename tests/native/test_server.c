@@ -13,6 +13,7 @@
 
 #include "check.h"
 #include "clock.h"
+#include "nts_client.h"
 
 static char directory[] = "/tmp/srvXXXXXX";
 static char path[64];
@@ -462,6 +463,81 @@ static void an_interleaved_client_is_told_when_the_last_reply_left(void)
     srv_destroy(s);
 }
 
+static void an_nts_client_is_served_and_refused_without_a_budget(void)
+{
+    struct srv *s = made(1);
+    struct srv_rules rules = open_rules();
+    uint8_t reply[2100], cookies[8 * (4 + NTS_COOKIE)];
+    struct srv_counts counts;
+    struct client c;
+    client_server_keys(&rules.nts);
+    CHECK_EQUAL(srv_configure(s, &rules), 0);
+    CHECK_EQUAL(srv_listen(s, "127.0.0.1", 0, ""), 0);
+    CHECK_EQUAL(srv_start(s), 0);
+    int fd = client(port_of(s, 0), "127.0.0.1");
+    for (int placeholders = 0; placeholders < 8; placeholders++) {
+        client_request(&c, CLIENT_PRESENT, placeholders);
+        CHECK(send(fd, c.packet, c.length, 0) == (ssize_t)c.length);
+        ssize_t got = recv(fd, reply, sizeof reply, 0);
+        CHECK_EQUAL(got, c.length);
+        CHECK_EQUAL(client_read(&c, reply, (size_t)got, cookies), placeholders + 1);
+    }
+    client_request(&c, 7, 0);
+    for (int i = 0; i < 20; i++) { /* a NAK is no kiss-o'-death that is kept rare: kod_rate is 0 */
+        CHECK(send(fd, c.packet, c.length, 0) == (ssize_t)c.length);
+        CHECK_EQUAL(recv(fd, reply, sizeof reply, 0), 48 + 36);
+        CHECK(memcmp(reply + 12, "NTSN", 4) == 0);
+    }
+    srv_stop(s);
+    srv_count(s, &counts);
+    CHECK(counts.nts == 8 && counts.authenticated == 8);
+    CHECK(counts.packets[PKT_REPLY][PKT_BASIC] == 8 && counts.packets[PKT_KOD][PKT_NTS_NAK] == 20);
+    close(fd);
+    srv_destroy(s);
+}
+
+/* Seal a request in interleaved mode: origin is the last reply's receive timestamp. */
+static void interleave(struct client *c, const uint8_t *reply, int turn)
+{
+    const uint8_t none = 0;
+    client_begin(c);
+    memcpy(c->packet + 24, reply + 32, 8);
+    memset(c->packet + 32, 9 + turn, 8);
+    memset(c->packet + 40, 17 + turn, 8);
+    client_unique(c, CLIENT_UNIQUE);
+    client_cookie(c, CLIENT_PRESENT);
+    client_seal(c, &none, 0, CLIENT_NONCE, 0);
+}
+
+static void an_interleaved_nts_client_is_told_when_the_last_reply_left(void)
+{
+    struct srv *s = made(1);
+    struct srv_rules rules = open_rules();
+    uint8_t first[2100], second[2100], cookies[8 * (4 + NTS_COOKIE)];
+    struct srv_counts counts;
+    struct client c;
+    client_server_keys(&rules.nts);
+    CHECK_EQUAL(srv_configure(s, &rules), 0);
+    CHECK_EQUAL(srv_listen(s, "127.0.0.1", 0, ""), 0);
+    CHECK_EQUAL(srv_start(s), 0);
+    int fd = client(port_of(s, 0), "127.0.0.1");
+    client_request(&c, CLIENT_PRESENT, 0);
+    CHECK(send(fd, c.packet, c.length, 0) == (ssize_t)c.length && recv(fd, first, sizeof first, 0) == (ssize_t)c.length);
+    for (int i = 0; i < 3; i++) {
+        interleave(&c, first, i);
+        CHECK(send(fd, c.packet, c.length, 0) == (ssize_t)c.length && recv(fd, second, sizeof second, 0) == (ssize_t)c.length);
+        CHECK_EQUAL(client_read(&c, second, c.length, cookies), 1);
+        CHECK(memcmp(second + 24, c.packet + 32, 8) == 0);
+        CHECK(memcmp(second + 40, first + 32, 8) > 0 && memcmp(second + 40, second + 32, 8) < 0);
+        memcpy(first, second, c.length);
+    }
+    srv_stop(s);
+    srv_count(s, &counts);
+    CHECK(counts.packets[PKT_REPLY][PKT_INTERLEAVED] == 3 && counts.nts == 4 && counts.departures >= 1);
+    close(fd);
+    srv_destroy(s);
+}
+
 static void a_broadcast_is_authenticated_or_not_sent(void)
 {
     struct srv *s = made(1);
@@ -529,13 +605,13 @@ static void what_is_listed_is_who_asked_and_how(void)
     while (counted(s, PKT_REPLY, PKT_BASIC) != 1)
         usleep(1000);
     CHECK_EQUAL(srv_clients(s, &place, &c, 1), 1);
-    CHECK(c.network == 0xffff7f000301 && c.packets == 1 && c.flags == CLI_MAC && c.version == 3 && c.receive != 0);
+    CHECK(c.network == 0xffff7f000301 && c.packets == 1 && c.flags == CLI_AUTHENTICATED && c.version == 3 && c.receive != 0);
     CHECK(send(fd, packet, 0, 0) == 0); /* nothing: it has no version */
     while (counted(s, PKT_DROP, PKT_SHORT) != 1)
         usleep(1000);
     place = 0;
     CHECK_EQUAL(srv_clients(s, &place, &c, 1), 1);
-    CHECK(c.packets == 2 && c.flags == CLI_MAC && c.version == 3);
+    CHECK(c.packets == 2 && c.flags == CLI_AUTHENTICATED && c.version == 3);
     CHECK_EQUAL(ask(fd, 48, reply), 48);
     while (counted(s, PKT_REPLY, PKT_BASIC) != 2)
         usleep(1000);
@@ -741,7 +817,11 @@ static void *load(void *argument)
     int fd = client_from(port_of(loaded, 0), host);
     for (unsigned i = 0; !__atomic_load_n(&over, __ATOMIC_RELAXED); i++) {
         size_t length = 48;
-        if (kind == 1) { /* keyed */
+        if (kind == 4) { /* with a cookie */
+            struct client c;
+            client_request(&c, CLIENT_PRESENT, 0);
+            memcpy(request, c.packet, length = c.length);
+        } else if (kind == 1) { /* keyed */
             request[51] = 9;
             mac_make(mac_find(keys, 9), request, 48, request + 52, 16);
             length = 68;
@@ -753,7 +833,7 @@ static void *load(void *argument)
             continue;
         }
         CHECK(send(fd, request, length, 0) == (ssize_t)length);
-        lost += recv(fd, reply, sizeof reply, 0) < 48;
+        lost += recv(fd, reply, sizeof reply, 0) < (ssize_t)length;
         if (kind == 3) { /* interleaved, so that departures are stamped and looked up beside the rest */
             memcpy(request + 24, reply + 32, 8);
             memcpy(request + 32, &i, sizeof i);
@@ -782,20 +862,22 @@ static void *watch(void *unused)
 
 static void rules_are_replaced_without_losing_a_request(void)
 {
-    pthread_t threads[4], watcher;
+    pthread_t threads[5], watcher;
     void *lost;
     struct srv_rules keyed = open_rules();
     keyed.keys = one_key(9);
+    client_server_keys(&keyed.nts);
     loaded = made(2);
     CHECK_EQUAL(srv_configure(loaded, &keyed), 0);
     CHECK_EQUAL(srv_listen(loaded, "0.0.0.0", 0, ""), 0);
     CHECK_EQUAL(srv_start(loaded), 0);
     CHECK_EQUAL(pthread_create(&watcher, NULL, watch, NULL), 0);
-    for (intptr_t i = 0; i < 4; i++)
+    for (intptr_t i = 0; i < 5; i++)
         CHECK_EQUAL(pthread_create(&threads[i], NULL, load, (void *)i), 0);
     for (int i = 0; i < 300; i++) {
         struct srv_rules rules = open_rules();
         rules.keys = one_key(9);
+        client_server_keys(&rules.nts);
         rules.smear = i % 3 == 0;
         CHECK_EQUAL(srv_configure(loaded, &rules), 0);
         if (i % 50 == 0)
@@ -803,7 +885,7 @@ static void rules_are_replaced_without_losing_a_request(void)
         usleep(3000);
     }
     __atomic_store_n(&over, 1, __ATOMIC_RELAXED);
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 5; i++) {
         CHECK_EQUAL(pthread_join(threads[i], &lost), 0);
         CHECK(lost == NULL);
     }
@@ -828,6 +910,8 @@ int main(void)
     RUN(a_new_server_denies_everybody);
     RUN(kisses_are_few);
     RUN(an_interleaved_client_is_told_when_the_last_reply_left);
+    RUN(an_nts_client_is_served_and_refused_without_a_budget);
+    RUN(an_interleaved_nts_client_is_told_when_the_last_reply_left);
     RUN(a_broadcast_is_authenticated_or_not_sent);
     RUN(one_source_meets_one_thread);
     RUN(what_is_listed_is_who_asked_and_how);

@@ -23,7 +23,7 @@ from refclock.kernel.host import Host
 
 JOURNAL: Final = (
     *("journalctl", "--no-hostname", "--output=short-iso", "--no-pager", "--lines=400", "--quiet"),
-    *("--unit=refclock-clock", "--unit=refclock-serve", "--unit=refclock-web", "--unit=refclock.target"),
+    *("--unit=refclock-clock", "--unit=refclock-serve", "--unit=refclock-nts-ke", "--unit=refclock-web", "--unit=refclock.target"),
 )
 APPLIANCE: Final = " refclock.slot="
 """What the boot loader of the image writes on the kernel's command line (``ppsd.appliance.boot``)."""

@@ -26,7 +26,7 @@ from ppsd.config.file import load
 from ppsd.config.tables import Config
 from ppsd.process.control import ask
 from ppsd.process.exit_codes import BAD, DEGRADED, FAILED, GOOD, IO_ERROR, NO_PERMISSION, USAGE
-from ppsd.snapshot import Client, Snapshot
+from ppsd.snapshot import Client, NtsReport, Snapshot
 from refclock.errors import explain
 from refclock.kernel.host import Host
 from refclock.kernel.interfaces import Address, client_addresses
@@ -72,7 +72,16 @@ def patient_of(directory: Path, config: Config) -> Patient:
         own: tuple[Address, ...] = client_addresses()
     except OSError:
         own = ()
-    return Patient(Host(), config, told, server=server_report(directory), clients=_clients(directory), addresses=own)
+    server, nts = server_report(directory), _nts(directory) if config.nts.enabled else None
+    return Patient(Host(), config, told, server=server, clients=_clients(directory), addresses=own, nts=nts)
+
+
+def _nts(directory: Path) -> NtsReport | None:
+    """The report of the NTS-KE process; None when it does not tell."""
+    try:
+        return NtsReport.from_json(ask(directory / "nts-ke.sock", "snapshot"))
+    except (OSError, ValueError):
+        return None
 
 
 def _clients(directory: Path) -> tuple[Client, ...]:

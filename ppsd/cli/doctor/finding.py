@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from ppsd.cli.doctor.probes import Space, answers, arrivals_stamped, mdns_addresses, output_of, space_at
 from ppsd.cli.query import Try, ask_once
 from ppsd.config.tables import Config
-from ppsd.snapshot import Client, ServerReport, Snapshot, SourceStatus
+from ppsd.snapshot import Client, NtsReport, ServerReport, Snapshot, SourceStatus
 from refclock.config import AUTO, DEFAULT_SOURCE, PulsedSource, ReceiverSource, Source
 from refclock.kernel.host import Host
 from refclock.kernel.interfaces import Address, has_address
@@ -47,8 +47,8 @@ class Patient:
     """The machine to examine. ``clock``: snapshot of the running daemon, None without one. ``pause``: sleeps for seconds (time.sleep).
     ``now_s``: system time (POSIX). ``servers``: NTP servers to compare with, authenticated with ``key``. ``server``: report of the serve
     process, or a few words why there is none; ``clients``: the latest ones that it knows. ``problems``: of the configuration file, which is
-    then not in force, and ``config`` the defaults. ``addresses``: of this machine, without loopback and link-local ones. What is tried:
-    ``ask`` an NTP server (``ppsd.cli.query``); the rest is ``ppsd.cli.doctor.probes``."""
+    then not in force, and ``config`` the defaults. ``nts``: report of the NTS-KE process. ``addresses``: of this machine, without loopback
+    and link-local ones. What is tried: ``ask`` an NTP server (``ppsd.cli.query``); the rest is ``ppsd.cli.doctor.probes``."""
 
     host: Host
     config: Config
@@ -68,6 +68,7 @@ class Patient:
     named: Callable[[str, Sequence[IPv4Address]], Sequence[str]] = mdns_addresses
     space: Callable[[str], Space | None] = space_at
     has: Callable[[str], bool] = has_address
+    nts: NtsReport | None = None
 
     @property
     def settings(self) -> tuple[Source, ...]:

@@ -8,9 +8,10 @@ from typing import Final
 from ppsd import version
 from ppsd.cli.config import remarks
 from ppsd.cli.doctor.clock import container
-from ppsd.cli.doctor.finding import FAIL, OK, SKIP, WARN, Finding, Patient
+from ppsd.cli.doctor.finding import FAIL, NO_DAEMON, OK, SKIP, WARN, Finding, Patient
 from ppsd.config.file import doubts
 from ppsd.config.tables import parse_endpoint
+from ppsd.snapshot import NtsReport
 from refclock import BUILD_DATE
 from refclock.kernel.host import Host
 from refclock.timescales import day_of
@@ -26,6 +27,11 @@ SHARE_MIN: Final = 0.05
 """Share of a file system, or of the memory, below which that is a warning."""
 MEMORY_MIN: Final = 16 * MIB
 """bytes of available memory; both processes together use 45 MB, and a start needs as much again."""
+DAY_S: Final = 86400
+CERTIFICATE_DAYS: Final = 14
+"""Days left of a certificate below which that is told: those who renew one by itself do it a month before."""
+AUTHORITY_PATH: Final = "{}/nts/nts-ca.pem"
+"""Below run.state: key and certificate of the own authority (``ppsd.serve.certificates``)."""
 WORN: Final = 9
 """Of eMMC's life time estimate: tenths that are used up; 11: beyond its life (JEDEC 84-B51, EXT_CSD 268 and 269)."""
 
@@ -131,6 +137,39 @@ def disk(p: Patient) -> Finding:
     return Finding("RC42", OK, f"{where} can be written, {space.free_bytes // MIB} MiB are free")
 
 
+def certificate(p: Patient) -> Finding:
+    """RC44: do clients of NTS get keys, by a certificate that is good for a while?"""
+    if not p.config.nts.enabled:
+        return Finding("RC44", SKIP, "NTS is off ([nts] enabled = false)")
+    if p.nts is None:
+        if p.clock is None:
+            return Finding("RC44", SKIP, NO_DAEMON)
+        what = "NTS is enabled, and the process that establishes its keys does not answer"
+        return Finding("RC44", FAIL, what, "sudo systemctl restart refclock-nts-ke; its log says why it ended")
+    if p.nts.until_s is None:
+        return Finding("RC44", FAIL, f"NTS has no certificate: {p.nts.problem}", "put that right; it is looked at again every 10 s")
+    if not p.nts.addresses:
+        why = "; ".join(f"{one.address}: {one.why}" for one in p.nts.unserved)
+        return Finding("RC44", FAIL, f"NTS keys are established nowhere: {why}", "free it, or name another: [nts] listen")
+    own, end = p.nts.authority_until_s, p.nts.until_s
+    left = (end - p.now_s()) / DAY_S
+    if left < 0:
+        return Finding("RC44", FAIL, f"the NTS certificate ended on {day_of(end)}: no new client believes it", _renewal(p.nts))
+    if p.nts.problem:
+        return Finding("RC44", WARN, f"the NTS certificate was not read again: {p.nts.problem}", "put that right; refclock nts shows it")
+    if left < CERTIFICATE_DAYS:
+        return Finding("RC44", WARN, f"the NTS certificate ends on {day_of(end)}, in {left:.0f} days", _renewal(p.nts))
+    if own is not None and (years := (own - p.now_s()) / DAY_S / 365) < 1:
+        do = f"remove {AUTHORITY_PATH.format(p.config.run.state)}, restart, and give clients the new one: refclock nts ca"
+        return Finding("RC44", WARN, f"this machine's authority for NTS ends on {day_of(own)}, in {years * 365:.0f} days", do)
+    return Finding("RC44", OK, f"the NTS certificate is good until {day_of(end)}")
+
+
+def _renewal(nts: NtsReport) -> str:
+    """How a certificate is renewed."""
+    return "sudo systemctl restart refclock-nts-ke; its log says why it is not renewed" if nts.own else "renew it; it is noticed by itself"
+
+
 def floor(p: Patient) -> Finding:
     """RC45: is the date from which on dates are believed as late as this program's, and before today?"""
     today, floor_date = day_of(round(p.now_s())), p.config.clock.not_before.isoformat()
@@ -182,4 +221,4 @@ def memory(p: Patient) -> Finding:
     return Finding("RC47", OK, f"{free // MIB} of {total // MIB} MiB of memory are available")
 
 
-EXAMINATIONS: Final = (rights, configuration, disk, floor, update, memory)
+EXAMINATIONS: Final = (rights, configuration, disk, certificate, floor, update, memory)

@@ -30,7 +30,7 @@ from ppsd.cli.query import Address, Try
 from ppsd.config.file import parse
 from ppsd.discipline.events import Reported
 from ppsd.ntp.packet import Exchange, Header
-from ppsd.snapshot import Client, ServerReport, Snapshot, Stamping, Unserved
+from ppsd.snapshot import Client, NtsReport, ServerReport, Snapshot, Stamping, Unserved
 from refclock.condition import Code, Condition
 from refclock.kernel.clocks import STA_UNSYNC, Adjtimex
 from refclock.kernel.host import Host
@@ -44,6 +44,7 @@ NOW_S = 1_795_000_000.0
 SCENARIOS = Path(__file__).parents[3] / "hw-sim" / "scenarios"
 CONFIG = '[[source]]\ntype = "receiver"\ndevice = "/dev/ttyAMA0"\npps = "/dev/pps0"\n'
 LEAP_FILE = "usr/share/zoneinfo/leap-seconds.list"
+NTS = "[nts]\nenabled = true\n"
 FREE = Adjtimex(-12.5, 0, 16, 1, 37, STA_UNSYNC, 0, Leap.UNSYNCHRONISED)
 """The kernel's clock while nobody keeps it, as in the worlds."""
 
@@ -155,16 +156,16 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     return Machine(tmp_path)
 
 
-SKIPPED_WHEN_WELL = {"RC12", "RC25", "RC27", "RC28", "RC36", "RC37", "RC40", "RC48", "RC49", "RC50"}
+SKIPPED_WHEN_WELL = {"RC12", "RC25", "RC27", "RC28", "RC36", "RC37", "RC40", "RC44", "RC48", "RC49", "RC50"}
 """Nothing surveys, no server was named to compare with, nobody is fed; the clock is left to others; nobody has asked yet, nor DHCP; rights
-are not seen; neither IPv6, VLANs nor the internet are wanted."""
+are not seen; neither NTS, IPv6, VLANs nor the internet are wanted."""
 
 
 def test_a_good_machine_is_well(machine: Machine) -> None:
     """Nothing is found where nothing is wrong; what is not there is not examined. Each check has one number, and they come in order."""
     states = {check: finding.state for check, finding in machine.examined().items()}
     assert {check: state for check, state in states.items() if state != OK} == dict.fromkeys(sorted(SKIPPED_WHEN_WELL), SKIP)
-    assert list(states) == [f"RC{n:02}" for n in (*range(1, 13), *(n for n in range(20, 51) if n not in (26, 44)))]
+    assert list(states) == [f"RC{n:02}" for n in (*range(1, 13), *(n for n in range(20, 52) if n != 26))]
     assert len(EXAMINATIONS) == len(states)
 
 
@@ -309,6 +310,11 @@ IPTABLES_SHUT = {
     "iptables-save": "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -i lo -j ACCEPT\n-A INPUT -p tcp --dport 22 -j ACCEPT\n"
     "-A INPUT -j REJECT\nCOMMIT\n"
 }
+METRICS_IN = {"nft": NFT_SHUT["nft"].replace('"right": 22', '"right": 9124')}
+MONITOR = {
+    "iptables-save": "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -s 9.9.9.0/24 -p tcp -m tcp --dport 9124 -j ACCEPT\n"
+    "-A INPUT -p tcp -m tcp --dport 9124 --syn -j DROP\nCOMMIT\n"
+}
 
 
 def fed(state: str, sent: int, why: str) -> Snapshot:
@@ -327,6 +333,7 @@ PUBLIC = Own(ip_address("8.8.8.5"), 24, "eth0", True)
 SHARED = Own(ip_address("100.64.9.9"), 10, "wwan0", True)
 VLAN = Own(ip_address("10.0.10.1"), 24, "eth0.10", True)
 EVERYBODY = CONFIG + '[access]\nallow = ["0.0.0.0/0", "::/0"]\n'
+METRICS = CONFIG + '[metrics]\nlisten = ["0.0.0.0:9124"]\n'
 BOTH = ("0.0.0.0:123", "[::]:123")
 ASKED = Client("192.168.1.77", 900, 500, 0.1, 1.0, 3600.0, 4, False, False)
 STRANGER = replace(ASKED, address="8.8.4.4")
@@ -358,6 +365,12 @@ def files(**texts: str) -> Callable[[Machine], Changes]:
 def changed(**changes: Any) -> Callable[[Machine], Changes]:
     """Nothing is wrong but what these things say that are tried."""
     return lambda _: changes
+
+
+def certified(**changes: Any) -> Callable[[Machine], Changes]:
+    """NTS is on, and its process reports a good certificate but for ``changes``."""
+    report = NtsReport(7, 60.0, ("0.0.0.0:4460",), (), True, ("box",), int(NOW_S) + 300 * DAY_S, int(NOW_S) + 3000 * DAY_S, "", 0, {})
+    return changed(config=f"{CONFIG}{NTS}", nts=replace(report, **changes))
 
 
 def enabled(m: Machine) -> Changes:
@@ -509,6 +522,8 @@ AILMENTS: dict[str, tuple[str, str, Callable[[Machine], Changes]]] = {
     "DHCP hands out another (networkd)": ("RC37", WARN, files(run__systemd__netif__leases__2="ADDRESS=192.168.1.5\nNTP=192.168.1.1\n")),
     "ntpq from outside": ("RC38", WARN, changed(answers=lambda asked: [port == 123 and request[0] == 0x16 for _, port, request in asked])),
     "chronyc from outside": ("RC38", WARN, changed(answers=lambda asked: [port == 323 for _, port, _ in asked])),
+    "metrics in the internet": ("RC51", WARN, changed(config=METRICS, addresses=(OWN, PUBLIC))),
+    "metrics let in (nft)": ("RC51", WARN, changed(config=METRICS, addresses=(PUBLIC,), printed=METRICS_IN)),
     "may not set the clock": ("RC40", FAIL, rights(0, 0, config=STEERED)),
     "server with rights": ("RC40", WARN, rights(1 << 25, 1 << 25 | 1 << 10, config=STEERED)),
     "server may not take the port later": ("RC40", WARN, rights(1 << 25, 0, server=replace(SERVING, unserved=(ABSENT,)))),
@@ -520,6 +535,13 @@ AILMENTS: dict[str, tuple[str, str, Callable[[Machine], Changes]]] = {
     "disk nearly full": ("RC42", WARN, changed(space=lambda _: ROOM._replace(free_share=0.02))),
     "file system with errors": ("RC42", WARN, files(sys__fs__ext4__mmcblk0p2__errors_count="3\n")),
     "eMMC worn": ("RC42", WARN, files(sys__block__mmcblk0__device__life_time="0x02 0x0a\n")),
+    "certificate of NTS has ended": ("RC44", FAIL, certified(until_s=int(NOW_S) - 5 * DAY_S)),
+    "certificate of NTS ends soon": ("RC44", WARN, certified(until_s=int(NOW_S) + 5 * DAY_S, own=False, authority_until_s=None)),
+    "own authority of NTS ends soon": ("RC44", WARN, certified(authority_until_s=int(NOW_S) + 90 * DAY_S)),
+    "certificate of NTS cannot be read": ("RC44", FAIL, certified(until_s=None, problem="/etc/x.crt: no such file")),
+    "renewed certificate of NTS is no good": ("RC44", WARN, certified(problem="/etc/x.crt: certificate and key do not belong together")),
+    "port of NTS is taken": ("RC44", FAIL, certified(addresses=(), unserved=(Unserved("0.0.0.0:4460", "another program has it"),))),
+    "nobody establishes keys of NTS": ("RC44", FAIL, lambda _: {"clock": told("clean-pps", 120), "config": f"{CONFIG}{NTS}"}),
     "system clock before the program": ("RC45", FAIL, changed(now_s=lambda: 0.0)),
     "floor in the future": ("RC45", FAIL, changed(config=f"{CONFIG}[clock]\nnot_before = 2031-01-01\n")),
     "floor too early": ("RC45", WARN, changed(config=f"{CONFIG}[clock]\nnot_before = 2007-01-01\n")),
@@ -556,7 +578,12 @@ WELL: dict[str, tuple[str, Callable[[Machine], Changes]]] = {
     "NTP is not tracked": ("RC35", exempt),
     "few refusals": ("RC36", changed(server=counted(reply={"basic": 5000}, drop={"rate": 5}, kod={"rate": 1}))),
     "DHCP hands out this one": ("RC37", lease("192.168.1.1, 192.168.1.5")),
+    "metrics in a network of one's own": ("RC51", changed(config=METRICS)),
+    "metrics behind a firewall (nft)": ("RC51", changed(config=METRICS, addresses=(PUBLIC,), printed=NFT_SHUT)),
+    "metrics behind a firewall (iptables)": ("RC51", changed(config=METRICS, addresses=(PUBLIC,), printed=IPTABLES_SHUT)),
+    "metrics for one monitor": ("RC51", changed(config=METRICS, addresses=(PUBLIC,), printed=MONITOR)),
     "rights as they should be": ("RC40", rights(1 << 25, 1 << 10, config=STEERED)),
+    "certificate of NTS good for long": ("RC44", certified()),
     "same version in the lists": ("RC46", changed(printed=FILTERS_OPEN | {"apt-cache": APT.format("0.1.0-1")})),
     "IPv6 served": ("RC48", changed(clock=listening(*BOTH), addresses=(OWN, OWN6))),
     "VLAN served": ("RC49", vlan),

@@ -328,8 +328,8 @@ def test_upstreams() -> None:
     ("table", "told"),
     [
         ("", "host is missing"),
-        ('host = "192.0.2.1:123"', "a port is a key of its own"),
-        ('host = "a b"', "neither the name nor the address"),
+        ('host = "192.0.2.1:123"', "neither a host's name nor an address"),
+        ('host = "a b"', "neither a host's name nor an address"),
         ('host = "a"\nminpoll = 8\nmaxpoll = 6', "more than maxpoll"),
         ('host = "a"\nkey = 1', "keys.file"),
         ('host = "a"\nmost = 2', "most"),

@@ -1,0 +1,196 @@
+"""NTS: chronyd as a client establishes keys with ours, and is served the time by them."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+import pytest
+from packet_net import Server, Serving, chronyc, chronyd
+from peers import REFCLOCK, Processes, snapshot, wait_for
+
+from refclock.kernel.files import owners
+
+certificates = pytest.importorskip("ppsd.serve.certificates", reason="NTS needs pyOpenSSL")
+
+CONFIG = """
+[server]
+listen = ["127.0.0.1:123"]
+threads = 1
+[limits]
+rate = 0
+[run]
+state = "{state}"
+user = "0"
+[nts]
+enabled = true
+listen = ["127.0.0.1:4460"]
+names = ["time.example", "127.0.0.1"]
+"""
+
+
+class KeyServer:
+    """The NTS-KE process beside a server, with its own authority."""
+
+    def __init__(self, processes: Processes, server: Server) -> None:
+        self.processes, self.server = processes, server
+        self.authority = processes.directory / "ca.pem"
+        self.process = self.start()
+        told = processes.run([*REFCLOCK, "nts", "ca", "--out", str(self.authority), *self.where])
+        assert told.returncode == 0, told.stderr
+        self.told = told.stdout
+
+    @property
+    def where(self) -> list[str]:
+        return ["--config", str(self.server.file), "--run-dir", str(self.server.run_dir)]
+
+    def start(self) -> object:
+        process = self.processes.start("nts-ke", [*REFCLOCK, "nts-ke", *self.where])
+        wait_for("keys are established", lambda: process.poll() is not None or (self.report() or {}).get("until_s"), 20)
+        assert process.poll() is None, self.processes.output("nts-ke")
+        self.pid = process.pid
+        return process
+
+    def report(self) -> dict[str, object] | None:
+        return snapshot(self.server.run_dir, "nts-ke.sock")
+
+    def sessions(self) -> dict[str, int]:
+        report = self.report()
+        assert report is not None
+        counts: dict[str, int] = report["sessions"]  # type: ignore[assignment]
+        return counts
+
+    def client(self, name: str, number: int, *lines: str) -> Path:
+        """A chronyd that knows the authority."""
+        asked = "server 127.0.0.1 nts iburst minpoll -2 maxpoll -2"
+        return chronyd(
+            self.processes, name, asked, f"ntstrustedcerts {self.authority}", f"bindacqaddress 127.0.1.{number}", "log measurements", *lines
+        )
+
+
+@pytest.fixture
+def keys(network: Processes, serve: Serving, tmp_path: Path) -> Iterator[KeyServer]:
+    """A server with NTS in a network of its own."""
+    made = KeyServer(network, serve(CONFIG.format(state=tmp_path / "state")))
+    yield made
+    time.sleep(2.5)  # its next look
+    assert "system call refused" not in network.output("nts-ke")
+
+
+def established(network: Processes, client: Path) -> str:
+    """authdata of a client once it has keys and eight cookies."""
+
+    def look() -> str:
+        told = chronyc(network, client, "authdata")
+        return told if re.search(r"127\.0\.0\.1 +NTS +1 +15 +256 +\d+ +0 +0 +8 +100", told) else ""
+
+    return wait_for("keys and eight cookies", look, 30)
+
+
+def test_chronyd_establishes_keys_and_is_served_by_them(network: Processes, keys: KeyServer) -> None:
+    """chronyd knows the box's own authority, gets AEAD 15 and eight cookies of 100 octets, and selects the server; its packets are
+    authenticated."""
+    client = keys.client("chronyd", 1)
+    wait_for("^*", lambda: "^* 127.0.0.1" in chronyc(network, client, "sources"), 30)
+    established(network, client)
+    assert re.search(r"Authenticated +: Yes", chronyc(network, client, "ntpdata"))
+    assert keys.sessions()["served"] == 1
+    told = network.run([*REFCLOCK, "nts", *keys.where])
+    assert told.returncode == 0, told.stderr
+    assert re.search(r"for +time\.example, 127\.0\.0\.1\n", told.stdout), told.stdout
+    assert re.search(r"sessions +1 accepted, 1 served", told.stdout), told.stdout
+
+
+def test_what_clients_are_told_works(network: Processes, keys: KeyServer) -> None:
+    """``nts ca`` prints chronyd's lines, which chronyd takes as they are, but for the place of the file; and the file's fingerprint."""
+    lines = [line.strip("# ") for line in keys.told.splitlines() if line.startswith("#   ")]
+    assert "server 127.0.0.1 iburst nts" in lines
+    assert "ntstrustedcerts /etc/chrony/refclock-ca.pem" in lines
+    shown = network.run(["openssl", "x509", "-noout", "-fingerprint", "-sha256", "-in", str(keys.authority)]).stdout
+    assert shown.strip().partition("=")[2] in keys.told
+
+
+def test_chronyd_refuses_a_server_that_it_does_not_know(network: Processes, keys: KeyServer) -> None:
+    """Without the authority's certificate chronyd takes neither keys nor time: nobody in between can pretend to be the box."""
+    client = chronyd(network, "stranger", "server 127.0.0.1 nts iburst minpoll -2 maxpoll -2", "bindacqaddress 127.0.1.2")
+    wait_for("a session that the client gave up", lambda: keys.sessions()["failed"] >= 1, 30)
+    assert "^? 127.0.0.1" in chronyc(network, client, "sources")
+
+
+def test_a_client_outlives_a_restart_of_both(network: Processes, keys: KeyServer) -> None:
+    """Key establishment ends and starts again, with the same authority; the client goes on with its cookies, and a new one gets keys."""
+    client = keys.client("first", 1)
+    established(network, client)
+    chronyc(network, client, "offline")  # each request that is not answered costs it a cookie
+    keys.server.signal(signal.SIGTERM)
+    keys.process.send_signal(signal.SIGTERM)  # type: ignore[attr-defined]
+    wait_for("both have ended", lambda: keys.server.process.poll() is not None and keys.process.poll() is not None, 10)  # type: ignore[attr-defined]
+    keys.server.process = keys.server.start()
+    keys.process = keys.start()
+    keys.server.publish()
+    chronyc(network, client, "online")
+    wait_for("three replies", lambda: sum(keys.server.counters()["reply"].values()) >= 3, 30)
+    assert "^* 127.0.0.1" in chronyc(network, client, "sources")
+    assert keys.sessions()["accepted"] == 0
+    established(network, keys.client("second", 2))
+
+
+def test_a_renewed_certificate_is_noticed(network: Processes, keys: KeyServer, tmp_path: Path) -> None:
+    """A certificate and key named by path are used after a reload; when their files change they are used without one, and a pair that does
+    not fit leaves the old one in force, and is told."""
+    made = [certificates.OwnCertificates(tmp_path / name, date(2026, 11, 1), owners()) for name in ("first", "second")]
+    pairs = []
+    for one in made:
+        one.directory.mkdir(mode=0o700)
+        pairs.append(one.server(one.authority("box", time.time()), ["127.0.0.1"], time.time()))
+    certificate, key = tmp_path / "x.crt", tmp_path / "x.key"
+
+    def put(chain: bytes, secret: bytes) -> None:
+        certificate.write_bytes(chain)
+        key.write_bytes(secret)
+        key.chmod(0o600)
+
+    def log(what: str) -> bool:
+        return what in network.output("nts-ke")
+
+    put(pairs[0].pem(), pairs[0].secret_pem())
+    named = f'certificate = "{certificate}"\nkey = "{key}"\n'
+    keys.server.configure(CONFIG.format(state=tmp_path / "state") + named)
+    keys.process.send_signal(signal.SIGHUP)  # type: ignore[attr-defined]
+    wait_for("the named one", lambda: (keys.report() or {}).get("own") is False, 20)
+    keys.authority.write_bytes(made[0].authority("box", 0).pem())
+    established(network, keys.client("first-ca", 1))
+    put(pairs[1].pem(), pairs[0].secret_pem())
+    wait_for("a pair that does not fit is told", lambda: log("certificate and key do not belong together"), 30)
+    assert network.run([*REFCLOCK, "nts", *keys.where]).returncode == 0
+    put(pairs[1].pem(), pairs[1].secret_pem())
+    wait_for("the new one", lambda: (keys.report() or {}).get("problem") == "", 30)
+    keys.authority.write_bytes(made[1].authority("box", 0).pem())
+    established(network, keys.client("second-ca", 2))
+
+
+def test_thousand_slow_clients_leave_time_and_memory_untouched(network: Processes, keys: KeyServer) -> None:
+    """While a thousand clients connect, send nothing and hold on, NTP answers, a new client gets its keys, and the process stays small."""
+    hold = (
+        "import socket,time\n"
+        "held=[]\n"
+        "for n in range(1000):\n"
+        "    s=socket.socket(); s.bind(('127.0.2.%d' % (n % 250 + 1), 0)); s.connect(('127.0.0.1', 4460)); s.sendall(b'\\x16\\x03\\x01')\n"
+        "    held.append(s)\n"
+        "print('held', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    network.start("slow", [sys.executable, "-c", hold])
+    wait_for("a thousand are there", lambda: "held" in network.output("slow"), 30)
+    established(network, keys.client("chronyd", 1))
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{keys.pid}/status").read_text(encoding="ascii"))
+    assert peak is not None
+    assert int(peak[1]) < 80_000
+    report = keys.report()
+    assert report is not None
+    assert int(str(report["open"])) <= 100
