@@ -73,7 +73,7 @@ def table(answer: dict[str, Any]) -> str:
     for c in answer["clients"]:
         figures = f"{c['packets']:>9} {c['drops']:>7} {_span(c['interval_s']):>7} {_span(c['last_s']):>7} {_span(c['first_s']):>7}"
         mode = (
-            "+".join(word for word, on in (("nts" if c["nts"] else "key", c["authenticated"]), ("inter", c["interleaved"])) if on)
+            "+".join(word for word, on in (("nts" if c.get("nts") else "key", c["authenticated"]), ("inter", c["interleaved"])) if on)
             or "basic"
         )
         address = c["address"]
