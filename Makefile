@@ -14,7 +14,7 @@ EMULATORS := qemu-system-x86 qemu-system-arm ovmf openssh-client
 # What the two commands need from the system: a C compiler, Python with venv and headers, nettle (symmetric keys).
 BUILD  := gcc make python3 python3-venv python3-dev nettle-dev tzdata
 
-.PHONY: run test test-vm test-fast check digest bench bench-server bench-clock bench-cost bench-temperature bench-history bench-beside sim manual wheel deb image image-lock image-compare update fuzz cross clean setup develop peers
+.PHONY: run test test-vm test-fast check digest bench bench-server bench-clock bench-cost bench-temperature bench-history bench-beside sim manual wheel deb image image-lock image-compare update fuzz cross clean setup develop peers emulators
 
 # To run it, and to work on it: the second adds linter, type checker and test runner (110 MB).
 setup: $(STAMP)
@@ -41,20 +41,23 @@ $(TOOLS): $(MADE_OF)
 peers:
 	@sh image/setup.sh peers $(PEERS)
 
+emulators:
+	@sh image/setup.sh peers $(EMULATORS)
+
 run: setup
 	@exec $(VENV)/bin/refclock run --sim --ntp $(NTP)
 
 # What computes runs side by side on all processors; programs of others mostly wait, so more of them than processors; what is held to the
-# wall clock runs alone.
-test: develop peers
+# wall clock runs alone; then the appliance's images in emulated computers.
+test: develop peers emulators
 	$(PY) -m pytest -n logical -m 'not realtime and not peers and not vm'
 	$(PY) -m pytest -n 3 --dist worksteal -m 'peers and not realtime and not vm'
 	$(PY) -m pytest -m 'realtime and not vm'
+	$(PY) -m pytest -n 2 --dist loadfile -m 'vm and not long'
 
-# The appliance's images in emulated computers: half an hour and more. POWER_CUTS: how often the power is cut.
-test-vm: develop peers
-	@sh image/setup.sh peers $(EMULATORS)
-	POWER_CUTS=$(or $(POWER_CUTS),25) $(PY) -m pytest -m vm
+# All that is done with the images, before a release: also updates, setup on a Debian, power cuts. POWER_CUTS: how many of those.
+test-vm: develop peers emulators
+	POWER_CUTS=$(or $(POWER_CUTS),25) $(PY) -m pytest -n 2 --dist loadfile -m vm
 
 test-fast: develop
 	$(PY) -m pytest -n logical -m pure

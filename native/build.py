@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,7 +104,7 @@ class _Types:
     def declare(self, nodes: Sequence[c_ast.Node], parameter: bool) -> list[str]:
         """``name: type`` of the members of a struct or the parameters of a function."""
         sized = [getattr(getattr(node.type, "type", None), "names", None) == ["size_t"] for node in nodes]
-        pairs = zip_longest(nodes, sized[1:], fillvalue=False) if nodes else ()
+        pairs = zip(nodes, [*sized[1:], False], strict=False)
         return [f"{node.name}: {self.name(node.type, next_sized, parameter)}" for node, next_sized in pairs]
 
 

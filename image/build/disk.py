@@ -108,7 +108,7 @@ def disk(file: Path, partitions: Sequence[Partition], tools: Tools, hybrid: bool
     config.write_text("\n".join(lines) + "\n", encoding="utf-8")
     shutil.rmtree(scratch, ignore_errors=True)
     empty.mkdir(exist_ok=True)
-    places = ["--inputpath", empty, "--rootpath", empty, "--outputpath", file.parent, "--tmppath", scratch]
+    places: list[str | Path] = ["--inputpath", empty, "--rootpath", empty, "--outputpath", file.parent, "--tmppath", scratch]
     tools.run("genimage", "--config", config, *places)
     shutil.rmtree(scratch, ignore_errors=True)
     empty.rmdir()

@@ -90,7 +90,7 @@ def unpacked(lock: str, tree: Path, debs: Path, locks: Path) -> bool:
 def unpack(file: Path, tree: Path) -> None:
     """Unpack one package. All files belong to whoever builds; the image makes them root's."""
     left_out = [f"--exclude={pattern}" for pattern in CONTENTS["files"]["left_out"]]
-    tar = ["tar", "-x", "--no-same-owner", "--keep-directory-symlink", "--wildcards", *left_out, "-C", tree]
+    tar: list[str | Path] = ["tar", "-x", "--no-same-owner", "--keep-directory-symlink", "--wildcards", *left_out, "-C", tree]
     with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", file], stdout=subprocess.PIPE) as read:
         done = subprocess.run(tar, stdin=read.stdout, capture_output=True, text=True, check=False)
     if done.returncode or read.returncode:
@@ -141,7 +141,8 @@ def users(tree: Path) -> None:
     for _, name, number, *_ in (line for line in lines if line[0] == "g"):
         groups.setdefault(name, _fixed(name, number) if name not in groups else 0)
     for kind, name, *rest in lines:
-        number, about, home, shell = (*rest, *("-", "-", "-", "-")[len(rest) :])
+        fields = [*rest, *["-"] * (4 - len(rest))]
+        number, about, home, shell = fields
         if kind.startswith("u") and name not in names:
             uid, _, gid = number.partition(":")
             if not gid:
@@ -212,8 +213,8 @@ def finish(tree: Path, architecture: str, tools: Tools, epoch: int) -> None:
     link(etc / "localtime", "../usr/share/zoneinfo/UTC")
     link(etc / "mtab", "../proc/self/mounts")
     link(tree / "usr/bin/sh", "dash")
-    for file, text in {"hostname": "refclock\n", "machine-id": "", "hosts": "127.0.0.1 localhost\n::1 localhost\n", "fstab": ""}.items():
-        (etc / file).write_text(text, encoding="utf-8")
+    for name, text in {"hostname": "refclock\n", "machine-id": "", "hosts": "127.0.0.1 localhost\n::1 localhost\n", "fstab": ""}.items():
+        (etc / name).write_text(text, encoding="utf-8")
     for generator in (tree / "usr/lib/systemd/system-generators").iterdir():
         if generator.name not in CONTENTS["files"]["generators"]:
             generator.unlink()

@@ -71,7 +71,8 @@ def squashfs_octets(image: BinaryIO, start: int) -> int:
     head = image.read(96)
     if head[:4] != b"hsqs":
         raise SystemExit(f"update: {image.name}: root_a holds no squashfs")
-    return -(-struct.unpack_from("<Q", head, 40)[0] // 4096) * 4096
+    used: int = struct.unpack_from("<Q", head, 40)[0]
+    return -(-used // 4096) * 4096
 
 
 def copy(image: BinaryIO, start: int, length: int, to: Path) -> None:

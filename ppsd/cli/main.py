@@ -389,6 +389,9 @@ COMMANDS = {
                 ),
                 option("--yes", action="store_true", help="do not ask"),
                 option("--undo", action="store_true", help="put everything back as it was"),
+                option(
+                    "--renew", action="store_true", help="write the drop-ins of an earlier setup anew, as an upgrade of the package does"
+                ),
             ),
         ),
         Command(

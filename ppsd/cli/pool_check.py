@@ -11,9 +11,11 @@ from dataclasses import asdict, replace
 from ipaddress import ip_address
 from typing import Final
 
-from ppsd.cli.daemon import configuration, run_directory, server_report
+from ppsd.cli.daemon import configuration, run_directory
 from ppsd.cli.doctor import network
+from ppsd.cli.doctor.doctor import patient_of
 from ppsd.cli.doctor.finding import FAIL, NO_DAEMON, OK, SKIP, WARN, Finding, Patient
+from ppsd.cli.doctor.lan import STRANGERS
 from ppsd.cli.query import Try
 from ppsd.config.client_templates import NTP_PORT
 from ppsd.config.file import load
@@ -21,31 +23,17 @@ from ppsd.config.tables import parse_endpoint
 from ppsd.faces.text import plain_ns
 from ppsd.ntp.packet import refid_text
 from ppsd.ntp.pool_score import IN_POOL, PAUSE_S, SAMPLES, PoolReply, checks_until, mark_of
-from ppsd.process.control import ask
 from ppsd.process.exit_codes import FAILED, GOOD
-from ppsd.snapshot import Snapshot, Verdict
-from refclock.kernel.host import Host
-from refclock.kernel.interfaces import Address, client_addresses
+from ppsd.snapshot import Verdict
+from refclock.kernel.interfaces import Address
 
 _SIGN: Final = {OK: "go   ", WARN: "look ", FAIL: "NO-GO", SKIP: "-    "}
-STRANGERS: Final = ("192.0.2.1", "198.51.100.1", "203.0.113.1", "2001:db8::1")
-"""Addresses of nobody (RFC 5737, RFC 3849): what holds for them holds for everybody."""
 
 
 def run(args: argparse.Namespace) -> int:
     """Examine, and print the list; FAILED when something is no-go."""
     directory = run_directory(args.run_dir)
-    try:
-        told = Snapshot.from_json(ask(directory / "clock.sock", "snapshot"))
-    except (OSError, ValueError):
-        told = None
-    try:
-        addresses: tuple[Address, ...] = client_addresses()
-    except OSError:
-        addresses = ()
-    config = load(configuration(directory, args.config))
-    patient = Patient(Host(), config, told, server=server_report(directory), addresses=addresses)
-    findings = examine(patient, addresses)
+    findings = examine(patient_of(directory, load(configuration(directory, args.config))))
     stopped = sum(finding.state == FAIL for finding in findings)
     if args.json:
         print(json.dumps([asdict(finding) for finding in findings]))
@@ -58,9 +46,9 @@ def run(args: argparse.Namespace) -> int:
     return FAILED if stopped else GOOD
 
 
-def examine(patient: Patient, addresses: Sequence[Address]) -> list[Finding]:
+def examine(patient: Patient) -> list[Finding]:
     """All findings, in the order in which one would mend them."""
-    public = [own for own in addresses if own.address.is_global]
+    public = [own for own in patient.addresses if own.address.is_global]
     return [
         _time(patient),
         replace(network.server(patient), check="server"),
@@ -116,11 +104,15 @@ def _lasting(own: Address) -> Finding:
 
 def _everybody(p: Patient) -> Finding:
     rules = p.config.access.rules()
-    refused = [address for address in STRANGERS if rules.decide(address).action != "allow"]
+    refused = [f"IPv{version}" for version, address in STRANGERS.items() if rules.decide(address).action != "allow"]
     if not refused:
         return Finding("everybody", OK, "everybody may ask")
-    kinds = " and ".join(kind for kind, mark in (("IPv4", "."), ("IPv6", ":")) if any(mark in address for address in refused))
-    return Finding("everybody", FAIL, f"not everybody may ask by {kinds}", '[access] allow = ["0.0.0.0/0", "::/0"], then refclock reload')
+    return Finding(
+        "everybody",
+        FAIL,
+        f"not everybody may ask by {' and '.join(refused)}",
+        '[access] allow = ["0.0.0.0/0", "::/0"], then refclock reload',
+    )
 
 
 def _limits(p: Patient) -> Finding:

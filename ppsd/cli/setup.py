@@ -1,7 +1,8 @@
 """``refclock setup``: makes this machine a time server, or the reader of the receiver for the server that is there, and takes it back.
 
 What was there before is written into a file (``JOURNAL``) before anything is changed, so that ``--undo`` also works after a setup that was
-interrupted. Installing the Debian package alone changes nothing that serves time, and removing it takes the setup back.
+interrupted. Installing the Debian package alone changes nothing that serves time, removing it takes the setup back, and an upgrade renews
+the drop-ins (``--renew``).
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Final, TextIO
 
@@ -38,13 +39,15 @@ CHOICES: Final = {
     FEEDER: "The chronyd, ntpd or ntpd-rs that is here goes on to set the clock and to serve. refclock hands it the receiver's time.",
 }
 JOURNAL: Final = "/etc/refclock/setup.json"
-DROP_IN: Final = "/etc/systemd/system/refclock-clock.service.d/10-setup.conf"
+DROP_INS: Final = "/etc/systemd/system/"
+DROP_IN: Final = f"{DROP_INS}refclock-clock.service.d/10-setup.conf"
 UNIT_PLACES: Final = ("/usr/lib", "/lib", "/usr/local/lib", "/etc")
 CLOCK_UNITS: Final = ("chrony", "chronyd", "ntpsec", "ntp", "ntpd", "ntpd-rs", "openntpd", "systemd-timesyncd")
 """Units that set the clock. All but the last may have port 123."""
 RECEIVER_UNITS: Final = ("gpsd.socket", "gpsd")
 """Units that have the receiver open. The socket comes first: it would start the other again."""
 STARTED: Final = {APPLIANCE: "refclock.target", FEEDER: "refclock-clock.service"}
+"""The unit that brings all others that are wanted."""
 OURS: Final = (
     *("refclock.target", "refclock-clock.service", "refclock-serve.service", "refclock-nts-ke.service", "refclock-web.service"),
     *("refclock-serve.socket", "refclock-chronyc.socket"),
@@ -59,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
     if os.geteuid() != 0:
         raise Refused(NO_PERMISSION, "refclock setup: only root may change services; run: sudo refclock setup")
     setup = Setup(Host(), systemctl, sys.stdout)
+    if args.renew:
+        return setup.renew()
     if args.undo:
         return setup.undo()
     if not sys.stdin.isatty() and not (args.choice and args.yes):
@@ -126,7 +131,8 @@ class Plan:
 @dataclass(frozen=True, slots=True)
 class Before:
     """What the journal keeps. ``files``: the text of each file that is written, None: there was none. ``directories``: those that there
-    were not. ``enabled``, ``active``: which of the stopped units, and of ours, were. ``masked``, ``restarted``, ``by_hand``: as in Plan."""
+    were not. ``enabled``, ``active``: which of the stopped units, and of ours, were. ``masked``, ``restarted``, ``by_hand``: as in Plan.
+    ``written``: the text of each drop-in since."""
 
     choice: str
     files: Mapping[str, str | None]
@@ -136,6 +142,7 @@ class Before:
     masked: Sequence[str] = ()
     directories: Sequence[str] = ()
     by_hand: str = ""
+    written: Mapping[str, str] = field(default_factory=dict)
 
 
 class Setup:
@@ -196,7 +203,6 @@ class Setup:
 
     def carry_out(self, plan: Plan) -> int:
         """Do it. FAILED when a service did not start: what was done stays, for ``--undo``."""
-        parents = {str(parent) for name in plan.files for parent in Path(name).parents}
         units = list(dict.fromkeys([*plan.stopped, *STARTED.values()]))
         before = Before(
             plan.choice,
@@ -205,10 +211,11 @@ class Setup:
             [unit for unit in units if self._systemctl("is-active", "--quiet", unit) == 0],
             plan.restarted,
             plan.masked,
-            sorted(name for name in parents if not self._host.path(name).exists()),
+            self._lacking(plan.files),
             plan.by_hand,
+            {name: text for name, text in plan.files.items() if name.startswith(DROP_INS)},
         )
-        self._write(JOURNAL, json.dumps(asdict(before), indent=1))
+        self._write(JOURNAL, _journal(before))
         for name, text in plan.files.items():
             self._write(name, text)
         codes = [self._systemctl("daemon-reload")]
@@ -230,6 +237,39 @@ class Setup:
             return None
         known = {spec.name for spec in fields(Before)}
         return Before(**{name: value for name, value in json.loads(journal).items() if name in known})
+
+    def renew(self) -> int:
+        """Write the drop-ins of a setup as this version and the present configuration want them. One that somebody has changed is left to
+        him. Services are not touched. Without a setup there is nothing to do. ConfigError."""
+        before = self.before()
+        if before is None:
+            return GOOD
+        wanted = {name: text for taker in TAKERS for name, text in taker.drop_ins.items() if name in before.files}
+        wanted[DROP_IN] = privileges(parse(self._configuration(), DEFAULT_FILE))
+        renewed = {name: text for name, text in wanted.items() if (self._text(name) or "") != text}
+        for name in [name for name in renewed if not self._is_ours(name, before)]:
+            print(f"{name} was changed since the setup, and stays; this version would write:\n{renewed.pop(name)}", file=self._out)
+        if not renewed:
+            return GOOD
+        files = dict.fromkeys(renewed) | dict(before.files)
+        directories = sorted({*before.directories, *self._lacking(renewed)})
+        self._write(JOURNAL, _journal(replace(before, files=files, directories=directories, written={**before.written, **renewed})))
+        for name, text in renewed.items():
+            if text:
+                self._write(name, text)
+            else:
+                self._host.path(name).unlink()
+            print(f"renewed: {name}", file=self._out)
+        return GOOD if self._systemctl("daemon-reload") == 0 else FAILED
+
+    def _is_ours(self, name: str, before: Before) -> bool:
+        """Whether a drop-in is as a setup, or an upgrade since, has left it."""
+        now, written = self._text(name), before.written.get(name)
+        if written is not None:
+            return (now or "") == written
+        if name not in before.files:
+            return now is None
+        return now is not None and now.startswith(MADE[:-1])  # earlier versions did not remember what they wrote
 
     def undo(self) -> int:
         """Put everything back as it was before the setup, also one that was interrupted. A unit that was removed since stays away."""
@@ -320,10 +360,19 @@ class Setup:
         path = self._host.path(name)
         return contents(path, LIMIT_BYTES).decode("utf-8") if path.exists() else None
 
+    def _lacking(self, files: Iterable[str]) -> list[str]:
+        """The directories of ``files`` that there are not."""
+        parents = {str(parent) for name in files for parent in Path(name).parents}
+        return sorted(name for name in parents if not self._host.path(name).exists())
+
     def _write(self, name: str, text: str) -> None:
         path = self._host.path(name)
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         UserFile(path, owners()).replace(text.encode())
+
+
+def _journal(before: Before) -> str:
+    return json.dumps(asdict(before), indent=1)
 
 
 def _refusal(why: str) -> Refused:
@@ -336,4 +385,8 @@ def _told(plan: Plan) -> list[str]:
     said += [f"write: {', '.join(sorted(plan.files))}"]
     said += [f"restart: {', '.join(plan.restarted)}"] if plan.restarted else []
     said += [f"leave to you: {plan.by_hand.partition(':')[0]} what will be shown"] if plan.by_hand else []
-    return ["This will", *(f"  {words}" for words in said), f"  start, now and at every boot: {STARTED[plan.choice]}"]
+    return [
+        "This will",
+        *(f"  {words}" for words in said),
+        f"  start, now and at every boot: {STARTED[plan.choice]}, and with it metrics and history (refclock-web.service)",
+    ]

@@ -26,7 +26,6 @@ import shutil
 import signal
 import site
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -38,7 +37,7 @@ from typing import Final, TextIO
 
 from ppsd.process.control import TELL, ControlServer, Reloaded, Reloads
 from ppsd.process.exit_codes import BAD_CONFIG, NO_PERMISSION, USAGE
-from ppsd.process.lifecycle import FIRST_FD, PARENT_FD, Terminal, notify
+from ppsd.process.lifecycle import FIRST_FD, INHERITED, PARENT_FD, Terminal, notify
 from ppsd.process.log import Log, Repeats, Sink, Telling
 from refclock.errors import explain, printable
 
@@ -61,8 +60,8 @@ TICK_S: Final = 1.0
 """s between two looks at the children and at the status."""
 LINE_BYTES: Final = 8192
 """Octets kept of a child's unfinished line."""
-_CREDENTIALS: Final = struct.Struct("=3i")
-"""struct ucred: pid, uid, gid (unix(7))."""
+REPORT_BYTES: Final = 4096
+"""Octets kept of a child's report."""
 
 _COLOURS = {"LOCKED": "32", "HOLDOVER": "33", "ACQUIRING": "36", "NO TIME": "31"}  # SGR codes of ECMA-48
 
@@ -83,13 +82,13 @@ class Program:
 
 @dataclass(slots=True)
 class _Child:
-    """``reported_s``: when it was last heard of. ``ready``: it has reported that it is up. ``stale``: the configuration has changed, which
-    it is told when it is ready: before that, SIGHUP would end it. ``kill_s``: when it will be killed if it has not ended by then.
-    ``wanted``: it is started again when it ends."""
+    """``ends``: closes this side of its lifeline and of its reports. ``reported_s``: when it was last heard of. ``ready``: it has reported
+    that it is up. ``stale``: the configuration has changed, which it is told when it is ready: before that, SIGHUP would end it.
+    ``kill_s``: when it will be killed if it has not ended by then. ``wanted``: it is started again when it ends."""
 
     program: Program
     process: subprocess.Popen[bytes] | None = None
-    lifeline: int = -1
+    ends: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     started_s: float = 0.0
     reported_s: float = 0.0
     ready: bool = False
@@ -200,7 +199,6 @@ class Supervisor:
         self._control = None if control is None else ControlServer(control, self._answer)
         self._poll = select.poll()
         self._readers: dict[int, Callable[[], None]] = {}
-        self._reports = _Reports()
         self._terminal = Terminal()
         self._stop_s: float | None = None
         self._hung_up = False
@@ -216,7 +214,6 @@ class Supervisor:
         before[signal.SIGTTOU] = signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # "stty tostop" must not stop a job in the background
         before_fd = signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         self._listen(wake, lambda: _drained(wake))
-        self._listen(self._reports.fileno(), self._take_reports)
         if self._control is not None:
             self._listen(self._control.fileno(), self._control.handle_ready)
         end_s = None if duration_s is None else time.monotonic() + duration_s
@@ -227,12 +224,12 @@ class Supervisor:
                 if child.process is not None:
                     child.process.kill()
                     child.process.wait()
+                child.ends.close()
             signal.set_wakeup_fd(before_fd)
             for number, handler in before.items():
                 signal.signal(number, handler)
             os.close(wake)
             os.close(wake_write)
-            self._reports.close()
             if self._control is not None:
                 self._control.close()
             self._screen.end()
@@ -274,7 +271,9 @@ class Supervisor:
 
     def _tick(self, now: float) -> None:
         """Once a second: look whether the children live, and tell how things are."""
-        if now - self._looked_s > TICK_S + SILENT_S / 2:  # this process, or the machine, stood still: what the children sent since was lost
+        if (
+            now - self._looked_s > TICK_S + SILENT_S / 2
+        ):  # this process, or the machine, stood still: what the children sent is still to be read
             for child in self._children:
                 child.reported_s = now
         self._looked_s = now
@@ -354,13 +353,14 @@ class Supervisor:
             return json.dumps({"error": f"unknown verb {line[:32]!r}; known: {TELL}"})
         return self._reloads.answer()
 
-    def _take_reports(self) -> None:
-        for pid, state in self._reports.take():
-            child = next((c for c in self._children if c.process is not None and c.process.pid == pid), None)
-            if child is not None:
-                child.reported_s = time.monotonic()
-                child.ready = child.ready or "READY=1" in state.splitlines()
-                _tell(child)
+    def _take_report(self, child: _Child, reports: socket.socket) -> None:
+        report = reports.recv(REPORT_BYTES)
+        if not report:
+            self._forget(reports.fileno())
+            return
+        child.reported_s = time.monotonic()
+        child.ready = child.ready or b"READY=1" in report.splitlines()
+        _tell(child)
 
     # ---- starting and ending children ------------------------------------------------------------------------------------------------
 
@@ -381,39 +381,42 @@ class Supervisor:
         self._keep_files()
         child.started_s = child.reported_s = now
         child.ready, child.stale, child.unfinished, child.kill_s = False, False, b"", math.inf
-        theirs = child.lifeline = -1
-        try:
-            theirs, child.lifeline = os.pipe2(os.O_CLOEXEC)
-            child.process = subprocess.Popen(
-                child.program.argv,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                env=self._environment(child.program, theirs),
-                cwd="/",
-                pass_fds=(theirs, *range(FIRST_FD, FIRST_FD + child.program.sockets)),
-                start_new_session=True,
-            )
-        except OSError as error:
-            if child.lifeline >= 0:
-                os.close(child.lifeline)
-            self._screen.fault(f"{child.program.name} cannot be started: {explain(error)}")
-            self._put_off(child, now)
-            return
-        finally:
-            if theirs >= 0:
-                os.close(theirs)
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            try:
+                lifeline, end = os.pipe2(os.O_CLOEXEC)
+                theirs.callback(os.close, lifeline)
+                ours.callback(os.close, end)
+                reports, reporting = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+                theirs.enter_context(reporting)
+                ours.enter_context(reports)
+                child.process = subprocess.Popen(
+                    child.program.argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    env=self._environment(child.program, lifeline, reporting.fileno()),
+                    cwd="/",
+                    pass_fds=(lifeline, reporting.fileno(), *range(FIRST_FD, FIRST_FD + child.program.sockets)),
+                    start_new_session=True,
+                )
+            except OSError as error:
+                self._screen.fault(f"{child.program.name} cannot be started: {explain(error)}")
+                self._put_off(child, now)
+                return
+            ours.callback(self._forget, reports.fileno())
+            child.ends = ours.pop_all()
+        self._listen(reports.fileno(), lambda: self._take_report(child, reports))
         output = child.process.stdout
         assert output is not None
         os.set_blocking(output.fileno(), False)
         self._listen(output.fileno(), lambda: self._read(child))
 
-    def _environment(self, program: Program, lifeline: int) -> dict[str, str]:
+    def _environment(self, program: Program, lifeline: int, reporting: int) -> dict[str, str]:
         env = {**os.environ, **program.env, PARENT_FD: str(lifeline)}
         for name in ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
             env.pop(name, None)
         if program.reports:
-            env |= {"NOTIFY_SOCKET": self._reports.address, "WATCHDOG_USEC": str(round(SILENT_S * 1e6))}
+            env |= {"NOTIFY_SOCKET": f"{INHERITED}{reporting}", "WATCHDOG_USEC": str(round(SILENT_S * 1e6))}
         if program.sockets:
             env |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(program.sockets)}
         return env
@@ -435,7 +438,7 @@ class Supervisor:
             if output is not None and not output.closed:
                 self._forget(output.fileno())
                 output.close()
-            os.close(child.lifeline)
+            child.ends.close()
             child.process = None
             asked, child.kill_s = child.kill_s < math.inf, math.inf
             if not child.wanted:
@@ -486,34 +489,6 @@ class Supervisor:
             lines, child.unfinished = ([rest] if rest else []), b""
         for line in lines:
             self._screen.passed_on(line.decode("utf-8", "replace"), child.program.name, counted=child.failures > 1)
-
-
-class _Reports:
-    """A socket that takes the reports of children (sd_notify(3)). The kernel states whose they are, and chooses the socket's name: it is in
-    no directory, so nothing is left behind (unix(7), autobind)."""
-
-    def __init__(self) -> None:
-        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        self._sock.bind("")
-        self.address = "@" + self._sock.getsockname()[1:].decode("ascii")
-
-    def fileno(self) -> int:
-        """The descriptor to wait on."""
-        return self._sock.fileno()
-
-    def take(self) -> list[tuple[int, str]]:
-        """(pid, text) of the reports that have come."""
-        found: list[tuple[int, str]] = []
-        with contextlib.suppress(BlockingIOError):
-            while len(found) < 100:
-                data, credentials, _, _ = self._sock.recvmsg(4096, socket.CMSG_SPACE(_CREDENTIALS.size))
-                found += [(_CREDENTIALS.unpack(raw)[0], data.decode("utf-8", "replace")) for _, _, raw in credentials]
-        return found
-
-    def close(self) -> None:
-        """Take no more."""
-        self._sock.close()
 
 
 def _drained(fd: int) -> None:

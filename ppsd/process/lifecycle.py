@@ -1,7 +1,7 @@
 """The life of a process: alone in its directory, ended with its parent, watched by systemd or the supervisor, woken by signals.
 
-The supervisor speaks to its children as systemd does to services: they report to NOTIFY_SOCKET (sd_notify(3)), and sockets are handed over
-by LISTEN_FDS (sd_listen_fds(3)). So the clock and the serve process need not know which of the two has started them.
+The supervisor speaks to its children as systemd does to services: they report to what NOTIFY_SOCKET names (sd_notify(3)), and sockets are
+handed over by LISTEN_FDS (sd_listen_fds(3)). So the clock and the serve process need not know which of the two has started them.
 """
 
 from __future__ import annotations
@@ -45,13 +45,22 @@ def make_run_directory(path: Path, private: bool = False, user: str = "") -> Non
         raise PermissionError(errno.EACCES, "may not be written by this user", str(path))
 
 
+INHERITED: Final = "fd:"
+"""How NOTIFY_SOCKET begins in the supervisor's children; the number of a connected socket follows. It has no name by which other processes
+could write to it. systemd gives a name instead."""
+
+
 def notify(state: str) -> bool:
-    """Report to systemd: "READY=1", "WATCHDOG=1", "STATUS=..." (sd_notify(3)). False when nobody listens. Never waits, never raises."""
+    """Report to systemd or the supervisor: "READY=1", "WATCHDOG=1", "STATUS=..." (sd_notify(3)). False when nobody listens. Never waits,
+    never raises."""
     name = os.environ.get("NOTIFY_SOCKET", "")
-    if not name.startswith(("/", "@")):
+    if not name.startswith(("/", "@", INHERITED)):
         return False
     address = "\0" + name[1:] if name.startswith("@") else name
     try:
+        if name.startswith(INHERITED):
+            os.write(int(name.removeprefix(INHERITED)), state.encode())
+            return True
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
             sock.connect(address)
             sock.send(state.encode())

@@ -308,7 +308,7 @@ def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | Non
     until_s = None if duration_s is None else time.monotonic() + duration_s
     signals = Signals()
     with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
+        os.setpriority(os.PRIO_PROCESS, 0, max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
     make_run_directory(run_dir, user=config.run.user)
     to = account(config.run.user, config.run.group)
     helper = Helper(to, run_dir, lambda: readable(config.file))

@@ -152,6 +152,7 @@ def journey(root: Path, suite: str, deb: Path, later: Path) -> None:
     assert re.search(r"Done\..*\n.* wrong, ", said, re.DOTALL), said
     assert debian.units("active") == {"chrony.service", "refclock-clock.service"}
 
+    debian.run("sed -i s/0660/0666/ /etc/systemd/system/chrony.service.d/10-refclock.conf /etc/refclock/setup.json")  # an older setup
     (debian.root / "units/asked").unlink()
     set_up = configuration.read_text(encoding="utf-8")
     debian.run(f"{APT} install /later.deb")
@@ -160,6 +161,7 @@ def journey(root: Path, suite: str, deb: Path, later: Path) -> None:
     assert {path.name for path in examples.glob("*receiver*")} == {"receiver.toml"}
     assert configuration.read_text(encoding="utf-8") == set_up
     assert "refclock SOCK" in debian.text("etc/chrony/conf.d/refclock.conf")
+    assert "chmod 0660" in debian.text("etc/systemd/system/chrony.service.d/10-refclock.conf")
     assert state.exists()
     asked = debian.text("units/asked")
     assert re.search(r"try-restart.* refclock-clock.service", asked), asked

@@ -17,14 +17,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from nts_client import establish
 from refclock_sim.ports.device import TTY, preload_environment
 from units import GROUP, MODULES, NUMBERS, PYTHON, SYSTEMD, allowed_calls, as_the_unit, listening, own_calls, settings
 
 from ppsd.cli.query import ask_once, authenticator
-from ppsd.cli.setup import privileges
+from ppsd.cli.setup import FEEDER, STARTED, privileges
 from ppsd.clock import cpu_latency
 from ppsd.config import keys
 from ppsd.config.file import parse
+from ppsd.ntp.nts import COOKIES, Kind
 from ppsd.process import exit_codes
 from ppsd.process.control import ask
 from refclock.devices.ports import SERIAL_PATTERNS
@@ -81,6 +83,13 @@ def test_keys_are_handed_over_under_the_name_by_which_they_are_looked_for() -> N
     assert of["LoadCredential"] == [f"{file.name}:{file}"]
     assert of["SetCredential"] == [f"{file.name}:#"]
     assert keys.NO_KEYS_BYTES == 1
+
+
+def test_metrics_and_history_come_with_the_clock_process_alone() -> None:
+    """On a machine that feeds chronyd, setup starts the clock process and no server: the web process starts too, after it."""
+    clock, web = settings(STARTED[FEEDER]), settings(SERVICES[2])
+    assert SERVICES[2] in " ".join(clock["Wants"]).split()
+    assert SERVICES[0] in " ".join(web["After"]).split()
 
 
 @pytest.mark.parametrize("unit", SERVICES)
@@ -266,6 +275,36 @@ def test_an_ordinary_receiver_is_served_within_the_limits_of_the_units(appliance
     assert not re.search(r"not given up|system call refused|[Nn]ot permitted|[Dd]enied", said), said
     process_stops(clock, serve)
     assert (appliance.state / "state.json").exists(), said
+
+
+def test_keys_are_established_within_the_limits_of_the_unit(appliance: Appliance) -> None:
+    """A user without rights gives a client eight cookies, by a certificate that it makes itself in a directory that is its own; where NTS
+    is off the process ends well, and is not started again."""
+    own = appliance.state / "nts"
+    own.mkdir()
+    own.chmod(0o700)
+    os.chown(own, NUMBERS["refclock-serve"], GROUP)
+    appliance.state.chmod(0o710)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = int(probe.getsockname()[1])
+    given = f'[run]\nuser = "{NUMBERS["refclock"]}"\nstate = "{appliance.state}"\ndirectory = "{appliance.run_dir}"\n[nts]\n'
+    appliance.config.write_text(given, encoding="utf-8")
+    assert appliance.service("nts-ke").wait(20) == exit_codes.GOOD
+    appliance.config.write_text(f'{given}enabled = true\nlisten = ["127.0.0.1:{port}"]\n', encoding="utf-8")
+    process = appliance.service("nts-ke")
+
+    def ready() -> bool:
+        try:
+            return ask(appliance.run_dir / "nts-ke.sock", "snapshot")["until_s"] is not None
+        except OSError:
+            return False
+
+    wait_for(ready, appliance.log.read_text)
+    assert len(establish(port).bodies(Kind.COOKIE)) == COOKIES
+    time.sleep(2.5)  # its next look
+    said = appliance.log.read_text(encoding="utf-8")
+    assert not re.search(r"not given up|system call refused|[Nn]ot permitted|[Dd]enied", said), said
+    process_stops(process)
 
 
 def process_stops(*processes: subprocess.Popen[bytes]) -> None:

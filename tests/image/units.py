@@ -66,12 +66,14 @@ def as_the_unit(unit: str, words: list[str], handed_over: int = 0) -> list[str]:
     user = NUMBERS[of["User"][0]]
     alone = ["unshare", "-n"] if of.get("PrivateNetwork") == ["yes"] else []
     drop = ["setpriv", f"--reuid={user}", f"--regid={GROUP}", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"]
-    calls = json.dumps([str(handed_over), *sorted(allowed_calls(unit))])
+    rigid = "MemoryDenyWriteExecute" in of
+    calls = json.dumps([str(handed_over), str(int(rigid)), *sorted(allowed_calls(unit))])
     return [*alone, *drop, PYTHON, "-P", str(Path(__file__)), calls, *words]
 
 
-def _enter(handed_over: int, calls: list[str], words: list[str]) -> None:
-    """Allow these system calls only (libseccomp; others: EPERM), make no memory writable and executable, and become the program."""
+def _enter(handed_over: int, rigid: bool, calls: list[str], words: list[str]) -> None:
+    """Allow these system calls only (libseccomp; others: EPERM), and become the program. ``rigid``: it makes no memory writable and
+    executable."""
     library = ctypes.CDLL("libseccomp.so.2")
     library.seccomp_init.restype = ctypes.c_void_p
     context = ctypes.c_void_p(library.seccomp_init(ctypes.c_uint32(0x00050000 | 1)))  # SCMP_ACT_ERRNO(EPERM)
@@ -83,7 +85,8 @@ def _enter(handed_over: int, calls: list[str], words: list[str]) -> None:
     if handed_over:
         os.dup2(handed_over, 3, inheritable=True)
         environment |= {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())}
-    ctypes.CDLL(None).prctl(65, 1, 0, 0, 0)  # PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN; Linux 6.3
+    if rigid:
+        ctypes.CDLL(None).prctl(65, 1, 0, 0, 0)  # PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN; Linux 6.3
     if library.seccomp_load(context) != 0:
         raise SystemExit("the filter cannot be loaded")
     os.execve(shutil.which(words[0]) or words[0], words, environment)
@@ -97,5 +100,5 @@ def listening(port: int) -> socket.socket:
 
 
 if __name__ == "__main__":
-    handed, *allowed = json.loads(sys.argv[1])
-    _enter(int(handed), allowed, sys.argv[2:])
+    handed, whether_rigid, *allowed = json.loads(sys.argv[1])
+    _enter(int(handed), whether_rigid == "1", allowed, sys.argv[2:])

@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 import signal
 import sys
+import time
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
 import pytest
 from packet_net import Server, Serving, chronyc, chronyd
 from peers import REFCLOCK, Processes, snapshot, wait_for
 
-pytest.importorskip("OpenSSL", reason="NTS needs pyOpenSSL")
+from refclock.kernel.files import owners
+
+certificates = pytest.importorskip("ppsd.serve.certificates", reason="NTS needs pyOpenSSL")
 
 CONFIG = """
 [server]
@@ -72,7 +76,10 @@ class KeyServer:
 @pytest.fixture
 def keys(network: Processes, serve: Serving, tmp_path: Path) -> Iterator[KeyServer]:
     """A server with NTS in a network of its own."""
-    yield KeyServer(network, serve(CONFIG.format(state=tmp_path / "state")))
+    made = KeyServer(network, serve(CONFIG.format(state=tmp_path / "state")))
+    yield made
+    time.sleep(2.5)  # its next look
+    assert "system call refused" not in network.output("nts-ke")
 
 
 def established(network: Processes, client: Path) -> str:
@@ -119,15 +126,52 @@ def test_a_client_outlives_a_restart_of_both(network: Processes, keys: KeyServer
     """Key establishment ends and starts again, with the same authority; the client goes on with its cookies, and a new one gets keys."""
     client = keys.client("first", 1)
     established(network, client)
+    chronyc(network, client, "offline")  # each request that is not answered costs it a cookie
     keys.server.signal(signal.SIGTERM)
     keys.process.send_signal(signal.SIGTERM)  # type: ignore[attr-defined]
     wait_for("both have ended", lambda: keys.server.process.poll() is not None and keys.process.poll() is not None, 10)  # type: ignore[attr-defined]
     keys.server.process = keys.server.start()
     keys.process = keys.start()
     keys.server.publish()
-    wait_for("^*", lambda: "^* 127.0.0.1" in chronyc(network, client, "sources"), 30)
+    chronyc(network, client, "online")
+    wait_for("three replies", lambda: sum(keys.server.counters()["reply"].values()) >= 3, 30)
+    assert "^* 127.0.0.1" in chronyc(network, client, "sources")
     assert keys.sessions()["accepted"] == 0
     established(network, keys.client("second", 2))
+
+
+def test_a_renewed_certificate_is_noticed(network: Processes, keys: KeyServer, tmp_path: Path) -> None:
+    """A certificate and key named by path are used after a reload; when their files change they are used without one, and a pair that does
+    not fit leaves the old one in force, and is told."""
+    made = [certificates.OwnCertificates(tmp_path / name, date(2026, 11, 1), owners()) for name in ("first", "second")]
+    pairs = []
+    for one in made:
+        one.directory.mkdir(mode=0o700)
+        pairs.append(one.server(one.authority("box", time.time()), ["127.0.0.1"], time.time()))
+    certificate, key = tmp_path / "x.crt", tmp_path / "x.key"
+
+    def put(chain: bytes, secret: bytes) -> None:
+        certificate.write_bytes(chain)
+        key.write_bytes(secret)
+        key.chmod(0o600)
+
+    def log(what: str) -> bool:
+        return what in network.output("nts-ke")
+
+    put(pairs[0].pem(), pairs[0].secret_pem())
+    named = f'certificate = "{certificate}"\nkey = "{key}"\n'
+    keys.server.configure(CONFIG.format(state=tmp_path / "state") + named)
+    keys.process.send_signal(signal.SIGHUP)  # type: ignore[attr-defined]
+    wait_for("the named one", lambda: (keys.report() or {}).get("own") is False, 20)
+    keys.authority.write_bytes(made[0].authority("box", 0).pem())
+    established(network, keys.client("first-ca", 1))
+    put(pairs[1].pem(), pairs[0].secret_pem())
+    wait_for("a pair that does not fit is told", lambda: log("certificate and key do not belong together"), 30)
+    assert network.run([*REFCLOCK, "nts", *keys.where]).returncode == 0
+    put(pairs[1].pem(), pairs[1].secret_pem())
+    wait_for("the new one", lambda: (keys.report() or {}).get("problem") == "", 30)
+    keys.authority.write_bytes(made[1].authority("box", 0).pem())
+    established(network, keys.client("second-ca", 2))
 
 
 def test_thousand_slow_clients_leave_time_and_memory_untouched(network: Processes, keys: KeyServer) -> None:

@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from nts_client import establish
 from peers import let_others_in
 
 from ppsd.cli.query import ask_once
+from ppsd.ntp.nts import COOKIES, Kind
 from ppsd.process.control import ask
 from refclock.kernel.sandbox import Capability
 
@@ -113,6 +115,25 @@ def test_root_does_not_parse_packets(daemon: Daemon, how: str) -> None:
         assert "0" not in seen["Uid"].split() + seen["Gid"].split() + seen["Groups"].split()
         assert int(seen["CapEff"], 16) | int(seen["CapPrm"], 16) | int(seen["CapBnd"], 16) == mask(Capability.NET_BIND_SERVICE)
         assert (seen["NoNewPrivs"], seen["Seccomp"]) == ("1", "2")
+
+
+@ROOT_ONLY
+def test_who_establishes_keys_keeps_no_right(daemon: Daemon) -> None:
+    """Started by root, the process that speaks TLS is another user without any capability, nicer than the server, and gives out cookies; it
+    and the server made their secret between them."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = int(probe.getsockname()[1])
+    let_others_in(daemon.config.parent)  # what it makes is its own, below directories that it can enter
+    daemon.write(f'[nts]\nenabled = true\nlisten = ["127.0.0.1:{port}"]\n')
+    daemon.start("run", "--sim", "--config", str(daemon.config), "--run-dir", str(daemon.run_dir), "--ntp", f"127.0.0.1:{daemon.port}")
+    pid = daemon.pid("nts-ke")
+    wait_for(lambda: ask(daemon.run_dir / "nts-ke.sock", "snapshot")["until_s"] is not None, "a certificate")
+    seen = status(pid)
+    assert "0" not in seen["Uid"].split() + seen["Gid"].split() + seen["Groups"].split()
+    assert int(seen["CapEff"], 16) | int(seen["CapPrm"], 16) | int(seen["CapBnd"], 16) == 0
+    assert (seen["NoNewPrivs"], seen["Seccomp"]) == ("1", "2")
+    assert os.getpriority(os.PRIO_PROCESS, pid) == max(10, os.getpriority(os.PRIO_PROCESS, daemon.pid("serve")))
+    assert len(establish(port).bodies(Kind.COOKIE)) == COOKIES
 
 
 @ROOT_ONLY

@@ -306,8 +306,8 @@ def test_what_a_cleaner_removes_is_made_anew(house: House) -> None:
 
 
 def test_a_second_one_is_refused(house: House) -> None:
-    """A second clock process in the same run directory and a second server at the same address end with 74 and say why; the first ones
-    are not disturbed."""
+    """A second clock process or a second server in the same run directory, and a second server at the same address, end with 74 and say
+    why; the first ones are not disturbed."""
     house.start("clock")
     house.start("serve")
     wait_for("LOCKED", house.locked, LOCK_SECONDS)
@@ -324,6 +324,12 @@ def test_a_second_one_is_refused(house: House) -> None:
     assert other.returncode == 74
     assert f"port {house.port}" in other.stderr
     assert "held by" in other.stderr
+    elsewhere = house.directory / "elsewhere.toml"
+    elsewhere.write_text(house.config.read_text(encoding="utf-8").replace(str(house.port), str(free_port())), encoding="utf-8")
+    words = [sys.executable, "-m", "ppsd", "serve", "--config", str(elsewhere)]
+    other = subprocess.run(words, capture_output=True, text=True, timeout=20, check=False)
+    assert other.returncode == 74
+    assert "serve.sock: is in use: another program listens there" in other.stderr
     assert house.stratum() == 1
 
 

@@ -1,7 +1,7 @@
 """The power goes at any moment: the appliance starts and serves each time, and has lost no more than the last seconds.
 
 A PC and a Pi's card are cut at random moments: while they start, also for the first time, and while files on both partitions that are ever
-written are replaced as fast as they can be. POWER_CUTS: how often in all; POWER_SEED: the moments.
+written are replaced, and the history grows, as fast as they can. POWER_CUTS: how often in all; POWER_SEED: the moments.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from collections.abc import Callable
 
 import pytest
 from machine import Machine
+
+pytestmark = pytest.mark.long
 
 CUTS = int(os.environ.get("POWER_CUTS", "8"))
 SEED = int(os.environ.get("POWER_SEED", str(random.randrange(10_000))))
@@ -34,6 +36,25 @@ for number in itertools.count(int(Path("/data/box/number").read_text()[:9]) if P
     told.write_text(str(number))
 """
 """Replaces a file on the FAT partition and one on data for ever, as the appliance does, and tells the number that both have by now."""
+HISTORIAN = """
+import itertools, sqlite3, time
+from pathlib import Path
+from ppsd.history.spans import Span
+from ppsd.history.store import Store
+store = Store(Path("/var/lib/refclock/history"), 64 << 20)
+since = int(time.time()) // 86400 * 86400 - 30 * 86400
+for number in itertools.count(sum(1 for _ in store.read(60, since, since + 20 * 86400))):
+    store.add([Span(since + 60 * number, 60, 60, 1, "GPS", "NORMAL", None, *(None,) * 9)])
+    Path("/run/historian/written").write_text(str(number + 1))
+"""
+"""Writes minutes of last month into the history for ever, as the web process does, and tells how many there are by now."""
+HISTORY = """
+import sqlite3
+base = sqlite3.connect("file:/var/lib/refclock/history/history.db?mode=ro", uri=True)
+print(*base.execute("PRAGMA integrity_check").fetchone(), *base.execute("SELECT count(*) FROM minute").fetchone())
+"""
+"""Prints "ok" when the history is whole, and how many minutes it has."""
+SERVERS_USER = "setpriv --reuid refclock-serve --regid refclock --clear-groups"
 
 
 class Cut:
@@ -41,7 +62,7 @@ class Cut:
 
     def __init__(self, machine: Machine, chance: random.Random) -> None:
         self.machine, self.chance = machine, chance
-        self.told = 0
+        self.told = self.remembered = 0
         self.identity = ""
         self.answer_s = 30.0
 
@@ -79,15 +100,21 @@ class Cut:
                 content = machine.run(f"cat {name}")
                 assert content == content[:10] * 4000, f"{name} is half of one and half of another"
                 assert int(content[:9]) >= self.told, f"{name} is older than the one of {self.told}"
+        if self.remembered:
+            whole, minutes = machine.run(f"{SERVERS_USER} python3 -c '{HISTORY}'").split()
+            assert whole == "ok"
+            assert int(minutes) >= self.remembered, f"of {self.remembered} minutes that were written {minutes} are there"
 
     def write(self) -> None:
         """Begin to write; the clock process saves its state as well."""
-        self.machine.run(
-            f"cat >/run/writer.py <<'END'\n{WRITER}END\nsystemd-run --unit writer /usr/lib/refclock/bin/python3 /run/writer.py"
-        )
-        self.machine.run("systemd-run --unit saver sh -c 'while :; do systemctl restart refclock-clock; done'")
-        self.machine.wait_for(lambda: self.machine.run("cat /run/written", check=False) != "", PATIENCE_S, "nothing is written")
-        self.told = int(self.machine.run("cat /run/written"))
+        run = self.machine.run
+        as_server = "-p User=refclock-serve -p Group=refclock -p RuntimeDirectory=historian"
+        for name, program, more in (("writer", WRITER, ""), ("historian", HISTORIAN, as_server)):
+            run(f"cat >/run/{name}.py <<'END'\n{program}END\nsystemd-run --unit {name} {more} /usr/lib/refclock/bin/python3 /run/{name}.py")
+        run("systemd-run --unit saver sh -c 'while :; do systemctl restart refclock-clock; done'")
+        for file in ("/run/written", "/run/historian/written"):
+            self.machine.wait_for(lambda file=file: run(f"cat {file}", check=False) != "", PATIENCE_S, "nothing is written")
+        self.told, self.remembered = int(run("cat /run/written")), int(run("cat /run/historian/written"))
 
 
 @pytest.mark.parametrize(("board", "share"), [("pc", 0.75), ("virt", 0.25)])

@@ -21,7 +21,7 @@ from usb_receiver import UsbReceiver
 
 from ppsd import version
 
-pytestmark = [pytest.mark.vm, pytest.mark.skipif(os.geteuid() != 0, reason="only root can unpack a Debian")]
+pytestmark = [pytest.mark.vm, pytest.mark.long, pytest.mark.skipif(os.geteuid() != 0, reason="only root can unpack a Debian")]
 
 DEPENDS = ("libnettle8t64", "python3", "python3-cffi-backend", "python3-serial", "python3-structlog", "tzdata", "passwd")
 INCLUDE = ("systemd-sysv", "udev", "dbus", "kmod", "chrony", "gpsd", "linux-image-amd64", *DEPENDS)
@@ -42,7 +42,7 @@ LONGEST_S = 1500
 
 TRIAL = r"""#!/bin/sh
 export PATH=/usr/sbin:/usr/bin SYSTEMD_COLORS=0 LC_ALL=C.UTF-8
-OURS='refclock.target refclock-clock.service refclock-serve.service refclock-serve.socket'
+OURS='refclock.target refclock-clock.service refclock-serve.service refclock-serve.socket refclock-web.service'
 OTHERS='chrony.service gpsd.socket gpsd.service'
 state() { for unit in $OURS $OTHERS; do echo "$unit $(systemctl is-enabled $unit 2>/dev/null) $(systemctl is-active $unit)"; done; }
 failed() { systemctl --failed --plain --no-legend; }
@@ -94,6 +94,8 @@ step feeder; refclock setup --yes --as feeder; echo "exit $?"
 step feeder-state; state; failed; ls -l /run/chrony.refclock.sock
 wait_until 'chronyc -c sources | grep -q "^#,[*+-],GPS"'
 step fed; chronyc -n sources
+wait_until 'systemctl is-active -q refclock-web'
+python3 -c 'import urllib.request as r; print(r.urlopen("http://127.0.0.1:9124/metrics").read().decode())' | grep refclock_up
 systemctl restart chrony
 sleep 2; wait_until 'chronyc -c sources | grep -q "^#,.,GPS,[0-9]*,[0-9]*,[1-9]"'
 step fed-again; chronyc -n sources; refclock feed chrony
@@ -224,7 +226,7 @@ def test_as_an_appliance_it_has_the_clock_and_the_port(seen: dict[str, str]) -> 
     now = states(seen["appliance-state"])
     assert now["chrony.service"] == now["gpsd.socket"] == ("disabled", "inactive")
     assert now["refclock.target"] == ("enabled", "active")
-    assert {now[f"refclock-{name}"][1] for name in ("clock.service", "serve.service", "serve.socket")} == {"active"}
+    assert {now[f"refclock-{name}"][1] for name in ("clock.service", "serve.service", "serve.socket", "web.service")} == {"active"}
     assert "failed" not in seen["appliance-state"]
     assert re.search(r"RC\d\d.*good, \d+ to look at", seen["appliance"], re.DOTALL)
     assert "is held by" not in seen["appliance"]
@@ -238,7 +240,7 @@ def test_the_services_have_the_rights_that_they_need_and_no_others(seen: dict[st
     assert re.match(r"refclock-serve refclock-serve .*CapEff: 0000000000000000", told["refclock-serve"])
     assert all("NoNewPrivs: 1" in line and "Seccomp: 2" in line for line in told.values())
     scores = re.findall(r"refclock-\S+\s+([0-9.]+)", seen["exposure"])
-    assert len(scores) == 2
+    assert len(scores) == 3
     assert all(float(score) <= 1.5 for score in scores), seen["exposure"]
 
 
@@ -269,7 +271,8 @@ def test_undo_puts_everything_back(seen: dict[str, str]) -> None:
 
 
 def test_as_a_feeder_it_hands_chronyd_its_time(seen: dict[str, str]) -> None:
-    """chronyd keeps clock and port and selects our samples, after a restart of its own too. gpsd has let go of the receiver."""
+    """chronyd keeps clock and port and selects our samples, after a restart of its own too. gpsd has let go of the receiver. Prometheus is
+    answered."""
     now = states(seen["feeder-state"])
     assert now["chrony.service"] == ("enabled", "active")
     assert now["refclock-clock.service"] == ("enabled", "active")
@@ -277,6 +280,7 @@ def test_as_a_feeder_it_hands_chronyd_its_time(seen: dict[str, str]) -> None:
     assert now["gpsd.socket"] == ("disabled", "inactive")
     assert "failed" not in seen["feeder-state"]
     assert "given up" not in seen["feeder-state"] + seen["fed"]
+    assert 'refclock_up{process="clock"} 1' in seen["fed"]
     assert re.search(r"^#[*+-] GPS", seen["fed"], re.MULTILINE)
     assert re.search(r"^#. GPS", seen["fed-again"], re.MULTILINE)
 

@@ -10,6 +10,8 @@ from updates import WRITTEN_S, Updates, begin, judged, kept, left, on_the_card, 
 
 from ppsd import version
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def updates(new_machine: Callable[..., Machine], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Updates]:

@@ -31,7 +31,7 @@ def other_disciplines(p: Patient) -> Finding:
     found, steered = rivals(p.host), p.steers
     names = " and ".join(map(str, found))
     if steered and found:
-        do = f'{found[0].remedy}; or: [clock] steer = "none", and refclock feed'
+        do = f'{found[0].remedy}; or: [clock] steer = "none", then refclock feed, or refclock takeover'
         return Finding("RC20", FAIL, f"{names} and refclock both steer this clock", do)
     if len(found) > 1:
         return Finding(
@@ -44,7 +44,8 @@ def other_disciplines(p: Patient) -> Finding:
     if told is not None:
         return Finding("RC20", FAIL, told.words, 'find it, or: [clock] steer = "none"')
     if found:
-        return Finding("RC20", OK, f"{names} steers this clock, we do not: refclock feed tells how to give it our time")
+        ways = "refclock feed tells how to give it our time, refclock takeover which of the two clocks is better"
+        return Finding("RC20", OK, f"{names} steers this clock, we do not: {ways}")
     if p.host.text("/proc/1/comm") is None:
         return Finding("RC20", SKIP, "the machine's processes are hidden from this user (hidepid): run it as root")
     return Finding("RC20", OK, "nobody else steers this clock")

@@ -1,4 +1,4 @@
-"""The doctor's examinations of the NTP server: its port, the packet filters in front of it, stamps, limits and answers: RC30 to RC39."""
+"""The doctor's examinations of the NTP server: port, packet filters, stamps, limits, answers; and of its metrics: RC30 to RC39, RC51."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from refclock.sample import Leap
 
 ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """Addresses that stand for all of a machine's -> one of them at which it can be asked."""
+EVERYWHERE: Final = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
 NO_SERVER: Final = "no NTP server is configured ([server] enabled = false)"
 NFT: Final = ("nft", "-j", "list", "ruleset")
 IPTABLES_SAVE: Final = {4: "iptables-save", 6: "ip6tables-save"}
@@ -121,18 +122,22 @@ def filters(p: Patient) -> Filter | None:
 
 
 def requests(p: Patient) -> list[Request]:
-    """A request from each network of this machine to each port that is served to others; without known addresses, one from anywhere."""
+    """A request from each network of this machine to each NTP port that is served to others."""
+    only = p.config.server.interface
+    return [request for request in _from_near(p, p.listen) if not only or request.interface in ("", only)]
+
+
+def _from_near(p: Patient, listen: Sequence[str]) -> list[Request]:
+    """A request from each network of this machine to each of these addresses, but loopback; without known addresses, one from anywhere."""
     found = []
-    for host, port in (endpoint for text in p.listen if (endpoint := parse_endpoint(text)) is not None):
+    for host, port in (endpoint for text in listen if (endpoint := parse_endpoint(text)) is not None):
         bound = ip_address(host.partition("%")[0])
         if bound.is_loopback:
             continue
         near = [own for own in p.addresses if own.address.version == bound.version and (bound.is_unspecified or own.address == bound)]
-        if p.config.server.interface:
-            near = [own for own in near if own.interface == p.config.server.interface]
         found += [Request(ip_network((own.address, own.length), strict=False), own.address, own.interface, port) for own in near]
         if not p.addresses:
-            found.append(Request(ip_network("0.0.0.0/0" if bound.version == 4 else "::/0"), bound, "", port))
+            found.append(Request(EVERYWHERE[bound.version], bound, "", port))
     return found
 
 
@@ -322,6 +327,24 @@ def control(p: Patient) -> Finding:
     return Finding("RC38", OK, "neither chronyc's nor ntpq's protocol is answered to the network")
 
 
+def metrics(p: Patient) -> Finding:
+    """RC51: does the internet reach the metrics? They have no access rules: whoever reaches an address of theirs is answered."""
+    if not p.config.metrics.listen:
+        return Finding("RC51", SKIP, "no metrics are answered ([metrics] listen = [])")
+    asked = [replace(request, protocol="tcp") for request in _from_near(p, p.config.metrics.listen)]
+    if not asked:
+        return Finding("RC51", OK, "metrics are answered to this machine alone")
+    rules = filters(p) or Filter()
+    for request in (replace(each, source=EVERYWHERE[each.version]) for each in asked if each.own.is_global):
+        if rules.lets_in(replace(request, tracked=rules.keeps_track(request)))[0]:
+            where, port = endpoint_text(str(request.own), request.port), request.port
+            do = f'[metrics] listen = ["127.0.0.1:{port}"], or let the firewall keep TCP {port} out but for your monitor'
+            return Finding("RC51", WARN, f"metrics are answered at {where}, which is public, to everybody who reaches it", do)
+    return Finding(
+        "RC51", OK, f"metrics are answered to everybody in {', '.join(dict.fromkeys(map(_place, asked)))}, as [metrics] listen says"
+    )
+
+
 CONTROLS: Final = {(NTP_PORT, READVAR): "ntpq (mode 6)", (NTP_PORT, MONLIST): "ntpdc (mode 7)", (CHRONYC_PORT, TRACKING): "chronyc"}
 """Port and request -> whose protocol it is."""
 REMEDIES: Final = {
@@ -330,4 +353,4 @@ REMEDIES: Final = {
 }
 
 
-EXAMINATIONS: Final = (server, firewall, stamps, tracking, rates, control, answer)
+EXAMINATIONS: Final = (server, firewall, stamps, tracking, rates, control, metrics, answer)

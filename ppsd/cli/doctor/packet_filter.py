@@ -35,14 +35,15 @@ UNKNOWN_WAYS: Final = frozenset(Way)
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A UDP packet that opens a connection, to ``port`` of ``own``; it comes in at ``interface`` ("": any but loopback) from some machine
-    of ``source``. ``tracked``: whether the kernel keeps track of its connection."""
+    """A packet that opens a connection by ``protocol`` (udp, tcp), to ``port`` of ``own``; it comes in at ``interface`` ("": any but
+    loopback) from some machine of ``source``. ``tracked``: whether the kernel keeps track of its connection."""
 
     source: Net
     own: IPv4Address | IPv6Address
     interface: str
     port: int
     tracked: bool = True
+    protocol: str = "udp"
 
     @property
     def version(self) -> int:
@@ -50,6 +51,8 @@ class Request:
         return self.own.version
 
 
+PROTOCOLS: Final = {"udp": 17, "tcp": 6}
+"""Protocol of a request -> its number (IANA, Assigned Internet Protocol Numbers)."""
 Test = Callable[[Request], bool | None]
 """Whether a rule's condition holds; None: that cannot be told."""
 
@@ -316,7 +319,7 @@ def _foreign(left: Json, request: Request) -> bool:
         return True
     if isinstance(left, dict) and isinstance(left.get("concat"), list):
         return any(_foreign(part, request) for part in left["concat"])
-    return protocol not in ("", "th", "udp", "ip", "ip6", "ether", "vlan") or protocol == {4: "ip6", 6: "ip"}[request.version]
+    return protocol not in ("", "th", request.protocol, "ip", "ip6", "ether", "vlan") or protocol == {4: "ip6", 6: "ip"}[request.version]
 
 
 def _value_is(left: Mapping[str, Json], right: Json, request: Request) -> bool | None:
@@ -332,7 +335,7 @@ def _value_is(left: Mapping[str, Json], right: Json, request: Request) -> bool |
     if key in ("iifname", "iif") and isinstance(right, str):
         return _named(right, request.interface)
     if key == "l4proto" or name in ("protocol", "nexthdr"):
-        return right in ("udp", 17)
+        return right in (request.protocol, PROTOCOLS[request.protocol])
     if key == "nfproto":
         return right == f"ipv{request.version}"
     if key == "protocol":
@@ -461,7 +464,7 @@ def _condition(option: str, values: Sequence[str]) -> Test | None:
         case "-m" | "--match" | "--comment" | "--limit" | "--limit-burst" | "--reject-with":
             return None
         case "-p" | "--protocol":
-            return lambda _: value in ("udp", "all", "17")
+            return lambda request: value in (request.protocol, "all", str(PROTOCOLS[request.protocol]))
         case "-s" | "--source" if nets:
             return lambda request: _any_of([_source_in(request.source, net) for net in nets])
         case "-d" | "--destination" if nets:
@@ -476,7 +479,11 @@ def _condition(option: str, values: Sequence[str]) -> Test | None:
             return lambda _: "LOCAL" in value.split(",")
         case "--pkt-type":
             return lambda _: value in ("unicast", "host")
-        case "--icmp-type" | "--icmpv6-type" | "--tcp-flags" | "--syn" | "--rt-type" | "-f" | "--fragment":
+        case "--syn":
+            return lambda request: request.protocol == "tcp"
+        case "--tcp-flags":
+            return lambda request: None if request.protocol == "tcp" else False
+        case "--icmp-type" | "--icmpv6-type" | "--rt-type" | "-f" | "--fragment":
             return lambda _: False  # a request has neither a routing header nor fragments
         case "--invert" | "--validmark":
             return lambda _: option != "--invert"  # of rpfilter: a neighbour's request comes by the way on which it is answered

@@ -156,16 +156,16 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     return Machine(tmp_path)
 
 
-SKIPPED_WHEN_WELL = {"RC12", "RC25", "RC27", "RC28", "RC36", "RC37", "RC40", "RC48", "RC49", "RC50"}
+SKIPPED_WHEN_WELL = {"RC12", "RC25", "RC27", "RC28", "RC36", "RC37", "RC40", "RC44", "RC48", "RC49", "RC50"}
 """Nothing surveys, no server was named to compare with, nobody is fed; the clock is left to others; nobody has asked yet, nor DHCP; rights
-are not seen; neither IPv6, VLANs nor the internet are wanted."""
+are not seen; neither NTS, IPv6, VLANs nor the internet are wanted."""
 
 
 def test_a_good_machine_is_well(machine: Machine) -> None:
     """Nothing is found where nothing is wrong; what is not there is not examined. Each check has one number, and they come in order."""
     states = {check: finding.state for check, finding in machine.examined().items()}
     assert {check: state for check, state in states.items() if state != OK} == dict.fromkeys(sorted(SKIPPED_WHEN_WELL), SKIP)
-    assert list(states) == [f"RC{n:02}" for n in (*range(1, 13), *(n for n in range(20, 51) if n not in (26, 44)))]
+    assert list(states) == [f"RC{n:02}" for n in (*range(1, 13), *(n for n in range(20, 52) if n != 26))]
     assert len(EXAMINATIONS) == len(states)
 
 
@@ -310,6 +310,11 @@ IPTABLES_SHUT = {
     "iptables-save": "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -i lo -j ACCEPT\n-A INPUT -p tcp --dport 22 -j ACCEPT\n"
     "-A INPUT -j REJECT\nCOMMIT\n"
 }
+METRICS_IN = {"nft": NFT_SHUT["nft"].replace('"right": 22', '"right": 9124')}
+MONITOR = {
+    "iptables-save": "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -s 9.9.9.0/24 -p tcp -m tcp --dport 9124 -j ACCEPT\n"
+    "-A INPUT -p tcp -m tcp --dport 9124 --syn -j DROP\nCOMMIT\n"
+}
 
 
 def fed(state: str, sent: int, why: str) -> Snapshot:
@@ -328,6 +333,7 @@ PUBLIC = Own(ip_address("8.8.8.5"), 24, "eth0", True)
 SHARED = Own(ip_address("100.64.9.9"), 10, "wwan0", True)
 VLAN = Own(ip_address("10.0.10.1"), 24, "eth0.10", True)
 EVERYBODY = CONFIG + '[access]\nallow = ["0.0.0.0/0", "::/0"]\n'
+METRICS = CONFIG + '[metrics]\nlisten = ["0.0.0.0:9124"]\n'
 BOTH = ("0.0.0.0:123", "[::]:123")
 ASKED = Client("192.168.1.77", 900, 500, 0.1, 1.0, 3600.0, 4, False, False)
 STRANGER = replace(ASKED, address="8.8.4.4")
@@ -516,6 +522,8 @@ AILMENTS: dict[str, tuple[str, str, Callable[[Machine], Changes]]] = {
     "DHCP hands out another (networkd)": ("RC37", WARN, files(run__systemd__netif__leases__2="ADDRESS=192.168.1.5\nNTP=192.168.1.1\n")),
     "ntpq from outside": ("RC38", WARN, changed(answers=lambda asked: [port == 123 and request[0] == 0x16 for _, port, request in asked])),
     "chronyc from outside": ("RC38", WARN, changed(answers=lambda asked: [port == 323 for _, port, _ in asked])),
+    "metrics in the internet": ("RC51", WARN, changed(config=METRICS, addresses=(OWN, PUBLIC))),
+    "metrics let in (nft)": ("RC51", WARN, changed(config=METRICS, addresses=(PUBLIC,), printed=METRICS_IN)),
     "may not set the clock": ("RC40", FAIL, rights(0, 0, config=STEERED)),
     "server with rights": ("RC40", WARN, rights(1 << 25, 1 << 25 | 1 << 10, config=STEERED)),
     "server may not take the port later": ("RC40", WARN, rights(1 << 25, 0, server=replace(SERVING, unserved=(ABSENT,)))),
@@ -570,6 +578,10 @@ WELL: dict[str, tuple[str, Callable[[Machine], Changes]]] = {
     "NTP is not tracked": ("RC35", exempt),
     "few refusals": ("RC36", changed(server=counted(reply={"basic": 5000}, drop={"rate": 5}, kod={"rate": 1}))),
     "DHCP hands out this one": ("RC37", lease("192.168.1.1, 192.168.1.5")),
+    "metrics in a network of one's own": ("RC51", changed(config=METRICS)),
+    "metrics behind a firewall (nft)": ("RC51", changed(config=METRICS, addresses=(PUBLIC,), printed=NFT_SHUT)),
+    "metrics behind a firewall (iptables)": ("RC51", changed(config=METRICS, addresses=(PUBLIC,), printed=IPTABLES_SHUT)),
+    "metrics for one monitor": ("RC51", changed(config=METRICS, addresses=(PUBLIC,), printed=MONITOR)),
     "rights as they should be": ("RC40", rights(1 << 25, 1 << 10, config=STEERED)),
     "certificate of NTS good for long": ("RC44", certified()),
     "same version in the lists": ("RC46", changed(printed=FILTERS_OPEN | {"apt-cache": APT.format("0.1.0-1")})),

@@ -36,7 +36,9 @@ def silent(sockaddr: tuple[object, ...], family: int) -> Try:
 def patient(tmp_path: Path) -> Patient:
     """A machine of which nothing is known, with a server that answers."""
     report = ServerReport(1, 1.0, ("0.0.0.0:123",), False, {})
-    return Patient(Host(tmp_path), OPEN, None, pause=lambda _: None, server=report, ask=answered, output=lambda _: None)
+    return Patient(
+        Host(tmp_path), OPEN, None, pause=lambda _: None, server=report, ask=answered, output=lambda _: None, addresses=(PUBLIC,)
+    )
 
 
 def state(findings: list[Finding], check: str) -> str:
@@ -45,7 +47,7 @@ def state(findings: list[Finding], check: str) -> str:
 
 def test_an_open_server(patient: Patient) -> None:
     """Open to everybody, on port 123, at a lasting public address, within microseconds: all of that is go, and the score says when."""
-    found = examine(patient, (PUBLIC,))
+    found = examine(patient)
     for check in ("port", "public", "lasting", "everybody", "limits", "smear", "score"):
         assert state(found, check) == OK, check
     assert "after 14 checks" in next(finding.what for finding in found if finding.check == "score")
@@ -65,7 +67,7 @@ def test_an_open_server(patient: Patient) -> None:
 )
 def test_no_go(patient: Patient, config: Config, check: str) -> None:
     """Closed networks, limits below what the monitors ask, a smear, another port: each is no-go, with its remedy."""
-    found = examine(replace(patient, config=config), (PUBLIC,))
+    found = examine(replace(patient, config=config))
     finding = next(f for f in found if f.check == check)
     assert finding.state == FAIL
     assert finding.do
@@ -73,10 +75,10 @@ def test_no_go(patient: Patient, config: Config, check: str) -> None:
 
 def test_addresses(patient: Patient) -> None:
     """An address of a private network is told, and so is one whose lease ends."""
-    assert state(examine(patient, (Address(ip_address("192.168.1.5"), 24, "eth0", True),)), "public") == WARN
-    assert state(examine(patient, (PUBLIC._replace(lasting=False),)), "lasting") == WARN
+    assert state(examine(replace(patient, addresses=(Address(ip_address("192.168.1.5"), 24, "eth0", True),))), "public") == WARN
+    assert state(examine(replace(patient, addresses=(PUBLIC._replace(lasting=False),))), "lasting") == WARN
 
 
 def test_a_silent_server_never_scores(patient: Patient) -> None:
     """A server that does not answer has a score that never reaches the pool's."""
-    assert state(examine(replace(patient, ask=silent), (PUBLIC,)), "score") == FAIL
+    assert state(examine(replace(patient, ask=silent)), "score") == FAIL

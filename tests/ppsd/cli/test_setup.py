@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +40,7 @@ def test_a_feeder_leaves_the_clock_and_the_port_to_chronyd(machine: Machine) -> 
     """chronyd goes on with one more file, which names the socket that refclock sends to. refclock gets no right, and no server starts."""
     assert machine.do(FEEDER) == GOOD
     assert machine.systemctl.active == {"chrony", "refclock-clock"}
+    assert "refclock-clock.service, and with it metrics and history" in machine.out.getvalue()
     config = parse(machine.text(DEFAULT_FILE))
     assert (config.clock.steer, config.server.enabled) == ("none", False)
     (feed,) = config.feeds
@@ -217,6 +219,62 @@ def test_an_undo_after_a_program_was_removed(machine: Machine) -> None:
     (machine.root / "usr/lib/systemd/system/chrony.service").unlink()
     assert machine.setup().undo() == GOOD
     assert machine.systemctl.active == {"gpsd", "gpsd.socket"}
+
+
+def aged(machine: Machine, name: str, journal: bool) -> None:
+    """The drop-in ``name`` becomes one that an older version wrote. ``journal``: so old that it did not yet remember what it wrote."""
+    old = "# Written by refclock setup.\n[Service]\nOld=yes\n"
+    machine.write(name, old)
+    told = json.loads(machine.text(JOURNAL))
+    told["written"][name] = old
+    if not journal:
+        del told["written"]
+    machine.write(JOURNAL, json.dumps(told))
+
+
+@pytest.mark.parametrize("journal", [True, False])
+@pytest.mark.parametrize(("choice", "name"), [(APPLIANCE, DROP_IN), (FEEDER, CHRONY_DROP_IN)])
+def test_an_upgrade_renews_what_an_older_setup_wrote(machine: Machine, choice: str, name: str, journal: bool) -> None:
+    """The drop-ins are those of the new version; systemd reads them, no service is touched, and an undo still leaves nothing."""
+    before = machine.state()
+    machine.do(choice)
+    fresh, on = machine.state(), set(machine.systemctl.restarted)
+    aged(machine, name, journal)
+    assert machine.setup().renew() == GOOD
+    assert {file: text for file, text in machine.state()[0].items() if JOURNAL not in file} == {
+        file: text for file, text in fresh[0].items() if JOURNAL not in file
+    }
+    assert set(machine.systemctl.restarted) == on
+    machine.setup().undo()
+    (machine.root / f"{DEFAULT_FILE}.setup".lstrip("/")).unlink()
+    assert machine.state() == before
+
+
+def test_an_upgrade_follows_the_configuration(machine: Machine) -> None:
+    """gpsd became a source after the setup: the service may talk to it from the upgrade on. When nothing is needed any more, no drop-in
+    stays. An undo leaves none either."""
+    machine.do(FEEDER)
+    own = machine.text(DEFAULT_FILE)
+    machine.write(DEFAULT_FILE, f'{own}\n[[source]]\ntype = "gpsd"\n')
+    machine.setup().renew()
+    assert "IPAddressAllow=localhost" in machine.text(DROP_IN)
+    machine.write(DEFAULT_FILE, own)
+    machine.setup().renew()
+    assert not (machine.root / DROP_IN.lstrip("/")).exists()
+    machine.setup().undo()
+    assert not (machine.root / DROP_IN.lstrip("/")).parent.exists()
+
+
+def test_an_upgrade_leaves_what_somebody_has_changed(machine: Machine) -> None:
+    """A drop-in that its owner edited or removed stays so, and he is told. Without a setup there is nothing to renew."""
+    assert machine.setup().renew() == GOOD
+    assert machine.systemctl.restarted == []
+    machine.do(FEEDER)
+    machine.write(CHRONY_DROP_IN, "# Written by refclock setup, and mine\n[Service]\nUMask=0007\n")
+    before = machine.state()
+    assert machine.setup().renew() == GOOD
+    assert machine.state() == before
+    assert f"{CHRONY_DROP_IN} was changed since the setup, and stays" in machine.out.getvalue()
 
 
 def test_refclock_in_the_foreground_is_not_fought_over_port_123(machine: Machine) -> None:

@@ -435,6 +435,22 @@ def test_a_child_that_is_stopped_is_noticed() -> None:
         assert process.wait(20) == 0
 
 
+def test_nobody_but_a_child_can_reach_the_supervisor() -> None:
+    """No socket of it has a name, so no other process can report for a child, nor fill a queue so that the child's own reports are lost."""
+    with start({"a": REPORTING}, reporting=("a",)) as process:
+        wait_for(lambda: process.stdout.readline() == "up\n")  # type: ignore[union-attr]
+        links = []
+        for link in Path(f"/proc/{process.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                links.append(str(link.readlink()))
+        sockets = [line.split() for line in Path("/proc/net/unix").read_text(encoding="utf-8").splitlines()[1:]]
+        own = [columns for columns in sockets if f"socket:[{columns[6]}]" in links]
+        assert own
+        assert [columns[7] for columns in own if len(columns) > 7] == []
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+
 def test_systemd_hears_of_the_whole_and_its_sockets_reach_the_server(tmp_path: Path) -> None:
     """Started by systemd, the supervisor says READY once the children are, and WATCHDOG while it runs. The socket that systemd bound is the
     child's descriptor 3, and the child takes it for its own."""

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from ppsd.config.client_templates import TEMPLATES, ServerNames, client_config, listed, option_42, option_56
+from ppsd.config.client_templates import TEMPLATES, NtsOffer, ServerNames, client_config, listed, nts_configurations, option_42, option_56
 
 WORDS = (
     *("chrony", "ntpd", "ntpsec", "ntpd-rs", "timesyncd", "openntpd", "busybox", "windows", "windows-gpo", "macos", "cisco-ios"),
@@ -79,3 +79,29 @@ def test_keas_fragments_are_json() -> None:
     for names, table in ((BOTH, "Dhcp4"), (ServerNames(("2001:db8::5",)), "Dhcp6")):
         body = "\n".join(line for line in client_config("kea", names).splitlines() if not line.startswith("//"))
         assert list(json.loads(body)) == [table]
+
+
+def test_clients_that_know_nts_use_it_instead_of_a_key() -> None:
+    """chrony, ntpsec and ntpd-rs are told to use NTS, with the file of the server's own authority where it has one; a key and the port of
+    NTP are then not theirs to write. All others read the same as without."""
+    plain, offered = ServerNames(("192.0.2.5",), key=7), ServerNames(("192.0.2.5",), key=7, nts=NtsOffer())
+    assert nts_configurations(offered) == {
+        "chrony": ("server 192.0.2.5 iburst nts", "ntstrustedcerts /etc/chrony/refclock-ca.pem"),
+        "ntpsec": ("server 192.0.2.5 iburst nts ca /etc/ntpsec/refclock-ca.pem",),
+        "ntpd-rs": (
+            *("[[source]]", 'mode = "nts"', 'address = "192.0.2.5:4460"', 'certificate-authority = "/etc/ntpd-rs/refclock-ca.pem"'),
+            *("[synchronization]", "minimum-agreeing-sources = 1"),
+        ),
+    }
+    for word in TEMPLATES:
+        if word not in nts_configurations(offered):
+            assert client_config(word, offered) == client_config(word, plain)
+    assert "refclock nts ca --out refclock-ca.pem" in client_config("chrony", offered)
+
+
+def test_a_public_certificate_needs_no_file_and_another_port_is_told() -> None:
+    """With a certificate of a public authority only the word nts is added; key establishment on another port is named."""
+    given = nts_configurations(ServerNames(("time.example.net",), nts=NtsOffer(14460, own=False)))
+    assert given["chrony"] == ("server time.example.net iburst nts ntsport 14460",)
+    assert given["ntpsec"] == ("server time.example.net:14460 iburst nts",)
+    assert 'address = "time.example.net:14460"' in given["ntpd-rs"]
