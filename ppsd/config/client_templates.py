@@ -396,7 +396,7 @@ _ON_CLIENT: Final = "on a client, after a new lease: the server that its NTP pro
 TEMPLATES: Final[dict[str, ClientTemplate]] = {
     "chrony": ClientTemplate(
         "chronyd",
-        "/etc/chrony/sources.d/refclock.sources (then: sudo chronyc reload sources), or chrony.conf (then restart chronyd)",
+        "/etc/chrony/conf.d/refclock.conf or chrony.conf, then: sudo systemctl restart chrony (or chronyd)",
         _chrony,
         ("chronyc -n sources      ^* in front of the server after some seconds", "chronyc -n authdata     with a key: its number"),
         keys=True,

@@ -240,7 +240,7 @@ def test_the_services_have_the_rights_that_they_need_and_no_others(seen: dict[st
     assert re.match(r"refclock-serve refclock-serve .*CapEff: 0000000000000000", told["refclock-serve"])
     assert all("NoNewPrivs: 1" in line and "Seccomp: 2" in line for line in told.values())
     scores = re.findall(r"refclock-\S+\s+([0-9.]+)", seen["exposure"])
-    assert len(scores) == 3
+    assert len(scores) == 4
     assert all(float(score) <= 1.5 for score in scores), seen["exposure"]
 
 
