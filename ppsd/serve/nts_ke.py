@@ -296,15 +296,11 @@ def readable(file: str) -> set[str]:
 
 
 def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | None) -> int:
-    """Answer until a signal, or for ``duration_s``. Returns 0; at once when NTS is not enabled. OSError: see NtsKe.
+    """Answer until a signal, for ``duration_s``, or until NTS is not enabled any more. Returns 0. OSError: see NtsKe.
 
     ``simulated`` has no effect: whoever gets cookies is served a time that is marked as simulated.
     """
     del simulated
-    log = open_log(config.log.format, config.log.level, "nts-ke")
-    if not config.nts.enabled:
-        log.info("NTS is not enabled: [nts] enabled = false")
-        return GOOD
     until_s = None if duration_s is None else time.monotonic() + duration_s
     signals = Signals()
     with contextlib.suppress(OSError):
