@@ -43,6 +43,7 @@ from refclock.kernel.interfaces import client_addresses, networks
 from refclock.kernel.sandbox import SERVE, Account, Helper, account, confine, lend, refused, to_drop
 from refclock.kernel.timescale import utc_second
 from refclock.schema import ConfigError
+from refclock.timescales import day_of
 
 OWN_KEYS: Final = ("nts.", "access.", "log.")
 """How the names of the keys begin that concern this process (``ppsd.config.tables``)."""
@@ -146,7 +147,7 @@ class NtsKe:
                 tls = tls_context(found)
                 self._secret, self._shown = secret, found
                 self._sessions.offer = Offer(tls, self._cookies, self.config.nts.server, self._port())
-                self.log.info("certificate in force", names=", ".join(found.names[:8]), until=_day(found.until_s))
+                self.log.info("certificate in force", names=", ".join(found.names[:8]), until=day_of(found.until_s))
                 self._tell()
             self._problem = ""
         except (OSError, ValueError) as error:
@@ -279,10 +280,6 @@ class NtsKe:
         """Close the sockets."""
         self._sessions.close()
         self._control.close()
-
-
-def _day(posix_s: int) -> str:
-    return time.strftime("%Y-%m-%d", time.gmtime(posix_s))
 
 
 def readable(file: str) -> set[str]:
