@@ -1,7 +1,7 @@
 /* siv: AES-SIV-CMAC-256 (RFC 5297; AEAD algorithm 15 of RFC 5116's registry), the cipher of NTS.
  *
- * S2V and CTR over AES-128, with round keys that are kept: nettle's own SIV expands both keys and calls the cipher once a block, and takes
- * two to three times as long for an NTS request (measured). Where an x86-64 processor has AES instructions, they are used directly, so that
+ * S2V and CTR over AES-128, with round keys that are kept: nettle's own SIV expands both keys for each text and calls the cipher once a
+ * block. Where an x86-64 processor has AES instructions, they are used directly, so that
  * a block costs no call and independent blocks overlap; elsewhere, and when built with SIV_PORTABLE, the cipher is nettle's. A sealed text is
  * its 16-byte tag and then the ciphertext.
  */

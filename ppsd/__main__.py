@@ -22,8 +22,8 @@ NTS_LIBRARY = "apt install python3-openssl; in a virtual environment: pip instal
 def _process(name: str, argv: list[str]) -> int:
     """Run the clock, the serve, the web or the NTS-KE process until a signal; returns the exit code."""
     from ppsd.config.file import load
-    from ppsd.process.exit_codes import BAD_CONFIG, USAGE, complain, io_failure
-    from ppsd.process.lifecycle import die_with_parent
+    from ppsd.process.exit_codes import BAD_CONFIG, GOOD, USAGE, complain, io_failure
+    from ppsd.process.lifecycle import die_with_parent, notify
     from ppsd.process.log import catch_crashes, open_log, speaker
     from refclock.schema import ConfigError
 
@@ -59,6 +59,10 @@ def _process(name: str, argv: list[str]) -> int:
 
             return web(config, run_dir, args.simulated, args.duration)
         if name == "nts-ke":
+            if not config.nts.enabled:
+                notify("READY=1")  # to systemd, a process that ends without it has failed, and is started again
+                log.info("NTS is not enabled: [nts] enabled = false")
+                return GOOD
             from ppsd.serve.nts_ke import main as nts_ke
 
             return nts_ke(config, run_dir, args.simulated, args.duration)

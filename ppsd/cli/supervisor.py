@@ -271,9 +271,7 @@ class Supervisor:
 
     def _tick(self, now: float) -> None:
         """Once a second: look whether the children live, and tell how things are."""
-        if (
-            now - self._looked_s > TICK_S + SILENT_S / 2
-        ):  # this process, or the machine, stood still: what the children sent is still to be read
+        if now - self._looked_s > TICK_S + SILENT_S / 2:  # this process, or the machine, stood still: their reports are still to be read
             for child in self._children:
                 child.reported_s = now
         self._looked_s = now

@@ -9,14 +9,13 @@ import contextlib
 import errno
 import fcntl
 import os
-import stat
 from pathlib import Path
 from typing import Final
 
 from ppsd.config.contents import contents
 from ppsd.config.tables import Config
-from refclock.kernel.files import Opener, judge, owners, replace_file
-from refclock.kernel.sandbox import Account, account, to_drop
+from refclock.kernel.files import Opener, owners, replace_file
+from refclock.kernel.sandbox import Account, account, give
 
 DIRECTORY: Final = "nts"
 """The directory in ``run.state``, the server's alone."""
@@ -29,18 +28,8 @@ LIMIT_BYTES: Final = 1 << 20
 
 
 def nts_place(state: Path, to: Account) -> Path:
-    """The directory of NTS in the state directory ``state``, made when it is missing, and ``to``'s. To be called before rights are given
-    up. Whether it can be used shows when it is."""
-    place = state / DIRECTORY
-    with contextlib.suppress(OSError):
-        state.mkdir(mode=0o755, parents=True, exist_ok=True)
-        judge(state, owners())
-        place.mkdir(mode=0o700, exist_ok=True)
-        if to_drop(to):
-            os.chown(place, to.user, to.group, follow_symlinks=False)
-            if state.stat().st_uid == 0:  # it may be entered, not listed: the files of the clock process are root's alone
-                state.chmod(stat.S_IMODE(state.stat().st_mode) | 0o011)
-    return place
+    """The directory of NTS in the state directory ``state``, as ``refclock.kernel.sandbox.give`` makes it."""
+    return give(state, DIRECTORY, 0o700, to)
 
 
 def nts_secret(config: Config, place: Path, opener: Opener = os.open) -> bytes:

@@ -435,6 +435,7 @@ def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | Non
         keys = read_keys(config)
     except ConfigError as error:
         return complain(error, speaker(open_log(config.log.format, config.log.level, "serve"), config.log.format))
+    nts_place(Path(config.run.state), to)  # a reload may turn NTS on, and could not make it any more
     try:
         secrets = Secrets(keys, read_secret(config, to))
     except OSError as error:  # the time is served all the same

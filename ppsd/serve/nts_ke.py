@@ -43,6 +43,7 @@ from refclock.kernel.interfaces import client_addresses, networks
 from refclock.kernel.sandbox import SERVE, Account, Helper, account, confine, lend, refused, to_drop
 from refclock.kernel.timescale import utc_second
 from refclock.schema import ConfigError
+from refclock.timescales import day_of
 
 OWN_KEYS: Final = ("nts.", "access.", "log.")
 """How the names of the keys begin that concern this process (``ppsd.config.tables``)."""
@@ -146,7 +147,7 @@ class NtsKe:
                 tls = tls_context(found)
                 self._secret, self._shown = secret, found
                 self._sessions.offer = Offer(tls, self._cookies, self.config.nts.server, self._port())
-                self.log.info("certificate in force", names=", ".join(found.names[:8]), until=_day(found.until_s))
+                self.log.info("certificate in force", names=", ".join(found.names[:8]), until=day_of(found.until_s))
                 self._tell()
             self._problem = ""
         except (OSError, ValueError) as error:
@@ -281,10 +282,6 @@ class NtsKe:
         self._control.close()
 
 
-def _day(posix_s: int) -> str:
-    return time.strftime("%Y-%m-%d", time.gmtime(posix_s))
-
-
 def readable(file: str) -> set[str]:
     """The files that are read again: the configuration ``file``, and what it names for NTS."""
     try:
@@ -296,15 +293,11 @@ def readable(file: str) -> set[str]:
 
 
 def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | None) -> int:
-    """Answer until a signal, or for ``duration_s``. Returns 0; at once when NTS is not enabled. OSError: see NtsKe.
+    """Answer until a signal, for ``duration_s``, or until NTS is not enabled any more. Returns 0. OSError: see NtsKe.
 
     ``simulated`` has no effect: whoever gets cookies is served a time that is marked as simulated.
     """
     del simulated
-    log = open_log(config.log.format, config.log.level, "nts-ke")
-    if not config.nts.enabled:
-        log.info("NTS is not enabled: [nts] enabled = false")
-        return GOOD
     until_s = None if duration_s is None else time.monotonic() + duration_s
     signals = Signals()
     with contextlib.suppress(OSError):

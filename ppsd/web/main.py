@@ -14,7 +14,6 @@ import contextlib
 import json
 import os
 import select
-import stat
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,8 +31,7 @@ from ppsd.process.log import open_log
 from ppsd.web.daemon import Daemon
 from ppsd.web.http import HttpServer, Request, Response
 from refclock.errors import explain
-from refclock.kernel.files import judge, owners
-from refclock.kernel.sandbox import SERVE, Account, Helper, account, confine, lend, refused, to_drop
+from refclock.kernel.sandbox import SERVE, Account, Helper, account, confine, give, lend, refused, to_drop
 from refclock.schema import ConfigError
 
 OWN_KEYS: Final = ("metrics.", "history.", "log.")
@@ -217,21 +215,6 @@ class Web:
         self._control.close()
 
 
-def history_place(state: Path, to: Account) -> Path:
-    """The directory of the history in the state directory ``state``, made when it is missing, and ``to``'s. Whether it can be used shows
-    when it is: a failure here is none of the metrics'."""
-    place = state / HISTORY
-    with contextlib.suppress(OSError):
-        state.mkdir(mode=0o755, parents=True, exist_ok=True)
-        judge(state, owners())
-        place.mkdir(mode=0o750, exist_ok=True)
-        if to_drop(to):
-            os.chown(place, to.user, to.group, follow_symlinks=False)
-            if state.stat().st_uid == 0:  # it may be entered, not listed: the files of the clock process are root's alone
-                state.chmod(stat.S_IMODE(state.stat().st_mode) | 0o011)
-    return place
-
-
 def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | None) -> int:
     """Answer until a signal, or for ``duration_s``. Returns 0. OSError: see Web.
 
@@ -243,7 +226,7 @@ def main(config: Config, run_dir: Path, simulated: bool, duration_s: float | Non
     make_run_directory(run_dir, user=config.run.user)
     to = account(config.run.user, config.run.group)
     helper = Helper(to, run_dir, lambda: {config.file})
-    place = history_place(Path(config.run.state), to)
+    place = give(Path(config.run.state), HISTORY, 0o750, to)  # a failure there is none of the metrics'
     run_dir, group = lend(run_dir, to)
     web = Web(config, run_dir, helper, place)
     web.confine(to, group)

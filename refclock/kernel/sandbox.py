@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from refclock.kernel._kernel import ffi, lib
-from refclock.kernel.files import group_number, user_number
+from refclock.kernel.files import group_number, judge, owners, user_number
 
 CLOCK: Final = lib.SBX_CLOCK
 SERVE: Final = lib.SBX_SERVE
@@ -90,6 +90,21 @@ def lend(directory: Path, to: Account) -> tuple[Path, int]:
             directory.chmod(stat.S_IMODE(found.st_mode) | stat.S_ISVTX | stat.S_IWGRP | stat.S_IXGRP)
     os.chdir(directory)
     return Path(), group
+
+
+def give(state: Path, name: str, mode: int, to: Account) -> Path:
+    """The directory ``name`` in ``state``, made when it is missing, and ``to``'s. To be called before rights are given up. Whether it can
+    be used shows when it is."""
+    place = state / name
+    with contextlib.suppress(OSError):
+        state.mkdir(mode=0o755, parents=True, exist_ok=True)
+        judge(state, owners())
+        place.mkdir(mode=mode, exist_ok=True)
+        if to_drop(to):
+            os.chown(place, to.user, to.group, follow_symlinks=False)
+            if state.stat().st_uid == 0:  # it may be entered, not listed: the files of the clock process are root's alone
+                state.chmod(stat.S_IMODE(state.stat().st_mode) | 0o011)
+    return place
 
 
 def to_drop(to: Account) -> bool:

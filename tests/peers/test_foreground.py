@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from peers import REFCLOCK, Processes, ask_ntp, free_port, locked, snapshot, wait_for
+from peers import REFCLOCK, Processes, ask_ntp, free_port, let_others_in, locked, snapshot, wait_for
 
 LOCK_SECONDS = 60.0
 
@@ -194,3 +194,27 @@ def test_the_server_goes_and_comes_with_its_switch(network: Processes) -> None:
     assert seen["pid"] == clock["pid"]
     process.send_signal(signal.SIGTERM)
     assert process.wait(10) == 0
+
+
+def test_nts_goes_and_comes_with_its_switch(run: Foreground) -> None:
+    """`[nts] enabled = true` and a reload are enough: keys are established and the server takes their cookies; `false` ends it."""
+    pytest.importorskip("OpenSSL", reason="NTS needs pyOpenSSL")
+    let_others_in(run.processes.directory)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        door = probe.getsockname()[1]
+    told = {on: f'[nts]\nenabled = {on}\nlisten = ["127.0.0.1:{door}"]\nnames = ["127.0.0.1"]\n' for on in ("true", "false")}
+
+    def shown() -> subprocess.CompletedProcess[str]:
+        return run.processes.run([*REFCLOCK, "nts", "show", "--run-dir", str(run.directory)], 20)
+
+    for _ in range(2):
+        run.write(told["true"])
+        said = run.reload()
+        assert said.returncode == 0, said
+        assert "nts.enabled" in said.stdout
+        wait_for("keys are established", lambda: shown().returncode == 0, 15)
+        run.write(told["false"])
+        assert run.reload().returncode == 0
+        wait_for("they are not any more", lambda: "NTS is off" in shown().stderr, 15)
+        wait_for("its process has ended", lambda: run.pid("nts-ke") is None, 15)

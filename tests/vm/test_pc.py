@@ -71,6 +71,13 @@ def test_every_unit_is_up(pc: Machine, figure: Callable[..., None]) -> None:
     figure("PC with BIOS: stratum 1", pc.wait_stratum_1(PATIENCE_S), "s")
 
 
+def test_what_is_not_wanted_rests(pc: Machine) -> None:
+    """NTS is off, so its process has ended at once, well, and is not started again."""
+    told = shown(pc, "refclock-nts-ke", "ActiveState", "Result", "NRestarts")
+    assert told == {"ActiveState": "inactive", "Result": "success", "NRestarts": "0"}
+    assert "NTS is not enabled" in pc.run("journalctl -u refclock-nts-ke -o cat")
+
+
 @pytest.mark.parametrize("unit", SERVICES)
 def test_a_service_is_confined_as_promised(pc: Machine, unit: str) -> None:
     """systemd's judge, with all drop-ins that are in force."""

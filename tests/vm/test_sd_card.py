@@ -74,6 +74,7 @@ def test_devices_belong_to_the_services_group_alone(pi: Machine) -> None:
 
 def test_no_unit_has_failed_and_memory_is_small(pi: Machine, figure: Callable[..., None]) -> None:
     """The whole system runs, in what the smallest board has."""
+    pi.wait_for(lambda: "starting" not in pi.run("systemctl is-system-running", check=False), 120, "it does not come to rest")
     assert pi.run("systemctl --failed --plain --no-legend") == ""
     for unit in ("refclock-clock", "refclock-serve", "refclock.target"):
         assert pi.run(f"systemctl is-active {unit}") == "active\n"
