@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from cost import requests
+from OpenSSL import SSL
 from report import Report, alternated, circumstances, ratios
 from servers import CHRONY_LIMITS, OURS_LIMITS, Clock, Server, Zoo, cpu_s, free_port, hold_core
 
@@ -74,7 +75,7 @@ def established(port: int) -> Established:
     while True:
         try:
             return establish(port)
-        except OSError:
+        except (OSError, SSL.Error):  # it does not listen yet, or has no certificate yet
             if time.monotonic() > until_s:
                 raise
             time.sleep(0.1)
