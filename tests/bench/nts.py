@@ -41,6 +41,8 @@ ROUNDS = 9
 SECS = 1.5
 WINDOW = 32
 """Requests outstanding: chronyd loses none of so many."""
+PATIENCE_S = 3
+"""s for a reply: longer than a busy machine keeps a process waiting."""
 HANDSHAKES = 60
 """Of one round."""
 OURS = """
@@ -101,10 +103,10 @@ def measure_requests(report: Report, servers: dict[str, Server], without: Server
     """Processor time of a request: plain, and with NTS."""
     cases: dict[str, Callable[[], dict[str, Any]]] = {}
     for name, server in servers.items():
-        load = partial(server.clean_load, "--secs", SECS, "--window", WINDOW)
+        load = partial(server.clean_load, "--secs", SECS, "--window", WINDOW, "--timeout", PATIENCE_S)
         cases[f"plain, {name}"] = load
         cases[f"NTS, {name}"] = partial(load, "--nts", sessions[name])
-    cases["plain, ours without NTS"] = partial(without.clean_load, "--secs", SECS, "--window", WINDOW)
+    cases["plain, ours without NTS"] = partial(without.clean_load, "--secs", SECS, "--window", WINDOW, "--timeout", PATIENCE_S)
     for load in cases.values():
         load()
     runs = alternated(cases, ROUNDS)
