@@ -35,7 +35,7 @@ ROOMS: dict[str, set[str]] = {  # room: what it may import besides itself
     "ppsd": {"refclock"},
     "ppsd.ntp": {"refclock"},
     "ppsd.config": {"refclock", "refclock.kernel"},
-    "ppsd.process": {"refclock", "refclock.kernel"},
+    "ppsd.process": {"refclock", "refclock.kernel", "ppsd.config"},
     "ppsd.faces": {"refclock", "ppsd", "ppsd.ntp", "ppsd.config"},
     "ppsd.history": {"refclock", "ppsd"},
     "ppsd.discipline": {"refclock", "refclock.timing", "ppsd", "ppsd.config"},

@@ -165,10 +165,6 @@ class Sessions:
         """The descriptor to poll: readable when ``handle_ready`` has work."""
         return self._epoll.fileno()
 
-    def deadline_s(self) -> float | None:
-        """When ``review`` has work at the latest (time.monotonic); None: no session is open."""
-        return min((one.until_s for one in self._sessions.values()), default=None)
-
     def handle_ready(self) -> None:
         """Go on with every client that is ready; never waits."""
         doors = self._listeners.doors
@@ -179,12 +175,9 @@ class Sessions:
                 self._go_on(self._sessions[fd])
 
     def review(self) -> None:
-        """Open addresses that have come, and end sessions whose time is over."""
+        """Open addresses that have come, and end sessions whose time is over. A client that has sent no whole request is told so (RFC 8915
+        section 4.1.3)."""
         self._listeners.review()
-        self.expire()
-
-    def expire(self) -> None:
-        """End sessions whose time is over. A client that has sent no whole request is told so (RFC 8915 section 4.1.3)."""
         now_s = time.monotonic()
         for one in [one for one in self._sessions.values() if one.until_s <= now_s]:
             if one.shaken and not one.answered:
