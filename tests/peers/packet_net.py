@@ -13,7 +13,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -264,16 +264,23 @@ def ntpsec_programs() -> tuple[str, str]:
     return str(unpacked / "usr/sbin/ntpd"), str(unpacked / "usr/bin/ntpq")
 
 
-def chronyd(processes: Processes, name: str, *lines: str, preload: Mapping[str, str] | None = None, steer: bool = False) -> Path:
+def chronyd(
+    processes: Processes,
+    name: str,
+    *lines: str,
+    preload: Mapping[str, str] | None = None,
+    steer: bool = False,
+    program: Sequence[str] = ("chronyd",),
+) -> Path:
     """A chronyd -x with its own directory and command socket. ``preload``: environment in which it sees simulated devices, or a clock that
-    it may ``steer``."""
+    it may ``steer``. ``program``: another one than the installed."""
     directory = processes.directory / name
     directory.mkdir(mode=0o750)
     common = [f"bindcmdaddress {directory}/chronyd.sock", "cmdport 0", "port 0", f"pidfile {directory}/chronyd.pid"]
     (directory / "chrony.conf").write_text("\n".join([*lines, *common, ""]), encoding="utf-8")
     processes.start(
         name,
-        [*NO_CLOCK, "chronyd", *([] if steer else ["-x"]), "-d", "-u", "root", "-f", str(directory / "chrony.conf")],
+        [*NO_CLOCK, *program, *([] if steer else ["-x"]), "-d", "-u", "root", "-f", str(directory / "chrony.conf")],
         **(preload or {}),
     )
     return directory

@@ -6,92 +6,19 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
 import pytest
+from key_server import CONFIG, KeyServer, established
 from nts_packets import NtsClient, exchange
-from packet_net import LOOPBACK, Server, Serving, Sockets, ask, chronyc, chronyd
-from peers import REFCLOCK, Processes, snapshot, wait_for
+from packet_net import LOOPBACK, Sockets, ask, chronyc, chronyd
+from peers import REFCLOCK, Processes, wait_for
 
 from ppsd.ntp.nts_keys import period_of
 from refclock.kernel.files import owners
 
 certificates = pytest.importorskip("ppsd.serve.certificates", reason="NTS needs pyOpenSSL")
-
-CONFIG = """
-[server]
-listen = ["127.0.0.1:123"]
-threads = 1
-[limits]
-rate = 0
-[run]
-state = "{state}"
-user = "0"
-[nts]
-enabled = true
-listen = ["127.0.0.1:4460"]
-names = ["time.example", "127.0.0.1"]
-"""
-
-
-class KeyServer:
-    """The NTS-KE process beside a server, with its own authority."""
-
-    def __init__(self, processes: Processes, server: Server) -> None:
-        self.processes, self.server = processes, server
-        self.authority = processes.directory / "ca.pem"
-        self.process = self.start()
-        told = processes.run([*REFCLOCK, "nts", "ca", "--out", str(self.authority), *self.where])
-        assert told.returncode == 0, told.stderr
-        self.told = told.stdout
-
-    @property
-    def where(self) -> list[str]:
-        return ["--config", str(self.server.file), "--run-dir", str(self.server.run_dir)]
-
-    def start(self) -> object:
-        process = self.processes.start("nts-ke", [*REFCLOCK, "nts-ke", *self.where])
-        wait_for("keys are established", lambda: process.poll() is not None or (self.report() or {}).get("until_s"), 20)
-        assert process.poll() is None, self.processes.output("nts-ke")
-        self.pid = process.pid
-        return process
-
-    def report(self) -> dict[str, object] | None:
-        return snapshot(self.server.run_dir, "nts-ke.sock")
-
-    def sessions(self) -> dict[str, int]:
-        report = self.report()
-        assert report is not None
-        counts: dict[str, int] = report["sessions"]  # type: ignore[assignment]
-        return counts
-
-    def client(self, name: str, number: int, *lines: str) -> Path:
-        """A chronyd that knows the authority."""
-        asked = "server 127.0.0.1 nts iburst minpoll -2 maxpoll -2"
-        return chronyd(
-            self.processes, name, asked, f"ntstrustedcerts {self.authority}", f"bindacqaddress 127.0.1.{number}", "log measurements", *lines
-        )
-
-
-@pytest.fixture
-def keys(network: Processes, serve: Serving, tmp_path: Path) -> Iterator[KeyServer]:
-    """A server with NTS in a network of its own."""
-    made = KeyServer(network, serve(CONFIG.format(state=tmp_path / "state")))
-    yield made
-    time.sleep(2.5)  # its next look
-    assert "system call refused" not in network.output("nts-ke")
-
-
-def established(network: Processes, client: Path) -> str:
-    """authdata of a client once it has keys and eight cookies."""
-
-    def look() -> str:
-        told = chronyc(network, client, "authdata")
-        return told if re.search(r"127\.0\.0\.1 +NTS +1 +15 +256 +\d+ +0 +0 +8 +100", told) else ""
-
-    return wait_for("keys and eight cookies", look, 30)
 
 
 def test_chronyd_establishes_keys_and_is_served_by_them(network: Processes, keys: KeyServer) -> None:
