@@ -187,13 +187,12 @@ DOORS: dict[Callable[[bytes], None], tuple[bytes, ...]] = {
     keys: (b"# keys\n10 AES128 HEX:000102030405060708090A0B0C0D0E0F\n11 SHA1 HEX:00112233445566778899\n",),
     foreign: tuple(file.read_bytes() for file in sorted((ROOT / "tests/data/import").iterdir())),
     state: (json.dumps(LEFT.to_json()).encode(),),
-    key_establishment: (
-        nts.message(
-            [nts.KeRecord(1, b"\0\0", critical=True), nts.KeRecord(4, b"\0\x1e\0\x0f", critical=True), nts.KeRecord(0x4000, b"x" * 9)]
-        ),
-        nts.message(
-            [nts.KeRecord(1, b"\x80\0\0\0", critical=True), nts.KeRecord(6, b"box"), nts.KeRecord(7, b"\0\x7b"), nts.KeRecord(4, b"")]
-        ),
+    key_establishment: tuple(
+        nts.message([nts.KeRecord(1, protocols, critical=True), *others, nts.KeRecord(4, ciphers)])
+        for protocols, ciphers, others in (
+            (b"\0\0", b"\0\x1e\0\x0f", [nts.KeRecord(0x4000, b"x" * 9)]),
+            (b"\x80\0\0\0", b"", [nts.KeRecord(6, b"box"), nts.KeRecord(7, b"\0\x7b")]),
+        )
     ),
     chronyc: tuple(bytes([6, 1, 0, 0, 0, command]).ljust(length, b"\0") for command in cmdmon.Command for length in (28, 196, 520)),
     ntpq: tuple(asked(operation, text) for operation in range(1, 13) for text in ("", "leap,ss_received", "nonce=, frags=2, mincount=1")),
