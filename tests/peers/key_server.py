@@ -73,11 +73,11 @@ def keys(network: Processes, serve: Serving, tmp_path: Path) -> Iterator[KeyServ
     assert "system call refused" not in network.output("nts-ke")
 
 
-def established(network: Processes, client: Path) -> str:
-    """authdata of a client once it has keys and eight cookies."""
+def established(network: Processes, client: Path, server: str = "127.0.0.1") -> str:
+    """authdata of a client once it has its first keys, and eight cookies of them."""
 
     def look() -> str:
         told = chronyc(network, client, "authdata")
-        return told if re.search(r"127\.0\.0\.1 +NTS +1 +15 +256 +\d+ +0 +0 +8 +100", told) else ""
+        return told if re.search(rf"{re.escape(server)} +NTS +1 +15 +256 +\d+ +0 +0 +8 +100", told) else ""
 
     return wait_for("keys and eight cookies", look, 30)

@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 from key_server import CONFIG, KeyServer, established
 from nts_packets import NtsClient, exchange
-from packet_net import LOOPBACK, Sockets, ask, chronyc, chronyd
+from packet_net import LOOPBACK, Lan, OtherBox, Server, Serving, Sockets, ask, chronyc, chronyd
 from peers import REFCLOCK, Processes, wait_for
 
-from ppsd.ntp.nts_keys import period_of
+from ppsd.ntp.nts_keys import PERIOD_S, period_of
+from refclock.kernel.clocks import read_clocks
 from refclock.kernel.files import owners
+from refclock.sample import NS
 
 certificates = pytest.importorskip("ppsd.serve.certificates", reason="NTS needs pyOpenSSL")
 
@@ -93,7 +95,8 @@ def test_a_renewed_certificate_is_noticed(network: Processes, keys: KeyServer, t
     keys.process.send_signal(signal.SIGHUP)  # type: ignore[attr-defined]
     wait_for("the named one", lambda: (keys.report() or {}).get("own") is False, 20)
     keys.authority.write_bytes(made[0].authority("box", 0).pem())
-    established(network, keys.client("first-ca", 1))
+    first = keys.client("first-ca", 1)
+    established(network, first)
     put(pairs[1].pem(), pairs[0].secret_pem())
     wait_for("a pair that does not fit is told", lambda: log("certificate and key do not belong together"), 30)
     assert network.run([*REFCLOCK, "nts", *keys.where]).returncode == 0
@@ -101,6 +104,51 @@ def test_a_renewed_certificate_is_noticed(network: Processes, keys: KeyServer, t
     wait_for("the new one", lambda: (keys.report() or {}).get("problem") == "", 30)
     keys.authority.write_bytes(made[1].authority("box", 0).pem())
     established(network, keys.client("second-ca", 2))
+    established(network, first)  # with the keys that it had
+
+
+DAY_NS = PERIOD_S * NS
+
+
+def test_a_client_follows_to_another_box_of_the_fleet(network: Processes, serve: Serving, lan: Lan, tmp_path: Path) -> None:
+    """Two boxes have one secret and one address. A client of the first goes on with its keys while the key of cookies changes three times,
+    and, when its packets go to the second box, which has never seen it: without a request lost, and without new keys."""
+    secret = tmp_path / "secret"
+    secret.touch(mode=0o600)
+    secret.write_bytes(bytes(range(32)))
+    config = CONFIG.format(state=tmp_path / "state").replace("127.0.0.1:", "0.0.0.0:").replace("127.0.0.1", "10.77.0.1")
+    keys = KeyServer(network, serve(f'{config}secret = "{secret}"\n'))
+    other = Processes(tmp_path / "other")
+    other.directory.mkdir()
+    other.network = box = OtherBox(lan.neighbour)
+    second = Server(other, f'{config}secret = "{secret}"\n')
+    clients = lan.clients
+    asked = ("server 10.77.0.1 nts iburst minpoll -2 maxpoll -2", f"ntstrustedcerts {keys.authority}")
+    client = chronyd(clients, "chronyd", *asked)
+
+    def served(by: Server, requests: int) -> None:
+        before = by.counters()["server"].get("nts", 0)
+        wait_for("replies with NTS", lambda: by.counters()["server"].get("nts", 0) >= before + requests, 20)
+
+    try:
+        established(clients, client, "10.77.0.1")
+        for days in (1, 2, 3):
+            now = read_clocks()
+            for server in (keys.server, second):
+                server.publish(tai_ns=now.real_ns + 37 * NS + days * DAY_NS, raw_ns=now.raw_ns)
+            served(keys.server, 6)
+        assert keys.server.log().count("a new period of NTS cookies") == 3
+        box.take_over()
+        served(second, 10)
+        established(clients, client, "10.77.0.1")
+        assert keys.sessions()["accepted"] == 1
+        told = chronyc(clients, client, "ntpdata")
+        sent, valid = (int(found[1]) for found in (re.search(rf"Total {what} +: (\d+)", told) for what in ("TX", "valid RX")) if found)
+        assert valid >= sent - 1, told
+    finally:
+        other.close()
+        second.close()
+        box.close()
 
 
 HOSTILE = """
