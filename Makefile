@@ -55,7 +55,7 @@ test: develop peers emulators
 	$(PY) -m pytest -m 'realtime and not vm'
 	$(PY) -m pytest -n 2 --dist loadfile -m 'vm and not long'
 
-# All that is done with the images, before a release: also updates, setup on a Debian, power cuts. POWER_CUTS: how many of those.
+# All that is done with the images, before a release: also updates of a PC and many power cuts. POWER_CUTS: how many.
 test-vm: develop peers emulators
 	POWER_CUTS=$(or $(POWER_CUTS),25) $(PY) -m pytest -n 2 --dist loadfile -m vm
 
