@@ -210,7 +210,12 @@ class AnyUpstream:
     """Keys of every ``[[upstream]]``: NTP servers that this machine asks for the time. ``host``: its name or address. ``key``: number of a
     key in ``keys.file``. ``minpoll``, ``maxpoll``: log2 s between two requests. ``iburst``: four requests in a row at the beginning;
     ``burst``: each time. ``offset_us``: what is added to its time, for a known asymmetry of the path. ``prefer``, ``trust``, ``noselect``:
-    as of a source, among the upstreams. What upstreams may do: ``clock.upstreams``."""
+    as of a source, among the upstreams. What upstreams may do: ``clock.upstreams``.
+
+    ``nts``: its answers are authenticated by network time security (RFC 8915); its keys come from ``nts_port``, and its certificate must be
+    for ``host``. ``ca``: a PEM file of the authorities that are believed for it, in place of the system's. ``unchecked_dates``: how many
+    times a certificate is accepted that is wrong in its dates alone, while this machine does not know the time; each time lets in whoever
+    holds the key of an old certificate."""
 
     kind: ClassVar[str] = ""
     name: str = key("", "a unique name; default: made from the type", empty=True, check=plain_name)
@@ -225,6 +230,10 @@ class AnyUpstream:
     prefer: bool = key(False, "true or false")
     trust: bool = key(False, "true or false")
     noselect: bool = key(False, "true or false")
+    nts: bool = key(False, "true or false")
+    nts_port: int = key(4460, "a TCP port", low=1, high=65535)
+    ca: str = key("", 'an absolute path, or "" for the system\'s authorities', empty=True, check=absolute_path)
+    unchecked_dates: int = key(0, "a number of times, 0 for never", low=0, high=16)
     key: int = key(0, "the number of a key, 0 for none", low=0, high=2**32 - 1)
 
 
@@ -323,6 +332,11 @@ class Config:
     def asked(self) -> tuple[Upstream, ...]:
         """The upstreams that are asked."""
         return () if self.clock.upstreams == "off" else self.upstreams
+
+    @property
+    def establishes_keys(self) -> bool:
+        """Whether keys of NTS are given to clients, or got from upstreams."""
+        return self.nts.enabled or any(upstream.nts for upstream in self.asked)
 
 
 TABLES: Mapping[str, type[Any]] = {
