@@ -210,7 +210,9 @@ class AnyUpstream:
     """Keys of every ``[[upstream]]``: NTP servers that this machine asks for the time. ``host``: its name or address. ``key``: number of a
     key in ``keys.file``. ``minpoll``, ``maxpoll``: log2 s between two requests. ``iburst``: four requests in a row at the beginning;
     ``burst``: each time. ``offset_us``: what is added to its time, for a known asymmetry of the path. ``prefer``, ``trust``, ``noselect``:
-    as of a source, among the upstreams. What upstreams may do: ``clock.upstreams``."""
+    as of a source, among the upstreams. What upstreams may do: ``clock.upstreams``. ``family``: the kind of addresses that its name may
+    stand for. ``maxdistance_ms``, ``maxdelay_ms``, ``maxdelayratio``, ``maxdelaydevratio``, ``minstratum``: which answers are used, as
+    chrony.conf(5) defines them; see ``ppsd.ntp.association``."""
 
     kind: ClassVar[str] = ""
     name: str = key("", "a unique name; default: made from the type", empty=True, check=plain_name)
@@ -225,6 +227,12 @@ class AnyUpstream:
     prefer: bool = key(False, "true or false")
     trust: bool = key(False, "true or false")
     noselect: bool = key(False, "true or false")
+    family: str = key("any", "the kind of addresses", choices=("any", "ipv4", "ipv6"))
+    maxdistance_ms: float = key(3000.0, "milliseconds", low=0.001, high=16_000)
+    maxdelay_ms: float = key(3000.0, "milliseconds", low=0.001, high=16_000)
+    maxdelayratio: float = key(0.0, "a factor of 1 or more, 0 for no limit", low=0, high=1e6)
+    maxdelaydevratio: float = key(0.0, "a factor, 0 for no limit", low=0, high=1e6)
+    minstratum: int = key(0, "a stratum", low=0, high=15)
     key: int = key(0, "the number of a key, 0 for none", low=0, high=2**32 - 1)
 
 

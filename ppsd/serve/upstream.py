@@ -98,6 +98,23 @@ class Resolver:
         self._wanted.put("")
 
 
+def polling(upstream: Upstream) -> Polling:
+    """How a server of ``upstream`` is asked."""
+    u = upstream
+    return Polling(
+        minpoll=u.minpoll,
+        maxpoll=u.maxpoll,
+        iburst=u.iburst,
+        burst=u.burst,
+        version=u.version,
+        maxdistance_ns=round(u.maxdistance_ms * 1e6),
+        maxdelay_ns=round(u.maxdelay_ms * 1e6),
+        maxdelayratio=u.maxdelayratio,
+        maxdelaydevratio=u.maxdelaydevratio,
+        minstratum=u.minstratum,
+    )
+
+
 @dataclass(slots=True)
 class _Member:
     """One server that is asked."""
@@ -213,7 +230,10 @@ class Upstreams:
         for one in self._names.values():
             if one.upstream.host != host or one.pool.due_ns is not None:
                 continue
-            self._change(one, one.pool.resolved(addresses, now_ns), now_ns)
+            found = [address for address in addresses if one.upstream.family in ("any", "ipv6" if ":" in address else "ipv4")]
+            self._change(one, one.pool.resolved(found, now_ns), now_ns)
+            if addresses and not found:
+                why = f"has no address of the family {one.upstream.family}"
             if why != one.told:
                 one.told = why
                 if why:
@@ -224,7 +244,7 @@ class Upstreams:
         u = one.upstream
         for address in change.begin:
             key = Authenticator(self._keys[u.key]) if u.key else None
-            association = Association(Polling(u.minpoll, u.maxpoll, u.iburst, u.burst, u.version), now_ns)
+            association = Association(polling(u), now_ns)
             one.members[address] = member = _Member(u, address, association, key)
             self._log.info("upstream", upstream=u.name, address=address)
             self._tell(member)
