@@ -21,7 +21,7 @@ import socket
 import struct
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -35,7 +35,8 @@ from refclock.errors import explain
 from refclock.exchange.samples import RawSample
 from refclock.exchange.upstream import pack
 from refclock.kernel.clocks import LocalClock
-from refclock.sample import NS, Instant, UpstreamServer, refid_of
+from refclock.sample import NS, Authentication, Instant, ServerPackets, UpstreamServer, refid_of
+from refclock.timescales import utc_of_ntp64
 
 SO_TIMESTAMPNS: Final = 64
 """SO_TIMESTAMPNS_NEW of asm-generic/socket.h: stamps with 64-bit seconds on every machine; Linux 5.1 and later."""
@@ -43,6 +44,8 @@ STAMP: Final = struct.Struct("=qq")
 """struct __kernel_timespec: s, ns."""
 REPLY_BYTES: Final = 1024
 """Octets read of a datagram: a header, extension fields and a MAC have fewer."""
+KEY_TYPES: Final = {"MD5": 1, "SHA1": 2, "SHA256": 3, "AES128": 13, "AES256": 14}
+"""chronyd's numbers of the types of keys (hash.h, cmac.h)."""
 AT_ONCE: Final = 16
 """Datagrams of one socket that are read before others get their turn."""
 
@@ -126,14 +129,37 @@ class _Member:
     sock: socket.socket | None = None
     sent: Instant = field(default_factory=lambda: Instant(0, 0))
     ours: Collection[int] = ()
+    own: str = ""
     last: Measurement | None = None
+    packets: ServerPackets = field(default_factory=ServerPackets)
+    authentication: Authentication = field(default_factory=Authentication)
     told: str = "not asked yet"  # as Association begins
 
     def status(self, ended: bool = False) -> UpstreamServer:
         """For the clock process."""
         a, m = self.association, self.last
         numbers = (m.stratum, m.refid, m.delay_ns, m.root_delay_ns, m.dispersion_ns) if m is not None else (0, 0, 0, 0, 0)
-        return UpstreamServer(self.upstream.name, self.address, a.reach, a.poll, *numbers, a.why, ended)
+        packets = replace(self.packets, port=self.upstream.port, sent=a.sent, received=a.received, valid=a.valid, good=a.good)
+        return UpstreamServer(self.upstream.name, self.address, a.reach, a.poll, *numbers, a.why, ended, packets, self.authentication)
+
+    def answered(self, found: Measurement, stamped: bool) -> None:
+        """Keep its last answer. ``stamped``: by the kernel."""
+        h, self.last = found.header, found
+        self.packets = ServerPackets(
+            local=self.own,
+            leap=h.leap,
+            version=h.version,
+            stratum=h.stratum,
+            poll=h.poll,
+            precision=h.precision,
+            root_delay_ns=h.root_delay_ns,
+            root_dispersion_ns=h.root_dispersion_ns,
+            reference_utc_ns=utc_of_ntp64(h.reference, found.utc_ns) if h.reference else 0,
+            offset_ns=found.offset_ns,
+            reading_ns=found.dispersion_ns - h.root_dispersion_ns,
+            turn_ns=(h.transmit - h.receive) % 2**64 * NS >> 32,
+            stamped=stamped,
+        )
 
 
 @dataclass(slots=True)
@@ -243,9 +269,12 @@ class Upstreams:
         self._end(one, change.end)
         u = one.upstream
         for address in change.begin:
-            key = Authenticator(self._keys[u.key]) if u.key else None
+            symmetric = self._keys[u.key] if u.key else None
+            key = Authenticator(symmetric) if symmetric is not None else None
             association = Association(polling(u), now_ns)
             one.members[address] = member = _Member(u, address, association, key)
+            if symmetric is not None:
+                member.authentication = Authentication("key", u.key, KEY_TYPES[symmetric.kind], 8 * len(symmetric.secret))
             self._log.info("upstream", upstream=u.name, address=address)
             self._tell(member)
 
@@ -289,7 +318,7 @@ class Upstreams:
         except OSError:
             sock.close()
             raise
-        member.ours = {refid_of(own)}
+        member.ours, member.own = {refid_of(own)}, own
         return sock
 
     def _hang_up(self, member: _Member) -> None:
@@ -316,6 +345,7 @@ class Upstreams:
             authentic = member.key is None or member.key.accepts(data)
             found = member.association.reply(data, came.real_ns - elapsed_ns, came.real_ns, authentic=authentic, ours=member.ours)
             if isinstance(found, Measurement):
+                member.answered(found, stamped=bool(extra))
                 self._measured(member, found)
                 return
             if member.association.due_ns is None:
@@ -336,7 +366,6 @@ class Upstreams:
     def _measured(self, member: _Member, found: Measurement) -> None:
         self._hang_up(member)
         self._names[member.upstream.name].pool.works(member.address)
-        member.last = found
         offset_ns = found.offset_ns + round(member.upstream.offset_us * 1e3)
         self._tell(member, RawSample(found.utc_ns, offset_ns, found.leap))
 
