@@ -14,7 +14,7 @@ from typing import Final
 
 from ppsd.ntp.nts_client import Aead, Seal, Verdict
 from ppsd.ntp.nts_errands import Keys, NoKeys
-from refclock.sample import NS
+from refclock.sample import NS, Authentication
 
 FIRST_PAUSE_NS: Final = 16 * NS
 """ns from the first try to the second; each further one is twice as long."""
@@ -43,6 +43,7 @@ class Secured:
         self.keys: Keys | None = None
         self.since_ns = now_ns
         self.attempts = 0
+        self._established = 0
         self.why = "its keys of NTS are being established"
 
     @property
@@ -74,6 +75,7 @@ class Secured:
             return
         self.use(answer, now_ns)
         self.attempts = 0
+        self._established += 1
 
     def use(self, keys: Keys, since_ns: int) -> None:
         """Use keys that were established at ``since_ns``."""
@@ -106,3 +108,20 @@ class Secured:
         if self.keys is None or self.seal is None or not self.seal.cookies or self.seal.naked:
             return None
         return replace(self.keys, terms=replace(self.keys.terms, cookies=self.seal.cookies))
+
+    def authentication(self, now_ns: int) -> Authentication:
+        """What people are told. Kept keys of an earlier run count as established once."""
+        if self.seal is None or self.keys is None:
+            return Authentication("nts", ke_attempts=self.attempts)
+        cookies = self.seal.cookies
+        return Authentication(
+            mode="nts",
+            key_id=max(1, self._established),
+            key_type=self.seal.cipher,
+            key_bits=8 * len(self.keys.to_client),
+            ke_attempts=self.attempts,
+            ke_age_s=(now_ns - self.since_ns) // NS,
+            naks=self.seal.naks,
+            cookies=len(cookies),
+            cookie_bytes=len(cookies[0]) if cookies else 0,
+        )

@@ -22,7 +22,7 @@ import socket
 import struct
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -40,7 +40,8 @@ from refclock.errors import explain
 from refclock.exchange.samples import RawSample
 from refclock.exchange.upstream import pack
 from refclock.kernel.clocks import LocalClock
-from refclock.sample import NS, Instant, UpstreamServer, refid_of
+from refclock.sample import NS, Authentication, Instant, ServerPackets, UpstreamServer, refid_of
+from refclock.timescales import utc_of_ntp64
 
 SO_TIMESTAMPNS: Final = 64
 """SO_TIMESTAMPNS_NEW of asm-generic/socket.h: stamps with 64-bit seconds on every machine; Linux 5.1 and later."""
@@ -48,6 +49,8 @@ STAMP: Final = struct.Struct("=qq")
 """struct __kernel_timespec: s, ns."""
 REPLY_BYTES: Final = 2048
 """Octets read of a datagram: a header, extension fields and a MAC have fewer."""
+KEY_TYPES: Final = {"MD5": 1, "SHA1": 2, "SHA256": 3, "AES128": 13, "AES256": 14}
+"""chronyd's numbers of the types of keys (hash.h, cmac.h)."""
 AT_ONCE: Final = 16
 """Datagrams of one socket that are read before others get their turn."""
 
@@ -103,6 +106,23 @@ class Resolver:
         self._wanted.put("")
 
 
+def polling(upstream: Upstream) -> Polling:
+    """How a server of ``upstream`` is asked."""
+    u = upstream
+    return Polling(
+        minpoll=u.minpoll,
+        maxpoll=u.maxpoll,
+        iburst=u.iburst,
+        burst=u.burst,
+        version=u.version,
+        maxdistance_ns=round(u.maxdistance_ms * 1e6),
+        maxdelay_ns=round(u.maxdelay_ms * 1e6),
+        maxdelayratio=u.maxdelayratio,
+        maxdelaydevratio=u.maxdelaydevratio,
+        minstratum=u.minstratum,
+    )
+
+
 @dataclass(slots=True)
 class _Member:
     """One server that is asked. ``address``: that of its name. ``at``: where the time is asked for; with NTS its key server says where, and
@@ -118,7 +138,10 @@ class _Member:
     sock: socket.socket | None = None
     sent: Instant = field(default_factory=lambda: Instant(0, 0))
     ours: Collection[int] = ()
+    own: str = ""
     last: Measurement | None = None
+    packets: ServerPackets = field(default_factory=ServerPackets)
+    authentication: Authentication = field(default_factory=Authentication)
     told: str = "not asked yet"  # as Association begins
 
     def status(self, ended: bool = False) -> UpstreamServer:
@@ -126,7 +149,27 @@ class _Member:
         a, m = self.association, self.last
         numbers = (m.stratum, m.refid, m.delay_ns, m.root_delay_ns, m.dispersion_ns) if m is not None else (0, 0, 0, 0, 0)
         why = a.why and ((self.secured and self.secured.why) or a.why)
-        return UpstreamServer(self.upstream.name, self.at[0], a.reach, a.poll, *numbers, why, ended)
+        packets = replace(self.packets, port=self.at[1], sent=a.sent, received=a.received, valid=a.valid, good=a.good)
+        return UpstreamServer(self.upstream.name, self.at[0], a.reach, a.poll, *numbers, why, ended, packets, self.authentication)
+
+    def answered(self, found: Measurement, stamped: bool) -> None:
+        """Keep its last answer. ``stamped``: by the kernel."""
+        h, self.last = found.header, found
+        self.packets = ServerPackets(
+            local=self.own,
+            leap=h.leap,
+            version=h.version,
+            stratum=h.stratum,
+            poll=h.poll,
+            precision=h.precision,
+            root_delay_ns=h.root_delay_ns,
+            root_dispersion_ns=h.root_dispersion_ns,
+            reference_utc_ns=utc_of_ntp64(h.reference, found.utc_ns) if h.reference else 0,
+            offset_ns=found.offset_ns,
+            reading_ns=found.dispersion_ns - h.root_dispersion_ns,
+            turn_ns=(h.transmit - h.receive) % 2**64 * NS >> 32,
+            stamped=stamped,
+        )
 
 
 @dataclass(slots=True)
@@ -235,13 +278,15 @@ class Upstreams:
     def _resolved(self, host: str, addresses: Sequence[str], why: str) -> None:
         now_ns = self._clock.now().mono_ns
         for one in self._names.values():
-            for member in [member for member in one.members.values() if member.named == host]:
-                if addresses:
-                    member.named = ""
-                    self._move(member, (addresses[0], member.at[1]))
+            found = [address for address in addresses if one.upstream.family in ("any", "ipv6" if ":" in address else "ipv4")]
+            for member in [member for member in one.members.values() if member.named == host and found]:
+                member.named = ""
+                self._move(member, (found[0], member.at[1]))
             if one.upstream.host != host or one.pool.due_ns is not None:
                 continue
-            self._change(one, one.pool.resolved(addresses, now_ns), now_ns)
+            self._change(one, one.pool.resolved(found, now_ns), now_ns)
+            if addresses and not found:
+                why = f"has no address of the family {one.upstream.family}"
             if why != one.told:
                 one.told = why
                 if why:
@@ -251,10 +296,12 @@ class Upstreams:
         self._end(one, change.end)
         u = one.upstream
         for address in change.begin:
-            key = Authenticator(self._keys[u.key]) if u.key else None
-            association = Association(Polling(u.minpoll, u.maxpoll, u.iburst, u.burst, u.version), now_ns)
+            symmetric = self._keys[u.key] if u.key else None
+            key = Authenticator(symmetric) if symmetric is not None else None
             secured = Secured(Sealer, now_ns) if u.nts else None
-            one.members[address] = member = _Member(u, address, association, key, secured, (address, u.port))
+            one.members[address] = member = _Member(u, address, Association(polling(u), now_ns), key, secured, (address, u.port))
+            if symmetric is not None:
+                member.authentication = Authentication("key", u.key, KEY_TYPES[symmetric.kind], 8 * len(symmetric.secret))
             kept = self._keyring.kept(u, address)
             if secured is not None and kept is not None:
                 secured.use(kept.keys, now_ns - max(0, self._clock.now().real_ns - kept.made_s * NS))
@@ -306,7 +353,7 @@ class Upstreams:
         except OSError:
             sock.close()
             raise
-        member.ours = {refid_of(own)}
+        member.ours, member.own = {refid_of(own)}, own
         return sock
 
     def _hang_up(self, member: _Member) -> None:
@@ -333,6 +380,7 @@ class Upstreams:
             authentic = self._is_authentic(member, data)
             found = member.association.reply(data, came.real_ns - elapsed_ns, came.real_ns, authentic=authentic, ours=member.ours)
             if isinstance(found, Measurement):
+                member.answered(found, stamped=bool(extra))
                 self._measured(member, found)
                 return
             if member.association.due_ns is None:
@@ -365,7 +413,6 @@ class Upstreams:
     def _measured(self, member: _Member, found: Measurement) -> None:
         self._hang_up(member)
         self._names[member.upstream.name].pool.works(member.address)
-        member.last = found
         offset_ns = found.offset_ns + round(member.upstream.offset_us * 1e3)
         self._tell(member, RawSample(found.utc_ns, offset_ns, found.leap))
 
@@ -431,6 +478,8 @@ class Upstreams:
     def _tell(self, member: _Member, sample: RawSample | None = None, *, ended: bool = False) -> None:
         """Hand on what is known of a server. A clock process that was away hears of all of them first: it follows none while others may
         still answer."""
+        if member.secured is not None:
+            member.authentication = member.secured.authentication(self._clock.now().mono_ns)
         if self._away:
             self._away = not all(self._hand_on(one.status(), None) for name in self._names.values() for one in name.members.values())
         self._away = not self._hand_on(member.status(ended), sample) or self._away
