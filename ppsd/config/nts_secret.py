@@ -49,7 +49,7 @@ def nts_secret(config: Config, place: Path, opener: Opener = os.open) -> bytes:
         try:
             return _read(path, config, os.open)
         except FileNotFoundError:
-            replace_file(path, os.urandom(BYTES), 0o600, _trusted(config))
+            replace_file(path, os.urandom(BYTES), 0o600, believed(config))
         if os.geteuid() == 0:  # this process will be the directory's owner
             os.chown(path, os.fstat(directory).st_uid, -1, follow_symlinks=False)
     finally:
@@ -57,13 +57,13 @@ def nts_secret(config: Config, place: Path, opener: Opener = os.open) -> bytes:
     return _read(path, config, os.open)
 
 
-def _trusted(config: Config) -> frozenset[int]:
-    """Whose secrets are believed: the server's among them, also while it is a number that nobody has."""
+def believed(config: Config) -> frozenset[int]:
+    """Whose files of NTS are believed: the server's among them, also while it is a number that nobody has."""
     return owners(str(account(config.run.user).user))
 
 
 def _read(path: Path, config: Config, opener: Opener) -> bytes:
-    data = contents(path, LIMIT_BYTES, private=_trusted(config), opener=opener)
+    data = contents(path, LIMIT_BYTES, private=believed(config), opener=opener)
     if len(data) == BYTES:
         return data
     with contextlib.suppress(ValueError):

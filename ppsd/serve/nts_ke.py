@@ -1,11 +1,12 @@
 """The NTS-KE process: gives clients, over TLS, the keys and cookies with which the NTP server knows them (RFC 8915 section 4).
 
 Flow: TCP -> ``ppsd.serve.nts_sessions`` -> cookies, sealed with the key of the day (``ppsd.ntp.nts_keys``), which the serve process opens.
-The two share nothing but the secret (``ppsd.config.nts_secret``). When this one fails, clients that have cookies do not notice.
+The two share nothing but the secret (``ppsd.config.nts_secret``). When this one fails, clients that have cookies do not notice. It also
+gets keys of upstreams, for the serve process (``ppsd.serve.nts_client``).
 
 Certificate and key come from files, which are read again when they change, or are this machine's own (``ppsd.serve.certificates``). Without
 a usable certificate nobody is answered, and files are looked at again. The process also ends, with exit code 0, when ``nts.enabled`` is
-false. How it lives: ``ppsd.process.service``.
+false and no upstream has ``nts``. How it lives: ``ppsd.process.service``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import socket
 import time
 from collections.abc import Collection
@@ -28,14 +30,15 @@ from ppsd.ntp.nts import COOKIES, NTP_PORT
 from ppsd.ntp.nts_keys import cookie_key, period_of
 from ppsd.process.service import Role, Surroundings, run
 from ppsd.serve.certificates import Credentials, OwnCertificates, Pair
+from ppsd.serve.nts_client import KeyClient
 from ppsd.serve.nts_sessions import Offer, Sessions, sealed_cookie, tls_context
 from ppsd.snapshot import NtsReport, Unserved
 from refclock import BUILD_DATE
 from refclock.errors import explain
 from refclock.kernel.files import owners
 from refclock.kernel.interfaces import client_addresses, networks
-from refclock.kernel.timescale import utc_second
-from refclock.timescales import day_of
+from refclock.kernel.timescale import served_second, utc_second
+from refclock.timescales import civil_s, day_of
 
 FILES_S: Final = 10.0
 """s between two looks at certificate files, at the own certificate's end and at this machine's names and networks."""
@@ -61,10 +64,43 @@ def own_names(config: Config) -> tuple[str, ...]:
 def _reads(config: Config) -> Collection[str]:
     """The files that the configuration names for NTS."""
     own = config.nts
-    return [name for name in (own.certificate, own.key, own.secret) if name]
+    return [name for name in (own.certificate, own.key, own.secret, *(upstream.ca for upstream in config.asked)) if name]
 
 
-ROLE: Final = Role(name="nts-ke", words="the NTS-KE process", keys=("nts.", "access.", "log."), place=nts_place, reads=_reads)
+OWN_KEYS: Final = ("nts.", "access.", "log.", "clock.upstreams", "upstream ")
+ROLE: Final = Role(name="nts-ke", words="the NTS-KE process", keys=OWN_KEYS, place=nts_place, reads=_reads)
+
+
+class _Doors:
+    """Clients of this machine, and key servers of which it is a client (``ppsd.process.service.Doors``)."""
+
+    def __init__(self, sessions: Sessions, client: KeyClient) -> None:
+        self._both = sessions, client
+        self._epoll = select.epoll()
+        for one in self._both:
+            self._epoll.register(one.fileno(), select.EPOLLIN)
+
+    def fileno(self) -> int:
+        """The descriptor to poll."""
+        return self._epoll.fileno()
+
+    def handle_ready(self) -> None:
+        """Go on with whoever is ready; never waits."""
+        ready = {fd for fd, _ in self._epoll.poll(0)}
+        for one in self._both:
+            if one.fileno() in ready:
+                one.handle_ready()
+
+    def review(self) -> None:
+        """Open what is not open yet, and end what has lasted too long."""
+        for one in self._both:
+            one.review()
+
+    def close(self) -> None:
+        """Close all."""
+        for one in self._both:
+            one.close()
+        self._epoll.close()
 
 
 class NtsKe:
@@ -80,23 +116,29 @@ class NtsKe:
         self._authority: Pair | None = None
         self._problem = ""
         self._files_s = 0.0
-        self.doors = Sessions(around.log, self._admits, around.fds)
+        self._sessions = Sessions(around.log, self._admits, around.fds)
+        self._client = KeyClient(around.run_dir, around.log, self._served_s, self._authorities, self._earliest_s)
+        self.doors = _Doors(self._sessions, self._client)
         self._listen()
         self._networks()
 
     @property
     def wanted(self) -> bool:
-        """Whether NTS is enabled."""
-        return self._config.nts.enabled
+        """Whether NTS is enabled, for clients or for upstreams."""
+        return self._config.establishes_keys
 
     @property
     def status(self) -> str:
         """For systemd's status line."""
-        return self._problem or f"establishing keys on {', '.join(self.doors.served) or 'no address'}"
+        if not self._config.nts.enabled:
+            return "getting keys of upstreams"
+        return self._problem or f"establishing keys on {', '.join(self._sessions.served) or 'no address'}"
 
     def _listen(self) -> None:
-        wanted = {text: endpoint for text in self._config.nts.listen if (endpoint := parse_endpoint(text)) is not None}
-        self.doors.listen(wanted)
+        own = self._config.nts
+        wanted = {text: endpoint for text in own.listen if (endpoint := parse_endpoint(text)) is not None}
+        self._sessions.listen(wanted if own.enabled else {})
+        self._client.configure(self._config.asked)
 
     def _networks(self) -> None:
         """Take up the networks that the interfaces are in, which may be answered."""
@@ -108,6 +150,17 @@ class NtsKe:
     def _admits(self, address: str) -> bool:
         """Whether the NTP server would answer a client, with or without a key."""
         return self._rules.decide(address.partition("%")[0]).action in ("allow", "authenticated")
+
+    def _served_s(self) -> int | None:
+        return served_second(self._around.run_dir / "timescale")
+
+    def _earliest_s(self) -> int:
+        """No true date is before it, as a POSIX second."""
+        day = self._config.clock.not_before
+        return civil_s(day.year, day.month, day.day) or 0
+
+    def _authorities(self, file: str) -> bytes:
+        return contents(Path(file), CERTIFICATE_BYTES, opener=self._around.helper.open)
 
     # ---- what clients are given ------------------------------------------------------------------------------------------------------
 
@@ -142,6 +195,9 @@ class NtsKe:
 
     def _renew(self) -> None:
         """Read secret and certificate again, and use what has changed. What cannot be used leaves the old one in force."""
+        if not self._config.nts.enabled:
+            self._sessions.offer, self._shown, self._problem = None, None, ""
+            return
         log = self._around.log
         try:
             secret = nts_secret(self._config, self._around.place, self._around.helper.open)
@@ -149,7 +205,7 @@ class NtsKe:
             if secret != self._secret or self._shown is None or not self._shown.same(found):
                 tls = tls_context(found)
                 self._secret, self._shown = secret, found
-                self.doors.offer = Offer(tls, self._cookies, self._config.nts.server, self._port())
+                self._sessions.offer = Offer(tls, self._cookies, self._config.nts.server, self._port())
                 log.info("certificate in force", names=", ".join(found.names[:8]), until=day_of(found.until_s))
             self._problem = ""
         except (OSError, ValueError) as error:
@@ -179,19 +235,22 @@ class NtsKe:
         return NtsReport(
             pid=os.getpid(),
             uptime_s=time.monotonic() - self._started_s,
-            addresses=self.doors.served,
-            unserved=tuple(Unserved(one.text, one.why, one.harmless, one.taken) for one in self.doors.unserved),
+            addresses=self._sessions.served,
+            unserved=tuple(Unserved(one.text, one.why, one.harmless, one.taken) for one in self._sessions.unserved),
             own=own,
             names=self._shown.names if self._shown else (),
             until_s=self._shown.until_s if self._shown else None,
             authority_until_s=self._authority.until_s if own and self._authority else None,
             problem=self._problem,
-            open=self.doors.open,
-            sessions=asdict(self.doors.tally),
+            open=self._sessions.open,
+            sessions=asdict(self._sessions.tally),
         )
 
     def judge(self, config: Config) -> None:
-        """Try the secret and the certificate that ``config`` names. OSError, ValueError."""
+        """Try the secret, the certificate and the authorities that ``config`` names. OSError, ValueError."""
+        for upstream in config.asked:
+            if upstream.ca:
+                self._authorities(upstream.ca)
         if config.nts.enabled and config.nts.secret:
             nts_secret(config, self._around.place, self._around.helper.open)
         if config.nts.enabled and config.nts.certificate:  # the own one would be made

@@ -64,7 +64,7 @@ def tls_context(credentials: Credentials) -> SSL.Context:
         _give(context, credentials)
         context.check_privatekey()
     except SSL.Error as error:
-        raise ValueError(f"OpenSSL refuses it ({_reason(error)})") from None
+        raise ValueError(f"OpenSSL refuses it ({reason(error)})") from None
     return context
 
 
@@ -87,7 +87,8 @@ def sealed_cookie(key: bytes, period: int, keys: bytes, nonce: bytes) -> bytes:
     return period.to_bytes(4) + nonce + AESSIV(key).encrypt(keys, [nonce])
 
 
-def _reason(error: SSL.Error) -> str:
+def reason(error: SSL.Error) -> str:
+    """What OpenSSL says of an error."""
     return "; ".join(str(part[-1]) for part in (error.args[0] if error.args else ()) if part) or "no reason given"
 
 

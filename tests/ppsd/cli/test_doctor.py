@@ -30,12 +30,12 @@ from ppsd.cli.query import Address, Try
 from ppsd.config.file import parse
 from ppsd.discipline.events import Reported
 from ppsd.ntp.packet import Exchange, Header
-from ppsd.snapshot import Client, NtsReport, ServerReport, Snapshot, Stamping, Unserved
+from ppsd.snapshot import Client, NtsReport, ServerReport, Snapshot, Stamping, Unserved, UpstreamStatus
 from refclock.condition import Code, Condition
 from refclock.kernel.clocks import STA_UNSYNC, Adjtimex
 from refclock.kernel.host import Host
 from refclock.kernel.interfaces import Address as Own
-from refclock.sample import NS, FeedStatus, Instant, Leap, LeapNotice
+from refclock.sample import NS, FeedStatus, Instant, Leap, LeapNotice, ServerPackets
 from refclock.timescales import DAY_S, NTP_UNIX_S
 
 pytestmark = pytest.mark.worlds
@@ -156,16 +156,16 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     return Machine(tmp_path)
 
 
-SKIPPED_WHEN_WELL = {"RC12", "RC25", "RC27", "RC28", "RC36", "RC37", "RC40", "RC44", "RC48", "RC49", "RC50"}
+SKIPPED_WHEN_WELL = {"RC12", "RC25", "RC27", "RC28", "RC36", "RC37", "RC40", "RC44", "RC48", "RC49", "RC50", "RC52"}
 """Nothing surveys, no server was named to compare with, nobody is fed; the clock is left to others; nobody has asked yet, nor DHCP; rights
-are not seen; neither NTS, IPv6, VLANs nor the internet are wanted."""
+are not seen; neither NTS, IPv6, VLANs nor the internet are wanted; no NTP server is asked."""
 
 
 def test_a_good_machine_is_well(machine: Machine) -> None:
     """Nothing is found where nothing is wrong; what is not there is not examined. Each check has one number, and they come in order."""
     states = {check: finding.state for check, finding in machine.examined().items()}
     assert {check: state for check, state in states.items() if state != OK} == dict.fromkeys(sorted(SKIPPED_WHEN_WELL), SKIP)
-    assert list(states) == [f"RC{n:02}" for n in (*range(1, 13), *(n for n in range(20, 52) if n != 26))]
+    assert list(states) == [f"RC{n:02}" for n in (*range(1, 13), *(n for n in range(20, 53) if n != 26))]
     assert len(EXAMINATIONS) == len(states)
 
 
@@ -174,6 +174,12 @@ def expiry(days: int) -> int:
     return round(NOW_S) + NTP_UNIX_S + days * DAY_S
 
 
+UPSTREAM = UpstreamStatus(
+    name="ntp0", host="a.example", address="192.0.2.1", tally="-", why="agrees", stratum=2, refid=0xC0000201, poll=6, reach=0o377,
+    last_sample_s=21.0, span_s=640.0, offset_ns=150_000, delay_ns=4_000_000, root_delay_ns=1_000_000, dispersion_ns=200_000,
+    jitter_ns=30_000, bound_ns=2_700_000, frequency_ppm=-12.3, skew_ppm=0.1, samples=14, packets=ServerPackets(sent=16),
+)  # fmt: skip
+"""A server that agrees."""
 GPSD = '[[source]]\ntype = "gpsd"\nname = "gps0"\n'
 PPS_ONLY = '[[source]]\ntype = "pps"\nname = "gps0"\npps = "/dev/pps0"\n'
 
@@ -371,6 +377,22 @@ def changed(**changes: Any) -> Callable[[Machine], Changes]:
     return lambda _: changes
 
 
+def asking(
+    *servers: dict[str, Any] | None, role: str = "witness", hosts: tuple[str, ...] = ("a.example", "b.test", "c.invalid", "d.example.net")
+) -> Callable[[Machine], Changes]:
+    """NTP servers are asked, one behind each of the ``hosts``; all is well with them but for these changes. None: it has no address."""
+    tables = "".join(f'[[upstream]]\nhost = "{host}"\n' for host in hosts[: len(servers)])
+    heard = tuple(
+        replace(UPSTREAM, **{"name": f"ntp{i}", "host": hosts[i], "address": f"192.0.2.{i + 1}", **told})
+        for i, told in enumerate(servers)
+        if told is not None
+    )
+    return lambda _: {
+        "config": f'{CONFIG}[clock]\nupstreams = "{role}"\n{tables}',
+        "clock": replace(told("clean-pps", 120), upstreams=heard),
+    }
+
+
 def certified(**changes: Any) -> Callable[[Machine], Changes]:
     """NTS is on, and its process reports a good certificate but for ``changes``."""
     report = NtsReport(7, 60.0, ("0.0.0.0:4460",), (), True, ("box",), int(NOW_S) + 300 * DAY_S, int(NOW_S) + 3000 * DAY_S, "", 0, {})
@@ -564,6 +586,11 @@ AILMENTS: dict[str, tuple[str, str, Callable[[Machine], Changes]]] = {
     "behind a router": ("RC50", WARN, changed(config=EVERYBODY)),
     "address shared by the provider": ("RC50", WARN, changed(config=EVERYBODY, addresses=(SHARED,))),
     "nobody asks from outside": ("RC50", WARN, changed(config=EVERYBODY, addresses=(PUBLIC,), server=replace(SERVING, uptime_s=9e5))),
+    "server that does not answer": ("RC52", WARN, asking({}, {"reach": 0, "tally": "?", "why": "no answer"}, {}, {})),
+    "server that lies": ("RC52", WARN, asking({}, {"tally": "x", "why": "says +0.200000 s, more than both errors"}, {}, {})),
+    "server without an address": ("RC52", WARN, asking({}, {}, {}, None)),
+    "two servers that may be followed": ("RC52", WARN, asking({}, {}, role="fallback")),
+    "servers of one operator": ("RC52", WARN, asking({}, {}, {}, hosts=("a.example.net", "b.example.net", "example.net"))),
     "feed not taken": ("RC27", FAIL, daemon(lambda: fed("absent", 0, "nobody listens on /run/x.sock; waiting for chronyd to start"))),
 }
 
@@ -582,6 +609,9 @@ WELL: dict[str, tuple[str, Callable[[Machine], Changes]]] = {
         "RC34",
         changed(server=replace(SERVING, interfaces=(Stamping("lo", "kernel", "none", ""),))),
     ),
+    "four servers that may be followed": ("RC52", asking({}, {}, {}, {}, role="fallback")),
+    "a witness alone": ("RC52", asking({})),
+    "servers of one site": ("RC52", asking({}, {}, {}, hosts=("10.0.0.1", "10.0.0.2", "10.0.0.3"))),
     "table of connections with room": ("RC35", lambda m: tracked(m, 200)),
     "NTP is not tracked": ("RC35", exempt),
     "few refusals": ("RC36", changed(server=counted(reply={"basic": 5000}, drop={"rate": 5}, kod={"rate": 1}))),
