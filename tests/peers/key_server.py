@@ -78,6 +78,6 @@ def established(network: Processes, client: Path, server: str = "127.0.0.1") -> 
 
     def look() -> str:
         told = chronyc(network, client, "authdata")
-        return told if re.search(rf"{re.escape(server)} +NTS +1 +15 +256 +\d+ +0 +0 +8 +100", told) else ""
+        return told if re.search(rf"{re.escape(server)} +NTS +1 +(15 +256 +\d+ +0 +0 +8 +100|30 +128 +\d+ +0 +0 +8 +68)\b", told) else ""
 
     return wait_for("keys and eight cookies", look, 30)

@@ -24,12 +24,13 @@ def served(keys: KeyServer, requests: int) -> None:
     assert not keys.server.counters()["drop"]
 
 
+@pytest.mark.parametrize(("asked", "aead"), [([], 30), (["ntsaeads 15"], 15)])
 @pytest.mark.parametrize("release", RELEASES)
-def test_chronyd(network: Processes, keys: KeyServer, release: str) -> None:
-    """chronyd 4.6 and 4.9, which know another cipher too, take the one that is spoken, and eight cookies."""
-    client = keys.client("chronyd", 1, program=of_release(release, "sbin/chronyd"))
+def test_chronyd(network: Processes, keys: KeyServer, release: str, asked: list[str], aead: int) -> None:
+    """chronyd 4.6 and 4.9 prefer AEAD 30, and get keys of it, and eight cookies; or of AEAD 15, when they know that one alone."""
+    client = keys.client("chronyd", 1, *asked, program=of_release(release, "sbin/chronyd"))
     wait_for("^*", lambda: "^* 127.0.0.1" in chronyc(network, client, "sources"), 30)
-    established(network, client)
+    assert re.search(rf"NTS +1 +{aead} ", established(network, client))
     served(keys, 8)
 
 
