@@ -60,8 +60,8 @@ class Keyring:
 
     # ---- the NTS-KE process ----------------------------------------------------------------------------------------------------------
 
-    def ask(self, name: str, address: str) -> NoKeys | None:
-        """Have keys established with the server at ``address``. What comes back at once is the answer."""
+    def ask(self, name: str, address: str) -> str:
+        """Have keys established with the server at ``address``. Returns why nobody can be asked, or ""."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         errand = Errand(name, address)
         try:
@@ -69,11 +69,11 @@ class Keyring:
             sock.send(errand.to_bytes())
         except OSError as error:
             sock.close()
-            do = "start it (sudo systemctl start refclock-nts-ke); its log says why it ended"
-            return NoKeys(f"the NTS-KE process is not there ({explain(error)}): {do}")
+            do = "if it stays away: sudo systemctl start refclock-nts-ke; its log says why it ended"
+            return f"no keys of NTS, for the process that gets them is not there ({explain(error)}); {do}"
         self._errands[sock.fileno()] = errand, sock
         self._epoll.register(sock, select.EPOLLIN)
-        return None
+        return ""
 
     def take(self) -> Iterator[tuple[Errand, Keys | NoKeys]]:
         """The answers that have come."""
