@@ -186,7 +186,7 @@ class Run:
     def _write(self, config: Config) -> None:
         note = f"# Made by refclock run from {config.file or 'the defaults'}: changes here are lost.\n\n"
         replace_file(self.file, (note + as_toml(config)).encode(), 0o644, owners(config.run.user))
-        self.config, self.looks = config, not config.sources
+        self.config, self.looks = config, not config.sources and not config.upstreams_alone
 
     def keep(self) -> str:
         """Write the effective configuration again when somebody has removed it: children read it when they start. Returns why that failed,
@@ -235,7 +235,8 @@ class Run:
         if self.looks:
             lines.append(self.outlook())
         elif not self.simulated:
-            lines.append("sources: " + ", ".join(f"{s.name} ({s.kind})" for s in config.sources))
+            named = config.upstreams if config.upstreams_alone else config.sources
+            lines.append("sources: " + ", ".join(f"{s.name} ({s.kind})" for s in named))
         usual = (sim_directory(), Path(RunConfig().directory))  # the commands find these by themselves
         where = "" if self.directory in usual else f" --run-dir {shlex.quote(str(self.directory))}"
         first, called = spelled(Path(sys.executable).with_name("refclock"))

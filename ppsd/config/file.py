@@ -177,6 +177,9 @@ def parse(text: str, file: str = "configuration") -> Config:
             reader.report((*sources[0][0], "type"), what)
     _judge_server(tables, reader)
     _judge_upstreams(upstreams, tables, reader)
+    if tables["clock"].upstreams == "only" and (sources or not upstreams):
+        lacks = 'wants no receiver: remove every [[source]], or write "fallback"' if sources else "names nobody to ask: add an [[upstream]]"
+        reader.report(("clock", "upstreams"), f'"only" {lacks}')
     _judge_access(reader)
     reader.check()
     named_sources, named_upstreams = tuple(named[: len(sources)]), tuple(named[len(sources) :])

@@ -14,7 +14,7 @@ from typing import Final
 
 from ppsd.config.contents import contents
 from ppsd.config.tables import Config
-from refclock.kernel.files import Opener, owners, replace_file
+from refclock.kernel.files import Opener, closed_directory, owners, replace_file, user_name
 from refclock.kernel.sandbox import Account, account, give
 
 DIRECTORY: Final = "nts"
@@ -37,7 +37,13 @@ def nts_secret(config: Config, place: Path, opener: Opener = os.open) -> bytes:
     if config.nts.secret:
         return _read(Path(config.nts.secret), config, opener)
     path = place / FILE
-    directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError as error:
+        if (closed := closed_directory(place)) is None:
+            raise
+        what = f"user {user_name(os.geteuid())} may not enter {closed}; run: chmod o+x {closed}, or set run.state"
+        raise PermissionError(error.errno, what, str(place)) from None
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)  # the other process may be about to make it, too
         try:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final
 
 from ppsd.config.access import LOOPBACK, OWN, AccessList, Rule, access_complaint, prefix_complaint
 from refclock import BUILD_DATE
-from refclock.config import Feed, Source, absolute_path, login, plain_name, run_directory, socket_path, thermometer
+from refclock.config import DEFAULT_SOURCE, Feed, Source, absolute_path, login, plain_name, run_directory, socket_path, thermometer
 from refclock.schema import key
 
 
@@ -77,7 +77,8 @@ class ClockConfig:
     error bound is served as leap indicator 3. ``temperature``: the thermometer nearest to the crystal; readings are used only while they
     improve the estimate. ``cpu_latency_us``: see ``ppsd.clock.cpu_latency``. ``not_before``: no true date is before it. ``upstreams``: what
     the NTP servers of ``[[upstream]]`` do; "off": they are not asked; "witness": they contradict or confirm the receivers, and are never
-    served; "fallback": besides, they are followed, at their stratum plus one, when no receiver can be used."""
+    served; "fallback": besides, they are followed, at their stratum plus one, when no receiver can be used; "only": they are followed, and
+    no receiver is wanted."""
 
     steer: str = key("none", "who sets the system clock", choices=("none", "kernel"))
     step: str = key("start", "when the system clock may be stepped", choices=("start", "always", "never"))
@@ -87,7 +88,7 @@ class ClockConfig:
     temperature: str = key("auto", '"auto", "off" or a thermometer\'s file', check=thermometer)
     cpu_latency_us: int | None = key(None, "longest wake-up latency of a processor in microseconds; not set: no limit", low=0, high=10_000)
     not_before: date = key(date.fromisoformat(BUILD_DATE), "a date like 2026-11-21, without quotes")  # noqa: RUF009 (key() makes a field)
-    upstreams: str = key("witness", "what [[upstream]] servers do", choices=("off", "witness", "fallback"))
+    upstreams: str = key("witness", "what [[upstream]] servers do", choices=("off", "witness", "fallback", "only"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,6 +341,16 @@ class Config:
     def asked(self) -> tuple[Upstream, ...]:
         """The upstreams that are asked."""
         return () if self.clock.upstreams == "off" else self.upstreams
+
+    @property
+    def upstreams_alone(self) -> bool:
+        """Whether no receiver is wanted."""
+        return self.clock.upstreams == "only"
+
+    @property
+    def heard(self) -> tuple[Source, ...]:
+        """The sources that are read: without a configured one, a receiver is looked for, if any is wanted."""
+        return self.sources or (() if self.upstreams_alone else (DEFAULT_SOURCE,))
 
     @property
     def establishes_keys(self) -> bool:
