@@ -52,7 +52,8 @@ class Keyring:
         self._path = None if directory is None else directory / KEPT
         self._epoll = select.epoll()
         self._errands: dict[int, tuple[Errand, socket.socket]] = {}
-        self._kept = self._read()
+        self._kept: dict[str, dict[str, object]] = {}
+        self._is_read = False
 
     def fileno(self) -> int:
         """The descriptor to wait on."""
@@ -90,8 +91,9 @@ class Keyring:
     # ---- over a restart --------------------------------------------------------------------------------------------------------------
 
     def _read(self) -> dict[str, dict[str, object]]:
-        if self._path is None:
+        if self._path is None or self._is_read:
             return {}
+        self._is_read = True
         try:
             told = json.loads(contents(self._path, KEPT_BYTES, private=self._trusted))
             self._path.unlink()
@@ -104,6 +106,7 @@ class Keyring:
 
     def kept(self, upstream: Upstream, address: str) -> Kept | None:
         """Keys of the last run, which are used once. None: there are none, they are old, or the upstream is another one by now."""
+        self._kept |= self._read()
         one = self._kept.pop(_place(upstream.name, address), None)
         if one is None or any(one.get(name) != getattr(upstream, name) for name in FIELDS):
             return None

@@ -304,8 +304,7 @@ class Upstreams:
             one.members[address] = member = _Member(u, address, Association(polling(u), now_ns), key, secured, (address, u.port))
             if symmetric is not None:
                 member.authentication = Authentication("key", u.key, KEY_TYPES[symmetric.kind], 8 * len(symmetric.secret))
-            kept = self._keyring.kept(u, address)
-            if secured is not None and kept is not None:
+            if secured is not None and (kept := self._keyring.kept(u, address)) is not None:
                 secured.use(kept.keys, now_ns - max(0, self._clock.now().real_ns - kept.made_s * NS))
                 self._sent_on(member, kept.keys)
             self._log.info("upstream", upstream=u.name, address=address)

@@ -220,9 +220,9 @@ def test_a_restart_needs_no_new_keys(asking: Asking, box: Box, tmp_path: Path) -
     assert kept.stat().st_mode & 0o777 == 0o600
     first = kept.read_bytes()
     asking.begin()
-    assert not kept.exists()
     asking.configure()
     asking.more(2)
+    assert not kept.exists()
     assert box.given == 1
     asking.upstreams.close()
     assert kept.read_bytes() != first
