@@ -126,7 +126,7 @@ bench-nts: develop peers
 	@$(MAKE) -s build/bench/ntpload
 	$(PY) tests/bench/nts.py
 
-build/bench/ntpload: tests/bench/ntpload.c native/siv.c native/siv.h
+build/bench/ntpload: tests/bench/ntpload.c native/siv.c native/siv.h native/block.h
 build/bench/udpceiling: tests/bench/udpceiling.c
 build/bench/%:
 	@mkdir -p $(@D)
