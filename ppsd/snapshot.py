@@ -17,7 +17,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_interface
 from typing import Any, Final, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from refclock.condition import Code, Condition
-from refclock.sample import FeedStatus, PulseReport, Satellite
+from refclock.sample import Authentication, FeedStatus, PulseReport, Satellite, ServerPackets
 
 
 class Mode(StrEnum):
@@ -126,6 +126,8 @@ class UpstreamStatus:
     trust: bool = False
     noselect: bool = False
     conditions: tuple[Condition, ...] = ()
+    packets: ServerPackets = field(default_factory=ServerPackets)
+    authentication: Authentication = field(default_factory=Authentication)
 
 
 @dataclass(frozen=True, slots=True)

@@ -283,13 +283,67 @@ def refid_of(address: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerPackets:
+    """The packets of an NTP server: what its last usable answer says, and how many there were. Sources: RFC 5905 section 7.3; chronyc(1),
+    ntpdata.
+
+    ``local``: the address of this machine that it came to, "" before the first; ``port``: the server's. ``leap``, ``version``, ``stratum``,
+    ``poll`` and ``precision`` (log2 s), ``root_delay_ns``, ``root_dispersion_ns``, ``reference_utc_ns`` (0: not stated): the server's own.
+    ``offset_ns``: server - local clock; ``reading_ns``: the error of reading both; ``turn_ns``: what the server took. ``interleaved``: in
+    that mode; ``stamped``: its arrival was stamped by the kernel. Counts: requests ``sent``, datagrams ``received``, of these ``valid``
+    answers, and ``good`` ones, which are used.
+    """
+
+    local: str = ""
+    port: int = 123
+    leap: int = 3
+    version: int = 4
+    stratum: int = 0
+    poll: int = 0
+    precision: int = 0
+    root_delay_ns: int = 0
+    root_dispersion_ns: int = 0
+    reference_utc_ns: int = 0
+    offset_ns: int = 0
+    reading_ns: int = 0
+    turn_ns: int = 0
+    interleaved: bool = False
+    stamped: bool = False
+    sent: int = 0
+    received: int = 0
+    valid: int = 0
+    good: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Authentication:
+    """How the answers of an NTP server are authenticated. Source: chronyc(1), authdata.
+
+    ``mode``: "", "key" or "nts". ``key_id``: the number of the key; of NTS how often keys were established. ``key_type``: chronyd's number
+    of the algorithm (1 MD5, 2 SHA1, 3 SHA256, 13 AES128, 14 AES256); of NTS the AEAD's. ``key_bits``: its length. Of NTS alone:
+    ``ke_attempts``: tries to establish keys since the last success; ``ke_age_s``: seconds since that, None before it; ``naks``: NTS
+    negative acknowledgements since then; ``cookies`` that are left, of ``cookie_bytes`` octets.
+    """
+
+    mode: str = ""
+    key_id: int = 0
+    key_type: int = 0
+    key_bits: int = 0
+    ke_attempts: int = 0
+    ke_age_s: int | None = None
+    naks: int = 0
+    cookies: int = 0
+    cookie_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class UpstreamServer:
     """What the NTP client knows of a server, as of its last answer that was of use.
 
     ``name``: of the ``[[upstream]]`` table; ``address``: of the server. ``reach``: the last eight requests, a bit each; ``poll``: log2 s
     between two. ``stratum``, ``refid``: the server's; stratum 0: it has not answered yet. ``delay_ns``: the round trip; ``root_delay_ns``
     and ``dispersion_ns``: from the server to its reference clock, and the error of both ends' clocks. ``why``: what is wrong with it now,
-    "" while it answers. ``ended``: it is not asked any more.
+    "" while it answers. ``ended``: it is not asked any more. ``packets``, ``authentication``: for people alone.
     """
 
     name: str
@@ -303,6 +357,8 @@ class UpstreamServer:
     dispersion_ns: int = 0
     why: str = ""
     ended: bool = False
+    packets: ServerPackets = ServerPackets()
+    authentication: Authentication = Authentication()
 
     @property
     def distance_ns(self) -> int:

@@ -17,6 +17,7 @@ from ppsd.config.file import DEFAULT_FILE
 from ppsd.config.import_chrony import CHRONY, INCLUDES, import_chrony
 from ppsd.config.import_ntp import NTP, TOGETHER, import_ntp
 from ppsd.config.import_receivers import import_gpsd, import_satpulse
+from ppsd.config.import_servers import import_timesyncd
 from ppsd.config.imported import LIMIT_BYTES, Draft, Line, Look
 from ppsd.config.keys import read_keys
 from ppsd.config.tables import Config, KeysConfig
@@ -29,6 +30,7 @@ KINDS: Final[dict[str, Callable[[str, str, Look], Draft]]] = {
     "ntp": import_ntp,
     "gpsd": lambda text, origin, _: import_gpsd(text, origin),
     "satpulse": lambda text, origin, _: import_satpulse(text, origin),
+    "timesyncd": lambda text, origin, _: import_timesyncd(text, origin),
 }
 """What reads the file of which program."""
 FILES: Final = 100
@@ -73,11 +75,15 @@ def _judge_keys(draft: Draft) -> None:
     if not isinstance(value, str) or not value.startswith("/"):
         return
     try:
-        read_keys(Config(keys=KeysConfig(file=value, weak=True)))
+        found = read_keys(Config(keys=KeysConfig(file=value, weak=True)))
     except ConfigError as error:
         del draft.values["keys", "file"]
         draft.tell(line, Fate.REFUSED, str(error.problems[0]))
         return
+    has = {key.key_id for key in found}
+    for settings in [one for one in draft.upstreams if one.keys.get("key", 0) not in {0, *has}]:
+        draft.upstreams.remove(settings)
+        draft.tell(settings.line, Fate.REFUSED, f"{value} has no key {settings.keys['key']}, and without it anybody could answer")
     try:
         read_keys(Config(keys=KeysConfig(file=value)))
     except ConfigError as error:
@@ -88,11 +94,13 @@ def _judge_keys(draft: Draft) -> None:
 def kind_of(name: str, text: str) -> str | None:
     """Whose file it is: by its name, else by whose directives its lines begin with; None when neither tells."""
     lowered = name.lower()
-    for kind in ("satpulse", "chrony", "gpsd", "ntp"):
+    for kind in ("satpulse", "timesyncd", "chrony", "gpsd", "ntp"):
         if kind in lowered and not (kind == "ntp" and lowered.endswith(".toml")):
             return kind
     if lowered.endswith(".toml") or re.search(r"^\s*\[(?:serial|gps|phc)\]", text, re.MULTILINE):
         return "satpulse" if re.search(r"^\s*\[(?:serial|gps|phc|ntp)\]", text, re.MULTILINE) else None
+    if re.search(r"^\s*\[Time\]", text, re.MULTILINE):
+        return "timesyncd"
     if re.search(r"^\s*(?:DEVICES|GPSD_OPTIONS)=", text, re.MULTILINE):
         return "gpsd"
     words = {line.split()[0].lower() for line in text.splitlines() if line.split()}

@@ -63,6 +63,7 @@ COMMANDS = {
         Command("selectdata", "show", "show why each source is selected or not, as chronyc does", "selectdata -v", REPORT),
         Command("tracking", "show", "show the clock's state as chronyc does", "tracking --csv", REPORT),
         Command("peers", "show", "list the sources as ntpq -p does", "peers --watch", REPORT),
+        Command("authdata", "show", "show how NTP sources are authenticated, as chronyc does", "authdata", REPORT),
         Command("ntpdata", "show", "show the packets of NTP sources as chronyc does", "ntpdata", REPORT),
         Command("activity", "show", "count the sources that are there as chronyc does", "activity", REPORT),
         Command("serverstats", "show", "show the server's counters as chronyc does", "serverstats --json", REPORT),
@@ -359,11 +360,16 @@ COMMANDS = {
         Command(
             "import",
             "import_config",
-            "print the configuration of chronyd, ntpd, gpsd or satpulse as refclock.toml, with what becomes of each line",
+            "print the configuration of chronyd, ntpd, timesyncd, gpsd or satpulse as refclock.toml, with what becomes of each line",
             "import /etc/chrony/chrony.conf",
             (
-                option("file", metavar="FILE", type=Path, help="chrony.conf, ntp.conf, /etc/default/gpsd or satpulse.toml"),
-                option("--from", dest="kind", choices=("chrony", "ntp", "gpsd", "satpulse"), help="whose file it is (default: told by it)"),
+                option("file", metavar="FILE", type=Path, help="chrony.conf, ntp.conf, timesyncd.conf, /etc/default/gpsd or satpulse.toml"),
+                option(
+                    "--from",
+                    dest="kind",
+                    choices=("chrony", "ntp", "gpsd", "satpulse", "timesyncd"),
+                    help="whose file it is (default: told by it)",
+                ),
                 option("--apply", action="store_true", help="write it in place of the configuration, which is kept as .bak"),
                 CONFIG,
             ),

@@ -57,7 +57,6 @@ OLD_NAMES: Final[dict[str, tuple[str, str]]] = {
     "accheck": ("refclock access", "refclock access test ADDRESS"),
     "allow": ("refclock access", "write [access] allow in the configuration, then refclock reload"),
     "deny": ("refclock access", "write [access] deny in the configuration, then refclock reload"),
-    "authdata": ("refclock sources", "reference clocks have no keys; refclock clients -v shows which clients use one"),
     "rtcdata": ("refclock doctor", "RC23 examines the battery clock"),
     "makestep": ("refclock config", "[clock] step says when the clock may be stepped"),
     "burst": ("refclock query", "asks a server several times: refclock query HOST -n 8"),

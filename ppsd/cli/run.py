@@ -141,7 +141,7 @@ class Run:
         """What the running processes have against the configuration in ``file``. One that does not run has nothing against it."""
         problems: list[str] = []
         served = ["serve"] if old.server.enabled and new.server.enabled else []
-        keyed = ["nts-ke"] if old.nts.enabled and new.nts.enabled else []
+        keyed = ["nts-ke"] if old.establishes_keys and new.establishes_keys else []
         for name in ("clock", *served, *keyed):
             try:
                 told = ask(self.directory / f"{name}.sock", JUDGE, JUDGE_S)["problems"]
@@ -205,7 +205,7 @@ class Run:
         clock = Program("clock", python("ppsd", "clock", *words), reports=True)
         serve = Program("serve", python("ppsd", "serve", *words), reports=True, sockets=self.sockets)
         served = [serve] if self.config.server.enabled else []
-        if self.config.nts.enabled:
+        if self.config.establishes_keys:
             served.append(Program("nts-ke", python("ppsd", "nts-ke", *words), reports=True))
         if self.config.metrics.listen or self.config.history.enabled:
             served.append(Program("web", python("ppsd", "web", *words), reports=True))

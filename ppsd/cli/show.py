@@ -72,19 +72,21 @@ def _report(directory: Path, args: argparse.Namespace) -> Report:
         if isinstance(server, str):
             raise Refused(NO_PERMISSION if server == UNSEEN else NO_DAEMON, f"refclock: the server in {directory} is {server}")
         return chronyc.serverstats(server)
-    if args.command == "ntpdata" and not args.json and not args.csv:
+    clock = clock_snapshot(directory)
+    if args.command in ("ntpdata", "authdata") and not clock.upstreams and not args.json and not args.csv:
         print("no source is an NTP server, so there are no packets to tell of; refclock sources lists what there is", file=sys.stderr)
     of_the_clock: dict[str, Callable[[Snapshot], Report]] = {
         "sources": chronyc.sources,
         "sourcestats": chronyc.sourcestats,
         "selectdata": chronyc.selectdata,
+        "authdata": chronyc.authdata,
         "ntpdata": chronyc.ntpdata,
         "activity": chronyc.activity,
         "tracking": chronyc.tracking,
         "peers": ntpq.peers,
         "sats": sky.satellites,
     }
-    return of_the_clock[args.command](clock_snapshot(directory))
+    return of_the_clock[args.command](clock)
 
 
 def why_undelivered(clock: Snapshot, server: ServerReport | str) -> str:

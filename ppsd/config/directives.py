@@ -21,18 +21,16 @@ class Fate(StrEnum):
     REFUSED = "left out"
 
 
-BY_HAND: Final = (
-    "NTP servers are [[upstream]] tables here (host, key, minpoll ...), to be written by hand; clock.upstreams says what they do"
-)
-"""What becomes of upstream servers."""
-OTHERWISE: Final = "other servers are asked one by one, as [[upstream]] tables name them: there is no broadcast client, and no peer"
+OTHERWISE: Final = "other servers are asked one by one, as [[upstream]] tables name them: there is no broadcast client"
 """Why other ways to hear of servers are not taken over."""
 
 CHRONY_TOLD: Final = {
-    (
-        Fate.MISSING,
-        BY_HAND,
-    ): "server pool peer initstepslew refresh acquisitionport bindacqaddress bindacqdevice minsources authselectmode",
+    (Fate.MISSING, "requests leave by the interface that the routes say, from its address"): "bindacqaddress bindacqdevice",
+    (Fate.MISSING, "one server is a witness, and two that agree may contradict a receiver; no other number is set"): "minsources",
+    (Fate.MISSING, "servers with and without a key have the same vote: trust = true for those that alone shall vote"): "authselectmode",
+    (Fate.NOT_NEEDED, "every request leaves from a port of its own (RFC 9109)"): "acquisitionport",
+    (Fate.NOT_NEEDED, "a name is resolved again when a server behind it no longer answers"): "refresh",
+    (Fate.NOT_NEEDED, "the first corrections may step the clock: clock.step; its servers are [[upstream]] tables"): "initstepslew",
     (Fate.MISSING, "NTS; symmetric keys are there: keys.file"): (
         "ntsaeads ntscachedir ntsdumpdir ntsntpserver ntsport ntsprocesses ntsrefresh ntsrotate ntsservercert ntsserverkey "
         "ntstrustedcerts ntsratelimit maxntsconnections nocerttimecheck nosystemcert"

@@ -8,6 +8,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final
 
 from ppsd.config.directives import CHRONY_TOLD, Fate
+from ppsd.config.import_servers import asked_server, decide_role
 from ppsd.config.imported import (
     MAPPED,
     Draft,
@@ -267,6 +268,14 @@ def _refclock(draft: Draft, line: Line) -> None:
         draft.tell(line, Fate.WRONG, f"no option {unknown[0]} is known")
 
 
+def _limit_distance(draft: Draft) -> None:
+    """``maxdistance`` holds for every server."""
+    for line in draft.lines:
+        if line.words[0].lower() == "maxdistance" and (limit_s := number(" ".join(line.words[1:2]))) is not None and limit_s > 0:
+            for settings in draft.upstreams:
+                settings.keys["maxdistance_ms"] = min(round(limit_s * 1e3, 3), 16_000.0)
+
+
 def _broadcast(draft: Draft, line: Line) -> None:
     draft.tell(line, Fate.MISSING, "broadcasts are only sent with a key: server.broadcast and server.broadcast_key")
 
@@ -287,9 +296,12 @@ _TAKEN: Final = {
     "leapseclist": leap_file,
     "makestep": _makestep,
     "maxchange": _maxchange,
+    "peer": asked_server,
+    "pool": asked_server,
     "port": _port,
     "ratelimit": _ratelimit,
     "refclock": _refclock,
+    "server": asked_server,
     "smoothtime": _smoothtime,
 }
 CHRONY: Final = directives(CHRONY_TOLD, _TAKEN)
@@ -329,6 +341,9 @@ def import_chrony(text: str, origin: str, look: Look = nothing_included) -> Draf
         draft.rules.clear()
         draft.values.pop(("access", "denied"), None)
         draft.put("server", "enabled", False, Line(0, ("chronyd serves nobody without allow",)))
-        why = "it serves nobody, for there is no allow; leave out enabled = false to serve the own networks"
+        what = "listen" if draft.upstreams else "enabled = false"
+        why = f"it serves nobody, for there is no allow; leave out {what} to serve the own networks"
         draft.tell(Line(0, ("chronyd",)), Fate.TAKEN, why)
+    _limit_distance(draft)
+    decide_role(draft)
     return draft

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
-from ppsd.config.directives import BY_HAND, NTP_TOLD, Fate
+from ppsd.config.directives import NTP_TOLD, Fate
 from ppsd.config.import_chrony import DEEPEST
+from ppsd.config.import_servers import asked_server, decide_role
 from ppsd.config.imported import (
     Draft,
     Line,
@@ -45,7 +46,7 @@ def _networks(words: list[str]) -> tuple[tuple[IPv4Network | IPv6Network, ...], 
     if where == "default":
         return stated or EVERYBODY, rest
     if where == "source":
-        return "is for servers that are asked, and none is so far"
+        return "is for servers that are asked: they are heard, and may ask no more than others"
     if rest[:1] == ["mask"] and len(rest) > 1 and "/" not in where:
         where, rest = f"{where}/{rest[1]}", rest[2:]
     try:
@@ -183,7 +184,7 @@ class _Clocks:
         """``server``, ``peer``, ``pool``: a clock when the address is one of 127.127."""
         clock = _clock_address(" ".join(line.words[1:2]))
         if clock is None:
-            draft.tell(line, Fate.MISSING, BY_HAND)
+            asked_server(draft, line)
         else:
             self._add(clock, line)
 
@@ -417,4 +418,5 @@ def import_ntp(text: str, origin: str, look: Look = nothing_included) -> Draft:
             draft.carry_out(NTP, line)
     clocks.carry_out(draft)
     restrictions.carry_out(draft)
+    decide_role(draft)
     return draft

@@ -29,6 +29,8 @@ SHOWN: Final = 100
 """Characters that are shown of a line of the other file."""
 SOURCES: Final = 128
 """Sources of the other program that are looked at: twice as many as a configuration may have."""
+UPSTREAMS: Final = 64
+"""NTP servers that are taken over: as many as are listened to."""
 MAPPED: Final = ip_network("::ffff:0:0/96")
 """IPv4 addresses inside IPv6 (RFC 4291 section 2.5.5.2). Here they are the IPv4 addresses themselves, elsewhere mostly not."""
 
@@ -78,7 +80,7 @@ def directives(table: Mapping[tuple[Fate, str], str], taken: Mapping[str, Callab
 
 @dataclass(slots=True)
 class Settings:
-    """A ``[[source]]`` or ``[[feed]]`` that is being made."""
+    """A ``[[source]]``, ``[[upstream]]`` or ``[[feed]]`` that is being made."""
 
     kind: str
     line: Line
@@ -93,6 +95,7 @@ class Draft:
     values: dict[tuple[str, str], tuple[Value | tuple[str, ...], Line]] = field(default_factory=dict)
     rules: dict[IPv4Network | IPv6Network, tuple[str, Line]] = field(default_factory=dict)
     sources: list[Settings] = field(default_factory=list)
+    upstreams: list[Settings] = field(default_factory=list)
     feeds: list[Settings] = field(default_factory=list)
     remarks: list[Remark] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
@@ -116,6 +119,14 @@ class Draft:
         self.sources.append(found)
         return found
 
+    def upstream(self, kind: str, line: Line, **keys: Value) -> Settings | None:
+        """Add an NTP server or a pool; None when there are too many."""
+        if len(self.upstreams) >= UPSTREAMS:
+            self.tell(line, Fate.REFUSED, f"there are more than {UPSTREAMS} servers")
+            return None
+        self.upstreams.append(Settings(kind, line, keys))
+        return self.upstreams[-1]
+
     def carry_out(self, table: Mapping[str, Directive], line: Line) -> None:
         """Do with a line what the table says of its first word, which may be written in any case."""
         directive = table.get(line.words[0].lower())
@@ -134,6 +145,7 @@ class Draft:
         sources, feeds = self._accepted("source", self.sources, ""), self._accepted("feed", self.feeds, "")
         body = self._with_noselect(sources)
         text = "\n\n".join(filter(None, (*self._tables(body, feeds), body, feeds)))
+        text = self._accepted("upstream", self.upstreams, text)
         return "\n\n".join(filter(None, (f"# Taken over from {printable(self.origin)} by refclock import.", text, self._told()))) + "\n"
 
     def _join_pulses(self) -> None:
@@ -155,13 +167,15 @@ class Draft:
         return f"# {settings.line}\n[[{table}]]\n{lines}".rstrip()
 
     def _accepted(self, table: str, wanted: Iterable[Settings], text: str) -> str:
-        """The blocks that are valid one beside the other, without ``noselect``; the others are told. ``wanted`` keeps the valid ones."""
+        """``text`` and the blocks that are valid beside it and one another, sources without ``noselect``; the others are told, and leave
+        the list of their kind."""
+        left_out = ("noselect",) if table == "source" else ()
         wanted, good = list(wanted), list[Settings]()
         for settings in wanted:
-            more = self._block(table, settings, {key: value for key, value in settings.keys.items() if key != "noselect"})
+            more = self._block(table, settings, {key: value for key, value in settings.keys.items() if key not in left_out})
             if self._is_valid(f"{text}\n\n{more}", settings.line):
                 text, good = f"{text}\n\n{more}".strip(), [*good, settings]
-        (self.sources if table == "source" else self.feeds)[:] = good
+        {"source": self.sources, "upstream": self.upstreams, "feed": self.feeds}[table][:] = good
         return text
 
     def _with_noselect(self, text: str) -> str:
@@ -169,9 +183,7 @@ class Draft:
         unused = [settings for settings in self.sources if settings.keys.get("noselect")]
         if unused and len(unused) == len(self.sources):
             for settings in unused:
-                self.tell(
-                    settings.line, Fate.MISSING, "noselect is left out: there is no other source, and NTP servers are written by hand"
-                )
+                self.tell(settings.line, Fate.MISSING, "noselect is left out: no source would be left, and servers only stand in for one")
         elif unused:
             text = "\n\n".join(self._block("source", settings, settings.keys) for settings in self.sources)
         return text
@@ -219,7 +231,7 @@ class Draft:
 
     def _told(self) -> str:
         """The remarks as comments, those of one kind together. A line in none of these says no more than others."""
-        shown = [remark.line for remark in self.remarks] + [settings.line for settings in (*self.sources, *self.feeds)]
+        shown = [remark.line for remark in self.remarks] + [settings.line for settings in (*self.sources, *self.upstreams, *self.feeds)]
         shown += [line for _, line in (*self.values.values(), *self.rules.values())]
         known = {id(line) for line in shown}
         for line in self.lines:

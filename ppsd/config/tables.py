@@ -211,7 +211,14 @@ class AnyUpstream:
     """Keys of every ``[[upstream]]``: NTP servers that this machine asks for the time. ``host``: its name or address. ``key``: number of a
     key in ``keys.file``. ``minpoll``, ``maxpoll``: log2 s between two requests. ``iburst``: four requests in a row at the beginning;
     ``burst``: each time. ``offset_us``: what is added to its time, for a known asymmetry of the path. ``prefer``, ``trust``, ``noselect``:
-    as of a source, among the upstreams. What upstreams may do: ``clock.upstreams``."""
+    as of a source, among the upstreams. What upstreams may do: ``clock.upstreams``. ``family``: the kind of addresses that its name may
+    stand for. ``maxdistance_ms``, ``maxdelay_ms``, ``maxdelayratio``, ``maxdelaydevratio``, ``minstratum``: which answers are used, as
+    chrony.conf(5) defines them; see ``ppsd.ntp.association``.
+
+    ``nts``: its answers are authenticated by network time security (RFC 8915); its keys come from ``nts_port``, and its certificate must be
+    for ``host``. ``ca``: a PEM file of the authorities that are believed for it, in place of the system's. ``unchecked_dates``: how many
+    times a certificate is accepted that is wrong in its dates alone, while this machine does not know the time; each time lets in whoever
+    holds the key of an old certificate."""
 
     kind: ClassVar[str] = ""
     name: str = key("", "a unique name; default: made from the type", empty=True, check=plain_name)
@@ -226,6 +233,16 @@ class AnyUpstream:
     prefer: bool = key(False, "true or false")
     trust: bool = key(False, "true or false")
     noselect: bool = key(False, "true or false")
+    nts: bool = key(False, "true or false")
+    nts_port: int = key(4460, "a TCP port", low=1, high=65535)
+    ca: str = key("", 'an absolute path, or "" for the system\'s authorities', empty=True, check=absolute_path)
+    unchecked_dates: int = key(0, "a number of times, 0 for never", low=0, high=16)
+    family: str = key("any", "the kind of addresses", choices=("any", "ipv4", "ipv6"))
+    maxdistance_ms: float = key(3000.0, "milliseconds", low=0.001, high=16_000)
+    maxdelay_ms: float = key(3000.0, "milliseconds", low=0.001, high=16_000)
+    maxdelayratio: float = key(0.0, "a factor of 1 or more, 0 for no limit", low=0, high=1e6)
+    maxdelaydevratio: float = key(0.0, "a factor, 0 for no limit", low=0, high=1e6)
+    minstratum: int = key(0, "a stratum", low=0, high=15)
     key: int = key(0, "the number of a key, 0 for none", low=0, high=2**32 - 1)
 
 
@@ -334,6 +351,11 @@ class Config:
     def heard(self) -> tuple[Source, ...]:
         """The sources that are read: without a configured one, a receiver is looked for, if any is wanted."""
         return self.sources or (() if self.upstreams_alone else (DEFAULT_SOURCE,))
+
+    @property
+    def establishes_keys(self) -> bool:
+        """Whether keys of NTS are given to clients, or got from upstreams."""
+        return self.nts.enabled or any(upstream.nts for upstream in self.asked)
 
 
 TABLES: Mapping[str, type[Any]] = {

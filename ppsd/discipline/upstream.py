@@ -135,4 +135,6 @@ class UpstreamSource:
             trust=self.settings.trust,
             noselect=self.settings.noselect,
             conditions=conditions,
+            packets=s.packets,
+            authentication=s.authentication,
         )

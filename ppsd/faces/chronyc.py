@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from typing import Any, Final
 
+from ppsd.ntp.packet import refid_text
 from ppsd.snapshot import ServerReport, Snapshot, SourceStatus, UpstreamStatus
-from refclock.sample import NS
+from refclock.sample import NS, refid_of
 
 NAME: Final = 25
 """Characters of the column of names."""
@@ -25,7 +26,17 @@ NO_INTERVAL: Final = 127
 """log2 s; an interval that is not known, in ``chronyc -c``."""
 MOST_POINTS: Final = 999
 """Samples that have room in the column NP."""
-_LEAP: Final = {"normal": "Normal", "insert": "Insert second", "delete": "Delete second", "unsynchronised": "Not synchronised"}
+LEAPS: Final = {"normal": 0, "insert": 1, "delete": 2, "unsynchronised": 3}
+"""A snapshot's words for leap indicators, and their numbers."""
+LEAP_WORDS: Final = ("Normal", "Insert second", "Delete second", "Not synchronised")
+"""chronyc's words for them."""
+
+
+def leap_of(clock: Snapshot, source: AnySource) -> int:
+    """The leap indicator of a source: that of a receiver is what is served; 3 without an estimate."""
+    if source.bound_ns is None:
+        return 3
+    return source.packets.leap if isinstance(source, UpstreamStatus) else LEAPS.get(clock.leap, 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +198,11 @@ SELECTDATA_LEGEND: Final = r"""  . State: N - noselect, s - unsynchronised, M - 
 """
 
 
+def mark_of(source: AnySource) -> str:
+    """Y for a server whose answers are authenticated."""
+    return "Y" if isinstance(source, UpstreamStatus) and source.authentication.mode else "N"
+
+
 def selection(s: AnySource) -> str:
     """The letter of ``chronyc selectdata``: N noselect, M no estimate yet, S stale, P another is preferred, s unsynchronised, and as in
     ``chronyc sources``."""
@@ -200,35 +216,119 @@ def selection(s: AnySource) -> str:
 def selectdata(clock: Snapshot) -> Report:
     """``chronyc selectdata``: why a source is selected, or not. The interval is its offset with its bound on both sides."""
     lines, rows, told = [], [], list[dict[str, object]]()
-    leap = _LEAP.get(clock.leap, clock.leap)
     for s in every(clock):
         state, offset, error = selection(s), offset_s(s), error_s(s)
         options = "".join(letter if on else "-" for letter, on in (("N", s.noselect), ("P", s.prefer), ("T", s.trust))) + "--"
         known = s.bound_ns is not None
         low, high = (offset - error, offset + error) if known else (0.0, 0.0)
-        said = leap if known else _LEAP["unsynchronised"]
-        mark = {"Normal": "N", "Insert second": "+", "Delete second": "-"}.get(said, "?")
+        said = LEAP_WORDS[leap_of(clock, s)]
+        mark = "N+-?"[leap_of(clock, s)]
         lines.append(
-            f"{state} {_name(s.name)} N {options} {options} {interval(s.last_sample_s)} {1.0:5.1f} {amount(low, True)} {amount(high, True)}"
-            f"  {mark}"
+            f"{state} {_name(s.name)} {mark_of(s)} {options} {options} {interval(s.last_sample_s)} {1.0:5.1f} {amount(low, True)}"
+            f" {amount(high, True)}  {mark}"
         )
         letters = [*options[:3], "-", "-"]
-        rows.append(_row(state, s.name, "N", *letters, *letters, _age(s.last_sample_s), "1.0", f"{low:.9f}", f"{high:.9f}", said))
+        rows.append(_row(state, s.name, mark_of(s), *letters, *letters, _age(s.last_sample_s), "1.0", f"{low:.9f}", f"{high:.9f}", said))
         told.append({"name": s.name, "state": state, "why": s.why, "low_ns": round(low * 1e9), "high_ns": round(high * 1e9)})
     heading = "S Name/IP Address        Auth COpts EOpts Last Score     Interval  Leap"
     return Report(_table(heading, lines), tuple(rows), told, SELECTDATA_LEGEND)
 
 
+def tests(u: UpstreamStatus) -> int:
+    """The ten tests of ``ntpdata`` as bits, the first one highest: RFC 5905's 1 to 3 and 5 to 7, then maximum delay, its two ratios, and
+    loop. An answer that is told of has passed all; without one none is."""
+    return 0x3FF if u.packets.good else 0
+
+
 def ntpdata(clock: Snapshot) -> Report:
     """``chronyc ntpdata``: the packets of each NTP source. Reference clocks have none, and chronyc prints nothing for them."""
-    del clock
-    return Report("", (), [])
+    texts, rows, told = [], [], list[dict[str, object]]()
+    for u in clock.upstreams:
+        p = u.packets
+        remote, local = refid_of(u.address), refid_of(p.local) if p.local else 0
+        leap, at_s = LEAP_WORDS[p.leap], p.reference_utc_ns / NS
+        reference = datetime.fromtimestamp(p.reference_utc_ns // NS, UTC)
+        flags, refid = f"{tests(u):010b}", refid_text(u.refid, p.stratum) if p.stratum == 1 else ""
+        measured = (p.offset_ns / 1e9, u.delay_ns / 1e9, p.reading_ns / 1e9, p.turn_ns / 1e9)
+        roots = (p.root_delay_ns / 1e9, p.root_dispersion_ns / 1e9)
+        stamps = ("Daemon", "Kernel" if p.stamped else "Daemon")
+        counts = (p.sent, p.received, p.valid, p.good)
+        lines = (
+            ("Remote address", f"{u.address} ({remote:08X})"),
+            ("Remote port", p.port),
+            ("Local address", f"{p.local or '[UNSPEC]'} ({local:08X})"),
+            ("Leap status", leap),
+            ("Version", p.version),
+            ("Mode", "Server"),
+            ("Stratum", p.stratum),
+            ("Poll interval", f"{p.poll} ({2.0**p.poll:.0f} seconds)"),
+            ("Precision", f"{p.precision} ({2.0**p.precision:.9f} seconds)"),
+            ("Root delay", f"{roots[0]:.6f} seconds"),
+            ("Root dispersion", f"{roots[1]:.6f} seconds"),
+            ("Reference ID", f"{u.refid:08X} ({refid})"),
+            ("Reference time", f"{reference:%a %b %d %H:%M:%S %Y}"),
+            ("Offset", f"{measured[0]:+.9f} seconds"),
+            ("Peer delay", f"{measured[1]:.9f} seconds"),
+            ("Peer dispersion", f"{measured[2]:.9f} seconds"),
+            ("Response time", f"{measured[3]:.9f} seconds"),
+            ("Jitter asymmetry", f"{0.0:+.2f}"),
+            ("NTP tests", f"{flags[:3]} {flags[3:6]} {flags[6:]}"),
+            ("Interleaved", "Yes" if p.interleaved else "No"),
+            ("Authenticated", "Yes" if u.authentication.mode else "No"),
+            ("TX timestamping", stamps[0]),
+            ("RX timestamping", stamps[1]),
+            *zip(("Total TX", "Total RX", "Total valid RX", "Total good RX"), counts, strict=True),
+        )
+        texts.append("\n" + "\n".join(f"{label:<16}: {value}" for label, value in lines))
+        rows.append(
+            _row(
+                *(u.address, f"{remote:08X}", p.port, p.local or "[UNSPEC]", f"{local:08X}", leap, p.version, "Server", p.stratum),
+                *(p.poll, f"{2.0**p.poll:.0f}", p.precision, f"{2.0**p.precision:.9f}", *(f"{root:.6f}" for root in roots)),
+                *(f"{u.refid:08X}", refid, f"{at_s:.9f}", *(f"{value:.9f}" for value in measured), "0.00"),
+                *(flags[:3], flags[3:6], flags[6:], "Yes" if p.interleaved else "No", "Yes" if u.authentication.mode else "No"),
+                *(*stamps, *counts),
+            )
+        )
+        told.append({"name": u.name, "address": u.address, "delay_ns": u.delay_ns, **asdict(p)})
+    return Report("\n".join(texts).lstrip("\n"), tuple(rows), told)
+
+
+AUTHDATA_LEGEND: Final = r"""
+                             .- Auth. mechanism (NTS, SK - symmetric key)
+                            |   Key length -.  Cookie length (bytes) -.
+                            |       (bits)  |  Num. of cookies --.    |
+                            |               |  Key est. attempts  |   |
+                            |               |           |         |   |
+"""
+
+
+def authdata(clock: Snapshot) -> Report:
+    """``chronyc authdata``: how the answers of each NTP source are authenticated."""
+    lines, rows, told = [], [], list[dict[str, object]]()
+    for u in clock.upstreams:
+        a = u.authentication
+        mode = {"key": "SK", "nts": "NTS"}.get(a.mode, "-")
+        lines.append(
+            f"{_name(u.name):<27} {mode:>4} {a.key_id:5d} {a.key_type:4d} {a.key_bits:4d} {interval(a.ke_age_s)} {a.ke_attempts:4d}"
+            f" {a.naks:4d} {a.cookies:4d} {a.cookie_bytes:4d}"
+        )
+        rows.append(
+            _row(u.name, mode, a.key_id, a.key_type, a.key_bits, _age(a.ke_age_s), a.ke_attempts, a.naks, a.cookies, a.cookie_bytes)
+        )
+        told.append({"name": u.name, "address": u.address, **asdict(a)})
+    heading = "Name/IP address             Mode KeyID Type KLen Last Atmp  NAK Cook CLen"
+    return Report(_table(heading, lines), tuple(rows), told, AUTHDATA_LEGEND)
+
+
+def online(clock: Snapshot) -> tuple[int, int]:
+    """Sources that are there, and those that are not: a source whose device is there is online, and a server that is asked."""
+    there = sum(s.present for s in clock.sources) + len(clock.upstreams)
+    return there, len(clock.sources) + len(clock.upstreams) - there
 
 
 def activity(clock: Snapshot) -> Report:
-    """``chronyc activity``: a source whose device is there is online."""
-    online = sum(s.present for s in clock.sources)
-    counts = (online, len(clock.sources) - online, 0, 0, 0)
+    """``chronyc activity``."""
+    counts = (*online(clock), 0, 0, 0)
     words = ("online", "offline", "doing burst (return to online)", "doing burst (return to offline)", "with unknown address")
     lines = ("200 OK", *(f"{n} sources {what}" for n, what in zip(counts, words, strict=True)))
     return Report("\n".join(lines), (_row(*counts),), {"online": counts[0], "offline": counts[1]})
@@ -268,7 +368,7 @@ def tracking(clock: Snapshot) -> Report:
     rms = ((selected.jitter_ns or 0) if selected else 0) / 1e9
     skew, update = clock.skew_ppm or 0.0, 1.0 if selected else 0.0
     delay, dispersion = root(clock)
-    leap = _LEAP.get(clock.leap, clock.leap)
+    leap = LEAP_WORDS[LEAPS.get(clock.leap, 3)]
     text = "\n".join(
         f"{label:<16}: {value}"
         for label, value in (

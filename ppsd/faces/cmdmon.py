@@ -7,7 +7,7 @@ Source of numbers and layouts: candm.h, pktlength.c and addressing.h of chrony, 
 Signs are chronyd's: an offset is local - reference (positive: the local clock is ahead), the opposite of a Snapshot's.
 
 A receiver is told as a reference clock, with a reference identifier of four characters made from its name; an NTP server as a server, with
-its address. Commands about the packets of an NTP source find none yet: "no such source". Whatever would change something is refused.
+its address. Whatever would change something is refused.
 """
 
 from __future__ import annotations
@@ -21,17 +21,23 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, Protocol
 
 from ppsd.faces.chronyc import (
+    LEAPS,
     MOST_POINTS,
     NO_INTERVAL,
     UNKNOWN_S,
     AnySource,
     error_s,
+    leap_of,
+    mark_of,
     offset_s,
+    online,
     reference,
     root,
     selection,
     server_counts,
+    tests,
 )
+from ppsd.ntp.packet import MODE_SERVER
 from ppsd.snapshot import Client, Snapshot, UpstreamStatus
 from refclock.sample import refid_of
 
@@ -140,12 +146,15 @@ class Layout(IntEnum):
     TRACKING = 5
     SOURCESTATS = 6
     ACTIVITY = 12
+    NTP_DATA = 16  # until chrony 4.5
     MANUAL_LIST2 = 18
     NTP_SOURCE_NAME = 19
+    AUTH_DATA = 20
     CLIENT_ACCESSES_BY_INDEX3 = 21
     SELECT_DATA = 23
     SERVER_STATS3 = 24  # chrony 4.3: 11 counters of 32 bits
     SERVER_STATS4 = 25  # from chrony 4.4: 17 counters of 64 bits
+    NTP_DATA2 = 26  # from chrony 4.6: five words longer
 
 
 _INDEX: Final = struct.Struct(">I")
@@ -160,6 +169,11 @@ _SOURCESTATS: Final = struct.Struct(">I20s3I5I")
 _ACTIVITY: Final = struct.Struct(">5i")
 _NAME: Final = struct.Struct(">256s")
 _SELECT_DATA: Final = struct.Struct(">I20scBBxHHI3I")
+_NTP_DATA: Final = struct.Struct(">20s20sH4Bbb11IHcc4I12x")
+"""The last three words are reserved; of NTP_DATA2 four words of stamps come before four that are reserved."""
+_NTP_DATA_2: Final = struct.Struct(">20s20sH4Bbb11IHcc8I16x")
+_AUTH_DATA: Final = struct.Struct(">HHIHHIHHHxx")
+_AUTH_MODES: Final = {"": 0, "key": 1, "nts": 2}
 _CLIENTS: Final = struct.Struct(">III")
 _CLIENT: Final = struct.Struct(">20s6I4b3I")
 _STATS_3: Final = struct.Struct(">11I")
@@ -178,9 +192,10 @@ PAGE: Final = 8
 _LARGEST: Final = 0xFFFFFFFF
 """The largest number of 32 bits."""
 _STATES: Final = {"*": 0, "?": 1, "x": 2, "~": 3, "+": 4, "-": 5}
-_LEAPS: Final = {"normal": 0, "insert": 1, "delete": 2, "unsynchronised": 3}
 _SERVER, _REFERENCE_CLOCK = 0, 2
 _NOSELECT, _PREFER, _TRUST = 1, 2, 4
+_INTERLEAVED, _AUTHENTICATED = 0x4000, 0x8000
+"""Flags of NTP_DATA, beside its tests."""
 
 _READS: Final[Mapping[Command, tuple[int, int]]] = {
     Command.N_SOURCES: (0, 4),
@@ -194,9 +209,9 @@ _READS: Final[Mapping[Command, tuple[int, int]]] = {
     Command.ACTIVITY: (0, _ACTIVITY.size),
     Command.SMOOTHING: (0, 0),
     Command.SERVER_STATS: (0, _STATS_3.size),
-    Command.NTP_DATA: (_ADDRESS.size, 0),
+    Command.NTP_DATA: (_ADDRESS.size, _NTP_DATA.size),
     Command.NTP_SOURCE_NAME: (_ADDRESS.size, _NAME.size),
-    Command.AUTH_DATA: (_ADDRESS.size, 0),
+    Command.AUTH_DATA: (_ADDRESS.size, _AUTH_DATA.size),
     Command.CLIENT_ACCESSES_BY_INDEX3: (_PAGE.size, _CLIENTS.size + PAGE * _CLIENT.size),
     Command.SELECT_DATA: (4, _SELECT_DATA.size),
 }
@@ -207,7 +222,7 @@ _VERBS: Final[Mapping[Command, Status]] = {
     Command.CYCLELOGS: Status.SUCCESS,
     Command.RESELECT: Status.SUCCESS,
     Command.ONOFFLINE: Status.SUCCESS,
-    # There are no NTP sources.
+    # No NTP source can be switched.
     Command.ONLINE: Status.NO_SUCH_SOURCE,
     Command.OFFLINE: Status.NO_SUCH_SOURCE,
     Command.BURST: Status.NO_SUCH_SOURCE,
@@ -276,8 +291,6 @@ def _read(command: Command, data: bytes, length: int, daemon: Daemon) -> _Result
     match command:
         case Command.SMOOTHING | Command.RTCREPORT:
             return (Status.NOT_ENABLED,)
-        case Command.NTP_DATA | Command.AUTH_DATA:  # chronyd tells them of NTP sources only
-            return (Status.NO_SUCH_SOURCE,)
         case Command.MANUAL_LIST:
             return Status.SUCCESS, Layout.MANUAL_LIST2, _MANUAL_LIST.pack(0)
         case Command.ACCHECK | Command.CMDACCHECK:
@@ -290,24 +303,30 @@ def _read(command: Command, data: bytes, length: int, daemon: Daemon) -> _Result
             return _clients(data, daemon)
         case _:
             clock = daemon.clock()
-            return (Status.FAILED,) if clock is None else _of_clock(command, data, clock)
+            return (Status.FAILED,) if clock is None else _of_clock(command, data, length, clock)
 
 
-def _of_clock(command: Command, data: bytes, clock: Snapshot) -> _Result:
+def _of_clock(command: Command, data: bytes, length: int, clock: Snapshot) -> _Result:
     """What a command is told from the snapshot."""
     match command:
         case Command.N_SOURCES:
             return Status.SUCCESS, Layout.N_SOURCES, _INDEX.pack(len(clock.sources) + len(clock.upstreams))
         case Command.ACTIVITY:
-            present = sum(source.present for source in clock.sources) + len(clock.upstreams)
-            absent = len(clock.sources) + len(clock.upstreams) - present
-            return Status.SUCCESS, Layout.ACTIVITY, _ACTIVITY.pack(present, absent, 0, 0, 0)
+            return Status.SUCCESS, Layout.ACTIVITY, _ACTIVITY.pack(*online(clock), 0, 0, 0)
         case Command.TRACKING:
             return Status.SUCCESS, Layout.TRACKING, _tracking(clock)
         case Command.NTP_SOURCE_NAME:
             address = _address_text(data)
             name = next((one.source.name for one in _listed(clock) if str(one.address) == address), None)
             return (Status.NO_SUCH_SOURCE,) if name is None else (Status.SUCCESS, Layout.NTP_SOURCE_NAME, _NAME.pack(name.encode()[:255]))
+        case Command.NTP_DATA | Command.AUTH_DATA:  # of NTP sources only
+            address = _address_text(data)
+            server = next((u for u in clock.upstreams if str(_ip(u.address)) == address), None)
+            if server is None:
+                return (Status.NO_SUCH_SOURCE,)
+            if command is Command.AUTH_DATA:
+                return Status.SUCCESS, Layout.AUTH_DATA, _auth_data(server)
+            return Status.SUCCESS, *_ntp_data(server, length)
         case _:
             (index,) = _INDEX.unpack_from(data)
             listed = _listed(clock)
@@ -333,7 +352,12 @@ class _Listed:
 def _listed(clock: Snapshot) -> list[_Listed]:
     """Receivers first, then servers."""
     found = [_Listed(source, refid, IPv4Address(refid)) for source, refid in zip(clock.sources, refids(clock), strict=True)]
-    return found + [_Listed(u, refid_of(u.address), ip_address(u.address.partition("%")[0])) for u in clock.upstreams]
+    return found + [_Listed(u, refid_of(u.address), _ip(u.address)) for u in clock.upstreams]
+
+
+def _ip(address: str) -> IPv4Address | IPv6Address:
+    """An address without its interface."""
+    return ip_address(address.partition("%")[0])
 
 
 def _tracking(clock: Snapshot) -> bytes:
@@ -341,9 +365,9 @@ def _tracking(clock: Snapshot) -> bytes:
     reference_ns = clock.reference_utc_ns if synchronised else 0
     return _TRACKING.pack(
         reference(clock),
-        _address(None if clock.followed is None else ip_address(clock.followed.address.partition("%")[0])),
+        _address(None if clock.followed is None else _ip(clock.followed.address)),
         clock.stratum if synchronised else 0,
-        _LEAPS.get(clock.leap, _LEAPS["unsynchronised"]),
+        LEAPS.get(clock.leap, 3),
         *_timespec(reference_ns),
         float_bits((clock.system_offset_ns or 0) / 1e9),
         float_bits(offset_s(selected) if selected is not None else 0.0),
@@ -401,8 +425,8 @@ def _select_data(clock: Snapshot, listed: _Listed) -> bytes:
         listed.refid,
         _address(None if listed.server is None else listed.address),
         selection(source).encode(),
-        0,
-        _LEAPS.get(clock.leap, _LEAPS["unsynchronised"]) if source.bound_ns is not None else _LEAPS["unsynchronised"],
+        mark_of(source) == "Y",
+        leap_of(clock, source),
         options,
         options,
         _whole(source.last_sample_s),
@@ -417,6 +441,31 @@ _OF_SOURCE: Final[Mapping[Command, tuple[Layout, Callable[[Snapshot, _Listed], b
     Command.SOURCESTATS: (Layout.SOURCESTATS, _sourcestats),
     Command.SELECT_DATA: (Layout.SELECT_DATA, _select_data),
 }
+
+
+def _ntp_data(u: UpstreamStatus, length: int) -> tuple[Layout, bytes]:
+    """chronyc pads its request to the length of the layout that it understands, as of the server's statistics."""
+    p = u.packets
+    times = (p.root_delay_ns, p.root_dispersion_ns)
+    measured = (p.offset_ns, u.delay_ns, p.reading_ns, p.turn_ns, 0)
+    flags = tests(u) | _INTERLEAVED * p.interleaved | _AUTHENTICATED * bool(u.authentication.mode)
+    counts = [min(count, _LARGEST) for count in (p.sent, p.received, p.valid, p.good)]
+    told = (
+        *(_address(_ip(u.address)), _address(_ip(p.local) if p.local else None), p.port, p.leap, p.version, MODE_SERVER, p.stratum),
+        *(p.poll, p.precision, *(float_bits(ns / 1e9) for ns in times), u.refid, *_timespec(p.reference_utc_ns)),
+        *(*(float_bits(ns / 1e9) for ns in measured), flags, b"D", b"K" if p.stamped else b"D"),
+    )
+    if length < _REPLY.size + _NTP_DATA_2.size:
+        return Layout.NTP_DATA, _NTP_DATA.pack(*told, *counts)
+    return Layout.NTP_DATA2, _NTP_DATA_2.pack(*told, *counts, 0, counts[2] * p.stamped, 0, 0)
+
+
+def _auth_data(u: UpstreamStatus) -> bytes:
+    a = u.authentication
+    return _AUTH_DATA.pack(
+        *(_AUTH_MODES[a.mode], a.key_type, a.key_id, a.key_bits, min(a.ke_attempts, 0xFFFF), _whole(a.ke_age_s)),
+        *(a.cookies, a.cookie_bytes, min(a.naks, 0xFFFF)),
+    )
 
 
 def _server_stats(daemon: Daemon, length: int) -> tuple[Layout, bytes]:

@@ -312,17 +312,17 @@ def _peer(clock: Snapshot, peer: Peer, utc_ns: int) -> dict[str, str]:
     server = peer.server
     return {
         "srcadr": _address(peer),
-        "srcport": "123",
+        "srcport": "123" if server is None else str(server.packets.port),
         "srchost": f'"{peer.name}"',
-        "dstadr": "127.0.0.1",
+        "dstadr": "127.0.0.1" if server is None else server.packets.local.partition("%")[0] or "0.0.0.0",
         "dstport": "123",
-        "leap": str(LEAPS.get(clock.leap, 3) if peer.selection else 3),
+        "leap": str(_leap(clock, peer)),
         "stratum": str(peer.stratum),
-        "precision": str(PRECISION),
+        "precision": str(PRECISION if server is None else server.packets.precision),
         "rootdelay": "0.0" if server is None else f"{server.root_delay_ns / 1e6:.6f}",
         "rootdisp": "0.0" if server is None else f"{server.dispersion_ns / 1e6:.6f}",
         "refid": peer.refid,
-        "reftime": heard,
+        "reftime": heard if server is None or not server.packets.reference_utc_ns else stamp(server.packets.reference_utc_ns),
         "rec": heard,
         "reach": f"0x{peer.reach:x}",
         "unreach": "0",
@@ -331,13 +331,20 @@ def _peer(clock: Snapshot, peer: Peer, utc_ns: int) -> dict[str, str]:
         "hpoll": "0" if server is None else str(server.poll),
         "ppoll": "0" if server is None else str(server.poll),
         "headway": "0",
-        "flash": "0x0",
-        "keyid": "0",
+        "flash": "0x0" if server is None or server.reach else "0x1000",
+        "keyid": "0" if server is None or server.authentication.mode != "key" else str(server.authentication.key_id),
         "offset": f"{peer.offset_ms:.6f}",
         "delay": f"{peer.delay_ms:.6f}",
         "dispersion": f"{peer.dispersion_ms:.6f}",
         "jitter": f"{peer.jitter_ms:.6f}",
     }
+
+
+def _leap(clock: Snapshot, peer: Peer) -> int:
+    """The leap indicator of an association: what is served, of a receiver that counts; a server's own."""
+    if peer.server is not None:
+        return peer.server.packets.leap
+    return LEAPS.get(clock.leap, 3) if peer.selection else 3
 
 
 def _clock(clock: Snapshot, peer: Peer) -> dict[str, str]:
@@ -410,7 +417,13 @@ def _statistics(clock: Snapshot | None, told: Told) -> dict[str, str]:
 
 def _peer_statistics(clock: Snapshot, peer: Peer) -> dict[str, str]:
     """What pstats of ntpq asks for."""
-    found = {"received": str(clock.sources[peer.association - 1].samples)}
+    if peer.server is None:
+        found = {"received": str(clock.sources[peer.association - 1].samples)}
+    else:
+        p, a = peer.server.packets, peer.server.authentication
+        found = {"sent": str(p.sent), "received": str(p.received), "bogusorg": str(p.received - p.valid)}
+        if a.mode == "nts":
+            found["ntscookies"] = str(a.cookies)
     return found if peer.when_s is None else {**found, "timerec": str(int(peer.when_s))}
 
 

@@ -14,11 +14,11 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
-from ppsd.faces.chronyc import error_s, offset_s, refid_hex, root, server_counts
+from ppsd.faces.chronyc import AnySource, error_s, every, offset_s, refid_hex, root, server_counts
 from ppsd.faces.cmdmon import refids
-from ppsd.snapshot import Mode, ServerReport, Snapshot, SourceStatus
+from ppsd.snapshot import Mode, ServerReport, Snapshot, SourceStatus, UpstreamStatus
 
 Labels = Mapping[str, str]
 Sample = tuple[Labels, float]
@@ -75,8 +75,19 @@ def _jitter_s(source: SourceStatus) -> float | None:
     return None if source.pulse is None else _scaled(source.pulse.jitter_us, 1e-6)
 
 
+def _poll_s(source: AnySource) -> float:
+    return 2.0**source.poll if isinstance(source, UpstreamStatus) else 1.0
+
+
+def _stratum(source: AnySource) -> float:
+    return source.stratum if isinstance(source, UpstreamStatus) else 0.0
+
+
+S = TypeVar("S", SourceStatus, UpstreamStatus, AnySource)
 _Of = tuple[str, str, str, Callable[[Snapshot], float | None]]
 _OfSource = tuple[str, str, str, Callable[[SourceStatus], float | None]]
+_OfUpstream = tuple[str, str, str, Callable[[UpstreamStatus], float | None]]
+_OfAny = tuple[str, str, str, Callable[[AnySource], float | None]]
 
 _CLOCK: Final[tuple[_Of, ...]] = (
     ("simulated", GAUGE, "Whether the receiver is simulated.", lambda c: c.simulated),
@@ -122,6 +133,24 @@ _SOURCE: Final[tuple[_OfSource, ...]] = (
 )
 """Of each source, as above."""
 
+_UPSTREAM: Final[tuple[_OfUpstream, ...]] = (
+    ("upstream_offset_seconds", GAUGE, "Last sample of an NTP server minus the served time.", lambda u: _s(u.offset_ns)),
+    ("upstream_error_bound_seconds", GAUGE, "How far its time may be off, whatever the asymmetry of the path.", lambda u: _s(u.bound_ns)),
+    ("upstream_delay_seconds", GAUGE, "Its last round trip: half of it is the most that asymmetry explains.", lambda u: _s(u.delay_ns)),
+    ("upstream_root_delay_seconds", GAUGE, "From it to its reference clock and back.", lambda u: _s(u.root_delay_ns)),
+    ("upstream_root_dispersion_seconds", GAUGE, "The error that it states.", lambda u: _s(u.dispersion_ns)),
+    ("upstream_jitter_seconds", GAUGE, "Mean distance of its answers from its estimate.", lambda u: _s(u.jitter_ns)),
+    ("upstream_stratum", GAUGE, "Its stratum.", lambda u: u.stratum or None),
+    ("upstream_poll_seconds", GAUGE, "The interval between two requests.", _poll_s),
+    ("upstream_reach_ratio", GAUGE, "Share of the last eight requests that were answered.", lambda u: u.reach.bit_count() / 8),
+    ("upstream_last_sample_seconds", GAUGE, "Seconds since its last answer that was used.", lambda u: u.last_sample_s),
+    ("upstream_authenticated", GAUGE, "Whether its answers are authenticated.", lambda u: bool(u.authentication.mode)),
+    ("upstream_requests_total", COUNTER, "Requests that it was sent.", lambda u: u.packets.sent),
+    ("upstream_answers_total", COUNTER, "Its valid answers.", lambda u: u.packets.valid),
+    ("upstream_used_total", COUNTER, "Its answers that were used.", lambda u: u.packets.good),
+)
+"""Of each NTP server."""
+
 
 def _one(name: str, kind: str, what: str, value: float | None, labels: Labels = _NONE) -> Iterator[Family]:
     """A family of one sample; none without a value."""
@@ -129,10 +158,12 @@ def _one(name: str, kind: str, what: str, value: float | None, labels: Labels = 
         yield Family(name, kind, what, [(labels, float(value))])
 
 
-def _of_sources(prefix: str, clock: Snapshot, table: Iterable[_OfSource], names: Sequence[Labels]) -> Iterator[Family]:
-    """A family for each row of ``table``, with a sample for each source that has a value. ``names``: their labels."""
+def _of_each(
+    prefix: str, sources: Sequence[S], table: Iterable[tuple[str, str, str, Callable[[S], float | None]]], names: Sequence[Labels]
+) -> Iterator[Family]:
+    """A family for each row of ``table``, with a sample for each of ``sources`` that has a value. ``names``: their labels."""
     for name, kind, what, value_of in table:
-        values = [(labels, value_of(source)) for labels, source in zip(names, clock.sources, strict=True)]
+        values = [(labels, value_of(source)) for labels, source in zip(names, sources, strict=True)]
         samples = [(labels, float(value)) for labels, value in values if value is not None]
         if samples:
             yield Family(f"{prefix}{name}", kind, what, samples)
@@ -153,6 +184,7 @@ def native(reports: Reports) -> Iterator[Family]:
         yield Family("refclock_mode", GAUGE, "What the clock process is doing: 1 for one of the modes.", modes)
         yield from _conditions(clock)
         yield from _sources(clock)
+        yield from _upstreams(clock)
         if clock.temperature is not None:
             labels = {"sensor": clock.temperature.sensor}
             yield from _one("refclock_temperature_celsius", GAUGE, "Temperature near the crystal.", clock.temperature.celsius, labels)
@@ -171,7 +203,7 @@ def _conditions(clock: Snapshot) -> Iterator[Family]:
     found: dict[tuple[str, str], float] = {}
     for condition in clock.conditions:
         found["", condition.code.value] = 1.0
-    for source in clock.sources:
+    for source in every(clock):
         for condition in source.conditions:
             found[source.name, condition.code.value] = 1.0
     if found:
@@ -191,7 +223,7 @@ def _sources(clock: Snapshot) -> Iterator[Family]:
     ]
     if states:
         yield Family("refclock_source_state", GAUGE, "Whether a source is selected, agrees ...: 1 for one of the states.", states)
-    yield from _of_sources("refclock_", clock, _SOURCE, names)
+    yield from _of_each("refclock_", clock.sources, _SOURCE, names)
     refused = [({"source": s.name, "reason": reason}, float(n)) for s in clock.sources for reason, n in s.rejected.items()]
     if refused:
         yield Family("refclock_source_rejected_total", COUNTER, "Statements and samples of a source that were refused.", refused)
@@ -208,6 +240,20 @@ def _sources(clock: Snapshot) -> Iterator[Family]:
     if levels:
         each = [({"source": source, "gnss": gnss, "sv": number}, level) for (source, gnss, number), level in levels.items()]
         yield Family("refclock_sat_snr_dbhz", GAUGE, "Signal of a satellite (C/N0).", each)
+
+
+def _upstreams(clock: Snapshot) -> Iterator[Family]:
+    names = [{"upstream": u.name, "address": u.address} for u in clock.upstreams]
+    info = [({**labels, "host": u.host}, 1.0) for labels, u in zip(names, clock.upstreams, strict=True)]
+    if info:
+        yield Family("refclock_upstream_info", GAUGE, "The NTP servers that are asked.", info)
+        states = [
+            ({**labels, "state": state}, float(u.tally == tally))
+            for labels, u in zip(names, clock.upstreams, strict=True)
+            for tally, state in _STATES.items()
+        ]
+        yield Family("refclock_upstream_state", GAUGE, "Whether an NTP server is followed, contradicts ...: 1 for one state.", states)
+    yield from _of_each("refclock_", clock.upstreams, _UPSTREAM, names)
 
 
 def _server(server: ServerReport) -> Iterator[Family]:
@@ -233,7 +279,7 @@ def _server(server: ServerReport) -> Iterator[Family]:
 
 # ---- the names of chrony_exporter -------------------------------------------------------------------------------------------------------
 
-_THEIR_SOURCE: Final[tuple[_OfSource, ...]] = (
+_THEIR_SOURCE: Final[tuple[_OfAny, ...]] = (
     ("sources_last_sample_age_seconds", GAUGE, "Chrony sources last good sample age in seconds", lambda s: s.last_sample_s),
     (
         "sources_reachability_ratio",
@@ -244,8 +290,8 @@ _THEIR_SOURCE: Final[tuple[_OfSource, ...]] = (
     ("sources_reachability_success", GAUGE, "Chrony sources last poll reachability success", lambda s: s.reach & 1),
     ("sources_last_sample_offset_seconds", GAUGE, "Chrony sources last sample offset in seconds", offset_s),
     ("sources_last_sample_error_margin_seconds", GAUGE, "Chrony sources last sample margin of error in seconds", error_s),
-    ("sources_polling_interval_seconds", GAUGE, "Chrony sources polling interval in seconds", lambda s: 1.0),
-    ("sources_stratum", GAUGE, "Chrony sources stratum", lambda s: 0.0),
+    ("sources_polling_interval_seconds", GAUGE, "Chrony sources polling interval in seconds", _poll_s),
+    ("sources_stratum", GAUGE, "Chrony sources stratum", _stratum),
     ("sourcestats_samples", GAUGE, "Sample points currently retained for the source (NP)", lambda s: s.samples),
     ("sourcestats_runs", GAUGE, "Runs of residuals of the same sign (NR)", lambda s: 0.0),
     ("sourcestats_span_seconds", GAUGE, "Interval between the oldest and newest samples in seconds", lambda s: s.span_s or 0.0),
@@ -267,7 +313,7 @@ def compatible(reports: Reports) -> Iterator[Family]:
 
 
 def _their_tracking(clock: Snapshot) -> Iterator[Family]:
-    synchronised, selected = clock.synchronised, clock.selected
+    synchronised, selected = clock.synchronised, clock.selected or clock.followed
     name = clock.refid if synchronised else ""
     labels = {"tracking_address": name, "tracking_name": name, "tracking_refid": refid_hex(clock)}
     yield from _one("chrony_tracking_info", GAUGE, "Chrony tracking info", 1.0, labels)
@@ -291,16 +337,19 @@ def _their_tracking(clock: Snapshot) -> Iterator[Family]:
 
 
 def _their_sources(clock: Snapshot) -> Iterator[Family]:
+    sources = every(clock)
     names = [{"source_address": name, "source_name": name} for name in map(_text, refids(clock))]
+    names += [{"source_address": u.address, "source_name": u.host} for u in clock.upstreams]
+    modes = ["ref"] * len(clock.sources) + ["client"] * len(clock.upstreams)
     states = [
-        (name | {"source_state": _THEIR_STATES.get(source.tally, "unreach"), "source_mode": "ref"}, 1.0)
-        for name, source in zip(names, clock.sources, strict=True)
+        (name | {"source_state": _THEIR_STATES.get(source.tally, "unreach"), "source_mode": mode}, 1.0)
+        for name, source, mode in zip(names, sources, modes, strict=True)
     ]
     if states:
         yield Family("chrony_sources_state_info", GAUGE, "Chrony sources state info", states)
-    yield from _of_sources("chrony_", clock, _THEIR_SOURCE, names)
+    yield from _of_each("chrony_", sources, _THEIR_SOURCE, names)
     frequency: list[Sample] = []
-    for name, source in zip(names, clock.sources, strict=True):
+    for name, source in zip(names, sources, strict=True):
         if source.frequency_ppm is not None:
             frequency.append((name, source.frequency_ppm - (clock.frequency_ppm or 0.0)))
     if frequency:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from statistics import pstdev
 from typing import Final
 
 from ppsd.ntp.interval import Interval
@@ -37,27 +38,41 @@ KISS_POLL: Final = 10
 days (RFC 8633 section 5.4)."""
 MAX_DISTANCE_NS: Final = 3 * NS
 """ns; a server with a larger root distance says nothing useful (chrony.conf(5), maxdistance)."""
+CLOCK_ERROR: Final = 1e-6
+"""By how much two clocks may drift apart between two answers, for the limits of delay: 1 ppm (chrony.conf(5), maxclockerror)."""
+MAX_DELAY_NS: Final = 3 * NS
+"""ns; a longer round trip says nothing useful (chrony.conf(5), maxdelay)."""
 SPREAD: Final = 5
 """log2 of the share of the interval by which a request may come later, so that machines that were started together spread out: 1/32."""
 
 
 @dataclass(frozen=True, slots=True)
 class Polling:
-    """How a server is asked. ``minpoll``, ``maxpoll``: log2 s between two requests. ``iburst``: four requests in a row at the beginning,
-    and when a server answers again; ``burst``: each time. ``version``: of NTP."""
+    """How a server is asked, and which of its answers are used. ``minpoll``, ``maxpoll``: log2 s between two requests. ``iburst``: four
+    requests in a row at the beginning, and when a server answers again; ``burst``: each time. ``version``: of NTP.
+
+    An answer is not used with a root distance above ``maxdistance_ns``, or a round trip above ``maxdelay_ns``, above ``maxdelayratio``
+    times the least of the last eight, or above that least by more than ``maxdelaydevratio`` times their standard deviation (0: no such
+    limit; chrony.conf(5)). ``minstratum``: the least stratum that a server is taken for."""
 
     minpoll: int = 6
     maxpoll: int = 10
     iburst: bool = True
     burst: bool = False
     version: int = 4
+    maxdistance_ns: int = MAX_DISTANCE_NS
+    maxdelay_ns: int = MAX_DELAY_NS
+    maxdelayratio: float = 0.0
+    maxdelaydevratio: float = 0.0
+    minstratum: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
     """A usable answer: at local UTC ``utc_ns`` server - local was ``offset_ns``. ``delay_ns``: the round trip without the server's part.
     ``dispersion_ns``: the error that the server states, and that of reading two clocks. Root delay and ``dispersion_ns`` reach from the
-    server to the reference clock behind it. |true - (local + offset)| <= ``distance_ns``, whatever the asymmetry of the path."""
+    server to the reference clock behind it. |true - (local + offset)| <= ``distance_ns``, whatever the asymmetry of the path. ``header``:
+    of the answer."""
 
     utc_ns: int
     offset_ns: int
@@ -67,6 +82,7 @@ class Measurement:
     stratum: int
     refid: int
     leap: Leap
+    header: Header
 
     @property
     def distance_ns(self) -> int:
@@ -76,7 +92,8 @@ class Measurement:
 
 class Association:
     """See the module. Times are raw ns. ``poll``: log2 s between two requests now; ``reach``: the register; ``why``: what is wrong with the
-    last answer, "" when it was usable; ``due_ns``: when the next request is wanted, None when the server refuses to be asked."""
+    last answer, "" when it was usable; ``due_ns``: when the next request is wanted, None when the server refuses to be asked. Counts:
+    requests ``sent``, datagrams ``received``, answers that are ``valid``, and those that are ``good``, so used."""
 
     def __init__(self, polling: Polling, now_ns: int) -> None:
         self._polling = polling
@@ -90,6 +107,7 @@ class Association:
         self._left = BURST if polling.iburst else 0  # requests of the present burst that are still to come
         self._nonce = 0  # transmit field of the request that waits for its answer; 0: none waits
         self._interval = Interval()
+        self.sent = self.received = self.valid = self.good = 0
 
     @property
     def waiting(self) -> bool:
@@ -104,6 +122,7 @@ class Association:
         if self._nonce:
             self._unanswered()
         self._nonce = nonce
+        self.sent += 1
         self.reach = self.reach << 1 & REACH_BITS
         if self._left:
             self._left -= 1
@@ -147,6 +166,7 @@ class Association:
         """What a datagram is worth that came to the socket of the last request. ``sent_utc_ns``, ``received_utc_ns``: local UTC when that
         request left and when this came. ``authentic``: it has the MAC of the key, or none is configured. ``ours``: the reference
         identifiers by which a server says that it follows this machine."""
+        self.received += 1
         if not self._nonce:
             return Reason.ORIGIN
         result = judge(self._nonce, data, sent_utc_ns, received_utc_ns)
@@ -160,17 +180,34 @@ class Association:
             self._kissed(data)
             return result
         if isinstance(result, Exchange):
-            found = _measurement(result, received_utc_ns)
+            found = _measurement(result, received_utc_ns, self._polling.minstratum)
             h = result.header
             if h.stratum > 1 and h.refid in ours:
                 result = Reason.LOOP
-            elif found.distance_ns > MAX_DISTANCE_NS:
+            elif found.distance_ns > self._polling.maxdistance_ns:
                 result = Reason.DISTANT
             else:
+                is_delayed = self._is_delayed(found.delay_ns)
                 self._answered(found)
-                return found
+                if not is_delayed:
+                    self.good += 1
+                    return found
+                result = Reason.DELAYED
         self.why = result.value
         return result
+
+    def _is_delayed(self, delay_ns: int) -> bool:
+        """Whether a round trip is too long to be used. All round trips are remembered, so that a path which has become longer for good is
+        used again after eight answers."""
+        p = self._polling
+        if delay_ns > p.maxdelay_ns:
+            return True
+        if len(self._interval.trips) < SETTLED // 2:
+            return False
+        least, drift_ns = min(self._interval.trips), (NS << self.poll) * CLOCK_ERROR
+        if p.maxdelayratio >= 1 and delay_ns > p.maxdelayratio * least + drift_ns:
+            return True
+        return p.maxdelaydevratio > 0 and delay_ns - least > p.maxdelaydevratio * pstdev(self._interval.trips) + 2 * drift_ns
 
     def _answered(self, found: Measurement) -> None:
         if not self.reach and self._polling.iburst and not self._left and self.unanswered:
@@ -178,6 +215,7 @@ class Association:
         if self.unanswered >= SETTLED:
             self.poll = self._floor
         self.unanswered, self.why = 0, ""
+        self.valid += 1
         self.reach |= 1
         if step := self._interval.answered(self.poll, found.utc_ns, found.offset_ns, found.delay_ns):
             self._set_poll(self.poll + step)
@@ -203,7 +241,7 @@ class Association:
                 self.due_ns += NS << self.poll
 
 
-def _measurement(exchange: Exchange, received_utc_ns: int) -> Measurement:
+def _measurement(exchange: Exchange, received_utc_ns: int, minstratum: int) -> Measurement:
     """The exchange in the middle of its round trip, where the offset holds whatever the rate of this clock."""
     h, trip_ns = exchange.header, received_utc_ns - exchange.local_utc_ns
     reading_ns = trip_ns // (2 * RATES) + round(NS * 2.0 ** min(h.precision, COARSEST))
@@ -213,7 +251,8 @@ def _measurement(exchange: Exchange, received_utc_ns: int) -> Measurement:
         delay_ns=exchange.delay_ns,
         root_delay_ns=h.root_delay_ns,
         dispersion_ns=h.root_dispersion_ns + reading_ns,
-        stratum=h.stratum,
+        stratum=max(h.stratum, minstratum),
         refid=h.refid,
         leap=h.leap,
+        header=h,
     )

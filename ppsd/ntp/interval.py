@@ -33,10 +33,10 @@ READING_NS: Final = 1000.0
 
 
 class Interval:
-    """See the module."""
+    """See the module. ``trips``: the last round trips, ns."""
 
     def __init__(self) -> None:
-        self._trips: deque[int] = deque(maxlen=SHORTER)
+        self.trips: deque[int] = deque(maxlen=SHORTER)
         self._offsets: deque[tuple[int, int]] = deque(maxlen=2)
         self._misses: deque[float] = deque(maxlen=SHORTER)
         self._answers = 0
@@ -48,8 +48,8 @@ class Interval:
     def answered(self, poll: int, utc_ns: int, offset_ns: int, trip_ns: int) -> int:
         """An answer, asked for every 2**``poll`` s: by how much ``poll`` should change. It says that at local UTC ``utc_ns`` the server was
         ``offset_ns`` ahead, after a round trip of ``trip_ns``."""
-        self._trips.append(trip_ns)
-        noise_ns = (sum(self._trips) / len(self._trips) - min(self._trips)) / 2
+        self.trips.append(trip_ns)
+        noise_ns = (sum(self.trips) / len(self.trips) - min(self.trips)) / 2
         self._foretell(utc_ns, offset_ns, noise_ns + READING_NS)
         self._answers += 1
         if self._answers < SHORTER:

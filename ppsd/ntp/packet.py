@@ -40,6 +40,7 @@ class Reason(Enum):
     BACKWARDS = "transmitted before it was received"
     TURNAROUND = "the server says that it took longer to answer than the answer took to come: its clock was stepped, or it lies"
     DISTANT = "its root distance is too large"
+    DELAYED = "its round trip took longer than maxdelay, maxdelayratio or maxdelaydevratio allows"
     UNAUTHENTIC = "not authenticated with the key: the server has no such key, or another secret"
     LOOP = "the server gets its time from this machine"
 

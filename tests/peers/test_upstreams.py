@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from packet_net import LOOPBACK, Sockets, ask, key_lines, secret_file, served_ns
+from packet_net import LOOPBACK, Sockets, ask, key_lines, ntpsec_programs, secret_file, served_ns
 from peers import REFCLOCK, Processes, snapshot, wait_for
 
 from refclock.sample import NS
@@ -132,6 +132,20 @@ def test_upstreams_are_shown_beside_the_receiver(network: Processes, daemon: Cal
     for command in ("sourcestats", "selectdata", "activity", "tracking"):
         done = network.run(["chronyc", "-n", command])
         assert (done.returncode, "127.0.1.1" in done.stdout) == (0, command in ("sourcestats", "selectdata")), done.stdout
+    ntpdata = network.run(["chronyc", "-n", "ntpdata", "127.0.1.1"]).stdout
+    for label, value in {
+        "Remote address": r"127\.0\.1\.1 \(7F000101\)", "Remote port": "1123", "Local address": r"127\.0\.\d+\.\d+ \([0-9A-F]{8}\)",
+        "Leap status": "Normal", "Mode": "Server", "Stratum": "3", "NTP tests": "111 111 1111", "Authenticated": "No",
+        "RX timestamping": "Kernel", "Total good RX": r"\d+",
+    }.items():  # fmt: skip
+        assert re.search(rf"^{label} *: {value}$", ntpdata, re.MULTILINE), (label, ntpdata)
+    ours = started.command("ntpdata").split("\n\n")[0]
+    assert [line[:17] for line in ours.splitlines()] == [line[:17] for line in ntpdata.splitlines()]
+    assert network.run(["chronyc", "-n", "ntpdata"]).returncode == 0
+    shown = network.run([ntpsec_programs()[1], "-pn"]).stdout
+    assert re.search(r"^-127\.0\.1\.1 +\.?[0-9A-F.a-z]+\.? +3 u +\S+ +[124] +377 ", shown, re.MULTILINE), shown
+    shown = network.run([ntpsec_programs()[1], "-nc", "rv 2"]).stdout
+    assert "srcport=1123" in shown, shown
     assert "NTP server 127.0.1.1" in started.command("status")
     rows = started.command("sources", "-c").splitlines()
     assert any(row.startswith("^,-,near,3,") for row in rows), rows
@@ -150,6 +164,9 @@ def test_a_key_is_asked_for_and_wrong_secrets_count_for_nothing(network: Process
     wait_for("eight requests", lambda: started.upstreams()["near"]["reach"] == 0o377, 40)
     assert started.upstreams()["next"]["tally"] == "?"
     assert started.upstreams()["next"]["samples"] == 0
+    authdata = network.run(["chronyc", "-n", "authdata"]).stdout
+    assert re.search(r"^127\.0\.1\.1 +SK +1 +13 +128 ", authdata, re.MULTILINE), authdata
+    assert re.search(r"^Authenticated +: Yes$", network.run(["chronyc", "-n", "ntpdata", "127.0.1.1"]).stdout, re.MULTILINE)
 
 
 def test_servers_are_followed_without_a_receiver_and_left_when_it_is_back(

@@ -1,6 +1,7 @@
 """``refclock doctor``: finds what is wrong with this machine as a time server, with evidence and remedy.
 
-Each examination (in ``ppsd.cli.doctor``: ``receiver``, ``clock``, ``network``, ``lan``, ``system``) tests one thing and returns a Finding.
+Each examination (in ``ppsd.cli.doctor``: ``receiver``, ``clock``, ``network``, ``lan``, ``system``, ``upstreams``) tests one thing and
+returns a Finding.
 Nothing is changed, except that ``--fix`` carries out the safe remedy of one finding. A safe remedy changes neither the clock nor another
 program's files.
 """
@@ -19,7 +20,7 @@ from typing import Final, TextIO
 
 from ppsd import version
 from ppsd.cli.daemon import configuration, run_directory, server_report
-from ppsd.cli.doctor import clock, lan, network, receiver, system
+from ppsd.cli.doctor import clock, lan, network, receiver, system, upstreams
 from ppsd.cli.doctor.finding import FAIL, OK, SKIP, WARN, Finding, Patient
 from ppsd.cli.query import authenticator
 from ppsd.config.file import load
@@ -33,7 +34,10 @@ from refclock.kernel.interfaces import Address, client_addresses
 from refclock.schema import ConfigError
 
 _SIGN: Final = {OK: "ok  ", WARN: "WARN", FAIL: "FAIL", SKIP: "-   "}
-EXAMINATIONS: Final = (*receiver.EXAMINATIONS, *clock.EXAMINATIONS, *network.EXAMINATIONS, *lan.EXAMINATIONS, *system.EXAMINATIONS)
+EXAMINATIONS: Final = (
+    *(*receiver.EXAMINATIONS, *clock.EXAMINATIONS, *network.EXAMINATIONS, *lan.EXAMINATIONS, *system.EXAMINATIONS),
+    *upstreams.EXAMINATIONS,
+)
 CLIENTS: Final = 500
 """Clients that are looked through."""
 DEVICES: Final = ("RC01", "RC02", "RC04", "RC06", "RC07")

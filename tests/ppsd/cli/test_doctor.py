@@ -30,12 +30,12 @@ from ppsd.cli.query import Address, Try
 from ppsd.config.file import parse
 from ppsd.discipline.events import Reported
 from ppsd.ntp.packet import Exchange, Header
-from ppsd.snapshot import Client, NtsReport, ServerReport, Snapshot, Stamping, Unserved
+from ppsd.snapshot import Client, NtsReport, ServerReport, Snapshot, Stamping, Unserved, UpstreamStatus
 from refclock.condition import Code, Condition
 from refclock.kernel.clocks import STA_UNSYNC, Adjtimex
 from refclock.kernel.host import Host
 from refclock.kernel.interfaces import Address as Own
-from refclock.sample import NS, FeedStatus, Instant, Leap, LeapNotice
+from refclock.sample import NS, FeedStatus, Instant, Leap, LeapNotice, ServerPackets
 from refclock.timescales import DAY_S, NTP_UNIX_S
 
 pytestmark = pytest.mark.worlds
@@ -156,16 +156,16 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     return Machine(tmp_path)
 
 
-SKIPPED_WHEN_WELL = {"RC12", "RC25", "RC27", "RC28", "RC36", "RC37", "RC40", "RC44", "RC48", "RC49", "RC50"}
+SKIPPED_WHEN_WELL = {"RC12", "RC25", "RC27", "RC28", "RC36", "RC37", "RC40", "RC44", "RC48", "RC49", "RC50", "RC52"}
 """Nothing surveys, no server was named to compare with, nobody is fed; the clock is left to others; nobody has asked yet, nor DHCP; rights
-are not seen; neither NTS, IPv6, VLANs nor the internet are wanted."""
+are not seen; neither NTS, IPv6, VLANs nor the internet are wanted; no NTP server is asked."""
 
 
 def test_a_good_machine_is_well(machine: Machine) -> None:
     """Nothing is found where nothing is wrong; what is not there is not examined. Each check has one number, and they come in order."""
     states = {check: finding.state for check, finding in machine.examined().items()}
     assert {check: state for check, state in states.items() if state != OK} == dict.fromkeys(sorted(SKIPPED_WHEN_WELL), SKIP)
-    assert list(states) == [f"RC{n:02}" for n in (*range(1, 13), *(n for n in range(20, 52) if n != 26))]
+    assert list(states) == [f"RC{n:02}" for n in (*range(1, 13), *(n for n in range(20, 53) if n != 26))]
     assert len(EXAMINATIONS) == len(states)
 
 
@@ -174,6 +174,12 @@ def expiry(days: int) -> int:
     return round(NOW_S) + NTP_UNIX_S + days * DAY_S
 
 
+UPSTREAM = UpstreamStatus(
+    name="ntp0", host="a.example", address="192.0.2.1", tally="-", why="agrees", stratum=2, refid=0xC0000201, poll=6, reach=0o377,
+    last_sample_s=21.0, span_s=640.0, offset_ns=150_000, delay_ns=4_000_000, root_delay_ns=1_000_000, dispersion_ns=200_000,
+    jitter_ns=30_000, bound_ns=2_700_000, frequency_ppm=-12.3, skew_ppm=0.1, samples=14, packets=ServerPackets(sent=16),
+)  # fmt: skip
+"""A server that agrees."""
 GPSD = '[[source]]\ntype = "gpsd"\nname = "gps0"\n'
 PPS_ONLY = '[[source]]\ntype = "pps"\nname = "gps0"\npps = "/dev/pps0"\n'
 
@@ -310,6 +316,10 @@ IPTABLES_SHUT = {
     "iptables-save": "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -i lo -j ACCEPT\n-A INPUT -p tcp --dport 22 -j ACCEPT\n"
     "-A INPUT -j REJECT\nCOMMIT\n"
 }
+NTP_ALONE = {"nft": NFT_SHUT["nft"].replace('"protocol": "tcp"', '"protocol": "udp"').replace('"right": 22', '"right": 123')}
+NTP_ALONE_BY_IPTABLES = {
+    "iptables-save": "*filter\n:INPUT DROP [0:0]\n-A INPUT -p udp -m udp --dport 123 -j ACCEPT\nCOMMIT\n",
+}
 METRICS_IN = {"nft": NFT_SHUT["nft"].replace('"right": 22', '"right": 9124')}
 MONITOR = {
     "iptables-save": "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -s 9.9.9.0/24 -p tcp -m tcp --dport 9124 -j ACCEPT\n"
@@ -365,6 +375,22 @@ def files(**texts: str) -> Callable[[Machine], Changes]:
 def changed(**changes: Any) -> Callable[[Machine], Changes]:
     """Nothing is wrong but what these things say that are tried."""
     return lambda _: changes
+
+
+def asking(
+    *servers: dict[str, Any] | None, role: str = "witness", hosts: tuple[str, ...] = ("a.example", "b.test", "c.invalid", "d.example.net")
+) -> Callable[[Machine], Changes]:
+    """NTP servers are asked, one behind each of the ``hosts``; all is well with them but for these changes. None: it has no address."""
+    tables = "".join(f'[[upstream]]\nhost = "{host}"\n' for host in hosts[: len(servers)])
+    heard = tuple(
+        replace(UPSTREAM, **{"name": f"ntp{i}", "host": hosts[i], "address": f"192.0.2.{i + 1}", **told})
+        for i, told in enumerate(servers)
+        if told is not None
+    )
+    return lambda _: {
+        "config": f'{CONFIG}[clock]\nupstreams = "{role}"\n{tables}',
+        "clock": replace(told("clean-pps", 120), upstreams=heard),
+    }
 
 
 def certified(**changes: Any) -> Callable[[Machine], Changes]:
@@ -488,6 +514,8 @@ AILMENTS: dict[str, tuple[str, str, Callable[[Machine], Changes]]] = {
     "server has no time": ("RC39", FAIL, unsynchronised),
     "firewall (nft)": ("RC31", FAIL, lambda _: {"printed": NFT_SHUT}),
     "firewall (iptables)": ("RC31", FAIL, lambda _: {"printed": IPTABLES_SHUT}),
+    "firewall keeps NTS keys (nft)": ("RC31", FAIL, changed(config=CONFIG + NTS, printed=NTP_ALONE)),
+    "firewall keeps NTS keys (iptables)": ("RC31", FAIL, changed(config=CONFIG + NTS, printed=NTP_ALONE_BY_IPTABLES)),
     "chronyd starts at the next boot": ("RC28", WARN, enabled),
     "WSL": ("RC29", WARN, files(proc__sys__kernel__osrelease="5.15.167.4-microsoft-standard-WSL2\n")),
     "virtual machine": ("RC29", WARN, files(sys__class__dmi__id__sys_vendor="QEMU\n")),
@@ -558,6 +586,11 @@ AILMENTS: dict[str, tuple[str, str, Callable[[Machine], Changes]]] = {
     "behind a router": ("RC50", WARN, changed(config=EVERYBODY)),
     "address shared by the provider": ("RC50", WARN, changed(config=EVERYBODY, addresses=(SHARED,))),
     "nobody asks from outside": ("RC50", WARN, changed(config=EVERYBODY, addresses=(PUBLIC,), server=replace(SERVING, uptime_s=9e5))),
+    "server that does not answer": ("RC52", WARN, asking({}, {"reach": 0, "tally": "?", "why": "no answer"}, {}, {})),
+    "server that lies": ("RC52", WARN, asking({}, {"tally": "x", "why": "says +0.200000 s, more than both errors"}, {}, {})),
+    "server without an address": ("RC52", WARN, asking({}, {}, {}, None)),
+    "two servers that may be followed": ("RC52", WARN, asking({}, {}, role="fallback")),
+    "servers of one operator": ("RC52", WARN, asking({}, {}, {}, hosts=("a.example.net", "b.example.net", "example.net"))),
     "feed not taken": ("RC27", FAIL, daemon(lambda: fed("absent", 0, "nobody listens on /run/x.sock; waiting for chronyd to start"))),
 }
 
@@ -570,10 +603,15 @@ WELL: dict[str, tuple[str, Callable[[Machine], Changes]]] = {
         lambda m: files(sys__class__dmi__id__sys_vendor="QEMU\n")(m) | {"clock": replace(told("clean-pps", 120), simulated=True)},
     ),
     "firewall open by IPv4 and IPv6": ("RC31", changed(clock=listening(*BOTH), addresses=(OWN, OWN6))),
+    "firewall open for NTS": ("RC31", changed(config=CONFIG + NTS)),
+    "firewall shut for NTS that nobody wants": ("RC31", changed(printed=NTP_ALONE)),
     "only loopback has no stamps of departures": (
         "RC34",
         changed(server=replace(SERVING, interfaces=(Stamping("lo", "kernel", "none", ""),))),
     ),
+    "four servers that may be followed": ("RC52", asking({}, {}, {}, {}, role="fallback")),
+    "a witness alone": ("RC52", asking({})),
+    "servers of one site": ("RC52", asking({}, {}, {}, hosts=("10.0.0.1", "10.0.0.2", "10.0.0.3"))),
     "table of connections with room": ("RC35", lambda m: tracked(m, 200)),
     "NTP is not tracked": ("RC35", exempt),
     "few refusals": ("RC36", changed(server=counted(reply={"basic": 5000}, drop={"rate": 5}, kod={"rate": 1}))),

@@ -37,7 +37,7 @@ def told(monkeypatch: pytest.MonkeyPatch, *snapshots: Snapshot | None) -> None:
     monkeypatch.setattr(time, "sleep", lambda _: None)
 
 
-@pytest.mark.parametrize("name", ["sources", "sourcestats", "selectdata", "tracking", "peers", "ntpdata", "activity"])
+@pytest.mark.parametrize("name", ["sources", "sourcestats", "selectdata", "tracking", "peers", "ntpdata", "authdata", "activity"])
 def test_every_report_has_every_form(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str
 ) -> None:

@@ -16,8 +16,9 @@ from ppsd.config.file import parse
 from ppsd.config.import_chrony import CHRONY, INCLUDES, import_chrony
 from ppsd.config.import_ntp import NTP, TOGETHER, import_ntp
 from ppsd.config.import_receivers import import_gpsd, import_satpulse
+from ppsd.config.import_servers import import_timesyncd, seconds
 from ppsd.config.imported import Draft
-from ppsd.config.tables import Config
+from ppsd.config.tables import Config, PoolUpstream, ServerUpstream
 from refclock.config import GpsdSource, PpsSource, ReceiverSource, ShmFeed, ShmSource, SockFeed, SockSource
 
 DATA = Path(__file__).parents[2] / "data" / "import"
@@ -62,7 +63,8 @@ def may_ask(config: Config, address: str) -> bool:
 
 
 def test_ubuntus_chrony_with_gpsd() -> None:
-    """SHM and SOCK of gpsd stay sources, and gpsd's JSON joins them; everybody may ask, as `allow` says; the NTP servers are told of."""
+    """SHM and SOCK of gpsd stay sources, and gpsd's JSON joins them; everybody may ask, as `allow` says; the NTP pools are asked, and
+    followed when the receiver is lost."""
     config, text = from_file("ubuntu-gpsd-chrony.conf", import_chrony)
     kinds = [type(source) for source in config.sources]
     assert kinds == [GpsdSource, ShmSource, SockSource]
@@ -74,17 +76,23 @@ def test_ubuntus_chrony_with_gpsd() -> None:
     assert may_ask(config, "203.0.113.9")
     assert may_ask(config, "2001:db8::9")
     assert config.clock.steer == "kernel"
-    assert re.search(r"line 3: pool ntp.ubuntu.com .* not there yet: .*upstream", text)
+    pools = [one for one in config.upstreams if isinstance(one, PoolUpstream)]
+    assert [(one.host, one.most) for one in pools] == [
+        *(("ntp.ubuntu.com", 4), ("0.ubuntu.pool.ntp.org", 1), ("1.ubuntu.pool.ntp.org", 1), ("2.ubuntu.pool.ntp.org", 2)),
+    ]
+    assert config.clock.upstreams == "fallback"
+    assert "line 3: pool ntp.ubuntu.com" in text
 
 
 def test_maas_chrony() -> None:
-    """It serves everybody; its upstream servers and peers are told, one by one."""
+    """It serves everybody, and asks its upstream server, and its peer like one."""
     config, text = from_file("maas-chrony.conf", import_chrony)
     assert may_ask(config, "10.1.2.3")
     assert may_ask(config, "198.51.100.1")
     assert not config.sources
-    assert "line 2: server 10.0.0.2" in text
-    assert "line 3: peer 10.0.0.3" in text
+    assert [type(one) for one in config.upstreams] == [ServerUpstream, ServerUpstream]
+    assert [one.host for one in config.upstreams] == ["10.0.0.2", "10.0.0.3"]
+    assert re.search(r"# line 3: peer 10.0.0.3 iburst: taken over: asked as a server", text)
 
 
 def test_the_pools_ntp_conf() -> None:
@@ -99,6 +107,9 @@ def test_the_pools_ntp_conf() -> None:
     (receiver,) = config.sources
     assert isinstance(receiver, ReceiverSource)
     assert (receiver.device, receiver.baud, receiver.prefer) == ("/dev/gps0", 9600, True)
+    assert [(one.host, one.prefer) for one in config.upstreams] == [
+        *(("ntp1.example.net", False), ("ntp2.example.org", False), ("ntp3.example.com", False), ("ntp4.example.edu", True)),
+    ]
     for flag in ("kod", "limited", "nomodify", "notrap", "nopeer", "noquery"):
         assert f"{flag}: " in text
 
@@ -190,6 +201,58 @@ def test_chronys_reference_clocks(text: str, found: object) -> None:
 def test_ntpds_reference_clocks(text: str, found: object) -> None:
     """The same of ntpd's, by address and fudge and as ntpsec writes them."""
     assert imported(import_ntp(text, "x")).sources == (found,)
+
+
+@pytest.mark.parametrize(
+    ("reader", "text", "found"),
+    [
+        (import_chrony, "server ntp.example.net", ServerUpstream(name="ntp0", host="ntp.example.net")),
+        (import_chrony, "server 192.0.2.1 iburst burst minpoll 3 maxpoll 5 version 3 port 1123 offset -0.00005 prefer trust ipv4",
+         ServerUpstream(name="ntp0", host="192.0.2.1", burst=True, minpoll=3, maxpoll=5, version=3, port=1123, offset_us=-50.0,
+                        prefer=True, trust=True, family="ipv4")),
+        (import_chrony, "maxdistance 1.0\nserver 2001:db8::1 maxdelay 0.2 maxdelayratio 2 maxdelaydevratio 10 minstratum 3 noselect",
+         ServerUpstream(name="ntp0", host="2001:db8::1", maxdistance_ms=1000.0, maxdelay_ms=200.0, maxdelayratio=2.0,
+                        maxdelaydevratio=10.0, minstratum=3, noselect=True)),
+        (import_chrony, "server a.example minpoll 12", ServerUpstream(name="ntp0", host="a.example", minpoll=12, maxpoll=12)),
+        (import_chrony, "server a.example maxpoll 4", ServerUpstream(name="ntp0", host="a.example", minpoll=4, maxpoll=4)),
+        (import_chrony, "server a.example minpoll -4 maxpoll -2", ServerUpstream(name="ntp0", host="a.example", minpoll=0, maxpoll=0)),
+        (import_chrony, "pool pool.ntp.org maxsources 3", PoolUpstream(name="pool0", host="pool.ntp.org", most=3)),
+        (import_ntp, "pool -6 pool.ntp.org iburst", PoolUpstream(name="pool0", host="pool.ntp.org", family="ipv6")),
+        (import_ntp, "server 192.0.2.1 true bias 0.002", ServerUpstream(name="ntp0", host="192.0.2.1", trust=True, offset_us=2000.0)),
+        (import_timesyncd,
+         "[Time]\nNTP=192.0.2.1\nFallbackNTP=ntp.debian.org\nRootDistanceMaxSec=1.5\nPollIntervalMinSec=32\nPollIntervalMaxSec=34min 8s",
+         ServerUpstream(name="ntp0", host="192.0.2.1", maxdistance_ms=1500.0, minpoll=5, maxpoll=11)),
+    ],
+)  # fmt: skip
+def test_servers_are_asked_as_they_were(reader: Callable[[str, str], Draft], text: str, found: object) -> None:
+    """Each option of a server that there is here has the same effect; who served nobody goes on to serve nobody but this machine."""
+    config = imported(reader(text, "x"))
+    assert config.upstreams == (found,)
+    assert config.clock.upstreams == "fallback"
+    assert config.server.enabled
+    if reader is not import_ntp:
+        assert config.server.listen == ("127.0.0.1:123", "[::1]:123")
+
+
+@pytest.mark.parametrize("text", ["server a.example nts", "server a.example autokey", "server a.example key 7"])
+def test_a_server_that_was_authenticated_is_not_asked_without(text: str) -> None:
+    """It is left out, and said why: anybody could answer in its place."""
+    draft = import_chrony(f"server 192.0.2.1\n{text}", "x")
+    assert [one.host for one in imported(draft).upstreams] == ["192.0.2.1"]
+    assert re.search(r"# line 2: server a.example .*: (not there yet|left out): ", draft.text())
+
+
+@pytest.mark.parametrize(("text", "found"), [("5", 5), ("1min 30s", 90), ("1.5 h", 5400), ("", None), ("1 fortnight", None), ("x", None)])
+def test_spans_of_systemd(text: str, found: float | None) -> None:
+    """Units as in systemd.time(7); what is none is told as not understood."""
+    assert seconds(text) == found
+
+
+def test_timesyncds_own_servers() -> None:
+    """FallbackNTP is asked when NTP names none; without either it is said that they come from elsewhere."""
+    (one,) = imported(import_timesyncd("[Time]\nNTP=\nFallbackNTP=ntp.debian.org\n", "x")).upstreams
+    assert one.host == "ntp.debian.org"
+    assert "it names no server" in import_timesyncd("[Time]\n#NTP=\n", "x").text()
 
 
 @pytest.mark.parametrize(
@@ -308,7 +371,7 @@ def test_the_same_clients_as_ntpd(rules: list[tuple[str, str]]) -> None:
 
 # ---- hostile files --------------------------------------------------------------------------------------------------------------------
 
-READERS = (import_chrony, import_ntp, import_gpsd, import_satpulse)
+READERS = (import_chrony, import_ntp, import_gpsd, import_satpulse, import_timesyncd)
 HOSTILE = (
     *(
         "SHM",
@@ -358,7 +421,7 @@ HOSTILE = (
         "[serial]",
     ),
     *("config = true", "speed = 9600", "device", "=", "ntp.sock.path = 1", "\x1b[2J", "key", "1", "listen", "eth0", "wildcard", "lo:1"),
-    *("\ufeff", "\x85", "\u2028"),
+    *("\ufeff", "\x85", "\u2028", "server", "pool", "iburst", "nts", "maxdelay", "NTP=a", "[Time]", "PollIntervalMinSec=1s"),
 )
 WORDS = st.sampled_from((*CHRONY_DIRECTIVES.split(), *NTP_DIRECTIVES.split(), *HOSTILE))
 LINES = st.lists(WORDS, max_size=8).map(" ".join)
@@ -372,7 +435,7 @@ def test_no_file_breaks_it(reader: Callable[[str, str], Draft], text: str) -> No
 
 
 @settings(max_examples=150)
-@given(st.sampled_from((import_chrony, import_ntp, import_gpsd)), st.lists(LINES, max_size=12))
+@given(st.sampled_from((import_chrony, import_ntp, import_gpsd, import_timesyncd)), st.lists(LINES, max_size=12))
 def test_no_line_is_dropped_in_silence(reader: Callable[[str, str], Draft], lines: list[str]) -> None:
     """Every line that is no comment is named in the result: beside the setting that it became, or with what became of it instead."""
     draft = reader("\n".join(lines), "x")

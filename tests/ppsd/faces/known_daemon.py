@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ppsd.snapshot import Client, Mode, Snapshot, SourceStatus, UpstreamStatus, Verdict
+from refclock.sample import Authentication, ServerPackets
 
 SOURCE = SourceStatus(
     name="gps0", kind="receiver", what="GPS+PPS", present=True, tally="*", why="selected", reach=0o377, last_sample_s=0.4, offset_ns=-214,
@@ -31,6 +32,12 @@ UPSTREAM = UpstreamStatus(
     name="ntp0", host="time.example", address="192.0.2.9", tally="-", why="agrees", stratum=2, refid=0xC0000201, poll=6, reach=0o377,
     last_sample_s=21.0, span_s=640.0, offset_ns=150_000, delay_ns=4_000_000, root_delay_ns=1_000_000, dispersion_ns=200_000,
     jitter_ns=30_000, bound_ns=2_700_000, frequency_ppm=-12.3, skew_ppm=0.1, samples=14,
+    packets=ServerPackets(
+        local="192.0.2.7", leap=0, stratum=2, poll=6, precision=-24, root_delay_ns=1_000_000, root_dispersion_ns=199_000,
+        reference_utc_ns=1_795_262_300_000_000_000, offset_ns=-42_000, reading_ns=1_000, turn_ns=53_000, stamped=True, sent=16,
+        received=15, valid=14, good=14,
+    ),
+    authentication=Authentication("key", 30, 13, 128),
 )  # fmt: skip
 WITNESSED = replace(CLOCK, upstreams=(UPSTREAM,))
 """A server beside the receiver."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import struct
 
-from known_daemon import FALLEN, WITNESSED
+from known_daemon import FALLEN, WITNESSED, Known
 
-from ppsd.faces import chronyc, ntpq
-from ppsd.faces.mode6 import associations, system_status
+from ppsd.faces import chronyc, mode6, ntpq
+from ppsd.faces.cmdmon import Command, Status, answer
+from ppsd.faces.mode6 import READVAR, Clients, Told, associations, system_status
+from ppsd.faces.prometheus import Reports, compatible, native, page
 from ppsd.faces.text import sources_in_words, top_line
-from ppsd.snapshot import Snapshot
+from ppsd.snapshot import ServerReport, Snapshot
 
 
 def test_chronyc_sources() -> None:
@@ -29,6 +32,87 @@ def test_chronyc_tracking_of_what_is_followed() -> None:
     assert "Root dispersion : 0.000200000 seconds" in text
     assert chronyc.sourcestats(FALLEN).rows[-1].startswith("ntp0,14,0,640,")
     assert chronyc.selectdata(FALLEN).rows[-1].startswith("*,ntp0,")
+
+
+NTPDATA = """\
+Remote address  : 192.0.2.9 (C0000209)
+Remote port     : 123
+Local address   : 192.0.2.7 (C0000207)
+Leap status     : Normal
+Version         : 4
+Mode            : Server
+Stratum         : 2
+Poll interval   : 6 (64 seconds)
+Precision       : -24 (0.000000060 seconds)
+Root delay      : 0.001000 seconds
+Root dispersion : 0.000199 seconds
+Reference ID    : C0000201 ()
+Reference time  : Sat Nov 21 11:58:20 2026
+Offset          : -0.000042000 seconds
+Peer delay      : 0.004000000 seconds
+Peer dispersion : 0.000001000 seconds
+Response time   : 0.000053000 seconds
+Jitter asymmetry: +0.00
+NTP tests       : 111 111 1111
+Interleaved     : No
+Authenticated   : Yes
+TX timestamping : Daemon
+RX timestamping : Kernel
+Total TX        : 16
+Total RX        : 15
+Total valid RX  : 14
+Total good RX   : 14"""
+
+
+def test_chronyc_ntpdata_and_authdata() -> None:
+    """What its last answer said, and how it is authenticated, as chronyc prints both."""
+    assert chronyc.ntpdata(WITNESSED).text == NTPDATA
+    assert chronyc.authdata(WITNESSED).text.splitlines()[-1] == "ntp0                          SK    30   13  128    -    0    0    0    0"
+    assert chronyc.selectdata(WITNESSED).rows[-1].startswith("P,ntp0,Y,")
+
+
+def test_the_packets_of_a_server_over_chronyds_protocol() -> None:
+    """Until chrony 4.5 and since 4.6 chronyc expects two layouts; receivers have no packets."""
+    address, daemon = bytes([192, 0, 2, 9]) + bytes(12) + b"\0\1\0\0", Known(WITNESSED)
+
+    def ask(command: Command, data: bytes, length: int = 400) -> bytes:
+        head = struct.pack(">BBBBHHIII", 6, 1, 0, 0, command, 0, 1, 0, 0)
+        return answer((head + data).ljust(length, b"\0"), daemon, False)
+
+    old, new = ask(Command.NTP_DATA, address, 28 + 124), ask(Command.NTP_DATA, address)
+    assert (int.from_bytes(old[6:8], "big"), len(old)) == (16, 28 + 124)
+    assert (int.from_bytes(new[6:8], "big"), len(new)) == (26, 28 + 144)
+    assert old[28:140] == new[28:140]
+    assert struct.unpack(">HBBBBbb", old[68:76]) == (123, 0, 4, 4, 2, 6, -24)
+    assert struct.unpack(">Hcc4I", old[120:140]) == (0x83FF, b"D", b"K", 16, 15, 14, 14)
+    assert struct.unpack(">HHIHHIHHH", ask(Command.AUTH_DATA, address)[28:50]) == (1, 13, 30, 128, 0, 0xFFFFFFFF, 0, 0, 0)
+    assert ask(Command.NTP_DATA, b"gps0" + bytes(12) + b"\0\1\0\0")[8:10] == struct.pack(">H", Status.NO_SUCH_SOURCE)
+
+
+def test_metrics_of_servers() -> None:
+    """Offset, bound, delay, reach and counts of each under the names of refclock; under those of chrony_exporter it is a client's."""
+    text = page(native(Reports(WITNESSED, None)))
+    labels = '{upstream="ntp0",address="192.0.2.9"}'
+    for line in ("offset_seconds", "0.00015"), ("error_bound_seconds", "0.0027"), ("delay_seconds", "0.004"), ("used_total", "14"):
+        assert f"refclock_upstream_{line[0]}{labels} {line[1]}\n" in text
+    assert 'refclock_upstream_state{upstream="ntp0",address="192.0.2.9",state="not_used"} 1' in text
+    theirs = page(compatible(Reports(FALLEN, None)))
+    assert 'source_name="time.example",source_state="sync",source_mode="client"} 1' in theirs
+    assert 'chrony_sources_polling_interval_seconds{source_address="192.0.2.9",source_name="time.example"} 64' in theirs
+
+
+def test_ntpqs_variables_of_a_server() -> None:
+    """rv and pstats tell a server's own precision, leap, key and counts."""
+    told = Told(lambda: WITNESSED, lambda: ServerReport(7, 60.0, (), False, {}), lambda _: Clients([], 0, 0), 0, bytes(16))
+
+    def ask(names: str) -> str:
+        (packet,) = mode6.answer(mode6.HEADER.pack(0x26, READVAR, 77, 0, 2, 0, len(names)) + names.encode(), "a", told)
+        return packet[mode6.HEADER.size :].rstrip(b"\0").decode()
+
+    variables = ask("")
+    for word in ("srcport=123", "dstadr=192.0.2.7", "precision=-24", "leap=0", "keyid=30", "ppoll=6", "flash=0x0"):
+        assert word in variables, variables
+    assert ask("sent,received,bogusorg") == "sent=16, received=15, bogusorg=1"
 
 
 def test_ntpq_lists_servers_as_unicast() -> None:

@@ -293,3 +293,54 @@ def test_the_header_is_taken_from_the_reply() -> None:
     assert isinstance(found, Measurement)
     assert (found.stratum, found.refid, found.leap) == (2, 0xC0000201, Leap.INSERT)
     assert parse(answer(7)[0]) is not None
+
+
+# ---- which answers are used ------------------------------------------------------------------------------------------------------------
+
+
+def trips(polling: Polling, delays_ms: list[float]) -> list[bool]:
+    """Whether each of the answers with these round trips is used."""
+    association, used = Association(polling, 0), []
+    for n, delay_ms in enumerate(delays_ms, 1):
+        association.request(n * NS, n)
+        half_ns = round(delay_ms * 5e5)
+        used.append(isinstance(association.reply(*answer(n, 0, half_ns, half_ns)), Measurement))
+        assert association.reach & 1
+    return used
+
+
+@pytest.mark.parametrize(
+    ("limits", "delays_ms", "used"),
+    [
+        ({"maxdelay_ns": 20_000_000}, [10, 30, 10], [True, False, True]),
+        ({"maxdelayratio": 2.0}, [10, 10, 10, 11, 25, 12], [True, True, True, True, False, True]),
+        ({"maxdelaydevratio": 10.0}, [10, 12, 10, 12, 25, 12], [True, True, True, True, False, True]),
+        ({"maxdelaydevratio": 10.0}, [10, 12, 10, 12, 19], [True, True, True, True, True]),
+        ({"maxdelayratio": 2.0}, [10] * 8 + [50] * 9, [True] * 8 + [False] * 8 + [True]),
+        ({}, [1, 1, 1, 1, 1, 900], [True] * 6),
+    ],
+)
+def test_answers_that_took_too_long_are_not_used(limits: dict[str, float], delays_ms: list[float], used: list[bool]) -> None:
+    """maxdelay, maxdelayratio and maxdelaydevratio as chrony.conf(5) defines them; the server counts as reachable all the same, and a path
+    that has become longer for good is used again."""
+    assert trips(replace(QUIET, **limits), delays_ms) == used  # type: ignore[arg-type]
+
+
+def test_distance_and_stratum_may_be_limited() -> None:
+    """A root distance above maxdistance is not used; a server is taken for minstratum at least."""
+    far = asked(replace(QUIET, maxdistance_ns=10_000_000))
+    assert far.reply(*answer(7)) is Reason.DISTANT
+    found = asked(replace(QUIET, minstratum=5)).reply(*answer(7))
+    assert isinstance(found, Measurement)
+    assert (found.stratum, found.header.stratum) == (5, 2)
+
+
+def test_packets_are_counted() -> None:
+    """Requests, datagrams, valid answers, and those that are used."""
+    association = Association(replace(QUIET, maxdelay_ns=1_000_000), 0)
+    association.request(0, 7)
+    association.reply(*answer(8))
+    association.reply(*answer(7))
+    association.request(NS, 9)
+    association.reply(*answer(9, 0, 100_000, 100_000))
+    assert (association.sent, association.received, association.valid, association.good) == (2, 3, 2, 1)

@@ -9,8 +9,8 @@ from refclock.sample import NS
 
 
 def polls(noise_us: float, wander: float, answers: int = 300, highest: int = 10) -> list[int]:
-    """The polls after each answer, from 6 on. ``noise_us``: exponential, on each way; ``wander``: random walk of the clock's frequency, ns/s
-    per sqrt(s)."""
+    """The polls after each answer, from 6 on. ``noise_us``: exponential, on each way; ``wander``: random walk of the frequency, ns/s per
+    sqrt(s)."""
     random, interval, poll, found = Random(1), Interval(), 6, []
     t, ahead, rate = 0, 0.0, 20_000.0
     for _ in range(answers):

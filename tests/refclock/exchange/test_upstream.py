@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from refclock.exchange.samples import RawSample, SampleReject
 from refclock.exchange.sock import SOCK_64, parse_sock
 from refclock.exchange.upstream import FARTHEST_NS, LONGEST, UpstreamIntake, pack, parse
-from refclock.sample import NS, Leap, UpstreamServer
+from refclock.sample import NS, Authentication, Leap, ServerPackets, UpstreamServer
 
 SECOND = 1_795_237_841
 SAMPLE = RawSample(SECOND * NS + 123_456_000, -250_000_001, Leap.DELETE)
@@ -24,7 +24,19 @@ TEXTS = st.text(st.characters(categories=["L", "N", "P", "S", "Zs"], exclude_cha
 )
 ADDRESSES = st.sampled_from(("192.0.2.1", "2001:db8::1", "fe80::1%eth0"))
 BYTES, POLLS, STRATA, REFIDS = st.integers(0, 255), st.integers(-128, 127), st.integers(1, 15), st.integers(0, 2**32 - 1)
-SERVERS = st.builds(UpstreamServer, TEXTS.filter(bool), ADDRESSES, BYTES, POLLS, STRATA, REFIDS, FAR, FAR, FAR, TEXTS, st.booleans())
+PORTS, COUNTS, TIMES = st.integers(0, 2**16 - 1), st.integers(0, 2**32 - 1), st.integers(-(2**63), 2**63 - 1)
+PACKETS = st.builds(
+    ServerPackets, ADDRESSES | st.just(""), PORTS, st.integers(0, 3), BYTES, BYTES, POLLS, POLLS, FAR, FAR, TIMES, TIMES, FAR, FAR,
+    st.booleans(), st.booleans(), COUNTS, COUNTS, COUNTS, COUNTS,
+)  # fmt: skip
+AUTHENTICATIONS = st.builds(
+    Authentication, st.sampled_from(("", "key", "nts")), COUNTS, PORTS, PORTS, COUNTS, st.none() | st.integers(0, 2**32 - 2), COUNTS, PORTS,
+    PORTS,
+)  # fmt: skip
+SERVERS = st.builds(
+    UpstreamServer, TEXTS.filter(bool), ADDRESSES, BYTES, POLLS, STRATA, REFIDS, FAR, FAR, FAR, TEXTS, st.booleans(), PACKETS,
+    AUTHENTICATIONS,
+)  # fmt: skip
 
 
 @given(SERVERS)
@@ -59,6 +71,7 @@ def test_nothing_that_comes_raises(noise: bytes, cut: int) -> None:
         replace(SERVER, name=""),
         replace(SERVER, address="time.example"),
         replace(SERVER, why="\x1b[2J"),
+        replace(SERVER, packets=ServerPackets(local="here")),
     ],
 )
 def test_what_cannot_be_is_refused(server: UpstreamServer) -> None:
