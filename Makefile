@@ -14,7 +14,7 @@ EMULATORS := qemu-system-x86 qemu-system-arm ovmf openssh-client
 # What the two commands need from the system: a C compiler, Python with venv and headers, nettle (symmetric keys).
 BUILD  := gcc make python3 python3-venv python3-dev nettle-dev tzdata
 
-.PHONY: run test test-vm test-fast check digest bench bench-server bench-clock bench-cost bench-temperature bench-history bench-beside sim manual wheel deb image image-lock image-compare update fuzz cross clean setup develop peers emulators
+.PHONY: run test test-vm test-fast check digest bench bench-server bench-nts bench-clock bench-cost bench-temperature bench-history bench-beside sim manual wheel deb image image-lock image-compare update fuzz cross clean setup develop peers emulators bench-upstreams
 
 # To run it, and to work on it: the second adds linter, type checker and test runner (110 MB).
 setup: $(STAMP)
@@ -55,7 +55,7 @@ test: develop peers emulators
 	$(PY) -m pytest -m 'realtime and not vm'
 	$(PY) -m pytest -n 2 --dist loadfile -m 'vm and not long'
 
-# All that is done with the images, before a release: also updates, setup on a Debian, power cuts. POWER_CUTS: how many of those.
+# All that is done with the images, before a release: also updates of a PC and many power cuts. POWER_CUTS: how many.
 test-vm: develop peers emulators
 	POWER_CUTS=$(or $(POWER_CUTS),25) $(PY) -m pytest -n 2 --dist loadfile -m vm
 
@@ -118,10 +118,19 @@ bench: develop peers
 	$(PY) tests/bench/decoding.py
 
 bench-server: develop peers
-	@mkdir -p build/bench
-	$(CC) -std=gnu11 -O2 -Wall -Wextra -Werror -o build/bench/ntpload tests/bench/ntpload.c -lnettle
-	$(CC) -std=gnu11 -O2 -Wall -Wextra -Werror -o build/bench/udpceiling tests/bench/udpceiling.c
+	@$(MAKE) -s build/bench/ntpload build/bench/udpceiling
 	$(PY) tests/bench/server.py
+
+bench-nts: develop peers
+	@sh image/setup.sh peers valgrind
+	@$(MAKE) -s build/bench/ntpload
+	$(PY) tests/bench/nts.py
+
+build/bench/ntpload: tests/bench/ntpload.c native/siv.c native/siv.h
+build/bench/udpceiling: tests/bench/udpceiling.c
+build/bench/%:
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -O2 -Wall -Wextra -Werror -Inative -o $@ $(filter %.c,$^) -lnettle
 
 bench-clock: develop
 	$(PY) tests/bench/clock.py $(SEEDS) --keep
@@ -142,6 +151,10 @@ bench-temperature: develop
 bench-beside: develop peers
 	@test -n "$(CLKNETSIM)" || { echo 'make bench-beside CLKNETSIM=DIRECTORY: where mlichvar/clknetsim was built'; exit 64; }
 	$(PY) tests/bench/beside.py $(CLKNETSIM) --keep
+
+bench-upstreams: develop peers
+	@test -n "$(CLKNETSIM)" || { echo 'make bench-upstreams CLKNETSIM=DIRECTORY: where mlichvar/clknetsim was built'; exit 64; }
+	$(PY) tests/bench/upstreams.py $(CLKNETSIM) --keep
 
 # Bytes of others at every door, each for FUZZ_S seconds: the packet path in C, then what Python reads.
 FUZZ_S ?= 60

@@ -22,7 +22,7 @@ NATIVE = Path(__file__).parent
 FLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror"]
 KERNEL = ["pps", "clock", "line", "shm", "record", "sandbox"]
 """Units of refclock.kernel._kernel; all of their headers are public."""
-SERVER = ["record", "access", "mac", "nts", "clients", "packet", "server"]
+SERVER = ["record", "access", "mac", "nts", "aead", "clients", "packet", "server"]
 """Units of ppsd.serve._server whose headers are public."""
 STUBS = {"refclock/kernel/_kernel.pyi": KERNEL, "ppsd/serve/_server.pyi": SERVER}
 """Stub file: public headers."""

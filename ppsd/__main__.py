@@ -59,9 +59,9 @@ def _process(name: str, argv: list[str]) -> int:
 
             return web(config, run_dir, args.simulated, args.duration)
         if name == "nts-ke":
-            if not config.nts.enabled:
+            if not config.establishes_keys:
                 notify("READY=1")  # to systemd, a process that ends without it has failed, and is started again
-                log.info("NTS is not enabled: [nts] enabled = false")
+                log.info("NTS is not enabled: [nts] enabled = false, and no [[upstream]] has nts = true")
                 return GOOD
             from ppsd.serve.nts_ke import main as nts_ke
 
@@ -74,7 +74,8 @@ def _process(name: str, argv: list[str]) -> int:
     except ModuleNotFoundError as error:
         if error.name not in ("OpenSSL", "cryptography"):
             raise
-        speaker(log, config.log.format)(f"nts.enabled needs pyOpenSSL, which is not installed ({NTS_LIBRARY})")
+        why = f"NTS (nts.enabled, or nts of an [[upstream]]) needs pyOpenSSL, which is not installed ({NTS_LIBRARY})"
+        speaker(log, config.log.format)(why)
         return BAD_CONFIG
 
 

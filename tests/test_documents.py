@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ppsd.cli.main import COMMANDS
-from ppsd.config.tables import Config
+from ppsd.config.tables import UPSTREAMS, Config
 from refclock.config import FEEDS, SOURCES
 
 ROOT = Path(__file__).parents[1]
@@ -92,12 +92,12 @@ def test_every_command_is_in_the_readme() -> None:
 
 def tables() -> dict[str, set[str]]:
     """Each table of the configuration file, and its keys."""
-    found: dict[str, set[str]] = {"source": set(), "feed": set()}
+    found: dict[str, set[str]] = {"source": set(), "feed": set(), "upstream": set()}
     for f in fields(Config):
         table = getattr(Config(), f.name)
         if is_dataclass(table):
             found[f.name] = {key.name for key in fields(table)}
-    for name, kinds in (("source", SOURCES), ("feed", FEEDS)):
+    for name, kinds in (("source", SOURCES), ("feed", FEEDS), ("upstream", UPSTREAMS)):
         for kind in kinds.values():
             found[name] |= {key.name for key in fields(kind)} | {"type"}
     return found

@@ -30,7 +30,8 @@ def run(args: argparse.Namespace) -> int:
     elif found := doubts(config):
         raise ConfigError(found)
     else:
-        sources = _counted(len(config.sources), "source") if config.sources else "no source, so a receiver is looked for"
+        lacking = "upstreams alone" if config.upstreams_alone else "no source, so a receiver is looked for"
+        sources = _counted(len(config.sources), "source") if config.sources else lacking
         print(f"{config.file or 'no file, the defaults'}: good; {sources}; {_counted(len(config.feeds), 'feed')}")
         for remark in remarks(config, Host()):
             print(f"but: {remark}")

@@ -58,7 +58,7 @@ def examine(patient: Patient) -> list[Finding]:
         _everybody(patient),
         _limits(patient),
         _smear(patient),
-        replace(network.firewall(patient), check="firewall"),
+        replace(network.ntp_let_in(patient), check="firewall"),
         replace(network.tracking(patient), check="tracking"),
         _score(patient),
         _outside(public),

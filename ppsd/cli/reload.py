@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     code = _print(directory, before, first)
     if first == ["run"] and code == GOOD:
         code = _print(directory, before, [name for name in PROCESSES if name in before])
-    if "run" not in before and "nts-ke" not in before and load(configuration(directory, None)).nts.enabled:
+    if "run" not in before and "nts-ke" not in before and load(configuration(directory, None)).establishes_keys:
         print("NTS is enabled; start the process that establishes its keys: sudo systemctl start refclock-nts-ke")
     return code
 

@@ -141,7 +141,7 @@ class Run:
         """What the running processes have against the configuration in ``file``. One that does not run has nothing against it."""
         problems: list[str] = []
         served = ["serve"] if old.server.enabled and new.server.enabled else []
-        keyed = ["nts-ke"] if old.nts.enabled and new.nts.enabled else []
+        keyed = ["nts-ke"] if old.establishes_keys and new.establishes_keys else []
         for name in ("clock", *served, *keyed):
             try:
                 told = ask(self.directory / f"{name}.sock", JUDGE, JUDGE_S)["problems"]
@@ -186,7 +186,7 @@ class Run:
     def _write(self, config: Config) -> None:
         note = f"# Made by refclock run from {config.file or 'the defaults'}: changes here are lost.\n\n"
         replace_file(self.file, (note + as_toml(config)).encode(), 0o644, owners(config.run.user))
-        self.config, self.looks = config, not config.sources
+        self.config, self.looks = config, not config.sources and not config.upstreams_alone
 
     def keep(self) -> str:
         """Write the effective configuration again when somebody has removed it: children read it when they start. Returns why that failed,
@@ -205,7 +205,7 @@ class Run:
         clock = Program("clock", python("ppsd", "clock", *words), reports=True)
         serve = Program("serve", python("ppsd", "serve", *words), reports=True, sockets=self.sockets)
         served = [serve] if self.config.server.enabled else []
-        if self.config.nts.enabled:
+        if self.config.establishes_keys:
             served.append(Program("nts-ke", python("ppsd", "nts-ke", *words), reports=True))
         if self.config.metrics.listen or self.config.history.enabled:
             served.append(Program("web", python("ppsd", "web", *words), reports=True))
@@ -235,7 +235,8 @@ class Run:
         if self.looks:
             lines.append(self.outlook())
         elif not self.simulated:
-            lines.append("sources: " + ", ".join(f"{s.name} ({s.kind})" for s in config.sources))
+            named = config.upstreams if config.upstreams_alone else config.sources
+            lines.append("sources: " + ", ".join(f"{s.name} ({s.kind})" for s in named))
         usual = (sim_directory(), Path(RunConfig().directory))  # the commands find these by themselves
         where = "" if self.directory in usual else f" --run-dir {shlex.quote(str(self.directory))}"
         first, called = spelled(Path(sys.executable).with_name("refclock"))

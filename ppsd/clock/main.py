@@ -54,7 +54,7 @@ from ppsd.process.lifecycle import Alone, Signals, make_run_directory, notify
 from ppsd.process.log import open_log
 from ppsd.snapshot import KernelStatus, Snapshot
 from refclock.condition import Code, Condition
-from refclock.config import DEFAULT_SOURCE, Feed, PulsedSource, ReceiverSource, ShmSource, SockFeed, SockSource, Source, promise_us
+from refclock.config import Feed, PulsedSource, ReceiverSource, ShmSource, SockFeed, SockSource, Source, promise_us
 from refclock.devices.ports import control_line
 from refclock.errors import explain
 from refclock.exchange.sock import SockIntake
@@ -144,7 +144,7 @@ class ClockProcess:
         now = self._clock.now()
         self._era = now.era
         self._chores_ns = self._leap_file_ns = self._status_ns = now.mono_ns
-        config = replace(config, sources=config.sources or (DEFAULT_SOURCE,))
+        config = replace(config, sources=config.heard)
         kernel = None if simulated else self._kernel_state()
         battery_s = None if kernel is None else battery_witness_s(Host(), kernel)
         self._engine = Engine(
@@ -333,7 +333,7 @@ class ClockProcess:
         for one in [one for one in self._feeds if one not in fed]:
             self._feeds.pop(one).close()
         self._feeds = {one: self._feeds.get(one) or open_feed(one[0], new.sources) for one in fed}
-        sources = new.sources or (DEFAULT_SOURCE,)
+        sources = new.heard
         self._engine.configure(replace(new, sources=sources))
         self._mind_door()
         self._inputs.configure(sources)

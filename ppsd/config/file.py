@@ -144,6 +144,12 @@ def _judge_upstreams(upstreams: list[tuple[Key, AnyUpstream]], tables: Mapping[s
             reader.report((*at, "minpoll"), f"{upstream.minpoll} is more than maxpoll, which is {upstream.maxpoll}")
         if upstream.key and not tables["keys"].file:
             reader.report((*at, "key"), "needs the file that has the key: keys.file")
+        if upstream.nts and upstream.key:
+            reader.report((*at, "key"), "is not used beside nts = true, which authenticates by keys of its own: leave out one of the two")
+        if upstream.nts and upstream.version < 4:
+            reader.report((*at, "version"), "NTS is a part of version 4: leave out this line, or nts = true")
+        if not upstream.nts and (upstream.ca or upstream.unchecked_dates):
+            reader.report((*at, "ca" if upstream.ca else "unchecked_dates"), "is about certificates of NTS: it needs nts = true")
 
 
 def parse(text: str, file: str = "configuration") -> Config:
@@ -171,6 +177,9 @@ def parse(text: str, file: str = "configuration") -> Config:
             reader.report((*sources[0][0], "type"), what)
     _judge_server(tables, reader)
     _judge_upstreams(upstreams, tables, reader)
+    if tables["clock"].upstreams == "only" and (sources or not upstreams):
+        lacks = 'wants no receiver: remove every [[source]], or write "fallback"' if sources else "names nobody to ask: add an [[upstream]]"
+        reader.report(("clock", "upstreams"), f'"only" {lacks}')
     _judge_access(reader)
     reader.check()
     named_sources, named_upstreams = tuple(named[: len(sources)]), tuple(named[len(sources) :])

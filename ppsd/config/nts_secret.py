@@ -14,7 +14,7 @@ from typing import Final
 
 from ppsd.config.contents import contents
 from ppsd.config.tables import Config
-from refclock.kernel.files import Opener, owners, replace_file
+from refclock.kernel.files import Opener, closed_directory, owners, replace_file, user_name
 from refclock.kernel.sandbox import Account, account, give
 
 DIRECTORY: Final = "nts"
@@ -37,13 +37,19 @@ def nts_secret(config: Config, place: Path, opener: Opener = os.open) -> bytes:
     if config.nts.secret:
         return _read(Path(config.nts.secret), config, opener)
     path = place / FILE
-    directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError as error:
+        if (closed := closed_directory(place)) is None:
+            raise
+        what = f"user {user_name(os.geteuid())} may not enter {closed}; run: chmod o+x {closed}, or set run.state"
+        raise PermissionError(error.errno, what, str(place)) from None
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)  # the other process may be about to make it, too
         try:
             return _read(path, config, os.open)
         except FileNotFoundError:
-            replace_file(path, os.urandom(BYTES), 0o600, _trusted(config))
+            replace_file(path, os.urandom(BYTES), 0o600, believed(config))
         if os.geteuid() == 0:  # this process will be the directory's owner
             os.chown(path, os.fstat(directory).st_uid, -1, follow_symlinks=False)
     finally:
@@ -51,13 +57,13 @@ def nts_secret(config: Config, place: Path, opener: Opener = os.open) -> bytes:
     return _read(path, config, os.open)
 
 
-def _trusted(config: Config) -> frozenset[int]:
-    """Whose secrets are believed: the server's among them, also while it is a number that nobody has."""
+def believed(config: Config) -> frozenset[int]:
+    """Whose files of NTS are believed: the server's among them, also while it is a number that nobody has."""
     return owners(str(account(config.run.user).user))
 
 
 def _read(path: Path, config: Config, opener: Opener) -> bytes:
-    data = contents(path, LIMIT_BYTES, private=_trusted(config), opener=opener)
+    data = contents(path, LIMIT_BYTES, private=believed(config), opener=opener)
     if len(data) == BYTES:
         return data
     with contextlib.suppress(ValueError):

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final
 
 from ppsd.config.access import LOOPBACK, OWN, AccessList, Rule, access_complaint, prefix_complaint
 from refclock import BUILD_DATE
-from refclock.config import Feed, Source, absolute_path, login, plain_name, run_directory, socket_path, thermometer
+from refclock.config import DEFAULT_SOURCE, Feed, Source, absolute_path, login, plain_name, run_directory, socket_path, thermometer
 from refclock.schema import key
 
 
@@ -77,7 +77,8 @@ class ClockConfig:
     error bound is served as leap indicator 3. ``temperature``: the thermometer nearest to the crystal; readings are used only while they
     improve the estimate. ``cpu_latency_us``: see ``ppsd.clock.cpu_latency``. ``not_before``: no true date is before it. ``upstreams``: what
     the NTP servers of ``[[upstream]]`` do; "off": they are not asked; "witness": they contradict or confirm the receivers, and are never
-    served; "fallback": besides, they are followed, at their stratum plus one, when no receiver can be used."""
+    served; "fallback": besides, they are followed, at their stratum plus one, when no receiver can be used; "only": they are followed, and
+    no receiver is wanted."""
 
     steer: str = key("none", "who sets the system clock", choices=("none", "kernel"))
     step: str = key("start", "when the system clock may be stepped", choices=("start", "always", "never"))
@@ -87,7 +88,7 @@ class ClockConfig:
     temperature: str = key("auto", '"auto", "off" or a thermometer\'s file', check=thermometer)
     cpu_latency_us: int | None = key(None, "longest wake-up latency of a processor in microseconds; not set: no limit", low=0, high=10_000)
     not_before: date = key(date.fromisoformat(BUILD_DATE), "a date like 2026-11-21, without quotes")  # noqa: RUF009 (key() makes a field)
-    upstreams: str = key("witness", "what [[upstream]] servers do", choices=("off", "witness", "fallback"))
+    upstreams: str = key("witness", "what [[upstream]] servers do", choices=("off", "witness", "fallback", "only"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +213,12 @@ class AnyUpstream:
     ``burst``: each time. ``offset_us``: what is added to its time, for a known asymmetry of the path. ``prefer``, ``trust``, ``noselect``:
     as of a source, among the upstreams. What upstreams may do: ``clock.upstreams``. ``family``: the kind of addresses that its name may
     stand for. ``maxdistance_ms``, ``maxdelay_ms``, ``maxdelayratio``, ``maxdelaydevratio``, ``minstratum``: which answers are used, as
-    chrony.conf(5) defines them; see ``ppsd.ntp.association``."""
+    chrony.conf(5) defines them; see ``ppsd.ntp.association``.
+
+    ``nts``: its answers are authenticated by network time security (RFC 8915); its keys come from ``nts_port``, and its certificate must be
+    for ``host``. ``ca``: a PEM file of the authorities that are believed for it, in place of the system's. ``unchecked_dates``: how many
+    times a certificate is accepted that is wrong in its dates alone, while this machine does not know the time; each time lets in whoever
+    holds the key of an old certificate."""
 
     kind: ClassVar[str] = ""
     name: str = key("", "a unique name; default: made from the type", empty=True, check=plain_name)
@@ -227,6 +233,10 @@ class AnyUpstream:
     prefer: bool = key(False, "true or false")
     trust: bool = key(False, "true or false")
     noselect: bool = key(False, "true or false")
+    nts: bool = key(False, "true or false")
+    nts_port: int = key(4460, "a TCP port", low=1, high=65535)
+    ca: str = key("", 'an absolute path, or "" for the system\'s authorities', empty=True, check=absolute_path)
+    unchecked_dates: int = key(0, "a number of times, 0 for never", low=0, high=16)
     family: str = key("any", "the kind of addresses", choices=("any", "ipv4", "ipv6"))
     maxdistance_ms: float = key(3000.0, "milliseconds", low=0.001, high=16_000)
     maxdelay_ms: float = key(3000.0, "milliseconds", low=0.001, high=16_000)
@@ -331,6 +341,21 @@ class Config:
     def asked(self) -> tuple[Upstream, ...]:
         """The upstreams that are asked."""
         return () if self.clock.upstreams == "off" else self.upstreams
+
+    @property
+    def upstreams_alone(self) -> bool:
+        """Whether no receiver is wanted."""
+        return self.clock.upstreams == "only"
+
+    @property
+    def heard(self) -> tuple[Source, ...]:
+        """The sources that are read: without a configured one, a receiver is looked for, if any is wanted."""
+        return self.sources or (() if self.upstreams_alone else (DEFAULT_SOURCE,))
+
+    @property
+    def establishes_keys(self) -> bool:
+        """Whether keys of NTS are given to clients, or got from upstreams."""
+        return self.nts.enabled or any(upstream.nts for upstream in self.asked)
 
 
 TABLES: Mapping[str, type[Any]] = {

@@ -617,7 +617,7 @@ class Engine:
     def _follow_upstream(self, at: Instant, out: list[Effect]) -> bool:
         """No usable receiver: serve the best upstream, if that is wanted and better than the holdover. False: it is not."""
         now, best = at.mono_ns, self.beside.selected
-        if self.config.clock.upstreams != "fallback" or best is None or best.estimate.bound_ns >= self.timescale.max_bound_ns:
+        if self.config.clock.upstreams not in ("fallback", "only") or best is None or best.estimate.bound_ns >= self.timescale.max_bound_ns:
             return False
         if self.followed is None and sum(u.undecided(now) for u in self.upstreams.values()) >= len(self.beside.agreeing):
             return False  # who answers first may be the one who lies
@@ -628,14 +628,15 @@ class Engine:
         upstream = self.upstreams[best.source]
         if best.source != self.followed:
             bound_ns, stratum = round(best.estimate.bound_ns), upstream.server.stratum + 1
-            out.append(Note("upstream followed", "warning", {"upstream": best.source, "bound_ns": bound_ns, "stratum": stratum}))
+            level = "info" if self.config.upstreams_alone else "warning"
+            out.append(Note("upstream followed", level, {"upstream": best.source, "bound_ns": bound_ns, "stratum": stratum}))
         self.followed = best.source
         self._served = _Served(best.source)
         self.compensation.left()
         stratum = min(upstream.server.stratum + 1, 15)
         self.timescale.adopt_server(best.estimate, best.reference_mono_ns, upstream.refid, stratum, upstream.root_delay_ns)
         self.timescale.rests_on(Rank.KEPT if self._several_upstreams is not None else Rank.AGREEMENT)
-        self._enter(Mode.FALLBACK, at, out)
+        self._enter(Mode.TRACK if self.config.upstreams_alone else Mode.FALLBACK, at, out)
         out.append(self._record(at))
         return True
 
@@ -896,6 +897,7 @@ class Engine:
             timescale=self.timescale,
             upstreams={name: (upstream, self._upstream_standing(upstream)) for name, upstream in self.upstreams.items()},
             leaps=self.leaps,
+            alone=self.config.upstreams_alone,
             steering=self.config.clock.steer,
             clock_steps=self._steps,
             temperature=self.compensation.status(),

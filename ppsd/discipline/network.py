@@ -6,8 +6,8 @@ known of that rate. The truth lies in all of these intervals at once. So it lies
 of them: a small delay now and then is enough. When they have no point in common the server has contradicted itself (it was stepped, or it
 lies), and only its latest answer counts.
 
-Nothing is averaged: the noise of a path is one-sided, changes with the hour, and has tails, but no answer can be earlier than its
-request or later than its reply. The estimate is the centre of the best answer, moved into the intersection.
+The bound averages nothing: the noise of a path is one-sided, changes with the hour, and has tails, but no answer can be earlier than its
+request or later than its reply. The estimate may average: it is what ``PathFilter`` thinks likeliest, moved into the intersection.
 
 The rate comes from the receivers, as long as they gave one: it goes stale as a crystal wanders. Or it comes of the answers themselves: of
 any two the rate between them lies within the two lines that touch both intervals. Of both the narrower one holds.
@@ -23,10 +23,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from ppsd.discipline.estimate import Estimate
+from ppsd.discipline.network_path import PathFilter
 from refclock.sample import MAX_FREQUENCY_PPM, NS
 
 KEPT: Final = 32
 """Answers kept: at 64 s half an hour, at 1024 s nine hours. An older one has grown wider than the later ones."""
+RESTLESS: Final = math.sqrt(3)
+"""Factor from the wander that the answers show, in ns/s per sqrt(s), to what the phase strays at most: three sigmas, each 1/sqrt(3)."""
+LIKELY: Final = 1 / 3
+"""Share of a bound that is a standard deviation: three sigmas."""
 WANDER_NS: Final = 15.0
 """ns per s^1.5; how far an unknown crystal strays: its rate by 0.7 ppm in a quarter of an hour, 1.4 ppm in an hour, 7 ppm in a day. Boards
 without a box do less (a Raspberry Pi in a room: 0.3 ppm in an hour; noise scenario b-ramp: 1 ppm in a warm-up)."""
@@ -64,6 +69,9 @@ class NetworkEstimator:
         self._answers: deque[_Answer] = deque(maxlen=KEPT)
         self._given = UNKNOWN
         self._found = UNKNOWN
+        self._path = self._new_path()
+        self._origin_ns = 0
+        """TAI - raw from which the path's phases count."""
         self.samples = 0
         self.restarts = 0
 
@@ -75,14 +83,16 @@ class NetworkEstimator:
     def runs_at(self, rate: KnownRate) -> None:
         """The receivers' own time says so."""
         self._given = rate
+        self._path.runs_at(rate.rate * NS, rate.error * NS * LIKELY)
 
     def rate_changed(self) -> None:
         """The raw clock has another rate from now on: nothing of before holds."""
         self._given = self._found = UNKNOWN
         self._answers.clear()
+        self._path = self._new_path()
 
-    def add(self, mono_ns: int, tai_ns: int, distance_ns: float) -> None:
-        """One answer; they come in order."""
+    def add(self, mono_ns: int, tai_ns: int, distance_ns: float, trip_ns: float) -> None:
+        """One answer, after a round trip of ``trip_ns``; they come in order."""
         answer = _Answer(mono_ns, tai_ns, distance_ns)
         if self._answers and mono_ns <= self._answers[-1].mono_ns:
             return
@@ -93,28 +103,45 @@ class NetworkEstimator:
             self._answers.append(answer)
             self._found = UNKNOWN
             self.restarts += 1
+            course = self._path.course
+            if course is not None and abs(self._likely(mono_ns) - tai_ns) > distance_ns + course.stray_ns(mono_ns / NS) / LIKELY:
+                self._path = self._new_path()  # else the crystal has strayed farther than it should
         self._found = self._between()
+        if self._path.course is None:
+            self._origin_ns = tai_ns - mono_ns
+        self._path.add(mono_ns / NS, float(tai_ns - mono_ns - self._origin_ns), trip_ns)
 
     def estimate(self, mono_ns: int) -> Estimate:
         """At raw ``mono_ns``, not before the last answer. Needs ``ready``."""
         known = self._rate(mono_ns)
         low, high = self._meet(mono_ns) or self._carried(self._answers[-1], mono_ns, known)
-        best = min(self._answers, key=lambda a: self._radius(a, mono_ns, known))
-        base = self._answers[-1].tai_ns
-        at = min(max(self._centre(best, mono_ns, known), low), high)
+        base, course = self._answers[-1].tai_ns, self._path.course
+        assert course is not None
+        rate = min(max(course.y / NS, known.rate - known.error_at(mono_ns)), known.rate + known.error_at(mono_ns))
+        at = min(max(self._likely(mono_ns) - base, low), high)
         off = [abs(self._centre(a, mono_ns, known) - at) for a in self._answers]
         return Estimate(
             mono_ns=mono_ns,
             tai_ns=base + round(at),
-            rate=known.rate,
+            rate=rate,
             bound_ns=max(high - at, at - low) + 1,
-            bound_rate=known.error_at(mono_ns),
+            bound_rate=known.error_at(mono_ns) + abs(rate - known.rate),
             bound_wander_ns=known.wander_ns,
             jitter_ns=sum(off) / len(off),
-            skew=known.error_at(mono_ns) / 2,
+            skew=course.y_sigma / NS,
             samples=self.samples,
+            phase_sigma_ns=course.x_sigma,
             restarts=self.restarts,
         )
+
+    def _likely(self, mono_ns: int) -> int:
+        """TAI at ``mono_ns`` as the path has it."""
+        course = self._path.course
+        assert course is not None
+        return self._origin_ns + mono_ns + round(course.x + (mono_ns / NS - course.t) * course.y)
+
+    def _new_path(self) -> PathFilter:
+        return PathFilter(self._given.rate * NS, self._given.error * NS * LIKELY)
 
     # Phases are ns beyond the TAI of the last answer, as floats.
 
@@ -144,13 +171,15 @@ class NetworkEstimator:
     def _between(self) -> KnownRate:
         """The rate that the answers themselves tell, of the pair that tells it best."""
         last, best = self._answers[-1], UNKNOWN
+        course = self._path.course
+        wander_ns = WANDER_NS if course is None else max(WANDER_NS, RESTLESS * course.wander)
         for first in self._answers:
             span = last.mono_ns - first.mono_ns
             if not span:
                 continue
             rate = (last.tai_ns - first.tai_ns - span) / span
-            strays = 1.5 * WANDER_NS * (span / NS) ** 0.5 / NS
+            strays = 1.5 * wander_ns * (span / NS) ** 0.5 / NS
             error = (first.distance_ns + last.distance_ns) / span + strays
             if error < best.error:
-                best = KnownRate(last.mono_ns, rate, error, WANDER_NS)
+                best = KnownRate(last.mono_ns, rate, error, wander_ns)
         return best if best.error <= self._found.error_at(last.mono_ns) else self._found

@@ -36,7 +36,8 @@ LEAP_WORDS: Final = {Leap.NORMAL: "normal", Leap.INSERT: "insert", Leap.DELETE: 
 @dataclass(frozen=True, slots=True)
 class Standing:
     """State of the engine. ``started``: its start; ``withheld``: why the timescale is not served, None while it is; ``told``: what else
-    speaks against it; ``steering``: clock.steer; ``clock_steps``: steps of the system clock by others."""
+    speaks against it; ``alone``: no receiver is wanted, upstreams are; ``steering``: clock.steer; ``clock_steps``: steps of the system
+    clock by others."""
 
     version: str
     pid: int
@@ -50,6 +51,7 @@ class Standing:
     choice: Choice
     timescale: Timescale
     upstreams: Mapping[SourceId, tuple[UpstreamSource, Place]]
+    alone: bool
     leaps: LeapKeeper
     steering: str
     clock_steps: int
@@ -73,7 +75,8 @@ def snapshot(standing: Standing, at: Instant) -> Snapshot:
     tai_ns = scale.tai_at(now) if scale is not None else s.leaps.table.utc_to_tai_ns(at.real_ns)
     utc_ns = s.leaps.table.tai_to_utc_ns(tai_ns)
     verdict = VERDICTS[s.mode]
-    if s.mode is Mode.ACQUIRE and any(source.present for source in s.sources.values()):
+    answers = s.alone and any(upstream.server.reach for upstream, _ in s.upstreams.values())
+    if s.mode is Mode.ACQUIRE and (answers or any(source.present for source in s.sources.values())):
         verdict = Verdict.ACQUIRING
     held = (now - s.timescale.reference_mono_ns) / NS if s.mode is Mode.HOLDOVER else None
     conditions = tuple(_conditions(s, now, tai_ns))
@@ -113,7 +116,9 @@ def snapshot(standing: Standing, at: Instant) -> Snapshot:
 
 def _conditions(s: Standing, now_ns: int, tai_ns: int) -> Iterator[Condition]:
     """What is the matter with the daemon as a whole, in the order of ``Code``."""
-    if not s.sources:
+    if s.alone:
+        yield from _upstreams_lacking(s)
+    elif not s.sources:
         yield obstacle(Code.NO_SOURCE, "no receiver is configured and none was found")
     if s.withheld is not None:
         yield s.withheld
@@ -132,7 +137,22 @@ def _conditions(s: Standing, now_ns: int, tai_ns: int) -> Iterator[Condition]:
         yield Condition(Code.THERMOMETER_SILENT, s.temperature.words)
 
 
+def _upstreams_lacking(s: Standing) -> Iterator[Condition]:
+    """Why none of the upstreams is followed, when nothing else could be."""
+    if s.mode is Mode.TRACK:
+        return
+    places = [place for _, place in s.upstreams.values()]
+    if any(place.tally == "x" for place in places):
+        yield obstacle(Code.SOURCES_DISAGREE, "the NTP servers disagree and none can be believed")
+        return
+    why = next((f"{name}: {place.why}" for name, (_, place) in s.upstreams.items()), "none has an address yet")
+    yield obstacle(Code.UPSTREAM_SILENT, f"no NTP server can be followed: {why}")
+
+
 def _stages(s: Standing) -> tuple[tuple[str, bool], ...]:
+    if s.alone:
+        answered = any(upstream.server.reach for upstream, _ in s.upstreams.values())
+        return ("a server answers", answered), ("locked", s.mode is Mode.TRACK)
     sources = s.sources.values()
     return (
         ("source found", any(source.present for source in sources)),

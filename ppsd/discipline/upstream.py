@@ -64,7 +64,7 @@ class UpstreamSource:
         if event.sample is None or tai_ns is None:
             return
         at_ns = event.sample.at.mono_ns
-        self.estimator.add(at_ns, tai_ns, event.sample.uncertainty_ns)
+        self.estimator.add(at_ns, tai_ns, event.sample.uncertainty_ns, event.server.delay_ns)
         self.first_ns = at_ns if self.first_ns is None else self.first_ns
         self.last_ns = at_ns
         if present is not None:

@@ -65,7 +65,7 @@ class Flaw(Enum):
 
     UNFINISHED = "its end has not come"
     TRAILING = "something follows its end"
-    TOO_LONG = "longer than any request"
+    TOO_LONG = "longer than any message"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +94,14 @@ class Agreement:
         return self.ntp and self.aead is not None
 
 
-def records(data: bytes) -> tuple[KeRecord, ...] | Flaw:
-    """The records of a message, its end among them."""
+def records(data: bytes, longest: int = REQUEST_BYTES) -> tuple[KeRecord, ...] | Flaw:
+    """The records of a message of at most ``longest`` octets, its end among them."""
     found: list[KeRecord] = []
     at = 0
     while at + _HEAD.size <= len(data):
         kind, length = _HEAD.unpack_from(data, at)
         after = at + _HEAD.size + length
-        if after > REQUEST_BYTES:
+        if after > longest:
             return Flaw.TOO_LONG
         if after > len(data):
             return Flaw.UNFINISHED
@@ -109,7 +109,7 @@ def records(data: bytes) -> tuple[KeRecord, ...] | Flaw:
         at = after
         if found[-1].kind == Kind.END:
             return tuple(found) if at == len(data) else Flaw.TRAILING
-    return Flaw.UNFINISHED if len(data) < REQUEST_BYTES else Flaw.TOO_LONG
+    return Flaw.UNFINISHED if len(data) < longest else Flaw.TOO_LONG
 
 
 def agreed(request: Sequence[KeRecord]) -> Agreement | Fault:

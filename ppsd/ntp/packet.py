@@ -139,11 +139,11 @@ def judge(request_transmit: int, data: bytes, sent_utc_ns: int, received_utc_ns:
         return Reason.ZERO
     receive = utc_of_ntp64(header.receive, sent_utc_ns)
     transmit = utc_of_ntp64(header.transmit, sent_utc_ns)
-    if transmit < receive:
+    grain = round(NS * 2.0 ** min(header.precision, COARSEST))
+    if transmit < receive - 2 * grain:  # chronyd draws the bits below its precision, of each stamp
         return Reason.BACKWARDS
     offset = ((receive - sent_utc_ns) + (transmit - received_utc_ns)) // 2
     trip = received_utc_ns - sent_utc_ns
-    grain = round(NS * 2.0 ** min(header.precision, COARSEST))
     if transmit - receive > trip + trip // RATES + 2 * grain + STAMPS_NS:
         return Reason.TURNAROUND
     delay = max(0, trip - (transmit - receive))

@@ -30,7 +30,7 @@ from pathlib import Path
 
 from ppsd.config.file import load
 from ppsd.config.keys import SymmetricKey, read_keys
-from ppsd.config.nts_secret import nts_place, nts_secret
+from ppsd.config.nts_secret import DIRECTORY, believed, nts_place, nts_secret
 from ppsd.config.tables import Config, ServerConfig, changed, covering, parse_endpoint, without_waiting
 from ppsd.ntp.nts_keys import CookieKeys, cookie_keys
 from ppsd.process.control import JUDGE, TELL, Asked, ControlServer, Reloaded, Reloads, judgement
@@ -41,6 +41,7 @@ from ppsd.serve.addresses import Addresses
 from ppsd.serve.chronyc import Chronyc, Facts, handed
 from ppsd.serve.mode6 import ControlPackets
 from ppsd.serve.ntp_server import NtpServer, ServerRules
+from ppsd.serve.nts_keyring import Keyring
 from ppsd.serve.timestamping import stamping
 from ppsd.serve.upstream import Upstreams
 from ppsd.snapshot import NtsReport, ServerReport, Snapshot
@@ -177,7 +178,8 @@ class Serve:
         self._controls = ControlPackets(self._server, clock, self.report)
         if self._control.complaint:
             self.log.warning("control socket", problem=self._control.complaint)
-        self._upstreams = Upstreams(run_dir / FILE, self.log)
+        kept = Path(config.run.state) / DIRECTORY
+        self._upstreams = Upstreams(run_dir / FILE, self.log, Keyring(run_dir, self.log, kept, believed(config)))
         self._ask_upstreams()
         self._look_s, self._networks_s = started_s + LOOK_S, started_s + NETWORKS_S
         self._broadcast_s = 0.0

@@ -154,6 +154,31 @@ class Authenticator:
         return bool(lib.mac_check(self._key, version, packet, begin, packet[end:], len(packet) - end))
 
 
+class Sealer:
+    """One key of a cipher of NTS, by which packets are sealed and opened (native/aead.h; ``ppsd.ntp.nts_client.Aead``). ValueError: no such
+    cipher, or a key that is none of it."""
+
+    def __init__(self, cipher: int, secret: bytes) -> None:
+        cell = ffi.new("struct aed_key **")
+        if lib.aed_create(cipher, secret, len(secret), cell) < 0:
+            raise ValueError(f"no cipher {cipher} with a key of {len(secret)} octets")
+        self._key = cell[0]
+        weakref.finalize(self, lib.aed_destroy, self._key)
+
+    def seal(self, data: bytes, nonce: bytes, text: bytes) -> bytes:
+        """The sealed text, bound to ``data`` and ``nonce``."""
+        out = ffi.new("uint8_t[]", lib.AED_TAG + len(text))
+        lib.aed_seal(self._key, data, len(data), nonce, len(nonce), text, len(text), out)
+        return ffi.buffer(out)[:]
+
+    def open(self, data: bytes, nonce: bytes, sealed: bytes) -> bytes | None:
+        """The text; None when it is not genuine."""
+        out = ffi.new("uint8_t[]", max(1, len(sealed)))
+        if not lib.aed_open(self._key, data, len(data), nonce, len(nonce), sealed, len(sealed), out):
+            return None
+        return ffi.buffer(out)[: len(sealed) - lib.AED_TAG]
+
+
 class PacketPath:
     """``pkt_respond`` on one record, about 2 µs a call. Not safe for concurrent use by several threads."""
 

@@ -64,7 +64,7 @@ def tls_context(credentials: Credentials) -> SSL.Context:
         _give(context, credentials)
         context.check_privatekey()
     except SSL.Error as error:
-        raise ValueError(f"OpenSSL refuses it ({_reason(error)})") from None
+        raise ValueError(f"OpenSSL refuses it ({reason(error)})") from None
     return context
 
 
@@ -87,7 +87,8 @@ def sealed_cookie(key: bytes, period: int, keys: bytes, nonce: bytes) -> bytes:
     return period.to_bytes(4) + nonce + AESSIV(key).encrypt(keys, [nonce])
 
 
-def _reason(error: SSL.Error) -> str:
+def reason(error: SSL.Error) -> str:
+    """What OpenSSL says of an error."""
     return "; ".join(str(part[-1]) for part in (error.args[0] if error.args else ()) if part) or "no reason given"
 
 
@@ -165,10 +166,6 @@ class Sessions:
         """The descriptor to poll: readable when ``handle_ready`` has work."""
         return self._epoll.fileno()
 
-    def deadline_s(self) -> float | None:
-        """When ``review`` has work at the latest (time.monotonic); None: no session is open."""
-        return min((one.until_s for one in self._sessions.values()), default=None)
-
     def handle_ready(self) -> None:
         """Go on with every client that is ready; never waits."""
         doors = self._listeners.doors
@@ -179,12 +176,9 @@ class Sessions:
                 self._go_on(self._sessions[fd])
 
     def review(self) -> None:
-        """Open addresses that have come, and end sessions whose time is over."""
+        """Open addresses that have come, and end sessions whose time is over. A client that has sent no whole request is told so (RFC 8915
+        section 4.1.3)."""
         self._listeners.review()
-        self.expire()
-
-    def expire(self) -> None:
-        """End sessions whose time is over. A client that has sent no whole request is told so (RFC 8915 section 4.1.3)."""
         now_s = time.monotonic()
         for one in [one for one in self._sessions.values() if one.until_s <= now_s]:
             if one.shaken and not one.answered:

@@ -6,6 +6,7 @@ what a compromised server, or this process, can do with the time is what the clo
 
 T1 is read just before the request is sent and T4 is the kernel's (SO_TIMESTAMPNS). The time between them is taken from the raw clock, so
 that neither a step nor a slew of the system clock lies in the delay; an exchange during which that clock was stepped is thrown away.
+With NTS a request leaves once there are keys for the server (``ppsd.serve.nts_keyring``), and goes to where the key server says.
 Names are resolved by a thread, one after the other: getaddrinfo(3) may block for a minute, and knows every way in which a system has names.
 """
 
@@ -28,9 +29,13 @@ from typing import Final
 from ppsd.config.keys import SymmetricKey
 from ppsd.config.tables import PoolUpstream, Upstream
 from ppsd.ntp.association import SETTLED, Association, Measurement, Polling
+from ppsd.ntp.nts_association import Secured
+from ppsd.ntp.nts_client import NONCE_BYTES, UNIQUE_BYTES, Verdict
+from ppsd.ntp.nts_errands import Keys, NoKeys
 from ppsd.ntp.pool import Change, Pool
 from ppsd.process.log import Log
-from ppsd.serve.ntp_server import Authenticator
+from ppsd.serve.ntp_server import Authenticator, Sealer
+from ppsd.serve.nts_keyring import Kept, Keyring
 from refclock.errors import explain
 from refclock.exchange.samples import RawSample
 from refclock.exchange.upstream import pack
@@ -42,7 +47,7 @@ SO_TIMESTAMPNS: Final = 64
 """SO_TIMESTAMPNS_NEW of asm-generic/socket.h: stamps with 64-bit seconds on every machine; Linux 5.1 and later."""
 STAMP: Final = struct.Struct("=qq")
 """struct __kernel_timespec: s, ns."""
-REPLY_BYTES: Final = 1024
+REPLY_BYTES: Final = 2048
 """Octets read of a datagram: a header, extension fields and a MAC have fewer."""
 KEY_TYPES: Final = {"MD5": 1, "SHA1": 2, "SHA256": 3, "AES128": 13, "AES256": 14}
 """chronyd's numbers of the types of keys (hash.h, cmac.h)."""
@@ -120,12 +125,16 @@ def polling(upstream: Upstream) -> Polling:
 
 @dataclass(slots=True)
 class _Member:
-    """One server that is asked."""
+    """One server that is asked. ``address``: that of its name. ``at``: where the time is asked for; with NTS its key server says where, and
+    ``named`` is the name that it gives, until that is resolved."""
 
     upstream: Upstream
     address: str
     association: Association
     key: Authenticator | None
+    secured: Secured | None
+    at: tuple[str, int]
+    named: str = ""
     sock: socket.socket | None = None
     sent: Instant = field(default_factory=lambda: Instant(0, 0))
     ours: Collection[int] = ()
@@ -139,8 +148,9 @@ class _Member:
         """For the clock process."""
         a, m = self.association, self.last
         numbers = (m.stratum, m.refid, m.delay_ns, m.root_delay_ns, m.dispersion_ns) if m is not None else (0, 0, 0, 0, 0)
-        packets = replace(self.packets, port=self.upstream.port, sent=a.sent, received=a.received, valid=a.valid, good=a.good)
-        return UpstreamServer(self.upstream.name, self.address, a.reach, a.poll, *numbers, a.why, ended, packets, self.authentication)
+        why = a.why and ((self.secured and self.secured.why) or a.why)
+        packets = replace(self.packets, port=self.at[1], sent=a.sent, received=a.received, valid=a.valid, good=a.good)
+        return UpstreamServer(self.upstream.name, self.at[0], a.reach, a.poll, *numbers, why, ended, packets, self.authentication)
 
     def answered(self, found: Measurement, stamped: bool) -> None:
         """Keep its last answer. ``stamped``: by the kernel."""
@@ -173,10 +183,12 @@ class _Name:
 
 
 class Upstreams:
-    """All servers that are asked. ``door``: the clock process's socket. ``fileno``: readable when ``handle_ready`` has work."""
+    """All servers that are asked. ``door``: the clock process's socket. ``keyring``: where keys of NTS come from; None: they are not kept.
+    ``fileno``: readable when ``handle_ready`` has work."""
 
-    def __init__(self, door: Path, log: Log) -> None:
+    def __init__(self, door: Path, log: Log, keyring: Keyring | None = None) -> None:
         self._door, self._log = door, log
+        self._keyring = keyring or Keyring(door.parent, log)
         self._clock = LocalClock()
         self._out = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         self._names: dict[str, _Name] = {}
@@ -186,6 +198,7 @@ class Upstreams:
         self._epoll = select.epoll()
         self._resolver = Resolver()
         self._epoll.register(self._resolver.fileno(), select.EPOLLIN)
+        self._epoll.register(self._keyring.fileno(), select.EPOLLIN)
         self._unheard, self._away = "", True
 
     def configure(self, upstreams: Iterable[Upstream], keys: Iterable[SymmetricKey], served: Iterable[int]) -> None:
@@ -194,6 +207,8 @@ class Upstreams:
         wanted = {upstream.name: upstream for upstream in upstreams}
         for name, one in list(self._names.items()):
             if wanted.get(name) != one.upstream or (one.upstream.key and found.get(one.upstream.key) != self._keys.get(one.upstream.key)):
+                if name in wanted:
+                    self._keep(one)
                 self._end(one, list(one.members))
                 del self._names[name]
         self._keys, self._served = found, frozenset(served)
@@ -220,6 +235,8 @@ class Upstreams:
             one.pool.wake(now_ns)
             for member in one.members.values():
                 member.association.wake(now_ns)
+                if member.secured is not None:
+                    member.secured.wake(now_ns)
 
     def work(self) -> None:
         """Resolve the names and send the requests that are due."""
@@ -238,13 +255,20 @@ class Upstreams:
             if fd == self._resolver.fileno():
                 for host, addresses, why in self._resolver.take():
                     self._resolved(host, addresses, why)
+            elif fd == self._keyring.fileno():
+                for errand, answer in self._keyring.take():
+                    one = self._names.get(errand.name)
+                    if one is not None and errand.address in one.members:
+                        self._keyed(one, one.members[errand.address], answer)
             elif fd in self._by_fd:
                 self._receive(self._by_fd[fd])
 
     def close(self) -> None:
         """End everything."""
         for one in self._names.values():
+            self._keep(one)
             self._end(one, list(one.members))
+        self._keyring.close()
         self._resolver.close()
         self._out.close()
         self._epoll.close()
@@ -254,9 +278,12 @@ class Upstreams:
     def _resolved(self, host: str, addresses: Sequence[str], why: str) -> None:
         now_ns = self._clock.now().mono_ns
         for one in self._names.values():
+            found = [address for address in addresses if one.upstream.family in ("any", "ipv6" if ":" in address else "ipv4")]
+            for member in [member for member in one.members.values() if member.named == host and found]:
+                member.named = ""
+                self._move(member, (found[0], member.at[1]))
             if one.upstream.host != host or one.pool.due_ns is not None:
                 continue
-            found = [address for address in addresses if one.upstream.family in ("any", "ipv6" if ":" in address else "ipv4")]
             self._change(one, one.pool.resolved(found, now_ns), now_ns)
             if addresses and not found:
                 why = f"has no address of the family {one.upstream.family}"
@@ -271,10 +298,14 @@ class Upstreams:
         for address in change.begin:
             symmetric = self._keys[u.key] if u.key else None
             key = Authenticator(symmetric) if symmetric is not None else None
-            association = Association(polling(u), now_ns)
-            one.members[address] = member = _Member(u, address, association, key)
+            secured = Secured(Sealer, now_ns) if u.nts else None
+            one.members[address] = member = _Member(u, address, Association(polling(u), now_ns), key, secured, (address, u.port))
             if symmetric is not None:
                 member.authentication = Authentication("key", u.key, KEY_TYPES[symmetric.kind], 8 * len(symmetric.secret))
+            kept = self._keyring.kept(u, address)
+            if secured is not None and kept is not None:
+                secured.use(kept.keys, now_ns - max(0, self._clock.now().real_ns - kept.made_s * NS))
+                self._sent_on(member, kept.keys)
             self._log.info("upstream", upstream=u.name, address=address)
             self._tell(member)
 
@@ -293,11 +324,15 @@ class Upstreams:
         request = association.request(self._clock.now().mono_ns, secrets.randbits(64) or 1)
         if association.unanswered:
             self._unanswered(one, member)
+        if member.secured is not None and not self._has_keys(one, member, member.secured):
+            association.unsent(self._clock.now().mono_ns, member.secured.why or f"{member.named} has no address")
+            self._tell(member)
+            return
         try:
             sock = self._connected(member)
             self._by_fd[sock.fileno()], member.sock = member, sock
             self._epoll.register(sock, select.EPOLLIN)
-            packet = request if member.key is None else member.key.sign(request)
+            packet = self._authenticated(member, request)
             member.sent = self._clock.now()
             sock.send(packet)
         except OSError as error:
@@ -306,15 +341,15 @@ class Upstreams:
             self._tell(member)
 
     def _connected(self, member: _Member) -> socket.socket:
-        family = socket.AF_INET6 if ":" in member.address else socket.AF_INET
+        family = socket.AF_INET6 if ":" in member.at[0] else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             with contextlib.suppress(OSError):  # before Linux 5.1: the answer is stamped when it is read
                 sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-            sock.connect((member.address, member.upstream.port))
+            sock.connect(member.at)
             own = str(sock.getsockname()[0])
-            if own == sock.getpeername()[0] and member.upstream.port in self._served:
-                raise OSError(errno.ELOOP, "is this machine itself", member.address)
+            if own == sock.getpeername()[0] and member.at[1] in self._served:
+                raise OSError(errno.ELOOP, "is this machine itself", member.at[0])
         except OSError:
             sock.close()
             raise
@@ -342,7 +377,7 @@ class Upstreams:
             if came is None or came.era != member.sent.era:
                 continue  # the system clock was stepped since the request left
             elapsed_ns = came.mono_ns - member.sent.mono_ns
-            authentic = member.key is None or member.key.accepts(data)
+            authentic = self._is_authentic(member, data)
             found = member.association.reply(data, came.real_ns - elapsed_ns, came.real_ns, authentic=authentic, ours=member.ours)
             if isinstance(found, Measurement):
                 member.answered(found, stamped=bool(extra))
@@ -354,6 +389,18 @@ class Upstreams:
                 self._hang_up(member)
                 self._tell(member)
                 return
+
+    def _authenticated(self, member: _Member, request: bytes) -> bytes:
+        """A request with what proves whose it is."""
+        if member.secured is not None and member.secured.seal is not None:
+            return member.secured.seal.request(request, os.urandom(UNIQUE_BYTES), os.urandom(NONCE_BYTES))
+        return request if member.key is None else member.key.sign(request)
+
+    def _is_authentic(self, member: _Member, data: bytes) -> bool:
+        """Whether a reply is the server's, as far as it is agreed that this shows."""
+        if member.secured is not None:
+            return member.secured.replied(data) is Verdict.GENUINE
+        return member.key is None or member.key.accepts(data)
 
     def _came(self, extra: Sequence[tuple[int, int, bytes]]) -> Instant | None:
         """The instant of a datagram's arrival; None when the system clock was stepped since."""
@@ -374,11 +421,65 @@ class Upstreams:
             one.pool.failing(member.address, self._clock.now().mono_ns)
         self._tell(member)
 
+    # ---- keys of NTS -----------------------------------------------------------------------------------------------------------------
+
+    def _has_keys(self, one: _Name, member: _Member, secured: Secured) -> bool:
+        """Whether a request can be sealed, and sent to where the key server says. Keys are asked for when they are wanted."""
+        now_ns = self._clock.now().mono_ns
+        if secured.wants_keys(now_ns):
+            secured.asked(now_ns)
+            answer = self._keyring.ask(member.upstream.name, member.address)
+            if answer is not None:
+                self._keyed(one, member, answer)
+        if member.named:
+            self._resolver.ask(member.named)
+        return secured.ready and not member.named
+
+    def _keyed(self, one: _Name, member: _Member, answer: Keys | NoKeys) -> None:
+        """The answer for a server has come."""
+        assert member.secured is not None
+        now_ns = self._clock.now().mono_ns
+        member.secured.got(answer, now_ns)
+        if isinstance(answer, Keys):
+            self._sent_on(member, answer)
+        elif not member.secured.ready:
+            one.pool.failing(member.address, now_ns)
+        self._tell(member)
+
+    def _sent_on(self, member: _Member, keys: Keys) -> None:
+        """Ask for the time where the key server says."""
+        port = keys.terms.port or member.upstream.port
+        if keys.terms.server:
+            member.named = keys.terms.server
+            member.at = member.at[0], port
+            self._resolver.ask(member.named)
+        else:
+            member.named = ""
+            self._move(member, (member.address, port))
+
+    def _move(self, member: _Member, to: tuple[str, int]) -> None:
+        """Ask for the time at ``to``, at once unless an answer is waited for."""
+        if to[0] != member.at[0]:
+            self._tell(member, ended=True)
+        member.at = to
+        if not member.association.waiting and member.association.due_ns is not None:
+            member.association.due_ns = self._clock.now().mono_ns
+
+    def _keep(self, one: _Name) -> None:
+        """Have the keys used on by the next run, or after a reload."""
+        now = self._clock.now()
+        for member in one.members.values():
+            if member.secured is not None and (keys := member.secured.kept()) is not None:
+                made_s = (now.real_ns - (now.mono_ns - member.secured.since_ns)) // NS
+                self._keyring.keep(one.upstream, member.address, Kept(keys, made_s))
+
     # ---- the clock process -----------------------------------------------------------------------------------------------------------
 
     def _tell(self, member: _Member, sample: RawSample | None = None, *, ended: bool = False) -> None:
         """Hand on what is known of a server. A clock process that was away hears of all of them first: it follows none while others may
         still answer."""
+        if member.secured is not None:
+            member.authentication = member.secured.authentication(self._clock.now().mono_ns)
         if self._away:
             self._away = not all(self._hand_on(one.status(), None) for name in self._names.values() for one in name.members.values())
         self._away = not self._hand_on(member.status(ended), sample) or self._away

@@ -101,6 +101,11 @@ def judge(directory: Path, trusted: Collection[int]) -> None:
         raise PermissionError(errno.EPERM, "can be written by another user; choose a directory of its own", str(last[0]))
 
 
+def closed_directory(path: Path) -> Path | None:
+    """The first directory above ``path`` that this user may not enter."""
+    return next((above for above in reversed(path.absolute().parents) if not os.access(above, os.X_OK, effective_ids=True)), None)
+
+
 def _others_write(found: os.stat_result) -> bool:
     group = bool(found.st_mode & stat.S_IWGRP) and found.st_gid not in (0, os.getegid())
     return group or bool(found.st_mode & stat.S_IWOTH)

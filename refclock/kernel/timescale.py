@@ -107,8 +107,14 @@ class TimescaleReader(_TimescaleFile):
 
 def utc_second(record: str | Path) -> int:
     """The second of UTC (POSIX count) now: by the record file while it tells the time, else by the system clock."""
+    served = served_second(record)
+    return int(time.time()) if served is None else served
+
+
+def served_second(record: str | Path) -> int | None:
+    """The second of UTC (POSIX count) now by the record file; None while that does not tell the time."""
     with contextlib.suppress(OSError), contextlib.closing(TimescaleReader(record)) as reader:
         reading = reader.read()
         if reading is not None and reading.leap is not Leap.UNSYNCHRONISED:
             return reading.utc_ns // NS
-    return int(time.time())
+    return None

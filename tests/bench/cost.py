@@ -20,6 +20,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,6 +29,8 @@ SAMPLES = 6000
 REQUESTS = (2000, 6000)
 """Length of the two runs. The longer one's requests all fit into a socket's receive buffer."""
 UTC0 = 1_800_000_000
+KINDS = ("batches", "alone", "interleaved", "nts")
+"""Of requests, by how they come (request.c)."""
 
 
 def per_sample_us() -> float:
@@ -60,14 +63,14 @@ def per_request_instructions(program: Path, kind: str) -> float:
     return (totals[1] - totals[0]) / (REQUESTS[1] - REQUESTS[0])
 
 
-def requests() -> dict[str, float]:
+def requests(kinds: Sequence[str] = KINDS) -> dict[str, float]:
     """What a request costs, by how it comes."""
     with TemporaryDirectory() as directory:
         program = Path(directory) / "request"
         sources = [str(ROOT / "tests/bench/request.c"), *map(str, sorted((ROOT / "native").glob("*.c")))]
         headers = [f"-I{ROOT / name}" for name in ("native", "tests/native")]
         subprocess.run(["cc", "-std=gnu11", "-O2", *headers, "-o", program, *sources, "-lnettle", "-lm", "-pthread"], check=True)
-        return {kind: per_request_instructions(program, kind) for kind in ("batches", "alone", "interleaved", "nts")}
+        return {kind: per_request_instructions(program, kind) for kind in kinds}
 
 
 def measured(checkout: Path) -> dict[str, float]:

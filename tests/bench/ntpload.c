@@ -1,7 +1,7 @@
 /* ntpload: load for an NTP server on the loopback interface.
  *
- * Sends NTPv4 client requests and checks every reply: length, mode, stratum, MAC, and that the origin timestamp is the random transmit
- * timestamp of a request that is still outstanding. Prints one JSON object.
+ * Sends NTPv4 client requests and checks every reply: length, mode, stratum, MAC or what NTS (RFC 8915 5) has sealed, and that the origin
+ * timestamp is the random transmit timestamp of a request that is still outstanding. Prints one JSON object.
  *
  * Closed loop (default): at most --window requests outstanding. Open loop (--open-rate): requests leave at a fixed rate whatever comes
  * back; what a stall of our own made late is skipped, not sent in a burst. Lost: no reply within --timeout, or before the ring of
@@ -23,9 +23,19 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "siv.h"
+
 enum {
     NTP_LEN = 48,
     MAC_LEN = 4 + 16,
+    COOKIE_MAX = 256,
+    FIELD_UNIQUE = 0x0104, /* RFC 8915 7.5 */
+    FIELD_COOKIE = 0x0204,
+    FIELD_AUTHENTICATOR = 0x0404,
+    FIELD_HEAD = 4,
+    UNIQUE = 32,
+    NONCE = 16,
+    SEALED_AT = 4 + NONCE, /* in an authenticator's body, behind two lengths and the nonce */
     PACKET_MAX = 512,
     BATCH = 32,
     SOCKETS = 4,
@@ -39,9 +49,9 @@ static const uint64_t ntp_era_s = 2208988800u; /* 1970 in the NTP era of 1900 */
 enum { SUB = 6, BUCKETS = (40 - SUB) << SUB };
 
 /* From V_LENGTH on a reply is invalid. A late one had been given up as lost. */
-enum verdict { V_OK, V_KOD, V_LATE, V_LENGTH, V_MODE, V_STRATUM, V_UNSYNC, V_ORIGIN, V_DUPLICATE, V_MAC, V_COUNT };
+enum verdict { V_OK, V_KOD, V_LATE, V_LENGTH, V_MODE, V_STRATUM, V_UNSYNC, V_ORIGIN, V_DUPLICATE, V_MAC, V_NTS, V_COUNT };
 static const char *const verdict_name[V_COUNT] = {"ok",      "kod",            "late",   "length",    "mode",
-                                                  "stratum", "unsynchronised", "origin", "duplicate", "mac"};
+                                                  "stratum", "unsynchronised", "origin", "duplicate", "mac",  "nts"};
 
 struct slot {
     uint64_t xmt, sent_ns;
@@ -53,7 +63,7 @@ static struct {
     double secs, open_rate, timeout;
     unsigned window, srcs, count, nap_us, stamps, burst;
     pid_t pid;
-    bool mac;
+    bool mac, nts;
     uint32_t mac_id;
 } opt = {.secs = 5, .timeout = 0.5, .window = 128, .burst = 1};
 
@@ -71,6 +81,9 @@ static union control {
 static struct iovec out_vector[BATCH], in_vector[BATCH];
 static struct mmsghdr out_message[BATCH], in_message[BATCH];
 static struct cmac_aes128_ctx cmac;
+static struct siv_key to_server, to_client;
+static uint8_t cookie[COOKIE_MAX];
+static size_t cookie_length;
 
 static void die(const char *what)
 {
@@ -141,6 +154,63 @@ static void parse_mac(char *spec)
     cmac_aes128_set_key(&cmac, key);
 }
 
+/* Two keys of a session (RFC 8915 5.1), to the server and to the client, and one cookie, which every request carries. */
+static void read_session(const char *path)
+{
+    uint8_t keys[2][SIV_KEY];
+    FILE *f = fopen(path, "rb");
+    if (!f || fread(keys, sizeof keys, 1, f) != 1)
+        die(path);
+    cookie_length = fread(cookie, 1, sizeof cookie, f);
+    fclose(f);
+    siv_expand(&to_server, keys[0], 0);
+    siv_expand(&to_client, keys[1], 0);
+    opt.nts = true;
+}
+
+static uint8_t *put_field(uint8_t *p, unsigned type, size_t body)
+{
+    const uint8_t head[FIELD_HEAD] = {(uint8_t)(type >> 8), (uint8_t)type, (uint8_t)((FIELD_HEAD + body) >> 8), (uint8_t)(FIELD_HEAD + body)};
+    memcpy(p, head, sizeof head);
+    return p + FIELD_HEAD;
+}
+
+/* The fields behind the header: unique identifier, cookie, authenticator of an empty text. */
+static size_t add_fields(uint8_t *packet, uint64_t xmt)
+{
+    static const uint8_t lengths[4] = {0, NONCE, 0, SIV_TAG}, none;
+    uint8_t *p = put_field(packet + NTP_LEN, FIELD_UNIQUE, UNIQUE);
+    for (int i = 0; i < UNIQUE; i += 8)
+        memcpy(p + i, &xmt, 8);
+    p = put_field(p + UNIQUE, FIELD_COOKIE, cookie_length);
+    memcpy(p, cookie, cookie_length);
+    uint8_t *end = p + cookie_length;
+    p = put_field(end, FIELD_AUTHENTICATOR, SEALED_AT + SIV_TAG);
+    memcpy(p, lengths, sizeof lengths);
+    for (int i = 0; i < NONCE; i += 8) {
+        uint64_t random = next_random();
+        memcpy(p + 4 + i, &random, 8);
+    }
+    const struct siv_data data[2] = {{packet, (size_t)(end - packet)}, {p + 4, NONCE}};
+    siv_seal(&to_server, data, 2, &none, 0, p + SEALED_AT);
+    return (size_t)(p + SEALED_AT + SIV_TAG - packet);
+}
+
+/* What a reply says behind its header: the identifier of the request, and an authenticator that seals one cookie. */
+static bool fields_good(const uint8_t *packet, size_t length, uint64_t origin)
+{
+    uint8_t unique[FIELD_HEAD + UNIQUE], text[PACKET_MAX];
+    put_field(unique, FIELD_UNIQUE, UNIQUE);
+    for (int i = 0; i < UNIQUE; i += 8)
+        memcpy(unique + FIELD_HEAD + i, &origin, 8);
+    const size_t covered = NTP_LEN + sizeof unique, sealed = SIV_TAG + FIELD_HEAD + cookie_length;
+    if (length != covered + FIELD_HEAD + SEALED_AT + sealed || memcmp(packet + NTP_LEN, unique, sizeof unique) != 0)
+        return false;
+    const uint8_t *body = packet + covered + FIELD_HEAD;
+    const struct siv_data data[2] = {{packet, covered}, {body + 4, NONCE}};
+    return siv_open(&to_client, data, 2, body + SEALED_AT, sealed, text) == 1;
+}
+
 /* ---- sending and receiving ------------------------------------------------------------------------------------------------------ */
 
 static size_t build_request(uint8_t *p, uint32_t slot, uint64_t *xmt)
@@ -151,6 +221,8 @@ static size_t build_request(uint8_t *p, uint32_t slot, uint64_t *xmt)
     p[2] = 6;
     p[3] = 0x20;
     memcpy(p + 40, xmt, 8);
+    if (opt.nts)
+        return add_fields(p, *xmt);
     if (!opt.mac)
         return NTP_LEN;
     memcpy(p + NTP_LEN, &opt.mac_id, 4);
@@ -235,6 +307,8 @@ static enum verdict check_reply(const uint8_t *p, unsigned length, struct slot *
         return V_UNSYNC;
     if (p[1] > 16)
         return V_STRATUM;
+    if (opt.nts)
+        return fields_good(p, length, origin) ? V_OK : V_NTS;
     if (!opt.mac)
         return length == NTP_LEN ? V_OK : V_LENGTH;
     uint8_t code[MAC_LEN - 4];
@@ -459,21 +533,22 @@ static void set_up(void)
 static void usage(void)
 {
     fprintf(stderr, "usage: ntpload --port N [--secs 5] [--window 128] [--open-rate PER_SECOND] [--timeout 0.5] [--pid SERVER]\n"
-                    "               [--srcs N] [--count N] [--nap-us N] [--mac ID:HEX] [--stamps BURSTS [--burst N]]\n"
+                    "               [--srcs N] [--count N] [--nap-us N] [--mac ID:HEX | --nts FILE] [--stamps BURSTS [--burst N]]\n"
                     "--srcs    send from so many addresses in turn, 127.1.0.1 onwards\n"
                     "--count   send so many requests in all; when they fit in the window, all before looking at a reply\n"
                     "--nap-us  sleep between turns (--stamps: between bursts) instead of spinning\n"
-                    "--mac     AES-128-CMAC with that key\n");
+                    "--mac     AES-128-CMAC with that key\n"
+                    "--nts     NTS with AEAD 15: the file holds the key to the server, that to the client (32 bytes each), and a cookie\n");
     exit(2);
 }
 
 int main(int argc, char **argv)
 {
-    enum { PORT = 256, SECS, WINDOW, RATE, TIMEOUT, SRCS, COUNT, NAP, PID, MAC, STAMPS, BURST };
+    enum { PORT = 256, SECS, WINDOW, RATE, TIMEOUT, SRCS, COUNT, NAP, PID, MAC, NTS, STAMPS, BURST };
     static const struct option options[] = {
         {"port", 1, 0, PORT},   {"secs", 1, 0, SECS},     {"window", 1, 0, WINDOW}, {"open-rate", 1, 0, RATE}, {"timeout", 1, 0, TIMEOUT},
         {"srcs", 1, 0, SRCS},   {"count", 1, 0, COUNT},   {"nap-us", 1, 0, NAP},    {"pid", 1, 0, PID},        {"mac", 1, 0, MAC},
-        {"stamps", 1, 0, STAMPS}, {"burst", 1, 0, BURST}, {0}};
+        {"nts", 1, 0, NTS},     {"stamps", 1, 0, STAMPS}, {"burst", 1, 0, BURST}, {0}};
     int port = 0;
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         switch (c) {
@@ -487,6 +562,7 @@ int main(int argc, char **argv)
         case NAP: opt.nap_us = (unsigned)atoi(optarg); break;
         case PID: opt.pid = atoi(optarg); break;
         case MAC: parse_mac(optarg); break;
+        case NTS: read_session(optarg); break;
         case STAMPS: opt.stamps = (unsigned)atoi(optarg); break;
         case BURST: opt.burst = (unsigned)atoi(optarg); break;
         default: usage();

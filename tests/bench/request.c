@@ -1,7 +1,8 @@
-/* COUNT requests of one client through a server thread, for callgrind: request FILE COUNT batches|alone|interleaved|nts.
+/* COUNT requests of one client through a server thread, for callgrind: request FILE COUNT KIND.
  *
- * As root. FILE: a new record. batches: all are queued before the thread starts, which takes as many at once as it can. alone: each waits for its
- * reply; interleaved: the same in interleaved mode (RFC 9769); nts: the same with a cookie (RFC 8915). Two runs of different length are subtracted: cost.py. */
+ * As root. FILE: a new record. KIND, batches: all are queued before the thread starts, which takes as many at once as it can; batches-keyed:
+ * the same, and the server has NTS keys. alone: each waits for its reply; interleaved: the same in interleaved mode (RFC 9769); nts: the same
+ * with a cookie (RFC 8915). Two runs of different length are subtracted: cost.py. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -34,14 +35,14 @@ int main(int argc, char **argv)
 {
     if (argc != 4 || record_made(argv[1]))
         return 64;
-    int count = atoi(argv[2]), queued = !strcmp(argv[3], "batches"), interleaved = !strcmp(argv[3], "interleaved"), nts = !strcmp(argv[3], "nts");
+    int count = atoi(argv[2]), queued = !strncmp(argv[3], "batches", 7), interleaved = !strcmp(argv[3], "interleaved"), nts = !strcmp(argv[3], "nts");
     const struct acl_range everybody = {{0, 0}, ACL_ALLOW};
     struct srv_rules rules = {.ranges = &everybody, .range_count = 1, .cpu_limit = 1, .rate = 1e9, .burst = 1000000, .kod_rate = 10};
     struct srv *server;
     struct client client;
     char host[SRV_HOST_MAX];
     uint16_t port;
-    if (nts)
+    if (nts || !strcmp(argv[3], "batches-keyed"))
         client_server_keys(&rules.nts);
     if (srv_create(argv[1], 1, 1 << 20, &server) || srv_configure(server, &rules) || srv_listen(server, "0.0.0.0", 0, "") < 0
         || srv_bound(server, 0, host, &port))

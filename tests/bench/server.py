@@ -16,22 +16,18 @@ chronyd's are the example of chrony.conf(5); the decent clients (SCHED_FIFO 20) 
 from __future__ import annotations
 
 import json
-import os
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from servers import CHRONY_FLOOD_LIMITS, FIFO, KEY, KEY_ID, LOAD_CORE, SERVER_CORE, Clock, Server, Zoo, rss_mib
+from report import Report, alternated, circumstances, ratios
+from servers import CHRONY_FLOOD_LIMITS, KEY, KEY_ID, Clock, Server, Zoo, hold_core, rss_mib
 
 ROUNDS = 7
 SECS = 1.5
@@ -46,83 +42,7 @@ FLOOD_S = 10.0
 FLOOD_PER_S = 100_000
 
 
-# ---- figures ----------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Row:
-    """One line of the table; ``values`` by round."""
-
-    name: str
-    unit: str
-    values: list[float]
-    target: float | None = None
-    at_least: bool = False
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.values)
-
-    @property
-    def missed(self) -> bool:
-        if self.target is None:
-            return False
-        return self.median < self.target if self.at_least else self.median > self.target
-
-    def cells(self) -> list[str]:
-        """name, median, range, unit, target, verdict."""
-        target = "" if self.target is None else f"{'>=' if self.at_least else '<='} {self.target:g}"
-        verdict = "" if self.target is None else "MISSED" if self.missed else "met"
-        spread = f"{min(self.values):.4g} .. {max(self.values):.4g}" if len(self.values) > 1 else ""
-        return [self.name, f"{self.median:.4g}", spread, self.unit, target, verdict]
-
-
-@dataclass(slots=True)
-class Report:
-    """What has been measured."""
-
-    rows: list[Row] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def add(self, name: str, unit: str, values: list[float], target: float | None = None, at_least: bool = False) -> None:
-        """One more line."""
-        self.rows.append(Row(name, unit, values, target, at_least))
-        print("  ".join(cell for cell in self.rows[-1].cells() if cell), flush=True)
-
-    def text(self) -> str:
-        """The table for people's eyes."""
-        head = ["", "median", "range over rounds", "unit", "target", ""]
-        cells = [head, *(row.cells() for row in self.rows)]
-        widths = [max(len(line[i]) for line in cells) for i in range(len(head))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
-        return "\n".join([*lines, "", *self.notes])
-
-    def markdown(self) -> str:
-        """The table as it is kept."""
-        lines = ["# The NTP server under load", "", "Written by `make bench-server`; how it is taken stands in tests/bench/server.py.", ""]
-        lines += [f"* {note}" for note in self.notes]
-        lines += ["", "| figure | median | range over rounds | unit | target | |", "|---|---|---|---|---|---|"]
-        lines += ["| " + " | ".join(row.cells()) + " |" for row in self.rows]
-        return "\n".join(lines) + "\n"
-
-
-def ratios(over: list[float], under: list[float]) -> list[float]:
-    """Round by round."""
-    return [a / b for a, b in zip(over, under, strict=True)]
-
-
 # ---- what is measured ---------------------------------------------------------------------------------------------------------------
-
-
-def alternated(cases: dict[str, Callable[[], dict[str, Any]]], rounds: int) -> dict[str, list[dict[str, Any]]]:
-    """Every case once a round, in an order that rotates."""
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in cases}
-    names = list(cases)
-    for turn in range(rounds):
-        at = turn % len(names)
-        for name in names[at:] + names[:at]:
-            found[name].append(cases[name]())
-    return found
 
 
 def measure_cost(report: Report, zoo: Zoo) -> None:
@@ -222,39 +142,17 @@ def measure_floods(report: Report, zoo: Zoo) -> None:
         report.add(f"flood, processor, {name}", "share of a core", [run["cpu_s"] / run["secs"] for run in floods])
 
 
-def about() -> list[str]:
-    """The machine and the circumstances."""
-    model = next((line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "?")
-    chrony = subprocess.run(["chronyd", "--version"], capture_output=True, text=True, check=True).stdout.split()[3]
-    fifo = "servers and load under SCHED_FIFO 10" if FIFO else "SCHED_FIFO not allowed: ordinary priorities"
-    return [
-        f"{datetime.now(UTC):%Y-%m-%d}: {os.cpu_count()} cores, {model}, Linux {platform.release()}, chrony {chrony}",
-        f"{ROUNDS} rounds of {SECS} s, server on core {SERVER_CORE}, load on core {LOAD_CORE}, {fifo}",
-    ]
-
-
 def main() -> int:
     """Measure, print, keep; 1 when a target is missed."""
-    if not {SERVER_CORE, LOAD_CORE} <= os.sched_getaffinity(0):
-        print("needs two cores")
-        return 1
-    os.sched_setaffinity(0, {LOAD_CORE})
-    report, clock = Report(), Clock()
-    report.notes = [*about(), f"load average before: {os.getloadavg()[0]:.2f} (1 min)"]
+    hold_core()
+    report, clock = Report("The NTP server under load", Path(__file__), circumstances(ROUNDS, SECS)), Clock()
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
         zoo = Zoo(stack, clock, Path(directory))
         measure_cost(report, zoo)
         clock.publish()
         measure_stamps(report, zoo, clock)
         measure_floods(report, zoo)
-    report.notes.append(f"load average after, our own load included: {os.getloadavg()[0]:.2f}")
-    missed = [row.name for row in report.rows if row.missed]
-    print("\n" + report.text())
-    kept = {"about": report.notes, "rows": [{"name": r.name, "unit": r.unit, "target": r.target, "values": r.values} for r in report.rows]}
-    Path(__file__).with_suffix(".json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-    Path(__file__).with_suffix(".md").write_text(report.markdown(), encoding="utf-8")
-    print(f"\nMISSED: {', '.join(missed)}" if missed else "\nevery target met")
-    return 1 if missed else 0
+    return report.kept()
 
 
 if __name__ == "__main__":

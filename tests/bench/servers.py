@@ -1,8 +1,10 @@
-"""The servers that `make bench-server` compares: ours, chronyd and the ceiling, each started on its core with its configuration."""
+"""The servers that `make bench-server` and `make bench-nts` compare: ours, chronyd and the ceiling, each started on its core with its
+configuration."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import socket
@@ -25,6 +27,7 @@ TAI_OFFSET_S = 37
 KEY_ID, KEY = 7, "00112233445566778899aabbccddeeff"
 SERVER_CORE, LOAD_CORE = 0, 1
 
+PPSD = [sys.executable, "-m", "ppsd"]
 OURS_CONFIG = """
 [server]
 listen = ["{host}:{port}"]
@@ -33,6 +36,7 @@ file = "{directory}/keys"
 [run]
 directory = "{directory}"
 state = "{directory}"
+user = "0"
 [log]
 level = "warning"
 {limits}
@@ -67,9 +71,16 @@ def on_core(core: int, priority: int = 10) -> list[str]:
 FIFO = shutil.which("chrt") is not None and fifo_allowed()
 
 
-def free_port() -> int:
-    """A UDP port that nobody has on any address."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+def hold_core() -> None:
+    """Keep this process on the load's core. SystemExit: there are no two."""
+    if not {SERVER_CORE, LOAD_CORE} <= os.sched_getaffinity(0):
+        raise SystemExit("needs two cores")
+    os.sched_setaffinity(0, {LOAD_CORE})
+
+
+def free_port(*, tcp: bool = False) -> int:
+    """A port that nobody has on any address; of UDP unless told otherwise."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM) as s:
         s.bind(("0.0.0.0", 0))
         return int(s.getsockname()[1])
 
@@ -80,6 +91,15 @@ def rss_mib(pid: int) -> float:
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024
     return 0.0
+
+
+def cpu_s(pid: int) -> float:
+    """Processor time of a process, all its threads, and of its children, s."""
+    total_ns, tasks = 0, list(Path(f"/proc/{pid}/task").iterdir())
+    for task in tasks:
+        total_ns += int((task / "schedstat").read_text(encoding="ascii").split()[0])
+    children = [int(child) for task in tasks for child in (task / "children").read_text(encoding="ascii").split()]
+    return total_ns / NS + sum(map(cpu_s, children))
 
 
 # ---- the servers ------------------------------------------------------------------------------------------------------------------
@@ -141,6 +161,7 @@ class Server:
     name: str
     port: int
     pid: int
+    config: Path | None = None
 
     def command(self, *options: object, priority: int = 10) -> list[str]:
         """ntpload against it."""
@@ -179,15 +200,22 @@ def await_answer(name: str, port: int, process: subprocess.Popen[bytes]) -> None
 
 
 @contextmanager
-def running(name: str, words: list[str], port: int) -> Iterator[Server]:
-    """A server on core 0, until the end of the block."""
+def started(words: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A process on core 0, until the end of the block."""
     process = subprocess.Popen([*on_core(SERVER_CORE), *words], stdout=subprocess.DEVNULL)
     try:
-        await_answer(name, port, process)
-        yield Server(name, port, process.pid)
+        yield process
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(10)
+
+
+@contextmanager
+def running(name: str, words: list[str], port: int, config: Path | None = None) -> Iterator[Server]:
+    """A server of ``config``, until the end of the block."""
+    with started(words) as process:
+        await_answer(name, port, process)
+        yield Server(name, port, process.pid, config)
 
 
 class Zoo:
@@ -210,7 +238,11 @@ class Zoo:
         config = place / "refclock.toml"
         config.write_text(OURS_CONFIG.format(host=host, port=port, directory=place, limits=limits), encoding="ascii")
         self._clock.serve(place / "timescale")
-        return self._stack.enter_context(running(name, [sys.executable, "-m", "ppsd", "serve", "--config", str(config)], port))
+        return self._stack.enter_context(running(name, [*PPSD, "serve", "--config", str(config)], port, config))
+
+    def key_server(self, ours: Server) -> int:
+        """``python -m ppsd nts-ke`` beside a server of ours: its process."""
+        return self._stack.enter_context(started([*PPSD, "nts-ke", "--config", str(ours.config)])).pid
 
     def chrony(self, name: str, host: str = "127.0.0.1", limits: str = CHRONY_LIMITS) -> Server:
         """chronyd; it is on the wildcard address unless told otherwise."""
@@ -219,7 +251,7 @@ class Zoo:
         config = place / "chrony.conf"
         config.write_text(bind + CHRONY_CONFIG.format(port=port, directory=place, limits=limits), encoding="ascii")
         words = ["chronyd", "-4", "-x", "-d", "-L", "2", "-u", "root", "-f", str(config)]
-        return self._stack.enter_context(running(name, words, port))
+        return self._stack.enter_context(running(name, words, port, config))
 
     def ceiling(self, name: str) -> Server:
         """udpceiling."""

@@ -112,8 +112,9 @@ def test_an_emptied_run_directory_ends_nothing(processes: Processes) -> None:
     process = processes.start("refclock", words)
     wait_for("the clock process", lambda: snapshot(directory), 30)
     wait_for("an answer", lambda: ask_ntp(port, seconds=0.2), 30)
+    wait_for("the last process", (directory / "web.sock").exists, 30)
     shutil.rmtree(directory)
-    found = {"run.sock", "clock.sock", "serve.sock", "refclock.toml", "timescale"}
+    found = {"run.sock", "clock.sock", "serve.sock", "web.sock", "refclock.toml", "timescale"}
     wait_for("all files", lambda: directory.exists() and {path.name for path in directory.iterdir()} >= found, 30)
     for name in ("clock.sock", "serve.sock"):
         was = pid_at(directory, name)

@@ -11,9 +11,11 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from packet_net import Server, Serving, chronyc, chronyd
+from nts_packets import NtsClient, exchange
+from packet_net import LOOPBACK, Server, Serving, Sockets, ask, chronyc, chronyd
 from peers import REFCLOCK, Processes, snapshot, wait_for
 
+from ppsd.ntp.nts_keys import period_of
 from refclock.kernel.files import owners
 
 certificates = pytest.importorskip("ppsd.serve.certificates", reason="NTS needs pyOpenSSL")
@@ -174,19 +176,47 @@ def test_a_renewed_certificate_is_noticed(network: Processes, keys: KeyServer, t
     established(network, keys.client("second-ca", 2))
 
 
-def test_thousand_slow_clients_leave_time_and_memory_untouched(network: Processes, keys: KeyServer) -> None:
-    """While a thousand clients connect, send nothing and hold on, NTP answers, a new client gets its keys, and the process stays small."""
-    hold = (
-        "import socket,time\n"
-        "held=[]\n"
-        "for n in range(1000):\n"
-        "    s=socket.socket(); s.bind(('127.0.2.%d' % (n % 250 + 1), 0)); s.connect(('127.0.0.1', 4460)); s.sendall(b'\\x16\\x03\\x01')\n"
-        "    held.append(s)\n"
-        "print('held', flush=True)\n"
-        "time.sleep(600)\n"
-    )
-    network.start("slow", [sys.executable, "-c", hold])
-    wait_for("a thousand are there", lambda: "held" in network.output("slow"), 30)
+HOSTILE = """
+import itertools, os, socket, sys, time
+begun = {
+    "silent": b"",
+    "half a record": bytes.fromhex("160301"),
+    "a hello that never ends": bytes.fromhex("1603010200010001fc0303"),
+    "noise": os.urandom(900),
+    "another protocol": b"GET / HTTP/1.1\\r\\n\\r\\n",
+    "a long record": bytes.fromhex("1603014000") + bytes(9000),
+}
+held = []
+def come(number, bytes_of):
+    s = socket.socket()
+    s.bind(("127.0.2.%d" % (number % 250 + 1), 0))
+    s.connect(("127.0.0.1", 4460))
+    s.sendall(bytes_of)
+    held.append(s)
+for number, kind in zip(range(1000), itertools.cycle(begun)):
+    come(number, begun[kind])
+print("held", flush=True)
+while True:  # and others, for as long as it takes
+    for number, kind in zip(range(250), itertools.cycle(begun)):
+        come(number, begun[kind])
+        held.pop(0).close()
+        time.sleep(0.02)
+"""
+
+
+def test_thousand_slow_and_hostile_clients_leave_time_and_memory_untouched(
+    network: Processes, keys: KeyServer, sockets: Sockets, tmp_path: Path
+) -> None:
+    """While a thousand clients connect, send nothing, little or noise and hold on, and others follow, each request for the time is
+    answered, with and without NTS; a new client gets its keys, and the process stays small."""
+    network.start("hostile", [sys.executable, "-c", HOSTILE])
+    wait_for("a thousand are there", lambda: "held" in network.output("hostile"), 60)
+    client, sock = NtsClient((tmp_path / "state" / "nts" / "nts-secret").read_bytes()), sockets.open()
+    cookie = client.cookie(period_of(int(time.time())))
+    for _ in range(100):
+        assert ask(sock, LOOPBACK)[0][1] == 1
+        request = client.request(cookie)
+        (cookie,) = client.opened(request, exchange(sock, LOOPBACK, request)).cookies
     established(network, keys.client("chronyd", 1))
     peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{keys.pid}/status").read_text(encoding="ascii"))
     assert peak is not None
@@ -194,3 +224,4 @@ def test_thousand_slow_clients_leave_time_and_memory_untouched(network: Processe
     report = keys.report()
     assert report is not None
     assert int(str(report["open"])) <= 100
+    assert int(str(report["sessions"]["slow"])) + int(str(report["sessions"]["failed"])) > 900  # type: ignore[index]

@@ -15,8 +15,6 @@ from collections.abc import Callable
 import pytest
 from machine import Machine
 
-pytestmark = pytest.mark.long
-
 CUTS = int(os.environ.get("POWER_CUTS", "8"))
 SEED = int(os.environ.get("POWER_SEED", str(random.randrange(10_000))))
 EARLY = 0.3
@@ -117,7 +115,7 @@ class Cut:
         self.told, self.remembered = int(run("cat /run/written")), int(run("cat /run/historian/written"))
 
 
-@pytest.mark.parametrize(("board", "share"), [("pc", 0.75), ("virt", 0.25)])
+@pytest.mark.parametrize(("board", "share"), [pytest.param("pc", 0.75, marks=pytest.mark.long), ("virt", 0.25)])
 def test_it_starts_and_serves_after_every_power_cut(
     board: str, share: float, new_machine: Callable[..., Machine], figure: Callable[..., None]
 ) -> None:

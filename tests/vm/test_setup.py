@@ -21,7 +21,7 @@ from usb_receiver import UsbReceiver
 
 from ppsd import version
 
-pytestmark = [pytest.mark.vm, pytest.mark.long, pytest.mark.skipif(os.geteuid() != 0, reason="only root can unpack a Debian")]
+pytestmark = [pytest.mark.vm, pytest.mark.skipif(os.geteuid() != 0, reason="only root can unpack a Debian")]
 
 DEPENDS = ("libnettle8t64", "python3", "python3-cffi-backend", "python3-serial", "python3-structlog", "tzdata", "passwd")
 INCLUDE = ("systemd-sysv", "udev", "dbus", "kmod", "chrony", "gpsd", "linux-image-amd64", *DEPENDS)

@@ -6,11 +6,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from machine import Machine
-from updates import Updates, kept, left, served, start
+from updates import Updates, kept, left, refused, served, start
 
 from ppsd import version
-
-pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +18,12 @@ def updates(new_machine: Callable[..., Machine], tmp_path_factory: pytest.TempPa
     start(box)
     with served(box, tmp_path_factory.mktemp("updates")) as found:
         yield found
+
+
+def test_what_is_not_ours_is_refused(updates: Updates) -> None:
+    """Another machine's, and another key's: a sentence each, and nothing is changed."""
+    assert "it is for mips, and this box is arm64; nothing was changed" in refused(updates.box, updates.make("other", compatible="mips"))
+    assert "its signature is not by the key that this box believes" in refused(updates.box, updates.forge("forged"))
 
 
 def test_a_good_version_is_kept(updates: Updates) -> None:

@@ -11,7 +11,7 @@ from refclock_sim.worlds.scenario import Scenario
 from refclock_sim.worlds.world import BOUND_RESOLUTION_NS, REQUEST, TURN_NS, World
 
 from ppsd.config.tables import ServerUpstream
-from ppsd.discipline.events import UpstreamHeard
+from ppsd.discipline.events import Ticked, UpstreamHeard
 from ppsd.ntp.association import Association, Measurement, Polling
 from ppsd.ntp.packet import Header
 from refclock.sample import NS, EdgeKind, ForeignSample, UpstreamServer
@@ -55,7 +55,8 @@ class UpstreamWorld(World):
         self.most_ns = 0.0
         config = self.engine.config
         tables = tuple(ServerUpstream(name=f"ntp{i}", host=peer.address) for i, peer in enumerate(peers))
-        self.engine.configure(replace(config, upstreams=tables, clock=replace(config.clock, upstreams=role)))
+        sources = () if role == "only" else config.sources
+        self.engine.configure(replace(config, sources=sources, upstreams=tables, clock=replace(config.clock, upstreams=role)))
         for table in tables:
             self._effects(self.engine.handle(UpstreamHeard(UpstreamServer(table.name, table.host, 0, 6), None, self._instant(0))))
 
@@ -63,8 +64,12 @@ class UpstreamWorld(World):
         return [*super()._second(k), (float(ASKED_NS), "upstreams", b"")]
 
     def _happen(self, k: int, into: float, kind: str, payload: bytes | EdgeKind) -> None:
+        if kind == "tick" and not self.engine.sources:
+            self._effects(self.engine.handle(Ticked(self._instant(into))))
+            return
         if kind != "upstreams":
-            super()._happen(k, into, kind, payload)
+            if kind == "packet" or self.engine.sources:
+                super()._happen(k, into, kind, payload)
             return
         for i, (peer, association) in enumerate(self._peers):
             if association.due_ns is not None and association.due_ns <= k * NS:

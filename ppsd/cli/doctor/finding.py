@@ -12,7 +12,7 @@ from ppsd.cli.doctor.probes import Space, answers, arrivals_stamped, mdns_addres
 from ppsd.cli.query import Try, ask_once
 from ppsd.config.tables import Config
 from ppsd.snapshot import Client, NtsReport, ServerReport, Snapshot, SourceStatus
-from refclock.config import AUTO, DEFAULT_SOURCE, PulsedSource, ReceiverSource, Source
+from refclock.config import AUTO, PulsedSource, ReceiverSource, Source
 from refclock.kernel.host import Host
 from refclock.kernel.interfaces import Address, has_address
 
@@ -72,8 +72,8 @@ class Patient:
 
     @property
     def settings(self) -> tuple[Source, ...]:
-        """The configured sources; without any, the receiver that the daemon looks for."""
-        return self.config.sources or (DEFAULT_SOURCE,)
+        """The sources that the daemon reads or looks for."""
+        return self.config.heard
 
     @property
     def sources(self) -> list[SourceStatus]:

@@ -146,10 +146,23 @@ def _place(request: Request) -> str:
 
 
 def firewall(p: Patient) -> Finding:
-    """RC31: do this machine's own packet filters let requests in, from every network and by IPv4 and IPv6?"""
+    """RC31: do this machine's own packet filters let requests in, from every network and by IPv4 and IPv6? Those for the time, and those
+    for keys of NTS."""
+    found = ntp_let_in(p)
+    keys = [replace(request, protocol="tcp") for request in _from_near(p, p.config.nts.listen)] if p.config.nts.enabled else []
+    return worst([found, _let_in(p, keys, "clients of NTS get no keys")], found) if keys else found
+
+
+def ntp_let_in(p: Patient) -> Finding:
+    """RC31 without NTS."""
     asked = requests(p)
     if not asked:
         return Finding("RC31", SKIP, NO_SERVER if not p.listen else "nothing is served to other machines")
+    return _let_in(p, asked, "other machines get no answer")
+
+
+def _let_in(p: Patient, asked: Sequence[Request], otherwise: str) -> Finding:
+    """Whether requests of one protocol come through, and what follows ``otherwise``."""
     rules = filters(p)
     if rules is None:
         modules = p.host.text("/proc/modules")
@@ -159,42 +172,38 @@ def firewall(p: Patient) -> Finding:
     found = [(request, *rules.lets_in(replace(request, tracked=rules.keeps_track(request)))) for request in asked]
     shut = [(request, by) for request, way, by in found if way is False and by is not None]
     open_to = [request for request, way, _ in found if way]
-    port = asked[0].port
+    service = f"{asked[0].protocol.upper()} {asked[0].port}"
     if not shut and len(open_to) < len(found):
         return Finding("RC31", SKIP, "the firewall lets in by what cannot be told from here: ask from another machine (refclock query)")
     if not shut:
-        return Finding(
-            "RC31", OK, f"no rule of this machine's firewall keeps UDP {', '.join(map(str, sorted({r.port for r in asked})))} out"
-        )
+        ports = ", ".join(map(str, sorted({request.port for request in asked})))
+        return Finding("RC31", OK, f"no rule of this machine's firewall keeps {asked[0].protocol.upper()} {ports} out")
     refused, by = shut[0]
-    do = opening(p, refused, by)
     if not open_to:
-        what = f"this machine's firewall ({by.table}, chain {by.name}) keeps UDP {port} out"
-        return Finding("RC31", FAIL, f"{what}: other machines get no answer", do)
+        what = f"this machine's firewall ({by.table}, chain {by.name}) keeps {service} out"
+        return Finding("RC31", FAIL, f"{what}: {otherwise}", opening(p, refused, by))
     half = [(request, by) for request, by in shut if any(r.interface == request.interface for r in open_to)]
     if half:
         request, by = half[0]
         other = next(r for r in open_to if r.interface == request.interface)
-        what = (
-            f"the firewall lets UDP {port} in from {_place(other)}, and keeps it out from {_place(request)} ({by.table}, chain {by.name})"
-        )
-        return Finding("RC31", WARN, what, opening(p, request, by))
+        where = f"from {_place(other)}, and keeps it out from {_place(request)} ({by.table}, chain {by.name})"
+        return Finding("RC31", WARN, f"the firewall lets {service} in {where}", opening(p, request, by))
     closed = ", ".join(_place(request) for request, _ in shut)
-    return Finding("RC31", OK, f"the firewall lets UDP {port} in from {_place(open_to[0])}; it keeps out {closed}, as somebody decided")
+    return Finding("RC31", OK, f"the firewall lets {service} in from {_place(open_to[0])}; it keeps out {closed}, as somebody decided")
 
 
 def opening(p: Patient, request: Request, by: Chain) -> str:
     """The command that lets the request in, of the firewall that keeps it out."""
-    port, six = request.port, request.version == 6
+    port, protocol, six = request.port, request.protocol, request.version == 6
     if by.table == "inet firewalld" or any(name == "firewalld" for _, name in p.host.processes()):
         zones = re.findall(
             r"^(\S+)(?: \(.*\))?\n(?:  .*\n)*?  interfaces: (.*)$", p.output(("firewall-cmd", "--get-active-zones")) or "", re.MULTILINE
         )
         zone = next((f" --zone={name}" for name, interfaces in zones if request.interface and request.interface in interfaces.split()), "")
-        what = "--add-service=ntp" if port == NTP_PORT else f"--add-port={port}/udp"
+        what = "--add-service=ntp" if (port, protocol) == (NTP_PORT, "udp") else f"--add-port={port}/{protocol}"
         return f"sudo firewall-cmd --permanent{zone} {what} && sudo firewall-cmd --reload"
     if re.search(r"^ENABLED=yes", p.host.text("/etc/ufw/ufw.conf") or "", re.MULTILINE):
-        return f"sudo ufw allow {port}/udp"
+        return f"sudo ufw allow {port}/{protocol}"
     if by.name.isupper():
         command = "ip6tables" if six else "iptables"
         keep = (
@@ -202,8 +211,8 @@ def opening(p: Patient, request: Request, by: Chain) -> str:
             if p.host.path("/usr/sbin/netfilter-persistent").exists()
             else "keep it over a reboot: sudo apt install iptables-persistent"
         )
-        return f"sudo {command} -I {by.name} -p udp --dport {port} -j ACCEPT; {keep}"
-    return f"sudo nft insert rule {by.table} {by.name} udp dport {port} accept; and write that rule into /etc/nftables.conf"
+        return f"sudo {command} -I {by.name} -p {protocol} --dport {port} -j ACCEPT; {keep}"
+    return f"sudo nft insert rule {by.table} {by.name} {protocol} dport {port} accept; and write that rule into /etc/nftables.conf"
 
 
 def stamps(p: Patient) -> Finding:

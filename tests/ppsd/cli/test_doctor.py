@@ -316,6 +316,10 @@ IPTABLES_SHUT = {
     "iptables-save": "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -i lo -j ACCEPT\n-A INPUT -p tcp --dport 22 -j ACCEPT\n"
     "-A INPUT -j REJECT\nCOMMIT\n"
 }
+NTP_ALONE = {"nft": NFT_SHUT["nft"].replace('"protocol": "tcp"', '"protocol": "udp"').replace('"right": 22', '"right": 123')}
+NTP_ALONE_BY_IPTABLES = {
+    "iptables-save": "*filter\n:INPUT DROP [0:0]\n-A INPUT -p udp -m udp --dport 123 -j ACCEPT\nCOMMIT\n",
+}
 METRICS_IN = {"nft": NFT_SHUT["nft"].replace('"right": 22', '"right": 9124')}
 MONITOR = {
     "iptables-save": "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -s 9.9.9.0/24 -p tcp -m tcp --dport 9124 -j ACCEPT\n"
@@ -510,6 +514,8 @@ AILMENTS: dict[str, tuple[str, str, Callable[[Machine], Changes]]] = {
     "server has no time": ("RC39", FAIL, unsynchronised),
     "firewall (nft)": ("RC31", FAIL, lambda _: {"printed": NFT_SHUT}),
     "firewall (iptables)": ("RC31", FAIL, lambda _: {"printed": IPTABLES_SHUT}),
+    "firewall keeps NTS keys (nft)": ("RC31", FAIL, changed(config=CONFIG + NTS, printed=NTP_ALONE)),
+    "firewall keeps NTS keys (iptables)": ("RC31", FAIL, changed(config=CONFIG + NTS, printed=NTP_ALONE_BY_IPTABLES)),
     "chronyd starts at the next boot": ("RC28", WARN, enabled),
     "WSL": ("RC29", WARN, files(proc__sys__kernel__osrelease="5.15.167.4-microsoft-standard-WSL2\n")),
     "virtual machine": ("RC29", WARN, files(sys__class__dmi__id__sys_vendor="QEMU\n")),
@@ -597,6 +603,8 @@ WELL: dict[str, tuple[str, Callable[[Machine], Changes]]] = {
         lambda m: files(sys__class__dmi__id__sys_vendor="QEMU\n")(m) | {"clock": replace(told("clean-pps", 120), simulated=True)},
     ),
     "firewall open by IPv4 and IPv6": ("RC31", changed(clock=listening(*BOTH), addresses=(OWN, OWN6))),
+    "firewall open for NTS": ("RC31", changed(config=CONFIG + NTS)),
+    "firewall shut for NTS that nobody wants": ("RC31", changed(printed=NTP_ALONE)),
     "only loopback has no stamps of departures": (
         "RC34",
         changed(server=replace(SERVING, interfaces=(Stamping("lo", "kernel", "none", ""),))),

@@ -344,6 +344,17 @@ def test_upstreams_that_cannot_be_meant(table: str, told: str) -> None:
     assert found[0].line > 0
 
 
+def test_upstreams_alone_are_told_apart_from_a_receiver() -> None:
+    """Without [[source]] a receiver is looked for, but not with role only; that one wants upstreams, and no source."""
+    text = '[[upstream]]\nhost = "192.0.2.1"\n'
+    assert [source.name for source in parse(text).heard] == ["gps0"]
+    alone = parse(f'[clock]\nupstreams = "only"\n{text}')
+    assert (alone.upstreams_alone, alone.heard) == (True, ())
+    for wrong, told in (("", "names nobody to ask"), (f'[[source]]\ntype = "receiver"\n{text}', "wants no receiver")):
+        with pytest.raises(ConfigError, match=told):
+            parse(f'[clock]\nupstreams = "only"\n{wrong}')
+
+
 def test_upstreams_need_the_process_that_asks_them() -> None:
     """Without the server nobody would ask: told, unless they are off."""
     text = '[server]\nenabled = false\n[[upstream]]\nhost = "a"\n'

@@ -96,6 +96,13 @@ def test_a_server_cannot_have_taken_longer_than_the_answer() -> None:
     assert isinstance(judge(7, reply(7), T0 + NS // 2, T0 + 6 * NS // 10 - 10_000), Exchange)
 
 
+def test_stamps_of_a_server_may_be_out_of_order_by_its_precision() -> None:
+    """chronyd draws the bits below its precision of every stamp at random, so one that answers at once seems to answer sooner."""
+    at = ntp64(T0)
+    assert isinstance(judge(7, reply(7, precision=-23, receive=at + 300, transmit=at), T0, T0 + NS // 1000), Exchange)
+    assert judge(7, reply(7, precision=-23, receive=at + 3000, transmit=at), T0, T0 + NS // 1000) is Reason.BACKWARDS
+
+
 def test_short_datagram() -> None:
     """47 octets are no header."""
     assert judge(7, reply(7)[:47], T0, T0) is Reason.SHORT

@@ -62,7 +62,7 @@ class Serving:
         while self.stopped.fileno() not in {fd for fd, _ in poll.poll(50)}:
             self.sessions.handle_ready()
             self.most = max(self.most, self.sessions.open)
-            self.sessions.expire()
+            self.sessions.review()
 
     def close(self) -> None:
         self.stop.send(b"x")

@@ -1,0 +1,142 @@
+"""Keys of upstreams: asked of the NTS-KE process, and kept while the serve process is started anew.
+
+Flow: ``ask`` -> ``nts-client.sock`` (``ppsd.serve.nts_client``) -> ``take`` -> ``ppsd.serve.upstream``. Nothing waits.
+
+What is kept is written when the process ends and removed when it is read: a cookie that has been sent is in no file, so none is sent twice.
+After a power cut keys are established anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import select
+import socket
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ppsd.config.contents import contents
+from ppsd.config.tables import Upstream
+from ppsd.ntp.nts_association import REFRESH_NS
+from ppsd.ntp.nts_errands import ANSWER_BYTES, FILE, Errand, Keys, NoKeys, answer_of
+from ppsd.process.log import Log
+from refclock.errors import explain
+from refclock.kernel.files import replace_file
+from refclock.sample import NS
+
+KEPT: Final = "upstream-keys"
+"""The name of the file, in the directory of NTS."""
+KEPT_BYTES: Final = 1 << 20
+"""Octets of it that are read; a server's keys take 2 kB."""
+FIELDS: Final = ("host", "nts_port", "ca")
+"""Keys are used on only while these of the upstream are what they were."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Keys of an upstream's server, and the POSIX second at which they were established."""
+
+    keys: Keys
+    made_s: int
+
+
+class Keyring:
+    """See the module. ``directory``: where keys are kept; None: nowhere. ``trusted``: whose file is believed. ``fileno``: readable when
+    ``take`` has answers."""
+
+    def __init__(self, run_dir: Path, log: Log, directory: Path | None = None, trusted: Collection[int] = ()) -> None:
+        self._door, self._log, self._trusted = run_dir / FILE, log, trusted
+        self._path = None if directory is None else directory / KEPT
+        self._epoll = select.epoll()
+        self._errands: dict[int, tuple[Errand, socket.socket]] = {}
+        self._kept = self._read()
+
+    def fileno(self) -> int:
+        """The descriptor to wait on."""
+        return self._epoll.fileno()
+
+    # ---- the NTS-KE process ----------------------------------------------------------------------------------------------------------
+
+    def ask(self, name: str, address: str) -> NoKeys | None:
+        """Have keys established with the server at ``address``. What comes back at once is the answer."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        errand = Errand(name, address)
+        try:
+            sock.connect(str(self._door))
+            sock.send(errand.to_bytes())
+        except OSError as error:
+            sock.close()
+            do = "start it (sudo systemctl start refclock-nts-ke); its log says why it ended"
+            return NoKeys(f"the NTS-KE process is not there ({explain(error)}): {do}")
+        self._errands[sock.fileno()] = errand, sock
+        self._epoll.register(sock, select.EPOLLIN)
+        return None
+
+    def take(self) -> Iterator[tuple[Errand, Keys | NoKeys]]:
+        """The answers that have come."""
+        for fd, _ in self._epoll.poll(0):
+            errand, sock = self._errands.pop(fd)
+            with sock:
+                try:
+                    data = sock.recv(ANSWER_BYTES)
+                    answer = answer_of(data) if data else NoKeys("the NTS-KE process has ended")
+                except (OSError, ValueError):
+                    answer = NoKeys("the NTS-KE process gave no answer that is understood")
+            yield errand, answer
+
+    # ---- over a restart --------------------------------------------------------------------------------------------------------------
+
+    def _read(self) -> dict[str, dict[str, object]]:
+        if self._path is None:
+            return {}
+        try:
+            told = json.loads(contents(self._path, KEPT_BYTES, private=self._trusted))
+            self._path.unlink()
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            self._log.warning("the kept keys of NTS are not used", problem=explain(error) if isinstance(error, OSError) else str(error))
+            return {}
+        return {place: one for place, one in told.items() if isinstance(one, dict)} if isinstance(told, dict) else {}
+
+    def kept(self, upstream: Upstream, address: str) -> Kept | None:
+        """Keys of the last run, which are used once. None: there are none, they are old, or the upstream is another one by now."""
+        one = self._kept.pop(_place(upstream.name, address), None)
+        if one is None or any(one.get(name) != getattr(upstream, name) for name in FIELDS):
+            return None
+        made_s, told = one.get("made_s"), one.get("keys")
+        if not isinstance(made_s, int) or not isinstance(told, dict) or not _is_fresh(made_s):
+            return None
+        with contextlib.suppress(ValueError):
+            return Kept(Keys.of(told), made_s)
+        return None
+
+    def keep(self, upstream: Upstream, address: str, kept: Kept) -> None:
+        """Have these keys written by ``close``."""
+        fields = {name: getattr(upstream, name) for name in FIELDS}
+        self._kept[_place(upstream.name, address)] = fields | {"made_s": kept.made_s, "keys": kept.keys.told()}
+
+    def close(self) -> None:
+        """Write what is kept, and end."""
+        for _, sock in self._errands.values():
+            sock.close()
+        self._epoll.close()
+        fresh = {place: one for place, one in self._kept.items() if isinstance(made_s := one.get("made_s"), int) and _is_fresh(made_s)}
+        if self._path is None or not fresh:
+            return
+        try:
+            replace_file(self._path, json.dumps(fresh).encode(), 0o600, self._trusted)
+        except OSError as error:
+            self._log.warning("the keys of NTS are not kept", problem=explain(error))
+
+
+def _is_fresh(made_s: int) -> bool:
+    """Whether keys of that POSIX second are still used."""
+    return time.time() - made_s <= REFRESH_NS // NS
+
+
+def _place(name: str, address: str) -> str:
+    return f"{name} {address}"
