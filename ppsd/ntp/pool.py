@@ -32,11 +32,12 @@ class Change:
     end: tuple[str, ...] = ()
 
 
-def outvoted(tallies: Mapping[str, str]) -> set[str]:
+def outvoted(tallies: Mapping[str, str], served: bool) -> set[str]:
     """The addresses of servers that contradict what is served (x), as long as more agree with it: else it may be what is served that is
-    wrong. ``tallies``: of each, as in chronyc sources."""
+    wrong. While nothing is ``served``, those that contradict the others: so a pool in which no majority agrees is drawn anew. ``tallies``:
+    of each, as in chronyc sources."""
     wrong = {address for address, tally in tallies.items() if tally == "x"}
-    return wrong if len(wrong) < sum(tally in "*+-" for tally in tallies.values()) else set()
+    return wrong if not served or len(wrong) < sum(tally in "*+-" for tally in tallies.values()) else set()
 
 
 class Pool:

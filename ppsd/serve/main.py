@@ -291,7 +291,7 @@ class Serve:
             return
         self._networks_s = now_s + NETWORKS_S
         if self._upstreams.replaceable and (clock := self._clock.last()) is not None:
-            self._upstreams.judged(clock.upstreams)
+            self._upstreams.judged(clock)
         own = self._own_networks()
         if own != self._own:
             self._own = own

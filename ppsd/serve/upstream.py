@@ -36,7 +36,7 @@ from ppsd.ntp.pool import Change, Pool, outvoted
 from ppsd.process.log import Log
 from ppsd.serve.ntp_server import Authenticator, Sealer
 from ppsd.serve.nts_keyring import Kept, Keyring
-from ppsd.snapshot import UpstreamStatus
+from ppsd.snapshot import Snapshot
 from refclock.errors import explain
 from refclock.exchange.samples import RawSample
 from refclock.exchange.upstream import pack
@@ -244,9 +244,9 @@ class Upstreams:
         """Whether a server that is wrong may give its place to another one: there is a pool."""
         return any(isinstance(one.upstream, PoolUpstream) for one in self._names.values())
 
-    def judged(self, told: Sequence[UpstreamStatus]) -> None:
+    def judged(self, told: Snapshot) -> None:
         """What the clock process says of the servers."""
-        wrong, now_ns = outvoted({u.address: u.tally for u in told}), self._clock.now().mono_ns
+        wrong, now_ns = outvoted({u.address: u.tally for u in told.upstreams}, told.synchronised), self._clock.now().mono_ns
         for one in self._names.values():
             if isinstance(one.upstream, PoolUpstream):
                 one.pool.judged([address for address, member in one.members.items() if member.at[0] in wrong], now_ns)

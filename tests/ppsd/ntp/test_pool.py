@@ -43,10 +43,12 @@ def test_a_server_that_is_wrong_for_long_is_replaced() -> None:
 
 
 def test_who_is_wrong_is_decided_by_more_than_half() -> None:
-    """A receiver that lies makes every honest server contradict it: none of them is lost for that."""
-    assert outvoted({"a": "x", "b": "-", "c": "*", "d": "?"}) == {"a"}
-    assert outvoted({"a": "x", "b": "x", "c": "-", "d": "-"}) == set()
-    assert outvoted({"a": "x"}) == set()
+    """A receiver that lies makes every honest server contradict it: none of them is lost for that. Where no majority agrees, and so nothing
+    is served, all are drawn anew."""
+    assert outvoted({"a": "x", "b": "-", "c": "*", "d": "?"}, served=True) == {"a"}
+    assert outvoted({"a": "x", "b": "x", "c": "-", "d": "-"}, served=True) == set()
+    assert outvoted({"a": "x"}, served=True) == set()
+    assert outvoted({"a": "x", "b": "x", "c": "x", "d": "?"}, served=False) == {"a", "b", "c"}
 
 
 def test_a_name_that_does_not_resolve_yet() -> None:
