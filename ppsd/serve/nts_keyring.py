@@ -52,7 +52,8 @@ class Keyring:
         self._path = None if directory is None else directory / KEPT
         self._epoll = select.epoll()
         self._errands: dict[int, tuple[Errand, socket.socket]] = {}
-        self._kept = self._read()
+        self._kept: dict[str, dict[str, object]] = {}
+        self._is_read = False
 
     def fileno(self) -> int:
         """The descriptor to wait on."""
@@ -60,8 +61,8 @@ class Keyring:
 
     # ---- the NTS-KE process ----------------------------------------------------------------------------------------------------------
 
-    def ask(self, name: str, address: str) -> NoKeys | None:
-        """Have keys established with the server at ``address``. What comes back at once is the answer."""
+    def ask(self, name: str, address: str) -> str:
+        """Have keys established with the server at ``address``. Returns why nobody can be asked, or ""."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         errand = Errand(name, address)
         try:
@@ -69,11 +70,11 @@ class Keyring:
             sock.send(errand.to_bytes())
         except OSError as error:
             sock.close()
-            do = "start it (sudo systemctl start refclock-nts-ke); its log says why it ended"
-            return NoKeys(f"the NTS-KE process is not there ({explain(error)}): {do}")
+            do = "if it stays away: sudo systemctl start refclock-nts-ke; its log says why it ended"
+            return f"no keys of NTS, for the process that gets them is not there ({explain(error)}); {do}"
         self._errands[sock.fileno()] = errand, sock
         self._epoll.register(sock, select.EPOLLIN)
-        return None
+        return ""
 
     def take(self) -> Iterator[tuple[Errand, Keys | NoKeys]]:
         """The answers that have come."""
@@ -90,8 +91,9 @@ class Keyring:
     # ---- over a restart --------------------------------------------------------------------------------------------------------------
 
     def _read(self) -> dict[str, dict[str, object]]:
-        if self._path is None:
+        if self._path is None or self._is_read:
             return {}
+        self._is_read = True
         try:
             told = json.loads(contents(self._path, KEPT_BYTES, private=self._trusted))
             self._path.unlink()
@@ -104,6 +106,7 @@ class Keyring:
 
     def kept(self, upstream: Upstream, address: str) -> Kept | None:
         """Keys of the last run, which are used once. None: there are none, they are old, or the upstream is another one by now."""
+        self._kept |= self._read()
         one = self._kept.pop(_place(upstream.name, address), None)
         if one is None or any(one.get(name) != getattr(upstream, name) for name in FIELDS):
             return None

@@ -48,6 +48,8 @@ SO_TIMESTAMPNS: Final = 64
 """SO_TIMESTAMPNS_NEW of asm-generic/socket.h: stamps with 64-bit seconds on every machine; Linux 5.1 and later."""
 STAMP: Final = struct.Struct("=qq")
 """struct __kernel_timespec: s, ns."""
+SOON_NS: Final = 2 * NS
+"""ns until the process that gets keys of NTS is asked again, when it is not there: both start at the same time."""
 REPLY_BYTES: Final = 2048
 """Octets read of a datagram: a header, extension fields and a MAC have fewer."""
 KEY_TYPES: Final = {"MD5": 1, "SHA1": 2, "SHA256": 3, "AES128": 13, "AES256": 14}
@@ -315,8 +317,7 @@ class Upstreams:
             one.members[address] = member = _Member(u, address, Association(polling(u), now_ns), key, secured, (address, u.port))
             if symmetric is not None:
                 member.authentication = Authentication("key", u.key, KEY_TYPES[symmetric.kind], 8 * len(symmetric.secret))
-            kept = self._keyring.kept(u, address)
-            if secured is not None and kept is not None:
+            if secured is not None and (kept := self._keyring.kept(u, address)) is not None:
                 secured.use(kept.keys, now_ns - max(0, self._clock.now().real_ns - kept.made_s * NS))
                 self._sent_on(member, kept.keys)
             self._log.info("upstream", upstream=u.name, address=address)
@@ -337,8 +338,11 @@ class Upstreams:
         request = association.request(self._clock.now().mono_ns, secrets.randbits(64) or 1)
         if association.unanswered:
             self._unanswered(one, member)
-        if member.secured is not None and not self._has_keys(one, member, member.secured):
-            association.unsent(self._clock.now().mono_ns, member.secured.why or f"{member.named} has no address")
+        if member.secured is not None and not self._has_keys(member, member.secured):
+            now_ns = self._clock.now().mono_ns
+            association.unsent(now_ns, member.secured.why or f"{member.named} has no address")
+            if not member.secured.attempts and not member.named:
+                association.due_ns = now_ns + SOON_NS
             self._tell(member)
             return
         try:
@@ -436,14 +440,14 @@ class Upstreams:
 
     # ---- keys of NTS -----------------------------------------------------------------------------------------------------------------
 
-    def _has_keys(self, one: _Name, member: _Member, secured: Secured) -> bool:
+    def _has_keys(self, member: _Member, secured: Secured) -> bool:
         """Whether a request can be sealed, and sent to where the key server says. Keys are asked for when they are wanted."""
         now_ns = self._clock.now().mono_ns
         if secured.wants_keys(now_ns):
-            secured.asked(now_ns)
-            answer = self._keyring.ask(member.upstream.name, member.address)
-            if answer is not None:
-                self._keyed(one, member, answer)
+            if not (why := self._keyring.ask(member.upstream.name, member.address)):
+                secured.asked(now_ns)
+            elif not secured.ready:
+                secured.why = why
         if member.named:
             self._resolver.ask(member.named)
         return secured.ready and not member.named
