@@ -80,6 +80,11 @@ class NetworkEstimator:
         """Whether there is an answer."""
         return bool(self._answers)
 
+    @property
+    def trip_ns(self) -> int:
+        """The shortest round trip of late. Needs ``ready``."""
+        return round(self._path.shortest)
+
     def runs_at(self, rate: KnownRate) -> None:
         """The receivers' own time says so."""
         self._given = rate
