@@ -79,6 +79,20 @@ def test_without_a_receiver_the_world_wide_net_is_covered() -> None:
     assert world.most_ns < 70e6
 
 
+def test_the_world_wide_net_bridges_a_loss() -> None:
+    """A receiver is lost for two hours, and the holdover is over after ten minutes. The same servers are followed then, covered at every
+    packet; and what the receiver says when it comes back is within what was promised."""
+    lost = scenario(duration_s=9000, faults=(Fault("unplugged", 900, 8400),))
+    world = UpstreamWorld(lost, 1, WAN, "fallback", holdover_limit_s=600)
+    world.advance(8300)
+    told = world.snapshot()
+    assert (told.verdict, told.stratum) == ("FALLBACK", 3)
+    assert told.bound_ns is not None
+    assert told.bound_ns < 50e6
+    honest(world.run())
+    assert (world.snapshot().verdict, world.snapshot().refid) == ("LOCKED", "PPS")
+
+
 @pytest.mark.parametrize("liar", range(3))
 def test_one_liar_among_three_is_left_out(liar: int) -> None:
     """A server that is off by more than its error says is marked, and not followed, whichever it is."""
