@@ -32,10 +32,11 @@ from ppsd.ntp.association import SETTLED, Association, Measurement, Polling
 from ppsd.ntp.nts_association import Secured
 from ppsd.ntp.nts_client import NONCE_BYTES, UNIQUE_BYTES, Verdict
 from ppsd.ntp.nts_errands import Keys, NoKeys
-from ppsd.ntp.pool import Change, Pool
+from ppsd.ntp.pool import Change, Pool, outvoted
 from ppsd.process.log import Log
 from ppsd.serve.ntp_server import Authenticator, Sealer
 from ppsd.serve.nts_keyring import Kept, Keyring
+from ppsd.snapshot import Snapshot
 from refclock.errors import explain
 from refclock.exchange.samples import RawSample
 from refclock.exchange.upstream import pack
@@ -239,6 +240,18 @@ class Upstreams:
                 member.association.wake(now_ns)
                 if member.secured is not None:
                     member.secured.wake(now_ns)
+
+    @property
+    def replaceable(self) -> bool:
+        """Whether a server that is wrong may give its place to another one: there is a pool."""
+        return any(isinstance(one.upstream, PoolUpstream) for one in self._names.values())
+
+    def judged(self, told: Snapshot) -> None:
+        """What the clock process says of the servers."""
+        wrong, now_ns = outvoted({u.address: u.tally for u in told.upstreams}, told.synchronised), self._clock.now().mono_ns
+        for one in self._names.values():
+            if isinstance(one.upstream, PoolUpstream):
+                one.pool.judged([address for address, member in one.members.items() if member.at[0] in wrong], now_ns)
 
     def work(self) -> None:
         """Resolve the names and send the requests that are due."""
