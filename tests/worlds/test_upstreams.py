@@ -53,7 +53,7 @@ def test_a_receiver_is_lost_for_an_hour_and_comes_back() -> None:
     world.advance(4400)
     told = world.snapshot()
     assert (told.verdict, told.stratum, told.refid, told.mode) == ("FALLBACK", 2, "192.0.2.1", "fallback")
-    assert [u.tally for u in told.upstreams] == ["*", "-", "-"]
+    assert [u.tally for u in told.upstreams] == ["*", "+", "+"]
     assert 0 < told.root_delay_ns < 1e6
     assert told.bound_ns is not None
     assert told.bound_ns < 1e6
@@ -73,12 +73,26 @@ def test_a_witness_is_never_served() -> None:
 
 
 def test_without_a_receiver_the_world_wide_net_is_covered() -> None:
-    """An hour of nothing but servers at the other end of slow, lopsided, lossy lines: covered at every packet, within 60 ms."""
+    """An hour of nothing but servers at the other end of slow, lopsided, lossy lines: covered at every packet, within 70 ms."""
     world = UpstreamWorld(scenario(duration_s=3600, faults=(Fault("unplugged", 0, 3600),)), 1, WAN, "fallback")
     honest(world.run())
     assert sum(world.served.values()) == sum(n for (stratum, _), n in world.served.items() if stratum in (0, 2, 3))
     assert world.served[0, ""] < 20
-    assert world.most_ns < 60e6
+    assert world.most_ns < 70e6
+
+
+def test_the_world_wide_net_bridges_a_loss() -> None:
+    """A receiver is lost for two hours, and the holdover is over after ten minutes. The same servers are followed then, covered at every
+    packet; and what the receiver says when it comes back is within what was promised."""
+    lost = scenario(duration_s=9000, faults=(Fault("unplugged", 900, 8400),))
+    world = UpstreamWorld(lost, 1, WAN, "fallback", holdover_limit_s=600)
+    world.advance(8300)
+    told = world.snapshot()
+    assert (told.verdict, told.stratum) == ("FALLBACK", 3)
+    assert told.bound_ns is not None
+    assert told.bound_ns < 50e6
+    honest(world.run())
+    assert (world.snapshot().verdict, world.snapshot().refid) == ("LOCKED", "PPS")
 
 
 @pytest.mark.parametrize("liar", range(3))

@@ -50,7 +50,7 @@ class Peer:
 class UpstreamWorld(World):
     """``served``: packets by (stratum, reference)."""
 
-    def __init__(self, scenario: Scenario, seed: int, peers: Sequence[Peer], role: str) -> None:
+    def __init__(self, scenario: Scenario, seed: int, peers: Sequence[Peer], role: str, holdover_limit_s: float = 86_400) -> None:
         super().__init__(scenario, seed)
         self._peers = [(peer, Association(peer.polling, 0)) for peer in peers]
         self._paths = Random(f"paths {seed}")
@@ -61,7 +61,8 @@ class UpstreamWorld(World):
         config = self.engine.config
         tables = tuple(ServerUpstream(name=f"ntp{i}", host=peer.address, **peer.options) for i, peer in enumerate(peers))
         sources = () if role == "only" else config.sources
-        self.engine.configure(replace(config, sources=sources, upstreams=tables, clock=replace(config.clock, upstreams=role)))
+        clock = replace(config.clock, upstreams=role, holdover_limit_s=holdover_limit_s)
+        self.engine.configure(replace(config, sources=sources, upstreams=tables, clock=clock))
         for table in tables:
             self._effects(self.engine.handle(UpstreamHeard(UpstreamServer(table.name, table.host, 0, 6), None, self._instant(0))))
 
