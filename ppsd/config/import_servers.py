@@ -39,6 +39,7 @@ _FLAGS: Final[Mapping[str, tuple[str, str | bool]]] = {
     "prefer": ("prefer", True),
     "noselect": ("noselect", True),
     "trust": ("trust", True),
+    "xleave": ("xleave", True),
     "true": ("trust", True),
     "nts": ("nts", True),
     "ipv4": ("family", "ipv4"),
@@ -66,7 +67,6 @@ _NOT_NEEDED: Final = {
 _MISSING: Final = {
     "require": "no server can be made a condition for the others",
     "copy": "stratum and reference are those of this machine",
-    "xleave": "servers are asked in basic mode",
 }
 """Option -> why it is not there."""
 _BARE: Final = (*_FLAGS, *_UNSAFE, *_MISSING, "auto_offline", "offline", "preempt")

@@ -123,6 +123,7 @@ def polling(upstream: Upstream) -> Polling:
         maxdelayratio=u.maxdelayratio,
         maxdelaydevratio=u.maxdelaydevratio,
         minstratum=u.minstratum,
+        xleave=u.xleave,
     )
 
 
@@ -171,6 +172,7 @@ class _Member:
             offset_ns=found.offset_ns,
             reading_ns=found.dispersion_ns - h.root_dispersion_ns,
             turn_ns=(h.transmit - h.receive) % 2**64 * NS >> 32,
+            interleaved=found.interleaved,
             stamped=stamped,
         )
 
@@ -335,7 +337,7 @@ class Upstreams:
         """One request, from a socket of its own; the answer to the one before is no longer waited for."""
         self._hang_up(member)
         association = member.association
-        request = association.request(self._clock.now().mono_ns, secrets.randbits(64) or 1)
+        request = association.request(self._clock.now().mono_ns, secrets.randbits(64) or 1, secrets.randbits(64))
         if association.unanswered:
             self._unanswered(one, member)
         if member.secured is not None and not self._has_keys(member, member.secured):
@@ -395,7 +397,9 @@ class Upstreams:
                 continue  # the system clock was stepped since the request left
             elapsed_ns = came.mono_ns - member.sent.mono_ns
             authentic = self._is_authentic(member, data)
-            found = member.association.reply(data, came.real_ns - elapsed_ns, came.real_ns, authentic=authentic, ours=member.ours)
+            found = member.association.reply(
+                data, came.real_ns - elapsed_ns, came.real_ns, authentic=authentic, ours=member.ours, raw_ns=came.mono_ns
+            )
             if isinstance(found, Measurement):
                 member.answered(found, stamped=bool(extra))
                 self._measured(member, found)
