@@ -251,7 +251,7 @@ class KeyClient:
             return
         upstream = self._upstreams.get(wanted.name)
         try:
-            if upstream is None:
+            if upstream is None or (upstream.host, upstream.nts_port, upstream.ca) != (wanted.host, wanted.port, wanted.ca):
                 raise _Unusable("the NTS-KE process has not read its configuration yet")
             if len(self._sessions) >= SESSIONS:
                 raise _Unusable("keys of many servers are being established; this one has its turn later")
