@@ -72,7 +72,7 @@ FENCES: dict[str, set[str]] = {
     "ppsd.clock.main": {"ppsd.serve", "ppsd.web", "ppsd.cli", "refclock_sim", "ssl", "http", "asyncio"},
 }
 """What nothing that a process may ever load imports. Libraries are not searched: structlog itself brings asyncio, and that brings ssl."""
-SERVE_MODULES = 52
+SERVE_MODULES = 53
 """Modules of ours that the process in front of the network may load."""
 MOST_ROOMS, MOST_FLOORS = 13, 5
 """Of ppsd. A room's floor is one above the highest room that it imports."""
@@ -205,7 +205,7 @@ def test_a_process_never_reaches_what_is_fenced_off(process: str) -> None:
 
 
 def test_the_process_in_front_of_the_network_is_small() -> None:
-    """At most 52 modules of ours, lazily loaded ones included, can be reached by a packet's process."""
+    """At most 53 modules of ours, lazily loaded ones included, can be reached by a packet's process."""
     ours = [name for name in reached("ppsd.serve.main") if name in modules() and modules()[name].name != "__init__.py"]
     assert len(ours) <= SERVE_MODULES, sorted(ours)
 

@@ -7,19 +7,17 @@ field, which the caller draws. A reply counts only when it echoes the transmit f
 request takes one answer. So a replay, an answer to an older request and a guess from off the path are worth nothing, a kiss-o'-death
 included (CVE-2015-7704). The caller gives each request a new socket, and so a new source port (RFC 9109).
 
-The interval between two requests adapts to the noise of the path. Over a short interval the path's noise is larger than what the crystal
-can have strayed, over a long one it is smaller; the best interval is where both are alike (the Allan intercept of RFC 5905 section 12).
-The noise is taken from the round trips, for those do not depend on this clock.
+The interval between two requests adapts to path and crystal (``ppsd.ntp.interval``).
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass
 from statistics import pstdev
 from typing import Final
 
+from ppsd.ntp.interval import Interval
 from ppsd.ntp.packet import COARSEST, RATES, Exchange, Header, Reason, judge, parse, refid_text
 from refclock.sample import NS, Leap
 
@@ -32,9 +30,7 @@ UNSENT_NS: Final = 10 * NS
 REACH_BITS: Final = 0xFF
 """The reach register: the last eight requests, the latest at the lowest bit; 1: a usable answer (RFC 5905 section 9.2)."""
 SETTLED: Final = 8
-"""Answers after which the interval may change: as many as the round trips that the noise is taken from."""
-CRYSTAL: Final = 1e-7
-"""By how much a crystal's frequency strays between two requests: 0.1 ppm, that of a room's temperature over some minutes."""
+"""Requests without an answer after which a server is gone: when its register of reach is empty."""
 MAX_POLL: Final = 17
 """log2 s; the longest interval (RFC 5905, MAXPOLL)."""
 KISS_POLL: Final = 10
@@ -110,8 +106,7 @@ class Association:
         self._silence = ""
         self._left = BURST if polling.iburst else 0  # requests of the present burst that are still to come
         self._nonce = 0  # transmit field of the request that waits for its answer; 0: none waits
-        self._trips: deque[int] = deque(maxlen=SETTLED)
-        self._answers = 0  # since the interval changed
+        self._interval = Interval()
         self.sent = self.received = self.valid = self.good = 0
 
     @property
@@ -207,12 +202,12 @@ class Association:
         p = self._polling
         if delay_ns > p.maxdelay_ns:
             return True
-        if len(self._trips) < SETTLED // 2:
+        if len(self._interval.trips) < SETTLED // 2:
             return False
-        least, drift_ns = min(self._trips), (NS << self.poll) * CLOCK_ERROR
+        least, drift_ns = min(self._interval.trips), (NS << self.poll) * CLOCK_ERROR
         if p.maxdelayratio >= 1 and delay_ns > p.maxdelayratio * least + drift_ns:
             return True
-        return p.maxdelaydevratio > 0 and delay_ns - least > p.maxdelaydevratio * pstdev(self._trips) + 2 * drift_ns
+        return p.maxdelaydevratio > 0 and delay_ns - least > p.maxdelaydevratio * pstdev(self._interval.trips) + 2 * drift_ns
 
     def _answered(self, found: Measurement) -> None:
         if not self.reach and self._polling.iburst and not self._left and self.unanswered:
@@ -222,21 +217,12 @@ class Association:
         self.unanswered, self.why = 0, ""
         self.valid += 1
         self.reach |= 1
-        self._trips.append(found.delay_ns)
-        self._answers += 1
-        if self._answers >= SETTLED:
-            best = self._best_poll()
-            self._set_poll(self.poll + (best > self.poll) - (best < self.poll))
-
-    def _best_poll(self) -> int:
-        """log2 s; the interval in which the crystal strays as far as the path's noise reaches."""
-        least = min(self._trips)
-        noise_s = sum(trip - least for trip in self._trips) / len(self._trips) / 2 / NS
-        return int(noise_s / CRYSTAL).bit_length() - 1
+        if step := self._interval.answered(self.poll, found.utc_ns, found.offset_ns, found.delay_ns):
+            self._set_poll(self.poll + step)
 
     def _set_poll(self, poll: int) -> None:
         self.poll = max(self._floor, min(poll, max(self._floor, self._polling.maxpoll)))
-        self._answers = 0
+        self._interval.changed()
 
     def _kissed(self, data: bytes) -> None:
         """A kiss-o'-death that answers our request (RFC 5905 section 7.4)."""

@@ -57,7 +57,7 @@ class Daemon:
         self._thread = threading.Thread(target=self._feed)
         self._thread.start()
         words = ["--config", str(self._file), "--run-dir", str(self.run_dir)]
-        self._started = [processes.start(process, [*REFCLOCK, process, *words]) for process in ("clock", "serve")]
+        self.started = [processes.start(process, [*REFCLOCK, process, *words]) for process in ("clock", "serve")]
 
     def _write(self, config: str) -> None:
         places, source = self._rest
@@ -66,7 +66,7 @@ class Daemon:
     def reload(self, config: str) -> None:
         """Have both processes read another configuration."""
         self._write(config)
-        for process in self._started:
+        for process in self.started:
             process.send_signal(signal.SIGHUP)
 
     def _feed(self) -> None:
@@ -219,3 +219,43 @@ def test_upstreams_come_and_go_with_a_reload(network: Processes, daemon: Callabl
     started.reload(f'[clock]\nupstreams = "off"\n{tables(SERVERS)}')
     wait_for("none", lambda: not started.upstreams(), 20)
     assert not (started.run_dir / "upstream.sock").exists()
+
+
+def test_a_rack_follows_the_region(network: Processes, daemon: Callable[[str], Daemon], sockets: Sockets) -> None:
+    """refclock behind refclock, without a receiver: stratum 2 with the region's address as reference, root delay and dispersion that cover
+    the truth, LOCKED without a complaint. Without the region its bound grows, and no answer is ever beyond it."""
+    region = daemon("")
+    region.fed.set()
+    client = sockets.open()
+    rack = network.directory / "rack"
+    rack.mkdir()
+    table = '[[upstream]]\nname = "region"\nhost = "127.0.0.1"\nminpoll = 1\nmaxpoll = 2\n'
+    places = f'[run]\nstate = "{rack}/state"\n[server]\nlisten = ["127.0.2.1:1124"]\n[metrics]\nlisten = []\n[chronyc]\nlisten = []\n'
+    (rack / "refclock.toml").write_text(f'[clock]\nupstreams = "only"\n{places}{table}', encoding="utf-8")
+    for process in ("clock", "serve"):
+        network.start(f"rack {process}", [*REFCLOCK, process, "--config", str(rack / "refclock.toml"), "--run-dir", str(rack)])
+    wait_for("stratum 1", lambda: region.clock()["stratum"] == 1, 60)
+    wait_for("the rack", lambda: (snapshot(rack) or {"verdict": ""})["verdict"] == "LOCKED", 60)
+
+    def reply() -> tuple[int, int, str, float]:
+        """(leap, stratum, reference, bound) of the rack's answer, which is held against the system clock."""
+        before = time.time_ns()
+        data, _ = ask(client, ("127.0.2.1", 1124))
+        after, served = time.time_ns(), served_ns(data)
+        bound_ns = (int.from_bytes(data[4:8], "big") / 2 + int.from_bytes(data[8:12], "big")) * NS / 65536
+        if data[1]:
+            assert before - bound_ns <= served <= after + bound_ns
+        return data[0] >> 6, data[1], ".".join(map(str, data[12:16])), bound_ns
+
+    wait_for("an answer", lambda: reply()[1] == 2, 20)
+    leap, stratum, reference, bound_ns = reply()
+    assert (leap, stratum, reference) == (0, 2, "127.0.0.1")
+    told = snapshot(rack)
+    assert told is not None
+    assert {one["code"] for one in told["conditions"]} <= {"leap-table-expired"}, told["conditions"]
+    query = network.run([*REFCLOCK, "query", "127.0.2.1:1124"]).stdout
+    assert "stratum 2  refid 127.0.0.1  leap" in query
+    region.fed.clear()
+    for process in region.started:
+        process.terminate()
+    wait_for("a wider bound", lambda: reply()[3] > 2 * bound_ns or reply()[0] == 3, 60)
