@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Final
 
-from ppsd.ntp.nts import COOKIES, KEY_BYTES
+from ppsd.ntp.nts import AEAD_KEYS, COOKIES
 from ppsd.ntp.nts_client import COOKIE_BYTES, Terms
 
 FILE: Final = "nts-client.sock"
@@ -99,7 +99,7 @@ class Keys:
         to_server, to_client = _octets(told.get("to_server")), _octets(told.get("to_client"))
         if len(found) > COOKIES or any(not 0 < len(one) <= COOKIE_BYTES for one in found):
             raise ValueError("no cookies")
-        if len(to_server) != KEY_BYTES or len(to_client) != KEY_BYTES:
+        if not len(to_server) == len(to_client) == AEAD_KEYS.get(cipher):
             raise ValueError("no keys of this length")
         return cls(Terms(cipher, found, _text(told, "server"), port), to_server, to_client, undated)
 

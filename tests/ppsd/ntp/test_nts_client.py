@@ -266,7 +266,7 @@ def test_a_nak_has_new_keys_asked_for_and_the_old_ones_used_on() -> None:
 def test_keys_of_a_cipher_that_nobody_asked_for_are_none() -> None:
     """They bring no seal, and a reason."""
     one = Secured(Siv, 0)
-    one.got(keys(cipher=30), 0)
+    one.got(keys(cipher=17), 0)
     assert not one.ready
     assert "no such cipher" in one.why
 

@@ -404,9 +404,12 @@ def test_what_is_no_key_server_is_told_apart(
 
 
 def test_the_request_is_the_one_that_servers_expect() -> None:
-    """NTPv4 and AEAD 15, in the order and with the critical bits that RFC 8915 section 4 shows."""
-    found = nts.records(asked((15,)))
-    assert found == (NTP, replace(SIV, critical=True), KeRecord(Kind.END, critical=True))
+    """NTPv4 and AEAD 15, in the order and with the critical bits that RFC 8915 section 4 shows; with AEAD 30 the record by which chronyd
+    knows that keys are exported as the RFC says."""
+    end = KeRecord(Kind.END, critical=True)
+    assert nts.records(asked((15,))) == (NTP, replace(SIV, critical=True), end)
+    both = KeRecord(Kind.AEADS, b"\0\x1e\0\x0f", critical=True)
+    assert nts.records(asked((30, 15))) == (NTP, both, KeRecord(Kind.COMPLIANT_EXPORT), end)
 
 
 @pytest.mark.parametrize(
