@@ -9,7 +9,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -24,8 +24,8 @@ SERVERS = {"near": "127.0.1.1", "next": "127.0.1.2", "third": "127.0.1.3"}
 TABLE = '[[upstream]]\nname = "{name}"\nhost = "{host}"\nport = 1123\nminpoll = 1\nmaxpoll = 2\n'
 
 
-def chronyd(processes: Processes, name: str, host: str, *lines: str) -> None:
-    """A chronyd that tells what the system clock says, at stratum 3."""
+def chronyd(processes: Processes, name: str, host: str, *lines: str, program: Sequence[str] = ("chronyd",)) -> None:
+    """A chronyd that tells what the system clock says, at stratum 3. ``program``: another one than the installed."""
     directory = processes.directory / name
     directory.mkdir(mode=0o750)
     text = [
@@ -39,7 +39,7 @@ def chronyd(processes: Processes, name: str, host: str, *lines: str) -> None:
         *lines,
     ]
     (directory / "chrony.conf").write_text("\n".join([*text, ""]), encoding="utf-8")
-    processes.start(name, ["chronyd", "-d", "-x", "-u", "root", "-f", str(directory / "chrony.conf")])
+    processes.start(name, [*program, "-d", "-x", "-u", "root", "-f", str(directory / "chrony.conf")])
 
 
 class Daemon:
