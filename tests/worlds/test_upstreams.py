@@ -200,15 +200,15 @@ def test_only_trusted_servers_vote() -> None:
 def test_a_preferred_server_is_followed() -> None:
     """Although another one has the smaller bound; when it lies it is not."""
     _, tallies = alone([LAN, NEAR, replace(FAR, options={"prefer": True})])
-    assert tallies == "--*"
+    assert tallies == "++*"
     _, tallies = alone([LAN, NEAR, replace(FAR, options={"prefer": True}, lie=lambda _: 0.2)])
-    assert tallies == "*-x"
+    assert tallies == "*+x"
 
 
 def test_a_server_with_noselect_is_watched() -> None:
     """It has no vote and is never followed, however good; two others and it, of which one lies: nothing is served."""
     _, tallies = alone([replace(LAN, options={"noselect": True}), NEAR, FAR])
-    assert tallies == "?*-"
+    assert tallies == "?*+"
     world, _ = alone([replace(LAN, options={"noselect": True}), NEAR, replace(FAR, lie=lambda _: 0.2)])
     assert world.snapshot().stratum == 0
     assert "noselect" in world.snapshot().upstreams[0].why
@@ -229,7 +229,7 @@ def test_ipv6_servers_are_followed() -> None:
     """Their reference identifier is a hash of the address (RFC 5905 section 7.3)."""
     peers = [replace(peer, address=f"2001:db8::{i}") for i, peer in enumerate(THREE, 1)]
     world, tallies = alone(peers, 150)
-    assert tallies == "*--"
+    assert tallies == "*++"
     assert world.run().violations == 0
     refid = refid_of("2001:db8::1")
     assert world.served[2, ".".join(str(refid >> shift & 255) for shift in (24, 16, 8, 0))] > 100
