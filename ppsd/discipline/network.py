@@ -28,8 +28,8 @@ from refclock.sample import MAX_FREQUENCY_PPM, NS
 
 KEPT: Final = 32
 """Answers kept: at 64 s half an hour, at 1024 s nine hours. An older one has grown wider than the later ones."""
-RESTLESS: Final = math.sqrt(3)
-"""Factor from the wander that the answers show, in ns/s per sqrt(s), to what the phase strays at most: three sigmas, each 1/sqrt(3)."""
+RESTLESS: Final = 5 / math.sqrt(3)
+"""Factor from the wander that the answers show, in ns/s per sqrt(s), to what the phase strays at most: five sigmas, each 1/sqrt(3)."""
 LIKELY: Final = 1 / 3
 """Share of a bound that is a standard deviation: three sigmas."""
 WANDER_NS: Final = 15.0
