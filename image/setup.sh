@@ -87,9 +87,9 @@ peers)
             (cd build/peers && apt-get download -qq -o APT::Sandbox::User=root ntpsec && dpkg-deb -x ntpsec_*.deb ntpsec) >>$LOG 2>&1 \
                 || { rm -r build/peers/ntpsec; fail "ntpsec cannot be downloaded: $(tail -n 1 $LOG)"; }
         fi
-        if [ ! -d build/chrony/trixie ] || [ ! -d build/chrony/forky ]; then
-            say 'unpacking chronyc of later releases of Debian into build/chrony (tests ask us with them)'
-            sh tests/peers/chrony.sh
+        if [ ! -d build/releases/trixie ] || [ ! -d build/releases/forky ]; then
+            say 'unpacking chrony, ntpsec and ntpd-rs of later releases of Debian into build/releases (tests ask us with them)'
+            sh tests/peers/releases.sh
         fi
     fi ;;
 venv)

@@ -151,7 +151,7 @@ def stub(public: list[str]) -> str:
 
 kernel = extension("refclock.kernel._kernel", KERNEL, KERNEL, ["m"])
 server = extension(
-    "ppsd.serve._server", SERVER, [*SERVER, "siv", "flood", "socket", "departure", "worker", "clock"], ["m", "pthread", "nettle"]
+    "ppsd.serve._server", SERVER, [*SERVER, "siv", "gcmsiv", "flood", "socket", "departure", "worker", "clock"], ["m", "pthread", "nettle"]
 )
 
 if __name__ == "__main__":

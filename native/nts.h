@@ -1,8 +1,8 @@
-/* nts: Network Time Security in NTP packets, the server's half (RFC 8915 5). Cookies, and extension fields that are sealed with AEAD 15.
+/* nts: Network Time Security in NTP packets, the server's half (RFC 8915 5). Cookies, and extension fields that are sealed with AEAD 15 or 30.
  *
  * A cookie holds the two keys of a client, sealed with a key of the server's, so the server remembers no client. Its layout, which the
  * process that hands out the first cookies shares: key id (4 bytes), nonce (16), AES-SIV-CMAC-256(associated data: the nonce; text: C2S key,
- * S2C key). A request is checked in two steps: nts_find looks at its fields, nts_verify opens what is sealed. A set of keys is built once;
+ * S2C key). Keys of AEAD 30 are shorter, so a cookie's length tells the cipher. A request is checked in two steps: nts_find looks at its fields, nts_verify opens what is sealed. A set of keys is built once;
  * after that any number of threads may read it.
  */
 #ifndef NTS_H
@@ -11,8 +11,10 @@
 #include <stdint.h>
 
 enum {
-    NTS_KEY = 32,          /* bytes of a key: of a cookie, C2S, S2C */
-    NTS_COOKIE = 100,      /* bytes of a cookie */
+    NTS_KEY = 32,          /* bytes of a key: of a cookie; C2S, S2C with AEAD 15 */
+    NTS_COOKIE = 100,      /* bytes of a cookie with AEAD 15 */
+    NTS_SHORT_KEY = 16,    /* with AEAD 30 */
+    NTS_SHORT_COOKIE = 68,
     NTS_COOKIES_MAX = 8,   /* in a reply: as many as a client keeps (RFC 8915 4.1.6) */
     NTS_UNIQUE_MAX = 256,  /* bytes of a unique identifier that is echoed; clients send 32 */
     NTS_KEYS_MAX = 64,     /* in a set */
@@ -39,8 +41,11 @@ enum nts_verdict {
     NTS_MALFORMED /* its fields are none that a client sends: silence */
 };
 
+struct nts_cipher;
+
 /* What a request says, and what its reply needs. */
 struct nts_request {
+    const struct nts_cipher *cipher; /* NULL: its cookie is none of ours */
     const uint8_t *unique; /* its unique identifier */
     size_t unique_length;
     const uint8_t *cookie;

@@ -617,7 +617,7 @@ class Engine:
         own_ns = self.timescale.estimate.bound_at(now_ns) if self.timescale.estimate is not None else 0.0
         if apart_ns(claim, self.timescale.tai_at(now_ns), own_ns) > 0:
             return Place("x", f"says {off_ns / NS:+.6f} s, more than both errors")
-        weighed = self.followed is not None and upstream.id in self.upstreams.choice.agreeing
+        weighed = self.followed is not None and upstream.id in self.upstreams.weighed
         return Place("+", "agrees, and is weighed in") if weighed else Place("-", "agrees")
 
     # ---- the choice ----------------------------------------------------------------------------------------------------------------

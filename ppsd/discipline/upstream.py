@@ -215,13 +215,21 @@ class Upstreams:
         """Whether as many may still answer their first requests as agree: who answers first may be the one who lies."""
         return sum(upstream.undecided(now_ns) for upstream in self) >= len(self.choice.agreeing)
 
+    @property
+    def weighed(self) -> dict[SourceId, Estimate]:
+        """Those that make the time which is followed: all that agree, or of them the preferred ones."""
+        best = self.best
+        if best is None:
+            return {}
+        return {c.source: c.estimate for c in self._claims if c.source in self.choice.agreeing and c.prefer == best.prefer}
+
     def combined(self) -> Estimate | None:
-        """The mean of all that agree, of the preferred ones if one is, weighted by what is unknown of each. It stays within the interval of
-        the best, and its bound covers all of that."""
+        """The mean of all that are weighed, by what is unknown of each. It stays within the interval of the best, and its bound covers all
+        of that."""
         best = self.best
         if best is None:
             return None
-        some = [c.estimate for c in self._claims if c.source in self.choice.agreeing and c.prefer == best.prefer]
+        some = self.weighed.values()
         weights = [1 / (e.phase_sigma_ns**2 + (INDEPENDENT * e.bound_ns) ** 2 + 1) for e in some]
         total = sum(weights)
         at = sum(w * (e.tai_ns - best.estimate.tai_ns) for w, e in zip(weights, some, strict=True)) / total

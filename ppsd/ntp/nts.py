@@ -20,9 +20,13 @@ EXPORTER: Final = b"EXPORTER-network-time-security"
 NTPV4: Final = 0
 """Protocol ID of NTPv4 (section 7.7)."""
 AES_SIV_CMAC_256: Final = 15
-"""Number of the one AEAD that is spoken here, which every implementation must have (section 5.1; RFC 5297)."""
+"""Number of the AEAD that every implementation must have (section 5.1; RFC 5297)."""
 KEY_BYTES: Final = 32
 """Octets of a key of AES_SIV_CMAC_256."""
+AES_128_GCM_SIV: Final = 30
+"""Number of an AEAD whose packets are 36 octets shorter (RFC 8452); chronyd prefers it, as some networks refuse longer ones."""
+AEAD_KEYS: Final = {AES_SIV_CMAC_256: KEY_BYTES, AES_128_GCM_SIV: 16}
+"""The AEADs that a server speaks -> octets of a key."""
 COOKIES: Final = 8
 """Cookies for a new client (section 4.1.6)."""
 REQUEST_BYTES: Final = 4096
@@ -47,6 +51,9 @@ class Kind(IntEnum):
     COOKIE = 5
     SERVER = 6
     PORT = 7
+    COMPLIANT_EXPORT = 1024
+    """Not of the RFC, empty: keys of AES_128_GCM_SIV are exported as the RFC says. chronyd 4.4 to 4.6 export them under the number of
+    AES_SIV_CMAC_256; later ones send this record and look for it (chrony's nts_ke_server.c, nts_ke_client.c)."""
 
 
 _KINDS: Final = frozenset(map(int, Kind))
@@ -83,15 +90,22 @@ class KeRecord:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """What client and server will speak. ``ntp``: NTPv4; ``aead``: by which cipher, None: by none that both have."""
+    """What client and server will speak. ``ntp``: NTPv4; ``aead``: by which cipher, None: by none that both have. ``compliant``: the client
+    exports keys of AES_128_GCM_SIV as the RFC says."""
 
     ntp: bool
     aead: int | None
+    compliant: bool = False
 
     @property
     def complete(self) -> bool:
         """Whether there is anything to give cookies for."""
         return self.ntp and self.aead is not None
+
+    @property
+    def exported_as(self) -> int | None:
+        """The number of the AEAD under which keys are exported."""
+        return AES_SIV_CMAC_256 if self.aead == AES_128_GCM_SIV and not self.compliant else self.aead
 
 
 def records(data: bytes, longest: int = REQUEST_BYTES) -> tuple[KeRecord, ...] | Flaw:
@@ -131,7 +145,8 @@ def agreed(request: Sequence[KeRecord]) -> Agreement | Fault:
         return Agreement(False, None)
     if not aeads:
         return Fault.BAD_REQUEST
-    return Agreement(True, AES_SIV_CMAC_256 if AES_SIV_CMAC_256 in ciphers else None)
+    aead = next((cipher for cipher in ciphers if cipher in AEAD_KEYS), None)  # the client's order counts
+    return Agreement(True, aead, aead == AES_128_GCM_SIV and any(not record.body for record in by_kind[Kind.COMPLIANT_EXPORT]))
 
 
 def reply(agreement: Agreement, cookies: Iterable[bytes] = (), server: str = "", port: int | None = None) -> bytes:
@@ -139,6 +154,8 @@ def reply(agreement: Agreement, cookies: Iterable[bytes] = (), server: str = "",
     answer = [KeRecord(Kind.PROTOCOLS, _NUMBER.pack(NTPV4) if agreement.ntp else b"", critical=True)]
     if agreement.ntp:
         answer.append(KeRecord(Kind.AEADS, b"" if agreement.aead is None else _NUMBER.pack(agreement.aead)))
+    if agreement.compliant:
+        answer.append(KeRecord(Kind.COMPLIANT_EXPORT))
     if agreement.complete:
         if server:
             answer.append(KeRecord(Kind.SERVER, server.encode("ascii", "replace"), critical=True))

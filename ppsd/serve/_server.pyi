@@ -64,8 +64,10 @@ class MacSpec:
 
 class NtsKeys: ...
 class NtsNonces: ...
+class NtsCipher: ...
 
 class NtsRequest:
+    cipher: NtsCipher
     unique: Uint8Array
     unique_length: int
     cookie: Uint8Array
@@ -303,6 +305,8 @@ class Lib:
     def mac_check(self, key: MacKey, version: int, data: bytes, data_length: int, code: bytes, length: int) -> int: ...
     NTS_KEY: int
     NTS_COOKIE: int
+    NTS_SHORT_KEY: int
+    NTS_SHORT_COOKIE: int
     NTS_COOKIES_MAX: int
     NTS_UNIQUE_MAX: int
     NTS_KEYS_MAX: int

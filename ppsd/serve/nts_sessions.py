@@ -300,10 +300,11 @@ class Sessions:
             self.tally.refused += 1
 
     def _granted(self, one: _Session, agreement: Agreement) -> bytes:
-        if not agreement.complete or self.offer is None:
+        if agreement.aead is None or agreement.exported_as is None or self.offer is None:
             return nts.reply(agreement)
-        contexts = (nts.exporter_context(nts.AES_SIV_CMAC_256, to_server) for to_server in (True, False))
-        keys = b"".join(one.tls.export_keying_material(nts.EXPORTER, nts.KEY_BYTES, context) for context in contexts)
+        contexts = [nts.exporter_context(agreement.exported_as, to_server) for to_server in (True, False)]
+        length = nts.AEAD_KEYS[agreement.aead]
+        keys = b"".join(one.tls.export_keying_material(nts.EXPORTER, length, context) for context in contexts)
         return nts.reply(agreement, self.offer.cookies(keys), self.offer.server, self.offer.port)
 
     def _refuse(self, one: _Session, fault: Fault) -> None:

@@ -34,6 +34,7 @@ with atheris.instrument_imports(include=["refclock", "ppsd"]):
     from ppsd.discipline.source import ReceiverSource
     from ppsd.faces import cmdmon, mode6
     from ppsd.faces.prometheus import wants_openmetrics
+    from ppsd.ntp import nts
     from ppsd.ntp.packet import judge
     from ppsd.snapshot import ServerReport
     from ppsd.web.http import Request, parsed
@@ -128,6 +129,17 @@ def reply(data: bytes) -> None:
     judge(int.from_bytes(data[24:32], "big"), data, UTC0 * NS, UTC0 * NS + 1000)
 
 
+def key_establishment(data: bytes) -> None:
+    """What a client of NTS sends inside TLS: the server answers with a message, and reads it alike however it comes."""
+    found = nts.records(data)
+    if isinstance(found, nts.Flaw):
+        return
+    assert all(nts.records(data[:length]) is nts.Flaw.UNFINISHED for length in range(0, len(data), 7))
+    agreement = nts.agreed(found)
+    answer = nts.refusal(agreement) if isinstance(agreement, nts.Fault) else nts.reply(agreement, [bytes(100)] * nts.COOKIES, "box", 11123)
+    assert isinstance(nts.records(answer), tuple)
+
+
 def chronyc(data: bytes) -> None:
     """chronyd's command protocol, over both kinds of socket."""
     for trusted in (False, True):
@@ -175,6 +187,13 @@ DOORS: dict[Callable[[bytes], None], tuple[bytes, ...]] = {
     keys: (b"# keys\n10 AES128 HEX:000102030405060708090A0B0C0D0E0F\n11 SHA1 HEX:00112233445566778899\n",),
     foreign: tuple(file.read_bytes() for file in sorted((ROOT / "tests/data/import").iterdir())),
     state: (json.dumps(LEFT.to_json()).encode(),),
+    key_establishment: tuple(
+        nts.message([nts.KeRecord(1, protocols, critical=True), *others, nts.KeRecord(4, ciphers)])
+        for protocols, ciphers, others in (
+            (b"\0\0", b"\0\x1e\0\x0f", [nts.KeRecord(0x4000, b"x" * 9)]),
+            (b"\x80\0\0\0", b"", [nts.KeRecord(6, b"box"), nts.KeRecord(7, b"\0\x7b")]),
+        )
+    ),
     chronyc: tuple(bytes([6, 1, 0, 0, 0, command]).ljust(length, b"\0") for command in cmdmon.Command for length in (28, 196, 520)),
     ntpq: tuple(asked(operation, text) for operation in range(1, 13) for text in ("", "leap,ss_received", "nonce=, frags=2, mincount=1")),
     http: (

@@ -61,15 +61,16 @@ static struct nts_nonces *the_nonces(void)
 }
 
 /* Make an NTS request of a packet: a cookie behind its fields, what is in `sealed` sealed behind that. The new length. */
-static size_t protect(uint8_t *packet, size_t length, const uint8_t *sealed, size_t sealed_length)
+static size_t protect(uint8_t *packet, size_t length, const uint8_t *sealed, size_t sealed_length, size_t key)
 {
     static struct client c;
     client_begin(&c);
+    c.key = key;
     memcpy(c.packet, packet, length);
     c.length = length;
     client_unique(&c, CLIENT_UNIQUE);
     client_cookie(&c, CLIENT_PRESENT);
-    client_seal(&c, sealed, sealed_length, CLIENT_NONCE, 0);
+    client_seal(&c, sealed, sealed_length, key == NTS_KEY ? CLIENT_NONCE : GCM_NONCE, 0);
     memcpy(packet, c.packet, c.length);
     return c.length;
 }
@@ -130,7 +131,7 @@ static void check_trailer(const struct pkt_context *context, const uint8_t *requ
         demand(mac_check(key, request[0] >> 3 & 7, reply, PKT_HEADER, reply + PKT_HEADER + MAC_ID, length - PKT_HEADER - MAC_ID));
     } else if (outcome->authenticated == PKT_NTS) {
         size_t unique = (size_t)reply[PKT_HEADER + 2] << 8 | reply[PKT_HEADER + 3];
-        demand(context->nts && (request[0] & 0x3f) == (4 << 3 | 3) && length >= PKT_HEADER + unique + 40 + 4 + NTS_COOKIE);
+        demand(context->nts && (request[0] & 0x3f) == (4 << 3 | 3) && length >= PKT_HEADER + unique + 36 + 4 + NTS_SHORT_COOKIE);
     } else if (outcome->reason == PKT_NTS_NAK) {
         demand(context->nts && outcome->action == PKT_KOD && length >= PKT_HEADER + 36 && memcmp(reply + 12, "NTSN", 4) == 0);
     } else {
@@ -194,6 +195,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     const struct mac_key *key = mac_find(the_keys(), id);
     int protected = (choice & SIGNED) && (choice & WITH_NTS) && size >= PKT_HEADER && size <= PROTECTED_MAX;
+    size_t secret = id % 3 == 0 ? NTS_SHORT_KEY : NTS_KEY, shortest = secret == NTS_KEY ? NTS_COOKIE + 40 : NTS_SHORT_COOKIE + 36;
     int right = (choice & SIGNED) && !(choice & WITH_NTS) && size >= PKT_HEADER;
     uint8_t *draft = malloc(size + SIGNED_ROOM), *reply = malloc(PKT_REPLY_MAX);
     memcpy(draft, data, size);
@@ -208,7 +210,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     if (protected) { /* some of the packet's end is sealed instead */
         size_t sealed = data[size - 1] % 4 == 0 ? (size - PKT_HEADER) / 2 / 4 * 4 : 0;
-        all = protect(draft, size - sealed, data + size - sealed, sealed);
+        all = protect(draft, size - sealed, data + size - sealed, sealed, secret);
     }
     uint8_t *request = malloc(all ? all : 1); /* on the heap: ASan sees one byte too many */
     memcpy(request, draft, all);
@@ -236,7 +238,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         !context.over_rate && context.source_port && !context.not_unicast && (request[0] & 7) == 3 && (request[0] >> 3 & 7) >= 1 && (request[0] >> 3 & 7) <= 4)
         demand(outcome.authenticated && outcome.action == PKT_REPLY && length == all);
     /* So is a right cookie. */
-    if (protected && all == PKT_HEADER + 4 + CLIENT_UNIQUE + 4 + NTS_COOKIE + 40 && context.access <= ACL_AUTHENTICATED &&
+    if (protected && all == PKT_HEADER + 4 + CLIENT_UNIQUE + 4 + shortest && context.access <= ACL_AUTHENTICATED &&
         !context.over_rate && context.source_port && !context.not_unicast && (request[0] & 0x3f) == (4 << 3 | 3))
         demand(outcome.authenticated == PKT_NTS && outcome.action == PKT_REPLY && length == all);
     check_broadcast(&context, id);

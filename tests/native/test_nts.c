@@ -64,6 +64,48 @@ static void a_new_cookie_is_of_the_present_key_and_serves_again(void)
     }
 }
 
+static void a_client_with_aead_30_gets_short_cookies(void)
+{
+    uint8_t cookies[8 * FIELD], again[8 * FIELD];
+    struct nts_request found;
+    struct client c;
+    for (int placeholders = 0; placeholders < 12; placeholders++) {
+        client_short_request(&c, CLIENT_FIRST, placeholders);
+        CHECK_EQUAL(cookies_of_reply(&c, cookies), placeholders < 8 ? placeholders + 1 : 8);
+    }
+    CHECK_EQUAL(cookies[3], 4 + NTS_SHORT_COOKIE);
+    client_begin(&c);
+    c.key = NTS_SHORT_KEY;
+    client_unique(&c, CLIENT_UNIQUE);
+    client_field(&c, COOKIE_FIELD, cookies + 4, NTS_SHORT_COOKIE);
+    client_seal(&c, &nothing, 0, GCM_NONCE, 0);
+    CHECK_EQUAL(cookies_of_reply(&c, again), 1);
+    for (size_t nonce = 1; nonce <= 20; nonce++) { /* its nonces have one length (RFC 8452 6) */
+        client_begin(&c);
+        c.key = NTS_SHORT_KEY;
+        client_unique(&c, CLIENT_UNIQUE);
+        client_cookie(&c, CLIENT_PRESENT);
+        client_seal(&c, &nothing, 0, nonce, 12);
+        CHECK_EQUAL(check(&c, &found), nonce == GCM_NONCE ? NTS_VALID : NTS_REFUSED);
+    }
+}
+
+static void a_short_request_that_was_changed_anywhere_is_refused(void)
+{
+    const size_t cookie = HEADER + 4 + CLIENT_UNIQUE, authenticator = cookie + 4 + NTS_SHORT_COOKIE;
+    struct nts_request found;
+    struct client c;
+    client_short_request(&c, CLIENT_PRESENT, 0);
+    for (size_t at = 0; at < c.length; at++) {
+        if ((at >= HEADER && at < HEADER + 4) || (at >= cookie && at < cookie + 4) || (at >= authenticator && at < authenticator + 8))
+            continue; /* heads of fields */
+        c.packet[at] ^= 0x10;
+        CHECK_EQUAL(check(&c, &found), NTS_REFUSED);
+        c.packet[at] ^= 0x10;
+    }
+    CHECK_EQUAL(check(&c, &found), NTS_VALID);
+}
+
 static void a_cookie_is_taken_as_long_as_its_key_is_kept(void)
 {
     struct nts_request found;
@@ -269,6 +311,8 @@ int main(void)
     CHECK_EQUAL(nts_nonces_create(seed, &nonces), 0);
     RUN(a_reply_has_a_cookie_for_the_one_used_and_for_each_placeholder);
     RUN(a_new_cookie_is_of_the_present_key_and_serves_again);
+    RUN(a_client_with_aead_30_gets_short_cookies);
+    RUN(a_short_request_that_was_changed_anywhere_is_refused);
     RUN(a_cookie_is_taken_as_long_as_its_key_is_kept);
     RUN(a_request_that_was_changed_anywhere_is_refused);
     RUN(exactly_one_unique_identifier_of_32_bytes_or_more);

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from key_server import keys
 from packet_net import Lan, Server, Serving, Sockets
 from peers import Processes, network, processes, tmp_path
 
-__all__ = ["lan", "network", "processes", "serve", "sockets", "tmp_path"]
+__all__ = ["keys", "lan", "network", "processes", "serve", "sockets", "tmp_path"]
 
 
 @pytest.fixture

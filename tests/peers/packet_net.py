@@ -13,7 +13,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +122,8 @@ class Server:
 # ---- networks ---------------------------------------------------------------------------------------------------------------------
 
 
-class Neighbour(Network):
-    """A second namespace, joined to the first by a cable: s0 there, c0 here. Addresses 10.77.0.1, .2, fd77::1, ::2 there, .9, ::9 here."""
+class Beside(Network):
+    """One more namespace of whoever owns the first."""
 
     def __init__(self, of: Network) -> None:
         self.of = of
@@ -133,6 +133,13 @@ class Neighbour(Network):
         assert self.holder.stdout is not None
         assert self.holder.stdout.readline() == "up\n", "a second network namespace cannot be made here (unshare -n)"
         self.enter = [str(self.holder.pid) if word == str(of.holder.pid) else word for word in of.enter]
+
+
+class Neighbour(Beside):
+    """A second namespace, joined to the first by a cable: s0 there, c0 here. Addresses 10.77.0.1, .2, fd77::1, ::2 there, .9, ::9 here."""
+
+    def __init__(self, of: Network) -> None:
+        super().__init__(of)
         there(self.of, f"ip link add s0 type veth peer name c0 netns {self.holder.pid}")
         for address in ("10.77.0.1/24", "10.77.0.2/24", "fd77::1/64 nodad", "fd77::2/64 nodad"):
             there(self.of, f"ip address add {address} dev s0")
@@ -150,6 +157,23 @@ class Neighbour(Network):
             ).returncode == 0
             for net, device in ((self.of, "s0"), (self, "c0"))
         )  # fmt: skip
+
+
+class OtherBox(Beside):
+    """A namespace that has 10.77.0.1 too, and a cable of its own to the neighbour, whose requests go here after ``take_over``."""
+
+    def __init__(self, neighbour: Neighbour) -> None:
+        super().__init__(neighbour)
+        there(neighbour, f"ip link add c1 type veth peer name s0 netns {self.holder.pid}")
+        there(neighbour, "ip address add 10.78.0.9/24 dev c1")
+        for address in ("10.78.0.1/24 dev s0", "10.77.0.1/32 dev lo"):
+            there(self, f"ip address add {address}")
+        there(neighbour, "ip link set c1 up")
+        there(self, "ip link set s0 up")
+
+    def take_over(self) -> None:
+        """From now on 10.77.0.1 is this box for the neighbour."""
+        there(self.of, "ip route add 10.77.0.1/32 via 10.78.0.1")
 
 
 class Lan:
@@ -264,16 +288,23 @@ def ntpsec_programs() -> tuple[str, str]:
     return str(unpacked / "usr/sbin/ntpd"), str(unpacked / "usr/bin/ntpq")
 
 
-def chronyd(processes: Processes, name: str, *lines: str, preload: Mapping[str, str] | None = None, steer: bool = False) -> Path:
+def chronyd(
+    processes: Processes,
+    name: str,
+    *lines: str,
+    preload: Mapping[str, str] | None = None,
+    steer: bool = False,
+    program: Sequence[str] = ("chronyd",),
+) -> Path:
     """A chronyd -x with its own directory and command socket. ``preload``: environment in which it sees simulated devices, or a clock that
-    it may ``steer``."""
+    it may ``steer``. ``program``: another one than the installed."""
     directory = processes.directory / name
     directory.mkdir(mode=0o750)
     common = [f"bindcmdaddress {directory}/chronyd.sock", "cmdport 0", "port 0", f"pidfile {directory}/chronyd.pid"]
     (directory / "chrony.conf").write_text("\n".join([*lines, *common, ""]), encoding="utf-8")
     processes.start(
         name,
-        [*NO_CLOCK, "chronyd", *([] if steer else ["-x"]), "-d", "-u", "root", "-f", str(directory / "chrony.conf")],
+        [*NO_CLOCK, *program, *([] if steer else ["-x"]), "-d", "-u", "root", "-f", str(directory / "chrony.conf")],
         **(preload or {}),
     )
     return directory

@@ -1,6 +1,6 @@
 """Real chronyc of several versions, against the sockets that answer it: what it prints is the snapshot that the answers were made of.
 
-``make peers`` unpacks those of later releases of Debian (``tests/peers/chrony.sh``). Where it could not, tests are skipped with its reason.
+``make peers`` unpacks those of later releases of Debian (tests/peers/releases.sh). Where it could not, tests are skipped with its reason.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import pytest
 from known_daemon import CLIENTS, COUNTERS, GPS, LOCKED, NEVER, Known
 from peers import REFCLOCK, Processes, locked, snapshot, wait_for
 from peers import free_port as a_port
+from unpacked import of_release
 
 from ppsd.config.tables import ChronycConfig
 from ppsd.faces import chronyc
@@ -31,7 +32,6 @@ from ppsd.serve.chronyc import Chronyc, Facts, handed
 from ppsd.snapshot import ServerReport
 
 pytestmark = pytest.mark.peers
-BESIDE = Path(__file__).parents[2] / "build" / "chrony"
 VERSIONS = ["installed", "trixie", "forky"]
 
 
@@ -94,12 +94,7 @@ def program(version: str) -> list[str]:
     """The words that start a version of chronyc."""
     if version == "installed":
         return ["chronyc"]
-    root = BESIDE / version / "usr"
-    if not (root / "bin/chronyc").exists():
-        why = BESIDE / f"{version}.why"
-        pytest.skip(f"no chronyc of {version}: {why.read_text(encoding='utf-8').strip() if why.exists() else 'run make peers'}")
-    (libraries,) = [path.parent for path in root.glob("lib/*/libc.so.6")]
-    return [str(next(root.glob("lib64/ld-linux-*"))), "--library-path", str(libraries), str(root / "bin/chronyc")]
+    return of_release(version, "bin/chronyc")
 
 
 def run(version: str, where: list[str], *words: str) -> tuple[int, str]:

@@ -6,92 +6,21 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
 import pytest
+from key_server import CONFIG, KeyServer, established
 from nts_packets import NtsClient, exchange
-from packet_net import LOOPBACK, Server, Serving, Sockets, ask, chronyc, chronyd
-from peers import REFCLOCK, Processes, snapshot, wait_for
+from packet_net import LOOPBACK, Lan, OtherBox, Server, Serving, Sockets, ask, chronyc, chronyd
+from peers import REFCLOCK, Processes, wait_for
 
-from ppsd.ntp.nts_keys import period_of
+from ppsd.ntp.nts_keys import PERIOD_S, period_of
+from refclock.kernel.clocks import read_clocks
 from refclock.kernel.files import owners
+from refclock.sample import NS
 
 certificates = pytest.importorskip("ppsd.serve.certificates", reason="NTS needs pyOpenSSL")
-
-CONFIG = """
-[server]
-listen = ["127.0.0.1:123"]
-threads = 1
-[limits]
-rate = 0
-[run]
-state = "{state}"
-user = "0"
-[nts]
-enabled = true
-listen = ["127.0.0.1:4460"]
-names = ["time.example", "127.0.0.1"]
-"""
-
-
-class KeyServer:
-    """The NTS-KE process beside a server, with its own authority."""
-
-    def __init__(self, processes: Processes, server: Server) -> None:
-        self.processes, self.server = processes, server
-        self.authority = processes.directory / "ca.pem"
-        self.process = self.start()
-        told = processes.run([*REFCLOCK, "nts", "ca", "--out", str(self.authority), *self.where])
-        assert told.returncode == 0, told.stderr
-        self.told = told.stdout
-
-    @property
-    def where(self) -> list[str]:
-        return ["--config", str(self.server.file), "--run-dir", str(self.server.run_dir)]
-
-    def start(self) -> object:
-        process = self.processes.start("nts-ke", [*REFCLOCK, "nts-ke", *self.where])
-        wait_for("keys are established", lambda: process.poll() is not None or (self.report() or {}).get("until_s"), 20)
-        assert process.poll() is None, self.processes.output("nts-ke")
-        self.pid = process.pid
-        return process
-
-    def report(self) -> dict[str, object] | None:
-        return snapshot(self.server.run_dir, "nts-ke.sock")
-
-    def sessions(self) -> dict[str, int]:
-        report = self.report()
-        assert report is not None
-        counts: dict[str, int] = report["sessions"]  # type: ignore[assignment]
-        return counts
-
-    def client(self, name: str, number: int, *lines: str) -> Path:
-        """A chronyd that knows the authority."""
-        asked = "server 127.0.0.1 nts iburst minpoll -2 maxpoll -2"
-        return chronyd(
-            self.processes, name, asked, f"ntstrustedcerts {self.authority}", f"bindacqaddress 127.0.1.{number}", "log measurements", *lines
-        )
-
-
-@pytest.fixture
-def keys(network: Processes, serve: Serving, tmp_path: Path) -> Iterator[KeyServer]:
-    """A server with NTS in a network of its own."""
-    made = KeyServer(network, serve(CONFIG.format(state=tmp_path / "state")))
-    yield made
-    time.sleep(2.5)  # its next look
-    assert "system call refused" not in network.output("nts-ke")
-
-
-def established(network: Processes, client: Path) -> str:
-    """authdata of a client once it has keys and eight cookies."""
-
-    def look() -> str:
-        told = chronyc(network, client, "authdata")
-        return told if re.search(r"127\.0\.0\.1 +NTS +1 +15 +256 +\d+ +0 +0 +8 +100", told) else ""
-
-    return wait_for("keys and eight cookies", look, 30)
 
 
 def test_chronyd_establishes_keys_and_is_served_by_them(network: Processes, keys: KeyServer) -> None:
@@ -166,7 +95,8 @@ def test_a_renewed_certificate_is_noticed(network: Processes, keys: KeyServer, t
     keys.process.send_signal(signal.SIGHUP)  # type: ignore[attr-defined]
     wait_for("the named one", lambda: (keys.report() or {}).get("own") is False, 20)
     keys.authority.write_bytes(made[0].authority("box", 0).pem())
-    established(network, keys.client("first-ca", 1))
+    first = keys.client("first-ca", 1)
+    established(network, first)
     put(pairs[1].pem(), pairs[0].secret_pem())
     wait_for("a pair that does not fit is told", lambda: log("certificate and key do not belong together"), 30)
     assert network.run([*REFCLOCK, "nts", *keys.where]).returncode == 0
@@ -174,6 +104,52 @@ def test_a_renewed_certificate_is_noticed(network: Processes, keys: KeyServer, t
     wait_for("the new one", lambda: (keys.report() or {}).get("problem") == "", 30)
     keys.authority.write_bytes(made[1].authority("box", 0).pem())
     established(network, keys.client("second-ca", 2))
+    established(network, first)  # with the keys that it had
+
+
+DAY_NS = PERIOD_S * NS
+RENEWED = "a new period of NTS cookies"
+
+
+def test_a_client_follows_to_another_box_of_the_fleet(network: Processes, serve: Serving, lan: Lan, tmp_path: Path) -> None:
+    """Two boxes have one secret and one address. A client of the first goes on with its keys while the key of cookies changes three times,
+    and, when its packets go to the second box, which has never seen it: without a request lost, and without new keys."""
+    secret = tmp_path / "secret"
+    secret.touch(mode=0o600)
+    secret.write_bytes(bytes(range(32)))
+    config = CONFIG.format(state=tmp_path / "state").replace("127.0.0.1:", "0.0.0.0:").replace("127.0.0.1", "10.77.0.1")
+    keys = KeyServer(network, serve(f'{config}secret = "{secret}"\n'))
+    other = Processes(tmp_path / "other")
+    other.directory.mkdir()
+    other.network = box = OtherBox(lan.neighbour)
+    second = Server(other, f'{config}secret = "{secret}"\n')
+    clients = lan.clients
+    asked = ("server 10.77.0.1 nts iburst minpoll -2 maxpoll -2", f"ntstrustedcerts {keys.authority}")
+    client = chronyd(clients, "chronyd", *asked)
+
+    def served(by: Server, requests: int) -> None:
+        before = by.counters()["server"].get("nts", 0)
+        wait_for("replies with NTS", lambda: by.counters()["server"].get("nts", 0) >= before + requests, 20)
+
+    try:
+        established(clients, client, "10.77.0.1")
+        for days in (1, 2, 3):
+            now = read_clocks()
+            for server in (keys.server, second):
+                server.publish(tai_ns=now.real_ns + 37 * NS + days * DAY_NS, raw_ns=now.raw_ns)
+                wait_for("the key of the day", lambda server=server, days=days: server.log().count(RENEWED) == days, 10)
+            served(keys.server, 6)
+        box.take_over()
+        served(second, 10)
+        established(clients, client, "10.77.0.1")
+        assert keys.sessions()["accepted"] == 1
+        told = chronyc(clients, client, "ntpdata")
+        sent, valid = (int(found[1]) for found in (re.search(rf"Total {what} +: (\d+)", told) for what in ("TX", "valid RX")) if found)
+        assert valid >= sent - 1, told
+    finally:
+        other.close()
+        second.close()
+        box.close()
 
 
 HOSTILE = """

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ppsd.ntp.nts import (
+    AES_128_GCM_SIV,
     AES_SIV_CMAC_256,
     COOKIES,
     REQUEST_BYTES,
@@ -29,6 +30,8 @@ END = KeRecord(Kind.END, critical=True)
 NTP = KeRecord(Kind.PROTOCOLS, b"\0\0", critical=True)
 SIV = KeRecord(Kind.AEADS, b"\0\x0f", critical=True)
 GOOD = Agreement(True, AES_SIV_CMAC_256)
+GCM = KeRecord(Kind.AEADS, b"\0\x1e", critical=True)
+EXPORT = KeRecord(Kind.COMPLIANT_EXPORT)
 
 RECORDS = st.builds(KeRecord, st.one_of(st.sampled_from(Kind), st.integers(0, 0x7FFF)), st.binary(max_size=40), st.booleans())
 
@@ -99,8 +102,13 @@ def test_bounds_of_a_message() -> None:
         ("4.1.5: once", [NTP, SIV, SIV, END], Fault.BAD_REQUEST),
         ("4.1.5: of whole numbers", [NTP, KeRecord(Kind.AEADS, b"\0\x0f\0"), END], Fault.BAD_REQUEST),
         ("4.1.5: critical or not", [NTP, KeRecord(Kind.AEADS, b"\0\x0f"), END], GOOD),
-        ("4.1.5: ours among others", [NTP, KeRecord(Kind.AEADS, b"\0\x1e\0\x0f\0\x10"), END], GOOD),
-        ("4.1.5: none that we have", [NTP, KeRecord(Kind.AEADS, b"\0\x1e"), END], Agreement(True, None)),
+        ("4.1.5: ours among others", [NTP, KeRecord(Kind.AEADS, b"\0\x11\0\x0f\0\x10"), END], GOOD),
+        ("4.1.5: the client's first", [NTP, KeRecord(Kind.AEADS, b"\0\x0f\0\x1e"), END], GOOD),
+        ("4.1.5: which may be 30", [NTP, KeRecord(Kind.AEADS, b"\0\x1e\0\x0f"), END], Agreement(True, AES_128_GCM_SIV)),
+        ("4.1.5: none that we have", [NTP, KeRecord(Kind.AEADS, b"\0\x10"), END], Agreement(True, None)),
+        ("5.1: with its own exporter", [NTP, GCM, EXPORT, END], Agreement(True, AES_128_GCM_SIV, compliant=True)),
+        ("5.1: which AEAD 15 has anyway", [NTP, SIV, EXPORT, END], GOOD),
+        ("4.1: a number that others may use otherwise", [NTP, GCM, KeRecord(1024, b"x"), END], Agreement(True, AES_128_GCM_SIV)),
         ("4.1.6: a client sends no cookie", [NTP, SIV, KeRecord(Kind.COOKIE, b"x"), END], Fault.BAD_REQUEST),
         ("4.1.7: it may wish a server", [NTP, SIV, KeRecord(Kind.SERVER, b"ntp.example.net"), END], GOOD),
         ("4.1.7: one", [NTP, SIV, *[KeRecord(Kind.SERVER, b"a")] * 2, END], Fault.BAD_REQUEST),
@@ -138,6 +146,14 @@ def test_clients_are_sent_elsewhere_when_configured() -> None:
 def test_an_error_is_critical_and_alone() -> None:
     """An error's code is two octets, and nothing else comes with it (section 4.1.3)."""
     assert found(refusal(Fault.BAD_REQUEST)) == (KeRecord(Kind.ERROR, b"\0\1", critical=True), END)
+
+
+def test_keys_of_aead_30_are_exported_as_the_client_does() -> None:
+    """chronyd 4.4 to 4.6 exports keys of AEAD 30 as of AEAD 15; later ones ask by a record for its own number, and want that back."""
+    old, new = Agreement(True, AES_128_GCM_SIV), Agreement(True, AES_128_GCM_SIV, compliant=True)
+    assert (GOOD.exported_as, old.exported_as, new.exported_as) == (15, 15, 30)
+    assert found(reply(new, [b"x"])) == (NTP, KeRecord(Kind.AEADS, b"\0\x1e"), EXPORT, KeRecord(Kind.COOKIE, b"x"), END)
+    assert EXPORT not in found(reply(old, [b"x"]))
 
 
 def test_contexts_of_the_exporter() -> None:

@@ -26,8 +26,16 @@ class Established:
         return [record.body for record in self.records if record.kind == kind]
 
 
-def establish(port: int, asked: bytes | None = None, *, alpn: bytes = nts.ALPN, host: str = "127.0.0.1") -> Established:
-    """Ask once. SSL.Error: the server refuses the session."""
+def establish(
+    port: int,
+    asked: bytes | None = None,
+    *,
+    alpn: bytes = nts.ALPN,
+    host: str = "127.0.0.1",
+    aead: int = nts.AES_SIV_CMAC_256,
+    exported_as: int = nts.AES_SIV_CMAC_256,
+) -> Established:
+    """Ask once. ``aead``, ``exported_as``: how keys are exported. SSL.Error: the server refuses the session."""
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     if alpn:
         context.set_alpn_protos([alpn])
@@ -40,8 +48,8 @@ def establish(port: int, asked: bytes | None = None, *, alpn: bytes = nts.ALPN, 
         data = b""
         while not isinstance(found := nts.records(data), tuple):
             data += tls.recv(4096)
-        contexts = (nts.exporter_context(nts.AES_SIV_CMAC_256, way) for way in (True, False))
-        keys = b"".join(tls.export_keying_material(nts.EXPORTER, nts.KEY_BYTES, context) for context in contexts)
+        contexts = (nts.exporter_context(exported_as, way) for way in (True, False))
+        keys = b"".join(tls.export_keying_material(nts.EXPORTER, nts.AEAD_KEYS[aead], context) for context in contexts)
         shown = tls.get_peer_certificate()
         assert shown is not None
         return Established(found, keys, shown.digest("sha256"))

@@ -92,9 +92,20 @@ def test_a_client_gets_eight_cookies_that_hold_its_keys(serving: Serving) -> Non
     assert serving.sessions.tally.served == 1
 
 
+@pytest.mark.parametrize("compliant", [True, False])
+def test_keys_of_aead_30_are_shorter_and_so_are_cookies(serving: Serving, compliant: bool) -> None:
+    """A cookie of AEAD 30 has 68 octets; its keys are exported under the number of AEAD 15, unless the client says otherwise."""
+    asked = [USUAL[0], KeRecord(Kind.AEADS, b"\0\x1e\0\x0f"), *([KeRecord(Kind.COMPLIANT_EXPORT)] if compliant else [])]
+    got = establish(serving.port, nts.message(asked), aead=nts.AES_128_GCM_SIV, exported_as=30 if compliant else 15)
+    assert len(got.bodies(Kind.COMPLIANT_EXPORT)) == compliant
+    assert {len(cookie) for cookie in got.bodies(Kind.COOKIE)} == {68}
+    for cookie in got.bodies(Kind.COOKIE):
+        assert AESSIV(KEY).decrypt(cookie[20:], [cookie[4:20]]) == got.keys
+
+
 def test_a_client_without_our_cipher_gets_no_cookie(serving: Serving) -> None:
     """An empty AEAD record tells it."""
-    got = establish(serving.port, nts.message([USUAL[0], KeRecord(Kind.AEADS, b"\0\x1e")]))
+    got = establish(serving.port, nts.message([USUAL[0], KeRecord(Kind.AEADS, b"\0\x10")]))
     assert got.bodies(Kind.AEADS) == [b""]
     assert not got.bodies(Kind.COOKIE)
 
