@@ -202,6 +202,14 @@ class Snapshot:
         """The NTP server whose time is served; None while a receiver's is, or nothing."""
         return next((u for u in self.upstreams if u.tally == "*"), None)
 
+    def asymmetry_ns(self, upstream: UpstreamStatus) -> tuple[int, int] | None:
+        """What only a receiver beside a server can tell: how much longer the way there takes than the way back, if the server is right, and
+        within what; None without a receiver's time."""
+        if self.selected is None or self.bound_ns is None or upstream.offset_ns is None:
+            return None
+        error_ns = self.bound_ns + upstream.dispersion_ns + upstream.root_delay_ns // 2
+        return 2 * upstream.offset_ns, 2 * error_ns
+
     @property
     def synchronised(self) -> bool:
         """Whether time is served."""

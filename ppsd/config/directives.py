@@ -31,10 +31,13 @@ CHRONY_TOLD: Final = {
     (Fate.NOT_NEEDED, "every request leaves from a port of its own (RFC 9109)"): "acquisitionport",
     (Fate.NOT_NEEDED, "a name is resolved again when a server behind it no longer answers"): "refresh",
     (Fate.NOT_NEEDED, "the first corrections may step the clock: clock.step; its servers are [[upstream]] tables"): "initstepslew",
-    (Fate.MISSING, "NTS; symmetric keys are there: keys.file"): (
-        "ntsaeads ntscachedir ntsdumpdir ntsntpserver ntsport ntsprocesses ntsrefresh ntsrotate ntsservercert ntsserverkey "
-        "ntstrustedcerts ntsratelimit maxntsconnections nocerttimecheck nosystemcert"
+    (Fate.MISSING, "NTS of the server is written by hand: [nts] enabled = true, certificate and key or the box's own, server"): (
+        "ntsntpserver ntsport ntsservercert ntsserverkey"
     ),
+    (Fate.NOT_NEEDED, "sessions, keys and their age are limited without tuning, and kept in the directory run.state"): (
+        "ntsaeads ntscachedir ntsdumpdir ntsprocesses ntsrefresh ntsrotate ntsratelimit maxntsconnections"
+    ),
+    (Fate.NOT_NEEDED, "with ca of a server the system's authorities are not believed for it"): "nosystemcert",
     (Fate.MISSING, "stamps of the network card; packets are stamped by the kernel"): "hwtimestamp hwtstimeout maxtxbuffers",
     (Fate.MISSING, "NTP over PTP"): "ptpport ptpdomain",
     (Fate.MISSING, "logs of measurements; refclock status --json has what they would hold"): "log logdir logbanner",
@@ -47,7 +50,7 @@ CHRONY_TOLD: Final = {
         "rtcautotrim rtcdevice rtcfile rtconutc rtcsync hwclockfile"
     ),
     (Fate.NOT_NEEDED, "sources are chosen by agreement of their intervals, and measured without tuning"): (
-        "combinelimit reselectdist stratumweight maxdistance maxjitter minsamples maxsamples minstratum maxstratum"
+        "combinelimit reselectdist stratumweight maxjitter minsamples maxsamples minstratum maxstratum"
     ),
     (Fate.NOT_NEEDED, "how fast and how far the clock is corrected follows from what the crystal and the samples show"): (
         "corrtimeratio maxclockerror maxdrift maxslewrate maxupdateskew clockprecision fallbackdrift"
@@ -68,7 +71,7 @@ CHRONY_TOLD: Final = {
 NTP_TOLD: Final = {
     (Fate.MISSING, OTHERWISE): "manycastclient broadcastclient multicastclient broadcastdelay unpeer unconfig pollskewlist mdnstries ttl",
     (Fate.MISSING, "nobody is served by manycast: clients ask the address"): "manycastserver",
-    (Fate.MISSING, "NTS; symmetric keys are there: keys.file"): (
+    (Fate.MISSING, "NTS of the server is written by hand: [nts] enabled = true; of servers: nts and ca in [[upstream]]"): (
         "nts aead cert ca cookie mintls maxtls tlsciphersuites tlsecdhcurves tlscipherserverpreference"
     ),
     (Fate.MISSING, "Autokey is broken (RFC 8633) and not there; symmetric keys are (keys.file)"): "crypto keysdir revoke automax ident",

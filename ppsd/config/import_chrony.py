@@ -268,12 +268,24 @@ def _refclock(draft: Draft, line: Line) -> None:
         draft.tell(line, Fate.WRONG, f"no option {unknown[0]} is known")
 
 
-def _limit_distance(draft: Draft) -> None:
-    """``maxdistance`` holds for every server."""
+def _for_all_servers(draft: Draft) -> None:
+    """``maxdistance`` holds for every server; ``ntstrustedcerts`` and ``nocerttimecheck`` for those with NTS."""
+    by_nts = [settings for settings in draft.upstreams if settings.keys.get("nts")]
     for line in draft.lines:
-        if line.words[0].lower() == "maxdistance" and (limit_s := number(" ".join(line.words[1:2]))) is not None and limit_s > 0:
+        word, text = line.words[0].lower(), line.words[-1]
+        if word == "maxdistance" and (limit_s := number(text)) is not None and limit_s > 0:
             for settings in draft.upstreams:
                 settings.keys["maxdistance_ms"] = min(round(limit_s * 1e3, 3), 16_000.0)
+        elif word == "ntstrustedcerts" and text.startswith("/"):
+            for settings in by_nts:
+                settings.keys["ca"] = text
+        elif word == "nocerttimecheck" and (times := whole(text)) is not None:
+            for settings in by_nts:
+                settings.keys["unchecked_dates"] = min(max(times, 0), 16)
+
+
+def _with_the_servers(draft: Draft, line: Line) -> None:
+    draft.tell(line, Fate.TAKEN, "with each server for which it holds")
 
 
 def _broadcast(draft: Draft, line: Line) -> None:
@@ -294,6 +306,9 @@ _TAKEN: Final = {
     "dscp": dscp,
     "keyfile": key_file,
     "leapseclist": leap_file,
+    "maxdistance": _with_the_servers,
+    "nocerttimecheck": _with_the_servers,
+    "ntstrustedcerts": _with_the_servers,
     "makestep": _makestep,
     "maxchange": _maxchange,
     "peer": asked_server,
@@ -344,6 +359,6 @@ def import_chrony(text: str, origin: str, look: Look = nothing_included) -> Draf
         what = "listen" if draft.upstreams else "enabled = false"
         why = f"it serves nobody, for there is no allow; leave out {what} to serve the own networks"
         draft.tell(Line(0, ("chronyd",)), Fate.TAKEN, why)
-    _limit_distance(draft)
+    _for_all_servers(draft)
     decide_role(draft)
     return draft

@@ -22,6 +22,7 @@ _WHOLE: Final = {
     "maxpoll": "maxpoll",
     "version": "version",
     "maxsources": "most",
+    "ntsport": "nts_port",
 }
 """Options with a whole number -> key."""
 _SCALED: Final = {
@@ -38,7 +39,9 @@ _FLAGS: Final[Mapping[str, tuple[str, str | bool]]] = {
     "prefer": ("prefer", True),
     "noselect": ("noselect", True),
     "trust": ("trust", True),
+    "xleave": ("xleave", True),
     "true": ("trust", True),
+    "nts": ("nts", True),
     "ipv4": ("family", "ipv4"),
     "ipv6": ("family", "ipv6"),
     "-4": ("family", "ipv4"),
@@ -48,7 +51,6 @@ _FLAGS: Final[Mapping[str, tuple[str, str | bool]]] = {
 _BOUNDS: Final = {"minpoll": (0, 17), "maxpoll": (0, 17), "version": (3, 4), "most": (1, 16)}
 """Least and largest value of a key; others are brought to them, and told."""
 _UNSAFE: Final = {
-    "nts": "it is asked with NTS there, and NTS servers cannot be asked so far; without it anybody could answer in its place",
     "autokey": "Autokey is broken (RFC 8633): use a symmetric key or NTS",
 }
 """Options without which the server must not be asked, and why they are not there."""
@@ -59,12 +61,12 @@ _NOT_NEEDED: Final = {
     "a server that does not answer is asked less often, and a pool's is replaced": ("maxunreach", "preempt"),
     "a server that is out of reach is asked again as soon as an interface comes up": ("auto_offline", "offline"),
     "answers are stamped by the kernel": ("extfield",),
+    "what NTS authenticates with is negotiated": ("aead",),
 }
 """Why -> options that are not needed."""
 _MISSING: Final = {
     "require": "no server can be made a condition for the others",
     "copy": "stratum and reference are those of this machine",
-    "xleave": "servers are asked in basic mode",
 }
 """Option -> why it is not there."""
 _BARE: Final = (*_FLAGS, *_UNSAFE, *_MISSING, "auto_offline", "offline", "preempt")
@@ -85,10 +87,18 @@ def asked_server(draft: Draft, line: Line) -> None:
         if option in stated:
             draft.tell(line, Fate.MISSING, f"{option}: {why}")
             return
-    keys = _keys(draft, line, stated)
+    keys, host = _keys(draft, line, stated), words[0]
     if kind != "pool":
         keys.pop("most", None)
-    if draft.upstream("pool" if kind == "pool" else "server", line, host=words[0], **keys) is None:
+    if "nts" in keys:
+        own_port = (
+            re.fullmatch(r"\[?(?P<host>[^\]]+?)\]?:(?P<port>\d{1,5})", host) if host.count(":") == 1 or host.startswith("[") else None
+        )
+        if own_port is not None:  # ntpsec: where keys are established
+            host, keys["nts_port"] = own_port["host"], int(own_port["port"])
+        if "ca" in stated:
+            keys["ca"] = stated["ca"]
+    if draft.upstream("pool" if kind == "pool" else "server", line, host=host, **keys) is None:
         return
     if kind == "peer":
         draft.tell(line, Fate.TAKEN, _AS_A_SERVER)
@@ -97,7 +107,7 @@ def asked_server(draft: Draft, line: Line) -> None:
         draft.tell(line, Fate.NOT_NEEDED, f"{option}: {why}")
     for option, why in ((option, _MISSING[option]) for option in stated if option in _MISSING):
         draft.tell(line, Fate.MISSING, f"{option}: {why}")
-    known = (*_WHOLE, *_SCALED, *_BARE, *told, "ttl", "ntsport", "certset")
+    known = (*_WHOLE, *_SCALED, *_BARE, *told, "ttl", "certset", "ca", "cert")
     if unknown := [option for option in stated if option not in known]:
         draft.tell(line, Fate.WRONG, f"no option {unknown[0]} is known")
 
@@ -141,17 +151,17 @@ def _order(keys: dict[str, str | int | float | bool]) -> None:
 
 
 def decide_role(draft: Draft) -> None:
-    """What the servers may do, once all are known: what the other program does with them, as far as there is no receiver. They are asked
-    by the server's process, so that runs, and answers this machine alone if the other program served nobody."""
+    """What is to be said and set once all servers are known. They are asked by the server's process, so that runs, and answers this machine
+    alone if the other program served nobody."""
     if not draft.upstreams:
         return
-    by_default = Line(0, ("the servers' time is used there",))
-    draft.put("clock", "upstreams", "fallback", by_default)
-    draft.tell(by_default, Fate.TAKEN, "receivers come first here; servers are followed while no receiver can be used, and watch them else")
-    if draft.values.get(("server", "enabled"), (True, by_default))[0] is False:
+    if draft.sources:
+        why = "receivers come first here; servers are followed while no receiver can be used, and watch them else"
+        draft.tell(Line(0, ("the servers' time counts as much as a receiver's",)), Fate.TAKEN, why)
+    if draft.values.get(("server", "enabled"), (True, None))[0] is False:
         del draft.values["server", "enabled"]
-        why = Line(0, ("it serves nobody, and who asks servers is the server's process",))
-        draft.put("server", "listen", ("127.0.0.1:123", "[::1]:123"), why)
+        nobody = Line(0, ("it serves nobody, and who asks servers is the server's process",))
+        draft.put("server", "listen", ("127.0.0.1:123", "[::1]:123"), nobody)
 
 
 # ---- timesyncd.conf -----------------------------------------------------------------------------------------------------------------

@@ -144,8 +144,12 @@ class Draft:
         self._join_pulses()
         sources, feeds = self._accepted("source", self.sources, ""), self._accepted("feed", self.feeds, "")
         body = self._with_noselect(sources)
-        text = "\n\n".join(filter(None, (*self._tables(body, feeds), body, feeds)))
-        text = self._accepted("upstream", self.upstreams, text)
+        tables = self._tables(body, feeds)
+        text = "\n\n".join(filter(None, (*_shown(tables), body, feeds)))
+        servers = self._accepted("upstream", self.upstreams, text).removeprefix(text)
+        if self.upstreams:
+            tables["clock"]["upstreams"] = f'upstreams = "{"fallback" if self.sources else "only"}"  # {self.upstreams[0].line}'
+            text = "\n\n".join(filter(None, (*_shown(tables), body, servers.strip(), feeds)))
         return "\n\n".join(filter(None, (f"# Taken over from {printable(self.origin)} by refclock import.", text, self._told()))) + "\n"
 
     def _join_pulses(self) -> None:
@@ -198,22 +202,19 @@ class Draft:
             return False
         return True
 
-    def _tables(self, *blocks: str) -> Iterator[str]:
-        """The tables, each key that is valid beside the sources and feeds (``blocks``) and the keys before it."""
+    def _tables(self, *blocks: str) -> dict[str, dict[str, str]]:
+        """The lines of the tables, each key that is valid beside the sources and feeds (``blocks``) and the keys before it."""
         beside = "\n\n".join(filter(None, blocks))
         good: dict[str, dict[str, str]] = {table: {} for table in TABLES}
-
-        def shown() -> list[str]:
-            return [f"[{table}]\n" + "\n".join(keys.values()) for table, keys in good.items() if keys]
 
         for (table, key), (value, line) in [*self._access(), *self.values.items()]:
             good[table][key] = f"{key} = {as_value(value)}  # {line}"
             if table == "access" and isinstance(value, tuple):
                 elements = "".join(f"    {as_value(str(net))},  # {self.rules[net][1]}\n" for net in map(ip_network, value))
                 good[table][key] = f"{key} = [\n{elements}]"
-            if not self._is_valid("\n\n".join([*shown(), beside]), line):
+            if not self._is_valid("\n\n".join([*_shown(good), beside]), line):
                 del good[table][key]
-        yield from shown()
+        return good
 
     def _access(self) -> Iterator[tuple[tuple[str, str], tuple[tuple[str, ...], Line]]]:
         """The rules as the lists of ``[access]``. Here an IPv6 network that contains MAPPED takes in IPv4 addresses, elsewhere it does not:
@@ -248,6 +249,11 @@ class Draft:
         if len(groups) > REMARKS:
             lines.append(f"# ... and {len(groups) - REMARKS} more")
         return "\n".join(["# What is no setting here, or not all of it:", *lines]) if lines else ""
+
+
+def _shown(tables: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """The tables as TOML, one block each."""
+    return [f"[{table}]\n" + "\n".join(keys.values()) for table, keys in tables.items() if keys]
 
 
 # ---- what the readers have in common --------------------------------------------------------------------------------------------------

@@ -213,7 +213,8 @@ class AnyUpstream:
     ``burst``: each time. ``offset_us``: what is added to its time, for a known asymmetry of the path. ``prefer``, ``trust``, ``noselect``:
     as of a source, among the upstreams. What upstreams may do: ``clock.upstreams``. ``family``: the kind of addresses that its name may
     stand for. ``maxdistance_ms``, ``maxdelay_ms``, ``maxdelayratio``, ``maxdelaydevratio``, ``minstratum``: which answers are used, as
-    chrony.conf(5) defines them; see ``ppsd.ntp.association``.
+    chrony.conf(5) defines them; see ``ppsd.ntp.association``. ``xleave``: interleaved mode (RFC 9769), where the server has it: an answer
+    tells the exact departure of the one before.
 
     ``nts``: its answers are authenticated by network time security (RFC 8915); its keys come from ``nts_port``, and its certificate must be
     for ``host``. ``ca``: a PEM file of the authorities that are believed for it, in place of the system's. ``unchecked_dates``: how many
@@ -243,6 +244,7 @@ class AnyUpstream:
     maxdelayratio: float = key(0.0, "a factor of 1 or more, 0 for no limit", low=0, high=1e6)
     maxdelaydevratio: float = key(0.0, "a factor, 0 for no limit", low=0, high=1e6)
     minstratum: int = key(0, "a stratum", low=0, high=15)
+    xleave: bool = key(False, "true or false")
     key: int = key(0, "the number of a key, 0 for none", low=0, high=2**32 - 1)
 
 

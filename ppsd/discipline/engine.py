@@ -51,7 +51,7 @@ from ppsd.discipline.source import LABEL_FRESH_NS, LABEL_REFID, Progress, PulseS
 from ppsd.discipline.steering import Steering
 from ppsd.discipline.tempcomp.compensation import Compensation
 from ppsd.discipline.timescale import Timescale
-from ppsd.discipline.upstream import Place, UpstreamSource, source_id
+from ppsd.discipline.upstream import Place, Upstreams, UpstreamSource, apart_ns
 from ppsd.snapshot import Mode, Snapshot
 from refclock.condition import Code, Condition, obstacle
 from refclock.config import PpsSource, ShmSource, SockSource
@@ -78,8 +78,6 @@ RESUME_BOUND_NS = 100_000_000
 """ns; a record of an earlier run is resumed below this bound: it can still number pulses."""
 APART_NS = 600_000_000
 """ns; a kept clock that is farther from the served second names another one: half a second, and 0.1 s for what it leaves out."""
-UPSTREAMS = 64
-"""NTP servers at most; as many as one file can name (``ppsd.config.reader.ELEMENTS``)."""
 OVERRULED_NS = 5 * NS
 """ns; a kept clock that contradicts the served second for so long overrules it: a step of that clock is noticed before."""
 CONFIRM = "confirm it: let NTP keep the system clock, or add a second source"
@@ -135,9 +133,7 @@ class Engine:
         self._just_stepped = False  # the clock was set since the kernel was asked who keeps it: it numbers nothing until then
         self.selected: SourceId | None = None
         self.choice = Choice(None, frozenset(), {})
-        self.upstreams: dict[SourceId, UpstreamSource] = {}
-        self.beside = Choice(None, frozenset(), {})
-        """What the upstreams say among themselves."""
+        self.upstreams = Upstreams()
         self.followed: SourceId | None = None
         """The upstream that is served; None while a receiver is."""
         self._started = self._now = at
@@ -177,8 +173,7 @@ class Engine:
         names = {SourceId(settings.name): settings for settings in wanted.sources}
         self.sources = {name: kept.get(name) or self._source(settings) for name, settings in names.items()}
         self.selected = self.selected if self.selected in kept else None
-        for name in [name for name, upstream in self.upstreams.items() if upstream.settings not in wanted.asked]:
-            self._forget_upstream(name)
+        self.upstreams.keep(wanted.asked)
         best, falsetickers = self.choice.selected, {n: by_ns for n, by_ns in self.choice.falsetickers.items() if n in kept}
         best = best if best is not None and best.source in kept else None
         self.choice = Choice(best, self.choice.agreeing & kept.keys(), falsetickers)
@@ -424,8 +419,7 @@ class Engine:
             return
         out.append(Note("raw clock jumped", "error", {"source": receiver.id, "by_s": by_ns / NS}))
         self._jumped = at, by_ns
-        for upstream in self.upstreams.values():
-            upstream.estimator.rate_changed()
+        self.upstreams.rate_changed()
         since_ns = receiver.voices.since_ns if receiver.voices.trusted else at.mono_ns
         rate = self.timescale.rate
         for source in self.sources.values():
@@ -443,8 +437,7 @@ class Engine:
         """Learn the rate anew; meanwhile the bound allows for any that a clock can have."""
         out.append(Note("raw clock changed", "warning", {"was": event.was, "now": event.now}))
         self._changed = event
-        for upstream in self.upstreams.values():
-            upstream.estimator.rate_changed()
+        self.upstreams.rate_changed()
         for source in self.sources.values():
             source.rate_changed()
         if self.timescale.estimate is not None:
@@ -498,7 +491,7 @@ class Engine:
         for name, by_ns in self.choice.falsetickers.items():
             if name not in before.falsetickers:
                 out.append(Note("sources disagree", "warning", {"source": name, "by_s": by_ns / NS}))
-        self._compare_upstreams(now)
+        self.upstreams.compare(now, self.followed)
         best = self.choice.selected
         if best is None or best.estimate.bound_ns >= self._least_worth(now) or self._outvoted_by_upstreams(best):
             self.selected = None
@@ -531,47 +524,17 @@ class Engine:
         settings = next((u for u in self.config.asked if u.name == event.server.name), None)
         if settings is None:
             return
-        name, now_ns = source_id(settings, event.server), event.at.mono_ns
-        upstream = self.upstreams.get(name)
-        if event.server.ended:
-            if upstream is not None and upstream.server.address == event.server.address:
-                self._forget_upstream(name)
-            return
-        if upstream is None or upstream.server.address != event.server.address:
-            if upstream is None and len(self.upstreams) >= UPSTREAMS:
-                return
-            upstream = self.upstreams[name] = UpstreamSource(settings, event.server, now_ns)
         by_receivers = self.followed is None and self.timescale.stratum == 1 and present is not None
-        rate = self.timescale.known_rate(now_ns) if by_receivers else None
+        rate = self.timescale.known_rate(event.at.mono_ns) if by_receivers else None
         tai_ns = None if event.sample is None else self.leaps.table.utc_to_tai_ns(event.sample.at.real_ns + event.sample.offset_ns)
-        upstream.heard(event, tai_ns, rate, present)
-        if event.sample is not None and (self.followed is not None or self.selected is None):
+        known = self.upstreams.heard(settings, event, tai_ns, rate, present)
+        if known and event.sample is not None and (self.followed is not None or self.selected is None):
             self._decide(event.at, out)
-
-    def _forget_upstream(self, name: SourceId) -> None:
-        del self.upstreams[name]
-        self.beside = Choice(None, frozenset(), {})
-
-    def _compare_upstreams(self, now_ns: int) -> None:
-        """What the upstreams say among themselves."""
-        for name in [name for name, upstream in self.upstreams.items() if upstream.forgotten(now_ns)]:
-            self._forget_upstream(name)
-        claims = [c for u in self.upstreams.values() if not u.settings.noselect and (c := u.candidate(now_ns)) is not None]
-        self.beside = select(claims, self.followed or (self.beside.selected.source if self.beside.selected is not None else None))
-
-    @property
-    def _several_upstreams(self) -> Candidate | None:
-        """The best of several upstreams that agree; None while fewer do. One alone may lie."""
-        return self.beside.selected if len(self.beside.agreeing) > 1 else None
-
-    def _apart_ns(self, claim: Candidate, tai_ns: int, bound_ns: float) -> float:
-        """ns between the nearest times that both allow, negative when they have one in common."""
-        return abs(claim.estimate.tai_ns - tai_ns) - claim.estimate.bound_ns - bound_ns
 
     def _by_upstreams(self, now_ns: int) -> Condition | None:
         """What several upstreams that agree say against the served time; None when they allow it. It blocks when another second is
         meant, and nothing of the same worth speaks for the served one."""
-        several = self._several_upstreams
+        several = self.upstreams.several
         if several is None or self.timescale.estimate is None or self.followed is not None or several.estimate.mono_ns > now_ns:
             return None
         e, tai_ns = several.estimate, self.timescale.tai_at(now_ns)
@@ -582,60 +545,59 @@ class Engine:
         second = abs(off_ns) >= APART_NS
         where = "ahead of" if off_ns > 0 else "behind"
         words = (
-            f"the served time is {abs(off_ns) / NS:.3g} s {where} {len(self.beside.agreeing)} NTP servers that agree: the receiver or "
-            "all of them are wrong; compare with another server (refclock query), and look at the antenna"
+            f"the served time is {abs(off_ns) / NS:.3g} s {where} {len(self.upstreams.choice.agreeing)} NTP servers that agree: the "
+            "receiver or all of them are wrong; compare with another server (refclock query), and look at the antenna"
         )
         return Condition(Code.UPSTREAMS_CONTRADICT, words, blocks=second and self.timescale.rank < Rank.KEPT)
 
     def _upstreams_name(self, now_ns: int) -> bool:
         """Whether several upstreams that agree name the served second."""
-        several = self._several_upstreams
+        several = self.upstreams.several
         if several is None or self.timescale.estimate is None or several.estimate.bound_ns > NAMES_NS:
             return False
-        return self._apart_ns(several, self.timescale.tai_at(several.estimate.mono_ns), self.timescale.bound_ns(now_ns)) <= 0
+        return apart_ns(several, self.timescale.tai_at(several.estimate.mono_ns), self.timescale.bound_ns(now_ns)) <= 0
 
     def _least_worth(self, now_ns: int) -> float:
         """ns; a receiver with a larger bound is not followed: what is served is better."""
         if self.mode is Mode.HOLDOVER:
             return min(self.timescale.max_bound_ns, WORSE * self.timescale.bound_ns(now_ns))
-        if self.followed is not None and self.beside.selected is not None:
-            return min(self.timescale.max_bound_ns, self.beside.selected.estimate.bound_ns)
+        if self.followed is not None and self.upstreams.best is not None:
+            return min(self.timescale.max_bound_ns, self.upstreams.best.estimate.bound_ns)
         return self.timescale.max_bound_ns
 
     def _outvoted_by_upstreams(self, best: Candidate) -> bool:
         """Whether a receiver comes back with another time than several upstreams, while those are followed."""
-        several = self._several_upstreams
+        several = self.upstreams.several
         if self.followed is None or several is None:
             return False
-        apart_ns = self._apart_ns(several, best.estimate.tai_ns, best.estimate.bound_ns)
-        if apart_ns > 0:
-            self.choice = Choice(
-                None, frozenset(), {**self.choice.falsetickers, best.source: best.estimate.tai_ns - several.estimate.tai_ns}
-            )
-        return apart_ns > 0
+        if apart_ns(several, best.estimate.tai_ns, best.estimate.bound_ns) <= 0:
+            return False
+        outside = {**self.choice.falsetickers, best.source: best.estimate.tai_ns - several.estimate.tai_ns}
+        self.choice = Choice(None, frozenset(), outside)
+        return True
 
     def _follow_upstream(self, at: Instant, out: list[Effect]) -> bool:
         """No usable receiver: serve the best upstream, if that is wanted and better than the holdover. False: it is not."""
-        now, best = at.mono_ns, self.beside.selected
-        if self.config.clock.upstreams not in ("fallback", "only") or best is None or best.estimate.bound_ns >= self.timescale.max_bound_ns:
+        now, best, estimate = at.mono_ns, self.upstreams.best, self.upstreams.combined()
+        if self.config.clock.upstreams not in ("fallback", "only") or best is None or estimate is None:
             return False
-        if self.followed is None and sum(u.undecided(now) for u in self.upstreams.values()) >= len(self.beside.agreeing):
-            return False  # who answers first may be the one who lies
+        if estimate.bound_ns >= self.timescale.max_bound_ns or (self.followed is None and self.upstreams.undecided(now)):
+            return False
         if self.timescale.estimate is not None and self.followed is None and now < self.timescale.valid_until_ns:
             held_ns = self.timescale.bound_ns(now)
-            if best.estimate.bound_ns >= held_ns or self._apart_ns(best, self.timescale.tai_at(now), held_ns) > 0:
+            if best.estimate.bound_ns >= held_ns or apart_ns(best, self.timescale.tai_at(now), held_ns) > 0:
                 return False
         upstream = self.upstreams[best.source]
         if best.source != self.followed:
-            bound_ns, stratum = round(best.estimate.bound_ns), upstream.server.stratum + 1
+            bound_ns, stratum = round(estimate.bound_ns), upstream.server.stratum + 1
             level = "info" if self.config.upstreams_alone else "warning"
             out.append(Note("upstream followed", level, {"upstream": best.source, "bound_ns": bound_ns, "stratum": stratum}))
         self.followed = best.source
         self._served = _Served(best.source)
         self.compensation.left()
         stratum = min(upstream.server.stratum + 1, 15)
-        self.timescale.adopt_server(best.estimate, best.reference_mono_ns, upstream.refid, stratum, upstream.root_delay_ns)
-        self.timescale.rests_on(Rank.KEPT if self._several_upstreams is not None else Rank.AGREEMENT)
+        self.timescale.adopt_server(estimate, best.reference_mono_ns, upstream.refid, stratum, upstream.root_delay_ns)
+        self.timescale.rests_on(Rank.KEPT if self.upstreams.several is not None else Rank.AGREEMENT)
         self._enter(Mode.TRACK if self.config.upstreams_alone else Mode.FALLBACK, at, out)
         out.append(self._record(at))
         return True
@@ -649,17 +611,14 @@ class Engine:
         if claim is None or why is not None:
             return Place("?", "waiting for answers" if why is None else why.words)
         if self.timescale.present(now_ns) is None:
-            by_ns = self.beside.falsetickers.get(upstream.id)
+            by_ns = self.upstreams.choice.falsetickers.get(upstream.id)
             return Place("?", "nothing is served to compare it with") if by_ns is None else Place("x", f"disagrees by {by_ns / NS:+.6f} s")
         off_ns = claim.estimate.tai_ns - self.timescale.tai_at(now_ns)
-        if (
-            self._apart_ns(
-                claim, self.timescale.tai_at(now_ns), self.timescale.estimate.bound_at(now_ns) if self.timescale.estimate else 0.0
-            )
-            > 0
-        ):
+        own_ns = self.timescale.estimate.bound_at(now_ns) if self.timescale.estimate is not None else 0.0
+        if apart_ns(claim, self.timescale.tai_at(now_ns), own_ns) > 0:
             return Place("x", f"says {off_ns / NS:+.6f} s, more than both errors")
-        return Place("-", "agrees")
+        weighed = self.followed is not None and upstream.id in self.upstreams.weighed
+        return Place("+", "agrees, and is weighed in") if weighed else Place("-", "agrees")
 
     # ---- the choice ----------------------------------------------------------------------------------------------------------------
 
@@ -721,7 +680,7 @@ class Engine:
             return False
         said = [] if self.selected is not None else [s.doubtful(now_ns) for s in self.sources.values() if not s.settings.noselect]
         claims = [claim for claim in said if claim is not None]
-        several = self._several_upstreams
+        several = self.upstreams.several
         if (
             several is not None
             and self._by_upstreams(now_ns) is not None
@@ -895,7 +854,7 @@ class Engine:
             selected=self.selected,
             choice=self.choice,
             timescale=self.timescale,
-            upstreams={name: (upstream, self._upstream_standing(upstream)) for name, upstream in self.upstreams.items()},
+            upstreams={upstream.id: (upstream, self._upstream_standing(upstream)) for upstream in self.upstreams},
             leaps=self.leaps,
             alone=self.config.upstreams_alone,
             steering=self.config.clock.steer,

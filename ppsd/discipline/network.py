@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from ppsd.discipline.estimate import Estimate
@@ -72,6 +72,8 @@ class NetworkEstimator:
         self._path = self._new_path()
         self._origin_ns = 0
         """TAI - raw from which the path's phases count."""
+        self._last: Estimate | None = None
+        """At the last answer; None until somebody wants to know it."""
         self.samples = 0
         self.restarts = 0
 
@@ -80,16 +82,21 @@ class NetworkEstimator:
         """Whether there is an answer."""
         return bool(self._answers)
 
+    @property
+    def trip_ns(self) -> int:
+        """The shortest round trip of late. Needs ``ready``."""
+        return round(self._path.shortest)
+
     def runs_at(self, rate: KnownRate) -> None:
         """The receivers' own time says so."""
-        self._given = rate
+        self._given, self._last = rate, None
         self._path.runs_at(rate.rate * NS, rate.error * NS * LIKELY)
 
     def rate_changed(self) -> None:
         """The raw clock has another rate from now on: nothing of before holds."""
         self._given = self._found = UNKNOWN
         self._answers.clear()
-        self._path = self._new_path()
+        self._path, self._last = self._new_path(), None
 
     def add(self, mono_ns: int, tai_ns: int, distance_ns: float, trip_ns: float) -> None:
         """One answer, after a round trip of ``trip_ns``; they come in order."""
@@ -97,6 +104,7 @@ class NetworkEstimator:
         if self._answers and mono_ns <= self._answers[-1].mono_ns:
             return
         self._answers.append(answer)
+        self._last = None
         self.samples += 1
         if self._meet(mono_ns) is None:
             self._answers.clear()
@@ -113,6 +121,19 @@ class NetworkEstimator:
 
     def estimate(self, mono_ns: int) -> Estimate:
         """At raw ``mono_ns``, not before the last answer. Needs ``ready``."""
+        e = self._last = self._last or self._estimate()
+        since_s = (mono_ns - e.mono_ns) / NS
+        return replace(
+            e,
+            mono_ns=mono_ns,
+            tai_ns=e.tai_at(mono_ns),
+            bound_ns=e.bound_at(mono_ns),
+            bound_rate=e.bound_rate + 1.5 * e.bound_wander_ns * math.sqrt(max(0.0, since_s)) / NS,
+        )
+
+    def _estimate(self) -> Estimate:
+        """At the last answer."""
+        mono_ns = self._answers[-1].mono_ns
         known = self._rate(mono_ns)
         low, high = self._meet(mono_ns) or self._carried(self._answers[-1], mono_ns, known)
         base, course = self._answers[-1].tai_ns, self._path.course

@@ -135,6 +135,11 @@ class PathFilter:
                 h.log_weight -= best
         self.course = self._mixed(t)
 
+    @property
+    def shortest(self) -> float:
+        """ns; the shortest round trip of late. Needs an answer."""
+        return min(self._trips)
+
     def runs_at(self, y: float, y_sigma: float) -> None:
         """The rate is known from elsewhere."""
         self._rate = y, y_sigma
@@ -146,7 +151,7 @@ class PathFilter:
     def _excess(self, trip: float) -> tuple[float, float]:
         """ns by which the last round trip exceeds the shortest, and by which that one may exceed a shorter one. The shortest of n sums
         of two delays with exponential tails of J is 1.25 J / sqrt(n) longer than possible, their mean 2 J."""
-        n, shortest = len(self._trips), min(self._trips)
+        n, shortest = len(self._trips), self.shortest
         return trip - shortest, (sum(self._trips) / n - shortest) / math.sqrt(n) + shortest * UNSEEN**n
 
     def _mixed(self, t: float) -> Course:

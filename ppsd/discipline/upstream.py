@@ -1,6 +1,7 @@
 """NTP servers as sources of time: each is a claim with its error, which contradicts or confirms what the receivers say.
 
-Flow: datagram of the NTP client -> UpstreamHeard -> **UpstreamSource** -> Candidate, to the engine; UpstreamStatus, to people. Pure.
+Flow: datagram of the NTP client -> UpstreamHeard -> **UpstreamSource** -> Candidate -> **Upstreams**, which compares and combines them ->
+engine, which decides what that is worth beside receivers; UpstreamStatus, to people. Pure.
 
 A server that is not heard of any more, as when the process that asks it is gone, gives no candidate after some intervals, and is forgotten
 after some more.
@@ -8,18 +9,25 @@ after some more.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from typing import Final
 
 from ppsd.config.tables import PoolUpstream, Upstream
+from ppsd.discipline.estimate import Estimate
 from ppsd.discipline.events import UpstreamHeard
 from ppsd.discipline.network import KnownRate, NetworkEstimator
-from ppsd.discipline.selection import Candidate
+from ppsd.discipline.selection import Candidate, Choice, select
 from ppsd.snapshot import UpstreamStatus
 from refclock.condition import Code, Condition, obstacle
 from refclock.sample import NS, SourceId, UpstreamServer, refid_of
 from refclock.timing.pairing import Present
 
+SERVERS: Final = 64
+"""NTP servers at most; as many as one file can name (``ppsd.config.reader.ELEMENTS``)."""
+INDEPENDENT: Final = 1 / 6
+"""Share of a bound that is the standard deviation of what no answer shows, the asymmetry of the path (``selection.CLOSE``)."""
 MISSED: Final = 8
 """Intervals without an answer after which a server makes no candidate: when its register of reach is empty."""
 FIRST_NS: Final = 10 * NS
@@ -98,7 +106,7 @@ class UpstreamSource:
     @property
     def root_delay_ns(self) -> int:
         """ns from here to its reference clock and back."""
-        return self.server.delay_ns + self.server.root_delay_ns
+        return self.estimator.trip_ns + self.server.root_delay_ns
 
     def obstacle(self) -> Condition | None:
         """Why it gives no time; None while it does."""
@@ -138,3 +146,102 @@ class UpstreamSource:
             packets=s.packets,
             authentication=s.authentication,
         )
+
+
+class Upstreams:
+    """The servers, by name. ``choice``: what they say among themselves."""
+
+    def __init__(self) -> None:
+        self._servers: dict[SourceId, UpstreamSource] = {}
+        self._claims: list[Candidate] = []
+        self.choice = Choice(None, frozenset(), {})
+
+    def __iter__(self) -> Iterator[UpstreamSource]:
+        """In the order in which they were first heard."""
+        return iter(self._servers.values())
+
+    def __getitem__(self, name: SourceId) -> UpstreamSource:
+        """The server of this name."""
+        return self._servers[name]
+
+    def heard(self, settings: Upstream, event: UpstreamHeard, tai_ns: int | None, rate: KnownRate | None, present: Present | None) -> bool:
+        """What the NTP client says of a server of the table ``settings``; as ``UpstreamSource.heard``. Whether the server is known now."""
+        name, upstream = source_id(settings, event.server), self._servers.get(source_id(settings, event.server))
+        same = upstream is not None and upstream.server.address == event.server.address
+        if event.server.ended:
+            if same:
+                self._forget(name)
+            return False
+        if upstream is None or not same:
+            if upstream is None and len(self._servers) >= SERVERS:
+                return False
+            upstream = self._servers[name] = UpstreamSource(settings, event.server, event.at.mono_ns)
+        upstream.heard(event, tai_ns, rate, present)
+        return True
+
+    def keep(self, asked: Collection[Upstream]) -> None:
+        """Forget those of other tables."""
+        for name in [name for name, upstream in self._servers.items() if upstream.settings not in asked]:
+            self._forget(name)
+
+    def rate_changed(self) -> None:
+        """The raw clock has another rate from now on."""
+        for upstream in self:
+            upstream.estimator.rate_changed()
+
+    def compare(self, now_ns: int, followed: SourceId | None) -> None:
+        """Forget those that are not heard of any more, and compare the others."""
+        for name in [name for name, upstream in self._servers.items() if upstream.forgotten(now_ns)]:
+            self._forget(name)
+        before = self.choice.selected
+        self._claims = [c for u in self if not u.settings.noselect and (c := u.candidate(now_ns)) is not None]
+        self.choice = select(self._claims, followed or (before.source if before is not None else None))
+
+    def _forget(self, name: SourceId) -> None:
+        del self._servers[name]
+        self.choice = Choice(None, frozenset(), {})
+
+    @property
+    def best(self) -> Candidate | None:
+        """The best of those that agree, when they are a majority."""
+        return self.choice.selected
+
+    @property
+    def several(self) -> Candidate | None:
+        """The best of several that agree; None while fewer do. One alone may lie."""
+        return self.best if len(self.choice.agreeing) > 1 else None
+
+    def undecided(self, now_ns: int) -> bool:
+        """Whether as many may still answer their first requests as agree: who answers first may be the one who lies."""
+        return sum(upstream.undecided(now_ns) for upstream in self) >= len(self.choice.agreeing)
+
+    @property
+    def weighed(self) -> dict[SourceId, Estimate]:
+        """Those that make the time which is followed: all that agree, or of them the preferred ones."""
+        best = self.best
+        if best is None:
+            return {}
+        return {c.source: c.estimate for c in self._claims if c.source in self.choice.agreeing and c.prefer == best.prefer}
+
+    def combined(self) -> Estimate | None:
+        """The mean of all that are weighed, by what is unknown of each. It stays within the interval of the best, and its bound covers all
+        of that."""
+        best = self.best
+        if best is None:
+            return None
+        some = self.weighed.values()
+        weights = [1 / (e.phase_sigma_ns**2 + (INDEPENDENT * e.bound_ns) ** 2 + 1) for e in some]
+        total = sum(weights)
+        at = sum(w * (e.tai_ns - best.estimate.tai_ns) for w, e in zip(weights, some, strict=True)) / total
+        at = min(max(at, -best.estimate.bound_ns), best.estimate.bound_ns)
+        return replace(
+            best.estimate,
+            tai_ns=best.estimate.tai_ns + round(at),
+            bound_ns=best.estimate.bound_ns + abs(at) + 1,
+            phase_sigma_ns=math.sqrt(1 / total),
+        )
+
+
+def apart_ns(claim: Candidate, tai_ns: int, bound_ns: float) -> float:
+    """ns between the nearest times that both allow, negative when they have one in common."""
+    return abs(claim.estimate.tai_ns - tai_ns) - claim.estimate.bound_ns - bound_ns

@@ -254,6 +254,16 @@ def _upstreams(clock: Snapshot) -> Iterator[Family]:
         ]
         yield Family("refclock_upstream_state", GAUGE, "Whether an NTP server is followed, contradicts ...: 1 for one state.", states)
     yield from _of_each("refclock_", clock.upstreams, _UPSTREAM, names)
+    found = [(labels, clock.asymmetry_ns(u)) for labels, u in zip(names, clock.upstreams, strict=True)]
+    known = [(labels, pair) for labels, pair in found if pair is not None]
+    for i, (name, what) in enumerate(
+        (
+            ("asymmetry", "The way to an NTP server minus the way back, if its time is right; measured against a receiver."),
+            ("asymmetry_error", "How far that may be off."),
+        )
+    ):
+        if known:
+            yield Family(f"refclock_upstream_{name}_seconds", GAUGE, what, [(labels, pair[i] / 1e9) for labels, pair in known])
 
 
 def _server(server: ServerReport) -> Iterator[Family]:

@@ -98,7 +98,7 @@ class Seen:
 
 def moment(clock: Snapshot, at_s: float) -> Moment:
     """What is kept of a snapshot for the curves."""
-    selected = clock.selected
+    selected = clock.selected or clock.followed
     known = selected is not None and selected.offset_ns is not None
     return Moment(at_s, round(chronyc.offset_s(selected) * 1e9) if known and selected is not None else None, clock.bound_ns)
 
@@ -280,7 +280,7 @@ def _overview(seen: Seen, look: Look, room: int) -> list[Line]:
     """Curves, sources, satellites beside clients, and the server; the curves get what the others leave, a lower and an upper limit."""
     width = look.width
     server = _server_lines(seen, look)
-    sources = _sources(seen.clock, width, max(1, min(len(seen.clock.sources), room // 6)))
+    sources = _sources(seen.clock, width, max(1, min(len(chronyc.every(seen.clock)), room // 6)))
     receiver = _receiver(seen.clock)
     satellites = -(-len(receiver.satellites if receiver else ()) // max(1, _satellite_columns(width)))
     people = len(seen.clients) if not isinstance(seen.clients, str) else 1
@@ -388,7 +388,7 @@ def _bars(columns: Sequence[int | None], scale: float, rows: int, levels: str) -
 def _sources(clock: Snapshot, width: int, most: int) -> list[Line]:
     """The sources as ``chronyc sources`` prints them, the selected one first."""
     lines = chronyc.sources(clock).text.splitlines()
-    rows = sorted(zip(clock.sources, lines[2:], strict=True), key=lambda pair: "*+-~?x".find(pair[0].tally))
+    rows = sorted(zip(chronyc.every(clock), lines[2:], strict=True), key=lambda pair: "*+-~?x".find(pair[0].tally))
     shown = [(Span(line, TALLIES.get(s.tally, Style.PLAIN)),) for s, line in rows[:most]]
     words = f"{len(rows)}" + (f", {most} shown" if len(rows) > most else "")
     named: list[Line] = [_heading("Sources", words, width)]

@@ -111,6 +111,11 @@ def sources_in_words(clock: Snapshot) -> list[str]:
         if u.offset_ns is not None and u.bound_ns is not None:
             words.append(f"{plain_ns(abs(u.offset_ns))} {'ahead' if u.offset_ns > 0 else 'behind'}, may be off by {plain_ns(u.bound_ns)}")
         lines.append(", ".join(words) + (f" — {u.why}" if u.why else ""))
+        asymmetry = clock.asymmetry_ns(u) if u.tally == "-" else None
+        if asymmetry is not None:
+            by_ns, within_ns = asymmetry
+            way = "the way there takes longer than the way back" if by_ns >= 0 else "the way back takes longer than the way there"
+            lines.append(f"  {u.name}: if it is right, {way} by {plain_ns(abs(by_ns))} ± {plain_ns(within_ns)}")
     return lines
 
 

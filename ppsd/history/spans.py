@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ppsd.snapshot import Snapshot, SourceStatus
+from ppsd.snapshot import Snapshot, SourceStatus, UpstreamStatus
 
 Value = float | str | None
 """A value of a row, as SQLite and JSON have it."""
@@ -26,7 +26,8 @@ SOURCE_COLUMNS: Final = ("name", "tally", "selected", *_SPREAD, "jitter_ns", "bo
 LONGEST_GAP: Final = 3600
 """Steps; a longer gap begins a new series."""
 MOST_SOURCES: Final = 8
-"""Sources of a span that are kept; a machine with more has its first ones in the history."""
+"""Sources of a span that are kept, receivers first; a machine with more has its first ones in the history. An NTP server is in the seconds
+in which it answered, and in those in which it is followed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +129,10 @@ def _spread_row(spread: Spread | None) -> tuple[Value, ...]:
 
 def second(clock: Snapshot, requests: int | None, drops: int | None) -> Span:
     """The second of a snapshot. ``requests``, ``drops``: packets since the last time that they were counted; None: not counted now."""
-    selected = clock.selected
-    counted = selected or (clock.sources[0] if clock.sources else None)
+    selected = clock.selected or clock.followed
+    counted = clock.selected or (clock.sources[0] if clock.sources else None)
+    kept: list[SourceStatus | UpstreamStatus] = [*clock.sources]
+    kept += (u for u in clock.upstreams if u is selected or _one(u) is not None)
     return Span(
         at=clock.utc_ns // 1_000_000_000,
         seconds=1,
@@ -148,13 +151,12 @@ def second(clock: Snapshot, requests: int | None, drops: int | None) -> Span:
         requests=requests,
         drops=drops,
         sources=tuple(
-            SourceSpan(s.name, s.tally, int(s is selected), _one(s), _float(s.jitter_ns), _float(s.bound_ns))
-            for s in clock.sources[:MOST_SOURCES]
+            SourceSpan(s.name, s.tally, int(s is selected), _one(s), _float(s.jitter_ns), _float(s.bound_ns)) for s in kept[:MOST_SOURCES]
         ),
     )
 
 
-def _one(source: SourceStatus | None) -> Spread | None:
+def _one(source: SourceStatus | UpstreamStatus | None) -> Spread | None:
     """The sample of this second; an older one was told before."""
     if source is None or source.offset_ns is None or source.last_sample_s is None or source.last_sample_s >= 1.5:
         return None

@@ -7,13 +7,17 @@ field, which the caller draws. A reply counts only when it echoes the transmit f
 request takes one answer. So a replay, an answer to an older request and a guess from off the path are worth nothing, a kiss-o'-death
 included (CVE-2015-7704). The caller gives each request a new socket, and so a new source port (RFC 9109).
 
+In interleaved mode (RFC 9769) an answer tells when the answer before it left, as the server's kernel or card has stamped it. So it
+completes the exchange before, and its measurement is one interval old. A request that may be answered so has a second random number, in its
+receive field; the answer echoes that one, or the other one, and then it is a basic one. After a silence the next request is a basic one.
+
 The interval between two requests adapts to path and crystal (``ppsd.ntp.interval``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import pstdev
 from typing import Final
 
@@ -53,7 +57,7 @@ class Polling:
 
     An answer is not used with a root distance above ``maxdistance_ns``, or a round trip above ``maxdelay_ns``, above ``maxdelayratio``
     times the least of the last eight, or above that least by more than ``maxdelaydevratio`` times their standard deviation (0: no such
-    limit; chrony.conf(5)). ``minstratum``: the least stratum that a server is taken for."""
+    limit; chrony.conf(5)). ``minstratum``: the least stratum that a server is taken for. ``xleave``: interleaved mode is wanted."""
 
     minpoll: int = 6
     maxpoll: int = 10
@@ -65,6 +69,16 @@ class Polling:
     maxdelayratio: float = 0.0
     maxdelaydevratio: float = 0.0
     minstratum: int = 0
+    xleave: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Past:
+    """The exchange before: the answer's header, and raw ns at which the request left and the answer came."""
+
+    header: Header
+    sent_ns: int
+    came_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +86,7 @@ class Measurement:
     """A usable answer: at local UTC ``utc_ns`` server - local was ``offset_ns``. ``delay_ns``: the round trip without the server's part.
     ``dispersion_ns``: the error that the server states, and that of reading two clocks. Root delay and ``dispersion_ns`` reach from the
     server to the reference clock behind it. |true - (local + offset)| <= ``distance_ns``, whatever the asymmetry of the path. ``header``:
-    of the answer."""
+    of the answer; ``interleaved``: it came in that mode."""
 
     utc_ns: int
     offset_ns: int
@@ -83,6 +97,7 @@ class Measurement:
     refid: int
     leap: Leap
     header: Header
+    interleaved: bool = False
 
     @property
     def distance_ns(self) -> int:
@@ -106,6 +121,8 @@ class Association:
         self._silence = ""
         self._left = BURST if polling.iburst else 0  # requests of the present burst that are still to come
         self._nonce = 0  # transmit field of the request that waits for its answer; 0: none waits
+        self._second = 0  # its receive field; 0: it is a basic one
+        self._past: _Past | None = None
         self._interval = Interval()
         self.sent = self.received = self.valid = self.good = 0
 
@@ -116,8 +133,9 @@ class Association:
 
     # ---- asking ----------------------------------------------------------------------------------------------------------------------
 
-    def request(self, now_ns: int, nonce: int) -> bytes:
-        """The next request, at ``now_ns``. ``nonce``: its transmit field, random and not 0."""
+    def request(self, now_ns: int, nonce: int, second: int = 0) -> bytes:
+        """The next request, at ``now_ns``. ``nonce``: its transmit field, random and not 0. ``second``: another random number, its receive
+        field in interleaved mode."""
         assert nonce, "a transmit field of zero would be answered by everybody"
         if self._nonce:
             self._unanswered()
@@ -131,11 +149,14 @@ class Association:
         interval_ns = NS << self.poll
         later_ns = (interval_ns >> SPREAD) * (nonce & 0xFF) >> 8
         self.due_ns = now_ns + (min(BURST_NS, interval_ns) if self._left else interval_ns + later_ns)
-        return Header(version=self._polling.version, transmit=nonce).pack()
+        self._second = second if self._past is not None and second != nonce else 0
+        if self._past is None or not self._second:
+            return Header(version=self._polling.version, transmit=nonce).pack()
+        return Header(version=self._polling.version, origin=self._past.header.receive, receive=second, transmit=nonce).pack()
 
     def unsent(self, now_ns: int, why: str) -> None:
         """The request could not leave: ``why``. It is tried again soon, and is no silence of the server."""
-        self._nonce, self.why = 0, why
+        self._nonce, self._past, self.why = 0, None, why
         self._left = BURST if self._polling.iburst and not self.reach else 0
         self.due_ns = now_ns + min(UNSENT_NS, NS << self.poll)
 
@@ -154,6 +175,7 @@ class Association:
     def _unanswered(self) -> None:
         """The last request got no answer. After eight the interval grows, so that a server that is gone is not bothered."""
         self.unanswered += 1
+        self._past = None
         self.why, self._silence = self._silence or "no answer", ""
         if self.unanswered >= SETTLED and not self.reach and not self._left:
             self._set_poll(self.poll + 1)
@@ -161,26 +183,40 @@ class Association:
     # ---- answers ---------------------------------------------------------------------------------------------------------------------
 
     def reply(
-        self, data: bytes, sent_utc_ns: int, received_utc_ns: int, *, authentic: bool = True, ours: Collection[int] = ()
+        self,
+        data: bytes,
+        sent_utc_ns: int,
+        received_utc_ns: int,
+        *,
+        authentic: bool = True,
+        ours: Collection[int] = (),
+        raw_ns: int = 0,
     ) -> Measurement | Reason:
         """What a datagram is worth that came to the socket of the last request. ``sent_utc_ns``, ``received_utc_ns``: local UTC when that
-        request left and when this came. ``authentic``: it has the MAC of the key, or none is configured. ``ours``: the reference
-        identifiers by which a server says that it follows this machine."""
+        request left and when this came; ``raw_ns``: when this came, on the raw clock. ``authentic``: it has the MAC of the key, or none is
+        configured. ``ours``: the reference identifiers by which a server says that it follows this machine."""
         self.received += 1
         if not self._nonce:
             return Reason.ORIGIN
+        header, past = parse(data), self._past
+        now = _Past(header or Header(), raw_ns - (received_utc_ns - sent_utc_ns), raw_ns)
+        interleaved = header is not None and past is not None and 0 != self._second == header.origin
+        if header is not None and past is not None and interleaved:
+            data = _completed(header, past, self._nonce)
+            sent_utc_ns = received_utc_ns - (raw_ns - past.sent_ns)
+            received_utc_ns -= raw_ns - past.came_ns
         result = judge(self._nonce, data, sent_utc_ns, received_utc_ns)
         if result in (Reason.SHORT, Reason.MODE, Reason.VERSION, Reason.ORIGIN):
             return result
         if not authentic:
             self.why = Reason.UNAUTHENTIC.value
             return Reason.UNAUTHENTIC
-        self._nonce = 0
+        self._nonce, self._past = 0, None
         if result is Reason.KISS:
             self._kissed(data)
             return result
         if isinstance(result, Exchange):
-            found = _measurement(result, received_utc_ns, self._polling.minstratum)
+            found = _measurement(result, received_utc_ns, self._polling.minstratum, interleaved)
             h = result.header
             if h.stratum > 1 and h.refid in ours:
                 result = Reason.LOOP
@@ -189,6 +225,8 @@ class Association:
             else:
                 is_delayed = self._is_delayed(found.delay_ns)
                 self._answered(found)
+                if self._polling.xleave:
+                    self._past = now
                 if not is_delayed:
                     self.good += 1
                     return found
@@ -241,7 +279,20 @@ class Association:
                 self.due_ns += NS << self.poll
 
 
-def _measurement(exchange: Exchange, received_utc_ns: int, minstratum: int) -> Measurement:
+def _completed(header: Header, past: _Past, nonce: int) -> bytes:
+    """The answer before, as ``header`` of an answer in interleaved mode completes it: with the departure that this one tells. ``nonce``:
+    stands for the proof that it is an answer, which the receive field of the request gave. Of both the larger distance counts."""
+    before = past.header
+    return replace(
+        header,
+        origin=nonce,
+        receive=before.receive,
+        root_delay=max(header.root_delay, before.root_delay),
+        root_dispersion=max(header.root_dispersion, before.root_dispersion),
+    ).pack()
+
+
+def _measurement(exchange: Exchange, received_utc_ns: int, minstratum: int, interleaved: bool) -> Measurement:
     """The exchange in the middle of its round trip, where the offset holds whatever the rate of this clock."""
     h, trip_ns = exchange.header, received_utc_ns - exchange.local_utc_ns
     reading_ns = trip_ns // (2 * RATES) + round(NS * 2.0 ** min(h.precision, COARSEST))
@@ -255,4 +306,5 @@ def _measurement(exchange: Exchange, received_utc_ns: int, minstratum: int) -> M
         refid=h.refid,
         leap=h.leap,
         header=h,
+        interleaved=interleaved,
     )

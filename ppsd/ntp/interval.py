@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from statistics import median
 from typing import Final
 
 from refclock.sample import NS
@@ -54,7 +53,8 @@ class Interval:
         self._answers += 1
         if self._answers < SHORTER:
             return 0
-        best, miss = int(noise_ns / NS / CRYSTAL).bit_length() - 1, median(self._misses or (0.0,))
+        best, misses = int(noise_ns / NS / CRYSTAL).bit_length() - 1, sorted(self._misses) or [0.0]
+        miss = misses[len(misses) // 2]  # statistics.median would bring decimal and random into the server's memory
         if best < poll or miss > RESTLESS:
             return -1
         return int(best > poll and miss < CALM and self._answers >= LONGER)

@@ -1,13 +1,14 @@
 """The servers behind one configured name: which of its addresses are asked, and when the name is resolved again. Sans-IO.
 
 A name may stand for one server or for a pool of many (pool.ntp.org), and its addresses may change at any time. At most ``most`` of them
-are asked. One that does not answer, or that refuses, gives its place to another address of the name, as soon as the name has another one;
-until then it keeps it. A name that does not resolve, as before the network is up, is tried again at growing intervals.
+are asked. One that does not answer, that refuses, or whose time is wrong for long gives its place to another address of the name, as soon
+as the name has another one; until then it keeps it. A name that does not resolve, as before the network is up, is tried again at growing
+intervals.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +20,8 @@ LONGEST_RETRY_NS: Final = 512 * NS
 """ns between two tries at most: a name that came into being, or a resolver that was mended, is noticed within ten minutes."""
 REST_NS: Final = 3600 * NS
 """ns for which an address that gave its place away is not taken again."""
+WRONG_NS: Final = 900 * NS
+"""ns for which a server must be wrong: a path that is lopsided for a while, or a server that is being restarted, is none to lose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,14 @@ class Change:
 
     begin: tuple[str, ...] = ()
     end: tuple[str, ...] = ()
+
+
+def outvoted(tallies: Mapping[str, str], served: bool) -> set[str]:
+    """The addresses of servers that contradict what is served (x), as long as more agree with it: else it may be what is served that is
+    wrong. While nothing is ``served``, those that contradict the others: so a pool in which no majority agrees is drawn anew. ``tallies``:
+    of each, as in chronyc sources."""
+    wrong = {address for address, tally in tallies.items() if tally == "x"}
+    return wrong if not served or len(wrong) < sum(tally in "*+-" for tally in tallies.values()) else set()
 
 
 class Pool:
@@ -38,6 +49,7 @@ class Pool:
         self.addresses: list[str] = []
         self.due_ns: int | None = now_ns
         self._failing: set[str] = set()
+        self._wrong_since: dict[str, int] = {}
         self._rest_until: dict[str, int] = {}
         self._pause_ns = FIRST_RETRY_NS
 
@@ -49,16 +61,18 @@ class Pool:
         """The name stands for these addresses now, in the resolver's order; none: it did not resolve."""
         self._rest_until = {address: until for address, until in self._rest_until.items() if until > now_ns}
         free = [a for a in dict.fromkeys(found) if a not in self.addresses and a not in self._rest_until]
-        ends = [a for a in self.addresses if a in self._failing][: max(0, len(free) - (self._most - len(self.addresses)))]
+        lost = [a for a in self.addresses if a in self._failing or self._is_wrong(a, now_ns)]
+        ends = lost[: max(0, len(free) - (self._most - len(self.addresses)))]
         for address in ends:
             self.addresses.remove(address)
             self._rest_until[address] = now_ns + REST_NS
         begins = free[: self._most - len(self.addresses)]
         self.addresses += begins
         self._failing &= set(self.addresses)
+        self._wrong_since = {address: since for address, since in self._wrong_since.items() if address in self.addresses}
         if begins:
             self._pause_ns = FIRST_RETRY_NS
-        if self._failing or len(self.addresses) < self._most:
+        if set(lost) & set(self.addresses) or len(self.addresses) < self._most:
             self.due_ns = now_ns + self._pause_ns
             self._pause_ns = min(2 * self._pause_ns, LONGEST_RETRY_NS)
         else:
@@ -71,6 +85,15 @@ class Pool:
             self._failing.add(address)
             if self.due_ns is None:
                 self.due_ns = now_ns
+
+    def judged(self, wrong: Collection[str], now_ns: int) -> None:
+        """The time of these addresses is wrong now, and that of the others is not."""
+        self._wrong_since = {a: self._wrong_since.get(a, now_ns) for a in self.addresses if a in wrong}
+        if self.due_ns is None and any(self._is_wrong(a, now_ns) for a in self._wrong_since):
+            self.due_ns = now_ns
+
+    def _is_wrong(self, address: str, now_ns: int) -> bool:
+        return now_ns - self._wrong_since.get(address, now_ns) >= WRONG_NS
 
     def works(self, address: str) -> None:
         """It answers."""

@@ -170,7 +170,7 @@ class Serve:
         except OSError:
             self._server.close()
             raise
-        clock = Asked(run_dir / "clock.sock", "snapshot", Snapshot.from_json, TOLD_S)
+        self._clock = clock = Asked(run_dir / "clock.sock", "snapshot", Snapshot.from_json, TOLD_S)
         established = Asked(run_dir / "nts-ke.sock", "snapshot", NtsReport.from_json, TOLD_S)
         self._facts = Facts(clock, established, self._server, self._admits)
         self._chronyc = Chronyc(self._facts, self.log, inherited)
@@ -290,6 +290,8 @@ class Serve:
         if now_s < self._networks_s:
             return
         self._networks_s = now_s + NETWORKS_S
+        if self._upstreams.replaceable and (clock := self._clock.last()) is not None:
+            self._upstreams.judged(clock)
         own = self._own_networks()
         if own != self._own:
             self._own = own

@@ -32,10 +32,11 @@ from ppsd.ntp.association import SETTLED, Association, Measurement, Polling
 from ppsd.ntp.nts_association import Secured
 from ppsd.ntp.nts_client import NONCE_BYTES, UNIQUE_BYTES, Verdict
 from ppsd.ntp.nts_errands import Keys, NoKeys
-from ppsd.ntp.pool import Change, Pool
+from ppsd.ntp.pool import Change, Pool, outvoted
 from ppsd.process.log import Log
 from ppsd.serve.ntp_server import Authenticator, Sealer
 from ppsd.serve.nts_keyring import Kept, Keyring
+from ppsd.snapshot import Snapshot
 from refclock.errors import explain
 from refclock.exchange.samples import RawSample
 from refclock.exchange.upstream import pack
@@ -124,6 +125,7 @@ def polling(upstream: Upstream) -> Polling:
         maxdelayratio=u.maxdelayratio,
         maxdelaydevratio=u.maxdelaydevratio,
         minstratum=u.minstratum,
+        xleave=u.xleave,
     )
 
 
@@ -172,6 +174,7 @@ class _Member:
             offset_ns=found.offset_ns,
             reading_ns=found.dispersion_ns - h.root_dispersion_ns,
             turn_ns=(h.transmit - h.receive) % 2**64 * NS >> 32,
+            interleaved=found.interleaved,
             stamped=stamped,
         )
 
@@ -241,6 +244,18 @@ class Upstreams:
                 member.association.wake(now_ns)
                 if member.secured is not None:
                     member.secured.wake(now_ns)
+
+    @property
+    def replaceable(self) -> bool:
+        """Whether a server that is wrong may give its place to another one: there is a pool."""
+        return any(isinstance(one.upstream, PoolUpstream) for one in self._names.values())
+
+    def judged(self, told: Snapshot) -> None:
+        """What the clock process says of the servers."""
+        wrong, now_ns = outvoted({u.address: u.tally for u in told.upstreams}, told.synchronised), self._clock.now().mono_ns
+        for one in self._names.values():
+            if isinstance(one.upstream, PoolUpstream):
+                one.pool.judged([address for address, member in one.members.items() if member.at[0] in wrong], now_ns)
 
     def work(self) -> None:
         """Resolve the names and send the requests that are due."""
@@ -327,7 +342,7 @@ class Upstreams:
         """One request, from a socket of its own; the answer to the one before is no longer waited for."""
         self._hang_up(member)
         association = member.association
-        request = association.request(self._clock.now().mono_ns, secrets.randbits(64) or 1)
+        request = association.request(self._clock.now().mono_ns, secrets.randbits(64) or 1, secrets.randbits(64))
         if association.unanswered:
             self._unanswered(one, member)
         if member.secured is not None and not self._has_keys(member, member.secured):
@@ -387,7 +402,9 @@ class Upstreams:
                 continue  # the system clock was stepped since the request left
             elapsed_ns = came.mono_ns - member.sent.mono_ns
             authentic = self._is_authentic(member, data)
-            found = member.association.reply(data, came.real_ns - elapsed_ns, came.real_ns, authentic=authentic, ours=member.ours)
+            found = member.association.reply(
+                data, came.real_ns - elapsed_ns, came.real_ns, authentic=authentic, ours=member.ours, raw_ns=came.mono_ns
+            )
             if isinstance(found, Measurement):
                 member.answered(found, stamped=bool(extra))
                 self._measured(member, found)

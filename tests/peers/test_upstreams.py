@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 from packet_net import LOOPBACK, Sockets, ask, key_lines, ntpsec_programs, secret_file, served_ns
 from peers import REFCLOCK, Processes, snapshot, wait_for
+from records import true_record
 
+from refclock.kernel.timescale import TimescaleWriter
 from refclock.sample import NS
 
 SERVERS = {"near": "127.0.1.1", "next": "127.0.1.2", "third": "127.0.1.3"}
@@ -167,6 +169,35 @@ def test_a_key_is_asked_for_and_wrong_secrets_count_for_nothing(network: Process
     authdata = network.run(["chronyc", "-n", "authdata"]).stdout
     assert re.search(r"^127\.0\.1\.1 +SK +1 +13 +128 ", authdata, re.MULTILINE), authdata
     assert re.search(r"^Authenticated +: Yes$", network.run(["chronyc", "-n", "ntpdata", "127.0.1.1"]).stdout, re.MULTILINE)
+
+
+def test_interleaved_mode_with_chronyd_and_with_ourselves(network: Processes, daemon: Callable[[str], Daemon]) -> None:
+    """With xleave both kinds of server answer in that mode, every answer is used, and the offsets agree; without it none does."""
+    chronyd(network, "near", SERVERS["near"])
+    other = network.directory / "other"
+    other.mkdir()
+    places = '[server]\nlisten = ["127.0.1.7:1123"]\n[metrics]\nlisten = []\n[chronyc]\nlisten = []\n'
+    (other / "refclock.toml").write_text(places, encoding="utf-8")
+    writer = TimescaleWriter(other / "timescale")
+    writer.publish(true_record())
+    network.start("other", [*REFCLOCK, "serve", "--config", str(other / "refclock.toml"), "--run-dir", str(other)])
+    wait_for("our other server", lambda: snapshot(other, "serve.sock"), 20)
+    asked = {"near": SERVERS["near"], "ours": "127.0.1.7"}
+    plain = TABLE.format(name="plain", host=SERVERS["near"])
+    started = daemon(tables(asked).replace("minpoll =", "xleave = true\nminpoll =") + plain)
+    started.fed.set()
+    wait_for("reach 377", lambda: [started.upstreams().get(n, {}).get("reach") for n in (*asked, "plain")] == [0o377] * 3, 60)
+    heard = started.upstreams()
+    assert [heard[name]["packets"]["interleaved"] for name in (*asked, "plain")] == [True, True, False]
+    for one in heard.values():
+        assert one["tally"] == "-", one
+        assert one["packets"]["good"] == one["packets"]["valid"] >= one["packets"]["sent"] - 2, one
+        assert abs(one["offset_ns"]) < 20_000_000
+    assert re.search(r"^Interleaved +: Yes$", network.run(["chronyc", "-n", "ntpdata", "127.0.1.7"]).stdout, re.MULTILINE)
+    counters = snapshot(other, "serve.sock")
+    assert counters is not None
+    assert counters["counters"]["reply"]["interleaved"] > 3
+    writer.close()
 
 
 def test_servers_are_followed_without_a_receiver_and_left_when_it_is_back(

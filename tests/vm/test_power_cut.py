@@ -78,6 +78,7 @@ class Cut:
         self.machine.switch_on()
         self.look()
         self.machine.wait_stratum_1(PATIENCE_S)
+        self.machine.cut_power()
 
     def look(self) -> None:
         """It serves, with all its units, with its own identity, and with what it had written."""

@@ -216,6 +216,10 @@ def test_ntpds_reference_clocks(text: str, found: object) -> None:
         (import_chrony, "server a.example minpoll 12", ServerUpstream(name="ntp0", host="a.example", minpoll=12, maxpoll=12)),
         (import_chrony, "server a.example maxpoll 4", ServerUpstream(name="ntp0", host="a.example", minpoll=4, maxpoll=4)),
         (import_chrony, "server a.example minpoll -4 maxpoll -2", ServerUpstream(name="ntp0", host="a.example", minpoll=0, maxpoll=0)),
+        (import_chrony, "server a.example nts ntsport 4461\nntstrustedcerts 1 /etc/ca.pem\nnocerttimecheck 2",
+         ServerUpstream(name="ntp0", host="a.example", nts=True, nts_port=4461, ca="/etc/ca.pem", unchecked_dates=2)),
+        (import_ntp, "server a.example:4461 nts ca /etc/ca.pem aead AES_SIV_CMAC_256",
+         ServerUpstream(name="ntp0", host="a.example", nts=True, nts_port=4461, ca="/etc/ca.pem")),
         (import_chrony, "pool pool.ntp.org maxsources 3", PoolUpstream(name="pool0", host="pool.ntp.org", most=3)),
         (import_ntp, "pool -6 pool.ntp.org iburst", PoolUpstream(name="pool0", host="pool.ntp.org", family="ipv6")),
         (import_ntp, "server 192.0.2.1 true bias 0.002", ServerUpstream(name="ntp0", host="192.0.2.1", trust=True, offset_us=2000.0)),
@@ -228,13 +232,13 @@ def test_servers_are_asked_as_they_were(reader: Callable[[str, str], Draft], tex
     """Each option of a server that there is here has the same effect; who served nobody goes on to serve nobody but this machine."""
     config = imported(reader(text, "x"))
     assert config.upstreams == (found,)
-    assert config.clock.upstreams == "fallback"
+    assert config.clock.upstreams == "only"
     assert config.server.enabled
     if reader is not import_ntp:
         assert config.server.listen == ("127.0.0.1:123", "[::1]:123")
 
 
-@pytest.mark.parametrize("text", ["server a.example nts", "server a.example autokey", "server a.example key 7"])
+@pytest.mark.parametrize("text", ["server a.example autokey", "server a.example key 7"])
 def test_a_server_that_was_authenticated_is_not_asked_without(text: str) -> None:
     """It is left out, and said why: anybody could answer in its place."""
     draft = import_chrony(f"server 192.0.2.1\n{text}", "x")

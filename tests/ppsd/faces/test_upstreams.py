@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import replace
 
-from known_daemon import FALLEN, WITNESSED, Known
+from known_daemon import FALLEN, UPSTREAM, WITNESSED, Known
 
 from ppsd.faces import chronyc, mode6, ntpq
 from ppsd.faces.cmdmon import Command, Status, answer
 from ppsd.faces.mode6 import READVAR, Clients, Told, associations, system_status
 from ppsd.faces.prometheus import Reports, compatible, native, page
+from ppsd.faces.screen import Look, Seen, screen
 from ppsd.faces.text import sources_in_words, top_line
+from ppsd.history.spans import second
 from ppsd.snapshot import ServerReport, Snapshot
 
 
@@ -96,6 +99,8 @@ def test_metrics_of_servers() -> None:
     for line in ("offset_seconds", "0.00015"), ("error_bound_seconds", "0.0027"), ("delay_seconds", "0.004"), ("used_total", "14"):
         assert f"refclock_upstream_{line[0]}{labels} {line[1]}\n" in text
     assert 'refclock_upstream_state{upstream="ntp0",address="192.0.2.9",state="not_used"} 1' in text
+    assert f"refclock_upstream_asymmetry_seconds{labels} 0.0003\n" in text
+    assert "upstream_asymmetry" not in page(native(Reports(FALLEN, None)))
     theirs = page(compatible(Reports(FALLEN, None)))
     assert 'source_name="time.example",source_state="sync",source_mode="client"} 1' in theirs
     assert 'chrony_sources_polling_interval_seconds{source_address="192.0.2.9",source_name="time.example"} 64' in theirs
@@ -124,12 +129,32 @@ def test_ntpq_lists_servers_as_unicast() -> None:
 
 
 def test_status_in_words() -> None:
-    """What it is, how far away, and what it says; and the summary's first words."""
-    assert sources_in_words(WITNESSED)[-1] == (
-        "- ntp0: NTP server time.example (192.0.2.9), stratum 2, delay 4.0 ms, authenticated by key 30, "
-        "150 µs ahead, may be off by 2.7 ms — agrees"
-    )
+    """What it is, how far away, what it says, and what a receiver beside it tells of the path; and the summary's first words."""
+    assert sources_in_words(WITNESSED)[-2:] == [
+        (
+            "- ntp0: NTP server time.example (192.0.2.9), stratum 2, delay 4.0 ms, authenticated by key 30, "
+            "150 µs ahead, may be off by 2.7 ms — agrees"
+        ),
+        "  ntp0: if it is right, the way there takes longer than the way back by 300 µs ± 1.4 ms",
+    ]
     assert top_line(FALLEN).startswith("FALLBACK · within ±2.7 ms · no receiver can be used")
+
+
+def test_top_lists_servers_beside_receivers() -> None:
+    """The screen of ``refclock top``: each is a line of its own."""
+    lines, _ = screen(Seen(WITNESSED, "asked later", (), 0, (), 0.0), Look(100, 40))
+    shown = "\n".join("".join(span.text for span in line) for line in lines)
+    assert "#* gps0" in shown
+    assert "^- ntp0" in shown
+
+
+def test_history_keeps_answers_of_servers() -> None:
+    """A server is in the second in which it answered, and in every one in which it is followed."""
+    fresh = replace(WITNESSED, upstreams=(replace(UPSTREAM, last_sample_s=0.3),))
+    assert [s.name for s in second(WITNESSED, None, None).sources] == ["gps0"]
+    assert [s.name for s in second(fresh, None, None).sources] == ["gps0", "ntp0"]
+    followed = second(FALLEN, None, None).sources[-1]
+    assert (followed.name, followed.selected) == ("ntp0", 1)
 
 
 def test_the_snapshot_comes_back() -> None:

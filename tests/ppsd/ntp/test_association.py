@@ -344,3 +344,83 @@ def test_packets_are_counted() -> None:
     association.request(NS, 9)
     association.reply(*answer(9, 0, 100_000, 100_000))
     assert (association.sent, association.received, association.valid, association.good) == (2, 3, 2, 1)
+
+
+# ---- interleaved mode ------------------------------------------------------------------------------------------------------------------
+
+
+class Interleaving:
+    """A server as RFC 9769 section 2 has it, whose answers leave ``late_ns`` later than basic ones say. ``able``: it has the mode."""
+
+    def __init__(self, late_ns: int = 300_000, able: bool = True) -> None:
+        self.late_ns, self.able = late_ns, able
+        self._before = (0, 0)  # receive and departure of the last answer
+
+    def answer(self, request: bytes, at_ns: int) -> bytes:
+        """The reply to a request that arrives at ``at_ns``; it leaves 10 us and ``late_ns`` later."""
+        asked, receive = parse(request), ntp64(at_ns)
+        assert asked is not None
+        known, departure = self._before
+        self._before = (receive, ntp64(at_ns + 10_000 + self.late_ns))
+        if self.able and known and asked.origin == known:
+            return replace(SERVER, origin=asked.receive, receive=receive, transmit=departure).pack()
+        return replace(SERVER, origin=asked.transmit, receive=receive, transmit=ntp64(at_ns + 10_000)).pack()
+
+
+def interleaved(server: Interleaving, script: str) -> list[tuple[bool, int, int]]:
+    """(interleaved, offset, age in s) of what comes of requests 64 s apart: "a" is answered, "l" is lost on its way there, "r" on its way
+    back. Each way takes 1 ms; the server's clock is right; this machine's loses 100 us in a second."""
+    association, found = Association(replace(QUIET, xleave=True), 0), []
+    for n, what in enumerate(script):
+        raw = n * 64 * NS
+        utc = T0 + raw - n * 64 * 100_000
+        request = association.request(raw, 2 * n + 1, 2 * n + 2)
+        if what == "l":
+            continue
+        reply = server.answer(request, T0 + raw + 1_000_000)
+        if what == "r":
+            continue
+        trip = 2_010_000 + server.late_ns
+        result = association.reply(reply, utc, utc + trip, raw_ns=raw + trip)
+        assert isinstance(result, Measurement), result
+        found.append((result.interleaved, result.offset_ns, round((utc - result.utc_ns) / NS)))
+    return found
+
+
+def test_interleaved_answers_tell_the_departure_of_the_one_before() -> None:
+    """The first answer is a basic one, with half of the delay that the server does not know of in its offset; the others are without that
+    error, and one interval old."""
+    found = interleaved(Interleaving(), "aaaa")
+    assert [mode for mode, _, _ in found] == [False, True, True, True]
+    assert found[0][1] == pytest.approx(-150_000, abs=10)
+    for n, (_, offset_ns, age_s) in enumerate(found[1:], 1):
+        assert offset_ns == pytest.approx(n * 64 * 100_000, abs=20)  # this clock as it is now, carried back by the raw clock
+        assert age_s == 64
+
+
+@pytest.mark.parametrize("script", ["aalaa", "aaraa", "alraa"])
+def test_after_a_silence_the_mode_begins_anew(script: str) -> None:
+    """A lost request or answer: the next one is basic, and nothing is computed from two halves that do not belong together."""
+    found = interleaved(Interleaving(), script)
+    assert [mode for mode, _, _ in found][-2:] == [False, True]
+    assert all(abs(offset_ns - 64 * 100_000 * 4) < 64 * 100_000 * 5 for _, offset_ns, _ in found)
+
+
+def test_a_server_without_the_mode_is_asked_all_the_same() -> None:
+    """Its answers are basic ones, and each counts."""
+    assert [mode for mode, _, _ in interleaved(Interleaving(able=False), "aaa")] == [False] * 3
+
+
+def test_an_interleaved_request_tells_two_random_numbers_and_what_the_server_said() -> None:
+    """Nothing of this machine's clock; without the option nothing but one random number."""
+    association = Association(replace(QUIET, xleave=True), 0)
+    association.request(0, 7, 8)
+    data, sent, received = answer(7)
+    association.reply(data, sent, received, raw_ns=1)
+    said = parse(data)
+    assert said is not None
+    assert association.request(NS, 9, 10) == Header(version=4, origin=said.receive, receive=10, transmit=9).pack()
+    assert association.reply(answer(8)[0], sent, received) is Reason.ORIGIN
+    plain = asked()
+    plain.reply(*answer(7))
+    assert plain.request(NS, 9, 10) == Header(version=4, transmit=9).pack()

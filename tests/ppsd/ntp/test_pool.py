@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ppsd.ntp.pool import LONGEST_RETRY_NS, REST_NS, Change, Pool
+from ppsd.ntp.pool import LONGEST_RETRY_NS, REST_NS, WRONG_NS, Change, Pool, outvoted
 from refclock.sample import NS
 
 FOUR = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"]
@@ -23,6 +23,32 @@ def test_a_name_that_gives_too_few_is_asked_again() -> None:
     assert pool.due_ns == 2 * NS
     assert pool.resolved(FOUR[1:], 2 * NS).begin == ("192.0.2.3", "192.0.2.4")
     assert pool.due_ns is None
+
+
+def test_a_server_that_is_wrong_for_long_is_replaced() -> None:
+    """Wrong for a while it stays, for that may be its path; wrong for a quarter of an hour it goes, though it answers."""
+    pool, now_ns = Pool(2, 0), WRONG_NS
+    pool.resolved(FOUR[:2], 0)
+    for wrong in (["192.0.2.1"], [], ["192.0.2.1"]):
+        pool.judged(wrong, now_ns)
+        now_ns += WRONG_NS // 2
+    assert pool.due_ns is None
+    pool.judged(["192.0.2.1"], now_ns + WRONG_NS)
+    pool.works("192.0.2.1")
+    assert pool.due_ns == now_ns + WRONG_NS
+    assert pool.resolved(FOUR[:2], now_ns + WRONG_NS) == Change()
+    assert pool.due_ns is not None
+    assert pool.resolved(FOUR, pool.due_ns) == Change(("192.0.2.3",), ("192.0.2.1",))
+    assert pool.due_ns is None
+
+
+def test_who_is_wrong_is_decided_by_more_than_half() -> None:
+    """A receiver that lies makes every honest server contradict it: none of them is lost for that. Where no majority agrees, and so nothing
+    is served, all are drawn anew."""
+    assert outvoted({"a": "x", "b": "-", "c": "*", "d": "?"}, served=True) == {"a"}
+    assert outvoted({"a": "x", "b": "x", "c": "-", "d": "-"}, served=True) == set()
+    assert outvoted({"a": "x"}, served=True) == set()
+    assert outvoted({"a": "x", "b": "x", "c": "x", "d": "?"}, served=False) == {"a", "b", "c"}
 
 
 def test_a_name_that_does_not_resolve_yet() -> None:
