@@ -28,8 +28,10 @@ from refclock.sample import MAX_FREQUENCY_PPM, NS
 
 KEPT: Final = 32
 """Answers kept: at 64 s half an hour, at 1024 s nine hours. An older one has grown wider than the later ones."""
-RESTLESS: Final = math.sqrt(3)
-"""Factor from the wander that the answers show, in ns/s per sqrt(s), to what the phase strays at most: three sigmas, each 1/sqrt(3)."""
+RESTLESS: Final = 5 / math.sqrt(3)
+"""Factor from the wander that the answers show, in ns/s per sqrt(s), to what the phase strays at most: five sigmas, each 1/sqrt(3)."""
+MORE_RESTLESS: Final = 1.5
+"""Factor by which the crystal must have shown more wander than a rate was found with, for that rate to be forgotten."""
 LIKELY: Final = 1 / 3
 """Share of a bound that is a standard deviation: three sigmas."""
 WANDER_NS: Final = 15.0
@@ -106,18 +108,38 @@ class NetworkEstimator:
         self._answers.append(answer)
         self._last = None
         self.samples += 1
+        strays = self._strays_to(answer)
+        self._path_add(answer, trip_ns)
+        if self._found.wander_ns * MORE_RESTLESS < self._wander_ns:
+            self._found = UNKNOWN
         if self._meet(mono_ns) is None:
             self._answers.clear()
             self._answers.append(answer)
             self._found = UNKNOWN
             self.restarts += 1
-            course = self._path.course
-            if course is not None and abs(self._likely(mono_ns) - tai_ns) > distance_ns + course.stray_ns(mono_ns / NS) / LIKELY:
-                self._path = self._new_path()  # else the crystal has strayed farther than it should
+            if not strays:
+                self._path = self._new_path()
+                self._path_add(answer, trip_ns)
         self._found = self._between()
+
+    def _strays_to(self, answer: _Answer) -> bool:
+        """Whether a crystal, as the path has it, may have strayed to ``answer``."""
+        course = self._path.course
+        if course is None:
+            return True
+        far_ns = answer.distance_ns + course.stray_ns(answer.mono_ns / NS) / LIKELY
+        return abs(self._likely(answer.mono_ns) - answer.tai_ns) <= far_ns
+
+    def _path_add(self, answer: _Answer, trip_ns: float) -> None:
         if self._path.course is None:
-            self._origin_ns = tai_ns - mono_ns
-        self._path.add(mono_ns / NS, float(tai_ns - mono_ns - self._origin_ns), trip_ns)
+            self._origin_ns = answer.tai_ns - answer.mono_ns
+        self._path.add(answer.mono_ns / NS, float(answer.tai_ns - answer.mono_ns - self._origin_ns), trip_ns)
+
+    @property
+    def _wander_ns(self) -> float:
+        """ns per s^1.5; how far the crystal may stray, from what it has shown."""
+        course = self._path.course
+        return WANDER_NS if course is None else max(WANDER_NS, RESTLESS * course.wander)
 
     def estimate(self, mono_ns: int) -> Estimate:
         """At raw ``mono_ns``, not before the last answer. Needs ``ready``."""
@@ -191,9 +213,7 @@ class NetworkEstimator:
 
     def _between(self) -> KnownRate:
         """The rate that the answers themselves tell, of the pair that tells it best."""
-        last, best = self._answers[-1], UNKNOWN
-        course = self._path.course
-        wander_ns = WANDER_NS if course is None else max(WANDER_NS, RESTLESS * course.wander)
+        last, best, wander_ns = self._answers[-1], UNKNOWN, self._wander_ns
         for first in self._answers:
             span = last.mono_ns - first.mono_ns
             if not span:

@@ -124,6 +124,7 @@ class Association:
         self._second = 0  # its receive field; 0: it is a basic one
         self._past: _Past | None = None
         self._interval = Interval()
+        self._asked_ns = now_ns
         self.sent = self.received = self.valid = self.good = 0
 
     @property
@@ -139,7 +140,7 @@ class Association:
         assert nonce, "a transmit field of zero would be answered by everybody"
         if self._nonce:
             self._unanswered()
-        self._nonce = nonce
+        self._nonce, self._asked_ns = nonce, now_ns
         self.sent += 1
         self.reach = self.reach << 1 & REACH_BITS
         if self._left:
@@ -173,11 +174,11 @@ class Association:
             self.due_ns = now_ns
 
     def _unanswered(self) -> None:
-        """The last request got no answer. After eight the interval grows, so that a server that is gone is not bothered."""
+        """The last request got no answer. After every eight the interval grows, so that a server that is gone is not bothered."""
         self.unanswered += 1
         self._past = None
         self.why, self._silence = self._silence or "no answer", ""
-        if self.unanswered >= SETTLED and not self.reach and not self._left:
+        if self.unanswered % SETTLED == 0 and not self.reach and not self._left:
             self._set_poll(self.poll + 1)
 
     # ---- answers ---------------------------------------------------------------------------------------------------------------------
@@ -248,10 +249,13 @@ class Association:
         return p.maxdelaydevratio > 0 and delay_ns - least > p.maxdelaydevratio * pstdev(self._interval.trips) + 2 * drift_ns
 
     def _answered(self, found: Measurement) -> None:
-        if not self.reach and self._polling.iburst and not self._left and self.unanswered:
-            self._left = BURST - 1  # it is back
+        back = self.unanswered > 0 and not self.reach
+        if back and self._polling.iburst and not self._left:
+            self._left = BURST - 1
         if self.unanswered >= SETTLED:
             self.poll = self._floor
+        if back and self.due_ns is not None:
+            self.due_ns = min(self.due_ns, self._asked_ns + (BURST_NS if self._left else NS << self.poll))
         self.unanswered, self.why = 0, ""
         self.valid += 1
         self.reach |= 1

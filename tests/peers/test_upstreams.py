@@ -172,8 +172,9 @@ def test_a_key_is_asked_for_and_wrong_secrets_count_for_nothing(network: Process
 
 
 def test_interleaved_mode_with_chronyd_and_with_ourselves(network: Processes, daemon: Callable[[str], Daemon]) -> None:
-    """With xleave both kinds of server answer in that mode, every answer is used, and the offsets agree; without it none does."""
-    chronyd(network, "near", SERVERS["near"])
+    """With xleave both kinds of server answer in that mode, by IPv4 and IPv6, every answer is used, and the offsets agree; without it none
+    does."""
+    chronyd(network, "near", SERVERS["near"], "bindaddress ::1")
     other = network.directory / "other"
     other.mkdir()
     places = '[server]\nlisten = ["127.0.1.7:1123"]\n[metrics]\nlisten = []\n[chronyc]\nlisten = []\n'
@@ -182,13 +183,13 @@ def test_interleaved_mode_with_chronyd_and_with_ourselves(network: Processes, da
     writer.publish(true_record())
     network.start("other", [*REFCLOCK, "serve", "--config", str(other / "refclock.toml"), "--run-dir", str(other)])
     wait_for("our other server", lambda: snapshot(other, "serve.sock"), 20)
-    asked = {"near": SERVERS["near"], "ours": "127.0.1.7"}
+    asked = {"near": SERVERS["near"], "six": "::1", "ours": "127.0.1.7"}
     plain = TABLE.format(name="plain", host=SERVERS["near"])
     started = daemon(tables(asked).replace("minpoll =", "xleave = true\nminpoll =") + plain)
     started.fed.set()
-    wait_for("reach 377", lambda: [started.upstreams().get(n, {}).get("reach") for n in (*asked, "plain")] == [0o377] * 3, 60)
+    wait_for("reach 377", lambda: [started.upstreams().get(n, {}).get("reach") for n in (*asked, "plain")] == [0o377] * 4, 60)
     heard = started.upstreams()
-    assert [heard[name]["packets"]["interleaved"] for name in (*asked, "plain")] == [True, True, False]
+    assert [heard[name]["packets"]["interleaved"] for name in (*asked, "plain")] == [True, True, True, False]
     for one in heard.values():
         assert one["tally"] == "-", one
         assert one["packets"]["good"] == one["packets"]["valid"] >= one["packets"]["sent"] - 2, one

@@ -230,16 +230,17 @@ def test_a_steady_path_is_asked_often_and_a_noisy_one_seldom() -> None:
 
 
 def test_a_server_that_is_gone_is_asked_less_and_less() -> None:
-    """Without answers the interval grows to maxpoll; the first answer brings it back."""
+    """Without answers the interval grows to maxpoll; the first answer brings it back, and a burst at once."""
     association = Association(Polling(), 0)
     sent = run(association, 6 * 3600, answers=False)
     assert association.reach == 0
     assert association.poll == 10
     assert 1000 < sent[-1] - sent[-2] < 1100
-    assert association.due_ns is not None
-    association.request(association.due_ns, 7)
+    due_ns = association.due_ns
+    assert due_ns is not None
+    association.request(due_ns, 7)
     association.reply(*answer(7))
-    assert association.poll == 6
+    assert (association.poll, association.due_ns) == (6, due_ns + 2 * NS)
 
 
 def test_a_request_that_cannot_leave_is_no_silence() -> None:
