@@ -55,6 +55,8 @@ AEADS: Final = (nts.AES_128_GCM_SIV, nts.AES_SIV_CMAC_256)
 """The ciphers that are asked for, the best first."""
 SOCKET_MODE: Final = 0o600
 """This user's alone: keys go through it."""
+BUNDLE: Final = "/etc/ssl/certs/ca-certificates.crt"
+"""Where Debian has all authorities in one file. OpenSSL itself looks for a directory of them, which the appliance's image does not have."""
 _NOT_YET, _EXPIRED = 9, 10
 _STRANGERS: Final = frozenset({2, 18, 19, 20, 21, 24})
 """Results of a verification (X509_V_ERR_ of openssl/x509_vfy.h): its dates are wrong; nobody who is believed has signed it."""
@@ -401,6 +403,11 @@ def _context(believed: Believed, examination: _Examination) -> SSL.Context:
     store.set_time(datetime.datetime.fromtimestamp(believed.now_s, datetime.UTC))
     if not believed.authorities:
         context.set_default_verify_paths()
+        try:
+            if Path(BUNDLE).exists():
+                context.load_verify_locations(BUNDLE)
+        except SSL.Error:
+            raise _Unusable(f"{BUNDLE} cannot be read; run: update-ca-certificates") from None
         return context
     store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)  # a certificate in the file is believed, whether an authority's or the server's
     try:

@@ -230,7 +230,7 @@ def test_ours_is_followed_by_ours(network: Processes, daemon: Callable[[str], Se
         ours = daemon(TABLE.format(name="box", host=HOST, ca=ca))
         wait_for("the box is heard", lambda: ours.heard("box"), 40)
         assert ours.upstreams()["box"]["stratum"] == 1
-        assert ours.authentication("box")["cookie_bytes"] == 100
+        assert ours.authentication("box")["key_type"] == 30
         report = snapshot(box.run_dir, "nts-ke.sock") or {}
         assert report["sessions"]["served"] == 1  # type: ignore[index]
     finally:

@@ -206,6 +206,15 @@ def test_where_the_time_is_asked_for_is_negotiated() -> None:
     assert isinstance(granted([*GOOD, KeRecord(Kind.COOKIE, b"c"), KeRecord(0x4000, critical=True)], (15,)), str)
 
 
+def test_keys_of_aead_30_are_exported_as_the_server_does() -> None:
+    """Without the record of chronyd 4.6.1 and later the server is one of 4.4 to 4.6, which exports them under the number of AEAD 15."""
+    aead_30 = [GOOD[0], KeRecord(Kind.AEADS, b"\0\x1e"), KeRecord(Kind.COOKIE, b"c" * 96)]
+    for more, exported_as in (([], 15), ([KeRecord(Kind.COMPLIANT_EXPORT)], 30)):
+        found = granted([*aead_30, *more], (30, 15))
+        assert isinstance(found, Terms)
+        assert (found.aead, found.exported_as) == (30, exported_as)
+
+
 # ---- when new keys are wanted ------------------------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import select
 import socket
@@ -13,6 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.ciphers import aead
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
+from hypothesis import given
+from hypothesis import strategies as st
 from OpenSSL import SSL
 from records import true_record
 
@@ -26,7 +32,7 @@ from ppsd.ntp.nts_keys import cookie_keys
 from ppsd.process.log import Log
 from ppsd.serve import nts_client
 from ppsd.serve.certificates import OwnCertificates, Pair
-from ppsd.serve.ntp_server import NtpServer, ServerRules
+from ppsd.serve.ntp_server import NtpServer, Sealer, ServerRules
 from ppsd.serve.nts_client import KeyClient
 from ppsd.serve.nts_keyring import KEPT, Keyring
 from ppsd.serve.nts_sessions import Offer, Sessions, sealed_cookie, tls_context
@@ -264,6 +270,14 @@ def test_a_server_that_cannot_prove_its_name_gives_no_time(asking: Asking, chang
     assert sum(asking.box.server.counters()["reply"].values()) == 0
 
 
+def test_the_systems_authorities_are_believed_where_none_is_named(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the one file in which Debian has them; when that is spoilt, nobody is believed, and the remedy is said."""
+    monkeypatch.setattr(nts_client, "BUNDLE", str(asking.ca))
+    assert isinstance(answer(asking, ca=""), Keys)
+    asking.ca.write_bytes(b"spoilt")
+    assert "update-ca-certificates" in refusal(asking, ca="")
+
+
 def test_certificates_are_held_against_the_served_time(asking: Asking, box: Box) -> None:
     """One that has ended, or has not begun by the time that is served, is refused, whatever the system clock says, also with
     unchecked_dates: that is for clocks that know no time."""
@@ -410,6 +424,20 @@ def test_the_request_is_the_one_that_servers_expect() -> None:
     assert nts.records(asked((15,))) == (NTP, replace(SIV, critical=True), end)
     both = KeRecord(Kind.AEADS, b"\0\x1e\0\x0f", critical=True)
     assert nts.records(asked((30, 15))) == (NTP, both, KeRecord(Kind.COMPLIANT_EXPORT), end)
+
+
+@given(st.binary(max_size=100), st.binary(min_size=1, max_size=200))
+def test_packets_are_sealed_as_another_library_does(text: bytes, packet: bytes) -> None:
+    """AEAD 15, which every server has, and AEAD 30, where the library has it."""
+    secret, nonce = bytes(range(32)), bytes(range(16))
+    sealed = Sealer(15, secret).seal(packet, nonce, text)
+    assert Sealer(15, secret).open(packet, nonce, sealed) == text
+    if text:  # older versions of the library refuse an empty one
+        assert sealed == AESSIV(secret).encrypt(text, [packet, nonce])
+    sealed = Sealer(30, secret[:16]).seal(packet, nonce[:12], text)
+    assert Sealer(30, secret[:16]).open(packet, nonce[:12], sealed) == text
+    with contextlib.suppress(UnsupportedAlgorithm, AttributeError):
+        assert not text or sealed == aead.AESGCMSIV(secret[:16]).encrypt(nonce[:12], text, packet)
 
 
 @pytest.mark.parametrize(
