@@ -5,11 +5,11 @@
 #include <nettle/memxor.h>
 #include <string.h>
 
-enum { BLOCK = 16, HALF = BLOCK / 2, DERIVED = 4, STRIDE = 256 /* bytes that one call of AES takes */ };
+enum { BLOCK = BLK_SIZE, HALF = BLOCK / 2, DERIVED = 4, STRIDE = 256 /* bytes that one call of AES takes */ };
 
 /* ---- POLYVAL --------------------------------------------------------------------------------------------------------------------- */
 
-#if defined(__x86_64__) && !defined(GCM_PORTABLE)
+#if defined(__x86_64__) && !defined(PORTABLE)
 #include <immintrin.h>
 #define FAST __attribute__((target("pclmul,sse4.1")))
 
@@ -69,12 +69,14 @@ static void store(uint8_t *to, struct polynomial p)
 }
 
 /* The lower 64 bits of a product without carries: by integers of which only every fourth bit is set, so that carries stay in between. */
-static uint64_t multiply_low(uint64_t a, uint64_t b)
+static inline uint64_t multiply_low(uint64_t a, uint64_t b)
 {
     const uint64_t every_fourth = 0x1111111111111111;
     uint64_t product = 0;
+#pragma GCC unroll 4
     for (int i = 0; i < 4; i++) {
         uint64_t sum = 0;
+#pragma GCC unroll 4
         for (int j = 0; j < 4; j++)
             sum ^= (a & every_fourth << j) * (b & every_fourth << ((i - j) & 3));
         product |= sum & every_fourth << i;
@@ -82,7 +84,7 @@ static uint64_t multiply_low(uint64_t a, uint64_t b)
     return product;
 }
 
-static uint64_t reversed(uint64_t x)
+static inline uint64_t reversed(uint64_t x)
 {
     x = (x & 0x5555555555555555) << 1 | (x >> 1 & 0x5555555555555555);
     x = (x & 0x3333333333333333) << 2 | (x >> 2 & 0x3333333333333333);
@@ -90,7 +92,7 @@ static uint64_t reversed(uint64_t x)
     return __builtin_bswap64(x);
 }
 
-static struct polynomial multiply(uint64_t a, uint64_t b)
+static inline struct polynomial multiply(uint64_t a, uint64_t b)
 {
     return (struct polynomial){multiply_low(a, b), reversed(multiply_low(reversed(a), reversed(b))) >> 1};
 }
@@ -102,7 +104,7 @@ static struct polynomial fold(struct polynomial p)
 }
 
 /* The product of two elements of the field, times x^-128 (RFC 8452 3). */
-static struct polynomial dot(struct polynomial a, struct polynomial b)
+static inline struct polynomial dot(struct polynomial a, struct polynomial b)
 {
     struct polynomial low = multiply(a.low, b.low), high = multiply(a.high, b.high), middle = multiply(a.low ^ a.high, b.low ^ b.high);
     middle.low ^= low.low ^ high.low;
@@ -145,12 +147,12 @@ static void absorb(uint8_t *state, const uint8_t *key, const uint8_t *data, size
 /* The keys of one nonce (RFC 8452 4). */
 struct message_keys {
     uint8_t authentication[BLOCK];
-    struct aes128_ctx encryption;
+    union blk_rounds encryption;
 };
 
 void gcm_expand(struct gcm_key *key, const uint8_t secret[GCM_KEY])
 {
-    aes128_set_encrypt_key(&key->generating, secret);
+    blk_expand(&key->generating, secret);
 }
 
 static void derive(const struct gcm_key *key, const uint8_t *nonce, struct message_keys *keys)
@@ -160,12 +162,12 @@ static void derive(const struct gcm_key *key, const uint8_t *nonce, struct messa
         blocks[i][0] = i;
         memcpy(blocks[i] + BLOCK - GCM_NONCE, nonce, GCM_NONCE);
     }
-    aes128_encrypt(&key->generating, sizeof blocks, blocks[0], blocks[0]);
+    blk_encrypt(&key->generating, sizeof blocks, blocks[0], blocks[0]);
     memcpy(keys->authentication, blocks[0], HALF);
     memcpy(keys->authentication + HALF, blocks[1], HALF);
     memcpy(encryption, blocks[2], HALF);
     memcpy(encryption + HALF, blocks[3], HALF);
-    aes128_set_encrypt_key(&keys->encryption, encryption);
+    blk_expand(&keys->encryption, encryption);
 }
 
 static void make_tag(const struct message_keys *keys, const uint8_t *nonce, const uint8_t *data, size_t size, const uint8_t *text,
@@ -179,7 +181,7 @@ static void make_tag(const struct message_keys *keys, const uint8_t *nonce, cons
     absorb(tag, keys->authentication, lengths, sizeof lengths);
     memxor(tag, nonce, GCM_NONCE);
     tag[BLOCK - 1] &= 0x7f;
-    aes128_encrypt(&keys->encryption, GCM_TAG, tag, tag);
+    blk_encrypt(&keys->encryption, GCM_TAG, tag, tag);
 }
 
 /* Encrypt or decrypt: CTR from the tag on, whose first 32 bits count. */
@@ -198,7 +200,7 @@ static void add_stream(const struct message_keys *keys, const uint8_t *tag, cons
             memcpy(counters + i * BLOCK, &little, sizeof little);
             memcpy(counters + i * BLOCK + sizeof little, first + sizeof little, BLOCK - sizeof little);
         }
-        aes128_encrypt(&keys->encryption, blocks * BLOCK, counters, counters);
+        blk_encrypt(&keys->encryption, blocks * BLOCK, counters, counters);
         memxor3(to, from, counters, now);
         from += now;
         to += now;

@@ -1,19 +1,20 @@
 /* gcm: AES-128-GCM-SIV (RFC 8452; AEAD algorithm 30 of RFC 5116's registry), NTS's cipher for short packets: its keys and nonces are shorter.
  *
- * AES is nettle's, POLYVAL is ours: by the carry-less multiplication of x86-64 processors that have it, and elsewhere, or when built with
- * GCM_PORTABLE, by integer multiplications. Both take a time that depends on lengths alone. A sealed text is the ciphertext and then its tag.
+ * POLYVAL uses the carry-less multiplication of x86-64 processors that have it; elsewhere, or when built with PORTABLE, multiplications of
+ * integers. Both take a time that depends on lengths alone. A sealed text is the ciphertext and then its tag.
  */
 #ifndef GCMSIV_H
 #define GCMSIV_H
-#include <nettle/aes.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "block.h"
 
 enum { GCM_KEY = 16, GCM_NONCE = 12, GCM_TAG = 16 };
 
 /* An expanded key. */
 struct gcm_key {
-    struct aes128_ctx generating;
+    union blk_rounds generating;
 };
 
 void gcm_expand(struct gcm_key *key, const uint8_t secret[GCM_KEY]);

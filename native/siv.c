@@ -19,70 +19,19 @@ static size_t before_last(size_t length)
     return length == 0 ? 0 : (length - 1) / SIV_BLOCK * SIV_BLOCK;
 }
 
-/* ---- the cipher ------------------------------------------------------------------------------------------------------------------ */
+/* ---- the cipher, where the processor has instructions for it ----------------------------------------------------------------------- */
 
-#if defined(__x86_64__) && !defined(SIV_PORTABLE)
-#include <immintrin.h>
-#define FAST __attribute__((target("aes,sse4.1")))
-
-/* 1: the processor has the instructions. */
-static int is_fast(void)
-{
-    return __builtin_cpu_supports("aes") && __builtin_cpu_supports("sse4.1");
-}
-
-/* The round key after `key`, of which `assist` is aeskeygenassist (FIPS 197 5.2). */
-FAST static inline __m128i next_round(__m128i key, __m128i assist)
-{
-    key = _mm_xor_si128(key, _mm_slli_si128(key, 4));
-    key = _mm_xor_si128(key, _mm_slli_si128(key, 8));
-    return _mm_xor_si128(key, _mm_shuffle_epi32(assist, 0xff));
-}
-
-FAST static void expand_fast(union siv_rounds *rounds, const uint8_t *secret)
-{
-    __m128i *k = (__m128i *)rounds->block, key = _mm_loadu_si128((const __m128i *)secret);
-    _mm_storeu_si128(k, key);
-#define ROUND(n, constant) _mm_storeu_si128(k + (n), key = next_round(key, _mm_aeskeygenassist_si128(key, constant)))
-    ROUND(1, 0x01);
-    ROUND(2, 0x02);
-    ROUND(3, 0x04);
-    ROUND(4, 0x08);
-    ROUND(5, 0x10);
-    ROUND(6, 0x20);
-    ROUND(7, 0x40);
-    ROUND(8, 0x80);
-    ROUND(9, 0x1b);
-    ROUND(10, 0x36);
-#undef ROUND
-}
-
-FAST static inline __m128i encrypt_block(const union siv_rounds *rounds, __m128i block)
-{
-    const __m128i *k = (const __m128i *)rounds->block;
-    block = _mm_xor_si128(block, _mm_loadu_si128(k));
-#pragma GCC unroll 9
-    for (int round = 1; round < 10; round++)
-        block = _mm_aesenc_si128(block, _mm_loadu_si128(k + round));
-    return _mm_aesenclast_si128(block, _mm_loadu_si128(k + 10));
-}
-
-FAST static void encrypt_fast(const union siv_rounds *rounds, size_t length, uint8_t *to, const uint8_t *from)
-{
-    for (size_t at = 0; at < length; at += SIV_BLOCK)
-        _mm_storeu_si128((__m128i *)(to + at), encrypt_block(rounds, _mm_loadu_si128((const __m128i *)(from + at))));
-}
-
-FAST static void chain_fast(const union siv_rounds *rounds, uint8_t *state, const uint8_t *data, size_t length)
+#if defined(__x86_64__) && !defined(PORTABLE)
+BLK_FAST static void chain_fast(const union blk_rounds *rounds, uint8_t *state, const uint8_t *data, size_t length)
 {
     __m128i block = _mm_loadu_si128((const __m128i *)state);
     for (size_t at = 0; at < length; at += SIV_BLOCK)
-        block = encrypt_block(rounds, _mm_xor_si128(block, _mm_loadu_si128((const __m128i *)(data + at))));
+        block = blk_encrypt_one(rounds, _mm_xor_si128(block, _mm_loadu_si128((const __m128i *)(data + at))));
     _mm_storeu_si128((__m128i *)state, block);
 }
 
 /* finish, below. A block is made in a register: to load one that was stored in parts takes as long as to encrypt it. */
-FAST static void finish_fast(const struct siv_key *key, uint8_t *code, const uint8_t *data, size_t length)
+BLK_FAST static void finish_fast(const struct siv_key *key, uint8_t *code, const uint8_t *data, size_t length)
 {
     size_t before = before_last(length);
     __m128i last;
@@ -98,16 +47,16 @@ FAST static void finish_fast(const struct siv_key *key, uint8_t *code, const uin
         last = _mm_loadu_si128((const __m128i *)padded);
     }
     last = _mm_xor_si128(last, _mm_loadu_si128((const __m128i *)key->mask[length == SIV_BLOCK ? FULL : PARTIAL]));
-    _mm_storeu_si128((__m128i *)code, encrypt_block(&key->mac, _mm_xor_si128(_mm_loadu_si128((const __m128i *)code), last)));
+    _mm_storeu_si128((__m128i *)code, blk_encrypt_one(&key->mac, _mm_xor_si128(_mm_loadu_si128((const __m128i *)code), last)));
 }
 
 /* add_stream, below: from the block `first` on, whose last 32 bits count from `count`. */
-FAST static void add_stream_fast(const union siv_rounds *rounds, const uint8_t *first, uint32_t count, const uint8_t *from, size_t length,
-                                 uint8_t *to)
+BLK_FAST static void add_stream_fast(const union blk_rounds *rounds, const uint8_t *first, uint32_t count, const uint8_t *from,
+                                     size_t length, uint8_t *to)
 {
     const __m128i counter = _mm_loadu_si128((const __m128i *)first);
     for (; length > 0; count++) {
-        __m128i stream = encrypt_block(rounds, _mm_insert_epi32(counter, (int)htobe32(count), 3));
+        __m128i stream = blk_encrypt_one(rounds, _mm_insert_epi32(counter, (int)htobe32(count), 3));
         if (length < SIV_BLOCK) {
             uint8_t rest[SIV_BLOCK];
             _mm_storeu_si128((__m128i *)rest, stream);
@@ -121,22 +70,7 @@ FAST static void add_stream_fast(const union siv_rounds *rounds, const uint8_t *
     }
 }
 #else
-static int is_fast(void)
-{
-    return 0;
-}
-
-static void expand_fast(union siv_rounds *rounds, const uint8_t *secret)
-{
-    (void)rounds, (void)secret;
-}
-
-static void encrypt_fast(const union siv_rounds *rounds, size_t length, uint8_t *to, const uint8_t *from)
-{
-    (void)rounds, (void)length, (void)to, (void)from;
-}
-
-static void chain_fast(const union siv_rounds *rounds, uint8_t *state, const uint8_t *data, size_t length)
+static void chain_fast(const union blk_rounds *rounds, uint8_t *state, const uint8_t *data, size_t length)
 {
     (void)rounds, (void)state, (void)data, (void)length;
 }
@@ -146,29 +80,12 @@ static void finish_fast(const struct siv_key *key, uint8_t *code, const uint8_t 
     (void)key, (void)code, (void)data, (void)length;
 }
 
-static void add_stream_fast(const union siv_rounds *rounds, const uint8_t *first, uint32_t count, const uint8_t *from, size_t length,
+static void add_stream_fast(const union blk_rounds *rounds, const uint8_t *first, uint32_t count, const uint8_t *from, size_t length,
                             uint8_t *to)
 {
     (void)rounds, (void)first, (void)count, (void)from, (void)length, (void)to;
 }
 #endif
-
-static void expand_rounds(union siv_rounds *rounds, const uint8_t *secret)
-{
-    if (is_fast())
-        expand_fast(rounds, secret);
-    else
-        aes128_set_encrypt_key(&rounds->nettle, secret);
-}
-
-/* Encrypt `length` bytes, a multiple of a block. */
-static void encrypt(const union siv_rounds *rounds, size_t length, uint8_t *to, const uint8_t *from)
-{
-    if (is_fast())
-        encrypt_fast(rounds, length, to, from);
-    else
-        aes128_encrypt(&rounds->nettle, length, to, from);
-}
 
 /* ---- S2V and CTR ----------------------------------------------------------------------------------------------------------------- */
 
@@ -200,21 +117,21 @@ static void double_block(uint8_t *block)
 void siv_expand(struct siv_key *key, const uint8_t secret[SIV_KEY], int empty)
 {
     static const uint8_t zero[SIV_BLOCK];
-    expand_rounds(&key->mac, secret);
+    blk_expand(&key->mac, secret);
     if (!empty)
-        expand_rounds(&key->text, secret + HALF);
-    encrypt(&key->mac, SIV_BLOCK, key->mask[FULL], zero);
+        blk_expand(&key->text, secret + HALF);
+    blk_encrypt(&key->mac, SIV_BLOCK, key->mask[FULL], zero);
     double_block(key->mask[FULL]);
     memcpy(key->mask[PARTIAL], key->mask[FULL], SIV_BLOCK);
     double_block(key->mask[PARTIAL]);
-    encrypt(&key->mac, SIV_BLOCK, key->begin, key->mask[FULL]);
+    blk_encrypt(&key->mac, SIV_BLOCK, key->begin, key->mask[FULL]);
 }
 
 /* Chain `length` bytes, a multiple of a block, into CMAC's state. */
-static void chain(const union siv_rounds *rounds, uint8_t *state, const uint8_t *data, size_t length)
+static void chain(const union blk_rounds *rounds, uint8_t *state, const uint8_t *data, size_t length)
 {
     uint8_t scratch[STRIDE];
-    if (is_fast()) {
+    if (blk_is_fast()) {
         chain_fast(rounds, state, data, length);
         return;
     }
@@ -235,13 +152,13 @@ static void end_code(const struct siv_key *key, uint8_t *code, const uint8_t *la
         block[length] = 0x80;
     xor_block(block, key->mask[length < SIV_BLOCK ? PARTIAL : FULL]);
     xor_block(block, code);
-    encrypt(&key->mac, SIV_BLOCK, code, block);
+    blk_encrypt(&key->mac, SIV_BLOCK, code, block);
 }
 
 /* End a CMAC (RFC 4493 2.4) whose state is `code` with the rest of its data. */
 static void finish(const struct siv_key *key, uint8_t *code, const uint8_t *data, size_t length)
 {
-    if (is_fast()) {
+    if (blk_is_fast()) {
         finish_fast(key, code, data, length);
         return;
     }
@@ -289,7 +206,7 @@ static void add_stream(const struct siv_key *key, const uint8_t *tag, const uint
     first[12] &= 0x7f;
     memcpy(&count, first + 12, sizeof count);
     count = be32toh(count);
-    if (is_fast()) {
+    if (blk_is_fast()) {
         add_stream_fast(&key->text, first, count, from, length, to);
         return;
     }

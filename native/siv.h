@@ -1,27 +1,21 @@
 /* siv: AES-SIV-CMAC-256 (RFC 5297; AEAD algorithm 15 of RFC 5116's registry), the cipher of NTS.
  *
- * S2V and CTR over AES-128, with round keys that are kept: nettle's own SIV expands both keys for each text and calls the cipher once a
- * block. Where an x86-64 processor has AES instructions, they are used directly, so that
- * a block costs no call and independent blocks overlap; elsewhere, and when built with SIV_PORTABLE, the cipher is nettle's. A sealed text is
- * its 16-byte tag and then the ciphertext.
+ * S2V and CTR over block.h, with round keys that are kept: nettle's own SIV expands both keys for each text and calls the cipher once a block.
+ * Where the processor has AES instructions a block costs no call, and independent blocks overlap. A sealed text is its 16-byte tag and then the
+ * ciphertext.
  */
 #ifndef SIV_H
 #define SIV_H
-#include <nettle/aes.h>
 #include <stddef.h>
 #include <stdint.h>
 
-enum { SIV_KEY = 32, SIV_TAG = 16, SIV_BLOCK = 16 };
+#include "block.h"
 
-/* Round keys of AES-128: nettle's, or as the processor's own instructions take them. */
-union siv_rounds {
-    struct aes128_ctx nettle;
-    uint8_t block[11][SIV_BLOCK];
-};
+enum { SIV_KEY = 32, SIV_TAG = 16, SIV_BLOCK = BLK_SIZE };
 
 /* An expanded key. */
 struct siv_key {
-    union siv_rounds mac, text; /* of S2V and of CTR */
+    union blk_rounds mac, text; /* of S2V and of CTR */
     uint8_t mask[2][SIV_BLOCK]; /* of CMAC's last block, when it is full and when it is not (RFC 4493 2.3) */
     uint8_t begin[SIV_BLOCK];   /* CMAC of a zero block, with which S2V begins */
 };

@@ -19,10 +19,11 @@ PATTERNS: Final[dict[str, Pattern]] = {
     "LOCKED": (1900, 100),
     "ACQUIRING": (500, 500),
     "HOLDOVER": (100, 200, 100, 1600),
+    "FALLBACK": (1000, 200, 100, 700),
     NO_TIME: (100, 100),
 }
 """Of each ``ppsd.snapshot.Verdict``. LOCKED: lit, and dark for an instant every two seconds. ACQUIRING: slow and even. HOLDOVER: two
-flashes every two seconds. NO TIME, also without a daemon or a server: quick."""
+flashes every two seconds. FALLBACK: lit for a second, then a flash. NO TIME, also without a daemon or a server: quick."""
 MISTAKE: Final[Pattern] = (100, 200, 100, 200, 100, 1300)
 """Three flashes, then dark for more than a second."""
 WANTED: Final = "/run/refclock-box/led"

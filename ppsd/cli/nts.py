@@ -33,7 +33,8 @@ def run(args: argparse.Namespace) -> int:
     config = load(configuration(directory, args.config))
     if not config.nts.enabled:
         where = config.file or "the configuration"
-        raise Refused(FAILED, f"NTS is off; write [nts] enabled = true into {where}, then: refclock reload")
+        own = " (keys that this machine has got from upstreams: refclock authdata)" if config.establishes_keys else ""
+        raise Refused(FAILED, f"NTS is off{own}; write [nts] enabled = true into {where}, then: refclock reload")
     return _authority(directory, config, args.out) if args.action == "ca" else _show(directory, args.json)
 
 

@@ -63,7 +63,7 @@ LINE_BYTES: Final = 8192
 REPORT_BYTES: Final = 4096
 """Octets kept of a child's report."""
 
-_COLOURS = {"LOCKED": "32", "HOLDOVER": "33", "ACQUIRING": "36", "NO TIME": "31"}  # SGR codes of ECMA-48
+_COLOURS = {"LOCKED": "32", "HOLDOVER": "33", "FALLBACK": "33", "ACQUIRING": "36", "NO TIME": "31"}  # SGR codes of ECMA-48
 
 
 @dataclass(frozen=True, slots=True)

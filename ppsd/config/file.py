@@ -166,8 +166,10 @@ def parse(text: str, file: str = "configuration") -> Config:
     reader.unique((at, "address", _canonical(address)) for at, address in listens)
     streams = [((name, "listen", i), address) for name in ("nts", "metrics") for i, address in enumerate(tables[name].listen)]
     reader.unique((at, "TCP address", _canonical(address)) for at, address in streams)
-    if sources and reader.complete and all(source.noselect for _, source in sources):
-        reader.report((*sources[0][0], "noselect"), "every source is noselect: none could ever be used")
+    followed = upstreams and tables["clock"].upstreams == "fallback"
+    if sources and reader.complete and all(source.noselect for _, source in sources) and not followed:
+        what = 'every source is noselect: none could ever be used; with [[upstream]] and clock.upstreams = "fallback" they may all be'
+        reader.report((*sources[0][0], "noselect"), what)
     if sources and reader.complete and all(isinstance(source, PpsSource) for _, source in sources):
         by_us = 'clock.steer = "kernel"' if tables["clock"].steer == "kernel" else "[[feed]]" if feeds else ""
         if by_us:

@@ -143,13 +143,12 @@ class Draft:
         """The configuration as TOML with comments."""
         self._join_pulses()
         sources, feeds = self._accepted("source", self.sources, ""), self._accepted("feed", self.feeds, "")
-        body = self._with_noselect(sources)
-        tables = self._tables(body, feeds)
-        text = "\n\n".join(filter(None, (*_shown(tables), body, feeds)))
-        servers = self._accepted("upstream", self.upstreams, text).removeprefix(text)
+        tables = self._tables(sources, feeds)
+        text = "\n\n".join(filter(None, (*_shown(tables), sources, feeds)))
+        servers = self._accepted("upstream", self.upstreams, text).removeprefix(text).strip()
         if self.upstreams:
             tables["clock"]["upstreams"] = f'upstreams = "{"fallback" if self.sources else "only"}"  # {self.upstreams[0].line}'
-            text = "\n\n".join(filter(None, (*_shown(tables), body, servers.strip(), feeds)))
+        text = "\n\n".join(filter(None, (*_shown(tables), self._with_noselect(sources), servers, feeds)))
         return "\n\n".join(filter(None, (f"# Taken over from {printable(self.origin)} by refclock import.", text, self._told()))) + "\n"
 
     def _join_pulses(self) -> None:
@@ -185,9 +184,9 @@ class Draft:
     def _with_noselect(self, text: str) -> str:
         """The sources' blocks with ``noselect`` where it was stated, unless nothing would be left to give the time."""
         unused = [settings for settings in self.sources if settings.keys.get("noselect")]
-        if unused and len(unused) == len(self.sources):
+        if unused and len(unused) == len(self.sources) and not self.upstreams:
             for settings in unused:
-                self.tell(settings.line, Fate.MISSING, "noselect is left out: no source would be left, and servers only stand in for one")
+                self.tell(settings.line, Fate.MISSING, "noselect is left out: there is no other source")
         elif unused:
             text = "\n\n".join(self._block("source", settings, settings.keys) for settings in self.sources)
         return text

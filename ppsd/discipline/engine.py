@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from ppsd.config.tables import Config
+from ppsd.config.tables import Config, Upstream
 from ppsd.discipline import report
 from ppsd.discipline.copies import Copies
 from ppsd.discipline.events import (
@@ -51,7 +51,7 @@ from ppsd.discipline.source import LABEL_FRESH_NS, LABEL_REFID, Progress, PulseS
 from ppsd.discipline.steering import Steering
 from ppsd.discipline.tempcomp.compensation import Compensation
 from ppsd.discipline.timescale import Timescale
-from ppsd.discipline.upstream import Place, Upstreams, UpstreamSource, apart_ns
+from ppsd.discipline.upstream import Place, Upstreams, UpstreamSource, apart_ns, source_id
 from ppsd.snapshot import Mode, Snapshot
 from refclock.condition import Code, Condition, obstacle
 from refclock.config import PpsSource, ShmSource, SockSource
@@ -526,10 +526,27 @@ class Engine:
             return
         by_receivers = self.followed is None and self.timescale.stratum == 1 and present is not None
         rate = self.timescale.known_rate(event.at.mono_ns) if by_receivers else None
-        tai_ns = None if event.sample is None else self.leaps.table.utc_to_tai_ns(event.sample.at.real_ns + event.sample.offset_ns)
+        leaps = self.leaps.table
+        tai_ns = self._tai_of(settings, event, present)
+        if self.leaps.table != leaps and self.timescale.estimate is not None:
+            out.append(self._record(event.at))
         known = self.upstreams.heard(settings, event, tai_ns, rate, present)
         if known and event.sample is not None and (self.followed is not None or self.selected is None):
             self._decide(event.at, out)
+
+    def _tai_of(self, settings: Upstream, event: UpstreamHeard, present: Present | None) -> int | None:
+        """TAI by a server's answer; None without one, and where a leap second is, for every server has a way of its own there."""
+        if event.sample is None:
+            return None
+        utc_ns = event.sample.at.real_ns + event.sample.offset_ns
+        if present is None:
+            return self.leaps.table.utc_to_tai_ns(utc_ns)
+        ours_ns = present.tai_at(event.sample.at.mono_ns)
+        if self.leaps.between(ours_ns):
+            return None
+        count_s = self.leaps.told(source_id(settings, event.server), utc_ns, ours_ns, self.upstreams.choice.agreeing)
+        self.leaps.agreed(self.upstreams.leap, utc_ns // NS)
+        return self.leaps.table.utc_to_tai_ns(utc_ns) if count_s is None else utc_ns + count_s * NS
 
     def _by_upstreams(self, now_ns: int) -> Condition | None:
         """What several upstreams that agree say against the served time; None when they allow it. It blocks when another second is

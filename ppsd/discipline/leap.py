@@ -1,17 +1,19 @@
 """Leap seconds: which count of UTC holds, who says so, and until when that is certain.
 
-TAI of the timescale is never in doubt at a leap second, only TAI-UTC is. Three witnesses speak of it, and a lower one never overrules a
+TAI of the timescale is never in doubt at a leap second, only TAI-UTC is. These witnesses speak of it, and a lower one never overrules a
 higher one:
 
 1. the table of leap-seconds.list, checked by its hash, for every midnight before its expiry and every one that it lists;
 2. the labels of receivers *after* the midnight: they count with the new TAI-UTC, or with the old one;
-3. announcements of receivers and other programs. They are believed for the ends of June and December alone (ITU-R TF.460-6 section 2.1,
+3. the time of NTP servers *after* the midnight, when most of those that agreed before show the same count, and no receiver names a second;
+4. announcements of receivers, of other programs, and of most of several NTP servers that agree, unless a receiver that knows the count from
+   the sky announces none. They are believed for the ends of June and December alone (ITU-R TF.460-6 section 2.1,
    every leap second so far), and only make the server announce the leap second in the last 24 hours (native/record.c).
 
-Without the first the count is *unsettled* from the second that a deletion would leave out until labels have shown which count holds, and
-nothing is served. A label's lateness against the timescale is then the usual one of its source, or differs from it by the whole second of
-the step. Receivers repeat 23:59:59 or 00:00:00, say 23:59:60, or leave out 23:59:59; that makes no difference here. Within a minute of the
-midnight each label is read with the count that it shows itself, so TAI goes on whatever a receiver does to its UTC. Pure.
+Without the first the count is *unsettled* from the second that a deletion would leave out until labels, or else servers, have shown which
+count holds, and nothing is served. A label's lateness against the timescale is then the usual one of its source, or differs from it by the
+whole second of the step. Receivers repeat 23:59:59 or 00:00:00, say 23:59:60, or leave out 23:59:59; that makes no difference here. Within
+a minute of the midnight each label is read with the count that it shows itself, so TAI goes on whatever a receiver does to its UTC. Pure.
 """
 
 from __future__ import annotations
@@ -43,6 +45,10 @@ USUAL: Final = 16
 """Latenesses kept for a source's usual one."""
 USUAL_LIFE_NS: Final = 600 * NS
 """ns for which a usual lateness holds however poor the timescale: a drift of 100 ppm moves it by 0.06 s."""
+
+
+SERVERS: Final = SourceId("NTP servers")
+"""Who announces what most servers announce."""
 
 
 @dataclass(slots=True)
@@ -80,6 +86,8 @@ class LeapKeeper:
         self._midnight_s: int | None = None  # the next that may end a leap second, or the last one until a minute after it is settled
         self._verdict_s: int | None = None  # the step there, once labels have shown it
         self._voices: dict[SourceId, _Voice] = {}
+        self._jury = frozenset[SourceId]()  # NTP servers that agreed before the midnight
+        self._votes: dict[SourceId, int] = {}  # the step that each has shown since
 
     # ---- the table -----------------------------------------------------------------------------------------------------------------
 
@@ -127,6 +135,17 @@ class LeapKeeper:
         """The leap indicator of a finished sample: it speaks of the end of the month (RFC 5905 section 7.3). Returns as ``notice``."""
         step_s = {Leap.INSERT: 1, Leap.DELETE: -1}.get(leap, 0)
         return self._announce(source, next_midnight(utc_s, range(1, 13)) if step_s else 0, step_s, utc_s)
+
+    def agreed(self, leap: Leap, utc_s: int) -> bool:
+        """What most of several NTP servers that agree indicate. Returns as ``notice``."""
+        knowing = next((source for source in self._counts if source not in self._notices), None)
+        if leap is Leap.NORMAL or knowing is None:
+            return self.indicated(SERVERS, leap, utc_s)
+        self._notices.pop(SERVERS, None)
+        self._refusals[SERVERS] = (
+            f"most {SERVERS} announce a leap second that {knowing}, which has the count from the sky, does not announce"
+        )
+        return self._merge()
 
     def _announce(self, source: SourceId, at_utc_s: int, step_s: int, utc_s: int) -> bool:
         self._refusals.pop(source, None)
@@ -180,6 +199,8 @@ class LeapKeeper:
 
     def _close(self) -> None:
         self._midnight_s = self._verdict_s = None
+        self._jury = frozenset()
+        self._votes.clear()
         for voice in self._voices.values():
             voice.run = 0
 
@@ -225,6 +246,41 @@ class LeapKeeper:
             self._judge(tai_ns)
         return count_s + step_s
 
+    def told(self, server: SourceId, utc_ns: int, tai_ns: int, agreeing: frozenset[SourceId]) -> int | None:
+        """An NTP server says that it is ``utc_ns`` when the timescale is at ``tai_ns``. ``agreeing``: the servers that agree. Returns as
+        ``heard``."""
+        if self._midnight_s is None or self._settled_s() is not None:
+            return None
+        since_ns = tai_ns - self._begins_ns(self._midnight_s)
+        if since_ns < 0:
+            self._jury = agreeing
+            return None
+        count_s = self.table.tai_offset_s(self._midnight_s - 1)
+        late_ns = tai_ns - utc_ns - count_s * NS
+        step_s = (late_ns + NS // 2) // NS
+        if abs(step_s) > 1 or abs(late_ns - step_s * NS) > AMBIGUOUS_NS:  # it smears the leap second, or is wrong
+            return None
+        self._votes[server] = step_s
+        votes = [self._votes[juror] for juror in self._jury if juror in self._votes]
+        most, count = Counter(votes).most_common(1)[0] if votes else (0, 0)
+        if 2 * count > len(self._jury) and count >= min(2, len(self._jury)) and not any(v.run for v in self._voices.values()):
+            self._settle(most)
+        return count_s + step_s
+
+    def between(self, tai_ns: int) -> bool:
+        """Whether a leap second is, or may be, so near that clocks of others have it already, or not yet."""
+        if self.near(tai_ns):
+            return True
+        return self.certain_until_ns is not None and abs(tai_ns - self.certain_until_ns - NS) < NEAR_NS
+
+    def _settle(self, step_s: int) -> None:
+        """The midnight in question has this step."""
+        assert self._midnight_s is not None
+        self._verdict_s = step_s
+        self._shown[self._midnight_s] = self.table.tai_offset_s(self._midnight_s - 1) + step_s
+        self._notices = {source: said for source, said in self._notices.items() if said[0] != self._midnight_s}
+        self._merge()
+
     def _judge(self, tai_ns: int) -> None:
         """Most of the sources that speak, one of them for long enough, show the step; it is open again when most do not."""
         assert self._midnight_s is not None
@@ -232,10 +288,7 @@ class LeapKeeper:
         step_s, votes = Counter(v.step_s for v in voices).most_common(1)[0]
         most = 2 * votes > len(voices)
         if most and any(v.run >= SHOWN and v.step_s == step_s for v in voices):
-            self._verdict_s = step_s
-            self._shown[self._midnight_s] = self.table.tai_offset_s(self._midnight_s - 1) + step_s
-            self._notices = {source: said for source, said in self._notices.items() if said[0] != self._midnight_s}
-            self._merge()
+            self._settle(step_s)
         elif not most or step_s != self._verdict_s:
             self._verdict_s = None
 
@@ -264,6 +317,8 @@ class LeapKeeper:
             heard = "the receiver's next seconds will show it"
         else:
             heard = f"waiting for {SHOWN} seconds that a receiver names after it"
+            if self._jury:
+                heard += f", or for most of the {len(self._jury)} NTP servers that agreed before it"
         day = _end_of_day(self._midnight_s)
         words = f"whether {day} ended with a leap second is not known: {heard}; a valid leap-seconds.list avoids this: {TABLE_REMEDY}"
         return obstacle(Code.LEAP_UNSETTLED, words)

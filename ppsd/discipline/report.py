@@ -142,6 +142,8 @@ def _upstreams_lacking(s: Standing) -> Iterator[Condition]:
     if s.mode is Mode.TRACK:
         return
     places = [place for _, place in s.upstreams.values()]
+    if any(place.tally == "*" for place in places):
+        return  # what is followed is withheld, and why is told
     if any(place.tally == "x" for place in places):
         yield obstacle(Code.SOURCES_DISAGREE, "the NTP servers disagree and none can be believed")
         return

@@ -10,6 +10,7 @@ after some more.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
@@ -21,7 +22,7 @@ from ppsd.discipline.network import KnownRate, NetworkEstimator
 from ppsd.discipline.selection import Candidate, Choice, select
 from ppsd.snapshot import UpstreamStatus
 from refclock.condition import Code, Condition, obstacle
-from refclock.sample import NS, SourceId, UpstreamServer, refid_of
+from refclock.sample import NS, Leap, SourceId, UpstreamServer, refid_of
 from refclock.timing.pairing import Present
 
 SERVERS: Final = 64
@@ -62,6 +63,7 @@ class UpstreamSource:
         self.first_ns: int | None = None
         self.last_ns: int | None = None
         self.last_offset_ns: int | None = None
+        self.leap = Leap.NORMAL
 
     def heard(self, event: UpstreamHeard, tai_ns: int | None, rate: KnownRate | None, present: Present | None) -> None:
         """What the NTP client says of it. ``tai_ns``: the time of its sample, None without one. ``rate``: of the raw clock, by the
@@ -74,7 +76,7 @@ class UpstreamSource:
         at_ns = event.sample.at.mono_ns
         self.estimator.add(at_ns, tai_ns, event.sample.uncertainty_ns, event.server.delay_ns)
         self.first_ns = at_ns if self.first_ns is None else self.first_ns
-        self.last_ns = at_ns
+        self.last_ns, self.leap = at_ns, event.sample.leap
         if present is not None:
             self.last_offset_ns = tai_ns - present.tai_at(at_ns)
 
@@ -210,6 +212,13 @@ class Upstreams:
     def several(self) -> Candidate | None:
         """The best of several that agree; None while fewer do. One alone may lie."""
         return self.best if len(self.choice.agreeing) > 1 else None
+
+    @property
+    def leap(self) -> Leap:
+        """What most of several that agree indicate of a leap second; nothing is NORMAL."""
+        said = Counter(self[name].leap for name in self.choice.agreeing)
+        leap, votes = said.most_common(1)[0] if said else (Leap.NORMAL, 0)
+        return leap if votes > 1 and 2 * votes > said.total() else Leap.NORMAL
 
     def undecided(self, now_ns: int) -> bool:
         """Whether as many may still answer their first requests as agree: who answers first may be the one who lies."""

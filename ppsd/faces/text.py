@@ -106,6 +106,8 @@ def sources_in_words(clock: Snapshot) -> list[str]:
         words = [f"{u.tally} {u.name}: NTP server {place}" if u.name != u.address else f"{u.tally} NTP server {place}"]
         if u.stratum:
             words.append(f"stratum {u.stratum}, delay {plain_ns(u.delay_ns)}")
+        if u.authentication.mode:
+            words.append("authenticated by NTS" if u.authentication.mode == "nts" else f"authenticated by key {u.authentication.key_id}")
         if u.offset_ns is not None and u.bound_ns is not None:
             words.append(f"{plain_ns(abs(u.offset_ns))} {'ahead' if u.offset_ns > 0 else 'behind'}, may be off by {plain_ns(u.bound_ns)}")
         lines.append(", ".join(words) + (f" — {u.why}" if u.why else ""))

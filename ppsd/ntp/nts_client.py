@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import Final, Protocol
 
-from ppsd.ntp.nts import COOKIES, NTPV4, Fault, KeRecord, Kind, message
+from ppsd.ntp.nts import AES_128_GCM_SIV, AES_SIV_CMAC_256, COOKIES, NTPV4, Agreement, Fault, KeRecord, Kind, message
 from ppsd.ntp.packet import HEADER
 
 REPLY_BYTES: Final = 65536
@@ -30,8 +30,10 @@ PACKET_BYTES: Final = 1200
 than its request (section 5.7)."""
 UNIQUE_BYTES: Final = 32
 """Octets of a unique identifier: the fewest that are allowed (section 5.3)."""
-NONCE_BYTES: Final = 16
-"""Octets of a nonce, for each cipher that is spoken here (section 5.6)."""
+NONCES: Final = {AES_SIV_CMAC_256: 16, AES_128_GCM_SIV: 12}
+"""Cipher -> octets of a nonce: as many as it takes, and no more than 16 (section 5.6)."""
+NONCE_BYTES: Final = max(NONCES.values())
+"""Octets of the longest."""
 TAG_BYTES: Final = 16
 """Octets by which a sealed text is longer."""
 HOST_BYTES: Final = 255
@@ -72,12 +74,18 @@ class Aead(Protocol):
 @dataclass(frozen=True, slots=True)
 class Terms:
     """What a key server grants: the cipher, the first cookies, and where the time is asked for: "" and None: at the key server's address,
-    and at the usual port."""
+    and at the usual port. ``compliant``: as of Agreement."""
 
     aead: int
     cookies: tuple[bytes, ...] = field(repr=False)
     server: str = ""
     port: int | None = None
+    compliant: bool = False
+
+    @property
+    def exported_as(self) -> int:
+        """The number of the AEAD under which keys are exported."""
+        return Agreement(True, self.aead, self.compliant).exported_as or self.aead
 
 
 _FAULTS: Final = {
@@ -90,7 +98,8 @@ _FAULTS: Final = {
 def asked(aeads: Sequence[int]) -> bytes:
     """The request: NTPv4, sealed by one of these ciphers, the best first."""
     ciphers = b"".join(map(_NUMBER.pack, aeads))
-    return message([KeRecord(Kind.PROTOCOLS, _NUMBER.pack(NTPV4), critical=True), KeRecord(Kind.AEADS, ciphers, critical=True)])
+    compliant = [KeRecord(Kind.COMPLIANT_EXPORT)] if AES_128_GCM_SIV in aeads else []
+    return message([KeRecord(Kind.PROTOCOLS, _NUMBER.pack(NTPV4), critical=True), KeRecord(Kind.AEADS, ciphers, critical=True), *compliant])
 
 
 def granted(answer: Sequence[KeRecord], aeads: Sequence[int]) -> Terms | str:
@@ -117,7 +126,7 @@ def granted(answer: Sequence[KeRecord], aeads: Sequence[int]) -> Terms | str:
     sound = len(servers) < 2 and len(ports) < 2 and all(len(body) == _NUMBER.size for body in ports) and port != 0
     if not sound or (servers and not _is_host(host)):
         return "the key server's answer is malformed: it names no server that could be asked"
-    return Terms(int.from_bytes(ciphers[0]), cookies, host, port)
+    return Terms(int.from_bytes(ciphers[0]), cookies, host, port, b"" in by_kind[Kind.COMPLIANT_EXPORT])
 
 
 def _fault(body: bytes) -> str:
@@ -160,11 +169,11 @@ class Seal:
 
     def request(self, header: bytes, unique: bytes, nonce: bytes) -> bytes:
         """``header`` sealed with the next cookie, which there must be. ``unique``, ``nonce``: random, of UNIQUE_BYTES and NONCE_BYTES."""
-        cookie = self._cookies.popleft()
+        cookie, nonce = self._cookies.popleft(), nonce[: NONCES[self.cipher]]
         self._unique, self._transmit = unique, header[_TRANSMIT]
         packet = header + _extension(Extension.UNIQUE, unique) + _extension(Extension.COOKIE, cookie)
         empty = _extension(Extension.PLACEHOLDER, bytes(len(cookie)))
-        end = 2 * _FIELD.size + NONCE_BYTES + TAG_BYTES
+        end = 2 * _FIELD.size + len(nonce) + TAG_BYTES
         room = (PACKET_BYTES - len(packet) - end) // len(empty)
         packet += empty * max(0, min(COOKIES - 1 - len(self._cookies), room))
         sealed = self._to_server.seal(packet, nonce, b"")

@@ -8,36 +8,45 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Final
 
-from ppsd.ntp.nts import COOKIES, KEY_BYTES
+from ppsd.ntp.nts import AEAD_KEYS, COOKIES
 from ppsd.ntp.nts_client import COOKIE_BYTES, Terms
 
 FILE: Final = "nts-client.sock"
 """The name of the socket in the run directory."""
-ASK_BYTES: Final = 1024
-"""Octets of the longest question."""
+ASK_BYTES: Final = 32768
+"""Octets of the longest question: a path of PATH_MAX (linux/limits.h), each of its octets written as an escape."""
+WORDS: Final = 1024
+"""Letters of the longest reason."""
 ANSWER_BYTES: Final = 16384
 """Octets of the longest answer: eight cookies of COOKIE_BYTES in hexadecimal, two keys, and words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """Keys are wanted of the upstream ``name``, from its key server at ``address``."""
+    """Keys are wanted of the upstream ``name``, from its key server at ``address``. ``host``, ``port``, ``ca``: as whoever asks has them
+    configured; who does not have them so has not read the configuration yet, or still has the old one."""
 
     name: str
     address: str
+    host: str
+    port: int
+    ca: str
 
     def to_bytes(self) -> bytes:
         """As a datagram."""
-        return json.dumps({"name": self.name, "address": self.address}).encode()
+        return json.dumps(asdict(self)).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Errand:
         """The inverse. ValueError."""
         told = _object(data)
-        return cls(_text(told, "name"), _text(told, "address"))
+        port = told.get("port")
+        if not isinstance(port, int):
+            raise ValueError("no port")
+        return cls(_text(told, "name"), _text(told, "address"), _text(told, "host"), port, _text(told, "ca"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +57,7 @@ class NoKeys:
 
     def to_bytes(self) -> bytes:
         """As a datagram."""
-        return json.dumps({"why": self.why[:ASK_BYTES]}).encode()
+        return json.dumps({"why": self.why[:WORDS]}).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +99,7 @@ class Keys:
         to_server, to_client = _octets(told.get("to_server")), _octets(told.get("to_client"))
         if len(found) > COOKIES or any(not 0 < len(one) <= COOKIE_BYTES for one in found):
             raise ValueError("no cookies")
-        if len(to_server) != KEY_BYTES or len(to_client) != KEY_BYTES:
+        if not len(to_server) == len(to_client) == AEAD_KEYS.get(cipher):
             raise ValueError("no keys of this length")
         return cls(Terms(cipher, found, _text(told, "server"), port), to_server, to_client, undated)
 

@@ -51,7 +51,7 @@ WIRE_BYTES: Final = 131072
 """Octets that a server may send: the longest answer, and a chain of certificates."""
 TURN_BYTES: Final = 16384
 """Octets read at once."""
-AEADS: Final = (nts.AES_SIV_CMAC_256,)
+AEADS: Final = (nts.AES_128_GCM_SIV, nts.AES_SIV_CMAC_256)
 """The ciphers that are asked for, the best first."""
 SOCKET_MODE: Final = 0o600
 """This user's alone: keys go through it."""
@@ -251,7 +251,7 @@ class KeyClient:
             return
         upstream = self._upstreams.get(wanted.name)
         try:
-            if upstream is None:
+            if upstream is None or (upstream.host, upstream.nts_port, upstream.ca) != (wanted.host, wanted.port, wanted.ca):
                 raise _Unusable("the NTS-KE process has not read its configuration yet")
             if len(self._sessions) >= SESSIONS:
                 raise _Unusable("keys of many servers are being established; this one has its turn later")
@@ -380,9 +380,9 @@ def _keys(one: _Establishment, answer: tuple[nts.KeRecord, ...]) -> Keys:
     terms = granted(answer, AEADS)
     if not isinstance(terms, Terms):
         raise _Unusable(terms)
-    to_server, to_client = (
-        one.tls.export_keying_material(nts.EXPORTER, nts.KEY_BYTES, nts.exporter_context(terms.aead, way)) for way in (True, False)
-    )
+    contexts = [nts.exporter_context(terms.exported_as, to_server) for to_server in (True, False)]
+    length = nts.AEAD_KEYS[terms.aead]
+    to_server, to_client = (one.tls.export_keying_material(nts.EXPORTER, length, context) for context in contexts)
     return Keys(terms, to_server, to_client, one.examination.undated)
 
 

@@ -61,10 +61,10 @@ class Keyring:
 
     # ---- the NTS-KE process ----------------------------------------------------------------------------------------------------------
 
-    def ask(self, name: str, address: str) -> str:
+    def ask(self, upstream: Upstream, address: str) -> str:
         """Have keys established with the server at ``address``. Returns why nobody can be asked, or ""."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        errand = Errand(name, address)
+        errand = Errand(upstream.name, address, upstream.host, upstream.nts_port, upstream.ca)
         try:
             sock.connect(str(self._door))
             sock.send(errand.to_bytes())
@@ -87,6 +87,13 @@ class Keyring:
                 except (OSError, ValueError):
                     answer = NoKeys("the NTS-KE process gave no answer that is understood")
             yield errand, answer
+
+    def abandon(self, upstream: Upstream, address: str) -> None:
+        """No keys of this server are wanted any more."""
+        for fd, (errand, sock) in list(self._errands.items()):
+            if (errand.name, errand.address) == (upstream.name, address):
+                del self._errands[fd]
+                sock.close()  # epoll forgets it
 
     # ---- over a restart --------------------------------------------------------------------------------------------------------------
 

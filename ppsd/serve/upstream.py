@@ -49,7 +49,9 @@ SO_TIMESTAMPNS: Final = 64
 STAMP: Final = struct.Struct("=qq")
 """struct __kernel_timespec: s, ns."""
 SOON_NS: Final = 2 * NS
-"""ns until the process that gets keys of NTS is asked again, when it is not there: both start at the same time."""
+"""ns until the process that gets keys of NTS is asked again, when it is not there."""
+PATIENCE_NS: Final = 15 * NS
+"""ns for which it may be away: both start at the same time, and TLS takes a small board some seconds to load."""
 REPLY_BYTES: Final = 2048
 """Octets read of a datagram: a header, extension fields and a MAC have fewer."""
 KEY_TYPES: Final = {"MD5": 1, "SHA1": 2, "SHA256": 3, "AES128": 13, "AES256": 14}
@@ -319,6 +321,8 @@ class Upstreams:
             one.members[address] = member = _Member(u, address, Association(polling(u), now_ns), key, secured, (address, u.port))
             if symmetric is not None:
                 member.authentication = Authentication("key", u.key, KEY_TYPES[symmetric.kind], 8 * len(symmetric.secret))
+            if secured is not None:
+                member.told = secured.why
             if secured is not None and (kept := self._keyring.kept(u, address)) is not None:
                 secured.use(kept.keys, now_ns - max(0, self._clock.now().real_ns - kept.made_s * NS))
                 self._sent_on(member, kept.keys)
@@ -329,6 +333,7 @@ class Upstreams:
         for address in addresses:
             member = one.members.pop(address)
             self._hang_up(member)
+            self._keyring.abandon(member.upstream, address)
             self._tell(member, ended=True)
 
     # ---- requests and answers --------------------------------------------------------------------------------------------------------
@@ -448,9 +453,9 @@ class Upstreams:
         """Whether a request can be sealed, and sent to where the key server says. Keys are asked for when they are wanted."""
         now_ns = self._clock.now().mono_ns
         if secured.wants_keys(now_ns):
-            if not (why := self._keyring.ask(member.upstream.name, member.address)):
+            if not (why := self._keyring.ask(member.upstream, member.address)):
                 secured.asked(now_ns)
-            elif not secured.ready:
+            elif not secured.ready and now_ns - secured.since_ns > PATIENCE_NS:
                 secured.why = why
         if member.named:
             self._resolver.ask(member.named)
@@ -503,8 +508,9 @@ class Upstreams:
             member.authentication = member.secured.authentication(self._clock.now().mono_ns)
         if self._away:
             self._away = not all(self._hand_on(one.status(), None) for name in self._names.values() for one in name.members.values())
-        self._away = not self._hand_on(member.status(ended), sample) or self._away
-        why = "" if member.association.reach else member.association.why
+        status = member.status(ended)
+        self._away = not self._hand_on(status, sample) or self._away
+        why = "" if status.reach else status.why
         if why != member.told and not ended:
             member.told = why
             if why:

@@ -5,9 +5,9 @@ hits both. Printed are the smallest figures of all rounds and their ratio; below
 
 * sample: one sample through engine, estimator and timescale (noise scenario b-quiet, 6000 of them);
 * message: one second of a u-blox receiver's NMEA at 9600 baud through framing, decoder, gate and source;
-* batches, alone, interleaved, nts: instructions of a server thread for a request (request.c under valgrind's callgrind, which counts alike
-  whatever else the machine does; a difference of two runs), in full batches and alone in its batch, basic, interleaved, and with an NTS
-  cookie.
+* batches, alone, interleaved, nts, nts-30: instructions of a server thread for a request (request.c under valgrind's callgrind, which
+  counts alike whatever else the machine does; a difference of two runs), in full batches and alone in its batch, basic, interleaved, and
+  with an NTS cookie and AEAD 15 or 30.
 
     python tests/bench/cost.py [--against CHECKOUT] [--rounds 5]
 """
@@ -29,7 +29,7 @@ SAMPLES = 6000
 REQUESTS = (2000, 6000)
 """Length of the two runs. The longer one's requests all fit into a socket's receive buffer."""
 UTC0 = 1_800_000_000
-KINDS = ("batches", "alone", "interleaved", "nts")
+KINDS = ("batches", "alone", "interleaved", "nts", "nts-30")
 """Of requests, by how they come (request.c)."""
 
 

@@ -135,7 +135,7 @@ def measure_handshakes(report: Report, servers: dict[str, tuple[int, int]]) -> N
 
 def measure_instructions(report: Report) -> None:
     """Instructions of our server's thread for a request."""
-    found = requests(("batches", "batches-keyed", "alone", "nts"))
+    found = requests(("batches", "batches-keyed", "alone", "nts", "nts-30"))
     for kind, count in found.items():
         report.add(f"instructions of a request, {kind}", "", [count])
     report.add("instructions of a plain request, with NTS keys/without", "ratio", [found["batches-keyed"] / found["batches"]], 1.01)

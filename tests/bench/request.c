@@ -1,8 +1,8 @@
 /* COUNT requests of one client through a server thread, for callgrind: request FILE COUNT KIND.
  *
  * As root. FILE: a new record. KIND, batches: all are queued before the thread starts, which takes as many at once as it can; batches-keyed:
- * the same, and the server has NTS keys. alone: each waits for its reply; interleaved: the same in interleaved mode (RFC 9769); nts: the same
- * with a cookie (RFC 8915). Two runs of different length are subtracted: cost.py. */
+ * the same, and the server has NTS keys. alone: each waits for its reply; interleaved: the same in interleaved mode (RFC 9769); nts,
+ * nts-30: the same with a cookie and AEAD 15 or 30 (RFC 8915). Two runs of different length are subtracted: cost.py. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -35,7 +35,7 @@ int main(int argc, char **argv)
 {
     if (argc != 4 || record_made(argv[1]))
         return 64;
-    int count = atoi(argv[2]), queued = !strncmp(argv[3], "batches", 7), interleaved = !strcmp(argv[3], "interleaved"), nts = !strcmp(argv[3], "nts");
+    int count = atoi(argv[2]), queued = !strncmp(argv[3], "batches", 7), interleaved = !strcmp(argv[3], "interleaved"), nts = !strncmp(argv[3], "nts", 3);
     const struct acl_range everybody = {{0, 0}, ACL_ALLOW};
     struct srv_rules rules = {.ranges = &everybody, .range_count = 1, .cpu_limit = 1, .rate = 1e9, .burst = 1000000, .kod_rate = 10};
     struct srv *server;
@@ -56,7 +56,9 @@ int main(int argc, char **argv)
     if (connect(fd, (struct sockaddr *)&to, sizeof to))
         return 1;
     uint8_t reply[CLIENT_ROOM], *request = client.packet;
-    if (nts)
+    if (nts && strcmp(argv[3], "nts") != 0)
+        client_short_request(&client, CLIENT_PRESENT, 0);
+    else if (nts)
         client_request(&client, CLIENT_PRESENT, 0);
     else
         client_begin(&client);

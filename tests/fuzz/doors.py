@@ -6,13 +6,20 @@ code; one that ends badly is kept in build/fuzz. The packet path in C has a fuzz
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import math
+import socket
 import sys
+import tempfile
+import time
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import atheris
+from OpenSSL import SSL
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests/ppsd/faces")]
@@ -36,11 +43,15 @@ with atheris.instrument_imports(include=["refclock", "ppsd"]):
     from ppsd.faces.prometheus import wants_openmetrics
     from ppsd.ntp import nts
     from ppsd.ntp.packet import judge
+    from ppsd.process.log import Log
+    from ppsd.serve.certificates import OwnCertificates
+    from ppsd.serve.nts_sessions import Offer, Sessions, sealed_cookie, tls_context
     from ppsd.snapshot import ServerReport
     from ppsd.web.http import Request, parsed
     from refclock import config
     from refclock.exchange.samples import RawSample
     from refclock.exchange.sock import SOCK_64, SOCK_MAGIC, parse_sock
+    from refclock.kernel.files import owners
     from refclock.protocols.gpsd import GpsdStream
     from refclock.protocols.stream import ReceiverStream
     from refclock.sample import NS, ForeignSample, Instant, SourceId
@@ -140,6 +151,54 @@ def key_establishment(data: bytes) -> None:
     assert isinstance(nts.records(answer), tuple)
 
 
+class Silent:
+    """A log that nobody reads."""
+
+    def write(self, text: str) -> bool:
+        return bool(text)
+
+
+@functools.cache
+def _key_server() -> tuple[Sessions, tuple[str, int]]:
+    """Sessions of key establishment, and where."""
+    with tempfile.TemporaryDirectory() as directory, socket.create_server(("127.0.0.1", 0)) as door:
+        made = OwnCertificates(Path(directory), date(2026, 1, 1), owners())
+        credentials = made.server(made.authority("box", time.time()), ["box"], time.time()).credentials()
+        where = door.getsockname()
+    sessions = Sessions(Log(Silent()), lambda _: True)
+    sessions.offer = Offer(tls_context(credentials), lambda keys: [sealed_cookie(bytes(32), 1, keys, bytes(16))] * nts.COOKIES)
+    sessions.listen({"here": where})
+    return sessions, where
+
+
+def key_session(data: bytes) -> None:
+    """A client of NTS key establishment: after a handshake, or instead of one, it sends anything in pieces of any length. Its session ends
+    with it."""
+    sessions, where = _key_server()
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_alpn_protos([nts.ALPN])
+    with socket.create_connection(where) as client, contextlib.suppress(OSError, SSL.Error):
+        client.setblocking(False)
+        step, sent = 1 + data[0] % 64 if data else 1, data[1:]
+        if data[:1] < b"\x80":
+            client.sendall(sent[: 1 << 14])
+        else:
+            tls = SSL.Connection(context, client)
+            tls.set_connect_state()
+            for _ in range(8):
+                sessions.handle_ready()
+                with contextlib.suppress(SSL.WantReadError):
+                    tls.do_handshake()
+                    break
+            for at in range(0, min(len(sent), 64 * step), step):
+                tls.send(sent[at : at + step])
+                sessions.handle_ready()
+        sessions.handle_ready()
+    for _ in range(4):
+        sessions.handle_ready()
+    assert not sessions.open
+
+
 def chronyc(data: bytes) -> None:
     """chronyd's command protocol, over both kinds of socket."""
     for trusted in (False, True):
@@ -193,6 +252,9 @@ DOORS: dict[Callable[[bytes], None], tuple[bytes, ...]] = {
             (b"\0\0", b"\0\x1e\0\x0f", [nts.KeRecord(0x4000, b"x" * 9)]),
             (b"\x80\0\0\0", b"", [nts.KeRecord(6, b"box"), nts.KeRecord(7, b"\0\x7b")]),
         )
+    ),
+    key_session: tuple(
+        bytes([first]) + nts.message([nts.KeRecord(1, b"\0\0", critical=True), nts.KeRecord(4, b"\0\x1e")]) for first in (0xBF, 0x83, 0x10)
     ),
     chronyc: tuple(bytes([6, 1, 0, 0, 0, command]).ljust(length, b"\0") for command in cmdmon.Command for length in (28, 196, 520)),
     ntpq: tuple(asked(operation, text) for operation in range(1, 13) for text in ("", "leap,ss_received", "nonce=, frags=2, mincount=1")),

@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
-from packet_net import chronyc
+from packet_net import NO_CLOCK, chronyc, ntpsec_programs
 from peers import REFCLOCK, Processes, let_others_in, snapshot, wait_for
+from refclock_sim.ports.device import clock_environment
 from test_upstreams import Daemon, chronyd
+from unpacked import of_release
 
 from refclock.kernel.files import owners
 
@@ -32,7 +34,7 @@ class Secured(Daemon):
         super().__init__(processes, config)
         let_others_in(processes.directory)
         self._words = ["--config", str(self._file), "--run-dir", str(self.run_dir)]
-        self._started.append(processes.start("nts-ke", [*REFCLOCK, "nts-ke", *self._words]))
+        self.started.append(processes.start("nts-ke", [*REFCLOCK, "nts-ke", *self._words]))
 
     def _write(self, config: str) -> None:
         super()._write(config)
@@ -41,9 +43,9 @@ class Secured(Daemon):
 
     def restart_serve(self) -> None:
         """End the serve process and start it again."""
-        self._started[1].send_signal(signal.SIGTERM)
-        self._started[1].wait(20)
-        self._started[1] = self.processes.start("serve", [*REFCLOCK, "serve", *self._words])
+        self.started[1].send_signal(signal.SIGTERM)
+        self.started[1].wait(20)
+        self.started[1] = self.processes.start("serve", [*REFCLOCK, "serve", *self._words])
 
     def heard(self, name: str) -> bool:
         """Whether the server is followed by all that the clock process knows."""
@@ -75,32 +77,35 @@ def daemon(network: Processes) -> Iterator[Callable[[str], Secured]]:
         assert "system call refused" not in network.output(name)
 
 
-class ChronydServer:
-    """chronyd as a server of NTS, with a certificate by an authority of its own."""
+class Credentials:
+    """A certificate for a server, by an authority of its own, in files of ``directory``."""
 
-    def __init__(self, processes: Processes, names: tuple[str, ...] = (HOST,)) -> None:
-        self.processes, place = processes, processes.directory / "authority"
+    def __init__(self, directory: Path, names: tuple[str, ...]) -> None:
+        place = directory / "authority"
         place.mkdir(mode=0o700)
         made = certificates.OwnCertificates(place, date(2026, 11, 1), owners())
         authority = made.authority("box", time.time())
         pair = made.server(authority, names, time.time())
-        self.ca = processes.directory / "ca.pem"
+        self.ca, self.certificate, self.key = directory / "ca.pem", place / "server.crt", place / "server.key"
         self.ca.write_bytes(authority.pem())
-        certificate, key = place / "server.crt", place / "server.key"
-        certificate.write_bytes(pair.pem())
-        key.write_bytes(pair.secret_pem())
-        key.chmod(0o600)
-        self.directory = processes.directory / "near"
-        self.lines = [
-            f"ntsservercert {certificate}",
-            f"ntsserverkey {key}",
-            "ntsprocesses 0",
-            f"bindcmdaddress {self.directory}/chronyd.sock",
-        ]
+        self.certificate.write_bytes(pair.pem())
+        self.key.write_bytes(pair.secret_pem())
+        self.key.chmod(0o600)
+
+
+class ChronydServer:
+    """chronyd as a server of NTS, with a certificate by an authority of its own."""
+
+    def __init__(self, processes: Processes, names: tuple[str, ...] = (HOST,), program: Sequence[str] = ("chronyd",)) -> None:
+        self.processes, self.program = processes, program
+        self.credentials = Credentials(processes.directory, names)
+        self.ca, self.directory = self.credentials.ca, processes.directory / "near"
         self.start()
 
     def start(self) -> None:
-        chronyd(self.processes, "near", HOST, *self.lines)
+        c = self.credentials
+        lines = [f"ntsservercert {c.certificate}", f"ntsserverkey {c.key}", f"bindcmdaddress {self.directory}/chronyd.sock"]
+        chronyd(self.processes, "near", HOST, "ntsprocesses 0", *lines, program=self.program)
 
     def established(self) -> int:
         """How many key establishments it counts."""
@@ -131,6 +136,62 @@ def test_chronyd_is_followed_by_nts_over_a_restart_and_when_it_has_lost_its_keys
     wait_for("new keys", lambda: server.established() == 1, 60)
     wait_for("it is heard", lambda: ours.answers("near"), 30)
     assert "keys of NTS established" in network.output("nts-ke")
+
+
+def sealed(ours: Secured) -> bool:
+    """Whether the server near gives keys, and its replies are genuine: each request costs a cookie, which only such a reply replaces."""
+
+    def look() -> bool:
+        received = ours.upstreams().get("near", {"packets": {"received": 0}})["packets"]["received"]
+        return received >= 3 and ours.authentication("near")["cookies"] == 8
+
+    return wait_for("three replies and eight cookies", look, 30)
+
+
+@pytest.mark.parametrize("release", ["trixie", "forky"])
+def test_later_chronyd_is_followed_by_its_own_cipher(network: Processes, daemon: Callable[[str], Secured], release: str) -> None:
+    """chronyd 4.6.1 and 4.9: AEAD 30, whose keys both export alike."""
+    server = ChronydServer(network, program=of_release(release, "sbin/chronyd"))
+    ours = daemon(TABLE.format(name="near", host=HOST, ca=server.ca))
+    wait_for("near is heard", lambda: ours.heard("near"), 40)
+    wait_for("eight cookies", lambda: ours.authentication("near")["cookies"] == 8, 20)
+    told = ours.authentication("near")
+    assert (told["key_type"], told["key_bits"], told["naks"]) == (30, 128, 0)
+
+
+@pytest.mark.parametrize("release", ["installed", "forky"])
+def test_ntpd_of_ntpsec_is_followed(
+    network: Processes, daemon: Callable[[str], Secured], release: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ntpsec 1.2.2 and 1.2.5, which have no time themselves: they say so, sealed."""
+    c, directory = Credentials(network.directory, ("127.0.0.1",)), network.directory
+    lines = [f"nts cert {c.certificate}", f"nts key {c.key}", f"nts cookie {directory}/cookies", "nts enable", "disable ntp"]
+    (directory / "ntp.conf").write_text("\n".join([*lines, ""]), encoding="utf-8")
+    program = [ntpsec_programs()[0]] if release == "installed" else of_release(release, "sbin/ntpd")
+    network.start("ntpd", [*NO_CLOCK, *program, "-n", "-N", "-c", str(directory / "ntp.conf"), "-f", str(directory / "drift")])
+    monkeypatch.setattr(Secured, "listen", f"{HOST}:1123")
+    assert sealed(daemon(TABLE.format(name="near", host="127.0.0.1", ca=c.ca)))
+
+
+def test_ntpd_rs_is_followed(network: Processes, daemon: Callable[[str], Secured]) -> None:
+    """ntpd-rs 1.9, which have no time themselves: they say so, sealed."""
+    c, directory = Credentials(network.directory, (HOST,)), network.directory
+    text = f'''[[nts-ke-server]]
+listen = "{HOST}:4460"
+certificate-chain-path = "{c.certificate}"
+private-key-path = "{c.key}"
+[[server]]
+listen = "{HOST}:123"
+[synchronization]
+local-stratum = 3
+[observability]
+log-level = "info"
+'''
+    (directory / "ntp.toml").write_text(text, encoding="utf-8")
+    clock = clock_environment(directory / "clock", time.time_ns())  # it ends where it may not set one
+    network.start("ntpd-rs", [*NO_CLOCK, *of_release("forky", "bin/ntp-daemon"), "-c", str(directory / "ntp.toml")], **clock)
+    ours = daemon(TABLE.format(name="near", host=HOST, ca=c.ca))
+    assert sealed(ours)
 
 
 def test_who_proves_nothing_gives_no_time(network: Processes, daemon: Callable[[str], Secured]) -> None:

@@ -9,7 +9,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -24,8 +24,8 @@ SERVERS = {"near": "127.0.1.1", "next": "127.0.1.2", "third": "127.0.1.3"}
 TABLE = '[[upstream]]\nname = "{name}"\nhost = "{host}"\nport = 1123\nminpoll = 1\nmaxpoll = 2\n'
 
 
-def chronyd(processes: Processes, name: str, host: str, *lines: str) -> None:
-    """A chronyd that tells what the system clock says, at stratum 3."""
+def chronyd(processes: Processes, name: str, host: str, *lines: str, program: Sequence[str] = ("chronyd",)) -> None:
+    """A chronyd that tells what the system clock says, at stratum 3. ``program``: another one than the installed."""
     directory = processes.directory / name
     directory.mkdir(mode=0o750)
     text = [
@@ -39,7 +39,7 @@ def chronyd(processes: Processes, name: str, host: str, *lines: str) -> None:
         *lines,
     ]
     (directory / "chrony.conf").write_text("\n".join([*text, ""]), encoding="utf-8")
-    processes.start(name, ["chronyd", "-d", "-x", "-u", "root", "-f", str(directory / "chrony.conf")])
+    processes.start(name, [*program, "-d", "-x", "-u", "root", "-f", str(directory / "chrony.conf")])
 
 
 class Daemon:
@@ -172,8 +172,9 @@ def test_a_key_is_asked_for_and_wrong_secrets_count_for_nothing(network: Process
 
 
 def test_interleaved_mode_with_chronyd_and_with_ourselves(network: Processes, daemon: Callable[[str], Daemon]) -> None:
-    """With xleave both kinds of server answer in that mode, every answer is used, and the offsets agree; without it none does."""
-    chronyd(network, "near", SERVERS["near"])
+    """With xleave both kinds of server answer in that mode, by IPv4 and IPv6, every answer is used, and the offsets agree; without it none
+    does."""
+    chronyd(network, "near", SERVERS["near"], "bindaddress ::1")
     other = network.directory / "other"
     other.mkdir()
     places = '[server]\nlisten = ["127.0.1.7:1123"]\n[metrics]\nlisten = []\n[chronyc]\nlisten = []\n'
@@ -182,13 +183,13 @@ def test_interleaved_mode_with_chronyd_and_with_ourselves(network: Processes, da
     writer.publish(true_record())
     network.start("other", [*REFCLOCK, "serve", "--config", str(other / "refclock.toml"), "--run-dir", str(other)])
     wait_for("our other server", lambda: snapshot(other, "serve.sock"), 20)
-    asked = {"near": SERVERS["near"], "ours": "127.0.1.7"}
+    asked = {"near": SERVERS["near"], "six": "::1", "ours": "127.0.1.7"}
     plain = TABLE.format(name="plain", host=SERVERS["near"])
     started = daemon(tables(asked).replace("minpoll =", "xleave = true\nminpoll =") + plain)
     started.fed.set()
-    wait_for("reach 377", lambda: [started.upstreams().get(n, {}).get("reach") for n in (*asked, "plain")] == [0o377] * 3, 60)
+    wait_for("reach 377", lambda: [started.upstreams().get(n, {}).get("reach") for n in (*asked, "plain")] == [0o377] * 4, 60)
     heard = started.upstreams()
-    assert [heard[name]["packets"]["interleaved"] for name in (*asked, "plain")] == [True, True, False]
+    assert [heard[name]["packets"]["interleaved"] for name in (*asked, "plain")] == [True, True, True, False]
     for one in heard.values():
         assert one["tally"] == "-", one
         assert one["packets"]["good"] == one["packets"]["valid"] >= one["packets"]["sent"] - 2, one

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from refclock_sim.worlds.scenario import Fault, Outcome, PulseModel, ReceiverMod
 from upstream_world import Peer, PoolWorld, UpstreamWorld
 
 from refclock.condition import Code
-from refclock.sample import refid_of
+from refclock.sample import Leap, refid_of
+from refclock.timescales import DAY_S, LeapTable
 
 LAN = Peer("192.0.2.1", 0.3, 0.1, 0.05, 0.05)
 NEAR = Peer("192.0.2.2", 1.0, 0.2, 0.1)
@@ -198,7 +200,7 @@ def test_only_trusted_servers_vote() -> None:
 def test_a_preferred_server_is_followed() -> None:
     """Although another one has the smaller bound; when it lies it is not."""
     _, tallies = alone([LAN, NEAR, replace(FAR, options={"prefer": True})])
-    assert tallies == "--*"
+    assert tallies == "++*"
     _, tallies = alone([LAN, NEAR, replace(FAR, options={"prefer": True}, lie=lambda _: 0.2)])
     assert tallies == "*+x"
 
@@ -231,6 +233,69 @@ def test_ipv6_servers_are_followed() -> None:
     assert world.run().violations == 0
     refid = refid_of("2001:db8::1")
     assert world.served[2, ".".join(str(refid >> shift & 255) for shift in (24, 16, 8, 0))] > 100
+
+
+NEW_YEAR = datetime(2027, 1, 1, tzinfo=UTC)
+
+
+def over_new_year(peers: Sequence[Peer], step_s: int, role: str = "only", valid: bool = False) -> UpstreamWorld:
+    """Ten minutes before a year ends, with a leap second or not, and half an hour after it. The table of leap seconds has expired unless it
+    is ``valid`` and knows of none."""
+    start = NEW_YEAR - timedelta(minutes=10)
+    receiver = ReceiverModel(leap_at=NEW_YEAR, leap_step_s=step_s) if step_s else ReceiverModel()
+    faults = (Fault("unplugged", 0, 2400),)
+    world = UpstreamWorld(scenario(duration_s=2400, start=Start(utc=start), receiver=receiver, faults=faults), 1, peers, role)
+    expires_s = int(start.timestamp()) + (100 if valid else -3) * DAY_S
+    world.engine.leaps.read(LeapTable(expires_s=expires_s), "leap-seconds.list", int(start.timestamp()))
+    return world
+
+
+@pytest.mark.parametrize("role", ["only", "fallback"])
+@pytest.mark.parametrize("step_s", [0, 1])
+def test_servers_show_whether_a_year_ended_with_a_leap_second(role: str, step_s: int) -> None:
+    """Where no table and no receiver tells: nothing is served until most of the servers that agreed have answered after the midnight, and
+    then what they count. No second is wrong."""
+    world = over_new_year(THREE, step_s, role)
+    world.advance(610)
+    assert world.snapshot().stratum == 0
+    assert "most of the 3 NTP servers" in world.snapshot().why
+    world.advance(800)
+    assert world.snapshot().stratum == 2
+    honest(world.run())
+    assert world.served[0, ""] < 300
+
+
+@pytest.mark.parametrize("liar", range(3))
+@pytest.mark.parametrize("step_s", [0, 1])
+def test_one_server_that_counts_otherwise_is_outvoted(liar: int, step_s: int) -> None:
+    """One of three takes a leap second that is none, or none that is one: the two others decide."""
+    off_s = -1.0 if step_s == 0 else 1.0
+    peers = [replace(peer, lie=lambda s: off_s if s >= 600 else 0.0) if i == liar else peer for i, peer in enumerate(THREE)]
+    world = over_new_year(peers, step_s)
+    world.advance(1500)
+    assert [u.tally == "x" for u in world.snapshot().upstreams] == [i == liar for i in range(3)]
+    honest(world.run())
+
+
+def test_a_table_that_is_valid_needs_no_servers() -> None:
+    """It settles the midnight beforehand: there is no second without time."""
+    world = over_new_year(THREE, 0, valid=True)
+    honest(world.run())
+    assert world.served[0, ""] < 20
+
+
+def test_most_servers_announce_a_leap_second() -> None:
+    """Two of three that agree indicate one: it is announced, and taken once it has come. One alone is not believed, and none is against a
+    valid table."""
+    two = [replace(peer, leap=Leap.INSERT) for peer in (LAN, NEAR)]
+    world = over_new_year([*two, FAR], 1)
+    world.advance(300)
+    assert (world.snapshot().leap, world.snapshot().leap_pending) == ("insert", "+1 s at the end of 2026-12-31")
+    honest(world.run())
+    for other in (over_new_year([two[0], NEAR, FAR], 0), over_new_year([*two, FAR], 0, valid=True)):
+        other.advance(300)
+        assert other.snapshot().leap == "normal"
+        honest(other.run())
 
 
 def test_a_pool_of_changing_quality_gives_good_time() -> None:

@@ -16,7 +16,7 @@ from ppsd.discipline.events import Ticked, UpstreamHeard
 from ppsd.ntp.association import SETTLED, Association, Measurement, Polling
 from ppsd.ntp.packet import Header
 from ppsd.ntp.pool import Pool, outvoted
-from refclock.sample import NS, EdgeKind, ForeignSample, UpstreamServer
+from refclock.sample import NS, EdgeKind, ForeignSample, Leap, UpstreamServer
 from refclock.timescales import ntp64
 
 ASKED_NS = 970_000_000
@@ -32,7 +32,7 @@ def honest(_: float) -> float:
 class Peer:
     """A server and the path to it, ms. ``lie``: s that its time is off, by the second of the world. ``lost``: share of requests that get no
     answer. ``own_ms``: largest error of its own time, which is its root dispersion. ``options``: keys of its table.
-    ``away``: the seconds in which it does not answer."""
+    ``away``: the seconds in which it does not answer. ``leap``: its indicator."""
 
     address: str
     out_ms: float = 1.0
@@ -45,6 +45,7 @@ class Peer:
     polling: Polling = field(default_factory=Polling)
     options: dict[str, Any] = field(default_factory=dict)
     away: tuple[float, float] = (0.0, 0.0)
+    leap: Leap = Leap.NORMAL
 
 
 class UpstreamWorld(World):
@@ -97,7 +98,14 @@ class UpstreamWorld(World):
             )
             stamp, dispersion = ntp64(at), round(peer.own_ms * 65.536) + 1
             reply = Header(
-                mode=4, stratum=peer.stratum, precision=-24, root_dispersion=dispersion, origin=nonce, receive=stamp, transmit=stamp
+                leap=peer.leap,
+                mode=4,
+                stratum=peer.stratum,
+                precision=-24,
+                root_dispersion=dispersion,
+                origin=nonce,
+                receive=stamp,
+                transmit=stamp,
             )
             found = association.reply(reply.pack(), came.real_ns - (came.mono_ns - sent.mono_ns), came.real_ns)
             assert isinstance(found, Measurement), found

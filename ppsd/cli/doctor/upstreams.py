@@ -7,13 +7,15 @@ from ipaddress import ip_address, ip_network
 from typing import Final
 
 from ppsd.cli.doctor.finding import NO_DAEMON, OK, SKIP, WARN, Finding, Patient, worst
-from ppsd.config.tables import PoolUpstream, Upstream
+from ppsd.config.tables import PoolUpstream, Upstream, endpoint_text
 from ppsd.snapshot import UpstreamStatus
 
 ENOUGH: Final = 3
 """Servers of which one may lie: two that agree outvote it. RFC 8633 section 3.2 wants four, so that one may also be away."""
 NETWORK: Final = {4: 16, 6: 32}
 """Bits of the network that one operator has, as a rule: the least that registries give to a provider (/22 to /16, and /32)."""
+TRIES: Final = 3
+"""Tries to get new keys of NTS that may fail: a server is restarted now and then."""
 POOL: Final = "pool.ntp.org"
 """The pool's zone, whose servers have many operators."""
 
@@ -38,11 +40,19 @@ def _each(asked: tuple[Upstream, ...], heard: tuple[UpstreamStatus, ...]) -> Ite
         if not any(u.host == host for u in heard):
             what = f"no server behind {host} is asked: its name has no address, as far as this machine's resolver knows"
             yield Finding("RC52", WARN, what, f"getent ahosts {host}; if that names none, mend the name, or DNS (/etc/resolv.conf)")
+    ports = {upstream.host: upstream.nts_port for upstream in asked}
     for u in heard:
+        nts = u.authentication
+        look = f"openssl s_client -connect {endpoint_text(u.host or u.address, ports.get(u.host, 4460))} -tls1_3 -alpn ntske/1"
         where = u.address if u.host in (u.address, "") else f"{u.host} ({u.address})"
         if u.tally == "x":
             do = "ask another one in its place, unless it is the receiver that is wrong: refclock sources"
             yield Finding("RC52", WARN, f"the time of {where} is wrong: it {u.why}", do)
+        elif not u.reach and nts.mode == "nts" and not nts.cookies:
+            yield Finding("RC52", WARN, f"{where} gives no time: {u.why}", f"see what it shows: {look}")
+        elif nts.mode == "nts" and nts.ke_attempts > TRIES:
+            what = f"{where} gave no new keys of NTS, asked {nts.ke_attempts} times: it is followed with the old ones while they last"
+            yield Finding("RC52", WARN, what, f"journalctl -u refclock-nts-ke says why; see what it shows: {look}")
         elif not u.reach and u.packets.sent:
             do = f"refclock query {u.host or u.address}; requests need UDP port {u.packets.port} to be open outwards"
             yield Finding("RC52", WARN, f"{where} gives no time: {u.why}", do)

@@ -35,7 +35,7 @@ from refclock.condition import Code, Condition
 from refclock.kernel.clocks import STA_UNSYNC, Adjtimex
 from refclock.kernel.host import Host
 from refclock.kernel.interfaces import Address as Own
-from refclock.sample import NS, FeedStatus, Instant, Leap, LeapNotice, ServerPackets
+from refclock.sample import NS, Authentication, FeedStatus, Instant, Leap, LeapNotice, ServerPackets
 from refclock.timescales import DAY_S, NTP_UNIX_S
 
 pytestmark = pytest.mark.worlds
@@ -377,6 +377,11 @@ def changed(**changes: Any) -> Callable[[Machine], Changes]:
     return lambda _: changes
 
 
+KEYED = Authentication("nts", 1, 15, 256, 0, 3600, 0, 8, 100)
+UNKEYED = {"authentication": Authentication("nts", ke_attempts=2)}
+"""A server that is asked with NTS, with keys and without."""
+
+
 def asking(
     *servers: dict[str, Any] | None, role: str = "witness", hosts: tuple[str, ...] = ("a.example", "b.test", "c.invalid", "d.example.net")
 ) -> Callable[[Machine], Changes]:
@@ -587,6 +592,8 @@ AILMENTS: dict[str, tuple[str, str, Callable[[Machine], Changes]]] = {
     "address shared by the provider": ("RC50", WARN, changed(config=EVERYBODY, addresses=(SHARED,))),
     "nobody asks from outside": ("RC50", WARN, changed(config=EVERYBODY, addresses=(PUBLIC,), server=replace(SERVING, uptime_s=9e5))),
     "server that does not answer": ("RC52", WARN, asking({}, {"reach": 0, "tally": "?", "why": "no answer"}, {}, {})),
+    "server without keys of NTS": ("RC52", WARN, asking({}, {"reach": 0, "tally": "?", "why": "no keys of NTS: ...", **UNKEYED}, {}, {})),
+    "keys of NTS that are not renewed": ("RC52", WARN, asking({}, {"authentication": replace(KEYED, ke_attempts=9)}, {}, {})),
     "server that lies": ("RC52", WARN, asking({}, {"tally": "x", "why": "says +0.200000 s, more than both errors"}, {}, {})),
     "server without an address": ("RC52", WARN, asking({}, {}, {}, None)),
     "two servers that may be followed": ("RC52", WARN, asking({}, {}, role="fallback")),
@@ -611,6 +618,7 @@ WELL: dict[str, tuple[str, Callable[[Machine], Changes]]] = {
     ),
     "four servers that may be followed": ("RC52", asking({}, {}, {}, {}, role="fallback")),
     "a witness alone": ("RC52", asking({})),
+    "a witness with NTS": ("RC52", asking({"authentication": KEYED})),
     "servers of one site": ("RC52", asking({}, {}, {}, hosts=("10.0.0.1", "10.0.0.2", "10.0.0.3"))),
     "table of connections with room": ("RC35", lambda m: tracked(m, 200)),
     "NTP is not tracked": ("RC35", exempt),

@@ -238,6 +238,16 @@ def test_servers_are_asked_as_they_were(reader: Callable[[str, str], Draft], tex
         assert config.server.listen == ("127.0.0.1:123", "[::1]:123")
 
 
+def test_a_receiver_that_is_only_watched_stays_so_beside_servers() -> None:
+    """noselect holds for every source when servers give the time; without servers it is left out, and told."""
+    watched = "refclock SHM 7 refid GPS noselect"
+    config = imported(import_chrony(f"{watched}\nserver 192.0.2.1", "x"))
+    assert (config.sources[0].noselect, config.clock.upstreams) == (True, "fallback")
+    draft = import_chrony(watched, "x")
+    assert not imported(draft).sources[0].noselect
+    assert "noselect is left out" in draft.text()
+
+
 @pytest.mark.parametrize("text", ["server a.example autokey", "server a.example key 7"])
 def test_a_server_that_was_authenticated_is_not_asked_without(text: str) -> None:
     """It is left out, and said why: anybody could answer in its place."""

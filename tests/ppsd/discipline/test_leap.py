@@ -69,6 +69,38 @@ def test_odd_announcements_are_refused_and_withdrawn_ones_forgotten() -> None:
     assert keeper.pending((before + 37) * NS) == "none"
 
 
+def test_the_sky_knows_better_than_ntp_servers() -> None:
+    """What most servers announce is believed, unless a receiver that knows TAI-UTC announces nothing: that is told."""
+    keeper, tai_ns = LeapKeeper(), (BEFORE + 37) * NS
+    keeper.agreed(Leap.INSERT, BEFORE)
+    assert keeper.pending(tai_ns) == "+1 s at the end of 2026-12-31"
+    keeper.notice(A, announced(0, None), BEFORE)
+    keeper.agreed(Leap.INSERT, BEFORE)
+    assert keeper.pending(tai_ns) == "none"
+    assert keeper.refused is not None
+    assert "most NTP servers announce a leap second that a, which has the count from the sky, does not" in keeper.refused.words
+    keeper.notice(A, announced(1), BEFORE)
+    keeper.agreed(Leap.INSERT, BEFORE)
+    assert (keeper.pending(tai_ns), keeper.refused) == ("+1 s at the end of 2026-12-31", None)
+    keeper.notice(A, announced(0, None), BEFORE)
+    keeper.agreed(Leap.NORMAL, BEFORE)
+    assert (keeper.pending(tai_ns), keeper.refused) == ("none", None)
+
+
+def test_servers_decide_only_where_no_receiver_names_a_second() -> None:
+    """Labels after the midnight come first; of two servers both must show the count; one that smears has no vote."""
+    before, after = TAI_0 - 60 * NS, TAI_0 + 60 * NS
+    for show, settled in (((A, 0), (B, 0)), True), (((A, 1), (B, 0)), False), (((A, 0),), False), (((A, 0), (C, 0)), False):
+        keeper = LeapKeeper()
+        keeper.watch(before)
+        keeper.told(A, NEW_YEAR * NS - 60 * NS, before, frozenset((A, B)))
+        for server, step_s in show:
+            assert keeper.told(server, (NEW_YEAR + 60 - step_s) * NS, after, frozenset()) == 37 + step_s
+        keeper.told(B, (NEW_YEAR + 60) * NS - NS // 2, after, frozenset())
+        keeper.watch(after)
+        assert (keeper.unsettled(after) is None) == settled, show
+
+
 def test_only_the_table_may_say_that_a_leap_second_comes_in_september() -> None:
     """A receiver that announces one for 30 September (Z3801A, 2016) is refused, and told; the table's own is kept."""
     keeper = LeapKeeper()

@@ -266,7 +266,7 @@ def test_a_nak_has_new_keys_asked_for_and_the_old_ones_used_on() -> None:
 def test_keys_of_a_cipher_that_nobody_asked_for_are_none() -> None:
     """They bring no seal, and a reason."""
     one = Secured(Siv, 0)
-    one.got(keys(cipher=30), 0)
+    one.got(keys(cipher=17), 0)
     assert not one.ready
     assert "no such cipher" in one.why
 
@@ -284,7 +284,7 @@ def test_keys_pass_between_processes_as_they_are(given_cookies: list[bytes], ser
     one = Keys(Terms(15, tuple(given_cookies), server, port), os.urandom(32), os.urandom(32), undated=True)
     assert answer_of(one.to_bytes()) == one
     assert answer_of(NoKeys(server).to_bytes()) == NoKeys(server)
-    errand = Errand(server, "192.0.2.1")
+    errand = Errand(server, "192.0.2.1", server, 4460, "/etc/ssl/ca.pem")
     assert Errand.from_bytes(errand.to_bytes()) == errand
 
 

@@ -287,13 +287,14 @@ def test_wrong_dates_are_accepted_so_often_and_no_more(asking: Asking, box: Box,
     assert isinstance(answer(asking, unchecked_dates=2), NoKeys)
 
 
-def answer(asking: Asking, **changes: object) -> Keys | NoKeys:
-    """What the process that speaks TLS answers for the upstream with these changes."""
-    asking.client.configure([replace(asking.upstream, **changes)])  # type: ignore[arg-type]
+def answer(asking: Asking, asked_for: ServerUpstream | None = None, **changes: object) -> Keys | NoKeys:
+    """What the process that speaks TLS answers for the upstream with these changes. ``asked_for``: as whoever asks has it configured."""
+    upstream = replace(asking.upstream, **changes)  # type: ignore[arg-type]
+    asking.client.configure([upstream])
     asking.client.review()
     keyring = Keyring(asking.directory, Log(asking.log))
     found: list[Keys | NoKeys] = []
-    assert keyring.ask("ntp0", "127.0.0.1") == ""
+    assert keyring.ask(upstream if asked_for is None else asked_for, "127.0.0.1") == ""
 
     def until() -> bool:
         found.extend(answer for _, answer in keyring.take())
@@ -304,10 +305,16 @@ def answer(asking: Asking, **changes: object) -> Keys | NoKeys:
     return found[0]
 
 
-def refusal(asking: Asking, **changes: object) -> str:
-    found = answer(asking, **changes)
+def refusal(asking: Asking, asked_for: ServerUpstream | None = None, **changes: object) -> str:
+    found = answer(asking, asked_for, **changes)
     assert isinstance(found, NoKeys)
     return found.why
+
+
+def test_keys_are_got_only_for_what_both_have_configured(asking: Asking) -> None:
+    """Between two reloads, nothing is established by an old name or authority; nor for a stranger."""
+    for changes in ({"host": "localhost"}, {"ca": "/other.pem"}, {"name": "stranger"}):
+        assert "has not read its configuration yet" in refusal(asking, replace(asking.upstream, **changes))  # type: ignore[arg-type]
 
 
 # ---- key servers that misbehave ----------------------------------------------------------------------------------------------------------
@@ -397,9 +404,12 @@ def test_what_is_no_key_server_is_told_apart(
 
 
 def test_the_request_is_the_one_that_servers_expect() -> None:
-    """NTPv4 and AEAD 15, in the order and with the critical bits that RFC 8915 section 4 shows."""
-    found = nts.records(asked((15,)))
-    assert found == (NTP, replace(SIV, critical=True), KeRecord(Kind.END, critical=True))
+    """NTPv4 and AEAD 15, in the order and with the critical bits that RFC 8915 section 4 shows; with AEAD 30 the record by which chronyd
+    knows that keys are exported as the RFC says."""
+    end = KeRecord(Kind.END, critical=True)
+    assert nts.records(asked((15,))) == (NTP, replace(SIV, critical=True), end)
+    both = KeRecord(Kind.AEADS, b"\0\x1e\0\x0f", critical=True)
+    assert nts.records(asked((30, 15))) == (NTP, both, KeRecord(Kind.COMPLIANT_EXPORT), end)
 
 
 @pytest.mark.parametrize(
