@@ -77,6 +77,22 @@ def test_noise_is_averaged_where_both_ways_have_it_and_avoided_where_one_has() -
     assert sum(_error_us(seed, 0, 500) for seed in range(5)) / 5 < 14
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_restless_crystal_is_covered_once_it_has_shown_itself(seed: int) -> None:
+    """A crystal that wanders seven times as far as is thought of any, as when it is breathed on: after an hour of answers every bound holds
+    again, at the answers and between them."""
+    random, estimator, raw, tai, rate, beyond = Random(seed), NetworkEstimator(), RAW0, float(TAI0), 20e-6, []
+    for _ in range(200):
+        out, back = (100e3 + random.expovariate(1) * 100e3 for _ in range(2))
+        estimator.add(raw, round(tai + (out - back) / 2), (out + back) / 2 + 2, out + back)
+        for _ in range(4):
+            estimate = estimator.estimate(raw)
+            beyond.append(abs(estimate.tai_ns - tai) > estimate.bound_ns + 100)
+            raw, tai = raw + 16 * NS, tai + 16 * NS * (1 + rate)
+            rate += random.gauss(0, 100 * 4e-9)
+    assert not any(beyond[240:])
+
+
 def test_a_known_rate_keeps_the_bound_small() -> None:
     """With the rate that receivers gave the bound hardly grows in an hour; without, by half a millisecond a second."""
     known, alone = NetworkEstimator(), NetworkEstimator()
