@@ -131,8 +131,10 @@ def test_ntpq_lists_servers_as_unicast() -> None:
 def test_status_in_words() -> None:
     """What it is, how far away, what it says, and what a receiver beside it tells of the path; and the summary's first words."""
     assert sources_in_words(WITNESSED)[-2:] == [
-        "- ntp0: NTP server time.example (192.0.2.9), stratum 2, delay 4.0 ms, authenticated by key 30, "
-        "150 µs ahead, may be off by 2.7 ms — agrees",
+        (
+            "- ntp0: NTP server time.example (192.0.2.9), stratum 2, delay 4.0 ms, authenticated by key 30, "
+            "150 µs ahead, may be off by 2.7 ms — agrees"
+        ),
         "  ntp0: if it is right, the way there takes longer than the way back by 300 µs ± 1.4 ms",
     ]
     assert top_line(FALLEN).startswith("FALLBACK · within ±2.7 ms · no receiver can be used")
