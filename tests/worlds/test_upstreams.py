@@ -200,7 +200,7 @@ def test_only_trusted_servers_vote() -> None:
 def test_a_preferred_server_is_followed() -> None:
     """Although another one has the smaller bound; when it lies it is not."""
     _, tallies = alone([LAN, NEAR, replace(FAR, options={"prefer": True})])
-    assert tallies == "++*"
+    assert tallies == "--*"
     _, tallies = alone([LAN, NEAR, replace(FAR, options={"prefer": True}, lie=lambda _: 0.2)])
     assert tallies == "*+x"
 
