@@ -185,7 +185,9 @@ def rtc(p: Patient) -> Finding:
     """RC23: is there a battery clock, and is it right?"""
     told = p.host.battery_clock_s()
     if told is None:
-        return Finding("RC23", SKIP, "no battery clock (RTC): after power is back the date comes from the receiver alone")
+        others = ["NTP servers"] if p.config.asked else []
+        who = " and ".join([*(["the receiver"] if p.settings else []), *others])
+        return Finding("RC23", SKIP, f"no battery clock (RTC): after power is back the date comes from {who} alone")
     off = told - p.now_s()
     if abs(off) > RTC_OFF_S:
         do = "sudo hwclock --systohc, when the system's is right"
