@@ -161,7 +161,7 @@ FUZZ_S ?= 60
 fuzz: develop peers
 	$(MAKE) -C native fuzz SECONDS=$(FUZZ_S)
 	$(PY) -m pip install -q -c constraints.txt atheris
-	@set -e; for door in receiver gpsd samples configuration keys foreign state reply key_establishment key_session chronyc ntpq http; do \
+	@set -e; for door in receiver gpsd samples configuration keys foreign state reply answers upstream sealed_answer key_establishment key_session chronyc ntpq http; do \
 	    echo "fuzzing $$door"; $(PY) tests/fuzz/doors.py $$door -max_total_time=$(FUZZ_S) -verbosity=0; done
 
 # The C core's tests as built for ARMv6, ARMv7, ARM64 and i686, under an emulator.

@@ -16,9 +16,9 @@ The interval between two requests adapts to path and crystal (``ppsd.ntp.interva
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from statistics import pstdev
 from typing import Final
 
 from ppsd.ntp.interval import Interval
@@ -246,7 +246,7 @@ class Association:
         least, drift_ns = min(self._interval.trips), (NS << self.poll) * CLOCK_ERROR
         if p.maxdelayratio >= 1 and delay_ns > p.maxdelayratio * least + drift_ns:
             return True
-        return p.maxdelaydevratio > 0 and delay_ns - least > p.maxdelaydevratio * pstdev(self._interval.trips) + 2 * drift_ns
+        return p.maxdelaydevratio > 0 and delay_ns - least > p.maxdelaydevratio * _deviation(self._interval.trips) + 2 * drift_ns
 
     def _answered(self, found: Measurement) -> None:
         back = self.unanswered > 0 and not self.reach
@@ -281,6 +281,12 @@ class Association:
             self._set_poll(self._floor)
             if self.due_ns is not None:
                 self.due_ns += NS << self.poll
+
+
+def _deviation(values: Collection[int]) -> float:
+    """Their standard deviation, without the statistics module, which would bring decimal and random into the server's memory."""
+    mean = sum(values) / len(values)
+    return math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))
 
 
 def _completed(header: Header, past: _Past, nonce: int) -> bytes:

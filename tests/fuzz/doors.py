@@ -31,6 +31,7 @@ with atheris.instrument_imports(include=["refclock", "ppsd"]):
     from ppsd.config.import_chrony import import_chrony
     from ppsd.config.import_ntp import import_ntp
     from ppsd.config.import_receivers import import_gpsd, import_satpulse
+    from ppsd.config.import_servers import import_timesyncd
     from ppsd.config.keys import parse_keys
     from ppsd.config.tables import Config
     from ppsd.discipline.engine import Engine
@@ -42,7 +43,9 @@ with atheris.instrument_imports(include=["refclock", "ppsd"]):
     from ppsd.faces import cmdmon, mode6
     from ppsd.faces.prometheus import wants_openmetrics
     from ppsd.ntp import nts
-    from ppsd.ntp.packet import judge
+    from ppsd.ntp.association import Association, Measurement, Polling
+    from ppsd.ntp.nts_client import TAG_BYTES, Seal, Terms, Verdict, granted
+    from ppsd.ntp.packet import Header, judge
     from ppsd.process.log import Log
     from ppsd.serve.certificates import OwnCertificates
     from ppsd.serve.nts_sessions import Offer, Sessions, sealed_cookie, tls_context
@@ -51,11 +54,13 @@ with atheris.instrument_imports(include=["refclock", "ppsd"]):
     from refclock import config
     from refclock.exchange.samples import RawSample
     from refclock.exchange.sock import SOCK_64, SOCK_MAGIC, parse_sock
+    from refclock.exchange.upstream import pack, parse
     from refclock.kernel.files import owners
     from refclock.protocols.gpsd import GpsdStream
     from refclock.protocols.stream import ReceiverStream
-    from refclock.sample import NS, ForeignSample, Instant, SourceId
+    from refclock.sample import NS, ForeignSample, Instant, Leap, SourceId, UpstreamServer
     from refclock.schema import ConfigError
+    from refclock.timescales import ntp64
     from refclock.timing.pulse_time import Context
 
 UTC0, RAW0 = 1_800_000_000, 5_000 * NS
@@ -63,6 +68,10 @@ OFFSET_S, LEAP_S = 1 << 20, 86_806
 READ_BYTES = 64
 """Octets that a read gives at once, and DATAGRAM_BYTES the size of a chrony SOCK sample."""
 DATAGRAM_BYTES = 40
+ANSWER_BYTES = 48
+NONCE = 0x1122334455667788
+"""The transmit field of every request, which the first inputs echo; UNIQUE likewise the identifier of those with NTS."""
+UNIQUE = bytes(range(32))
 
 
 def _at(ns: int) -> Instant:
@@ -118,7 +127,7 @@ def keys(data: bytes) -> None:
 def foreign(data: bytes) -> None:
     """Another program's configuration, as any of those that are imported: what comes out is valid."""
     text = data.decode("utf-8", "replace")
-    for reader in (import_chrony, import_ntp, import_gpsd, import_satpulse):
+    for reader in (import_chrony, import_ntp, import_gpsd, import_satpulse, import_timesyncd):
         parse_bytes(reader(text, "file").text().encode(), "imported")
 
 
@@ -138,6 +147,49 @@ def state(data: bytes) -> None:
 def reply(data: bytes) -> None:
     """A server's reply to `refclock query`."""
     judge(int.from_bytes(data[24:32], "big"), data, UTC0 * NS, UTC0 * NS + 1000)
+
+
+def answers(data: bytes) -> None:
+    """What comes to an association's sockets, one datagram for each request: no measurement is farther off than can be asked for."""
+    for xleave in (False, True):
+        association, now = Association(Polling(xleave=xleave), 0), 0
+        for k in range(0, len(data), ANSWER_BYTES):
+            now += 1 << (data[k] % 42)
+            association.request(now, NONCE, NONCE + 1)
+            at = UTC0 * NS + now
+            found = association.reply(data[k : k + ANSWER_BYTES], at, at + 1_000_000, raw_ns=now + 1_000_000)
+            if isinstance(found, Measurement):
+                assert 0 <= found.distance_ns <= Polling().maxdistance_ns
+
+
+def upstream(data: bytes) -> None:
+    """What the serve process, or who has taken it over, tells the clock process of an NTP server: it can be told again."""
+    found = parse(data)
+    if isinstance(found, tuple):
+        server, sample = found
+        assert parse(pack(server, sample)) is not None
+
+
+class Believer:
+    """A cipher that takes everything for genuine."""
+
+    def seal(self, data: bytes, nonce: bytes, text: bytes) -> bytes:
+        return bytes(TAG_BYTES) + text if data and nonce else b""
+
+    def open(self, data: bytes, nonce: bytes, sealed: bytes) -> bytes | None:
+        return sealed if data and nonce else None
+
+
+def sealed_answer(data: bytes) -> None:
+    """What comes from an NTS server: as the answer to a request for keys, and as a sealed datagram, whose text may be anything, too."""
+    found = nts.records(data, 1 << 16)
+    if isinstance(found, tuple):
+        terms = granted(found, (15, 30))
+        assert terms.cookies if isinstance(terms, Terms) else terms
+    seal = Seal(15, Believer(), Believer(), [bytes(100)] * nts.COOKIES)
+    seal.request(Header(transmit=NONCE).pack(), UNIQUE, bytes(16))
+    assert seal.reply(data) in Verdict
+    assert len(seal.cookies) <= nts.COOKIES
 
 
 def key_establishment(data: bytes) -> None:
@@ -237,6 +289,9 @@ def http(data: bytes) -> None:
 
 TPV = b'{"class":"TPV","device":"/dev/ttyACM0","mode":3,"time":"2027-01-15T08:00:00.000Z","leapseconds":18,"lat":48.1,"lon":11.5}\n'
 SKY = b'{"class":"SKY","device":"/dev/ttyACM0","uSat":9,"satellites":[{"PRN":7,"el":40.0,"az":120.0,"ss":41.0,"used":true,"gnssid":0}]}\n'
+ANSWER = Header(
+    mode=4, stratum=1, precision=-20, refid=0x47505300, origin=NONCE, receive=ntp64(UTC0 * NS), transmit=ntp64(UTC0 * NS)
+).pack()
 LEFT = Saved(rate=-12.25e-6, utc_s=UTC0 - 3600, sources={"s": SavedSource(pulse=Learned((1.0,) * QUANTILES, 0.7, 3600.0))})
 DOORS: dict[Callable[[bytes], None], tuple[bytes, ...]] = {
     receiver: tuple(file.read_bytes()[:4096] for file in sorted((ROOT / "tests/data/recordings").glob("*.log"))),
@@ -262,6 +317,12 @@ DOORS: dict[Callable[[bytes], None], tuple[bytes, ...]] = {
         b"GET /metrics?compat=chrony HTTP/1.1\r\nHost: x\r\nAccept: application/openmetrics-text;q=0.5,text/plain\r\nConnection: close",
     ),
     reply: (bytes.fromhex("240106e8" + "00000001" + "00000010" + "47505300") + bytes(range(32)),),
+    answers: tuple(ANSWER * count for count in (1, 9)),
+    upstream: (pack(UpstreamServer("ntp0", "192.0.2.9", 255, 6, 2, 7, 4_000_000, 0, 1000), RawSample(UTC0 * NS, 1000, Leap.NORMAL)),),
+    sealed_answer: (
+        ANSWER + bytes.fromhex("01040024") + UNIQUE + bytes.fromhex("0404003400100010") + bytes(32) + bytes.fromhex("0204000c") + bytes(8),
+        ANSWER + bytes.fromhex("01040024") + UNIQUE,
+    ),
 }
 """Each door with inputs to begin from."""
 
