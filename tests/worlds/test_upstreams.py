@@ -142,6 +142,20 @@ def test_a_receiver_that_names_the_wrong_second_is_withheld() -> None:
     assert (outcome.wrong_seconds, outcome.violations) == (0, 0)
 
 
+@pytest.mark.parametrize("by_s", [1, -1, 7 * DAY_S, -7 * DAY_S])
+@pytest.mark.parametrize("from_s", [0, 300])
+def test_a_receiver_whose_labels_lie_is_not_believed(by_s: int, from_s: int) -> None:
+    """By a second or by a week, from power-on or from some time on, as when its signals are forged: with three servers that are right no
+    wrong second is served, and what is wrong is told."""
+    lies = scenario(duration_s=500, faults=(Fault("late-label", from_s, 500, value=float(by_s)),))
+    world = UpstreamWorld(lies, 1, THREE, "witness")
+    world.advance(490)
+    told = world.snapshot()
+    assert [*told.conditions, *told.sources[0].conditions]
+    outcome = world.run()
+    assert (outcome.wrong_seconds, outcome.violations) == (0, 0), outcome.worst
+
+
 def test_a_pulse_that_is_dragged_away_is_covered() -> None:
     """Pulses 20 ms off, which the receiver's labels allow: what several servers say is in the bound, and it is told."""
     world = UpstreamWorld(scenario(duration_s=1800, faults=(Fault("pulse-offset", 600, 1800, value=0.02),)), 1, (LAN, NEAR), "witness")
