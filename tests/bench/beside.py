@@ -14,7 +14,6 @@ clock` with one configuration for all, and chronyd with five settings. Prints a 
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
@@ -24,6 +23,7 @@ import tempfile
 from pathlib import Path
 from random import Random
 
+from clknetsim import arguments
 from refclock_sim.models.oscillator import Oscillator
 from refclock_sim.worlds.noise_scenarios import LISTED, RAW_START_NS, SCENARIOS, NoiseScenario
 
@@ -148,17 +148,7 @@ def row(name: str, found: dict[str, dict[str, float]]) -> str:
 
 def main() -> int:
     """0."""
-    parser = argparse.ArgumentParser(description="our clock process and chronyd on the same crystal and samples")
-    parser.add_argument("clknetsim", type=Path, help="the directory with clknetsim and clknetsim.so")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--first-seed", type=int, default=700)
-    parser.add_argument("--only", default="", help="scenarios, separated by commas")
-    parser.add_argument("--keep", action="store_true", help="write beside.json and beside.md")
-    args = parser.parse_args()
-    simulator = args.clknetsim.absolute()
-    if not (simulator / "clknetsim.so").exists():
-        parser.error(f"no clknetsim.so in {simulator}: fetch mlichvar/clknetsim, run make there, and give that directory")
-    seeds = range(args.first_seed, args.first_seed + args.seeds)
+    args, simulator, seeds = arguments("our clock process and chronyd on the same crystal and samples", 3, "beside.json and beside.md")
     kept, lines = {}, [HEAD]
     print(HEAD, flush=True)
     for name in args.only.split(",") if args.only else list(SCENARIOS)[:LISTED]:

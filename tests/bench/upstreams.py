@@ -14,7 +14,6 @@ when chrony's tests allow a client to settle (max_sync_time), is not judged.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
@@ -29,6 +28,8 @@ from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from random import Random
+
+from clknetsim import arguments
 
 from ppsd.config.tables import ClockConfig, Config, ServerUpstream
 from ppsd.discipline.engine import Engine
@@ -276,17 +277,7 @@ HEAD = "| scenario | rms µs | max µs | asked | beyond | chrony rms | its max |
 
 def main() -> int:
     """0; 1 when we are worse than chronyd somewhere, or were beyond our bound."""
-    parser = argparse.ArgumentParser(description="our clock and chronyd steered by the same NTP server")
-    parser.add_argument("clknetsim", type=Path, help="the directory with clknetsim and clknetsim.so")
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--first-seed", type=int, default=700)
-    parser.add_argument("--only", default="", help="scenarios, separated by commas")
-    parser.add_argument("--keep", action="store_true", help="write upstreams.json and upstreams.md")
-    args = parser.parse_args()
-    simulator = args.clknetsim.absolute()
-    if not (simulator / "clknetsim.so").exists():
-        parser.error(f"no clknetsim.so in {simulator}: fetch mlichvar/clknetsim, run make there, and give that directory")
-    seeds = range(args.first_seed, args.first_seed + args.seeds)
+    args, simulator, seeds = arguments("our clock and chronyd steered by the same NTP server", 10, "upstreams.json and upstreams.md")
     kept, lines = {}, [HEAD]
     print(HEAD, flush=True)
     for name in args.only.split(",") if args.only else NETS:
