@@ -4,8 +4,8 @@ A SOCK sample has an offset and no error. Of a receiver the error is stated once
 each answer: half of the round trip, for nobody knows how it is shared between both ways, and what the server says of itself. Selection
 needs it, and whoever serves this time must hand it on (RFC 5905 section 11.2). So a datagram is a SOCK sample, which ``sock.parse_sock``
 reads as everybody's, and a tail: strata, delays and dispersion, the register of answers, which server it is, and what people are told of
-its packets. When a request brought
-no sample, the datagram tells the rest all the same, with a sample that is marked as unsynchronised, which is what SOCK has for that.
+its packets. When a request brought no sample, the datagram tells the rest all the same, with a sample that is marked as unsynchronised,
+which is what SOCK has for that.
 
 Flow: ``ppsd.serve.upstream`` -> **pack** -> a socket in the run directory -> **UpstreamIntake** -> ``ppsd.clock.upstream``.
 """
