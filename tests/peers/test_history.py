@@ -90,8 +90,7 @@ def test_a_daemon_remembers_beyond_its_end(processes: Processes) -> None:
         before = told("minute")
         assert sum(int(str(minute["seconds"])) for minute in before) > 5
         assert "system call" not in processes.output("refclock")
-        daemon = processes.start("refclock", words)
+        processes.start("refclock", words)
         wait_for("seconds of the second run", lambda: told("second"), 60)
         assert [minute["at"] for minute in told("minute")][: len(before)] == [minute["at"] for minute in before]
-        daemon.send_signal(signal.SIGTERM)
-        assert daemon.wait(30) == 0  # else it would make its directory anew while that is removed
+        processes.close()  # else they would make their files anew while these are removed

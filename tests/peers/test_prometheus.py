@@ -96,6 +96,7 @@ def simulated(processes: Processes) -> Iterator[tuple[Path, int]]:
         words = ["--sim", "--config", str(config), "--ntp", f"127.0.0.1:{ntp}", "--run-dir", str(where / "run")]
         processes.start("refclock", [*REFCLOCK, "run", *words])
         yield where, metrics
+        processes.close()  # else they would make their files anew while these are removed
 
 
 def asked(port: int, path: str) -> str:
