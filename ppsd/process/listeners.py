@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from ppsd.config.tables import endpoint_text
 from ppsd.process.log import Log
 
 _HINTS: Final = {
@@ -55,7 +56,7 @@ class Listeners:
             sock = socket.socket(fileno=fd)
             sock.setblocking(False)
             host, port = sock.getsockname()[:2]
-            self._opened(Listener(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", (host, port)), sock)
+            self._opened(Listener(endpoint_text(host, port), (host, port)), sock)
 
     def _opened(self, one: Listener, sock: socket.socket) -> None:
         one.sock, one.why, one.failed = sock, "", 0

@@ -54,7 +54,8 @@ def _each(asked: tuple[Upstream, ...], heard: tuple[UpstreamStatus, ...]) -> Ite
             what = f"{where} gave no new keys of NTS, asked {nts.ke_attempts} times: it is followed with the old ones while they last"
             yield Finding("RC52", WARN, what, f"journalctl -u refclock-nts-ke says why; see what it shows: {look}")
         elif not u.reach and u.packets.sent:
-            do = f"refclock query {u.host or u.address}; requests need UDP port {u.packets.port} to be open outwards"
+            port = u.packets.port
+            do = f"refclock query {endpoint_text(u.host or u.address, port)}; requests need UDP port {port} to be open outwards"
             yield Finding("RC52", WARN, f"{where} gives no time: {u.why}", do)
 
 
