@@ -48,14 +48,14 @@ run: setup
 	@exec $(VENV)/bin/refclock run --sim --ntp $(NTP)
 
 # What computes runs side by side on all processors; programs of others mostly wait, so more of them than processors; what is held to the
-# wall clock runs alone; then the appliance's images in emulated computers.
+# wall clock runs alone; then the appliance's images in emulated computers, by the names of the files: the longest trial is the first.
 test: develop peers emulators
 	$(PY) -m pytest -n logical -m 'not realtime and not peers and not vm'
 	$(PY) -m pytest -n 3 --dist worksteal -m 'peers and not realtime and not vm'
 	$(PY) -m pytest -m 'realtime and not vm'
-	$(PY) -m pytest -n 2 --dist loadfile -m 'vm and not long'
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'vm and not long'
 
-# All that is done with the images, before a release: also updates of a PC and many power cuts. POWER_CUTS: how many.
+# All that is done with the images, before a release: also updates and many power cuts. POWER_CUTS: how many.
 test-vm: develop peers emulators
 	POWER_CUTS=$(or $(POWER_CUTS),25) $(PY) -m pytest -n 2 --dist loadfile -m vm
 

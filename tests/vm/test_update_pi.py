@@ -10,6 +10,8 @@ from updates import Updates, kept, left, refused, served, start
 
 from ppsd import version
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def updates(new_machine: Callable[..., Machine], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Updates]:
